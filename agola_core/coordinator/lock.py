@@ -1,0 +1,140 @@
+"""Locks on a coordinator: a key under a lease, whose creation revision is the fencing token."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
+from agola_core.errors import AgolaError, FencedError
+
+
+class LeaseKeeper:
+    """Keeps one lease alive from its own thread and knows, by the monotonic clock, when it may be lost.
+
+    Args:
+        coordinator: Where the lease lives.
+        ttl: Seconds that the lease outlives its keeper.
+
+    Attributes:
+        lease: The lease's id.
+    """
+
+    def __init__(self, coordinator: Coordinator, ttl: float) -> None:
+        self._coordinator = coordinator
+        self._ttl = ttl
+        self._stopping = threading.Event()
+        asked = time.monotonic()
+        self.lease = coordinator.grant_lease(ttl)
+        self._deadline = asked + ttl
+        self._thread = threading.Thread(target=self._run, name=f"lease-{self.lease}", daemon=True)
+        self._thread.start()
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is certainly still good (a paused process finds it is not)."""
+        return time.monotonic() < self._deadline
+
+    def close(self) -> None:
+        """Stop renewing and revoke the lease; harmless when it was lost."""
+        self._stopping.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        if self._deadline == 0.0:
+            return
+        self._deadline = 0.0
+        try:
+            self._coordinator.revoke_lease(self.lease)
+        except AgolaError:  # it ends by itself
+            return
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._ttl / 3):
+            asked = time.monotonic()
+            try:
+                left = self._coordinator.keep_alive(self.lease)
+            except AgolaError:  # until the deadline passes, the next round may still reach it
+                continue
+            if left <= 0.0:
+                self._deadline = 0.0
+                return
+            self._deadline = asked + min(left, self._ttl)
+
+
+class Lock:
+    """A lock that was acquired by `try_lock`. A context manager that releases it.
+
+    Attributes:
+        name: The lock's key.
+        token: The fencing token: rises with every acquisition of this lock.
+    """
+
+    def __init__(self, coordinator: Coordinator, keeper: LeaseKeeper, name: str, token: int) -> None:
+        self.name = name
+        self.token = token
+        self._coordinator = coordinator
+        self._keeper = keeper
+
+    @property
+    def fence(self) -> Compare:
+        """The condition that a guarded transaction includes: it fails once the lock was lost."""
+        return Compare(self.name, self.token, Target.CREATE_REVISION)
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock is certainly still held, by this process's clock."""
+        return self._keeper.held
+
+    def check(self) -> None:
+        """Raise `FencedError` unless the lock is certainly still held."""
+        if not self.held:
+            raise FencedError(f"lock {self.name} was lost")
+
+    def release(self) -> None:
+        """Give the lock back; harmless when it was lost."""
+        try:
+            self._coordinator.txn([self.fence], [DeleteOp(self.name)])
+        except AgolaError:  # the lease ends by itself
+            pass
+        finally:
+            self._keeper.close()
+
+    def __enter__(self) -> Self:
+        """Return the lock."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        self.release()
+
+
+def try_lock(coordinator: Coordinator, name: str, *, owner: str, ttl: float = 10.0) -> Lock | None:
+    """Acquire a lock if it is free, without waiting.
+
+    Args:
+        coordinator: Where the lock lives.
+        name: The lock's key.
+        owner: Who asks; stored for people to read.
+        ttl: Seconds after which the lock of a dead or paused owner is free again.
+
+    Returns:
+        The lock; None when another owner holds it.
+    """
+    if coordinator.get(name) is not None:
+        return None
+    keeper = LeaseKeeper(coordinator, ttl)
+    try:
+        result = coordinator.txn(
+            [Compare(name, 0, Target.CREATE_REVISION)], [PutOp(name, owner.encode(), keeper.lease)]
+        )
+    except BaseException:
+        keeper.close()
+        raise
+    if not result.succeeded:
+        keeper.close()
+        return None
+    return Lock(coordinator, keeper, name, result.revision)

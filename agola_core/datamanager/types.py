@@ -1,0 +1,170 @@
+"""The datamanager's vocabulary: actions, events, tokens and options.
+
+Agola 0.2 names: an *action* puts or deletes one object of a data type; the actions of one `write_wal` are one
+*WAL*; a *change group* is a name whose change refuses a writer that did not see it.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+from datetime import datetime
+
+import msgspec
+
+from agola_core.errors import BadRequestError
+from agola_core.sequence import Sequence
+
+MAX_ID_BYTES = 1024
+"""The longest object id, in bytes of UTF-8."""
+
+MAX_GROUP_CHARACTERS = 256
+"""The longest change group name, in characters: Agola's rule."""
+
+
+class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
+    """Store an object, new or over an old one.
+
+    Attributes:
+        data_type: One of the data types that the store was opened with.
+        id: 1 to 1024 bytes of UTF-8.
+        data: The object; may be empty.
+    """
+
+    data_type: str
+    id: str
+    data: bytes
+
+
+class Delete(msgspec.Struct, frozen=True, tag="delete", array_like=True):
+    """Delete an object; deleting a missing one is allowed and does nothing.
+
+    Attributes:
+        data_type: One of the data types that the store was opened with.
+        id: 1 to 1024 bytes of UTF-8.
+    """
+
+    data_type: str
+    id: str
+
+
+Action = Put | Delete
+
+
+class Durability(enum.StrEnum):
+    """What `write_wal` waits for."""
+
+    COORDINATOR = "coordinator"
+    """The coordinator has committed: no crash of processes loses it (the default)."""
+    STORAGE = "storage"
+    """The WAL is in object storage too: nor does losing the whole coordinator."""
+
+
+class WalStatus(enum.StrEnum):
+    """Where a WAL stands. The names are Agola's."""
+
+    COMMITTED = "committed"
+    COMMITTED_STORAGE = "committed_storage"
+    CHECKPOINTED = "checkpointed"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One WAL as the feed reports it.
+
+    Attributes:
+        sequence: Its place in the one order of the store.
+        previous: The sequence of the WAL before it.
+        wal_id: The id its writer gave it, or one made up.
+        time: When its leader committed it, by that process's clock; for people, it orders nothing.
+        actions: In the order they were given.
+    """
+
+    sequence: Sequence
+    previous: Sequence
+    wal_id: str
+    time: datetime
+    actions: tuple[Action, ...]
+
+
+class ChangeGroupsToken(msgspec.Struct, frozen=True):
+    """What a reader saw of some change groups: handed to `write_wal`, it refuses the write if one has moved.
+
+    Attributes:
+        revision: The log's revision that was seen. Tokens older than the retained history are refused.
+        groups: For each group the revision of its last change; 0 for one that does not exist.
+        lineage: The lineage of the store that gave it; another's token is refused.
+        sequence: The newest WAL that was seen, as text: what `wait_for` waits for.
+    """
+
+    revision: int = msgspec.field(name="cur_revision", default=0)
+    groups: dict[str, int] = msgspec.field(name="change_groups_revisions", default_factory=dict)
+    lineage: str = ""
+    sequence: str = ""
+
+    def encode(self) -> str:
+        """Return the token as text: Agola's base64 of JSON, with our two fields more."""
+        return base64.b64encode(_TOKEN_ENCODER.encode(self)).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> ChangeGroupsToken:
+        """Return the token that a text stands for; "" is the token that guards nothing.
+
+        Raises:
+            BadRequestError: The text is no token.
+        """
+        if not text:
+            return cls()
+        try:
+            return _TOKEN_DECODER.decode(base64.b64decode(text, validate=True))
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise BadRequestError("not a change groups token") from error
+
+
+_TOKEN_ENCODER = msgspec.json.Encoder(order="deterministic")
+_TOKEN_DECODER = msgspec.json.Decoder(ChangeGroupsToken)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a datamanager behaves; the defaults suit one machine.
+
+    Attributes:
+        durability: What `write_wal` waits for.
+        inline_limit: Payloads up to this many bytes ride in the coordinator; larger ones go to storage first.
+        max_wal_bytes: The largest WAL, all its ids and data together.
+        max_wal_actions: The most actions in one WAL.
+        sync_interval: Seconds after which committed WALs go to storage at the latest.
+        sync_bytes: Bytes of unsynced WALs at which they go at once.
+        checkpoint_wals: How many uncheckpointed WALs start a checkpoint (Agola: 100).
+        checkpoint_bytes: Bytes of uncheckpointed actions that start one.
+        checkpoint_interval: Seconds after which any uncheckpointed WAL starts one.
+        block_size: Bytes of entries in a data file's block before compression.
+        file_size: Bytes at which a data file is closed and the next begun.
+        retain_wals: Checkpointed WALs kept in the coordinator (Agola: 100).
+        retain_wal_ids: Given WAL ids remembered for retries.
+        retain_manifests: Newest checkpoints kept for point-in-time reads.
+        retain_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
+        grace_period: Seconds an unreferenced object is kept before collection.
+        lock_ttl: Seconds after which a dead process's lock is free.
+        background: Whether loops sync, checkpoint, clean and collect by themselves.
+        instance: This process's name in locks and status; "" makes one up.
+    """
+
+    durability: Durability = Durability.COORDINATOR
+    inline_limit: int = 64 * 1024
+    max_wal_bytes: int = 512 * 1024 * 1024
+    max_wal_actions: int = 1_000_000
+    sync_interval: float = 1.0
+    sync_bytes: int = 4 * 1024 * 1024
+    checkpoint_wals: int = 1000
+    checkpoint_bytes: int = 32 * 1024 * 1024
+    checkpoint_interval: float = 60.0
+    block_size: int = 16 * 1024
+    file_size: int = 32 * 1024 * 1024
+    retain_wals: int = 100
+    retain_wal_ids: int = 10_000
+    retain_manifests: int = 5
+    retain_groups: int = 10_000
+    grace_period: float = 3600.0
+    lock_ttl: float = 10.0
+    background: bool = True
+    instance: str = ""

@@ -1,0 +1,146 @@
+"""What an object storage is: whole objects under text keys, with S3's list semantics.
+
+The contract suite `tests/contract/test_objectstorage.py` is the second half of this port and runs on every
+backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from agola_core.errors import BadRequestError
+
+MAX_KEY_BYTES = 1024
+"""The longest key, in bytes of UTF-8: S3's limit."""
+
+MAX_COMPONENT_BYTES = 255
+"""The longest component of a portable key, in bytes of UTF-8: the limit of common file systems."""
+
+
+class ObjectInfo(NamedTuple):
+    """What a storage knows of an object.
+
+    Attributes:
+        path: The object's key. For a list that is not recursive, a key that ends in "/" stands for all keys
+            below it; its size is 0 and its time is None.
+        size: In bytes.
+        modified: When it was last written, with a time zone.
+    """
+
+    path: str
+    size: int
+    modified: datetime | None
+
+
+Payload = bytes | bytearray | memoryview | Iterable[bytes]
+"""What can be written: the bytes at once, or pieces that are never held all together."""
+
+
+class ObjectStorage(Protocol):
+    """The port. Thread-safe.
+
+    Every method raises `BadRequestError` for a key that the backend cannot hold, `UnavailableError` when the
+    backend cannot be reached, refuses for now or is full, and `ForbiddenError` when it denies access.
+    """
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return an object's bytes.
+
+        Args:
+            path: The key.
+            offset: The first byte to return; at or past the end gives b"".
+            length: The most bytes to return; None for all.
+
+        Raises:
+            NotFoundError: There is no such object.
+        """
+
+    def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
+        """Yield an object's bytes in pieces; a change of the object meanwhile is never mixed in.
+
+        Raises:
+            NotFoundError: There is no such object (raised at the call, not at the first piece).
+        """
+
+    def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
+        """Write a whole object, atomically and durably, and return its size in bytes.
+
+        Readers see the old object or the new one. When writing fails, or `data` raises, nothing changed;
+        an `UnavailableError` leaves it unknown which of the two stands.
+
+        Args:
+            path: The key.
+            data: The bytes, or pieces of them.
+            if_absent: Refuse to replace an object. Not every S3 server honours it, so correctness never
+                rests on it: it is a second line behind the coordinator.
+
+        Raises:
+            ConflictError: `if_absent` was given and the object exists.
+        """
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Return what is known of an object.
+
+        Raises:
+            NotFoundError: There is no such object.
+        """
+
+    def delete(self, path: str) -> None:
+        """Delete an object, durably.
+
+        Raises:
+            NotFoundError: There is no such object (S3 servers that do not tell are asked first).
+        """
+
+    def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        """Yield the objects whose keys begin with a prefix, in the byte order of their keys.
+
+        Args:
+            prefix: Any text, not only a directory.
+            start_after: Only keys that sort after it.
+            recursive: False stops at the next "/" after the prefix and yields each common beginning once.
+        """
+
+    def close(self) -> None:
+        """Release connections; closing twice is harmless."""
+
+
+def check_portable(path: str) -> str:
+    """Return a key that every backend can hold as it is.
+
+    Portable keys are relative paths of components between single slashes, none of them empty, "." or "..",
+    each at most 255 bytes, without control characters; the whole at most 1024 bytes.
+
+    Raises:
+        BadRequestError: The key is not portable; says why.
+    """
+    reason = _not_portable(path)
+    if reason is not None:
+        raise BadRequestError(f"object key {path[:80]!r} {reason}")
+    return path
+
+
+def is_portable(path: str) -> bool:
+    """Return whether every backend can hold a key as it is (see `check_portable`)."""
+    return _not_portable(path) is None
+
+
+def _not_portable(path: str) -> str | None:
+    if not path:
+        return "is empty"
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if len(encoded) > MAX_KEY_BYTES:
+        return f"is longer than {MAX_KEY_BYTES} bytes"
+    if any(character < " " or character == "\x7f" for character in path):
+        return "has a control character"
+    for component in path.split("/"):
+        if component in {"", ".", ".."}:
+            return f"has a component {component!r}"
+        if len(component.encode()) > MAX_COMPONENT_BYTES:
+            return f"has a component longer than {MAX_COMPONENT_BYTES} bytes"
+    return None

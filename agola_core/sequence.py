@@ -1,0 +1,72 @@
+"""Sequences: ids that sort as text in the order they were given out.
+
+A sequence is an epoch and a counter. Its text is Agola's: each part in base 32 (0-9a-v), zero-padded to 13
+characters, joined by "-", for example ``0000001ekg0a0-0000000000001``. Unlike Agola's, the epoch is no clock:
+it rises by one each time a store is created, recovered or imported, so a clock that steps back orders nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from agola_core.errors import BadRequestError
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_WIDTH = 13
+_TEXT = re.compile(rf"([{_DIGITS}]{{{_WIDTH}}})-([{_DIGITS}]{{{_WIDTH}}})")
+_LIMIT = 1 << 64
+
+
+class Sequence(NamedTuple):
+    """A place in the total order of a log.
+
+    Attributes:
+        epoch: From 1; rises with every creation, recovery and import of the store.
+        counter: From 1 within an epoch; 0 stands before the first.
+
+    Example:
+        >>> str(Sequence(1, 33))
+        '0000000000001-0000000000011'
+        >>> Sequence.parse("0000000000001-0000000000011").next()
+        Sequence(epoch=1, counter=34)
+    """
+
+    epoch: int
+    counter: int
+
+    def __str__(self) -> str:
+        """Return the 27 characters that sort as the sequence does."""
+        return f"{_encode(self.epoch)}-{_encode(self.counter)}"
+
+    def next(self, step: int = 1) -> Sequence:
+        """Return the sequence `step` places on, in the same epoch."""
+        return Sequence(self.epoch, self.counter + step)
+
+    @classmethod
+    def parse(cls, text: str) -> Sequence:
+        """Return the sequence that a text stands for.
+
+        Args:
+            text: What `str()` of a sequence gave.
+
+        Raises:
+            BadRequestError: The text is no sequence.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise BadRequestError(f"not a sequence: {text[:64]!r}")
+        epoch, counter = int(match[1], 32), int(match[2], 32)
+        if epoch >= _LIMIT or counter >= _LIMIT:
+            raise BadRequestError(f"sequence out of range: {text!r}")
+        return cls(epoch, counter)
+
+
+def _encode(number: int) -> str:
+    if number < 32:
+        return "000000000000" + _DIGITS[number]
+    digits = []
+    while number:
+        number, digit = divmod(number, 32)
+        digits.append(_DIGITS[digit])
+    return "".join(reversed(digits)).rjust(_WIDTH, "0")

@@ -1,0 +1,141 @@
+"""The owner of background threads: starts loops, wakes them, stops them, reports their death."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+logger = logging.getLogger(__name__)
+
+
+class Loop:
+    """One background loop: calls a function whenever it is woken, and at least every `interval` seconds.
+
+    An error of the function is logged once per round and the loop goes on after a pause that doubles up to
+    `max_backoff`: a loop dies only when it is stopped.
+
+    Args:
+        name: The thread's name.
+        work: Called with no arguments for every round.
+        interval: Seconds between rounds when nobody wakes the loop; None waits for `wake` alone.
+        max_backoff: The longest pause after errors, in seconds.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[], None], *, interval: float | None = None, max_backoff: float = 5.0
+    ) -> None:
+        self.name = name
+        self.failures = 0
+        self._work = work
+        self._interval = interval
+        self._max_backoff = max_backoff
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for a round now; rounds asked for while one runs become one more round."""
+        self._woken.set()
+
+    def signal_stop(self) -> None:
+        """Ask the loop to end after its current round."""
+        self._stopping.set()
+        self._woken.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread's end; return whether it has ended.
+
+        Args:
+            timeout: Seconds to wait; None waits without limit.
+        """
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the loop was asked to end; long rounds look at it."""
+        return self._stopping.is_set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                self._work()
+                self.failures = 0
+            except Exception:
+                self.failures += 1
+                if not self._stopping.is_set():
+                    logger.exception("loop %s failed (%d in a row)", self.name, self.failures)
+            if self.failures:
+                self._stopping.wait(min(0.05 * 2 ** min(self.failures, 10), self._max_backoff))
+            elif not self._stopping.is_set():  # a stop before the clear above must not be slept over
+                self._woken.wait(self._interval)
+
+
+class Supervisor:
+    """Owns the loops of one component; a context manager that stops them all at its end.
+
+    Args:
+        name: The component's name, the prefix of its threads' names.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._loops: list[Loop] = []
+        self._lock = threading.Lock()
+
+    def loop(
+        self, name: str, work: Callable[[], None], *, interval: float | None = None, max_backoff: float = 5.0
+    ) -> Loop:
+        """Start a loop and return it (see `Loop` for the parameters)."""
+        loop = Loop(f"{self.name}-{name}", work, interval=interval, max_backoff=max_backoff)
+        with self._lock:
+            self._loops.append(loop)
+        loop.start()
+        return loop
+
+    def stop(self, timeout: float = 10.0) -> list[str]:
+        """Stop all loops, last started first.
+
+        Args:
+            timeout: Seconds to wait for each loop.
+
+        Returns:
+            The names of the loops that did not end in time.
+        """
+        with self._lock:
+            loops, self._loops = self._loops, []
+        for loop in reversed(loops):
+            loop.signal_stop()
+        late = [loop.name for loop in reversed(loops) if not loop.join(timeout)]
+        if late:
+            logger.error("loops that did not stop within %.0f s: %s", timeout, ", ".join(late))
+        return late
+
+    def status(self) -> dict[str, bool]:
+        """Return for each loop whether its thread runs."""
+        with self._lock:
+            return {loop.name: loop.alive for loop in self._loops}
+
+    def __enter__(self) -> Self:
+        """Return the supervisor."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop all loops."""
+        self.stop()
