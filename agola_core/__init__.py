@@ -1,1 +1,76 @@
-"""To come."""
+"""Event-sourced storage on SQLite, etcd and object storage, and the CI run service that stands on it.
+
+`open` a store, `write_wal` what happens to it, read it back; see the README for a first example.
+"""
+
+from agola_core.__about__ import __version__
+from agola_core.datamanager import (
+    ChangeGroupsToken,
+    DataManager,
+    Delete,
+    Durability,
+    Event,
+    ExportFormat,
+    Options,
+    Put,
+)
+from agola_core.embedded import open  # noqa: A004 - the public name, used as agola_core.open
+from agola_core.errors import (
+    AgolaError,
+    APIError,
+    BadRequestError,
+    ClosedError,
+    CompactedError,
+    ConfigError,
+    ConflictError,
+    CorruptionError,
+    DeadlineError,
+    FencedError,
+    ForbiddenError,
+    FormatError,
+    InternalError,
+    MaintenanceError,
+    NotFoundError,
+    RecoveryError,
+    TokenExpiredError,
+    UnauthorizedError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from agola_core.objectstorage import open_storage
+from agola_core.sequence import Sequence
+
+__all__ = [
+    "APIError",
+    "AgolaError",
+    "BadRequestError",
+    "ChangeGroupsToken",
+    "ClosedError",
+    "CompactedError",
+    "ConfigError",
+    "ConflictError",
+    "CorruptionError",
+    "DataManager",
+    "DeadlineError",
+    "Delete",
+    "Durability",
+    "Event",
+    "ExportFormat",
+    "FencedError",
+    "ForbiddenError",
+    "FormatError",
+    "InternalError",
+    "MaintenanceError",
+    "NotFoundError",
+    "Options",
+    "Put",
+    "RecoveryError",
+    "Sequence",
+    "TokenExpiredError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UnknownOutcomeError",
+    "__version__",
+    "open",
+    "open_storage",
+]

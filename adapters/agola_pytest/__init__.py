@@ -1,1 +1,1 @@
-"""To come."""
+"""pytest fixtures of agola_core; see `plugin`."""

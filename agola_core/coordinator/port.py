@@ -172,9 +172,7 @@ class Coordinator(Protocol):
     def get(self, key: str) -> KeyValue | None:
         """Return the newest state of a key; None when it does not exist. Linearizable."""
 
-    def list(
-        self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0
-    ) -> Page:
+    def list(self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0) -> Page:
         """Return keys that begin with a prefix, in byte order.
 
         Args:
@@ -188,9 +186,7 @@ class Coordinator(Protocol):
             BadRequestError: The revision lies in the future.
         """
 
-    def txn(
-        self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()
-    ) -> TxnResult:
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
         """Run `then` when every comparison holds, else `otherwise`; all or nothing, at one revision.
 
         Once it returns, what it wrote is durable. A key is written at most once in a transaction.

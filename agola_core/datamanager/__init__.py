@@ -2,3 +2,33 @@
 
 Imports the coordinator and the object storage ports; the readdb, maintenance and the runservice stand on it.
 """
+
+from agola_core.datamanager.export import ExportFormat
+from agola_core.datamanager.feed import Feed
+from agola_core.datamanager.manager import DataManager, Snapshot, Status
+from agola_core.datamanager.types import (
+    Action,
+    ChangeGroupsToken,
+    Delete,
+    Durability,
+    Event,
+    Options,
+    Put,
+    WalStatus,
+)
+
+__all__ = [
+    "Action",
+    "ChangeGroupsToken",
+    "DataManager",
+    "Delete",
+    "Durability",
+    "Event",
+    "ExportFormat",
+    "Feed",
+    "Options",
+    "Put",
+    "Snapshot",
+    "Status",
+    "WalStatus",
+]

@@ -38,6 +38,16 @@ Payload = bytes | bytearray | memoryview | Iterable[bytes]
 """What can be written: the bytes at once, or pieces that are never held all together."""
 
 
+class ObjectReader(Protocol):
+    """Reads ranges of one object, as it was when the reader was opened."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the object; fewer at its end."""
+
+    def close(self) -> None:
+        """Release it; closing twice is harmless."""
+
+
 class ObjectStorage(Protocol):
     """The port. Thread-safe.
 
@@ -52,6 +62,13 @@ class ObjectStorage(Protocol):
             path: The key.
             offset: The first byte to return; at or past the end gives b"".
             length: The most bytes to return; None for all.
+
+        Raises:
+            NotFoundError: There is no such object.
+        """
+
+    def open_reader(self, path: str) -> ObjectReader:
+        """Return a reader of ranges of one object: each of its reads is one request, or one system call.
 
         Raises:
             NotFoundError: There is no such object.

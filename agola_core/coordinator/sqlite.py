@@ -1,0 +1,527 @@
+"""The embedded coordinator: one SQLite database in WAL mode, shared by several processes of one machine.
+
+Concurrent transactions share one SQLite transaction and so one fsync: the first caller to arrive leads, in its
+own thread, and takes along everybody who waits. Each keeps its own revision and verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from agola_core.coordinator import sqlite_schema as sql
+from agola_core.coordinator.port import (
+    MAX_LIST,
+    Compare,
+    DeleteOp,
+    GetOp,
+    KeyValue,
+    Op,
+    Page,
+    PutOp,
+    Target,
+    TxnResult,
+    WatchBatch,
+    WatchEvent,
+    prefix_end,
+)
+from agola_core.coordinator.sqlite_watch import SQLiteWatch, WatchHub
+from agola_core.errors import (
+    BadRequestError,
+    ClosedError,
+    CompactedError,
+    CorruptionError,
+    FormatError,
+    NotFoundError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from agola_core.supervisor import Supervisor
+
+MINIMUM_SQLITE = (3, 51, 3)
+"""Older ones can lose data when their write-ahead log is reset."""
+
+_BUSY_MILLISECONDS = 10_000
+_SWEEP_SECONDS = 0.5
+_LAST_LIST_REVISION = (1 << 63) - 1
+_IDLE_READERS = 16
+
+Batches = list[WatchBatch]
+Row = tuple[Any, ...]
+Rows = list[Row]
+
+
+class _Pending:
+    """Work that waits for a place in a shared transaction, and then its outcome."""
+
+    __slots__ = ("done", "error", "result", "turn", "work")
+
+    def __init__(self, work: Callable[[_Session], Any]) -> None:
+        self.work = work
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done = False
+        self.turn: threading.Lock | None = None
+
+
+class _Session:
+    """One shared transaction while it runs.
+
+    Attributes:
+        cursor: Of the writing connection.
+        revision: The newest revision, those of this transaction included.
+        batches: What the transaction changed, for the watches.
+    """
+
+    def __init__(self, cursor: apsw.Cursor, revision: int) -> None:
+        self.cursor = cursor
+        self.revision = revision
+        self.batches: list[WatchBatch] = []
+
+    def newest(self, key: str) -> KeyValue | None:
+        row: Row | None = self.cursor.execute(sql.NEWEST, (key,)).fetchone()
+        return None if row is None or row[0] is None else KeyValue(key, *row)
+
+    def write(self, changes: Sequence[tuple[str, bytes | None, int]]) -> bool:
+        """Write keys at a new revision; return whether anything changed."""
+        revision = self.revision + 1
+        events: list[WatchEvent] = []
+        for key, value, lease in changes:
+            existing = self.newest(key)
+            if value is None:
+                if existing is None:
+                    continue
+                self.cursor.execute(sql.INSERT, (key, revision, len(events), 0, 0, 0, None))
+                events.append(WatchEvent(key, None))
+                continue
+            created, version = (existing.create_revision, existing.version + 1) if existing else (revision, 1)
+            self.cursor.execute(sql.INSERT, (key, revision, len(events), created, version, lease, value))
+            events.append(WatchEvent(key, KeyValue(key, value, created, revision, version, lease)))
+        if events:
+            self.revision = revision
+            self.batches.append(WatchBatch(revision, tuple(events)))
+        return bool(events)
+
+
+def boot_clock() -> float:
+    """Return seconds since the machine started: the same for all its processes, and never set back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return what tells this start of the machine from others."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+class SQLiteCoordinator:
+    """A coordinator in one file (see `agola_core.coordinator.port.Coordinator`).
+
+    Args:
+        path: The database; it and its directory are created when missing. Not on a network file system.
+        clock: Seconds for leases: the same in all processes, never set back while `boot` stays.
+        boot: Leases of another boot start their time anew when the database is opened.
+
+    Raises:
+        UnavailableError: The file cannot be opened or created.
+        CorruptionError: It is not a database, or a damaged one.
+        FormatError: A later release made it, or SQLite is too old.
+    """
+
+    max_txn_ops = 100_000
+    max_txn_bytes = 256 * 1024 * 1024
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, clock: Callable[[], float] = boot_clock, boot: str = ""
+    ) -> None:
+        if tuple(map(int, apsw.sqlite_lib_version().split("."))) < MINIMUM_SQLITE:
+            raise FormatError(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 is the oldest safe one")
+        self.path = str(Path(path).absolute())
+        self._clock = clock
+        self._pid = os.getpid()
+        self._closed = False
+        self._queue: deque[_Pending] = deque()
+        self._queue_lock = threading.Lock()
+        self._leading = False
+        self._readers: deque[apsw.Connection] = deque()
+        self._readers_lock = threading.Lock()
+        self._writer_lock = threading.Lock()
+        with self._errors():
+            created = _create_directory(Path(self.path).parent) or not Path(self.path).exists()
+            self._writer = self._connect()
+            self._cursor = self._writer.cursor()
+            self._migrate()
+            if created:
+                _sync_directory(Path(self.path).parent)
+            self._cursor.execute(sql.LEASES_REBOOTED, (clock(), boot or boot_id()))
+            self._poll_reader = self._connect()
+            self._data_version = -1
+            self._boot = boot or boot_id()
+            self._hub = WatchHub(self._newest_revision(self._writer), self._changes, self._poll_revision)
+        self._supervisor = Supervisor("sqlite-coordinator")
+        self._supervisor.loop("leases", self.expire_leases, interval=_SWEEP_SECONDS)
+
+    # Reads
+
+    def get(self, key: str) -> KeyValue | None:
+        """Return the newest state of a key (see the port)."""
+        with self._reader() as connection:
+            row: Row | None = connection.execute(sql.NEWEST, (key,)).fetchone()
+        return None if row is None or row[0] is None else KeyValue(key, *row)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0) -> Page:
+        """Return keys that begin with a prefix (see the port)."""
+        limit = min(limit, MAX_LIST)
+        if limit < 1:
+            raise BadRequestError(f"a list's limit must be at least 1, not {limit}")
+        with self._reader() as connection, connection:
+            newest = self._newest_revision(connection)
+            if revision > newest:
+                raise BadRequestError(f"revision {revision} lies after {newest}, the newest")
+            at = revision or newest
+            self._check_kept(connection, at)
+            rows: Rows = connection.execute(
+                sql.LIST, (prefix, prefix_end(prefix), start_after, at, limit + 1)
+            ).fetchall()
+        return Page(tuple(KeyValue(*row) for row in rows[:limit]), at, len(rows) > limit)
+
+    def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
+        """Start a watch (see the port)."""
+        self._check_open()
+        return self._hub.open(prefix, from_revision)
+
+    # Writes
+
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
+        """Run a transaction (see the port)."""
+        self._check_ops(then)
+        self._check_ops(otherwise)
+
+        def work(session: _Session) -> TxnResult:
+            succeeded = all(_holds(item, session.newest(item.key)) for item in compare)
+            return self._run(session, succeeded, then if succeeded else otherwise)
+
+        result: TxnResult = self._submit(work)
+        return result
+
+    def compact(self, revision: int) -> None:
+        """Forget the history before a revision (see the port)."""
+
+        def work(session: _Session) -> None:
+            if revision > session.revision:
+                raise BadRequestError(f"revision {revision} lies after {session.revision}, the newest")
+            if revision <= _one(session.cursor.execute(sql.COMPACTED))[0]:
+                return
+            session.cursor.execute(sql.COMPACT, (revision,))
+            session.cursor.execute(sql.COMPACT_ENTRIES, (revision,))
+
+        self._submit(work)
+
+    # Leases
+
+    def grant_lease(self, ttl: float) -> int:
+        """Create a lease (see the port)."""
+        if ttl <= 0:
+            raise BadRequestError(f"a lease's time must be positive, not {ttl}")
+        lease: int = self._submit(
+            lambda session: _one(session.cursor.execute(sql.LEASE_GRANT, (ttl, self._clock() + ttl, self._boot)))[0]
+        )
+        return lease
+
+    def keep_alive(self, lease: int) -> float:
+        """Renew a lease (see the port)."""
+        row = self._submit(lambda session: session.cursor.execute(sql.LEASE_RENEW, (self._clock(), lease)).fetchone())
+        return float(row[0]) if row else 0.0
+
+    def revoke_lease(self, lease: int) -> None:
+        """End a lease (see the port)."""
+        self._submit(lambda session: _end_lease(session, lease))
+
+    def expire_leases(self) -> None:
+        """End the leases whose time is over; a loop of every process that has the database open calls it."""
+        now = self._clock()
+        with self._reader() as connection:
+            if connection.execute(sql.LEASES_EXPIRED, (now,)).fetchone() is None:
+                return
+
+        def work(session: _Session) -> None:
+            expired: Rows = session.cursor.execute(sql.LEASES_EXPIRED, (now,)).fetchall()
+            for (lease,) in expired:
+                _end_lease(session, lease)
+
+        self._submit(work)
+
+    def close(self) -> None:
+        """Release everything (see the port)."""
+        with self._queue_lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._hub.close()
+        self._supervisor.stop()
+        with self._writer_lock, self._readers_lock:
+            for connection in (*self._readers, self._poll_reader, self._writer):
+                connection.close()
+            self._readers.clear()
+
+    # The shared transaction
+
+    def _submit(self, work: Callable[[_Session], Any]) -> Any:
+        self._check_open()
+        pending = _Pending(work)
+        with self._queue_lock:
+            self._queue.append(pending)
+            lead = not self._leading
+            if lead:
+                self._leading = True
+            else:
+                pending.turn = threading.Lock()
+                pending.turn.acquire()
+        if not lead:
+            assert pending.turn is not None
+            pending.turn.acquire()
+        if not pending.done:
+            self._lead()
+        if pending.error is not None:
+            raise pending.error
+        return pending.result
+
+    def _lead(self) -> None:
+        with self._queue_lock:
+            batch, self._queue = self._queue, deque()
+        try:
+            with self._writer_lock:
+                self._check_open()
+                self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - every caller of the batch must hear of it
+            for pending in batch:
+                pending.error = error
+        finally:
+            with self._queue_lock:
+                if self._queue:
+                    following = self._queue[0].turn
+                    assert following is not None
+                    following.release()
+                else:
+                    self._leading = False
+            for pending in batch:
+                pending.done = True
+                if pending.turn is not None and pending is not batch[0]:
+                    pending.turn.release()
+
+    def _commit(self, batch: deque[_Pending]) -> None:
+        cursor = self._cursor
+        with self._errors():
+            cursor.execute("BEGIN IMMEDIATE")
+        try:
+            with self._errors():
+                row = cursor.execute(sql.REVISION).fetchone()
+                session = _Session(cursor, row[0] if row else 1)
+                for pending in batch:
+                    try:
+                        pending.result = pending.work(session)
+                    except (BadRequestError, NotFoundError) as error:
+                        pending.error = error
+        except BaseException:
+            if self._writer.in_transaction:
+                cursor.execute("ROLLBACK")
+            raise
+        try:
+            cursor.execute("COMMIT")
+        except apsw.Error as error:
+            if self._writer.in_transaction:
+                cursor.execute("ROLLBACK")
+            raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
+        if session.batches:
+            self._hub.committed(session.batches)
+
+    def _run(self, session: _Session, succeeded: bool, ops: Sequence[Op]) -> TxnResult:
+        for op in ops:
+            if (
+                type(op) is PutOp
+                and op.lease
+                and session.cursor.execute(sql.LEASE_EXISTS, (op.lease, self._clock())).fetchone() is None
+            ):
+                raise NotFoundError(f"lease {op.lease} does not exist or has ended")
+        reads: list[KeyValue | None] = []
+        changes: list[tuple[str, bytes | None, int]] = []
+        for op in ops:
+            if type(op) is PutOp:
+                changes.append((op.key, op.value, op.lease))
+            elif type(op) is DeleteOp:
+                changes.append((op.key, None, 0))
+            else:
+                reads.append(_inside(session, op.key, changes))
+        if changes:
+            session.write(changes)
+        return TxnResult(succeeded, session.revision, tuple(reads))
+
+    def _check_ops(self, ops: Sequence[Op]) -> None:
+        written: set[str] = set()
+        size = 0
+        for op in ops:
+            if type(op) is GetOp:
+                continue
+            if op.key in written:
+                raise BadRequestError(f"key {op.key!r} is written twice in one transaction")
+            written.add(op.key)
+            size += len(op.key) + (len(op.value) if type(op) is PutOp else 0)
+        if len(ops) > self.max_txn_ops:
+            raise BadRequestError(f"{len(ops)} operations are more than the {self.max_txn_ops} of a transaction")
+        if size > self.max_txn_bytes:
+            raise BadRequestError(f"{size} bytes are more than the {self.max_txn_bytes} of a transaction")
+
+    # Connections
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(self.path)
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _migrate(self) -> None:
+        cursor = self._cursor
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = _one(cursor.execute("PRAGMA user_version"))
+            if version > sql.VERSION:
+                raise FormatError(f"{self.path}: version {version} is newer than {sql.VERSION}, the newest known")
+            if version == 0:
+                cursor.execute(sql.SCHEMA)
+                cursor.execute(f"PRAGMA user_version = {sql.VERSION}")
+        except BaseException:
+            cursor.execute("ROLLBACK")
+            raise
+        cursor.execute("COMMIT")
+
+    @contextmanager
+    def _reader(self) -> Iterator[apsw.Connection]:
+        self._check_open()
+        with self._errors():
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+        with self._readers_lock:
+            if not self._closed and len(self._readers) < _IDLE_READERS:
+                self._readers.append(connection)
+                return
+        connection.close()
+
+    def _newest_revision(self, connection: apsw.Connection) -> int:
+        row: Row | None = connection.execute(sql.REVISION).fetchone()
+        return row[0] if row else 1
+
+    def _check_kept(self, connection: apsw.Connection, revision: int) -> None:
+        (oldest,) = _one(connection.execute(sql.COMPACTED))
+        if revision < oldest:
+            raise CompactedError(f"revision {revision} was compacted; the oldest kept is {oldest}", oldest=oldest)
+
+    def _changes(self, start: int, end: int) -> Batches:
+        with self._reader() as connection, connection:
+            self._check_kept(connection, start)
+            rows = connection.execute(sql.CHANGES, (start, end)).fetchall()
+        events: dict[int, list[WatchEvent]] = {}
+        row: Row
+        for row in rows:
+            mod, key, value, created, version, lease = row
+            item = None if value is None else KeyValue(key, value, created, mod, version, lease)
+            events.setdefault(mod, []).append(WatchEvent(key, item))
+        return [WatchBatch(revision, tuple(found)) for revision, found in events.items()]
+
+    def _poll_revision(self) -> int | None:
+        with self._errors():
+            (version,) = _one(self._poll_reader.execute("PRAGMA data_version"))
+            if version == self._data_version:
+                return None
+            self._data_version = version
+            return self._newest_revision(self._poll_reader)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the coordinator was closed")
+        if os.getpid() != self._pid:
+            raise ClosedError("the coordinator was opened before a fork: open it again in the child")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (apsw.NotADBError, apsw.CorruptError) as error:
+            raise CorruptionError(f"not an intact database: {error}", path=self.path) from error
+        except apsw.ConnectionClosedError as error:
+            raise ClosedError("the coordinator was closed") from error
+        except (apsw.Error, OSError) as error:
+            raise UnavailableError(f"{self.path}: {error}") from error
+
+
+def _holds(compare: Compare, item: KeyValue | None) -> bool:
+    match compare.target:
+        case Target.MOD_REVISION:
+            return (item.mod_revision if item else 0) == compare.expected
+        case Target.CREATE_REVISION:
+            return (item.create_revision if item else 0) == compare.expected
+        case Target.VERSION:
+            return (item.version if item else 0) == compare.expected
+        case Target.VALUE:
+            return item is not None and item.value == compare.expected
+
+
+def _one(cursor: apsw.Cursor) -> Row:
+    row: Row | None = cursor.fetchone()
+    assert row is not None
+    return row
+
+
+def _inside(session: _Session, key: str, changes: Sequence[tuple[str, bytes | None, int]]) -> KeyValue | None:
+    """Read a key as the changes before, which are written only at the end, leave it."""
+    existing = session.newest(key)
+    for changed, value, lease in changes:
+        if changed == key:
+            if value is None:
+                return None
+            revision = session.revision + 1
+            created, version = (existing.create_revision, existing.version + 1) if existing else (revision, 1)
+            return KeyValue(key, value, created, revision, version, lease)
+    return existing
+
+
+def _end_lease(session: _Session, lease: int) -> None:
+    rows: Rows = session.cursor.execute(sql.LEASE_KEYS, (lease,)).fetchall()
+    keys: list[str] = [row[0] for row in rows]
+    session.cursor.execute(sql.LEASE_DELETE, (lease,))
+    if keys:
+        session.write([(key, None, 0) for key in keys])
+
+
+def _create_directory(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    _create_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_directory(path.parent)
+    return True
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

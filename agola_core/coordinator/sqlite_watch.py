@@ -1,0 +1,213 @@
+"""Watches of the SQLite coordinator: woken by commits of this process, and by polling for those of others.
+
+The hub keeps the newest changes in memory for watches that are up to date; one that fell behind reads the
+database. A watch holds no queue, so a slow one costs nothing but its place.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from agola_core.coordinator.port import WatchBatch
+from agola_core.errors import AgolaError, ClosedError
+
+_RECENT = 4096
+_PAGE = 512
+_BUSY_POLL = 0.004
+_IDLE_POLL = 0.010
+_BUSY_SECONDS = 2.0
+
+ReadChanges = Callable[[int, int], list[WatchBatch]]
+
+
+class WatchHub:
+    """Tells watches of new revisions.
+
+    Args:
+        revision: The newest revision at the start.
+        read_changes: Returns the changes of the revisions from the first argument up to before the second;
+            raises `CompactedError`.
+        read_revision: Returns the newest revision when another process has committed since the last call,
+            else None.
+    """
+
+    def __init__(self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None]) -> None:
+        self.lock = threading.Lock()
+        self.revision = revision
+        self.closed = False
+        self._read_changes = read_changes
+        self._read_revision = read_revision
+        self._recent: deque[WatchBatch] = deque(maxlen=_RECENT)
+        self._watches: set[SQLiteWatch] = set()
+        self._poller: threading.Thread | None = None
+        self._stop_polling = threading.Event()
+
+    def open(self, prefix: str, from_revision: int) -> SQLiteWatch:
+        """Start a watch."""
+        watch = SQLiteWatch(self, prefix, from_revision)
+        with self.lock:
+            if self.closed:
+                raise ClosedError("the coordinator was closed")
+            self._watches.add(watch)
+            if self._poller is None:
+                self._poller = threading.Thread(target=self._poll, name="sqlite-watch", daemon=True)
+                self._poller.start()
+        return watch
+
+    def committed(self, batches: list[WatchBatch]) -> None:
+        """Take the changes of this process's commit; revisions of other processes in between are read."""
+        with self.lock:
+            if batches[-1].revision <= self.revision:
+                return
+            if batches[0].revision != self.revision + 1:
+                if self._watches:
+                    self._advance_from_database(batches[-1].revision)
+                else:
+                    self._recent.clear()
+                    self.revision = batches[-1].revision
+                return
+            self._advance(batches)
+
+    def forget(self, watch: SQLiteWatch) -> None:
+        """Drop a closed watch."""
+        with self.lock:
+            self._watches.discard(watch)
+
+    def close(self) -> None:
+        """End all watches."""
+        with self.lock:
+            self.closed = True
+            watches = list(self._watches)
+            poller = self._poller
+        self._stop_polling.set()
+        for watch in watches:
+            watch.close()
+        if poller is not None and poller is not threading.current_thread():
+            poller.join()
+
+    def recent_from(self, revision: int) -> list[WatchBatch] | None:
+        """Return the batches from a revision on when memory holds them all; the caller holds the lock."""
+        if revision > self.revision:
+            return []
+        if not self._recent or revision < self._recent[0].revision:
+            return None
+        start = revision - self._recent[0].revision
+        return [self._recent[index] for index in range(start, min(len(self._recent), start + _PAGE))]
+
+    def read(self, revision: int) -> list[WatchBatch]:
+        """Return a page of batches from a revision on, read from the database."""
+        return self._read_changes(revision, min(revision + _PAGE, self.revision + 1))
+
+    def _advance(self, batches: list[WatchBatch]) -> None:
+        before, self.revision = self.revision, batches[-1].revision
+        self._recent.extend(batches)
+        for watch in self._watches:
+            matches = any(event.key.startswith(watch.prefix) for batch in batches for event in batch.events)
+            if matches:
+                watch.wake()
+            elif watch.position == before + 1:  # up to date and not concerned: its place moves on
+                watch.position = self.revision + 1
+
+    def _advance_from_database(self, revision: int) -> None:
+        while self.revision < revision:
+            end = min(self.revision + 1 + _PAGE, revision + 1)
+            try:
+                found = self._read_changes(self.revision + 1, end)
+            except AgolaError:  # compacted by another process: the watches find out by themselves
+                self._recent.clear()
+                self.revision = revision
+                for watch in self._watches:
+                    watch.wake()
+                return
+            by_revision = {batch.revision: batch for batch in found}
+            self._advance([by_revision.get(r, WatchBatch(r, ())) for r in range(self.revision + 1, end)])
+
+    def _poll(self) -> None:
+        busy_until = 0.0
+        while not self._stop_polling.wait(_BUSY_POLL if time.monotonic() < busy_until else _IDLE_POLL):
+            try:
+                revision = self._read_revision()
+            except AgolaError:  # closing, or the disk fails: the watches' own reads report it
+                continue
+            if revision is None:
+                continue
+            busy_until = time.monotonic() + _BUSY_SECONDS
+            with self.lock:
+                if revision > self.revision:
+                    self._advance_from_database(revision)
+
+
+class SQLiteWatch:
+    """A running watch (see `agola_core.coordinator.port.Watch`).
+
+    Attributes:
+        prefix: The keys it reports begin with this.
+        position: The next revision to look at.
+    """
+
+    def __init__(self, hub: WatchHub, prefix: str, from_revision: int) -> None:
+        self.prefix = prefix
+        self.position = max(from_revision, 1)
+        self._hub = hub
+        self._closed = False
+        self._woken = threading.Event()
+        self._ready: deque[WatchBatch] = deque()
+
+    def wake(self) -> None:
+        """End a waiting `next`."""
+        self._woken.set()
+
+    def next(self, timeout: float | None = None) -> WatchBatch | None:
+        """Return the next batch (see the port)."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._closed:
+                raise ClosedError("the watch was closed")
+            if self._ready:
+                return self._ready.popleft()
+            self._woken.clear()
+            if self._fill():
+                continue
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._woken.wait(left)
+
+    def _fill(self) -> bool:
+        """Look at further revisions; return whether there were any."""
+        with self._hub.lock:
+            if self.position > self._hub.revision:
+                return False
+            batches = self._hub.recent_from(self.position)
+            end = batches[-1].revision + 1 if batches else self.position
+        if batches is None:
+            batches = self._hub.read(self.position)
+            end = min(self.position + _PAGE, self._hub.revision + 1)
+        for batch in batches:
+            events = tuple(event for event in batch.events if event.key.startswith(self.prefix))
+            if events:
+                self._ready.append(WatchBatch(batch.revision, events))
+        with self._hub.lock:
+            self.position = max(self.position, end)
+        return True
+
+    def close(self) -> None:
+        """End the watch."""
+        self._closed = True
+        self._hub.forget(self)
+        self._woken.set()
+
+    def __enter__(self) -> Self:
+        """Return the watch."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the watch."""
+        self.close()

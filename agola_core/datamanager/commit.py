@@ -1,0 +1,384 @@
+"""Group commit: the callers of `write_wal` that wait at the same time share one coordinator transaction.
+
+The first to arrive leads: in its own thread it takes everybody who waits, judges each by its change groups,
+and commits the accepted ones behind one compare of the log's head. When it is done it hands the lead to the
+first of those who came meanwhile. Since every change of a group moves the head too, comparing the head guards
+all groups; a head that another process moved is caught up with and the batch judged again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import Compare, GetOp, KeyValue, Op, PutOp, TxnResult
+from agola_core.datamanager import keys, records
+from agola_core.datamanager.log import Log
+from agola_core.datamanager.records import PayloadRef, WalIdRecord, WalRecord
+from agola_core.datamanager.types import Action, ChangeGroupsToken
+from agola_core.errors import (
+    BadRequestError,
+    ConflictError,
+    DeadlineError,
+    FencedError,
+    TokenExpiredError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from agola_core.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("commit.before-txn", "commit.after-txn", "commit.before-barrier")
+
+_RESOLVE_SECONDS = 30.0
+_LOST_RACES = 1000
+_NO_TOKEN = ChangeGroupsToken()
+
+
+class Commit:
+    """One WAL on its way: what is to be committed, and then what came of it.
+
+    Args:
+        actions: What the WAL does.
+        encoded: The actions as they are stored; b"" when `payload` has them.
+        payload: Where the actions of a large WAL lie.
+        token: What its writer saw.
+        wal_id: The id given by the writer, or made up.
+        remembered: Whether the id was given, so that its outcome is kept for retries.
+        digest: Of the encoded actions, for a given id.
+        lineage: The lineage its writer saw.
+    """
+
+    __slots__ = (
+        "actions",
+        "digest",
+        "done",
+        "encoded",
+        "error",
+        "groups",
+        "lineage",
+        "outcome",
+        "payload",
+        "remembered",
+        "token",
+        "turn",
+        "wal_id",
+    )
+
+    def __init__(
+        self,
+        actions: Items[Action],
+        encoded: bytes,
+        payload: PayloadRef | None,
+        token: ChangeGroupsToken | None,
+        *,
+        wal_id: str,
+        remembered: bool,
+        digest: str,
+        lineage: str,
+    ) -> None:
+        self.actions = actions
+        self.encoded = encoded
+        self.payload = payload
+        self.token = token or _NO_TOKEN
+        self.groups = tuple(self.token.groups)
+        self.wal_id = wal_id
+        self.remembered = remembered
+        self.digest = digest
+        self.lineage = lineage
+        self.outcome: ChangeGroupsToken | None = None
+        self.error: Exception | None = None
+        self.done = False
+        self.turn: threading.Lock | None = None
+
+    @property
+    def ops(self) -> int:
+        """How many operations of a transaction it takes."""
+        return 1 + len(self.groups) + self.remembered
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of a transaction it takes."""
+        return len(self.encoded) + 256 * self.ops + 2 * sum(map(len, self.groups)) + len(self.wal_id)
+
+    def settle(self, outcome: ChangeGroupsToken | None, error: Exception | None = None) -> None:
+        """Note what came of it."""
+        self.outcome, self.error, self.done = outcome, error, True
+
+
+def digest_of(encoded: bytes) -> str:
+    """Return what tells a retry of a WAL from another WAL under the same id."""
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
+
+
+class Committer:
+    """Commits WALs to a log, many at a time.
+
+    Args:
+        log: The log.
+        clock: Seconds since 1970, for the WALs' times.
+    """
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.time) -> None:
+        self._log = log
+        self._coordinator = log.coordinator
+        self._clock = clock
+        self._queue: deque[Commit] = deque()
+        self._queue_lock = threading.Lock()
+        self._leading = False
+
+    def commit(self, commit: Commit, timeout: float | None = None) -> ChangeGroupsToken:
+        """Commit a WAL and return the token at its revision.
+
+        Args:
+            commit: The WAL.
+            timeout: Seconds to wait for a turn; once its transaction runs, its outcome is waited for.
+
+        Raises:
+            ConflictError: A change group moved, or the token is too old.
+            DeadlineError: The turn did not come in time; nothing was written.
+            FencedError: The store was imported or recovered since the writer began.
+            UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back.
+        """
+        with self._queue_lock:
+            self._queue.append(commit)
+            lead = not self._leading
+            if lead:
+                self._leading = True
+            else:
+                commit.turn = threading.Lock()
+                commit.turn.acquire()
+        if commit.turn is not None and not commit.turn.acquire(timeout=-1 if timeout is None else timeout):
+            self._withdraw(commit)
+        if not commit.done:
+            self._lead()
+        if commit.error is not None:
+            raise commit.error
+        assert commit.outcome is not None
+        return commit.outcome
+
+    def _withdraw(self, commit: Commit) -> None:
+        with self._queue_lock:
+            if commit in self._queue and self._queue[0] is not commit:
+                self._queue.remove(commit)
+                raise DeadlineError("the commit's turn did not come in time; nothing was written")
+        assert commit.turn is not None
+        commit.turn.acquire()  # its transaction runs, or it is to lead: the outcome is near
+
+    def _lead(self) -> None:
+        batch = self._take()
+        try:
+            with self._log.lock:
+                self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - every caller of the batch must hear of it
+            for commit in batch:
+                if not commit.done:
+                    commit.settle(None, error)
+        finally:
+            with self._queue_lock:
+                if self._queue:
+                    following = self._queue[0].turn
+                    assert following is not None
+                    following.release()
+                else:
+                    self._leading = False
+            for commit in batch[1:]:
+                if not commit.done:  # a KeyboardInterrupt of the leader
+                    commit.settle(None, UnknownOutcomeError(f"the commit of WAL {commit.wal_id} was interrupted"))
+                assert commit.turn is not None
+                commit.turn.release()
+
+    def _take(self) -> list[Commit]:
+        """Take the leader's own commit, the first, and as many behind it as one transaction holds."""
+        ops, size = 1, 1024
+        batch: list[Commit] = []
+        with self._queue_lock:
+            while self._queue:
+                commit = self._queue[0]
+                ops += commit.ops
+                size += commit.size
+                if batch and (ops > self._coordinator.max_txn_ops or size > self._coordinator.max_txn_bytes):
+                    break
+                batch.append(self._queue.popleft())
+        return batch
+
+    def _commit(self, batch: list[Commit]) -> None:
+        for _ in range(_LOST_RACES):
+            waiting = [commit for commit in batch if not commit.done]
+            if not waiting:
+                return
+            accepted = self._judge(waiting)
+            if not accepted:
+                continue
+            written, ops = self._prepare(accepted)
+            faultpoints.reach("commit.before-txn")
+            try:
+                result: TxnResult | None = self._coordinator.txn([Compare(keys.HEAD, self._log.head_revision)], ops)
+            except UnknownOutcomeError as error:
+                result = self._resolve(written[0], error)
+            faultpoints.reach("commit.after-txn")
+            if result is not None and result.succeeded:
+                self._settle(accepted, written, result.revision)
+            else:
+                self._log.catch_up()
+        raise UnavailableError(f"lost the race for the head of the log {_LOST_RACES} times")
+
+    def _judge(self, waiting: list[Commit]) -> list[Commit]:
+        """Settle what is refused or was committed before, and return the rest, in order."""
+        found = self._look_up(waiting)
+        accepted: list[Commit] = []
+        moved: set[str] = set()
+        ids: set[str] = set()
+        for commit in waiting:
+            if commit.remembered:
+                if commit.wal_id in ids:
+                    continue  # twice in one batch: judged again once the first is committed
+                ids.add(commit.wal_id)
+                earlier = found[keys.wal_id(commit.wal_id)]
+                if earlier is not None and (outcome := self._earlier_outcome(commit, earlier)):
+                    commit.settle(*outcome)
+                    continue
+            error = self._refusal(commit, moved)
+            if error is not None:
+                commit.settle(None, error)
+                continue
+            moved.update(commit.groups)
+            accepted.append(commit)
+        return accepted
+
+    def _look_up(self, waiting: list[Commit]) -> dict[str, KeyValue | None]:
+        """Read the groups that are not known and the given ids, as the head stands or newer."""
+        groups = self._log.groups
+        wanted = {keys.group(name) for commit in waiting for name in commit.groups if name not in groups}
+        wanted.update(keys.wal_id(commit.wal_id) for commit in waiting if commit.remembered)
+        if len(wanted) <= 2:
+            found = {key: self._coordinator.get(key) for key in wanted}
+        else:
+            found = {}
+            ordered, step = sorted(wanted), self._coordinator.max_txn_ops
+            for start in range(0, len(ordered), step):
+                part = ordered[start : start + step]
+                found.update(zip(part, self._coordinator.txn([], [GetOp(key) for key in part]).reads, strict=True))
+        for commit in waiting:
+            for name in commit.groups:
+                if name not in groups:
+                    item = found[keys.group(name)]
+                    groups[name] = item.mod_revision if item else 0
+        return found
+
+    def _refusal(self, commit: Commit, moved: set[str]) -> Exception | None:
+        log, token = self._log, commit.token
+        if commit.lineage != log.lineage.lineage:
+            return FencedError("the store was imported or recovered since this write began")
+        if token.lineage and token.lineage != log.lineage.lineage:
+            return TokenExpiredError(
+                "the token is from before an import or a recovery of this store, or of another store: read again"
+            )
+        if token.groups and token.revision < log.floor:
+            return TokenExpiredError(
+                f"the token's revision {token.revision} is older than {log.floor}, the oldest retained: read again"
+            )
+        for name, seen in token.groups.items():
+            if name in moved or log.groups[name] != seen:
+                return ConflictError(f"change group {name!r} was changed by another writer: read again")
+        return None
+
+    def _earlier_outcome(
+        self, commit: Commit, item: KeyValue
+    ) -> tuple[ChangeGroupsToken | None, Exception | None] | None:
+        earlier = records.decode(WalIdRecord, item.value, item.key)
+        if earlier.lineage != self._log.lineage.lineage:
+            return None
+        if earlier.digest != commit.digest:
+            return None, BadRequestError(f"WAL id {commit.wal_id!r} was used before with other actions")
+        groups = dict.fromkeys(earlier.groups, item.mod_revision)
+        return ChangeGroupsToken(item.mod_revision, groups, earlier.lineage, earlier.sequence), None
+
+    def _prepare(self, accepted: list[Commit]) -> tuple[list[WalRecord], list[Op]]:
+        lineage = self._log.lineage.lineage
+        sequence = self._log.view.sequence
+        now = int(self._clock() * 1_000_000)
+        written: list[WalRecord] = []
+        ops: list[Op] = []
+        for commit in accepted:
+            previous, sequence = sequence, sequence.next()
+            record = WalRecord(
+                sequence.epoch,
+                sequence.counter,
+                previous.counter,
+                commit.wal_id,
+                now,
+                commit.groups,
+                commit.encoded,
+                commit.payload,
+            )
+            written.append(record)
+            ops.append(PutOp(keys.wal(sequence), records.encode_wal(record)))
+            ops.extend(PutOp(keys.group(name), b"") for name in commit.groups)
+            if commit.remembered:
+                remembered = WalIdRecord(str(sequence), lineage, commit.digest, commit.groups)
+                ops.append(PutOp(keys.wal_id(commit.wal_id), records.encode(remembered)))
+        ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(str(sequence), lineage))))
+        return written, ops
+
+    def _settle(self, accepted: list[Commit], written: list[WalRecord], revision: int) -> None:
+        lineage = self._log.lineage.lineage
+        for commit, record in zip(accepted, written, strict=True):
+            self._log.applied(record, commit.actions, revision, revision)
+            groups = dict.fromkeys(commit.groups, revision)
+            commit.settle(ChangeGroupsToken(revision, groups, lineage, str(record.sequence)))
+
+    def _resolve(self, first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
+        """Find out whether a transaction whose answer was lost has been applied.
+
+        A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
+        never be applied; when it fails, the lost one or another writer's was, and the WAL's key tells which.
+
+        Returns:
+            The result, or None when the lost transaction was not applied.
+        """
+        key = keys.wal(first.sequence)
+        deadline = time.monotonic() + _RESOLVE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                item = self._coordinator.get(key)
+                if item is not None:
+                    record = records.decode_wal(item.value, key)
+                    return TxnResult(True, item.mod_revision) if record.wal_id == first.wal_id else None
+                head = self._coordinator.get(keys.HEAD)
+                if head is None or head.mod_revision != self._log.head_revision:
+                    break
+                faultpoints.reach("commit.before-barrier")
+                barrier = self._coordinator.txn([Compare(keys.HEAD, head.mod_revision)], [PutOp(keys.HEAD, head.value)])
+                if barrier.succeeded:
+                    return None
+            except UnknownOutcomeError:
+                continue
+            except UnavailableError:
+                logger.warning("waiting for the coordinator to learn a commit's outcome", exc_info=True)
+                threading.Event().wait(0.1)
+        item = self._coordinator.get(key)
+        if item is not None:
+            record = records.decode_wal(item.value, key)
+            return TxnResult(True, item.mod_revision) if record.wal_id == first.wal_id else None
+        head = self._coordinator.get(keys.HEAD)
+        if head is not None:
+            stands = records.decode(records.HeadRecord, head.value, keys.HEAD)
+            if Sequence.parse(stands.sequence) < first.sequence:
+                return None
+        raise UnknownOutcomeError(
+            f"the coordinator was lost while it committed WAL {first.wal_id}: retry with wal_id={first.wal_id!r}"
+        ) from cause
+
+
+def check_limits(commit: Commit, max_ops: int) -> None:
+    """Raise `BadRequestError` for a WAL that no transaction of this coordinator can hold."""
+    if commit.ops + 1 > max_ops:
+        raise BadRequestError(f"{len(commit.groups)} change groups are more than one commit can hold")

@@ -1,0 +1,161 @@
+"""The feed: the WALs of a store one after the other, from a place on, as they are committed.
+
+It reads what memory still holds, else the coordinator, else the batches in storage, and checks at each step
+that a WAL names the one before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from agola_core.coordinator.port import MAX_LIST
+from agola_core.datamanager import keys
+from agola_core.datamanager.batches import list_batches, read_actions, read_batch
+from agola_core.datamanager.lineage import root_of
+from agola_core.datamanager.log import Applied, Log
+from agola_core.datamanager.records import WalRecord, decode_wal
+from agola_core.datamanager.types import Event
+from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError
+from agola_core.sequence import Sequence
+
+_PAGE = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Feed:
+    """The WALs after a place. An iterator that waits for more; a context manager.
+
+    Args:
+        log: The log.
+        after: The place.
+
+    Attributes:
+        position: The newest WAL that was returned.
+
+    Raises:
+        FencedError: The place is of another lineage: the store was imported or recovered since.
+        CompactedError: The WALs after the place are no longer kept.
+    """
+
+    def __init__(self, log: Log, after: Sequence) -> None:
+        self.position = after
+        self._log = log
+        self._lineage = log.lineage
+        self._ready: deque[Event] = deque()
+        self._closed = False
+        if after.epoch != self._lineage.epoch:
+            raise FencedError(
+                f"{after} is of another epoch than {self._lineage.epoch}: the store was imported or recovered; "
+                "read a snapshot anew and go on from there"
+            )
+        if after > log.view.sequence:
+            log.catch_up()
+            if after > log.view.sequence:
+                raise CompactedError(f"{after} lies after the newest WAL", oldest=str(log.view.sequence))
+        self._fill()
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """Return the next WAL; None when the time is over.
+
+        Args:
+            timeout: Seconds to wait; None waits until one comes.
+
+        Raises:
+            ClosedError: The feed or the datamanager was closed.
+            FencedError: The store was imported or recovered.
+            CompactedError: The feed was too slow: the next WAL is no longer kept.
+        """
+        if not self._ready and not self._fill() and not self._wait(timeout):
+            return None
+        if not self._ready and not self._fill():
+            return None
+        event = self._ready.popleft()
+        if event.previous != self.position:  # invariant 2: a gap is an error, never skipped
+            raise CorruptionError(f"WAL {event.sequence} does not follow {self.position}", path="feed")
+        self.position = event.sequence
+        return event
+
+    def close(self) -> None:
+        """End the feed, also while another thread waits in `next`."""
+        self._closed = True
+        with self._log.lock:
+            self._log.changed.notify_all()
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield WALs until the feed is closed."""
+        while True:
+            try:
+                event = self.next()
+            except ClosedError:
+                return
+            if event is not None:
+                yield event
+
+    def __enter__(self) -> Self:
+        """Return the feed."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the feed."""
+        self.close()
+
+    def _wait(self, timeout: float | None) -> bool:
+        def moved() -> bool:
+            if self._closed:
+                raise ClosedError("the feed was closed")
+            return self._log.view.sequence != self.position
+
+        return self._log.wait(moved, timeout)
+
+    def _fill(self) -> bool:
+        if self._closed:
+            raise ClosedError("the feed was closed")
+        if self._log.lineage != self._lineage:
+            raise FencedError("the store was imported or recovered: read a snapshot anew and go on from there")
+        if self.position == self._log.view.sequence:
+            return False
+        recent = self._log.recent_after(self.position)
+        if recent is not None:
+            self._ready.extend(_event(item.record, item) for item in recent)
+        else:
+            self._ready.extend(self._from_coordinator() or self._from_storage())
+        return True
+
+    def _from_coordinator(self) -> list[Event]:
+        page = self._log.coordinator.list(keys.WALS, start_after=keys.wal(self.position), limit=min(_PAGE, MAX_LIST))
+        found = [decode_wal(item.value, item.key) for item in page.items]
+        if not found or found[0].previous_sequence != self.position:
+            return []
+        return [self._read(record) for record in found]
+
+    def _from_storage(self) -> list[Event]:
+        root = root_of(self._lineage)
+        batches = list_batches(self._log.storage, root)
+        for first, last, path in batches:
+            if first <= self.position.next() <= last:
+                records = read_batch(self._log.storage, path)
+                return [self._read(record) for record in records if record.sequence > self.position]
+        oldest = batches[0][0] if batches else self._log.view.manifest.sequence.next()
+        raise CompactedError(
+            f"the WALs after {self.position} are no longer kept: read a snapshot and go on from its sequence",
+            oldest=str(oldest),
+        )
+
+    def _read(self, record: WalRecord) -> Event:
+        return _event(record, Applied(record, read_actions(self._log.storage, record), 0))
+
+
+def _event(record: WalRecord, applied: Applied) -> Event:
+    return Event(
+        record.sequence,
+        record.previous_sequence,
+        record.wal_id,
+        _EPOCH + timedelta(microseconds=record.time),
+        tuple(applied.actions),
+    )

@@ -1,0 +1,153 @@
+"""This process among the others of its store: its lease, its locks, and what it still reads.
+
+Each open datamanager publishes an `InstanceRecord` under a lease. The record names the oldest manifest that the
+instance reads, which collection spares; the locks of the instance live under the same lease, so they end with
+it, and a publish that compares a lock's fence fails once the lease was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from agola_core import faultpoints
+from agola_core.coordinator.lock import LeaseKeeper
+from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target, iterate
+from agola_core.datamanager import keys, records
+from agola_core.datamanager.records import InstanceRecord
+from agola_core.errors import AgolaError, FencedError, NotFoundError
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("instance.before-publish", "instance.before-lock", "instance.before-unlock")
+
+
+class InstanceLock:
+    """A lock of an instance, held until `release` or the end of its lease. A context manager."""
+
+    def __init__(self, instance: Instance, name: str, token: int, keeper: LeaseKeeper) -> None:
+        self.name = name
+        self.token = token
+        self._instance = instance
+        self._keeper = keeper
+
+    @property
+    def fence(self) -> Compare:
+        """The condition that a guarded transaction includes."""
+        return Compare(self.name, self.token, Target.CREATE_REVISION)
+
+    def check(self) -> None:
+        """Raise `FencedError` unless the lock is certainly still held."""
+        if not self._keeper.held:
+            raise FencedError(f"lock {self.name} was lost")
+
+    def release(self) -> None:
+        """Give the lock back; harmless when it was lost."""
+        self._instance.unlock(self)
+
+    def __enter__(self) -> InstanceLock:
+        """Return the lock."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        self.release()
+
+
+class Instance:
+    """An open datamanager, as the others of its store see it.
+
+    Args:
+        coordinator: Where it publishes itself.
+        name: Unique among the store's instances.
+        ttl: Seconds after which the others take a dead process for gone.
+        manifest: The number of the manifest that it reads first.
+
+    Attributes:
+        coordinator: Where it publishes itself.
+        name: Its name.
+    """
+
+    def __init__(self, coordinator: Coordinator, name: str, ttl: float, manifest: int) -> None:
+        self.name = name
+        self.coordinator = coordinator
+        self._ttl = ttl
+        self._lock = threading.Lock()
+        self._pins: Counter[int] = Counter()
+        self._current = manifest
+        self._published = -1
+        self._keeper = LeaseKeeper(coordinator, ttl)
+        self._record = InstanceRecord(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat())
+        self.publish()
+
+    @contextmanager
+    def pin(self, manifest: int) -> Iterator[None]:
+        """Keep a manifest's files from collection while the block runs."""
+        with self._lock:
+            self._pins[manifest] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pins[manifest] -= 1
+                if not self._pins[manifest]:
+                    del self._pins[manifest]
+
+    def reads(self, manifest: int) -> None:
+        """Note the manifest that new readers of this instance get."""
+        self._current = manifest
+
+    def publish(self) -> None:
+        """Publish the oldest manifest in use, when it changed, or everything when the lease was lost."""
+        with self._lock:
+            oldest = min([self._current, *self._pins])
+            if oldest == self._published and self._keeper.held:
+                return
+            if not self._keeper.held:
+                logger.warning("instance %s lost its lease; taking a new one", self.name)
+                self._keeper.close()
+                self._keeper = LeaseKeeper(self.coordinator, self._ttl)
+            record = InstanceRecord(
+                self._record.name, self._record.host, self._record.pid, self._record.started, oldest
+            )
+            faultpoints.reach("instance.before-publish")
+            self.coordinator.txn([], [PutOp(keys.instance(self.name), records.encode(record), self._keeper.lease)])
+            self._published = oldest
+
+    def try_lock(self, name: str) -> InstanceLock | None:
+        """Acquire a lock if it is free, without waiting; None when another instance, or this one, holds it."""
+        if self.coordinator.get(name) is not None:
+            return None
+        keeper = self._keeper
+        faultpoints.reach("instance.before-lock")
+        try:
+            result = self.coordinator.txn(
+                [Compare(name, 0, Target.CREATE_REVISION)], [PutOp(name, self.name.encode(), keeper.lease)]
+            )
+        except NotFoundError:
+            self.publish()  # the lease has ended; the next try has a new one
+            return None
+        return InstanceLock(self, name, result.revision, keeper) if result.succeeded else None
+
+    def unlock(self, lock: InstanceLock) -> None:
+        """Give a lock back; harmless when it was lost."""
+        faultpoints.reach("instance.before-unlock")
+        try:
+            self.coordinator.txn([lock.fence], [DeleteOp(lock.name)])
+        except AgolaError:
+            logger.warning("lock %s was not released; it ends with its lease", lock.name, exc_info=True)
+
+    def close(self) -> None:
+        """Withdraw from the store: the record and all locks end."""
+        self._keeper.close()
+
+
+def list_instances(coordinator: Coordinator) -> list[InstanceRecord]:
+    """Return the instances that are open now, by name."""
+    return [records.decode(InstanceRecord, item.value, item.key) for item in iterate(coordinator, keys.INSTANCES)]

@@ -1,0 +1,51 @@
+"""The datamanager's keys in the coordinator; nobody else joins them.
+
+The control keys are few and small and change with the log, so instances watch just them; the WALs themselves,
+with their payloads, lie apart.
+"""
+
+from __future__ import annotations
+
+from agola_core.sequence import Sequence
+
+CONTROL = "dm/control/"
+LINEAGE = f"{CONTROL}lineage"
+HEAD = f"{CONTROL}head"
+CHECKPOINT = f"{CONTROL}checkpoint"
+SYNC = f"{CONTROL}sync"
+GROUPS_FLOOR = f"{CONTROL}groups-floor"
+
+WALS = "dm/wals/"
+WAL_IDS = "dm/walids/"
+GROUPS = "dm/changegroups/"
+INSTANCES = "dm/instances/"
+
+INITIALISE_LOCK = "dm/locks/initialise"
+SYNC_LOCK = "dm/locks/sync"
+CHECKPOINT_LOCK = "dm/locks/checkpoint"
+COLLECT_LOCK = "dm/locks/collect"
+
+
+def wal(sequence: Sequence) -> str:
+    """Return the key of a WAL; keys sort as sequences do."""
+    return f"{WALS}{sequence}"
+
+
+def wal_sequence(key: str) -> Sequence:
+    """Return the sequence of the WAL at a key."""
+    return Sequence.parse(key.removeprefix(WALS))
+
+
+def wal_id(given: str) -> str:
+    """Return the key that remembers the outcome of a WAL whose writer gave it an id."""
+    return f"{WAL_IDS}{given}"
+
+
+def group(name: str) -> str:
+    """Return the key of a change group; the revision of its last change is the group's."""
+    return f"{GROUPS}{name}"
+
+
+def instance(name: str) -> str:
+    """Return the key under which a running instance publishes itself, under a lease."""
+    return f"{INSTANCES}{name}"

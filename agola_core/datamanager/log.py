@@ -1,0 +1,356 @@
+"""The log as one process knows it: its head, the view that readers get, and how it follows the others.
+
+One lock guards changes; readers take the published `View` without it. Commits of this process are applied by
+their leader right after the coordinator has them, those of others by `catch_up`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from typing import NamedTuple, TypeVar
+
+from agola_core.coordinator.port import Coordinator, KeyValue, iterate
+from agola_core.datamanager import keys
+from agola_core.datamanager.batches import read_actions
+from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.manifest import Manifest, read_manifest
+from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.records import (
+    CheckpointRecord,
+    FloorRecord,
+    HeadRecord,
+    LineageRecord,
+    SyncRecord,
+    WalRecord,
+    decode,
+    decode_wal,
+)
+from agola_core.datamanager.table import Table
+from agola_core.datamanager.types import Action
+from agola_core.datamanager.view import View
+from agola_core.errors import ClosedError, CompactedError, CorruptionError, FormatError, RecoveryError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", LineageRecord, HeadRecord, CheckpointRecord, SyncRecord, FloorRecord)
+
+_RECENT_WALS = 1024
+_RECENT_BYTES = 16 * 1024 * 1024
+_KNOWN_GROUPS = 100_000
+
+
+class Applied(NamedTuple):
+    """A WAL that the view sees: its record, its actions and the revision of its commit."""
+
+    record: WalRecord
+    actions: Items[Action]
+    revision: int
+
+
+class Control(NamedTuple):
+    """The control keys of a store, read at one revision.
+
+    Attributes:
+        lineage: The current lineage.
+        head: The newest WAL.
+        head_revision: The revision of the head's last change, what a commit compares.
+        lineage_revision: The revision of the lineage's last change, what every publish compares.
+        checkpoint: The current manifest.
+        checkpoint_revision: The revision of its last change.
+        synced: The newest WAL in storage.
+        sync_revision: The revision of its last change.
+        floor: Tokens older than this revision are refused.
+        revision: The revision of the read.
+    """
+
+    lineage: LineageRecord
+    head: Sequence
+    head_revision: int
+    lineage_revision: int
+    checkpoint: CheckpointRecord
+    checkpoint_revision: int
+    synced: Sequence
+    sync_revision: int
+    floor: int
+    revision: int
+
+
+def read_control(coordinator: Coordinator) -> Control | None:
+    """Return a store's control keys; None when the coordinator holds no store.
+
+    Raises:
+        RecoveryError: Some of the keys are missing.
+        FormatError: A later release wrote the store.
+    """
+    page = coordinator.list(keys.CONTROL)
+    found = {item.key: item for item in page.items}
+    if not found:
+        return None
+    missing = {keys.LINEAGE, keys.HEAD, keys.CHECKPOINT, keys.SYNC} - found.keys()
+    if missing:
+        raise RecoveryError(
+            f"the coordinator has lost the keys {', '.join(sorted(missing))}: recover the store from its storage"
+        )
+    lineage = _decoded(LineageRecord, found[keys.LINEAGE])
+    if lineage.format > 1:
+        raise FormatError(f"the store has format {lineage.format}, newer than 1, the newest known")
+    floor = found.get(keys.GROUPS_FLOOR)
+    return Control(
+        lineage=lineage,
+        head=Sequence.parse(_decoded(HeadRecord, found[keys.HEAD]).sequence),
+        head_revision=found[keys.HEAD].mod_revision,
+        lineage_revision=found[keys.LINEAGE].mod_revision,
+        checkpoint=_decoded(CheckpointRecord, found[keys.CHECKPOINT]),
+        checkpoint_revision=found[keys.CHECKPOINT].mod_revision,
+        synced=Sequence.parse(_decoded(SyncRecord, found[keys.SYNC]).sequence),
+        sync_revision=found[keys.SYNC].mod_revision,
+        floor=_decoded(FloorRecord, floor).revision if floor else 0,
+        revision=page.revision,
+    )
+
+
+def _decoded(record: type[T], item: KeyValue) -> T:
+    return decode(record, item.value, item.key)
+
+
+class Log:
+    """The log of one store, in one process.
+
+    Args:
+        coordinator: Where the log is committed.
+        storage: Where checkpoints and large payloads lie.
+        cache: Shared by the tables of all manifests.
+
+    Attributes:
+        lock: Held by whoever changes what is below; never by readers.
+        changed: Notified (it uses `lock`) when the view, `synced` or `closed` changes.
+        view: The newest view. Replaced whole.
+        head_revision: The revision of the head key that `view` stands on.
+        lineage_revision: The revision of the lineage key.
+        groups: The revisions of change groups, as far as known.
+        floor: Tokens older than this revision are refused.
+        synced: The newest WAL that is in storage.
+    """
+
+    def __init__(self, coordinator: Coordinator, storage: ObjectStorage, cache: BlockCache) -> None:
+        self.coordinator = coordinator
+        self.storage = storage
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.groups: dict[str, int] = {}
+        self.floor = 0
+        self.closed = False
+        self._cache = cache
+        self._recent: deque[Applied] = deque()
+        self._recent_bytes = 0
+        self._waiting = 0
+        self._checkpoint_revision = 0
+        self.view: View
+        self.head_revision: int
+        self.lineage_revision: int
+        self.synced: Sequence
+        with self.lock:
+            control = read_control(coordinator)
+            if control is None:
+                raise RecoveryError("the coordinator holds no store")
+            self._reload(control)
+
+    @property
+    def lineage(self) -> LineageRecord:
+        """The lineage that the view belongs to."""
+        return self.view.lineage
+
+    def catch_up(self) -> None:
+        """Bring the view up to the coordinator's state: commits, checkpoints and lineages of other processes.
+
+        Raises:
+            RecoveryError: The coordinator went back in time (a restored backup).
+        """
+        with self.lock:
+            self._check_open()
+            head = self.coordinator.get(keys.HEAD)
+            checkpoint = self.coordinator.get(keys.CHECKPOINT)
+            if (
+                head is not None
+                and checkpoint is not None
+                and head.mod_revision == self.head_revision
+                and checkpoint.mod_revision == self._checkpoint_revision
+            ):
+                return
+            for attempt in range(5):
+                try:
+                    self._catch_up(attempt)
+                    return
+                except CompactedError:  # a list at a fixed revision was overtaken: read a newer one
+                    continue
+            raise RecoveryError("the log is compacted faster than it can be read")
+
+    def _catch_up(self, attempt: int) -> None:
+        control = read_control(self.coordinator)
+        if control is None:
+            raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+        view = self.view
+        if control.lineage != view.lineage:
+            if control.lineage.store != view.lineage.store or control.lineage.epoch < view.lineage.epoch:
+                raise RecoveryError(
+                    f"the coordinator went back from epoch {view.lineage.epoch} to {control.lineage.epoch}, "
+                    "or is another store's: recover the store from its storage"
+                )
+            logger.info("lineage changed: epoch=%d lineage=%s", control.lineage.epoch, control.lineage.lineage)
+            self._reload(control)
+            return
+        if control.head < view.sequence or control.synced < self.synced:
+            raise RecoveryError(
+                f"the coordinator went back in time, from {max(view.sequence, self.synced)} to "
+                f"{control.head}: recover the store from its storage"
+            )
+        if Sequence.parse(control.checkpoint.sequence) > view.sequence or attempt:
+            self._reload(control)
+            return
+        self._apply_from_coordinator(control)
+        if control.checkpoint.number != self.view.manifest.number:
+            self._adopt(control.checkpoint, control.checkpoint_revision)
+        self._take_control(control)
+
+    def applied(self, record: WalRecord, actions: Items[Action], revision: int, head_revision: int) -> None:
+        """Add a WAL that the coordinator has committed; the caller holds the lock.
+
+        Args:
+            record: The WAL; it must follow the view's.
+            actions: Its actions.
+            revision: The revision of its commit.
+            head_revision: The revision of the head key after the commit.
+        """
+        view = self.view
+        if record.previous_sequence != view.sequence:
+            raise CorruptionError(
+                f"WAL {record.sequence} follows {record.previous_sequence}, not {view.sequence}",
+                path=keys.wal(record.sequence),
+            )
+        view.overlay.apply(record.counter, actions)
+        # Readers take tokens before data, so the data must show before the group's new revision does.
+        self.view = view._replace(sequence=record.sequence, revision=head_revision)
+        self.head_revision = head_revision
+        for group in record.groups:
+            self.groups[group] = revision
+        if len(self.groups) > _KNOWN_GROUPS:
+            self.groups.clear()
+        self._remember(Applied(record, actions, revision))
+        if self._waiting:
+            self.changed.notify_all()
+
+    def take_synced(self, sequence: Sequence) -> None:
+        """Note that storage has the log up to a WAL."""
+        with self.lock:
+            self.synced = max(self.synced, sequence)
+            self.changed.notify_all()
+
+    def adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
+        """Read through a newer manifest from now on; views that were handed out stay as they are."""
+        with self.lock:
+            self._adopt(checkpoint, revision)
+
+    def wait(self, satisfied: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `satisfied()`; return whether it is. Called without the lock, which `satisfied` has.
+
+        Raises:
+            ClosedError: The log was closed meanwhile.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self.lock:
+            self._waiting += 1
+            try:
+                while not satisfied():
+                    self._check_open()
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self.changed.wait(left)
+                return True
+            finally:
+                self._waiting -= 1
+
+    def recent_after(self, sequence: Sequence) -> list[Applied] | None:
+        """Return the WALs after a place when all of them are still in memory, else None."""
+        with self.lock:
+            if sequence == self.view.sequence:
+                return []
+            if not self._recent or sequence.epoch != self.lineage.epoch:
+                return None
+            first = self._recent[0].record
+            if sequence < first.previous_sequence:
+                return None
+            skip = sequence.counter - first.previous
+            return [self._recent[index] for index in range(skip, min(len(self._recent), skip + 256))]
+
+    def close(self) -> None:
+        """Wake everybody who waits; they get `ClosedError`."""
+        with self.lock:
+            self.closed = True
+            self.changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("the datamanager was closed")
+
+    def _reload(self, control: Control) -> None:
+        manifest, table = self._open_table(control.checkpoint)
+        self.groups.clear()
+        self._recent.clear()
+        self._recent_bytes = 0
+        start = Sequence.parse(control.checkpoint.sequence)
+        self.view = View(control.lineage, manifest, table, Overlay(), start, control.head_revision)
+        self._checkpoint_revision = control.checkpoint_revision
+        self._apply_from_coordinator(control)
+        self.synced = control.synced
+        self._take_control(control)
+
+    def _apply_from_coordinator(self, control: Control) -> None:
+        if control.head == self.view.sequence:
+            return
+        for item in iterate(
+            self.coordinator, keys.WALS, start_after=keys.wal(self.view.sequence), revision=control.revision
+        ):
+            record = decode_wal(item.value, item.key)
+            actions = read_actions(self.storage, record)
+            self.applied(record, actions, item.mod_revision, item.mod_revision)
+        if self.view.sequence != control.head:
+            raise CorruptionError(f"the log ends at {self.view.sequence}, its head is {control.head}", path=keys.HEAD)
+
+    def _take_control(self, control: Control) -> None:
+        self.view = self.view._replace(revision=control.head_revision)
+        self.head_revision = control.head_revision
+        self.lineage_revision = control.lineage_revision
+        if control.floor != self.floor:
+            self.floor = control.floor
+            self.groups.clear()
+        self.synced = max(self.synced, control.synced)
+        self.changed.notify_all()
+
+    def _adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
+        if checkpoint.number <= self.view.manifest.number and checkpoint.lineage == self.lineage.lineage:
+            return
+        manifest, table = self._open_table(checkpoint)
+        overlay = self.view.overlay.after(Sequence.parse(checkpoint.sequence).counter)
+        self.view = self.view._replace(manifest=manifest, table=table, overlay=overlay)
+        self._checkpoint_revision = revision
+        self.changed.notify_all()
+
+    def _open_table(self, checkpoint: CheckpointRecord) -> tuple[Manifest, Table]:
+        manifest = read_manifest(self.storage, checkpoint.path)
+        if manifest.lineage != checkpoint.lineage or str(manifest.sequence) != checkpoint.sequence:
+            raise CorruptionError("the manifest is not the one the coordinator names", path=checkpoint.path)
+        return manifest, Table(self.storage, manifest, self._cache)
+
+    def _remember(self, applied: Applied) -> None:
+        self._recent.append(applied)
+        self._recent_bytes += len(applied.record.actions)
+        while len(self._recent) > _RECENT_WALS or self._recent_bytes > _RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.popleft().record.actions)

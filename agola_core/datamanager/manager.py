@@ -1,0 +1,605 @@
+"""The datamanager: what an application holds of its store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Items
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import Coordinator
+from agola_core.datamanager import keys, records
+from agola_core.datamanager.batches import write_payload
+from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.checkpoint import Checkpointer
+from agola_core.datamanager.clean import Cleaner
+from agola_core.datamanager.collect import Collector, Garbage
+from agola_core.datamanager.commit import Commit, Committer, check_limits, digest_of
+from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
+from agola_core.datamanager.feed import Feed
+from agola_core.datamanager.importer import Importer, ImportResult
+from agola_core.datamanager.instance import Instance, list_instances
+from agola_core.datamanager.lineage import switch
+from agola_core.datamanager.log import Log, read_control
+from agola_core.datamanager.manifest import Origin
+from agola_core.datamanager.recovery import StoreOpener
+from agola_core.datamanager.sync import Syncer
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
+from agola_core.datamanager.validate import check_actions, check_data_types, check_groups, check_wal_id
+from agola_core.datamanager.view import View
+from agola_core.errors import (
+    AgolaError,
+    BadRequestError,
+    ClosedError,
+    ConflictError,
+    DeadlineError,
+    FencedError,
+    NotFoundError,
+    RecoveryError,
+)
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence
+from agola_core.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("commit.before-payload")
+
+_FOLLOW_SECONDS = 1.0
+_CLEAN_SECONDS = 30.0
+_COLLECT_SECONDS = 600.0
+_OVERFULL = 4
+_CHECKPOINT_TRIES = 600
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The state of a store, for people and monitoring.
+
+    Attributes:
+        store: Its id.
+        lineage: Its current history.
+        epoch: The epoch of its sequences.
+        sequence: The newest WAL.
+        synced: The newest WAL in storage.
+        checkpointed: The newest WAL in the current manifest.
+        manifest: The current manifest's number.
+        data_files: How many data files it names.
+        data_bytes: Their bytes.
+        uncheckpointed_wals: How many WALs are in the overlay alone.
+        uncheckpointed_bytes: About how many bytes of memory they take.
+        instances: The names of the processes that have the store open.
+        loops: For each background loop of this process whether it runs.
+    """
+
+    store: str
+    lineage: str
+    epoch: int
+    sequence: str
+    synced: str
+    checkpointed: str
+    manifest: int
+    data_files: int
+    data_bytes: int
+    uncheckpointed_wals: int
+    uncheckpointed_bytes: int
+    instances: tuple[str, ...]
+    loops: dict[str, bool]
+
+
+class Snapshot:
+    """One consistent state of a store, kept readable while it is open. A context manager.
+
+    Attributes:
+        sequence: The newest WAL that it sees.
+        lineage: The id of the history that it belongs to.
+    """
+
+    def __init__(self, view: View, instance: Instance) -> None:
+        self._view = view
+        self.sequence = view.sequence
+        self.lineage = view.lineage.lineage
+        self._pin = instance.pin(view.manifest.number)
+        self._pin.__enter__()
+
+    def get(self, data_type: str, object_id: str) -> bytes | None:
+        """Return an object; None when it does not exist."""
+        return self._view.get(data_type, object_id)
+
+    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield a type's objects in the byte order of their ids, from after an id on."""
+        return self._view.scan(data_type, start_after)
+
+    def close(self) -> None:
+        """Let the data that only this snapshot needs be collected."""
+        self._pin.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        """Return the snapshot."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the snapshot."""
+        self.close()
+
+
+class DataManager:
+    """A store: a log of events, checkpointed to object storage. Thread-safe; a context manager.
+
+    Use `agola_core.open` to make one.
+
+    Args:
+        coordinator: Where the log is committed.
+        storage: Where it is kept.
+        data_types: The types of objects that the application stores.
+        options: How the datamanager behaves.
+        recover: Take the state of the storage even though the coordinator has another.
+        clock: Seconds since 1970; for people, it orders nothing.
+        new_uuid: Makes unique ids of 32 hexadecimal digits.
+
+    Raises:
+        RecoveryError: The coordinator is behind the storage, or belongs to another store.
+        CorruptionError: Stored data that must be read is damaged.
+        UnavailableError: A backend cannot be reached.
+
+    Attributes:
+        coordinator: The coordinator, for what is built on top.
+        storage: The object storage, for what is built on top.
+        data_types: The types it was opened with.
+        options: Its options.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        storage: ObjectStorage,
+        data_types: Items[str],
+        options: Options | None = None,
+        *,
+        recover: bool = False,
+        clock: Callable[[], float] = time.time,
+        new_uuid: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        options = options or Options()
+        name = options.instance or f"{os.getpid()}-{new_uuid()[:12]}"
+        self.options = msgspec.structs.replace(options, instance=name)
+        self.data_types = check_data_types(data_types)
+        self.coordinator = coordinator
+        self.storage = storage
+        self._known_types = frozenset(self.data_types)
+        self._clock = clock
+        self._new_uuid = new_uuid
+        self._closed = threading.Event()
+        opener = StoreOpener(coordinator, storage, self.options, self.data_types, new_uuid, self._now)
+        opener.prepare(recover=recover)
+        cache = BlockCache()
+        self._log = Log(coordinator, storage, cache)
+        self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
+        self._committer = Committer(self._log, clock)
+        self._syncer = Syncer(self._log, lambda: new_uuid()[:16])
+        self._checkpointer = Checkpointer(self._log, self._instance, cache, self.options, new_uuid, self._now)
+        self._cleaner = Cleaner(coordinator, self.options)
+        self._collector = Collector(self._instance, storage, self.options, self._now)
+        self._unsynced_bytes = 0
+        self._supervisor = Supervisor("datamanager")
+        if self.options.background:
+            self._start_loops()
+
+    # Writing
+
+    def write_wal(
+        self,
+        actions: Iterable[Action],
+        token: ChangeGroupsToken | None = None,
+        *,
+        wal_id: str = "",
+        timeout: float | None = None,
+    ) -> ChangeGroupsToken:
+        """Commit actions as one WAL: all of them or none.
+
+        Args:
+            actions: Puts and deletes; the last one on an id wins.
+            token: What the writer saw of some change groups: when one has changed since, nothing is written.
+            wal_id: A key of the writer's own: a retry with the same id and actions returns the first outcome
+                instead of writing twice, as long as the id is remembered (`Options.retain_wal_ids`).
+            timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
+
+        Returns:
+            The token at the WAL's revision, for the same change groups.
+
+        Raises:
+            BadRequestError: The actions, the token or the id are malformed; nothing was written.
+            ConflictError: A change group has changed, or the token is too old; nothing was written.
+            DeadlineError: The time was over before the WAL's turn, and nothing was written; or it was
+                committed and its sync is still under way, which the message then says.
+            UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back in time.
+        """
+        self._check_open()
+        wal = tuple(actions)
+        size = check_actions(wal, self._known_types, self.options)
+        if token is not None:
+            check_groups(token.groups)
+        if wal_id:
+            check_wal_id(wal_id)
+        self._make_room()
+        encoded = records.encode_actions(wal)
+        lineage = self._log.lineage.lineage
+        payload = None
+        if len(encoded) > self.options.inline_limit:
+            faultpoints.reach("commit.before-payload")
+            payload = write_payload(self.storage, self._new_uuid(), encoded)
+        commit = Commit(
+            wal,
+            b"" if payload else encoded,
+            payload,
+            token,
+            wal_id=wal_id or self._new_uuid(),
+            remembered=bool(wal_id),
+            digest=digest_of(encoded) if wal_id else "",
+            lineage=lineage,
+        )
+        check_limits(commit, self.coordinator.max_txn_ops)
+        result = self._committer.commit(commit, timeout)
+        self._after_commit(size)
+        if self.options.durability is Durability.STORAGE:
+            self._wait_synced(Sequence.parse(result.sequence), timeout)
+        return result
+
+    def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:
+        """Return what is now the state of some change groups; data read afterwards is at least as new.
+
+        Args:
+            groups: Names of at most 256 characters, without "/".
+        """
+        self._check_open()
+        wanted = tuple(groups)
+        check_groups(wanted)
+        known, view = self._log.groups, self._log.view
+        revisions: dict[str, int] = {}
+        for name in wanted:
+            revision = known.get(name)
+            if revision is None:
+                item = self.coordinator.get(keys.group(name))
+                revision = item.mod_revision if item else 0
+                if revision > view.revision:
+                    self._log.catch_up()
+                    view = self._log.view
+            revisions[name] = revision
+        return ChangeGroupsToken(
+            max([view.revision, *revisions.values()]), revisions, view.lineage.lineage, str(view.sequence)
+        )
+
+    # Reading
+
+    def read_object(
+        self, data_type: str, object_id: str, change_groups: Iterable[str] = ()
+    ) -> tuple[bytes, ChangeGroupsToken]:
+        """Return an object and the token of some change groups, which is never newer than the object.
+
+        Args:
+            data_type: One of the store's types.
+            object_id: The object's id.
+            change_groups: The groups of the token.
+
+        Raises:
+            NotFoundError: There is no such object.
+        """
+        token = self.change_groups_token(change_groups)
+        data = self._log.view.get(self._known(data_type), object_id)
+        if data is None:
+            raise NotFoundError(f"{data_type} {object_id!r} does not exist")
+        return data, token
+
+    def list_objects(
+        self, data_type: str, start_after: str = "", limit: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the ids and bytes of a type's objects, in the byte order of their ids: one consistent state.
+
+        Args:
+            data_type: One of the store's types.
+            start_after: Only ids that sort after it.
+            limit: The most objects to yield; None for all.
+        """
+        self._check_open()
+        self._known(data_type)
+        if limit is not None and limit < 0:
+            raise BadRequestError(f"a limit must not be negative: {limit}")
+        return self._list(data_type, start_after, limit)
+
+    def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
+        with self.snapshot() as snapshot:
+            for count, entry in enumerate(snapshot.scan(data_type, start_after)):
+                if limit is not None and count >= limit:
+                    return
+                yield entry
+
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot of the newest state that this process knows; close it after use."""
+        self._check_open()
+        return Snapshot(self._log.view, self._instance)
+
+    def refresh(self) -> Sequence:
+        """Take in what other processes have committed up to now, and return the newest WAL's sequence."""
+        self._log.catch_up()
+        return self._log.view.sequence
+
+    def watch(self, after: Sequence | str | None = None) -> Feed:
+        """Return the feed of the WALs after a place.
+
+        Args:
+            after: A sequence that a token, an event or a snapshot gave; None for those from now on.
+
+        Raises:
+            CompactedError: The WALs after it are no longer kept: read a snapshot, go on from its sequence.
+            FencedError: The store was imported or recovered since: likewise.
+        """
+        self._check_open()
+        if after is None:
+            return Feed(self._log, self._log.view.sequence)
+        return Feed(self._log, Sequence.parse(after) if isinstance(after, str) else after)
+
+    @property
+    def sequence(self) -> Sequence:
+        """The newest WAL that this process knows."""
+        return self._log.view.sequence
+
+    @property
+    def lineage(self) -> str:
+        """The id of the store's current history; an import or a recovery changes it."""
+        return self._log.lineage.lineage
+
+    # Upkeep
+
+    def sync(self) -> Sequence:
+        """Copy what was committed to storage now, and return the newest WAL that storage has."""
+        self._check_open()
+        self._unsynced_bytes = 0
+        return self._syncer.sync()
+
+    def checkpoint(self, force: bool = False) -> bool:
+        """Make a checkpoint when one is due; return whether one was made or nothing was left to do.
+
+        Args:
+            force: Make one even when few changes wait, and wait for another process's to end first.
+        """
+        self._check_open()
+        if not force and not self._checkpointer.due():
+            return False
+        self.sync()
+        for _ in range(_CHECKPOINT_TRIES):
+            if self._checkpointer.checkpoint():
+                return True
+            if not force or self._closed.wait(0.1):
+                return False
+        raise DeadlineError("another process's checkpoint did not end")
+
+    def clean(self) -> int:
+        """Remove from the coordinator what checkpoints made superfluous; return how many keys went."""
+        self._check_open()
+        return self._cleaner.clean()
+
+    def collect_garbage(self, dry_run: bool = False) -> list[Garbage]:
+        """Delete objects in storage that nothing refers to; return them with the reason of each.
+
+        Args:
+            dry_run: Only return them.
+        """
+        self._check_open()
+        return self._collector.collect(dry_run=dry_run)
+
+    def status(self) -> Status:
+        """Return the state of the store."""
+        self._check_open()
+        self._log.catch_up()
+        view = self._log.view
+        return Status(
+            store=view.lineage.store,
+            lineage=view.lineage.lineage,
+            epoch=view.lineage.epoch,
+            sequence=str(view.sequence),
+            synced=str(self._log.synced),
+            checkpointed=view.manifest.position,
+            manifest=view.manifest.number,
+            data_files=len(view.manifest.files()),
+            data_bytes=sum(ref.size for ref in view.manifest.files()),
+            uncheckpointed_wals=view.sequence.counter - view.manifest.sequence.counter,
+            uncheckpointed_bytes=view.overlay.size,
+            instances=tuple(record.name for record in list_instances(self.coordinator)),
+            loops=self._supervisor.status(),
+        )
+
+    # Export and import
+
+    def export(self, file: IO[bytes], form: ExportFormat = ExportFormat.NATIVE) -> ExportResult:
+        """Write one consistent snapshot of the store to a file, while writers go on.
+
+        Args:
+            file: A binary file.
+            form: The native format, or Agola 0.2's.
+        """
+        self._log.catch_up()
+        with self._pinned_view() as view:
+            return write_export(view, self.data_types, form, file)
+
+    def export_stream(self, form: ExportFormat = ExportFormat.NATIVE) -> Iterator[bytes]:
+        """Yield what `export` writes, in pieces."""
+        self._log.catch_up()
+        with self._pinned_view() as view:
+            yield from export_pieces(view, self.data_types, form)
+
+    def import_(self, file: IO[bytes], *, dry_run: bool = False) -> ImportResult:
+        """Replace the whole content of the store by an export, native or Agola 0.2's, or change nothing.
+
+        Afterwards the store is another lineage: older tokens, feeds and writers are refused.
+
+        Args:
+            file: A binary file, plain, gzip or zstd.
+            dry_run: Only check it.
+
+        Raises:
+            BadRequestError: Anything in the stream does not hold; nothing was changed.
+            ConflictError: Another process has the store open, or imported at the same time.
+        """
+        self._check_open()
+        importer = Importer(file, self._known_types)
+        if dry_run:
+            return importer.check()
+        self._check_alone()
+        runs, result = importer.stage(self.storage, self.options, self._new_uuid)
+        control = read_control(self.coordinator)
+        if control is None:
+            raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+        switch(
+            self.coordinator,
+            self.storage,
+            store=control.lineage.store,
+            epoch=control.lineage.epoch + 1,
+            lineage=self._new_uuid()[:16],
+            origin=Origin.IMPORT,
+            data_types=sorted({*result.entries, *self.data_types}),
+            runs=runs,
+            number=control.checkpoint.number + 1,
+            now=self._now(),
+            nonce=self._new_uuid()[:16],
+            seen=control.lineage_revision,
+            check=self._check_alone,
+        )
+        self._log.catch_up()
+        self._instance.reads(self._log.view.manifest.number)
+        return result
+
+    # Lifecycle
+
+    def close(self) -> None:
+        """Stop the loops, sync what was committed, and withdraw from the store. Closing twice is harmless.
+
+        The coordinator and the storage stay open: they belong to whoever opened them (`agola_core.open` does
+        both and closes both).
+        """
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._supervisor.stop()
+        if self.options.background:
+            try:
+                self._syncer.sync()
+            except AgolaError:
+                logger.warning("the last WALs stay in the coordinator alone until the next start", exc_info=True)
+        self._log.close()
+        self._instance.close()
+
+    def __enter__(self) -> Self:
+        """Return the datamanager."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the datamanager."""
+        self.close()
+
+    # Loops
+
+    def _start_loops(self) -> None:
+        self._watch = self.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
+        self._supervisor.loop("follow", self._follow)
+        interval = self.options.sync_interval
+        self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=interval)
+        interval = self.options.checkpoint_interval
+        self._checkpoint_loop = self._supervisor.loop("checkpoint", self._checkpoint_in_loop, interval=interval)
+        self._supervisor.loop("clean", self._clean_in_loop, interval=_CLEAN_SECONDS)
+        self._supervisor.loop("collect", self._collect_in_loop, interval=_COLLECT_SECONDS)
+
+    def _follow(self) -> None:
+        while not self._closed.is_set():
+            if self._watch.next(timeout=_FOLLOW_SECONDS) is not None:
+                self._log.catch_up()
+                self._instance.reads(self._log.view.manifest.number)
+
+    def _sync_if_needed(self) -> None:
+        if self._log.synced < self._log.view.sequence:
+            self.sync()
+
+    def _checkpoint_in_loop(self) -> None:
+        view = self._log.view
+        if self._checkpointer.due() or (
+            view.sequence > view.manifest.sequence
+            and (self._now() - view.manifest.created).total_seconds() >= self.options.checkpoint_interval
+        ):
+            self.checkpoint(force=True)
+            self._cleaner.clean()
+        self._instance.publish()
+
+    def _clean_in_loop(self) -> None:
+        self._cleaner.clean()
+        self._cleaner.compact()
+
+    def _collect_in_loop(self) -> None:
+        for garbage in self._collector.collect():
+            logger.info("collected: path=%s size=%d reason=%s", garbage.path, garbage.size, garbage.reason)
+
+    # Helpers
+
+    def _after_commit(self, size: int) -> None:
+        if not self.options.background:
+            return
+        self._unsynced_bytes += size
+        if self._unsynced_bytes >= self.options.sync_bytes:
+            self._unsynced_bytes = 0
+            self._sync_loop.wake()
+        if self._checkpointer.due():
+            self._checkpoint_loop.wake()
+
+    def _make_room(self) -> None:
+        """Keep memory bounded: a writer that is far ahead of checkpoints waits for one."""
+        if self._log.view.overlay.size > _OVERFULL * self.options.checkpoint_bytes:
+            self.checkpoint(force=True)
+
+    def _wait_synced(self, sequence: Sequence, timeout: float | None) -> None:
+        if not self.options.background:
+            self._syncer.sync()
+            return
+        self._sync_loop.wake()
+
+        def reached() -> bool:
+            if self._log.lineage.epoch != sequence.epoch:
+                raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
+            return self._log.synced >= sequence
+
+        if not self._log.wait(reached, timeout):
+            raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
+
+    def _check_alone(self) -> None:
+        others = [record for record in list_instances(self.coordinator) if record.name != self._instance.name]
+        if others:
+            names = ", ".join(f"{record.name} (pid {record.pid} on {record.host})" for record in others)
+            raise ConflictError(f"cannot import while others have the store open: {names}")
+
+    @contextmanager
+    def _pinned_view(self) -> Iterator[View]:
+        view = self._log.view
+        with self._instance.pin(view.manifest.number):
+            yield view
+
+    def _known(self, data_type: str) -> str:
+        if data_type not in self._known_types:
+            raise BadRequestError(f"unknown data type {data_type!r}; known are {', '.join(self.data_types)}")
+        return data_type
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise ClosedError("the datamanager was closed")

@@ -1,0 +1,129 @@
+"""Manifests: which data files are the store, up to which WAL. Numbered, and never changed once written.
+
+A manifest is one line of JSON and, on a second line, the blake2b-32 of the first in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from datetime import datetime
+
+import msgspec
+
+from agola_core.datamanager.datafile import FileRef
+from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence
+
+FORMAT = 1
+
+
+class Origin(enum.StrEnum):
+    """Why a manifest was written."""
+
+    CREATE = "create"
+    CHECKPOINT = "checkpoint"
+    RECOVERY = "recovery"
+    IMPORT = "import"
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A sorted set of entries, in files that follow each other."""
+
+    files: tuple[FileRef, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpointed state of a store.
+
+    Attributes:
+        number: Rises with every manifest of the store.
+        epoch: Of the lineage.
+        lineage: The history it belongs to.
+        position: The text of `sequence`.
+        created: For people; it orders nothing.
+        data_types: Every type that it may hold, sorted.
+        runs: Newest first; the first that has a key decides. The last one, the oldest, has no tombstones.
+        origin: Why it was written.
+        format: The version of this record.
+    """
+
+    number: int
+    epoch: int
+    lineage: str
+    position: str = msgspec.field(name="sequence")
+    created: datetime
+    data_types: tuple[str, ...]
+    runs: tuple[Run, ...]
+    origin: Origin
+    format: int = FORMAT
+
+    @property
+    def sequence(self) -> Sequence:
+        """The newest WAL that is folded in."""
+        return Sequence.parse(self.position)
+
+    def files(self) -> list[FileRef]:
+        """Return all data files, newest run first."""
+        return [file for run in self.runs for file in run.files]
+
+
+class _Version(msgspec.Struct):
+    format: int = 0
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest."""
+    body = msgspec.json.encode(manifest)
+    return body + b"\n" + _digest(body) + b"\n"
+
+
+def decode_manifest(data: bytes, path: str) -> Manifest:
+    """Return a manifest from its bytes.
+
+    Raises:
+        CorruptionError: The bytes are not what was written.
+        FormatError: A later release wrote it.
+    """
+    body, newline, digest = data.partition(b"\n")
+    if not newline or digest != _digest(body) + b"\n":
+        raise CorruptionError("the digest of a manifest does not match", path=path, offset=len(body))
+    try:
+        version = msgspec.json.decode(body, type=_Version).format
+        if version > FORMAT:
+            raise FormatError(f"{path}: manifest format {version} is newer than {FORMAT}, the newest known")
+        manifest = msgspec.json.decode(body, type=Manifest)
+        Sequence.parse(manifest.position)
+    except (msgspec.MsgspecError, AgolaError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise CorruptionError(f"not a manifest: {error}", path=path) from error
+    return manifest
+
+
+def read_manifest(storage: ObjectStorage, path: str) -> Manifest:
+    """Return the manifest at a path.
+
+    Raises:
+        CorruptionError: It is missing or damaged.
+    """
+    try:
+        data = storage.read(path)
+    except NotFoundError as error:
+        raise CorruptionError("the manifest is missing", path=path) from error
+    return decode_manifest(data, path)
+
+
+def write_manifest(storage: ObjectStorage, path: str, manifest: Manifest) -> None:
+    """Store a manifest."""
+    storage.write(path, encode_manifest(manifest))
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=32).hexdigest().encode()

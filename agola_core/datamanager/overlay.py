@@ -1,0 +1,137 @@
+"""The overlay: what uncheckpointed WALs changed, over the newest manifest's data files.
+
+For each id it keeps the changes since the checkpoint, newest first, as immutable links, so that a reader with
+an older view walks on to what it may see while writers add newer links. One thread at a time may write; any
+number read, without locks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from typing import NamedTuple
+
+from agola_core.datamanager.types import Action, Put
+
+_ENTRY_OVERHEAD = 200
+"""Bytes of memory that one change costs beside its id and data, about."""
+
+
+class Change(NamedTuple):
+    """One change of one object.
+
+    Attributes:
+        counter: The counter of its WAL.
+        data: The new bytes; None after a delete.
+        older: The change before it, if that is uncheckpointed too.
+    """
+
+    counter: int
+    data: bytes | None
+    older: Change | None
+
+
+class Overlay:
+    """Uncheckpointed changes of all data types.
+
+    Attributes:
+        size: Bytes of memory that the changes take, about.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._types: dict[str, dict[str, Change]] = {}
+        self._sorted: dict[str, list[str]] = {}
+
+    def apply(self, counter: int, actions: Items[Action]) -> None:
+        """Add a WAL's actions; the last action on an id wins.
+
+        Args:
+            counter: The WAL's counter, greater than all before.
+            actions: In their order.
+        """
+        types, size = self._types, 0
+        for action in actions:
+            changes = types.get(action.data_type)
+            if changes is None:
+                changes = types[action.data_type] = {}
+            object_id = action.id
+            if type(action) is Put:
+                data: bytes | None = action.data
+                size += len(action.data)
+            else:
+                data = None
+            older = changes.get(object_id)
+            if older is not None and older.counter == counter:
+                older = older.older
+            changes[object_id] = Change(counter, data, older)
+            size += len(object_id) + _ENTRY_OVERHEAD
+        self.size += size
+
+    def find(self, data_type: str, object_id: str, counter: int) -> Change | None:
+        """Return the newest change of an object up to a counter, inclusive; None when there is none."""
+        changes = self._types.get(data_type)
+        if changes is None:
+            return None
+        change = changes.get(object_id)
+        while change is not None and change.counter > counter:
+            change = change.older
+        return change
+
+    def scan(self, data_type: str, start_after: str, counter: int) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the id and the newest data (None after a delete) of changed objects, in the order of their ids.
+
+        Args:
+            data_type: The type to scan.
+            start_after: Only ids that sort after it.
+            counter: The newest WAL to see.
+        """
+        changes = self._types.get(data_type)
+        if not changes:
+            return
+        ids = self._sorted_ids(data_type, changes)
+        for index in range(bisect_right(ids, start_after) if start_after else 0, len(ids)):
+            change: Change | None = changes[ids[index]]
+            while change is not None and change.counter > counter:
+                change = change.older
+            if change is not None:
+                yield ids[index], change.data
+
+    def data_types(self) -> list[str]:
+        """Return the types that have changes, sorted."""
+        return sorted(self._types)
+
+    def after(self, counter: int) -> Overlay:
+        """Return an overlay of only the changes after a counter: what is left once a checkpoint took the rest."""
+        rest = Overlay()
+        for data_type, changes in self._types.items():
+            kept = {}
+            for object_id, change in changes.items():
+                if change.counter > counter:
+                    kept[object_id] = _cut(change, counter)
+                    rest.size += len(object_id) + _ENTRY_OVERHEAD + len(change.data or b"")
+            if kept:
+                rest._types[data_type] = kept
+        return rest
+
+    def _sorted_ids(self, data_type: str, changes: dict[str, Change]) -> list[str]:
+        ids = self._sorted.get(data_type)
+        if ids is None or len(ids) != len(changes):  # ids are never removed, so an equal count is the same set
+            ids = list(changes)
+            ids.sort()
+            self._sorted[data_type] = ids
+        return ids
+
+
+def _cut(change: Change, counter: int) -> Change:
+    newer = []
+    link: Change | None = change
+    while link is not None and link.counter > counter:
+        newer.append(link)
+        link = link.older
+    cut: Change | None = None
+    for link in reversed(newer):
+        cut = Change(link.counter, link.data, cut)
+    assert cut is not None
+    return cut

@@ -1,0 +1,214 @@
+"""What the datamanager stores in the coordinator, and how a WAL is written down anywhere.
+
+The control records are JSON, for people who look. A WAL is one frame, the same bytes in the coordinator and in
+a batch on storage: a crc32 (4 bytes, little-endian) of what follows, then the `WalRecord` as a MessagePack array.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence as Items
+from typing import TypeVar
+
+import msgspec
+
+from agola_core.datamanager.types import Action
+from agola_core.errors import CorruptionError, FormatError
+from agola_core.sequence import Sequence
+
+FORMAT = 1
+"""The version of everything that the datamanager stores; a larger one is refused."""
+
+_CRC = struct.Struct("<I")
+
+
+class LineageRecord(msgspec.Struct, frozen=True):
+    """Which history of which store is the current one. Rewriting it fences everybody who saw another.
+
+    Attributes:
+        store: The store's id, made at its creation and kept for ever.
+        lineage: 16 hexadecimal digits, new at every creation, recovery and import.
+        epoch: The epoch of this lineage's sequences; rises with every lineage.
+        format: The version of the stored formats.
+    """
+
+    store: str
+    lineage: str
+    epoch: int
+    format: int = FORMAT
+
+    @property
+    def start(self) -> Sequence:
+        """The place before the lineage's first WAL."""
+        return Sequence(self.epoch, 0)
+
+
+class HeadRecord(msgspec.Struct, frozen=True):
+    """The log's newest WAL. Every commit compares this key's revision and rewrites it."""
+
+    sequence: str
+    lineage: str
+
+
+class CheckpointRecord(msgspec.Struct, frozen=True):
+    """The current manifest: chosen here by a compare, never by listing the storage."""
+
+    number: int
+    path: str
+    sequence: str
+    lineage: str
+
+
+class SyncRecord(msgspec.Struct, frozen=True):
+    """Up to which WAL, inclusive, the log is in object storage."""
+
+    sequence: str
+    lineage: str
+
+
+class FloorRecord(msgspec.Struct, frozen=True):
+    """The revision of the newest forgotten change group: tokens from before it are refused."""
+
+    revision: int
+
+
+class WalIdRecord(msgspec.Struct, frozen=True):
+    """The outcome of a WAL whose writer gave it an id; its revision is that of the commit."""
+
+    sequence: str
+    lineage: str
+    digest: str
+    groups: tuple[str, ...] = ()
+
+
+class InstanceRecord(msgspec.Struct, frozen=True):
+    """A running instance and the oldest manifest that it still reads."""
+
+    name: str
+    host: str
+    pid: int
+    started: str
+    manifest: int = 0
+
+
+class PayloadRef(msgspec.Struct, frozen=True, array_like=True):
+    """Where the actions of a large WAL lie."""
+
+    path: str
+    size: int
+    digest: str
+
+
+class WalRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A WAL as it is stored.
+
+    Attributes:
+        epoch: With `counter`, its sequence.
+        counter: From 1 in each epoch.
+        previous: The counter of the WAL before it in the epoch; 0 for the first.
+        wal_id: Given by the writer, or made up.
+        time: Microseconds since 1970, by its leader's clock.
+        groups: The change groups that it touched.
+        actions: The encoded actions; empty when `payload` has them.
+        payload: Where the actions of a large WAL lie.
+        format: The version of this record.
+    """
+
+    epoch: int
+    counter: int
+    previous: int
+    wal_id: str
+    time: int
+    groups: tuple[str, ...]
+    actions: bytes
+    payload: PayloadRef | None = None
+    format: int = FORMAT
+
+    @property
+    def sequence(self) -> Sequence:
+        """The WAL's place in the order."""
+        return Sequence(self.epoch, self.counter)
+
+    @property
+    def previous_sequence(self) -> Sequence:
+        """The place of the WAL before it."""
+        return Sequence(self.epoch, self.previous)
+
+
+Control = LineageRecord | HeadRecord | CheckpointRecord | SyncRecord | FloorRecord | WalIdRecord | InstanceRecord
+
+T = TypeVar("T", bound=Control)
+
+_json_encode = msgspec.json.Encoder().encode
+_actions_encode = msgspec.msgpack.Encoder().encode
+_actions_decode = msgspec.msgpack.Decoder(list[Action]).decode
+_wal_encode = msgspec.msgpack.Encoder().encode
+_wal_decode = msgspec.msgpack.Decoder(WalRecord).decode
+
+
+def encode(record: Control) -> bytes:
+    """Return a control record as JSON."""
+    return _json_encode(record)
+
+
+def decode(record: type[T], value: bytes, key: str) -> T:
+    """Return the control record at a key.
+
+    Raises:
+        CorruptionError: The value is not one.
+    """
+    try:
+        return msgspec.json.decode(value, type=record)
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"not a {record.__name__}: {error}", path=key) from error
+
+
+def encode_actions(actions: Items[Action]) -> bytes:
+    """Return the actions of a WAL as MessagePack."""
+    return _actions_encode(actions)
+
+
+def decode_actions(data: bytes, path: str) -> list[Action]:
+    """Return the actions that were encoded.
+
+    Args:
+        data: What `encode_actions` gave.
+        path: Where it was read, for the error.
+
+    Raises:
+        CorruptionError: It is not a list of actions.
+    """
+    try:
+        return _actions_decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"not a list of actions: {error}", path=path) from error
+
+
+def encode_wal(record: WalRecord) -> bytes:
+    """Return the frame of a WAL."""
+    body = _wal_encode(record)
+    return _CRC.pack(zlib.crc32(body)) + body
+
+
+def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalRecord:
+    """Return the WAL of a frame.
+
+    Args:
+        frame: What `encode_wal` gave.
+        path: Where it was read, for the error.
+        offset: Where in it the frame begins.
+
+    Raises:
+        CorruptionError: The checksum does not match, or the frame is none.
+        FormatError: A later release wrote it.
+    """
+    if len(frame) < _CRC.size or _CRC.unpack_from(frame)[0] != zlib.crc32(frame[_CRC.size :]):
+        raise CorruptionError("the checksum of a WAL does not match", path=path, offset=offset)
+    try:
+        record = _wal_decode(frame[_CRC.size :])
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"not a WAL: {error}", path=path, offset=offset) from error
+    if record.format > FORMAT:
+        raise FormatError(f"{path}: WAL format {record.format} is newer than {FORMAT}, the newest known")
+    return record

@@ -1,0 +1,207 @@
+"""Opening a store: creating it, recovering it from its storage, or checking that both halves belong together.
+
+With the coordinator empty, storage decides: none there makes a new store, one there is recovered, from the
+newest manifest of its newest lineage and the WALs after it. With both there, the storage must not be ahead:
+a coordinator that was restored from an older backup is refused until somebody asks for a recovery.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
+from datetime import datetime
+
+from agola_core.coordinator.lock import try_lock
+from agola_core.coordinator.port import Compare, Coordinator
+from agola_core.datamanager import keys, layout
+from agola_core.datamanager.batches import list_batches, read_actions, read_chain
+from agola_core.datamanager.datafile import write_files
+from agola_core.datamanager.entries import Entry, entry_key
+from agola_core.datamanager.lineage import (
+    StoredLineage,
+    mark_active,
+    read_store,
+    root_of,
+    stored_lineages,
+    switch,
+)
+from agola_core.datamanager.log import Control, read_control
+from agola_core.datamanager.manifest import Manifest, Origin, Run, read_manifest
+from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.table import missing_files
+from agola_core.datamanager.types import Options
+from agola_core.errors import CorruptionError, RecoveryError, UnavailableError
+from agola_core.objectstorage.port import ObjectStorage
+
+logger = logging.getLogger(__name__)
+
+_OPEN_SECONDS = 60.0
+
+
+class StoreOpener:
+    """Brings a store into a state that a log can be opened on.
+
+    Args:
+        coordinator: The store's coordinator.
+        storage: The store's object storage.
+        options: The sizes of data files.
+        data_types: The types of a new store.
+        new_uuid: Makes ids of 32 hexadecimal digits.
+        now: The time, for people.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        storage: ObjectStorage,
+        options: Options,
+        data_types: Items[str],
+        new_uuid: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._coordinator = coordinator
+        self._storage = storage
+        self._options = options
+        self._data_types = tuple(data_types)
+        self._new_uuid = new_uuid
+        self._now = now
+
+    def prepare(self, *, recover: bool = False) -> None:
+        """Create, recover or check the store; one process at a time does what must be done.
+
+        Args:
+            recover: Take the state of the storage even though the coordinator has another.
+
+        Raises:
+            RecoveryError: The coordinator is behind the storage, or belongs to another store.
+            CorruptionError: The storage is damaged where it must be read.
+            UnavailableError: Another process prepares the store and does not end.
+        """
+        deadline = time.monotonic() + _OPEN_SECONDS
+        while True:
+            control = read_control(self._coordinator)
+            if control is not None and not recover:
+                self._check(control)
+                mark_active(self._storage, control.lineage)
+                return
+            lock = try_lock(
+                self._coordinator,
+                keys.INITIALISE_LOCK,
+                owner=self._options.instance,
+                ttl=self._options.lock_ttl,
+            )
+            if lock is None:
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"another process has been opening the store for {_OPEN_SECONDS:.0f} s")
+                threading.Event().wait(0.05)
+                continue
+            with lock:
+                control = read_control(self._coordinator)
+                if control is None or recover:
+                    self._begin(control, lock.fence, lock.check)
+                    recover = False
+
+    def _begin(self, control: Control | None, fence: Compare, check: Callable[[], None]) -> None:
+        store = read_store(self._storage)
+        lineages = stored_lineages(self._storage)
+        epoch = max([control.lineage.epoch if control else 0, *(lineage.epoch for lineage in lineages)]) + 1
+        active = [lineage for lineage in lineages if lineage.active]
+        if store is None or not active:
+            if control is not None:
+                raise RecoveryError("the storage holds no store to recover")
+            runs: tuple[Run, ...] = ()
+            number, data_types, origin = 1, self._data_types, Origin.CREATE
+        else:
+            manifest = self._newest_manifest(active[-1])
+            runs = self._fold(active[-1], manifest, check)
+            number, data_types, origin = manifest.number + 1, manifest.data_types, Origin.RECOVERY
+        switch(
+            self._coordinator,
+            self._storage,
+            store=store.store if store else self._new_uuid(),
+            epoch=epoch,
+            lineage=self._new_uuid()[:16],
+            origin=origin,
+            data_types=data_types,
+            runs=runs,
+            number=number,
+            now=self._now(),
+            nonce=self._new_uuid()[:16],
+            seen=control.lineage_revision if control else 0,
+            fences=[fence],
+            check=check,
+        )
+
+    def _newest_manifest(self, lineage: StoredLineage) -> Manifest:
+        """Return the newest manifest of a lineage that is whole.
+
+        A damaged one, or one that was never published and lost its files, is passed over: the WALs after an
+        older one give the same state, and a gap in them is an error.
+        """
+        numbered = sorted(
+            (
+                (number, info.path)
+                for info in self._storage.list(layout.manifests(lineage.root))
+                if (number := layout.parse_manifest(info.path)) is not None
+            ),
+            reverse=True,
+        )
+        for _, path in numbered:
+            try:
+                manifest = read_manifest(self._storage, path)
+            except CorruptionError:
+                logger.warning("recovery passes over a damaged manifest: %s", path, exc_info=True)
+                continue
+            missing = missing_files(self._storage, manifest.files())
+            if not missing:
+                return manifest
+            logger.warning("recovery passes over manifest %s: %s is missing", path, missing[0])
+        raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
+
+    def _fold(self, lineage: StoredLineage, manifest: Manifest, check: Callable[[], None]) -> tuple[Run, ...]:
+        """Return the manifest's runs with the WALs that storage has after it as a newer one."""
+        overlay, wals = Overlay(), 0
+        for record in read_chain(self._storage, lineage.root, manifest.sequence):
+            overlay.apply(record.counter, read_actions(self._storage, record))
+            wals += 1
+        logger.info("recovery: manifest=%d wals=%d lineage=%s", manifest.number, wals, lineage.lineage)
+        files = write_files(
+            self._storage,
+            _entries(overlay, keep_tombstones=bool(manifest.runs)),
+            self._options,
+            self._new_uuid,
+            with_filter=bool(manifest.runs),
+            check=check,
+        )
+        return (Run(tuple(files)), *manifest.runs) if files else manifest.runs
+
+    def _check(self, control: Control) -> None:
+        """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state."""
+        store = read_store(self._storage)
+        if store is not None and store.store != control.lineage.store:
+            raise RecoveryError(
+                f"the storage belongs to store {store.store}, the coordinator to {control.lineage.store}: "
+                "they were mixed up; open each with its own"
+            )
+        advice = (
+            "the coordinator is older than the storage (a restored backup?); "
+            "recover the store from its storage: open it with recover=True"
+        )
+        for lineage in stored_lineages(self._storage):
+            if lineage.active and lineage.epoch > control.lineage.epoch:
+                raise RecoveryError(
+                    f"storage has epoch {lineage.epoch}, the coordinator {control.lineage.epoch}: {advice}"
+                )
+        batches = list_batches(self._storage, root_of(control.lineage))
+        if batches and max(last for _, last, _ in batches) > control.head:
+            raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")
+
+
+def _entries(overlay: Overlay, *, keep_tombstones: bool) -> Iterator[Entry]:
+    for data_type in overlay.data_types():
+        for object_id, data in overlay.scan(data_type, "", 1 << 63):
+            if data is not None or keep_tombstones:
+                yield entry_key(data_type, object_id), data

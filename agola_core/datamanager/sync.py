@@ -1,0 +1,103 @@
+"""Sync: committed WALs go from the coordinator to object storage, many in one object.
+
+Any instance may sync. What it writes is a true copy of committed WALs, so a second copy does no harm; the sync
+record only moves forward, behind a compare of its own revision and of the lineage's.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import Compare, PutOp, iterate
+from agola_core.datamanager import keys, layout, records
+from agola_core.datamanager.batches import encode_batch
+from agola_core.datamanager.lineage import mark_active, root_of
+from agola_core.datamanager.log import Control, Log, read_control
+from agola_core.datamanager.records import SyncRecord, decode_wal
+from agola_core.errors import CorruptionError, RecoveryError
+from agola_core.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("sync.before-batch", "sync.before-txn")
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_WALS = 10_000
+
+
+class Syncer:
+    """Copies a log to its storage.
+
+    Args:
+        log: The log.
+        new_nonce: Returns 16 hexadecimal digits that no other batch has.
+    """
+
+    def __init__(self, log: Log, new_nonce: Callable[[], str]) -> None:
+        self._log = log
+        self._new_nonce = new_nonce
+        self._lock = threading.Lock()
+        self._marked = ""
+        self._highest = Sequence(0, 0)
+
+    def sync(self) -> Sequence:
+        """Copy everything committed so far and return the newest WAL that storage then has.
+
+        Raises:
+            RecoveryError: The coordinator went back in time.
+        """
+        with self._lock:
+            while True:
+                control = read_control(self._log.coordinator)
+                if control is None:
+                    raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+                self._check_forward(control)
+                if control.synced == control.head:
+                    self._log.take_synced(control.synced)
+                    return control.synced
+                self._sync_batch(control)
+
+    def _check_forward(self, control: Control) -> None:
+        if control.synced < self._highest:
+            raise RecoveryError(
+                f"the coordinator went back in time: storage has WALs up to {self._highest}, it says "
+                f"{control.synced}; recover the store from its storage"
+            )
+
+    def _sync_batch(self, control: Control) -> None:
+        if control.lineage.lineage != self._marked:
+            mark_active(self._log.storage, control.lineage)  # no WAL of a lineage goes to storage before
+            self._marked = control.lineage.lineage
+        frames, last = self._collect(control)
+        first = control.synced.next()
+        path = layout.wal_batch(root_of(control.lineage), first, last, self._new_nonce())
+        faultpoints.reach("sync.before-batch")
+        self._log.storage.write(path, encode_batch(frames))
+        faultpoints.reach("sync.before-txn")
+        result = self._log.coordinator.txn(
+            [Compare(keys.LINEAGE, control.lineage_revision), Compare(keys.SYNC, control.sync_revision)],
+            [PutOp(keys.SYNC, records.encode(SyncRecord(str(last), control.lineage.lineage)))],
+        )
+        if result.succeeded:
+            self._highest = last
+            self._log.take_synced(last)
+
+    def _collect(self, control: Control) -> tuple[list[bytes], Sequence]:
+        frames: list[bytes] = []
+        size, last = 0, control.synced
+        for item in iterate(
+            self._log.coordinator, keys.WALS, start_after=keys.wal(control.synced), revision=control.revision
+        ):
+            record = decode_wal(item.value, item.key)
+            if record.previous_sequence != last:
+                raise CorruptionError(f"WAL {record.sequence} does not follow {last}", path=item.key)
+            frames.append(item.value)
+            size, last = size + len(item.value), record.sequence
+            if size >= _BATCH_BYTES or len(frames) >= _BATCH_WALS or last == control.head:
+                break
+        if not frames:
+            raise CorruptionError(f"WALs after {control.synced} are missing", path=keys.WALS)
+        return frames, last

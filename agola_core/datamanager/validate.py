@@ -1,0 +1,86 @@
+"""What the datamanager accepts: each check raises `BadRequestError` with the first thing that is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from collections.abc import Sequence as Items
+
+from agola_core.datamanager.types import MAX_GROUP_CHARACTERS, MAX_ID_BYTES, Action, Delete, Options, Put
+from agola_core.errors import BadRequestError
+
+_DATA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_data_types(data_types: Items[str]) -> tuple[str, ...]:
+    """Return the data types; each a word of up to 64 letters, digits, ".", "_" and "-", none twice."""
+    if isinstance(data_types, str) or not data_types:
+        raise BadRequestError("data_types must be a list of at least one data type")
+    for data_type in data_types:
+        if not isinstance(data_type, str) or _DATA_TYPE.fullmatch(data_type) is None:
+            raise BadRequestError(f"not a data type: {data_type!r}")
+    if len(set(data_types)) != len(data_types):
+        raise BadRequestError(f"a data type stands twice in {list(data_types)}")
+    return tuple(data_types)
+
+
+def check_actions(actions: Items[Action], known: frozenset[str], options: Options) -> int:
+    """Return about how many bytes a WAL's actions have."""
+    if not actions:
+        raise BadRequestError("a WAL needs at least one action")
+    if len(actions) > options.max_wal_actions:
+        raise BadRequestError(f"{len(actions)} actions; a WAL holds at most {options.max_wal_actions}")
+    size = 0
+    for index, action in enumerate(actions):
+        if type(action) is not Put and type(action) is not Delete:
+            raise BadRequestError(f"action {index}: expected Put or Delete, not {type(action).__name__}")
+        if action.data_type not in known:
+            raise BadRequestError(f"action {index}: unknown data type {action.data_type!r}")
+        length = _id_bytes(action.id, index)
+        if type(action) is Put:
+            data = action.data
+            if type(data) is not bytes:
+                raise BadRequestError(f"action {index}: data must be bytes, not {type(data).__name__}")
+            length += len(data)
+        size += length
+    if size > options.max_wal_bytes:
+        raise BadRequestError(f"{size} bytes; a WAL holds at most {options.max_wal_bytes}")
+    return size
+
+
+def _id_bytes(object_id: str, index: int) -> int:
+    if type(object_id) is not str:
+        raise BadRequestError(f"action {index}: an id must be a string, not {type(object_id).__name__}")
+    if object_id.isascii():
+        length = len(object_id)
+    else:
+        try:
+            length = len(object_id.encode())
+        except UnicodeEncodeError as error:
+            raise BadRequestError(f"action {index}: the id is not valid Unicode") from error
+    if not 0 < length <= MAX_ID_BYTES:
+        raise BadRequestError(f"action {index}: an id of {length} bytes; 1 to {MAX_ID_BYTES} are allowed")
+    return length
+
+
+def check_groups(groups: Iterable[str]) -> None:
+    """Accept change group names: 1 to 256 characters, without "/" (Agola's rule)."""
+    for name in groups:
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_GROUP_CHARACTERS:
+            raise BadRequestError(f"a change group's name has 1 to {MAX_GROUP_CHARACTERS} characters: {name!r}"[:200])
+        if "/" in name:
+            raise BadRequestError(f"change group {name!r} has a '/'")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequestError("a change group's name is not valid Unicode") from error
+
+
+def check_wal_id(wal_id: str) -> None:
+    """Accept a writer's own WAL id: 1 to 256 bytes."""
+    try:
+        length = len(wal_id.encode())
+    except UnicodeEncodeError as error:
+        raise BadRequestError("the WAL id is not valid Unicode") from error
+    if length > 256:
+        raise BadRequestError(f"a WAL id of {length} bytes; at most 256 are allowed")

@@ -1,0 +1,78 @@
+"""What a reader sees: one manifest's data files under one overlay, up to one WAL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agola_core.datamanager.manifest import Manifest
+from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.records import LineageRecord
+from agola_core.datamanager.table import Table
+from agola_core.sequence import Sequence
+
+
+class View(NamedTuple):
+    """One consistent state of the store; later writes never show in it.
+
+    Attributes:
+        lineage: The history it belongs to.
+        manifest: The newest checkpoint that this process knows.
+        table: The manifest's data files.
+        overlay: The changes after the manifest; may hold newer ones, which the view passes over.
+        sequence: The newest WAL that the view sees.
+        revision: The coordinator's revision at which the log's head stood there.
+    """
+
+    lineage: LineageRecord
+    manifest: Manifest
+    table: Table
+    overlay: Overlay
+    sequence: Sequence
+    revision: int
+
+    def get(self, data_type: str, object_id: str) -> bytes | None:
+        """Return an object; None when it does not exist."""
+        change = self.overlay.find(data_type, object_id, self.sequence.counter)
+        if change is not None:
+            return change.data
+        return self.table.get(data_type, object_id)
+
+    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of a type's objects, in the byte order of their ids.
+
+        Args:
+            data_type: The type to scan.
+            start_after: Only ids that sort after it.
+        """
+        changes = self.overlay.scan(data_type, start_after, self.sequence.counter)
+        return _merge(changes, self.table.scan(data_type, start_after))
+
+    def data_types(self) -> list[str]:
+        """Return every type that the view may hold objects of, sorted."""
+        return sorted({*self.manifest.data_types, *self.overlay.data_types()})
+
+
+def _merge(
+    changes: Iterator[tuple[str, bytes | None]], stored: Iterator[tuple[str, bytes]]
+) -> Iterator[tuple[str, bytes]]:
+    """Lay changes over stored objects; both are in the order of their ids."""
+    change = next(changes, None)
+    if change is None:
+        yield from stored
+        return
+    for entry in stored:
+        while change is not None and change[0] < entry[0]:
+            if change[1] is not None:
+                yield change[0], change[1]
+            change = next(changes, None)
+        if change is not None and change[0] == entry[0]:
+            if change[1] is not None:
+                yield change[0], change[1]
+            change = next(changes, None)
+        else:
+            yield entry
+    while change is not None:
+        if change[1] is not None:
+            yield change[0], change[1]
+        change = next(changes, None)

@@ -1,0 +1,118 @@
+"""Durable whole-file writes on a local file system: what fsspec's own local file system does not do.
+
+A file appears by rename, after its bytes are on the disk; every directory on the way is synced too. An error
+of any sync is raised: the outcome is then unknown, and nothing is retried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable
+
+from agola_core.errors import ConflictError
+
+_MODE = 0o660
+_DIRECTORY_MODE = 0o770
+_RENAME_TRIES = 100
+
+
+def write_file(target: str, pieces: Iterable[bytes], temporary_directory: str, *, if_absent: bool) -> int:
+    """Write a whole file atomically and durably, and return its size in bytes.
+
+    Args:
+        target: The file's path; missing directories above it are created, durably.
+        pieces: The bytes; when it raises, nothing changes.
+        temporary_directory: An existing directory on the same file system.
+        if_absent: Refuse to replace a file.
+
+    Raises:
+        ConflictError: `if_absent` was given and the file exists.
+        OSError: The operating system refused; unless it was the last sync, nothing changed.
+    """
+    temporary = f"{temporary_directory}/{os.getpid()}-{uuid.uuid4().hex}.tmp"
+    try:
+        size = _write_temporary(temporary, pieces)
+        if if_absent:
+            _place(temporary, target, exclusive=True)
+            os.unlink(temporary)  # noqa: PTH108 - plain calls, as the tests of power loss record them
+        else:
+            _place(temporary, target, exclusive=False)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+    sync_directory(os.path.dirname(target))  # noqa: PTH120
+    return size
+
+
+def delete_file(target: str, root: str) -> None:
+    """Delete a file durably, and the directories above it, up to `root`, that this leaves empty.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    os.unlink(target)  # noqa: PTH108
+    directory = os.path.dirname(target)  # noqa: PTH120
+    while len(directory) > len(root):
+        try:
+            os.rmdir(directory)  # noqa: PTH106
+        except OSError:  # not empty, or gone: a concurrent writer or deleter
+            break
+        directory = os.path.dirname(directory)  # noqa: PTH120
+    while not os.path.isdir(directory):  # noqa: PTH112
+        directory = os.path.dirname(directory)  # noqa: PTH120
+    sync_directory(directory)
+
+
+def make_directories(path: str) -> None:
+    """Create a directory and all missing ones above it, durably."""
+    if os.path.isdir(path):  # noqa: PTH112
+        return
+    parent = os.path.dirname(path)  # noqa: PTH120
+    make_directories(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, _DIRECTORY_MODE)  # noqa: PTH102
+    sync_directory(parent)
+
+
+def sync_directory(path: str) -> None:
+    """Put a directory's entries on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_temporary(path: str, pieces: Iterable[bytes]) -> int:
+    size = 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    try:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                written = os.write(descriptor, view)
+                size, view = size + written, view[written:]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def _place(temporary: str, target: str, *, exclusive: bool) -> None:
+    directory = os.path.dirname(target)  # noqa: PTH120
+    for attempt in range(_RENAME_TRIES):
+        make_directories(directory)
+        try:
+            if exclusive:
+                os.link(temporary, target)
+            else:
+                os.rename(temporary, target)  # noqa: PTH104
+            return
+        except FileExistsError as error:
+            raise ConflictError(f"{os.path.basename(target)!r} exists already") from error  # noqa: PTH119
+        except FileNotFoundError:  # a concurrent delete took the emptied directory away
+            if attempt == _RENAME_TRIES - 1:
+                raise

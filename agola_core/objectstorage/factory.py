@@ -1,0 +1,35 @@
+"""Chooses an object storage's backend by its URL; nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agola_core.errors import BadRequestError
+from agola_core.objectstorage.port import ObjectStorage
+
+
+def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
+    """Open the object storage at a URL.
+
+    Args:
+        url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names.
+        configured: The URL comes from a service's configuration, which may not choose posixflat.
+
+    Raises:
+        BadRequestError: The URL names no backend.
+        UnavailableError: The backend cannot be reached.
+    """
+    scheme, separator, rest = str(url).partition("://")
+    if not separator:
+        scheme, rest = "posix", str(url)
+    if scheme in {"posix", "posixflat"}:
+        from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage  # noqa: PLC0415 - load what is used
+
+        if not rest:
+            raise BadRequestError(f"storage {url!r} names no directory")
+        if scheme == "posix":
+            return PosixStorage(rest)
+        if configured:
+            raise BadRequestError("storage posixflat is for the library; configure posix or s3")
+        return PosixFlatStorage(rest)
+    raise BadRequestError(f"storage {str(url)!r}: expected a path, posix:///DIR or posixflat:///DIR")

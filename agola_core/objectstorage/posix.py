@@ -1,0 +1,257 @@
+"""Object storage in a directory of a local file system: posix and posixflat.
+
+Objects lie below `ROOT/data/`, files that are being written below `ROOT/tmp/`. Both are fsspec's local file
+system with durable writes (`durable`) in the place of its own, which never sync.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from agola_core.errors import (
+    BadRequestError,
+    ForbiddenError,
+    NotFoundError,
+    UnavailableError,
+)
+from agola_core.objectstorage.durable import delete_file, make_directories, write_file
+from agola_core.objectstorage.flatnames import decode_flat, encode_flat
+from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
+
+_STALE_SECONDS = 3600.0
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class FileReader:
+    """Reads ranges of one object that stays open: what it opened, even when the object is replaced meanwhile."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the object; fewer at its end."""
+        try:
+            return os.pread(self._descriptor, length, offset)
+        except OSError as error:
+            raise UnavailableError(f"object {self._path!r}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        """Close a reader that its users dropped."""
+        self.close()
+
+
+class PosixStorage:
+    """Objects as files whose paths are their keys (see `agola_core.objectstorage.port.ObjectStorage`).
+
+    Args:
+        root: The directory; created when missing.
+
+    Raises:
+        UnavailableError: It cannot be created.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(os.fspath(root))  # noqa: PTH100 - follows no links, unlike resolve()
+        self._data = f"{self.root}/data"
+        self._temporary = os.path.join(self.root, "tmp")  # noqa: PTH118
+        with _errors(""):
+            make_directories(self._data)
+            make_directories(self._temporary)
+            self._sweep()
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return an object's bytes (see the port)."""
+        with _errors(path):
+            descriptor = self._open(path)
+            try:
+                if length is not None:
+                    return os.pread(descriptor, length, offset)
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    file.seek(offset)
+                    return file.read()
+            finally:
+                os.close(descriptor)
+
+    def open_reader(self, path: str) -> FileReader:
+        """Return a reader of ranges of one object (see the port)."""
+        with _errors(path):
+            return FileReader(path, self._open(path))
+
+    def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
+        """Yield an object's bytes in pieces (see the port)."""
+        return _pieces(self.open_reader(path), chunk_size)
+
+    def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
+        """Write a whole object (see the port)."""
+        target = self._file(path)
+        pieces = (bytes(data),) if isinstance(data, bytes | bytearray | memoryview) else data
+        with _errors(path):
+            if os.path.isdir(target):  # noqa: PTH112
+                raise BadRequestError(f"object key {path!r} is a directory of other objects")
+            return write_file(target, pieces, self._temporary, if_absent=if_absent)
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Return what is known of an object (see the port)."""
+        with _errors(path):
+            return self._info(path, self._file(path))
+
+    def delete(self, path: str) -> None:
+        """Delete an object (see the port)."""
+        with _errors(path):
+            target = self._file(path)
+            if os.path.isdir(target):  # noqa: PTH112
+                raise NotFoundError(f"object {path!r} does not exist")
+            delete_file(target, self._data)
+
+    def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        """Yield the objects below a prefix (see the port)."""
+        directory = prefix.rpartition("/")[0]
+        start = f"{directory}/" if directory else ""
+        if any(part in {"", ".", ".."} for part in directory.split("/")) and directory:
+            return
+        yield from self._walk(start, prefix, start_after, recursive)
+
+    def close(self) -> None:
+        """Release nothing: every call opens and closes its own file."""
+
+    def _walk(self, start: str, prefix: str, start_after: str, recursive: bool) -> Iterator[ObjectInfo]:
+        names: list[str] = []
+        try:
+            with _errors(start), os.scandir(f"{self._data}/{start}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        names.append(f"{entry.name}/")
+                    elif entry.is_file(follow_symlinks=False):
+                        names.append(entry.name)
+        except NotFoundError:
+            return
+        for name in sorted(names, key=os.fsencode):
+            key = start + name
+            if not key.endswith("/"):
+                if key.startswith(prefix) and key > start_after:
+                    try:
+                        yield self._info(key, f"{self._data}/{key}")
+                    except (FileNotFoundError, NotFoundError):  # deleted since the directory was read
+                        continue
+            elif (not key.startswith(prefix) and not prefix.startswith(key)) or _passed(key, start_after):
+                continue
+            elif recursive or len(key) <= len(prefix):
+                yield from self._walk(key, prefix, start_after, recursive)
+            elif key > start_after and any(True for _ in self._walk(key, "", "", recursive=True)):
+                yield ObjectInfo(key, 0, None)
+
+    def _file(self, path: str) -> str:
+        _check_tree_key(path)
+        return f"{self._data}/{path}"
+
+    def _open(self, path: str) -> int:
+        return os.open(self._file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def _info(self, path: str, target: str) -> ObjectInfo:
+        status = os.stat(target, follow_symlinks=False)  # noqa: PTH116
+        if not os.path.isfile(target):  # noqa: PTH113
+            raise NotFoundError(f"object {path!r} does not exist")
+        return ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def _sweep(self) -> None:
+        oldest = time.time() - _STALE_SECONDS
+        with os.scandir(self._temporary) as entries:
+            for entry in entries:
+                if entry.name.endswith(".tmp") and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    os.unlink(entry.path)  # noqa: PTH108
+
+
+class PosixFlatStorage(PosixStorage):
+    """Objects as files whose paths are an escaped form of their keys, so any key may begin another.
+
+    The escaping is Agola 0.2's (see `flatnames`). For the library; a service's configuration may not choose it.
+    """
+
+    def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        """Yield the objects below a prefix (see the port)."""
+        seen = ""
+        for key, target in sorted(self._keys(), key=lambda item: item[0].encode()):
+            if not key.startswith(prefix):
+                continue
+            rest = key[len(prefix) :]
+            if not recursive and "/" in rest:
+                common = prefix + rest[: rest.index("/") + 1]
+                if common != seen and common > start_after:
+                    yield ObjectInfo(common, 0, None)
+                seen = common
+            elif key > start_after:
+                try:
+                    yield self._info(key, target)
+                except FileNotFoundError:
+                    continue
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        for directory, _, files in os.walk(self._data):
+            for name in files:
+                target = f"{directory}/{name}"
+                key = decode_flat(target[len(self._data) + 1 :])
+                if key is not None:  # a stray file is none of ours
+                    yield key, target
+
+    def _file(self, path: str) -> str:
+        if not path:
+            raise BadRequestError("object key '' is empty")
+        return f"{self._data}/{encode_flat(path)}"
+
+
+def _passed(directory: str, start_after: str) -> bool:
+    """Return whether all keys below a directory sort before or at `start_after`."""
+    return start_after > directory and not start_after.startswith(directory)
+
+
+def _check_tree_key(path: str) -> None:
+    """Raise `BadRequestError` for a key that no directory tree can hold as it is."""
+    for component in path.split("/"):
+        if component in {"", ".", ".."}:
+            raise BadRequestError(f"object key {path[:80]!r} has a component {component!r}: no directory tree holds it")
+        if len(component) > MAX_COMPONENT_BYTES // 4 and len(os.fsencode(component)) > MAX_COMPONENT_BYTES:
+            raise BadRequestError(f"object key {path[:80]!r} has a component longer than {MAX_COMPONENT_BYTES} bytes")
+    if "\0" in path:
+        raise BadRequestError(f"object key {path[:80]!r} has a NUL character")
+
+
+def _pieces(reader: FileReader, chunk_size: int) -> Iterator[bytes]:
+    offset = 0
+    try:
+        while piece := reader.read(offset, chunk_size):
+            offset += len(piece)
+            yield piece
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"object {path!r} does not exist") from error
+    except (NotADirectoryError, IsADirectoryError) as error:
+        if error.errno == errno.ENOTDIR:
+            raise NotFoundError(f"object {path!r} does not exist") from error
+        raise BadRequestError(f"object key {path!r} is a directory of other objects") from error
+    except OSError as error:
+        if error.errno in _DENIED:
+            raise ForbiddenError(f"object {path!r}: {error}") from error
+        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
+            raise BadRequestError(f"object key {path[:80]!r}: {error.strerror}") from error
+        what = "the storage is full" if error.errno in _FULL else str(error)
+        raise UnavailableError(f"object {path!r}: {what}") from error
