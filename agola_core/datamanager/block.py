@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Iterator
 from itertools import accumulate
 
-from agola_core.datamanager.compression import ZstdError, compress, decompress
+from agola_core.compression import ZstdError, compress, decompress
 from agola_core.datamanager.entries import Entry
 from agola_core.errors import CorruptionError
 

@@ -16,7 +16,7 @@ from typing import IO, cast
 
 import msgspec
 
-from agola_core.datamanager.compression import ZstdError, open_zstd
+from agola_core.compression import ZstdError, open_zstd
 from agola_core.datamanager.datafile import FileRef, write_files
 from agola_core.datamanager.entries import Entry, entry_key
 from agola_core.datamanager.export import FORMAT, ExportEntry, Footer, Header

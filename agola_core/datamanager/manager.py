@@ -513,7 +513,7 @@ class DataManager:
 
     def _start_loops(self) -> None:
         self._watch = self.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
-        self._supervisor.loop("follow", self._follow)
+        self._supervisor.loop("follow", self._follow, interval=0.0)
         interval = self.options.sync_interval
         self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=interval)
         interval = self.options.checkpoint_interval

@@ -1,1 +1,8 @@
-"""To come."""
+"""The executor: takes tasks, runs their steps through a driver, serves their logs and archives.
+
+Imports from the run service only its shared `types` and `protocol`.
+"""
+
+from agola_core.executor.executor import Executor, ExecutorOptions
+
+__all__ = ["Executor", "ExecutorOptions"]

@@ -1,1 +1,1 @@
-"""To come."""
+"""Drivers: where the processes of a task's steps run."""

@@ -1,0 +1,68 @@
+"""Contexts: how long a caller waits, and whether it still does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from agola_core.errors import DeadlineError
+
+
+class Context:
+    """A deadline and a cancellation, handed over once to whatever works for the caller.
+
+    Args:
+        timeout: Seconds from now after which the work is to end; None for no limit.
+
+    Example:
+        >>> context = Context(timeout=5)
+        >>> context.cancel()
+        >>> context.ended
+        True
+    """
+
+    def __init__(self, timeout: float | None = None) -> None:
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self._cancelled = False
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the deadline has passed or the caller has cancelled."""
+        return self._cancelled or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, not negative; None for no limit."""
+        if self._cancelled:
+            return 0.0
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def cancel(self) -> None:
+        """End the work, from any thread."""
+        with self._lock:
+            self._cancelled = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back once when the context is cancelled; return what takes the callback back."""
+        with self._lock:
+            if not self._cancelled:
+                self._callbacks.append(callback)
+                return lambda: self._forget(callback)
+        callback()
+        return lambda: None
+
+    def check(self) -> None:
+        """Raise `DeadlineError` when the work is to end."""
+        if self.ended:
+            raise DeadlineError("the caller cancelled" if self._cancelled else "the caller's deadline passed")
+
+    def _forget(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)

@@ -1,0 +1,9 @@
+"""SQLite transactions whose context, a deadline and a cancellation, is bound once.
+
+Imports errors and contexts alone; the readdb stands on it.
+"""
+
+from agola_core.context import Context
+from agola_core.db.database import Database, Tx
+
+__all__ = ["Context", "Database", "Tx"]

@@ -1,0 +1,71 @@
+"""Delivers tasks' statuses to the run service: the newest of each, again until the service has it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from agola_core.errors import AgolaError, BadRequestError, UnavailableError
+from agola_core.runservice.types import ExecutorTask
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+
+class Reporter:
+    """Sends statuses from a thread of its own, so that no task waits for the network.
+
+    Args:
+        send: Sends one task's status.
+    """
+
+    def __init__(self, send: Callable[[ExecutorTask], None]) -> None:
+        self._send = send
+        self._condition = threading.Condition()
+        self._waiting: dict[str, ExecutorTask] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="executor-report", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def report(self, task: ExecutorTask) -> None:
+        """Send a task's status; one that still waits is replaced by it."""
+        with self._condition:
+            self._waiting[task.id] = task
+            self._condition.notify()
+
+    def stop(self, timeout: float) -> None:
+        """Send what waits, as long as the service takes it, and end the thread."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            with self._condition:
+                while not self._waiting and not self._stopping:
+                    self._condition.wait()
+                if not self._waiting:
+                    return
+                task_id = next(iter(self._waiting))
+                task = self._waiting.pop(task_id)
+            try:
+                self._send(task)
+                pause = _FIRST_PAUSE
+            except BadRequestError:
+                logger.warning("the service does not take the status of task %s", task_id)
+            except UnavailableError:
+                with self._condition:
+                    self._waiting.setdefault(task_id, task)
+                    if self._stopping:
+                        return
+                    self._condition.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            except AgolaError:
+                logger.exception("the status of task %s was not delivered", task_id)

@@ -1,0 +1,67 @@
+"""Projections: what of a store a readdb keeps, and in which tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from agola_core.datamanager.feed import Feed
+from agola_core.datamanager.types import Action
+from agola_core.db import Tx
+from agola_core.sequence import Sequence
+
+
+class Projection(Protocol):
+    """A schema, and how actions change it. Plain class attributes will do."""
+
+    @property
+    def name(self) -> str:
+        """Names it in the readdb."""
+
+    @property
+    def version(self) -> int:
+        """Another version rebuilds the readdb."""
+
+    @property
+    def schema(self) -> str:
+        """Statements that create its tables, in an empty database."""
+
+    @property
+    def data_types(self) -> tuple[str, ...]:
+        """The types whose objects it wants."""
+
+    def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
+        """Change the tables as actions, in their order, say; each is of one of `data_types`.
+
+        Called with the actions of one WAL, or with a part of all objects, as puts, when the readdb is built.
+        """
+
+
+class SnapshotSource(Protocol):
+    """One consistent state of a store."""
+
+    @property
+    def sequence(self) -> Sequence:
+        """The newest WAL that it sees."""
+
+    @property
+    def lineage(self) -> str:
+        """The history it belongs to."""
+
+    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield a type's objects in the byte order of their ids."""
+
+
+class Source(Protocol):
+    """What a readdb reads: a datamanager."""
+
+    @property
+    def lineage(self) -> str:
+        """The store's current history."""
+
+    def snapshot(self) -> AbstractContextManager[SnapshotSource]:
+        """Return a consistent state."""
+
+    def watch(self, after: Sequence | str | None = None) -> Feed:
+        """Return the feed of the WALs after a place."""

@@ -1,0 +1,53 @@
+"""How a run's task becomes the task that an executor gets. Pure."""
+
+from __future__ import annotations
+
+from agola_core.runservice.graph import ancestors
+from agola_core.runservice.types import (
+    ExecutorTask,
+    ExecutorTaskStatus,
+    ExecutorTaskStepStatus,
+    Run,
+    RunConfig,
+    RunConfigTask,
+    TaskStatus,
+    WorkspaceOperation,
+)
+
+
+def cache_prefix(config: RunConfig) -> str:
+    """Return who shares a run's caches: its cache group, else the root of its group."""
+    return config.cache_group or config.group.split("/")[2]
+
+
+def new_executor_task(run: Run, config: RunConfig, task: RunConfigTask, executor_id: str) -> ExecutorTask:
+    """Return the task that an executor gets.
+
+    The environment is the task's own, overridden by the run's static one, overridden by the run's.
+    """
+    operations = [
+        WorkspaceOperation(task_id=above, step=step)
+        for above in ancestors(config.tasks, task.id)
+        for step in run.tasks[above].workspace_archives
+        if run.tasks[above].status is TaskStatus.SUCCESS
+    ]
+    containers = task.runtime.containers
+    return ExecutorTask(
+        id=task.id,
+        run_id=run.id,
+        task_name=task.name,
+        arch=task.runtime.arch,
+        containers=containers,
+        environment={**task.environment, **config.static_environment, **config.environment},
+        working_dir=task.working_dir,
+        shell=task.shell,
+        user=task.user or (containers[0].user if containers else ""),
+        privileged=any(container.privileged for container in containers),
+        docker_registries_auth=task.docker_registries_auth,
+        steps=task.steps,
+        status=ExecutorTaskStatus(executor_id=executor_id, steps=[ExecutorTaskStepStatus() for _ in task.steps]),
+        workspace_operations=operations,
+        cache_prefix=cache_prefix(config),
+        attempt=run.tasks[task.id].attempt + 1,
+        timeout=task.timeout,
+    )

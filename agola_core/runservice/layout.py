@@ -1,0 +1,57 @@
+"""Where logs, archives, caches and sources lie in object storage: Agola's paths, and sources."""
+
+from __future__ import annotations
+
+from agola_core.errors import BadRequestError
+from agola_core.objectstorage.port import check_portable
+
+CACHES = "caches/"
+MAX_CACHE_KEY_BYTES = 200
+
+
+def setup_log(task_id: str) -> str:
+    """Return the path of a task's set-up log."""
+    return f"logs/{task_id}/data/setup.log"
+
+
+def step_log(task_id: str, step: int) -> str:
+    """Return the path of a step's log."""
+    return f"logs/{task_id}/data/steps/{step}.log"
+
+
+def log(task_id: str, step: int | None) -> str:
+    """Return the path of a step's log, or of the set-up's for None."""
+    return setup_log(task_id) if step is None else step_log(task_id, step)
+
+
+def logs_reference(task_id: str, run_id: str) -> str:
+    """Return the path of the object by which a run holds on to a task's logs."""
+    return f"logs/{task_id}/runs/{run_id}"
+
+
+def archive(task_id: str, step: int) -> str:
+    """Return the path of an archive that a step saved to the workspace."""
+    return f"workspacearchives/{task_id}/data/{step}.tar"
+
+
+def archives_reference(task_id: str, run_id: str) -> str:
+    """Return the path of the object by which a run holds on to a task's archives."""
+    return f"workspacearchives/{task_id}/runs/{run_id}"
+
+
+def cache(key: str) -> str:
+    """Return the path of a cache.
+
+    Raises:
+        BadRequestError: The key is empty, too long, or has characters that no path holds.
+    """
+    if not key or len(key.encode()) > MAX_CACHE_KEY_BYTES:
+        raise BadRequestError("cache key too long" if key else "cache key is empty")
+    if "/" in key:
+        raise BadRequestError(f"cache key {key!r} has a '/'")
+    return check_portable(f"{CACHES}{key}.tar")
+
+
+def source(source_id: str) -> str:
+    """Return the path of a source archive."""
+    return check_portable(f"sources/{source_id}.tar.zst")

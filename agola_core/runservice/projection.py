@@ -1,0 +1,82 @@
+"""The archived runs as the readdb keeps them, and how they are found there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from agola_core.datamanager.types import Action, Put
+from agola_core.db import Tx
+from agola_core.runservice.requests import RunQuery
+from agola_core.runservice.types import Run
+
+RUN = "run"
+RUN_CONFIG = "runconfig"
+RUN_COUNTER = "runcounter"
+
+DATA_TYPES = (RUN, RUN_CONFIG, RUN_COUNTER)
+"""The run service's data types, in Agola's order of export."""
+
+_decode = msgspec.json.Decoder(Run).decode
+
+
+class RunProjection:
+    """A table of archived runs."""
+
+    name = "runs"
+    version = 1
+    data_types = (RUN,)
+    schema = """
+    CREATE TABLE run (
+        id TEXT PRIMARY KEY,
+        grouppath TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        result TEXT NOT NULL,
+        data BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX run_group ON run (grouppath, id);
+    """
+
+    def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
+        """Keep the rows as the actions say."""
+        for action in actions:
+            if isinstance(action, Put):
+                run = _decode(action.data)
+                tx.execute(
+                    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?)",
+                    (action.id, run.group + "/", run.phase.value, run.result.value, action.data),
+                )
+            else:
+                tx.execute("DELETE FROM run WHERE id = ?", (action.id,))
+
+
+def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
+    """Return the archived runs that a query asks for."""
+    where, params = ["1"], list[str | int]()
+    if query.start:
+        where.append("id > ?" if query.ascending else "id < ?")
+        params.append(query.start)
+    for column, values in (("phase", query.phases), ("result", query.results)):
+        if values:
+            where.append(f"{column} IN ({', '.join('?' * len(values))})")
+            params.extend(value.value for value in values)
+    if query.groups:  # an exact range of paths, in which no character is a wildcard
+        where.append("(" + " OR ".join("(grouppath >= ? AND grouppath < ?)" for _ in query.groups) + ")")
+        for group in query.groups:
+            path = group.rstrip("/")
+            params += [f"{path}/", f"{path}0"]  # "0" is the character after "/"
+    order = "ASC" if query.ascending else "DESC"
+    sql = f"SELECT data FROM run WHERE {' AND '.join(where)} ORDER BY id {order} LIMIT ?"  # noqa: S608 - no values in it
+    return [_decode(data) for (data,) in tx.rows(sql, [*params, query.limit])]
+
+
+def matches(run: Run, query: RunQuery) -> bool:
+    """Return whether an active run is one that a query asks for."""
+    path = f"{run.group}/"
+    return (
+        (not query.start or (run.id > query.start if query.ascending else run.id < query.start))
+        and (not query.phases or run.phase in query.phases)
+        and (not query.results or run.result in query.results)
+        and (not query.groups or any(path.startswith(group.rstrip("/") + "/") for group in query.groups))
+    )

@@ -1,0 +1,76 @@
+"""A queue of keys, each worked on by one thread at a time: what is asked for meanwhile is done once more."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class WorkQueue:
+    """Runs a function for keys, in a few threads, never twice at once for one key.
+
+    Args:
+        name: The threads' name.
+        work: Called with a key; what it raises is logged, and the key is left to the next `add`.
+        threads: How many.
+    """
+
+    def __init__(self, name: str, work: Callable[[str], None], threads: int) -> None:
+        self._work = work
+        self._condition = threading.Condition()
+        self._waiting: deque[str] = deque()
+        self._queued: set[str] = set()
+        self._running: set[str] = set()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def add(self, key: str) -> None:
+        """Ask for a key's work; asking again before it begins changes nothing."""
+        with self._condition:
+            if key not in self._queued:
+                self._queued.add(key)
+                if key not in self._running:
+                    self._waiting.append(key)
+                    self._condition.notify()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Drop what waits and end the threads after what they do now."""
+        with self._condition:
+            self._stopping = True
+            self._waiting.clear()
+            self._condition.notify_all()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._waiting and not self._stopping:
+                    self._condition.wait()
+                if self._stopping:
+                    return
+                key = self._waiting.popleft()
+                self._queued.discard(key)
+                self._running.add(key)
+            try:
+                self._work(key)
+            except Exception:
+                if not self._stopping:
+                    logger.exception("work on %s failed; the next sweep tries again", key)
+            with self._condition:
+                self._running.discard(key)
+                if key in self._queued and not self._stopping:
+                    self._waiting.append(key)
+                    self._condition.notify()
