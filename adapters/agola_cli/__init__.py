@@ -1,1 +1,1 @@
-"""To come."""
+"""The command line of agola_core: `agola-core`."""

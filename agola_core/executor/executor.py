@@ -63,7 +63,7 @@ class Executor:
     def __init__(
         self, directory: Path, service: RunserviceClient, driver: Driver, options: ExecutorOptions | None = None
     ) -> None:
-        self._directory = directory
+        directory = directory.absolute()
         self._tasks_root = directory / "tasks"
         self._tasks_root.mkdir(parents=True, exist_ok=True)
         self.id = _kept_id(directory / "id")

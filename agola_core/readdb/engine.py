@@ -278,9 +278,12 @@ class ReadDB:
             yield event
 
     def _take(self, tx: Tx, events: Items[Event]) -> None:
-        row = next(tx.rows(_READ_POSITION))
-        if str(events[0].previous) != row[0]:
-            raise CorruptionError(f"WAL {events[0].sequence} does not follow {row[0]}", path=str(self._path))
+        stored = Sequence.parse(next(tx.rows(_READ_POSITION))[0])
+        events = [event for event in events if event.sequence > stored]  # another process may share the file
+        if not events:
+            return
+        if events[0].previous != stored:
+            raise CorruptionError(f"WAL {events[0].sequence} does not follow {stored}", path=str(self._path))
         for event in events:
             for projection in self._projections:
                 actions = [action for action in event.actions if action.data_type in projection.data_types]

@@ -1,1 +1,10 @@
-"""To come."""
+"""Run configurations: `.agola/config.yml` and its kin, read, checked, and turned into the tasks of a run.
+
+Stands on the run service's shared types.
+"""
+
+from agola_core.runconfig.convert import RunContext, run_tasks
+from agola_core.runconfig.model import Config, RunDefinition
+from agola_core.runconfig.parse import find_config, load_config, parse_config
+
+__all__ = ["Config", "RunContext", "RunDefinition", "find_config", "load_config", "parse_config", "run_tasks"]

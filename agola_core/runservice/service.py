@@ -31,7 +31,16 @@ from agola_core.runservice.protocol import ExecutorDirectory
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.scheduler import Scheduler
 from agola_core.runservice.store import RunStore, event_op, put_run
-from agola_core.runservice.types import Executor, ExecutorTask, Run, RunConfig, RunPhase, RunTask, TaskStatus
+from agola_core.runservice.types import (
+    Executor,
+    ExecutorPhase,
+    ExecutorTask,
+    Run,
+    RunConfig,
+    RunPhase,
+    RunTask,
+    TaskStatus,
+)
 from agola_core.runservice.workqueue import WorkQueue
 from agola_core.supervisor import Supervisor
 
@@ -266,6 +275,39 @@ class RunService:
         with self._mirror.condition:
             self._mirror.condition.wait_for(lambda: current() != run, timeout)
         return current() or self.find_run(run.id) or run
+
+    def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
+        """Wait until a step has begun; return whether it has: False when its task ended before. For a started service.
+
+        Raises:
+            NotFoundError: There is no such run, task or step.
+        """
+
+        def begun() -> bool | None:
+            task = self._find_task(run_id, task_id, step)
+            held = self._mirror.tasks.get(run_id, {}).get(task_id)
+            if held is not None and held.status.steps[step].phase is not ExecutorPhase.NOT_STARTED:
+                return True
+            if task.status.is_finished:
+                return task.steps[step].phase is not ExecutorPhase.NOT_STARTED
+            return None
+
+        with self._mirror.condition:
+            while (answer := begun()) is None:
+                self._mirror.condition.wait(_FOLLOW_SECONDS)
+        return answer
+
+    def active_runs(self) -> list[Run]:
+        """Return the runs that are not archived yet, oldest first."""
+        return list(self._store.runs())
+
+    def wait_archived(self, run_ids: Iterable[str], timeout: float) -> bool:
+        """Wait until runs have left the active ones; return whether they have. For a started service."""
+        wanted = list(run_ids)
+        with self._mirror.condition:
+            return self._mirror.condition.wait_for(
+                lambda: not any(run_id in self._mirror.runs for run_id in wanted), timeout
+            )
 
     # Logs and archives
 

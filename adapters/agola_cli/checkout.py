@@ -1,0 +1,47 @@
+"""What git says of the directory that is run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+
+class Checkout(msgspec.Struct, frozen=True):
+    """A directory's branch, tag, reference and commit; empty outside of git."""
+
+    branch: str = ""
+    tag: str = ""
+    ref: str = ""
+    commit: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that tasks get, by Agola's names."""
+        named = {
+            "AGOLA_GIT_BRANCH": self.branch,
+            "AGOLA_GIT_TAG": self.tag,
+            "AGOLA_GIT_REF": self.ref,
+            "AGOLA_GIT_COMMITSHA": self.commit,
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+def describe_checkout(path: Path) -> Checkout:
+    """Return what git says of a directory; outside of git it counts as branch `master`, as Agola's direct runs."""
+    branch = _git(path, "symbolic-ref", "--short", "-q", "HEAD")
+    commit = _git(path, "rev-parse", "-q", "--verify", "HEAD")
+    if not branch and not commit:
+        return Checkout(branch="master", ref="refs/heads/master")
+    tag = _git(path, "describe", "--tags", "--exact-match") if not branch else ""
+    ref = f"refs/heads/{branch}" if branch else f"refs/tags/{tag}" if tag else "HEAD"
+    return Checkout(branch, tag, ref, commit)
+
+
+def _git(path: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, check=False, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

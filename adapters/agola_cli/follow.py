@@ -1,0 +1,70 @@
+"""Follows the logs of a run's tasks while they run, a thread for each task that has begun."""
+
+from __future__ import annotations
+
+import codecs
+import threading
+from collections.abc import Callable, Iterator
+
+from agola_cli.display import Display
+from agola_core.errors import AgolaError
+from agola_core.runservice.service import RunService
+from agola_core.runservice.types import Run, TaskStatus
+
+_MAX_LINE = 64 * 1024
+_SHOWN = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}
+
+
+class LogFollower:
+    """Shows the logs of the tasks that begin.
+
+    Args:
+        service: Has the logs.
+        display: Shows them.
+    """
+
+    def __init__(self, service: RunService, display: Display) -> None:
+        self._service = service
+        self._display = display
+        self._threads: dict[str, threading.Thread] = {}
+
+    def take(self, run: Run) -> None:
+        """Begin with the tasks of a run that have begun."""
+        for task_id, task in run.tasks.items():
+            if task_id not in self._threads and task.status in _SHOWN:
+                thread = threading.Thread(target=self._follow, args=(run.id, task_id, len(task.steps)), daemon=True)
+                self._threads[task_id] = thread
+                thread.start()
+
+    def join(self) -> None:
+        """Wait until everything is shown."""
+        for thread in self._threads.values():
+            thread.join()
+
+    def _follow(self, run_id: str, task_id: str, steps: int) -> None:
+        for step in range(steps):
+            try:
+                if not self._service.wait_step(run_id, task_id, step):
+                    return  # the task ended before this step
+                self._display.step(task_id, step)
+                pieces = self._service.open_log(run_id, task_id, step, follow=True)
+                for_each_line(pieces, lambda line: self._display.line(task_id, line))
+            except AgolaError as error:
+                self._display.say(f"the log of step {step} cannot be read: {error}")
+
+
+def for_each_line(pieces: Iterator[bytes], show: Callable[[str], None]) -> None:
+    """Call a function with each line of a log, without its end; very long ones are cut into several."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    held = ""
+    for piece in pieces:
+        lines = (held + decoder.decode(piece)).split("\n")
+        held = lines.pop()
+        for line in lines:
+            show(line)
+        if len(held) > _MAX_LINE:
+            show(held)
+            held = ""
+    held += decoder.decode(b"", final=True)
+    if held:
+        show(held)

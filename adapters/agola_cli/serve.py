@@ -1,0 +1,25 @@
+"""`agola-core serve`: the run service and a host executor behind HTTP, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agola_cli.options import data_dir_option, default_data_dir
+from agola_core.errors import BadRequestError
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="AGOLA_HOST", help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=4000, show_default=True, envvar="AGOLA_PORT")
+@data_dir_option
+def serve_command(host: str, port: int, data_dir: Path | None) -> None:
+    """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only."""
+    if host not in {"127.0.0.1", "localhost", "::1"}:
+        raise BadRequestError(f"without access tokens the service listens on loopback only, not on {host!r}")
+    try:
+        from agola_http.server import serve  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
+    serve(data_dir or default_data_dir(Path.cwd()), host, port, on_start=lambda url: click.echo(f"serving on {url}"))

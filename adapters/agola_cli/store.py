@@ -1,0 +1,96 @@
+"""Commands on a store: status, checkpoint, garbage collection, export and import."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, cast
+
+import click
+import msgspec
+
+from agola_cli.options import data_dir_option, existing_data_dir, json_option
+from agola_core.datamanager import ExportFormat
+from agola_core.standalone import open_store
+
+
+@click.command("status")
+@data_dir_option
+@json_option
+def status_command(data_dir: Path | None, as_json: bool) -> None:
+    """Show the state of a store."""
+    with open_store(existing_data_dir(data_dir), background=False) as store:
+        status = store.status()
+    if as_json:
+        click.echo(msgspec.json.encode(status))
+        return
+    for name, value in msgspec.structs.asdict(status).items():
+        if name != "loops":
+            click.echo(f"{name.replace('_', ' '):22}{', '.join(value) if isinstance(value, tuple) else value}")
+
+
+@click.command("checkpoint")
+@data_dir_option
+def checkpoint_command(data_dir: Path | None) -> None:
+    """Make a checkpoint now."""
+    with open_store(existing_data_dir(data_dir), background=False) as store:
+        store.checkpoint(force=True)
+        click.echo(f"checkpointed up to {store.status().checkpointed}")
+
+
+@click.command("gc")
+@click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
+@data_dir_option
+@json_option
+def gc_command(dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Delete objects in storage that nothing refers to any more."""
+    with open_store(existing_data_dir(data_dir), background=False) as store:
+        found = store.collect_garbage(dry_run=dry_run)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    for garbage in found:
+        click.echo(f"{garbage.path}  {garbage.size}  {garbage.reason}")
+    click.echo(f"{len(found)} objects{' would go' if dry_run else ' deleted'}", err=True)
+
+
+@click.command("export")
+@click.option("-o", "--output", default="-", show_default=True, help="A file, or - for standard output.")
+@click.option("--format", "form", type=click.Choice([item.value for item in ExportFormat]), default="native")
+@data_dir_option
+def export_command(output: str, form: str, data_dir: Path | None) -> None:
+    """Write one consistent snapshot of the store; writers may go on meanwhile."""
+    with open_store(existing_data_dir(data_dir), background=False) as store:
+        if output == "-":
+            result = store.export(sys.stdout.buffer, ExportFormat(form))
+        else:
+            temporary = Path(output + ".part")
+            try:
+                with temporary.open("wb") as file:
+                    result = store.export(cast("IO[bytes]", file), ExportFormat(form))
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            temporary.replace(output)
+    click.echo(f"exported up to {result.sequence}: {result.size} bytes", err=True)
+
+
+@click.command("import")
+@click.argument("file", default="-")
+@click.option("--dry-run", is_flag=True, help="Only check the file.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@data_dir_option
+def import_command(file: str, dry_run: bool, yes: bool, data_dir: Path | None) -> None:
+    """Replace the whole content of the store by an export, ours or Agola 0.2's, or change nothing."""
+    if not dry_run and not yes:
+        if file == "-" or not sys.stdin.isatty():
+            raise click.UsageError("import replaces everything in the store: say --yes")
+        click.confirm("import replaces everything in the store; go on?", abort=True)
+    if file != "-" and not Path(file).is_file():
+        raise click.UsageError(f"no file {file}")
+    opened = nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")  # noqa: SIM115
+    with opened as stream, open_store(existing_data_dir(data_dir), background=False) as store:
+        result = store.import_(cast("IO[bytes]", stream), dry_run=dry_run)
+    counts = ", ".join(f"{count} {name}" for name, count in result.entries.items())
+    click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)

@@ -1,0 +1,116 @@
+"""What a run configuration says, checked, before it becomes the tasks of one run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agola_core.runconfig.when import When
+from agola_core.runservice.types import (
+    DependCondition,
+    RestoreCacheStep,
+    RestoreWorkspaceStep,
+    SaveCacheStep,
+    SaveToWorkspaceStep,
+)
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """A value that a variable of the project gives."""
+
+    name: str
+
+
+Value = str | Variable
+Values = dict[str, Value]
+
+
+class CloneStep(msgspec.Struct, frozen=True):
+    """Puts the tree of the run into the working directory."""
+
+    name: str = "Clone repository and checkout code"
+
+
+class CommandStep(msgspec.Struct, frozen=True):
+    """Runs a command."""
+
+    name: str
+    command: str
+    environment: Values = {}
+    working_dir: str = ""
+    shell: str = ""
+    user: str = ""
+
+
+StepDefinition = CloneStep | CommandStep | SaveToWorkspaceStep | RestoreWorkspaceStep | SaveCacheStep | RestoreCacheStep
+
+
+class RegistryLogin(msgspec.Struct, frozen=True):
+    """How to log in to a container registry."""
+
+    type: str
+    username: Value = ""
+    password: Value = ""
+    auth: Value = ""
+
+
+Logins = dict[str, RegistryLogin]
+
+
+class ContainerDefinition(msgspec.Struct, frozen=True):
+    """A container of a runtime."""
+
+    image: str
+    environment: Values = {}
+    user: str = ""
+    privileged: bool = False
+    entrypoint: str = ""
+
+
+class RuntimeDefinition(msgspec.Struct, frozen=True):
+    """Where a task runs."""
+
+    type: str = "pod"
+    arch: str = ""
+    containers: tuple[ContainerDefinition, ...] = ()
+
+
+class Dependency(msgspec.Struct, frozen=True):
+    """A task that must have ended before."""
+
+    task: str
+    conditions: tuple[DependCondition, ...] = (DependCondition.ON_SUCCESS,)
+
+
+class TaskDefinition(msgspec.Struct, frozen=True):
+    """A task."""
+
+    name: str
+    steps: tuple[StepDefinition, ...]
+    runtime: RuntimeDefinition = RuntimeDefinition()
+    environment: Values = {}
+    working_dir: str = ""
+    shell: str = ""
+    user: str = ""
+    when: When | None = None
+    ignore_failure: bool = False
+    approval: bool = False
+    depends: tuple[Dependency, ...] = ()
+    docker_registries_auth: Logins = {}
+    timeout: float = 0.0
+    max_attempts: int = 0
+
+
+class RunDefinition(msgspec.Struct, frozen=True):
+    """A run."""
+
+    name: str
+    tasks: tuple[TaskDefinition, ...]
+    when: When | None = None
+    docker_registries_auth: Logins = {}
+
+
+class Config(msgspec.Struct, frozen=True):
+    """A whole configuration."""
+
+    runs: tuple[RunDefinition, ...]
+    docker_registries_auth: Logins = {}

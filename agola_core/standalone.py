@@ -1,0 +1,133 @@
+"""A run service with its store and a host executor in one process: what `run` and `serve` stand on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agola_core import embedded
+from agola_core.datamanager import DataManager, Options
+from agola_core.errors import ConflictError, UnavailableError
+from agola_core.executor import Executor, ExecutorOptions
+from agola_core.executor.drivers.host import HostDriver
+from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
+from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.service import RunService
+
+READDB_FILE = "readdb.db"
+EXECUTOR_DIRECTORY = "executor"
+_LOCK_FILE = "lock"
+
+
+class Standalone:
+    """A run service, its store and its executor, opened together and closed together. A context manager.
+
+    Args:
+        data_dir: Holds everything that is not named elsewhere; one such service at a time uses it.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+        executor: How the executor behaves.
+
+    Attributes:
+        datamanager: The store.
+        service: The run service.
+        executor: The executor.
+
+    Raises:
+        ConflictError: Another service uses the directory.
+        UnavailableError: The directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        storage: str | None = None,
+        coordinator: str | None = None,
+        executor: ExecutorOptions | None = None,
+    ) -> None:
+        data_dir = data_dir.absolute()  # a step has another working directory
+        self._lock = _lock_directory(data_dir)
+        try:
+            self.datamanager = open_store(data_dir, storage=storage, coordinator=coordinator)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        directory = InProcessDirectory()
+        self.service = RunService(self.datamanager, data_dir / READDB_FILE, directory)
+        self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.service), HostDriver(), executor)
+        directory.add(self.executor.id, self.executor)
+
+    def start(self) -> None:
+        """Start the service, then the executor."""
+        self.service.start()
+        self.executor.start()
+
+    def close(self) -> None:
+        """Stop what runs, then everything; the store is left consistent."""
+        self.executor.close()
+        self.service.close()
+        self.datamanager.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        """Start and return the service."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close everything."""
+        self.close()
+
+
+def open_store(
+    data_dir: Path | None, *, storage: str | None = None, coordinator: str | None = None, background: bool = True
+) -> DataManager:
+    """Open the store of a run service.
+
+    Args:
+        data_dir: Holds what is not named elsewhere.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+        background: Whether loops sync, checkpoint and clean.
+    """
+    return embedded.open(
+        data_dir,
+        data_types=DATA_TYPES,
+        storage=storage,
+        coordinator=coordinator,
+        options=Options(background=background),
+    )
+
+
+def open_reader(data_dir: Path) -> tuple[DataManager, RunService]:
+    """Open a run service's store to answer questions, beside a service that may run on it."""
+    datamanager = open_store(data_dir, background=False)
+    return datamanager, RunService(datamanager, data_dir / READDB_FILE, InProcessDirectory())
+
+
+def _lock_directory(path: Path) -> int:
+    """Take a directory for this process; the lock ends with the process, however that ends."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    except OSError as error:
+        raise UnavailableError(f"the data directory {str(path)!r} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise ConflictError(f"the data directory {str(path)!r} is in use by process {owner}") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
