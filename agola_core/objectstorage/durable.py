@@ -61,9 +61,12 @@ def delete_file(target: str, root: str) -> None:
         except OSError:  # not empty, or gone: a concurrent writer or deleter
             break
         directory = os.path.dirname(directory)  # noqa: PTH120
-    while not os.path.isdir(directory):  # noqa: PTH112
-        directory = os.path.dirname(directory)  # noqa: PTH120
-    sync_directory(directory)
+    while True:
+        try:
+            sync_directory(directory)
+            return
+        except FileNotFoundError:  # a concurrent deleter took it: its parent's entry is what must last
+            directory = os.path.dirname(directory)  # noqa: PTH120
 
 
 def make_directories(path: str) -> None:
@@ -104,8 +107,8 @@ def _write_temporary(path: str, pieces: Iterable[bytes]) -> int:
 def _place(temporary: str, target: str, *, exclusive: bool) -> None:
     directory = os.path.dirname(target)  # noqa: PTH120
     for attempt in range(_RENAME_TRIES):
-        make_directories(directory)
         try:
+            make_directories(directory)
             if exclusive:
                 os.link(temporary, target)
             else:

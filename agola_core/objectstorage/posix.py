@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +102,10 @@ class PosixStorage:
         with _errors(path):
             if os.path.isdir(target):  # noqa: PTH112
                 raise BadRequestError(f"object key {path!r} is a directory of other objects")
-            return write_file(target, pieces, self._temporary, if_absent=if_absent)
+            try:
+                return write_file(target, pieces, self._temporary, if_absent=if_absent)
+            except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+                raise BadRequestError(f"object key {path!r} lies below or above another object") from error
 
     def stat(self, path: str) -> ObjectInfo:
         """Return what is known of an object (see the port)."""
@@ -158,7 +162,11 @@ class PosixStorage:
         return f"{self._data}/{path}"
 
     def _open(self, path: str) -> int:
-        return os.open(self._file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(self._file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise NotFoundError(f"object {path!r} does not exist")
+        return descriptor
 
     def _info(self, path: str, target: str) -> ObjectInfo:
         status = os.stat(target, follow_symlinks=False)  # noqa: PTH116
@@ -245,9 +253,7 @@ def _errors(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFoundError(f"object {path!r} does not exist") from error
     except (NotADirectoryError, IsADirectoryError) as error:
-        if error.errno == errno.ENOTDIR:
-            raise NotFoundError(f"object {path!r} does not exist") from error
-        raise BadRequestError(f"object key {path!r} is a directory of other objects") from error
+        raise NotFoundError(f"object {path!r} does not exist") from error
     except OSError as error:
         if error.errno in _DENIED:
             raise ForbiddenError(f"object {path!r}: {error}") from error

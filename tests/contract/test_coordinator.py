@@ -1,0 +1,290 @@
+"""What every coordinator does: the second half of `agola_core.coordinator.port`."""
+
+import multiprocessing
+import threading
+
+import pytest
+
+from agola_core.coordinator import Compare, DeleteOp, GetOp, PutOp, Target
+from agola_core.coordinator.lock import try_lock
+from agola_core.coordinator.port import iterate, prefix_end
+from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class SQLiteBackend:
+    """Opens coordinators on one database, with a clock of the test's own."""
+
+    def __init__(self, path):
+        self.path = path
+        self.clock = Clock()
+        self.opened = []
+
+    def open(self):
+        coordinator = SQLiteCoordinator(self.path, clock=self.clock)
+        self.opened.append(coordinator)
+        return coordinator
+
+    def pass_time(self, seconds):
+        self.clock.now += seconds
+        for coordinator in self.opened[:1]:
+            coordinator.expire_leases()
+
+
+@pytest.fixture(params=["sqlite"])
+def backend(request, tmp_path):
+    backend = SQLiteBackend(tmp_path / "coordinator.db")
+    yield backend
+    for coordinator in backend.opened:
+        coordinator.close()
+
+
+@pytest.fixture
+def coordinator(backend):
+    return backend.open()
+
+
+def put(coordinator, key, value=b""):
+    return coordinator.txn([], [PutOp(key, value)]).revision
+
+
+def test_a_key_remembers_its_revisions(coordinator):
+    assert coordinator.get("a") is None
+    first = put(coordinator, "a", b"1")
+    second = put(coordinator, "a", b"2")
+    item = coordinator.get("a")
+    assert (item.value, item.create_revision, item.mod_revision, item.version) == (b"2", first, second, 2)
+    coordinator.txn([], [DeleteOp("a")])
+    assert coordinator.get("a") is None
+    third = put(coordinator, "a")
+    assert coordinator.get("a")[1:] == (b"", third, third, 1, 0)
+
+
+def test_a_transaction_runs_then_or_otherwise_at_one_revision(coordinator):
+    revision = put(coordinator, "a", b"1")
+    result = coordinator.txn([Compare("a", revision)], [PutOp("a", b"2"), PutOp("b", b"2"), GetOp("a")])
+    assert result.succeeded
+    assert result.revision == revision + 1
+    assert result.reads[0].value == b"2"
+    assert coordinator.get("b").mod_revision == coordinator.get("a").mod_revision == result.revision
+    result = coordinator.txn([Compare("a", revision)], [PutOp("a", b"3")], [GetOp("a"), GetOp("none")])
+    assert not result.succeeded
+    assert [item and item.value for item in result.reads] == [b"2", None]
+    assert coordinator.get("a").value == b"2"
+
+
+@pytest.mark.parametrize(
+    ("compare", "holds"),
+    [
+        (Compare("a", 0), False),
+        (Compare("none", 0), True),
+        (Compare("none", 0, Target.CREATE_REVISION), True),
+        (Compare("a", 2, Target.VERSION), True),
+        (Compare("a", 1, Target.VERSION), False),
+        (Compare("a", b"2", Target.VALUE), True),
+        (Compare("none", b"", Target.VALUE), False),
+    ],
+)
+def test_comparisons(coordinator, compare, holds):
+    put(coordinator, "a", b"1")
+    put(coordinator, "a", b"2")
+    assert coordinator.txn([compare], []).succeeded is holds
+
+
+def test_a_transaction_that_changes_nothing_leaves_the_revision(coordinator):
+    revision = put(coordinator, "a")
+    assert coordinator.txn([], [DeleteOp("none")]).revision == revision
+    assert coordinator.txn([], [GetOp("a")]).revision == revision
+    assert put(coordinator, "b") == revision + 1
+
+
+def test_bad_transactions_change_nothing(coordinator):
+    with pytest.raises(BadRequestError, match="twice"):
+        coordinator.txn([], [PutOp("a", b"1"), PutOp("a", b"2")])
+    with pytest.raises(NotFoundError, match="lease"):
+        coordinator.txn([], [PutOp("a", b"1"), PutOp("b", b"", lease=4711)])
+    with pytest.raises(BadRequestError, match="operations"):
+        coordinator.txn([], [GetOp("a")] * (coordinator.max_txn_ops + 1))
+    assert coordinator.get("a") is None
+
+
+def test_lists_are_in_byte_order_and_page_at_one_revision(coordinator):
+    keys = ["p/a", "p/a-b", "p/a/b", "p/ab", "p/é", "p/日本", "p/😀", "p0", "p"]
+    for key in keys:
+        put(coordinator, key, key.encode())
+    expected = sorted((key for key in keys if key.startswith("p/")), key=str.encode)
+    page = coordinator.list("p/", limit=2)
+    assert [item.key for item in page.items] == expected[:2]
+    assert page.more
+    put(coordinator, "p/new")
+    coordinator.txn([], [DeleteOp("p/ab")])
+    rest = coordinator.list("p/", start_after=page.items[-1].key, revision=page.revision)
+    assert [item.key for item in rest.items] == expected[2:]
+    assert [item.value for item in rest.items] == [key.encode() for key in expected[2:]]
+    assert not rest.more
+    assert [item.key for item in iterate(coordinator, "")][:2] == ["p", "p/a"]
+    with pytest.raises(BadRequestError, match="newest"):
+        coordinator.list("", revision=page.revision + 100)
+
+
+def test_prefix_ends():
+    assert prefix_end("a/") == "a0"
+    assert prefix_end("") == ""
+    assert prefix_end("a\U0010ffff") == "b"
+    assert prefix_end("\ud7ff") == "\ue000"
+
+
+def test_a_watch_gives_every_change_once_in_order(coordinator):
+    before = put(coordinator, "w/0")
+    with coordinator.watch("w/", before + 1) as watch:
+        coordinator.txn([], [PutOp("w/2", b"2"), PutOp("other", b""), PutOp("w/1", b"1")])
+        put(coordinator, "other")
+        coordinator.txn([], [DeleteOp("w/2")])
+        batch = watch.next(5)
+        assert [(event.key, event.item.value) for event in batch.events] == [("w/2", b"2"), ("w/1", b"1")]
+        assert batch.revision == before + 1
+        batch = watch.next(5)
+        assert [(event.key, event.item) for event in batch.events] == [("w/2", None)]
+        assert watch.next(0) is None
+    with coordinator.watch("w/", 1) as again:
+        assert [again.next(5).revision for _ in range(3)] == [before, before + 1, before + 3]
+
+
+def test_a_slow_watch_is_told_of_compaction(coordinator):
+    for number in range(20):
+        put(coordinator, "a", b"%d" % number)
+    newest = coordinator.get("a").mod_revision
+    page = coordinator.list("")
+    coordinator.compact(newest - 5)
+    assert coordinator.get("a").value == b"19"
+    assert coordinator.list("", revision=page.revision).items == page.items
+    with pytest.raises(CompactedError) as error:
+        coordinator.list("", revision=newest - 6)
+    assert error.value.oldest == newest - 5
+    with coordinator.watch("", newest - 5) as kept:
+        assert kept.next(5).revision == newest - 5
+    coordinator.compact(newest - 10)  # going back is harmless
+
+
+def test_a_fresh_coordinator_tells_a_watch_of_compaction(backend):
+    first = backend.open()
+    for number in range(20):
+        put(first, "a", b"%d" % number)
+    first.compact(15)
+    with backend.open().watch("", 3) as watch, pytest.raises(CompactedError):
+        watch.next(5)
+
+
+def test_closing_ends_waiting_watches(backend):
+    coordinator = backend.open()
+    watch = coordinator.watch("", 1)
+    seen = []
+
+    def wait():
+        try:
+            watch.next()
+        except ClosedError as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    coordinator.close()
+    thread.join(10)
+    assert len(seen) == 1
+    with pytest.raises(ClosedError):
+        coordinator.get("a")
+
+
+def test_leases_end_and_take_their_keys_along(backend, coordinator):
+    lease = coordinator.grant_lease(10)
+    coordinator.txn([], [PutOp("leased", b"", lease), PutOp("kept", b"", lease)])
+    put(coordinator, "kept")
+    backend.pass_time(9)
+    assert coordinator.keep_alive(lease) == 10
+    backend.pass_time(9)
+    assert coordinator.get("leased").lease == lease
+    with coordinator.watch("leased", coordinator.get("leased").mod_revision + 1) as watch:
+        backend.pass_time(2)
+        assert watch.next(5).events[0].item is None
+    assert coordinator.get("leased") is None
+    assert coordinator.get("kept") is not None
+    assert coordinator.keep_alive(lease) == 0.0
+    coordinator.revoke_lease(lease)
+    with pytest.raises(NotFoundError):
+        coordinator.txn([], [PutOp("x", b"", lease)])
+
+
+def test_a_lock_has_one_owner_and_rising_tokens(backend, coordinator):
+    other = backend.open()
+    with try_lock(coordinator, "lock", owner="one") as lock:
+        assert try_lock(other, "lock", owner="two") is None
+        assert other.txn([lock.fence], [PutOp("guarded", b"1")]).succeeded
+        assert coordinator.get("lock").value == b"one"
+    second = try_lock(other, "lock", owner="two")
+    assert second.token > lock.token
+    assert not coordinator.txn([lock.fence], [PutOp("guarded", b"2")]).succeeded
+    backend.pass_time(60)
+    assert coordinator.get("lock") is None
+    assert not coordinator.txn([second.fence], [PutOp("guarded", b"3")]).succeeded
+    second.release()
+
+
+def test_many_threads_share_transactions_without_losing_one(coordinator):
+    def count():
+        for _ in range(50):
+            while True:
+                item = coordinator.get("n")
+                value = int(item.value) if item else 0
+                if coordinator.txn(
+                    [Compare("n", item.mod_revision if item else 0)], [PutOp("n", b"%d" % (value + 1))]
+                ).succeeded:
+                    break
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert coordinator.get("n").value == b"400"
+    assert coordinator.get("n").version == 400
+
+
+def _count_in_process(path, times):
+    coordinator = SQLiteCoordinator(path)
+    for _ in range(times):
+        while True:
+            item = coordinator.get("n")
+            value = int(item.value) if item else 0
+            compare = [Compare("n", item.mod_revision if item else 0)]
+            if coordinator.txn(compare, [PutOp("n", b"%d" % (value + 1))]).succeeded:
+                break
+    coordinator.close()
+
+
+def test_processes_share_a_coordinator_and_its_watches(backend, coordinator):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_count_in_process, args=(backend.path, 50)) for _ in range(3)]
+    with coordinator.watch("n", 1) as watch:
+        for process in processes:
+            process.start()
+        seen = [int(watch.next(30).events[0].item.value) for _ in range(150)]
+        for process in processes:
+            process.join()
+    assert seen == list(range(1, 151))
+
+
+def test_everything_is_there_after_reopening(backend):
+    first = backend.open()
+    revision = put(first, "a", b"1")
+    first.close()
+    second = backend.open()
+    assert second.get("a").mod_revision == revision
+    assert put(second, "b") == revision + 1

@@ -1,0 +1,234 @@
+"""What every object storage does: the second half of `agola_core.objectstorage.port`."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agola_core.errors import BadRequestError, ConflictError, NotFoundError
+from agola_core.objectstorage import is_portable, open_storage
+from agola_core.objectstorage.flatnames import decode_flat, encode_flat
+
+FLAT = {"posixflat"}
+PORTABLE_KEYS = [
+    "a",
+    "a-b",
+    "a/b",
+    "a/c/d",
+    "b.f",
+    "12345678",
+    "123456789",
+    "ü/日本 x",
+    "100%/%2F",
+    "x" * 255,
+    "é" * 100,
+]
+
+
+@pytest.fixture(params=["posix", "posixflat"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def storage(kind, tmp_path):
+    return open_storage(f"{kind}://{tmp_path}/root")
+
+
+def keys(storage, *args, **options):
+    return [info.path for info in storage.list(*args, **options)]
+
+
+@pytest.mark.parametrize("key", PORTABLE_KEYS)
+def test_what_is_written_is_read(storage, key):
+    if key == "a":
+        key = "alone"
+    assert is_portable(key)
+    assert storage.write(key, b"one") == 3
+    assert storage.write(key, [b"tw", b"", b"o and more"]) == 12
+    assert storage.read(key) == b"two and more"
+    assert storage.read(key, 4, 3) == b"and"
+    assert storage.read(key, 8) == b"more"
+    assert storage.read(key, 100) == storage.read(key, 100, 5) == b""
+    assert b"".join(storage.open_stream(key, 5)) == b"two and more"
+    reader = storage.open_reader(key)
+    assert reader.read(4, 3) == b"and"
+    reader.close()
+    info = storage.stat(key)
+    assert (info.path, info.size) == (key, 12)
+    assert info.modified.tzinfo is not None
+    assert keys(storage) == [key]
+    storage.delete(key)
+    assert keys(storage) == []
+
+
+def test_an_empty_object_is_an_object(storage):
+    storage.write("empty", b"")
+    assert storage.read("empty") == b""
+    assert storage.stat("empty").size == 0
+
+
+def test_missing_objects_are_not_found(storage):
+    storage.write("there/x", b"")
+    for key in ("none", "there", "there/x/y", "there/none"):
+        for use in (storage.read, storage.stat, storage.delete, storage.open_reader, storage.open_stream):
+            with pytest.raises(NotFoundError):
+                use(key)
+
+
+def test_a_failing_source_changes_nothing(storage):
+    def failing():
+        yield b"half"
+        raise RuntimeError
+
+    storage.write("old", b"old")
+    for key in ("old", "new"):
+        with pytest.raises(RuntimeError):
+            storage.write(key, failing())
+    assert storage.read("old") == b"old"
+    assert keys(storage) == ["old"]
+
+
+def test_if_absent_has_one_winner(storage):
+    outcomes = []
+    barrier = threading.Barrier(8)
+
+    def write(number):
+        barrier.wait()
+        try:
+            storage.write("key", b"%d" % number, if_absent=True)
+            outcomes.append(number)
+        except ConflictError:
+            pass
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert storage.read("key") == b"%d" % outcomes[0]
+    assert len(outcomes) == 1
+
+
+def test_readers_see_whole_objects_while_writers_replace_them(storage):
+    storage.write("key", b"a" * 100_000)
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            for letter in (b"a", b"b"):
+                storage.write("key", letter * 100_000)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert set(storage.read("key")) in ({97}, {98})
+            assert len(set(b"".join(storage.open_stream("key", 1000)))) == 1
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_writers_and_deleters_of_one_directory_do_not_disturb_each_other(storage):
+    def churn(number):
+        for _ in range(50):
+            storage.write(f"deep/er/{number}", b"x")
+            storage.delete(f"deep/er/{number}")
+
+    threads = [threading.Thread(target=churn, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert keys(storage) == []
+    storage.write("deep/er/last", b"")
+    assert keys(storage) == ["deep/er/last"]
+
+
+def test_lists_have_s3_semantics(storage):
+    for key in ("a-b", "a/b", "a/c/d", "a/c/e", "ab", "b/x"):
+        storage.write(key, b"")
+    assert keys(storage) == ["a-b", "a/b", "a/c/d", "a/c/e", "ab", "b/x"]
+    assert keys(storage, "a") == ["a-b", "a/b", "a/c/d", "a/c/e", "ab"]
+    assert keys(storage, "a/") == ["a/b", "a/c/d", "a/c/e"]
+    assert keys(storage, "a/c/d") == ["a/c/d"]
+    assert keys(storage, "none/") == []
+    assert keys(storage, recursive=False) == ["a-b", "a/", "ab", "b/"]
+    assert keys(storage, "a/", recursive=False) == ["a/b", "a/c/"]
+    assert keys(storage, "a", recursive=False) == ["a-b", "a/", "ab"]
+    assert keys(storage, start_after="a/b") == ["a/c/d", "a/c/e", "ab", "b/x"]
+    assert keys(storage, "a/", start_after="a/c/d") == ["a/c/e"]
+    assert keys(storage, start_after="a/", recursive=False) == ["ab", "b/"]
+
+
+components = st.text(st.sampled_from("ab.%é-"), min_size=1, max_size=10).filter(lambda text: text not in {".", ".."})
+portable = st.lists(components, min_size=1, max_size=3).map("/".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(portable, max_size=12), portable, portable, st.booleans(), st.data())
+def test_lists_equal_a_sorted_set(tmp_path_factory, kind_names, prefix, start_after, recursive, data):
+    kind = data.draw(st.sampled_from(["posix", "posixflat"]))
+    storage = open_storage(f"{kind}://{tmp_path_factory.mktemp('list')}")
+    stored = set()
+    for key in sorted(kind_names):
+        if kind == "posix" and any(key.startswith(f"{other}/") or other.startswith(f"{key}/") for other in stored):
+            continue
+        storage.write(key, b"")
+        stored.add(key)
+    cut = data.draw(st.integers(0, len(prefix)))
+    prefix = prefix[:cut]
+    expected = set()
+    for key in stored:
+        if key.startswith(prefix):
+            rest = key[len(prefix) :]
+            expected.add(key if recursive or "/" not in rest else prefix + rest.split("/")[0] + "/")
+    wanted = sorted((key for key in expected if key > start_after), key=str.encode)
+    assert keys(storage, prefix, start_after=start_after, recursive=recursive) == wanted
+
+
+@pytest.mark.parametrize("key", ["", "/", "/a", "a/", "a//b", ".", "..", "../x", "a/../../x", "a/.", "x" * 256, "a\0b"])
+def test_posix_refuses_what_a_tree_cannot_hold(tmp_path, key):
+    storage = open_storage(tmp_path / "root")
+    for use in (lambda: storage.write(key, b""), lambda: storage.read(key), lambda: storage.delete(key)):
+        with pytest.raises(BadRequestError, match="object key"):
+            use()
+    assert not is_portable(key)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "root", "tmp"]
+
+
+def test_posix_refuses_a_key_below_or_above_another(tmp_path):
+    storage = open_storage(tmp_path)
+    storage.write("a/b", b"")
+    with pytest.raises(BadRequestError, match="directory"):
+        storage.write("a", b"")
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/", "..", ".", "../../x", "/", "a\0b", "12345678..", "1234567/.."])
+def test_posixflat_takes_any_key_as_plain_text(tmp_path, key):
+    storage = open_storage(f"posixflat://{tmp_path}/root")
+    storage.write(key, b"1")
+    storage.write(key + "x", b"2")
+    assert storage.read(key) == b"1"
+    assert set(keys(storage)) == {key, key + "x"}
+    assert {path.name for path in tmp_path.iterdir()} == {"root"}
+
+
+def test_posixflat_names_are_agolas():
+    assert encode_flat("a/b") == "a%2Fb"
+    assert encode_flat("12345678") == "12345678.f"
+    assert encode_flat("123456789") == "12345678/9"
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_posixflat_names_decode_to_their_keys(key):
+    assert decode_flat(encode_flat(key)) == key
+
+
+def test_the_factory_names_what_it_does_not_know(tmp_path):
+    with pytest.raises(BadRequestError, match="ftp://x"):
+        open_storage("ftp://x")
+    with pytest.raises(BadRequestError, match="configure"):
+        open_storage(f"posixflat://{tmp_path}", configured=True)
