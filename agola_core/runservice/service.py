@@ -25,6 +25,7 @@ from agola_core.readdb import ReadDB
 from agola_core.runservice import create, keys, layout
 from agola_core.runservice.artifacts import Artifacts
 from agola_core.runservice.fetcher import Fetcher, is_stored
+from agola_core.runservice.instances import ServiceInstance, may_live, this_instance
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.projection import RUN, RUN_CONFIG, RUN_COUNTER, RunProjection, find_runs, matches
 from agola_core.runservice.protocol import ExecutorDirectory
@@ -138,7 +139,11 @@ class RunService:
 
     def live_instances(self) -> list[str]:
         """Return the names of the services that run on this store now, in any process."""
-        return [item.key[len(keys.INSTANCES) :] for item in iterate(self._coordinator, keys.INSTANCES)]
+        return [
+            item.key[len(keys.INSTANCES) :]
+            for item in iterate(self._coordinator, keys.INSTANCES)
+            if may_live(msgspec.json.decode(item.value, type=ServiceInstance))
+        ]
 
     # Runs
 
@@ -486,7 +491,7 @@ class RunService:
         self._keeper = LeaseKeeper(self._coordinator, _INSTANCE_TTL)
         name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         faultpoints.reach("service.before-publish")
-        self._coordinator.txn([], [PutOp(keys.instance(name), b"", self._keeper.lease)])
+        self._coordinator.txn([], [PutOp(keys.instance(name), _encode(this_instance()), self._keeper.lease)])
 
     # Helpers
 
