@@ -66,6 +66,11 @@ class Standalone:
         self.service.start()
         self.executor.start()
 
+    def end_streams(self) -> None:
+        """Stop the tasks, so that whoever follows a log comes to its end; part of a clean shutdown."""
+        self.executor.close()
+        self.service.end_waits()
+
     def close(self) -> None:
         """Stop what runs, then everything; the store is left consistent."""
         self.executor.close()

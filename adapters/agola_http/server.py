@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
+from starlette.concurrency import run_in_threadpool
 
 from agola_core.errors import UnavailableError
 from agola_core.standalone import Standalone
@@ -46,4 +49,33 @@ def serve(data_dir: Path, host: str, port: int, *, on_start: Callable[[str], Non
         )
         shown = f"[{host}]" if ":" in host else host
         on_start(f"http://{shown}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, standalone.end_streams).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends on a signal without raising it once more: what it serves is still to be closed.
+
+    Args:
+        config: As uvicorn takes it.
+        end_streams: Called before open connections are waited for, so that the streams among them end.
+    """
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything else."""
+        await run_in_threadpool(self._end_streams)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM while the server runs."""
+        taken = (signal.SIGINT, signal.SIGTERM)
+        previous = [signal.signal(number, self.handle_exit) for number in taken]
+        try:
+            yield
+        finally:
+            for number, handler in zip(taken, previous, strict=True):
+                signal.signal(number, handler)

@@ -17,7 +17,7 @@ from typing import IO, Self
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Coordinator
+from agola_core.coordinator.port import Coordinator, Watch
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
@@ -41,6 +41,7 @@ from agola_core.errors import (
     AgolaError,
     BadRequestError,
     ClosedError,
+    CompactedError,
     ConflictError,
     DeadlineError,
     FencedError,
@@ -192,6 +193,7 @@ class DataManager:
         self._cleaner = Cleaner(coordinator, self.options)
         self._collector = Collector(self._instance, storage, self.options, self._now)
         self._unsynced_bytes = 0
+        self._watch: Watch | None = None
         self._supervisor = Supervisor("datamanager")
         if self.options.background:
             self._start_loops()
@@ -490,6 +492,8 @@ class DataManager:
         if self._closed.is_set():
             return
         self._closed.set()
+        if self._watch is not None:
+            self._watch.close()
         self._supervisor.stop()
         if self.options.background:
             try:
@@ -523,9 +527,17 @@ class DataManager:
 
     def _follow(self) -> None:
         while not self._closed.is_set():
-            if self._watch.next(timeout=_FOLLOW_SECONDS) is not None:
-                self._log.catch_up()
-                self._instance.reads(self._log.view.manifest.number)
+            try:
+                if self._watch is None or self._watch.next(_FOLLOW_SECONDS) is None:
+                    continue
+            except ClosedError:
+                if self._closed.is_set():
+                    return
+                raise
+            except CompactedError:  # too far behind: read the newest state, then watch from there
+                self._watch = self.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
+            self._log.catch_up()
+            self._instance.reads(self._log.view.manifest.number)
 
     def _sync_if_needed(self) -> None:
         if self._log.synced < self._log.view.sequence:

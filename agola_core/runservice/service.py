@@ -102,6 +102,7 @@ class RunService:
         self._supervisor = Supervisor("runservice")
         self._keeper: LeaseKeeper | None = None
         self._started = False
+        self._ending = False
 
     # Lifecycle
 
@@ -136,6 +137,12 @@ class RunService:
     ) -> None:
         """Close the service."""
         self.close()
+
+    def end_waits(self) -> None:
+        """Let everybody who waits for a log to begin go: the service is about to be closed."""
+        with self._mirror.condition:
+            self._ending = True
+            self._mirror.condition.notify_all()
 
     def live_instances(self) -> list[str]:
         """Return the names of the services that run on this store now, in any process."""
@@ -340,7 +347,7 @@ class RunService:
                 except NotFoundError:
                     if not follow:
                         raise
-            if not follow or task.status.is_finished:
+            if not follow or task.status.is_finished or self._ending:
                 if is_stored(self._find_task(run_id, task_id, step), step):
                     continue
                 raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
