@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("commit.before-payload")
 
 _FOLLOW_SECONDS = 1.0
+_GATHER_SECONDS = 0.004
 _CLEAN_SECONDS = 30.0
 _COLLECT_SECONDS = 600.0
 _OVERFULL = 4
@@ -530,6 +531,10 @@ class DataManager:
             try:
                 if self._watch is None or self._watch.next(_FOLLOW_SECONDS) is None:
                     continue
+                # This process's own commits come back here too: taking many at once leaves it free to make them.
+                self._closed.wait(_GATHER_SECONDS)
+                while self._watch.next(0.0) is not None:
+                    pass
             except ClosedError:
                 if self._closed.is_set():
                     return
