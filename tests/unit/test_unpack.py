@@ -1,0 +1,136 @@
+"""Archives: what is packed comes back, and what is hostile stays inside."""
+
+import io
+import os
+import stat
+import tarfile
+
+import pytest
+
+from agola_core.errors import BadRequestError
+from agola_core.executor.archive import make_archive
+from agola_core.executor.unpack import Limits, unpack
+from agola_core.runservice.types import ArchiveContents
+from agola_core.source import pack_tree
+
+
+def tar(*members):
+    """Return a tar of (name, kind, content or target) members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(content)
+                info.mode = 0o6755
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.linkname = content
+                archive.addfile(info)
+    return [buffer.getvalue()]
+
+
+FILE, LINK, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
+HOSTILE = {
+    "parent": [("../evil", FILE, b"x")],
+    "parent inside": [("a/../../evil", FILE, b"x")],
+    "absolute": [("/tmp/agola-evil", FILE, b"x")],
+    "link out": [("l", LINK, "../outside")],
+    "absolute link": [("l", LINK, "/etc/passwd")],
+    "through a link": [("l", LINK, "."), ("l/../../evil", FILE, b"x")],
+    "below a link": [("d", DIR, ""), ("l", LINK, "d"), ("l/evil", FILE, b"x")],
+    "late climb": [("d", LINK, "."), ("l", LINK, "d/../outside")],
+    "link replaced by a directory": [("l", LINK, "d"), ("l", DIR, ""), ("l/x", FILE, b"x")],
+    "hard link out": [("h", HARD, "../outside")],
+    "absolute hard link": [("h", HARD, "/etc/passwd")],
+    "character device": [("c", tarfile.CHRTYPE, "")],
+    "fifo": [("p", tarfile.FIFOTYPE, "")],
+    "file over a directory": [("d", DIR, ""), ("d", FILE, b"x")],
+    "file as a directory": [("f", FILE, b"x"), ("f/g", FILE, b"x")],
+    "too deep": [("/".join("a" * 101), FILE, b"x")],
+    "the root itself": [(".", FILE, b"x")],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_archives_are_refused_and_nothing_leaves_the_target(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    target = tmp_path / "target"
+    with pytest.raises(BadRequestError):
+        unpack(tar(*HOSTILE[name]), target, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "target"]
+    assert outside.read_text() == "untouched"
+    assert outside.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(files=2), Limits(size=5)])
+def test_limits_hold(tmp_path, limits):
+    archive = tar(*[(f"f{number}", FILE, b"xx") for number in range(3)])
+    with pytest.raises(BadRequestError, match="more than"):
+        unpack(archive, tmp_path, overwrite=True, limits=limits)
+
+
+@pytest.mark.parametrize("cut", [1, 100, 511, 600, 1000])
+def test_cut_archives_are_refused(tmp_path, cut):
+    (whole,) = tar(("a", FILE, b"x" * 700))
+    with pytest.raises(BadRequestError):
+        unpack([whole[:cut]], tmp_path, overwrite=True)
+
+
+def test_set_user_bits_are_dropped_and_links_inside_work(tmp_path):
+    unpack(tar(("d/f", FILE, b"x"), ("d/l", LINK, "../d/f"), ("h", HARD, "d/f")), tmp_path, overwrite=True)
+    assert stat.S_IMODE((tmp_path / "d/f").stat().st_mode) == 0o755
+    assert (tmp_path / "d/l").read_bytes() == b"x"
+    assert (tmp_path / "h").stat().st_nlink == 2
+
+
+def test_existing_files_stay_unless_overwritten(tmp_path):
+    (tmp_path / "f").write_text("old")
+    unpack(tar(("f", FILE, b"new")), tmp_path, overwrite=False)
+    assert (tmp_path / "f").read_text() == "old"
+    unpack(tar(("f", FILE, b"new")), tmp_path, overwrite=True)
+    assert (tmp_path / "f").read_text() == "new"
+
+
+def test_what_is_archived_comes_back_with_modes_and_times(tmp_path):
+    source = tmp_path / "source"
+    (source / "dist/deep").mkdir(parents=True)
+    (source / "dist/a.o").write_text("a")
+    (source / "dist/deep/b ü.o").write_text("b")
+    (source / "dist/deep/c.txt").write_text("c")
+    (source / "dist/link").symlink_to("a.o")
+    (source / "dist/a.o").chmod(0o750)
+    os.utime(source / "dist/a.o", (1000, 2000))
+    contents = [ArchiveContents(source_dir="dist", dest_dir="out", paths=["**/*.o", "link"])]
+    assert make_archive(tmp_path / "x.tar", contents, source) == 3
+    target = tmp_path / "target"
+    unpack([(tmp_path / "x.tar").read_bytes()], target, overwrite=False)
+    names = sorted(str(path.relative_to(target)) for path in target.rglob("*") if not path.is_dir())
+    assert names == ["out/a.o", "out/deep/b ü.o", "out/link"]
+    status = (target / "out/a.o").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o750, 2000)
+    with pytest.raises(BadRequestError, match="does not exist"):
+        make_archive(tmp_path / "y.tar", [ArchiveContents(source_dir="none", paths=["*"])], source)
+    with pytest.raises(BadRequestError, match="leaves"):
+        make_archive(tmp_path / "y.tar", [ArchiveContents(paths=["../*"])], source)
+
+
+def test_a_packed_tree_is_the_same_bytes_each_time(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").write_text("x")
+    (tmp_path / "run").write_text("#!/bin/sh\n")
+    (tmp_path / "run").chmod(0o755)
+    (tmp_path / "l").symlink_to("d")
+    (tmp_path / "empty").mkdir()
+    first = b"".join(pack_tree(tmp_path))
+    os.utime(tmp_path / "d/f", (1, 1))
+    assert b"".join(pack_tree(tmp_path)) == first
+    unpack([first], tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out/d/f").read_text() == "x"
+    assert os.access(tmp_path / "out/run", os.X_OK)
+    assert (tmp_path / "out/l").is_symlink()
+    assert (tmp_path / "out/empty").is_dir()
+    with pytest.raises(BadRequestError, match="not a directory"):
+        pack_tree(tmp_path / "run")
