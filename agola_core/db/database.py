@@ -74,7 +74,7 @@ class Tx:
         if first is None:
             return []
         names = [column[0] for column in cursor.get_description()]
-        return [msgspec.convert(dict(zip(names, row, strict=True)), record, strict=False) for row in (first, *cursor)]
+        return [_record(record, dict(zip(names, row, strict=True))) for row in (first, *cursor)]
 
     def query_one(self, record: type[R], sql: str, params: Params = ()) -> R:
         """Return the first row of a query as a record.
@@ -247,3 +247,9 @@ class Database:
             raise UnavailableError(f"{self.path}: {error}") from error
         except apsw.CantOpenError as error:
             raise UnavailableError(f"{self.path}: {error}") from error
+
+
+def _record(record: type[R], values: dict[str, Any]) -> R:
+    if issubclass(record, tuple):  # msgspec takes named tuples by position alone
+        return record(**values)
+    return msgspec.convert(values, record, strict=False)
