@@ -92,9 +92,9 @@ class LiveDisplay(PlainDisplay):
         from rich.live import Live  # noqa: PLC0415
 
         super().__init__(bundle)
+        self._state = bundle.run
         self._console = Console(highlight=False)
         self._live: Any = Live(console=self._console, refresh_per_second=8, get_renderable=self._render, transient=True)
-        self._state = bundle.run
 
     def show(self, run: Run) -> None:
         """Redraw the tasks, and print how the ended ones ended."""

@@ -1,7 +1,7 @@
 """`agola-core`: the commands, and how errors reach people.
 
 Exit codes: 0 success; 1 the run failed; 2 usage or configuration; 3 something cannot be reached; 4 refused;
-130 interrupted.
+70 a defect of agola-core itself; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from agola_core.errors import (
     NotFoundError,
     UnavailableError,
 )
+
+logger = logging.getLogger(__name__)
 
 _COMMANDS = {
     "checkpoint": "store",
@@ -95,6 +97,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed into it
         code = 141
+    except Exception as error:
+        logger.debug("unexpected error", exc_info=True)
+        click.echo(f"agola-core: internal error: {error!r}; run it with -vv and report what it says", err=True)
+        code = 70
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -247,3 +247,39 @@ def test_two_services_do_not_share_a_data_directory(tree, wait_for_line):
     process.stdout.read()
     assert process.wait(30) == 130
     process.stdout.close()
+
+
+def test_on_a_terminal_the_graph_is_drawn_while_it_runs(tree):
+    tree.configure("""
+        runs:
+          - name: checks
+            tasks:
+              - {name: first, steps: [{run: 'echo "[bold]as it is[/bold]"'}]}
+              - {name: second, depends: [first], steps: [{run: exit 4}]}
+        """)
+    controller, terminal = os.openpty()
+    process = subprocess.Popen(
+        tree.command("run", "."),
+        cwd=tree.path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "AGOLA_DATA_DIR": str(tree.data_dir), "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(terminal)
+    output = b""
+    while True:
+        try:
+            piece = os.read(controller, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not piece:
+            break
+        output += piece
+    os.close(controller)
+    assert process.wait(30) == 1
+    text = output.decode()
+    assert "[bold]as it is[/bold]" in text
+    assert "▶ first" in text or "· first" in text
+    assert "\x1b[31mfailed" in text
+    assert "Traceback" not in text
