@@ -85,26 +85,33 @@ class _Session:
         self.cursor = cursor
         self.revision = revision
         self.batches: list[WatchBatch] = []
+        self._known: dict[str, KeyValue | None] = {}
 
     def newest(self, key: str) -> KeyValue | None:
+        if key in self._known:
+            return self._known[key]
         row: Row | None = self.cursor.execute(sql.NEWEST, (key,)).fetchone()
-        return None if row is None or row[0] is None else KeyValue(key, *row)
+        item = self._known[key] = None if row is None or row[0] is None else KeyValue(key, *row)
+        return item
 
     def write(self, changes: Sequence[tuple[str, bytes | None, int]]) -> bool:
         """Write keys at a new revision; return whether anything changed."""
         revision = self.revision + 1
+        number = revision * sql.PLACES
         events: list[WatchEvent] = []
         for key, value, lease in changes:
             existing = self.newest(key)
-            if value is None:
-                if existing is None:
-                    continue
-                self.cursor.execute(sql.INSERT, (key, revision, len(events), 0, 0, 0, None))
-                events.append(WatchEvent(key, None))
+            item: KeyValue | None = None
+            if value is not None:
+                created, version = (existing.create_revision, existing.version + 1) if existing else (revision, 1)
+                item = KeyValue(key, value, created, revision, version, lease)
+                self.cursor.execute(sql.INSERT, (number + len(events), key, created, version, lease, value))
+            elif existing is not None:
+                self.cursor.execute(sql.INSERT, (number + len(events), key, 0, 0, 0, None))
+            else:
                 continue
-            created, version = (existing.create_revision, existing.version + 1) if existing else (revision, 1)
-            self.cursor.execute(sql.INSERT, (key, revision, len(events), created, version, lease, value))
-            events.append(WatchEvent(key, KeyValue(key, value, created, revision, version, lease)))
+            self._known[key] = item
+            events.append(WatchEvent(key, item))
         if events:
             self.revision = revision
             self.batches.append(WatchBatch(revision, tuple(events)))
