@@ -1,7 +1,7 @@
 """The embedded coordinator: one SQLite database in WAL mode, shared by several processes of one machine.
 
-Concurrent transactions share one SQLite transaction and so one fsync: the first caller to arrive leads, in its
-own thread, and takes along everybody who waits. Each keeps its own revision and verdict.
+Concurrent transactions share one SQLite transaction and so one fsync (see `leaderqueue`); each keeps its own
+revision and verdict.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
-    DeleteOp,
     GetOp,
     KeyValue,
     Op,
     Page,
     PutOp,
-    Target,
     TxnResult,
     WatchBatch,
     WatchEvent,
     prefix_end,
 )
+from agola_core.coordinator.sqlite_session import Session
 from agola_core.coordinator.sqlite_watch import SQLiteWatch, WatchHub
 from agola_core.errors import (
     BadRequestError,
@@ -44,6 +43,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from agola_core.leaderqueue import LeaderQueue, Waiting
 from agola_core.supervisor import Supervisor
 
 MINIMUM_SQLITE = (3, 51, 3)
@@ -59,63 +59,24 @@ Row = tuple[Any, ...]
 Rows = list[Row]
 
 
-class _Pending:
-    """Work that waits for a place in a shared transaction, and then its outcome."""
+class _Pending(Waiting):
+    """Work that waits for a place in a shared transaction, and then its result."""
 
-    __slots__ = ("done", "error", "result", "turn", "work")
+    __slots__ = ("result", "work")
 
-    def __init__(self, work: Callable[[_Session], Any]) -> None:
+    def __init__(self, work: Callable[[Session], Any]) -> None:
+        super().__init__()
         self.work = work
         self.result: Any = None
-        self.error: Exception | None = None
-        self.done = False
-        self.turn: threading.Lock | None = None
 
 
-class _Session:
-    """One shared transaction while it runs.
+Pendings = list[_Pending]
 
-    Attributes:
-        cursor: Of the writing connection.
-        revision: The newest revision, those of this transaction included.
-        batches: What the transaction changed, for the watches.
-    """
 
-    def __init__(self, cursor: apsw.Cursor, revision: int) -> None:
-        self.cursor = cursor
-        self.revision = revision
-        self.batches: list[WatchBatch] = []
-        self._known: dict[str, KeyValue | None] = {}
-
-    def newest(self, key: str) -> KeyValue | None:
-        if key in self._known:
-            return self._known[key]
-        row: Row | None = self.cursor.execute(sql.NEWEST, (key,)).fetchone()
-        item = self._known[key] = None if row is None or row[0] is None else KeyValue(key, *row)
-        return item
-
-    def write(self, changes: Sequence[tuple[str, bytes | None, int]]) -> bool:
-        """Write keys at a new revision; return whether anything changed."""
-        revision = self.revision + 1
-        number = revision * sql.PLACES
-        events: list[WatchEvent] = []
-        for key, value, lease in changes:
-            existing = self.newest(key)
-            item: KeyValue | None = None
-            if value is not None:
-                created, version = (existing.create_revision, existing.version + 1) if existing else (revision, 1)
-                item = KeyValue(key, value, created, revision, version, lease)
-                self.cursor.execute(sql.INSERT, (number + len(events), key, created, version, lease, value))
-            elif existing is not None:
-                self.cursor.execute(sql.INSERT, (number + len(events), key, 0, 0, 0, None))
-            else:
-                continue
-            self._known[key] = item
-            events.append(WatchEvent(key, item))
-        if events:
-            self.revision = revision
-            self.batches.append(WatchBatch(revision, tuple(events)))
-        return bool(events)
+def _take_all(queue: deque[_Pending]) -> Pendings:
+    batch = list(queue)
+    queue.clear()
+    return batch
 
 
 def boot_clock() -> float:
@@ -157,9 +118,8 @@ class SQLiteCoordinator:
         self._clock = clock
         self._pid = os.getpid()
         self._closed = False
-        self._queue: deque[_Pending] = deque()
-        self._queue_lock = threading.Lock()
-        self._leading = False
+        self._queue: LeaderQueue[_Pending] = LeaderQueue(_take_all, self._work)
+        self._closing = threading.Lock()
         self._readers: deque[apsw.Connection] = deque()
         self._readers_lock = threading.Lock()
         self._writer_lock = threading.Lock()
@@ -214,9 +174,9 @@ class SQLiteCoordinator:
         self._check_ops(then)
         self._check_ops(otherwise)
 
-        def work(session: _Session) -> TxnResult:
-            succeeded = all(_holds(item, session.newest(item.key)) for item in compare)
-            return self._run(session, succeeded, then if succeeded else otherwise)
+        def work(session: Session) -> TxnResult:
+            succeeded = all(session.holds(item) for item in compare)
+            return session.run(succeeded, then if succeeded else otherwise, self._clock())
 
         result: TxnResult = self._submit(work)
         return result
@@ -224,7 +184,7 @@ class SQLiteCoordinator:
     def compact(self, revision: int) -> None:
         """Forget the history before a revision (see the port)."""
 
-        def work(session: _Session) -> None:
+        def work(session: Session) -> None:
             if revision > session.revision:
                 raise BadRequestError(f"revision {revision} lies after {session.revision}, the newest")
             if revision <= _one(session.cursor.execute(sql.COMPACTED))[0]:
@@ -252,7 +212,7 @@ class SQLiteCoordinator:
 
     def revoke_lease(self, lease: int) -> None:
         """End a lease (see the port)."""
-        self._submit(lambda session: _end_lease(session, lease))
+        self._submit(lambda session: session.end_lease(lease))
 
     def expire_leases(self) -> None:
         """End the leases whose time is over; a loop of every process that has the database open calls it."""
@@ -261,16 +221,16 @@ class SQLiteCoordinator:
             if connection.execute(sql.LEASES_EXPIRED, (now,)).fetchone() is None:
                 return
 
-        def work(session: _Session) -> None:
+        def work(session: Session) -> None:
             expired: Rows = session.cursor.execute(sql.LEASES_EXPIRED, (now,)).fetchall()
             for (lease,) in expired:
-                _end_lease(session, lease)
+                session.end_lease(lease)
 
         self._submit(work)
 
     def close(self) -> None:
         """Release everything (see the port)."""
-        with self._queue_lock:
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
@@ -283,57 +243,26 @@ class SQLiteCoordinator:
 
     # The shared transaction
 
-    def _submit(self, work: Callable[[_Session], Any]) -> Any:
+    def _submit(self, work: Callable[[Session], Any]) -> Any:
         self._check_open()
         pending = _Pending(work)
-        with self._queue_lock:
-            self._queue.append(pending)
-            lead = not self._leading
-            if lead:
-                self._leading = True
-            else:
-                pending.turn = threading.Lock()
-                pending.turn.acquire()
-        if not lead:
-            assert pending.turn is not None
-            pending.turn.acquire()
-        if not pending.done:
-            self._lead()
-        if pending.error is not None:
-            raise pending.error
+        self._queue.do(pending)
         return pending.result
 
-    def _lead(self) -> None:
-        with self._queue_lock:
-            batch, self._queue = self._queue, deque()
-        try:
-            with self._writer_lock:
-                self._check_open()
-                self._commit(batch)
-        except Exception as error:  # noqa: BLE001 - every caller of the batch must hear of it
-            for pending in batch:
-                pending.error = error
-        finally:
-            with self._queue_lock:
-                if self._queue:
-                    following = self._queue[0].turn
-                    assert following is not None
-                    following.release()
-                else:
-                    self._leading = False
-            for pending in batch:
-                pending.done = True
-                if pending.turn is not None and pending is not batch[0]:
-                    pending.turn.release()
+    def _work(self, batch: Pendings) -> None:
+        with self._writer_lock:
+            self._check_open()
+            self._commit(batch)
+        for pending in batch:
+            pending.done = True
 
-    def _commit(self, batch: deque[_Pending]) -> None:
+    def _commit(self, batch: Pendings) -> None:
         cursor = self._cursor
         with self._errors():
             cursor.execute("BEGIN IMMEDIATE")
         try:
             with self._errors():
-                row = cursor.execute(sql.REVISION).fetchone()
-                session = _Session(cursor, row[0] if row else 1)
+                session = Session(cursor)
                 for pending in batch:
                     try:
                         pending.result = pending.work(session)
@@ -351,27 +280,6 @@ class SQLiteCoordinator:
             raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
         if session.batches:
             self._hub.committed(session.batches)
-
-    def _run(self, session: _Session, succeeded: bool, ops: Sequence[Op]) -> TxnResult:
-        for op in ops:
-            if (
-                type(op) is PutOp
-                and op.lease
-                and session.cursor.execute(sql.LEASE_EXISTS, (op.lease, self._clock())).fetchone() is None
-            ):
-                raise NotFoundError(f"lease {op.lease} does not exist or has ended")
-        reads: list[KeyValue | None] = []
-        changes: list[tuple[str, bytes | None, int]] = []
-        for op in ops:
-            if type(op) is PutOp:
-                changes.append((op.key, op.value, op.lease))
-            elif type(op) is DeleteOp:
-                changes.append((op.key, None, 0))
-            else:
-                reads.append(_inside(session, op.key, changes))
-        if changes:
-            session.write(changes)
-        return TxnResult(succeeded, session.revision, tuple(reads))
 
     def _check_ops(self, ops: Sequence[Op]) -> None:
         written: set[str] = set()
@@ -478,43 +386,10 @@ class SQLiteCoordinator:
             raise UnavailableError(f"{self.path}: {error}") from error
 
 
-def _holds(compare: Compare, item: KeyValue | None) -> bool:
-    match compare.target:
-        case Target.MOD_REVISION:
-            return (item.mod_revision if item else 0) == compare.expected
-        case Target.CREATE_REVISION:
-            return (item.create_revision if item else 0) == compare.expected
-        case Target.VERSION:
-            return (item.version if item else 0) == compare.expected
-        case Target.VALUE:
-            return item is not None and item.value == compare.expected
-
-
 def _one(cursor: apsw.Cursor) -> Row:
     row: Row | None = cursor.fetchone()
     assert row is not None
     return row
-
-
-def _inside(session: _Session, key: str, changes: Sequence[tuple[str, bytes | None, int]]) -> KeyValue | None:
-    """Read a key as the changes before, which are written only at the end, leave it."""
-    existing = session.newest(key)
-    for changed, value, lease in changes:
-        if changed == key:
-            if value is None:
-                return None
-            revision = session.revision + 1
-            created, version = (existing.create_revision, existing.version + 1) if existing else (revision, 1)
-            return KeyValue(key, value, created, revision, version, lease)
-    return existing
-
-
-def _end_lease(session: _Session, lease: int) -> None:
-    rows: Rows = session.cursor.execute(sql.LEASE_KEYS, (lease,)).fetchall()
-    keys: list[str] = [row[0] for row in rows]
-    session.cursor.execute(sql.LEASE_DELETE, (lease,))
-    if keys:
-        session.write([(key, None, 0) for key in keys])
 
 
 def _create_directory(path: Path) -> bool:

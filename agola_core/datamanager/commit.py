@@ -1,8 +1,7 @@
 """Group commit: the callers of `write_wal` that wait at the same time share one coordinator transaction.
 
-The first to arrive leads: in its own thread it takes everybody who waits, judges each by its change groups,
-and commits the accepted ones behind one compare of the log's head. When it is done it hands the lead to the
-first of those who came meanwhile. Since every change of a group moves the head too, comparing the head guards
+Whoever leads (see `leaderqueue`) judges each by its change groups, and commits the accepted ones behind one
+compare of the log's head. Since every change of a group moves the head too, comparing the head guards
 all groups; a head that another process moved is caught up with and the batch judged again.
 """
 
@@ -25,12 +24,12 @@ from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import (
     BadRequestError,
     ConflictError,
-    DeadlineError,
     FencedError,
     TokenExpiredError,
     UnavailableError,
     UnknownOutcomeError,
 )
+from agola_core.leaderqueue import LeaderQueue, Waiting
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ _LOST_RACES = 1000
 _NO_TOKEN = ChangeGroupsToken()
 
 
-class Commit:
+class Commit(Waiting):
     """One WAL on its way: what is to be committed, and then what came of it.
 
     Args:
@@ -59,16 +58,13 @@ class Commit:
     __slots__ = (
         "actions",
         "digest",
-        "done",
         "encoded",
-        "error",
         "groups",
         "lineage",
         "outcome",
         "payload",
         "remembered",
         "token",
-        "turn",
         "wal_id",
     )
 
@@ -84,6 +80,7 @@ class Commit:
         digest: str,
         lineage: str,
     ) -> None:
+        super().__init__()
         self.actions = actions
         self.encoded = encoded
         self.payload = payload
@@ -94,9 +91,6 @@ class Commit:
         self.digest = digest
         self.lineage = lineage
         self.outcome: ChangeGroupsToken | None = None
-        self.error: Exception | None = None
-        self.done = False
-        self.turn: threading.Lock | None = None
 
     @property
     def ops(self) -> int:
@@ -130,9 +124,7 @@ class Committer:
         self._log = log
         self._coordinator = log.coordinator
         self._clock = clock
-        self._queue: deque[Commit] = deque()
-        self._queue_lock = threading.Lock()
-        self._leading = False
+        self._queue: LeaderQueue[Commit] = LeaderQueue(self._take, self._work)
 
     def commit(self, commit: Commit, timeout: float | None = None) -> ChangeGroupsToken:
         """Commit a WAL and return the token at its revision.
@@ -147,67 +139,25 @@ class Committer:
             FencedError: The store was imported or recovered since the writer began.
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back.
         """
-        with self._queue_lock:
-            self._queue.append(commit)
-            lead = not self._leading
-            if lead:
-                self._leading = True
-            else:
-                commit.turn = threading.Lock()
-                commit.turn.acquire()
-        if commit.turn is not None and not commit.turn.acquire(timeout=-1 if timeout is None else timeout):
-            self._withdraw(commit)
-        if not commit.done:
-            self._lead()
-        if commit.error is not None:
-            raise commit.error
+        self._queue.do(commit, timeout)
         assert commit.outcome is not None
         return commit.outcome
 
-    def _withdraw(self, commit: Commit) -> None:
-        with self._queue_lock:
-            if commit in self._queue and self._queue[0] is not commit:
-                self._queue.remove(commit)
-                raise DeadlineError("the commit's turn did not come in time; nothing was written")
-        assert commit.turn is not None
-        commit.turn.acquire()  # its transaction runs, or it is to lead: the outcome is near
-
-    def _lead(self) -> None:
-        batch = self._take()
-        try:
-            with self._log.lock:
-                self._commit(batch)
-        except Exception as error:  # noqa: BLE001 - every caller of the batch must hear of it
-            for commit in batch:
-                if not commit.done:
-                    commit.settle(None, error)
-        finally:
-            with self._queue_lock:
-                if self._queue:
-                    following = self._queue[0].turn
-                    assert following is not None
-                    following.release()
-                else:
-                    self._leading = False
-            for commit in batch[1:]:
-                if not commit.done:  # a KeyboardInterrupt of the leader
-                    commit.settle(None, UnknownOutcomeError(f"the commit of WAL {commit.wal_id} was interrupted"))
-                assert commit.turn is not None
-                commit.turn.release()
-
-    def _take(self) -> list[Commit]:
+    def _take(self, queue: deque[Commit]) -> list[Commit]:
         """Take the leader's own commit, the first, and as many behind it as one transaction holds."""
         ops, size = 1, 1024
         batch: list[Commit] = []
-        with self._queue_lock:
-            while self._queue:
-                commit = self._queue[0]
-                ops += commit.ops
-                size += commit.size
-                if batch and (ops > self._coordinator.max_txn_ops or size > self._coordinator.max_txn_bytes):
-                    break
-                batch.append(self._queue.popleft())
+        while queue:
+            ops += queue[0].ops
+            size += queue[0].size
+            if batch and (ops > self._coordinator.max_txn_ops or size > self._coordinator.max_txn_bytes):
+                break
+            batch.append(queue.popleft())
         return batch
+
+    def _work(self, batch: list[Commit]) -> None:
+        with self._log.lock:
+            self._commit(batch)
 
     def _commit(self, batch: list[Commit]) -> None:
         for _ in range(_LOST_RACES):

@@ -40,19 +40,19 @@ class InProcessClient:
 
     def send_executor_status(self, executor: Executor) -> None:
         """Report the executor."""
-        self._service.take_executor_status(executor)
+        self._service.executor_side.take_executor_status(executor)
 
     def executor_tasks(self, executor_id: str) -> list[ExecutorTask]:
         """Return every task that is held for an executor."""
-        return self._service.executor_tasks(executor_id)
+        return self._service.executor_side.tasks(executor_id)
 
     def executor_task(self, executor_id: str, task_id: str) -> ExecutorTask:  # noqa: ARG002 - the protocol's
         """Return one task."""
-        return self._service.executor_task(task_id)
+        return self._service.executor_side.task(task_id)
 
     def send_task_status(self, executor_id: str, task: ExecutorTask) -> None:
         """Report a task's status."""
-        self._service.take_task_status(executor_id, task)
+        self._service.executor_side.take_task_status(executor_id, task)
 
     def open_workspace_archive(self, task_id: str, step: int) -> Iterator[bytes]:
         """Yield a workspace archive."""

@@ -18,29 +18,28 @@ from msgspec.structs import replace
 from agola_core import faultpoints
 from agola_core.context import Context
 from agola_core.coordinator.lock import LeaseKeeper
-from agola_core.coordinator.port import Compare, PutOp, iterate
+from agola_core.coordinator.port import PutOp, iterate
 from agola_core.datamanager import DataManager, Put
-from agola_core.errors import BadRequestError, ConflictError, NotFoundError
+from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
-from agola_core.runservice import create, keys, layout
+from agola_core.runservice import keys
 from agola_core.runservice.artifacts import Artifacts
-from agola_core.runservice.fetcher import Fetcher, is_stored
+from agola_core.runservice.creator import RunCreator
+from agola_core.runservice.executorside import ExecutorSide
+from agola_core.runservice.fetcher import Fetcher
 from agola_core.runservice.instances import ServiceInstance, may_live, this_instance
+from agola_core.runservice.logs import LogReader
 from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.projection import RUN, RUN_CONFIG, RUN_COUNTER, RunProjection, find_runs, matches
+from agola_core.runservice.projection import RUN, RUN_CONFIG, RunProjection, find_runs, matches
 from agola_core.runservice.protocol import ExecutorDirectory
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.scheduler import Scheduler
-from agola_core.runservice.store import RunStore, event_op, put_run
+from agola_core.runservice.store import RunStore
 from agola_core.runservice.types import (
-    Executor,
-    ExecutorPhase,
-    ExecutorTask,
     Run,
     RunConfig,
     RunPhase,
     RunTask,
-    TaskStatus,
 )
 from agola_core.runservice.workqueue import WorkQueue
 from agola_core.supervisor import Supervisor
@@ -70,6 +69,11 @@ class RunService:
         workers: Threads that advance runs, and as many that fetch logs.
         clock: Seconds since 1970.
         new_id: Makes task ids.
+
+    Attributes:
+        datamanager: The store.
+        artifacts: Caches, archives and sources.
+        executor_side: What executors ask and report.
     """
 
     def __init__(
@@ -86,9 +90,7 @@ class RunService:
         self.artifacts = Artifacts(datamanager.storage)
         self._coordinator = datamanager.coordinator
         self._storage = datamanager.storage
-        self._directory = directory
         self._clock = clock
-        self._new_id = new_id
         self._configs: dict[str, RunConfig] = {}
         self._store = RunStore(self._coordinator, datamanager.sequence.epoch)
         self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
@@ -101,8 +103,10 @@ class RunService:
         )
         self._supervisor = Supervisor("runservice")
         self._keeper: LeaseKeeper | None = None
+        self._creator = RunCreator(datamanager, self._store, self.find_run, self.run_config, self._now, new_id)
+        self._logs = LogReader(self._storage, self._mirror, directory, self.find_run)
+        self.executor_side = ExecutorSide(self._store, self._mirror, self._schedule_queue.add, self._now)
         self._started = False
-        self._ending = False
 
     # Lifecycle
 
@@ -138,12 +142,6 @@ class RunService:
         """Close the service."""
         self.close()
 
-    def end_waits(self) -> None:
-        """Let everybody who waits for a log to begin go: the service is about to be closed."""
-        with self._mirror.condition:
-            self._ending = True
-            self._mirror.condition.notify_all()
-
     def live_instances(self) -> list[str]:
         """Return the names of the services that run on this store now, in any process."""
         return [
@@ -164,12 +162,7 @@ class RunService:
             BadRequestError: The request is malformed, or the run cannot be restarted.
             ConflictError: A change group of the request's token has changed.
         """
-        make = self._restart(request) if request.run_id else self._new(request)
-        for _ in range(_CONFLICTS):
-            bundle = self._write_run(request, make)
-            if bundle is not None:
-                return bundle
-        raise ConflictError("the run counter changes too fast")
+        return self._creator.create(request)
 
     def get_run(self, run_id: str) -> RunBundle:
         """Return a run, active or archived, with its configuration.
@@ -288,27 +281,6 @@ class RunService:
             self._mirror.condition.wait_for(lambda: current() != run, timeout)
         return current() or self.find_run(run.id) or run
 
-    def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
-        """Wait until a step has begun; return whether it has: False when its task ended before. For a started service.
-
-        Raises:
-            NotFoundError: There is no such run, task or step.
-        """
-
-        def begun() -> bool | None:
-            task = self._find_task(run_id, task_id, step)
-            held = self._mirror.tasks.get(run_id, {}).get(task_id)
-            if held is not None and held.status.steps[step].phase is not ExecutorPhase.NOT_STARTED:
-                return True
-            if task.status.is_finished:
-                return task.steps[step].phase is not ExecutorPhase.NOT_STARTED
-            return None
-
-        with self._mirror.condition:
-            while (answer := begun()) is None:
-                self._mirror.condition.wait(_FOLLOW_SECONDS)
-        return answer
-
     def active_runs(self) -> list[Run]:
         """Return the runs that are not archived yet, oldest first."""
         return list(self._store.runs())
@@ -324,140 +296,20 @@ class RunService:
     # Logs and archives
 
     def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
-        """Yield a step's log, from storage, or from its executor while it runs.
+        """Yield a step's log, from storage, or from its executor while it runs (see `logs.LogReader.open`)."""
+        return self._logs.open(run_id, task_id, step, follow=follow)
 
-        Args:
-            run_id: The run.
-            task_id: The task.
-            step: The step's number; None for the set-up.
-            follow: Wait for the step to begin, and go on until it has ended.
+    def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
+        """Wait until a step has begun; return whether it has (see `logs.LogReader.wait_step`)."""
+        return self._logs.wait_step(run_id, task_id, step)
 
-        Raises:
-            NotFoundError: There is no such run, task, step or log.
-        """
-        while True:
-            task = self._find_task(run_id, task_id, step)
-            if is_stored(task, step):
-                return self._storage.open_stream(layout.log(task_id, step))
-            held = self._mirror_task(run_id, task_id)
-            executor = self._mirror.executors.get(held.status.executor_id) if held else None
-            if executor is not None:
-                try:
-                    return self._directory.client(executor).open_log(task_id, step, follow=follow)
-                except NotFoundError:
-                    if not follow:
-                        raise
-            if not follow or task.status.is_finished or self._ending:
-                if is_stored(self._find_task(run_id, task_id, step), step):
-                    continue
-                raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
-            with self._mirror.condition:
-                self._mirror.condition.wait(_FOLLOW_SECONDS)
+    def end_waits(self) -> None:
+        """Let everybody who waits for a log to begin go: the service is about to be closed."""
+        self._logs.end_waits()
 
     def put_source(self, data: Iterable[bytes]) -> str:
         """Store a source archive for runs to come and return its id."""
         return self.artifacts.put_source(data)
-
-    # What executors ask
-
-    def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves."""
-        return self._store.executors()
-
-    def take_executor_status(self, executor: Executor) -> None:
-        """Note an executor's report, with the service's time."""
-        self._store.put_executor(replace(executor, last_status_update_time=self._now()))
-        if executor.id not in self._mirror.executors:
-            for run_id in list(self._mirror.runs):
-                self._schedule_queue.add(run_id)
-
-    def executor_tasks(self, executor_id: str) -> list[ExecutorTask]:
-        """Return every task that is held for an executor, finished ones included."""
-        return [task for task in self._store.all_tasks() if task.status.executor_id == executor_id]
-
-    def executor_task(self, task_id: str) -> ExecutorTask:
-        """Return one task.
-
-        Raises:
-            NotFoundError: No executor holds it any more.
-        """
-        for task in self._store.all_tasks():
-            if task.id == task_id:
-                return task
-        raise NotFoundError(f"task {task_id!r} does not exist")
-
-    def take_task_status(self, executor_id: str, reported: ExecutorTask) -> None:
-        """Take a task's status from its executor; one of another executor or attempt changes nothing.
-
-        Raises:
-            BadRequestError: There is no such task.
-        """
-
-        def change(task: ExecutorTask) -> ExecutorTask:
-            if task.status.executor_id != executor_id or task.attempt != reported.attempt:
-                return task
-            if task.status.phase.is_finished:
-                return task
-            return replace(
-                task,
-                status=replace(reported.status, executor_id=executor_id),
-                setup_error=reported.setup_error,
-                fail_error=reported.fail_error,
-            )
-
-        if self._store.change_task(reported.run_id, reported.id, change) is None:
-            raise BadRequestError(f"task {reported.id!r} does not exist")
-
-    # Creation
-
-    def _new(self, request: RunCreateRequest) -> Callable[[str, int], RunBundle]:
-        create.check_request(request)
-        return lambda run_id, counter: create.new_run(request, run_id, counter, self._now())
-
-    def _restart(self, request: RunCreateRequest) -> Callable[[str, int], RunBundle]:
-        run_id = request.run_id
-        run = self.find_run(run_id)
-        if run is None:
-            raise BadRequestError(f'run "{run_id}" doesn\'t exist')
-        old = RunBundle(run, self.run_config(run_id))
-        refusal = create.restart_refusal(run, old.run_config, from_start=request.from_start)
-        if refusal is not None:
-            raise BadRequestError(f"run cannot be restarted: {refusal}")
-        environment = request.environment or {}
-        return lambda new_id, counter: create.restarted(
-            old, new_id, counter, self._now(), self._new_id, from_start=request.from_start, environment=environment
-        )
-
-    def _write_run(self, request: RunCreateRequest, make: Callable[[str, int], RunBundle]) -> RunBundle | None:
-        """Write a run with the next number; None when another run took it first."""
-        group = request.group or self.run_config(request.run_id).group
-        root = create.counter_group(group)
-        token = self.datamanager.change_groups_token([f"counter-{root}"])
-        counter = self._read_counter(root) + 1
-        bundle = make(self._store.next_sequence(), counter)
-        run = bundle.run
-        try:
-            self.datamanager.write_wal(
-                [Put(RUN_CONFIG, run.id, _encode(bundle.run_config)), Put(RUN_COUNTER, root, str(counter).encode())],
-                token,
-            )
-        except ConflictError:
-            return None
-        for task in run.tasks.values():  # a restart's kept tasks: referred to before the run is seen
-            if task.status is TaskStatus.SUCCESS:
-                self._storage.write(layout.logs_reference(task.id, run.id), b"")
-                self._storage.write(layout.archives_reference(task.id, run.id), b"")
-        faultpoints.reach("create.before-run")
-        self._coordinator.txn(
-            [Compare(keys.run(run.id), 0)], [put_run(run), event_op(run, self._store.next_sequence())]
-        )
-        return bundle
-
-    def _read_counter(self, root: str) -> int:
-        try:
-            return int(self.datamanager.read_object(RUN_COUNTER, root)[0])
-        except NotFoundError:
-            return 0
 
     # Work in the background
 
@@ -510,22 +362,6 @@ class RunService:
             return replace(run, tasks={**run.tasks, task_id: change(task)})
 
         return self._store.change_run(run_id, change_run)
-
-    def _find_task(self, run_id: str, task_id: str, step: int | None) -> RunTask:
-        run = self._mirror.runs.get(run_id) if self._started else None
-        run = run or self.find_run(run_id)
-        if run is None:
-            raise NotFoundError(f"no such run with id: {run_id}")
-        task = run.tasks.get(task_id)
-        if task is None:
-            raise NotFoundError(f"no such task with ID {task_id} in run {run_id}")
-        if step is not None and not 0 <= step < len(task.steps):
-            raise NotFoundError(f"no such step for task {task_id} in run {run_id}")
-        return task
-
-    def _mirror_task(self, run_id: str, task_id: str) -> ExecutorTask | None:
-        with self._mirror.condition:
-            return self._mirror.tasks.get(run_id, {}).get(task_id)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
