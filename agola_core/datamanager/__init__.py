@@ -5,7 +5,8 @@ Imports the coordinator and the object storage ports; the readdb, maintenance an
 
 from agola_core.datamanager.export import ExportFormat
 from agola_core.datamanager.feed import Feed
-from agola_core.datamanager.manager import DataManager, Snapshot, Status
+from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.snapshot import Snapshot, Status
 from agola_core.datamanager.types import (
     Action,
     ChangeGroupsToken,

@@ -6,6 +6,9 @@
 
 Numbers are little-endian. A key or value ends where its end says and begins where the one before it ends;
 a tombstone's value is empty. A stored block is that, or its zstd compression where that is smaller.
+
+A large value is a block of its own: its bytes alone, or their zstd compression; its key is in the file's footer.
+So it is never copied together with others, and reading its neighbours does not read it.
 """
 
 from __future__ import annotations
@@ -21,10 +24,15 @@ from agola_core.compression import ZstdError, compress, decompress
 from agola_core.datamanager.entries import Entry
 from agola_core.errors import CorruptionError
 
-PLAIN, ZSTD = 0, 1
+PLAIN, ZSTD, LONE_PLAIN, LONE_ZSTD = range(4)
+"""How a block is stored: entries as they are or compressed, one value as it is or compressed."""
+
 _COUNT = struct.Struct("<I")
 _LEVEL = 1
 _MINIMUM_GAIN = 0.95
+_SAMPLED = 1 << 20
+_SAMPLE = 1 << 16
+_OVERHEAD = 200
 
 
 def encode_block(keys: list[bytes], values: list[bytes | None]) -> tuple[bytes, int]:
@@ -44,6 +52,17 @@ def encode_block(keys: list[bytes], values: list[bytes | None]) -> tuple[bytes, 
     return (packed, ZSTD) if len(packed) < _MINIMUM_GAIN * len(raw) else (raw, PLAIN)
 
 
+def encode_lone(value: bytes) -> tuple[bytes, int]:
+    """Return the stored block of one large value and its coding; the value itself where zstd gains nothing."""
+    if len(value) > _SAMPLED:  # what does not compress is not to be in memory twice just to find that out
+        middle = len(value) // 2
+        sample = value[:_SAMPLE] + value[middle : middle + _SAMPLE] + value[-_SAMPLE:]
+        if len(compress(sample, _LEVEL)) >= _MINIMUM_GAIN * len(sample):
+            return value, LONE_PLAIN
+    packed = compress(value, _LEVEL)
+    return (packed, LONE_ZSTD) if len(packed) < _MINIMUM_GAIN * len(value) else (value, LONE_PLAIN)
+
+
 def _numbers(values: Iterator[int]) -> bytes:
     numbers = array("I", values)
     if sys.byteorder == "big":
@@ -51,21 +70,72 @@ def _numbers(values: Iterator[int]) -> bytes:
     return numbers.tobytes()
 
 
-class Block:
-    """A block that was read.
+def decode_block(stored: bytes, coding: int, crc: int, key: bytes, path: str, offset: int) -> Block | LoneValue:
+    """Return a block that was read.
 
     Args:
         stored: The stored bytes.
-        coding: `PLAIN` or `ZSTD`.
-        crc: The crc32 of the stored bytes.
+        coding: How they are stored.
+        crc: Their crc32.
+        key: The block's last key.
         path: The file, for errors.
         offset: Where in it the block begins.
+
+    Raises:
+        CorruptionError: The bytes are not what was written.
+    """
+    if zlib.crc32(stored) != crc:
+        raise CorruptionError("the checksum of a block does not match", path=path, offset=offset)
+    try:
+        raw = decompress(stored) if coding in _PACKED else stored
+        return LoneValue(key, raw) if coding in _LONE else Block(raw)
+    except (ZstdError, MemoryError, struct.error, ValueError, IndexError) as error:
+        raise CorruptionError(f"a block cannot be decoded: {error}", path=path, offset=offset) from error
+
+
+_PACKED = frozenset({ZSTD, LONE_ZSTD})
+_LONE = frozenset({LONE_PLAIN, LONE_ZSTD})
+
+
+class LoneValue:
+    """A block of one large value.
+
+    Args:
+        key: Its key.
+        value: The value.
+
+    Attributes:
+        size: Bytes of memory that it takes.
+    """
+
+    __slots__ = ("_key", "_value", "size")
+
+    def __init__(self, key: bytes, value: bytes) -> None:
+        self._key = key
+        self._value = value
+        self.size = len(value) + len(key) + _OVERHEAD
+
+    def find(self, key: bytes) -> tuple[bool, bytes | None]:
+        """Return whether the block has a key, and its value."""
+        return (True, self._value) if key == self._key else (False, None)
+
+    def entries(self, start: bytes = b"") -> Iterator[Entry]:
+        """Yield the entry, if its key is at least `start`."""
+        if self._key >= start:
+            yield self._key, self._value
+
+
+class Block:
+    """A block of several entries.
+
+    Args:
+        raw: Its bytes, decompressed.
 
     Attributes:
         size: Bytes of memory that it takes.
 
     Raises:
-        CorruptionError: The bytes are not what was written.
+        ValueError: The bytes are not a block's; so say `IndexError` and `struct.error`.
     """
 
     __slots__ = (
@@ -79,13 +149,8 @@ class Block:
         "size",
     )
 
-    def __init__(self, stored: bytes, coding: int, crc: int, path: str, offset: int) -> None:
-        if zlib.crc32(stored) != crc:
-            raise CorruptionError("the checksum of a block does not match", path=path, offset=offset)
-        try:
-            self._raw = raw = decompress(stored) if coding == ZSTD else stored
-        except ZstdError as error:
-            raise CorruptionError(f"a block cannot be decompressed: {error}", path=path, offset=offset) from error
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
         (self._count,) = _COUNT.unpack_from(raw)
         ends, tombstones = 4 + 4 * self._count, 4 + 8 * self._count
         self._key_ends = _unpacked(raw[4:ends])
@@ -93,7 +158,9 @@ class Block:
         self._tombstones = tombstones
         self._keys_start = tombstones + self._count
         self._values_start = self._keys_start + self._key_ends[-1]
-        self.size = len(raw) + 8 * self._count
+        if self._values_start + self._value_ends[-1] != len(raw):
+            raise ValueError(f"its parts do not make its {len(raw)} bytes")
+        self.size = len(raw) + 8 * self._count + _OVERHEAD
 
     def find(self, key: bytes) -> tuple[bool, bytes | None]:
         """Return whether the block has a key, and its value (None for a tombstone)."""

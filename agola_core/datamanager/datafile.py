@@ -20,14 +20,14 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import accumulate, chain
 
 import msgspec
 
 from agola_core import faultpoints
 from agola_core.datamanager import layout
-from agola_core.datamanager.block import encode_block
-from agola_core.datamanager.entries import Entry, split_key
+from agola_core.datamanager.block import encode_block, encode_lone
+from agola_core.datamanager.entries import Entry, entry_key, split_key
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectStorage
@@ -38,6 +38,9 @@ MAGIC = b"agola-data-1\n"
 END = b"agoladat"
 TRAILER = struct.Struct("<QII8s")
 _ENTRY_BYTES = 9
+_RAW_FACTOR = 4
+"""A file is closed, too, at this many times its size before compression: its index and filter stay small."""
+_MAX_ENTRIES = 1 << 20
 
 
 class Footer(msgspec.Struct, frozen=True, array_like=True):
@@ -72,6 +75,7 @@ class FileRef(msgspec.Struct, frozen=True):
         first: The data type and id of its first entry.
         last: Those of its last.
         footer: Where its footer begins.
+        raw: Bytes of its entries before compression.
     """
 
     path: str
@@ -82,11 +86,28 @@ class FileRef(msgspec.Struct, frozen=True):
     first: tuple[str, str]
     last: tuple[str, str]
     footer: int
+    raw: int = 0
 
 
 def key_hash(key: bytes) -> int:
     """Return the hash that a file's filter knows a key by."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def key_hashes(keys: list[bytes]) -> array[int]:
+    """Return the hashes of many keys."""
+    hashes = array("Q", b"".join([hashlib.blake2b(key, digest_size=8).digest() for key in keys]))
+    if sys.byteorder == "big":
+        hashes.byteswap()
+    return hashes
+
+
+def encode_filter(hashes: array[int]) -> bytes:
+    """Return the filter of a file from the hashes of its keys."""
+    ordered = array("Q", sorted(hashes))
+    if sys.byteorder == "big":
+        ordered.byteswap()
+    return ordered.tobytes()
 
 
 def decode_footer(data: bytes, ref: FileRef) -> Footer:
@@ -108,9 +129,18 @@ def decode_footer(data: bytes, ref: FileRef) -> Footer:
     if zlib.crc32(data[:end]) != crc:
         raise CorruptionError("the checksum of the footer does not match", path=ref.path, offset=ref.footer)
     try:
-        return msgspec.msgpack.decode(data[:end], type=Footer)
+        footer = msgspec.msgpack.decode(data[:end], type=Footer)
     except msgspec.MsgspecError as error:
         raise CorruptionError(f"not a footer: {error}", path=ref.path, offset=ref.footer) from error
+    blocks = len(footer.last_keys)
+    if not (
+        blocks == len(footer.crcs) == len(footer.codings)
+        and list(accumulate(footer.lengths, initial=len(MAGIC))) == [*footer.offsets, ref.footer]
+        and len(footer.filter) in {0, 8 * ref.entries}
+        and footer.last_keys[-1:] == [entry_key(*ref.last)]
+    ):
+        raise CorruptionError("the footer does not fit the file", path=ref.path, offset=ref.footer)
+    return footer
 
 
 class KeyFilter:
@@ -147,20 +177,23 @@ def write_files(
         check: Called before each file; raises when the work has become useless.
     """
     refs: list[FileRef] = []
+    last = b""
     for first in entries:
         check()
-        writer = _FileWriter(layout.data_file(new_uuid()), chain([first], entries), options, with_filter)
+        writer = _FileWriter(layout.data_file(new_uuid()), chain([first], entries), last, options, with_filter)
         faultpoints.reach("checkpoint.before-data-file")
         storage.write(writer.path, writer.pieces())
         refs.append(writer.ref())
+        last = writer.last
     return refs
 
 
 class _FileWriter:
     """Writes one file from the beginning of some entries; the rest are left to the next."""
 
-    def __init__(self, path: str, entries: Iterator[Entry], options: Options, with_filter: bool) -> None:
+    def __init__(self, path: str, entries: Iterator[Entry], last: bytes, options: Options, with_filter: bool) -> None:
         self.path = path
+        self.last = last
         self._entries = entries
         self._options = options
         self._with_filter = with_filter
@@ -168,35 +201,17 @@ class _FileWriter:
         self._size = 0
         self._footer = Footer([], [], [], [], b"", b"")
         self._codings = bytearray()
-        self._hashes: list[int] = []
+        self._hashes = array("Q")
         self._count = 0
         self._tombstones = 0
+        self._raw = 0
         self._first = b""
         self._footer_offset = 0
 
     def pieces(self) -> Iterator[bytes]:
         yield self._piece(MAGIC)
-        keys: list[bytes] = []
-        values: list[bytes | None] = []
-        held, last = 0, b""
-        for key, value in self._entries:
-            if key <= last:
-                raise CorruptionError(f"key {key!r} does not follow {last!r}", path=self.path)
-            last = key
-            keys.append(key)
-            values.append(value)
-            held += len(key) + _ENTRY_BYTES + (0 if value is None else len(value))
-            if held >= self._options.block_size:
-                yield self._block(keys, values)
-                keys, values, held = [], [], 0
-                if self._size >= self._options.file_size:
-                    break
-        if keys:
-            yield self._block(keys, values)
+        yield from self._blocks()
         self._footer_offset = self._size
-        hashes = array("Q", sorted(self._hashes))
-        if sys.byteorder == "big":
-            hashes.byteswap()
         index = self._footer
         footer = msgspec.msgpack.encode(
             Footer(
@@ -205,7 +220,7 @@ class _FileWriter:
                 index.lengths,
                 index.crcs,
                 bytes(self._codings),
-                hashes.tobytes(),
+                encode_filter(self._hashes),
             )
         )
         yield self._piece(footer)
@@ -219,12 +234,44 @@ class _FileWriter:
             self._count,
             self._tombstones,
             split_key(self._first),
-            split_key(self._footer.last_keys[-1]),
+            split_key(self.last),
             self._footer_offset,
+            self._raw,
         )
 
-    def _block(self, keys: list[bytes], values: list[bytes | None]) -> bytes:
-        stored, coding = encode_block(keys, values)
+    def _blocks(self) -> Iterator[bytes]:
+        block_size = self._options.block_size
+        keys: list[bytes] = []
+        values: list[bytes | None] = []
+        held, last = 0, self.last
+        for key, value in self._entries:
+            if key <= last:
+                raise CorruptionError(f"key {key!r} does not follow {last!r}", path=self.path)
+            last = key
+            size = 0 if value is None else len(value)
+            if value is not None and size >= block_size:
+                if keys:
+                    yield self._block(keys, values, held)
+                    keys, values, held = [], [], 0
+                yield self._indexed(*encode_lone(value), [key], size + len(key))
+            else:
+                keys.append(key)
+                values.append(value)
+                held += len(key) + _ENTRY_BYTES + size
+                if held < block_size:
+                    continue
+                yield self._block(keys, values, held)
+                keys, values, held = [], [], 0
+            if self._full():
+                return
+        if keys:
+            yield self._block(keys, values, held)
+
+    def _block(self, keys: list[bytes], values: list[bytes | None], held: int) -> bytes:
+        self._tombstones += values.count(None)
+        return self._indexed(*encode_block(keys, values), keys, held)
+
+    def _indexed(self, stored: bytes, coding: int, keys: list[bytes], raw: int) -> bytes:
         index = self._footer
         index.last_keys.append(keys[-1])
         index.offsets.append(self._size)
@@ -232,11 +279,16 @@ class _FileWriter:
         index.crcs.append(zlib.crc32(stored))
         self._codings.append(coding)
         self._first = self._first or keys[0]
+        self.last = keys[-1]
         self._count += len(keys)
-        self._tombstones += values.count(None)
+        self._raw += raw
         if self._with_filter:
-            self._hashes.extend(map(key_hash, keys))
+            self._hashes.extend(key_hashes(keys))
         return self._piece(stored)
+
+    def _full(self) -> bool:
+        limit = self._options.file_size
+        return self._size >= limit or self._raw >= _RAW_FACTOR * limit or self._count >= _MAX_ENTRIES
 
     def _piece(self, data: bytes) -> bytes:
         self._size += len(data)

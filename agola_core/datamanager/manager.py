@@ -17,13 +17,11 @@ from typing import IO, Self
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Coordinator, Watch
+from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.checkpoint import Checkpointer
-from agola_core.datamanager.clean import Cleaner
-from agola_core.datamanager.collect import Collector, Garbage
+from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.commit import Commit, Committer, check_limits, digest_of
 from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
 from agola_core.datamanager.feed import Feed
@@ -33,107 +31,24 @@ from agola_core.datamanager.lineage import switch
 from agola_core.datamanager.log import Log, read_control
 from agola_core.datamanager.manifest import Origin
 from agola_core.datamanager.recovery import StoreOpener
-from agola_core.datamanager.sync import Syncer
+from agola_core.datamanager.snapshot import Snapshot, Status
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
+from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.validate import check_actions, check_data_types, check_groups, check_wal_id
 from agola_core.datamanager.view import View
 from agola_core.errors import (
-    AgolaError,
     BadRequestError,
     ClosedError,
-    CompactedError,
     ConflictError,
-    DeadlineError,
-    FencedError,
     NotFoundError,
     RecoveryError,
 )
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
-from agola_core.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
 faultpoints.declare("commit.before-payload")
-
-_FOLLOW_SECONDS = 1.0
-_GATHER_SECONDS = 0.004
-_CLEAN_SECONDS = 30.0
-_COLLECT_SECONDS = 600.0
-_OVERFULL = 4
-_CHECKPOINT_TRIES = 600
-
-
-class Status(msgspec.Struct, frozen=True):
-    """The state of a store, for people and monitoring.
-
-    Attributes:
-        store: Its id.
-        lineage: Its current history.
-        epoch: The epoch of its sequences.
-        sequence: The newest WAL.
-        synced: The newest WAL in storage.
-        checkpointed: The newest WAL in the current manifest.
-        manifest: The current manifest's number.
-        data_files: How many data files it names.
-        data_bytes: Their bytes.
-        uncheckpointed_wals: How many WALs are in the overlay alone.
-        uncheckpointed_bytes: About how many bytes of memory they take.
-        instances: The names of the processes that have the store open.
-        loops: For each background loop of this process whether it runs.
-    """
-
-    store: str
-    lineage: str
-    epoch: int
-    sequence: str
-    synced: str
-    checkpointed: str
-    manifest: int
-    data_files: int
-    data_bytes: int
-    uncheckpointed_wals: int
-    uncheckpointed_bytes: int
-    instances: tuple[str, ...]
-    loops: dict[str, bool]
-
-
-class Snapshot:
-    """One consistent state of a store, kept readable while it is open. A context manager.
-
-    Attributes:
-        sequence: The newest WAL that it sees.
-        lineage: The id of the history that it belongs to.
-    """
-
-    def __init__(self, view: View, instance: Instance) -> None:
-        self._view = view
-        self.sequence = view.sequence
-        self.lineage = view.lineage.lineage
-        self._pin = instance.pin(view.manifest.number)
-        self._pin.__enter__()
-
-    def get(self, data_type: str, object_id: str) -> bytes | None:
-        """Return an object; None when it does not exist."""
-        return self._view.get(data_type, object_id)
-
-    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield a type's objects in the byte order of their ids, from after an id on."""
-        return self._view.scan(data_type, start_after)
-
-    def close(self) -> None:
-        """Let the data that only this snapshot needs be collected."""
-        self._pin.__exit__(None, None, None)
-
-    def __enter__(self) -> Self:
-        """Return the snapshot."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the snapshot."""
-        self.close()
 
 
 class DataManager:
@@ -189,15 +104,9 @@ class DataManager:
         self._log = Log(coordinator, storage, cache)
         self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
         self._committer = Committer(self._log, clock)
-        self._syncer = Syncer(self._log, lambda: new_uuid()[:16])
-        self._checkpointer = Checkpointer(self._log, self._instance, cache, self.options, new_uuid, self._now)
-        self._cleaner = Cleaner(coordinator, self.options)
-        self._collector = Collector(self._instance, storage, self.options, self._now)
-        self._unsynced_bytes = 0
-        self._watch: Watch | None = None
-        self._supervisor = Supervisor("datamanager")
+        self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
         if self.options.background:
-            self._start_loops()
+            self._upkeep.start()
 
     # Writing
 
@@ -235,7 +144,7 @@ class DataManager:
             check_groups(token.groups)
         if wal_id:
             check_wal_id(wal_id)
-        self._make_room()
+        self._upkeep.make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage.lineage
         payload = None
@@ -254,9 +163,9 @@ class DataManager:
         )
         check_limits(commit, self.coordinator.max_txn_ops)
         result = self._committer.commit(commit, timeout)
-        self._after_commit(size)
+        self._upkeep.after_commit(size)
         if self.options.durability is Durability.STORAGE:
-            self._wait_synced(Sequence.parse(result.sequence), timeout)
+            self._upkeep.wait_synced(Sequence.parse(result.sequence), timeout)
         return result
 
     def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:
@@ -367,8 +276,7 @@ class DataManager:
     def sync(self) -> Sequence:
         """Copy what was committed to storage now, and return the newest WAL that storage has."""
         self._check_open()
-        self._unsynced_bytes = 0
-        return self._syncer.sync()
+        return self._upkeep.sync()
 
     def checkpoint(self, force: bool = False) -> bool:
         """Make a checkpoint when one is due; return whether one was made or nothing was left to do.
@@ -377,20 +285,12 @@ class DataManager:
             force: Make one even when few changes wait, and wait for another process's to end first.
         """
         self._check_open()
-        if not force and not self._checkpointer.due():
-            return False
-        self.sync()
-        for _ in range(_CHECKPOINT_TRIES):
-            if self._checkpointer.checkpoint():
-                return True
-            if not force or self._closed.wait(0.1):
-                return False
-        raise DeadlineError("another process's checkpoint did not end")
+        return self._upkeep.checkpoint(force=force)
 
     def clean(self) -> int:
         """Remove from the coordinator what checkpoints made superfluous; return how many keys went."""
         self._check_open()
-        return self._cleaner.clean()
+        return self._upkeep.cleaner.clean()
 
     def collect_garbage(self, dry_run: bool = False) -> list[Garbage]:
         """Delete objects in storage that nothing refers to; return them with the reason of each.
@@ -399,7 +299,7 @@ class DataManager:
             dry_run: Only return them.
         """
         self._check_open()
-        return self._collector.collect(dry_run=dry_run)
+        return self._upkeep.collector.collect(dry_run=dry_run)
 
     def status(self) -> Status:
         """Return the state of the store."""
@@ -419,7 +319,7 @@ class DataManager:
             uncheckpointed_wals=view.sequence.counter - view.manifest.sequence.counter,
             uncheckpointed_bytes=view.overlay.size,
             instances=tuple(record.name for record in list_instances(self.coordinator)),
-            loops=self._supervisor.status(),
+            loops=self._upkeep.loops(),
         )
 
     # Export and import
@@ -493,14 +393,7 @@ class DataManager:
         if self._closed.is_set():
             return
         self._closed.set()
-        if self._watch is not None:
-            self._watch.close()
-        self._supervisor.stop()
-        if self.options.background:
-            try:
-                self._syncer.sync()
-            except AgolaError:
-                logger.warning("the last WALs stay in the coordinator alone until the next start", exc_info=True)
+        self._upkeep.stop()
         self._log.close()
         self._instance.close()
 
@@ -514,88 +407,7 @@ class DataManager:
         """Close the datamanager."""
         self.close()
 
-    # Loops
-
-    def _start_loops(self) -> None:
-        self._watch = self.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
-        self._supervisor.loop("follow", self._follow, interval=0.0)
-        interval = self.options.sync_interval
-        self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=interval)
-        interval = self.options.checkpoint_interval
-        self._checkpoint_loop = self._supervisor.loop("checkpoint", self._checkpoint_in_loop, interval=interval)
-        self._supervisor.loop("clean", self._clean_in_loop, interval=_CLEAN_SECONDS)
-        self._supervisor.loop("collect", self._collect_in_loop, interval=_COLLECT_SECONDS)
-
-    def _follow(self) -> None:
-        while not self._closed.is_set():
-            try:
-                if self._watch is None or self._watch.next(_FOLLOW_SECONDS) is None:
-                    continue
-                # This process's own commits come back here too: taking many at once leaves it free to make them.
-                self._closed.wait(_GATHER_SECONDS)
-                while self._watch.next(0.0) is not None:
-                    pass
-            except ClosedError:
-                if self._closed.is_set():
-                    return
-                raise
-            except CompactedError:  # too far behind: read the newest state, then watch from there
-                self._watch = self.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
-            self._log.catch_up()
-            self._instance.reads(self._log.view.manifest.number)
-
-    def _sync_if_needed(self) -> None:
-        if self._log.synced < self._log.view.sequence:
-            self.sync()
-
-    def _checkpoint_in_loop(self) -> None:
-        view = self._log.view
-        if self._checkpointer.due() or (
-            view.sequence > view.manifest.sequence
-            and (self._now() - view.manifest.created).total_seconds() >= self.options.checkpoint_interval
-        ):
-            self.checkpoint(force=True)
-            self._cleaner.clean()
-        self._instance.publish()
-
-    def _clean_in_loop(self) -> None:
-        self._cleaner.clean()
-        self._cleaner.compact()
-
-    def _collect_in_loop(self) -> None:
-        for garbage in self._collector.collect():
-            logger.info("collected: path=%s size=%d reason=%s", garbage.path, garbage.size, garbage.reason)
-
     # Helpers
-
-    def _after_commit(self, size: int) -> None:
-        if not self.options.background:
-            return
-        self._unsynced_bytes += size
-        if self._unsynced_bytes >= self.options.sync_bytes:
-            self._unsynced_bytes = 0
-            self._sync_loop.wake()
-        if self._checkpointer.due():
-            self._checkpoint_loop.wake()
-
-    def _make_room(self) -> None:
-        """Keep memory bounded: a writer that is far ahead of checkpoints waits for one."""
-        if self._log.view.overlay.size > _OVERFULL * self.options.checkpoint_bytes:
-            self.checkpoint(force=True)
-
-    def _wait_synced(self, sequence: Sequence, timeout: float | None) -> None:
-        if not self.options.background:
-            self._syncer.sync()
-            return
-        self._sync_loop.wake()
-
-        def reached() -> bool:
-            if self._log.lineage.epoch != sequence.epoch:
-                raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
-            return self._log.synced >= sequence
-
-        if not self._log.wait(reached, timeout):
-            raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
 
     def _check_alone(self) -> None:
         others = [record for record in list_instances(self.coordinator) if record.name != self._instance.name]

@@ -35,8 +35,8 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(file.size for file in self.files)
+        """Bytes of its entries before compression: what a merge has to take in hand, as for a delta in memory."""
+        return sum(file.raw or file.size for file in self.files)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,15 +89,15 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
 
     Raises:
         CorruptionError: The bytes are not what was written.
-        FormatError: A later release wrote it.
+        FormatError: Another release wrote it, in a format that this one does not know.
     """
     body, newline, digest = data.partition(b"\n")
     if not newline or digest != _digest(body) + b"\n":
         raise CorruptionError("the digest of a manifest does not match", path=path, offset=len(body))
     try:
         version = msgspec.json.decode(body, type=_Version).format
-        if version > FORMAT:
-            raise FormatError(f"{path}: manifest format {version} is newer than {FORMAT}, the newest known")
+        if version != FORMAT:
+            raise FormatError(f"{path}: manifest format {version} is unknown; this release knows {FORMAT}")
         manifest = msgspec.json.decode(body, type=Manifest)
         Sequence.parse(manifest.position)
     except (msgspec.MsgspecError, AgolaError) as error:

@@ -24,7 +24,11 @@ class Table:
     def __init__(self, storage: ObjectStorage, manifest: Manifest, cache: BlockCache) -> None:
         self._storage = storage
         self._cache = cache
-        self._runs = [(run, [entry_key(*file.last) for file in run.files]) for run in manifest.runs if run.files]
+        self._runs = [
+            (run, [entry_key(*file.first) for file in run.files], [entry_key(*file.last) for file in run.files])
+            for run in manifest.runs
+            if run.files
+        ]
 
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist.
@@ -36,9 +40,9 @@ class Table:
         """
         key = entry_key(data_type, object_id)
         hashed = key_hash(key) if len(self._runs) > 1 else 0
-        for run, last_keys in self._runs:
+        for run, first_keys, last_keys in self._runs:
             index = bisect_left(last_keys, key)
-            if index == len(last_keys):
+            if index == len(last_keys) or key < first_keys[index]:
                 continue
             file = self._cache.open(self._storage, run.files[index])
             if file.filter is not None and not file.filter.may_have(hashed or key_hash(key)):
@@ -65,7 +69,7 @@ class Table:
 
     def entries(self, start: bytes = b"", end: bytes = b"") -> Iterator[Entry]:
         """Yield entries from `start` up to before `end` (b"" for all), tombstones of the newer runs left out."""
-        sources = [scan_run(self._storage, self._cache, run, start, end) for run, _ in self._runs]
+        sources = [scan_run(self._storage, self._cache, run, start, end) for run, _, _ in self._runs]
         return merge(sources, drop_tombstones=True) if sources else iter(())
 
 

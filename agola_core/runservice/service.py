@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("create.before-run", "archive.before-wal", "archive.before-txn", "service.before-publish")
 
 _SWEEP_SECONDS = 10.0
+_KEPT_EVENTS = 10_000
 _FOLLOW_SECONDS = 1.0
 _INSTANCE_TTL = 10.0
 _CONFLICTS = 50
@@ -319,6 +320,7 @@ class RunService:
     def _sweep(self) -> None:
         """Repair what lost events left: look at every active run, and at tasks of lost executors."""
         self._scheduler.fail_lost_tasks()
+        self._store.trim_events(_KEPT_EVENTS)
         for run_id in list(self._mirror.runs):
             self._schedule_queue.add(run_id)
         for run_id in list(self._mirror.tasks):

@@ -19,6 +19,7 @@ faultpoints.declare("runservice.before-txn")
 T = TypeVar("T")
 
 _LOST_RACES = 100
+_PART = 100
 _decode_run = msgspec.json.Decoder(Run).decode
 _decode_task = msgspec.json.Decoder(ExecutorTask).decode
 _decode_executor = msgspec.json.Decoder(Executor).decode
@@ -174,6 +175,14 @@ class RunStore:
         """Forget an executor's task: its data is stored, the executor may remove its own."""
         faultpoints.reach("runservice.before-txn")
         self.coordinator.txn([], [DeleteOp(keys.task(run_id, task_id))])
+
+    def trim_events(self, keep: int) -> int:
+        """Forget all run events but the newest ones; return how many went."""
+        going = [item.key for item in iterate(self.coordinator, keys.EVENTS)][:-keep]
+        for start in range(0, len(going), _PART):
+            faultpoints.reach("runservice.before-txn")
+            self.coordinator.txn([], [DeleteOp(key) for key in going[start : start + _PART]])
+        return len(going)
 
     def _update(self, key: str, change: Callable[[KeyValue | None], tuple[T, list[Op]]]) -> T:
         for _ in range(_LOST_RACES):

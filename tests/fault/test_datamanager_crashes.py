@@ -28,7 +28,7 @@ WORKER = textwrap.dedent("""
             if number % 3 == 0:
                 dm.checkpoint(force=True)
                 dm.clean()
-                dm._cleaner.compact()
+                dm._upkeep.cleaner.compact()
                 dm.collect_garbage()
         if len(sys.argv) > 2:
             exported = io.BytesIO()

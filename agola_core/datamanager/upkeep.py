@@ -1,0 +1,195 @@
+"""Upkeep: what a store needs done beside its commits, by loops of every process that has it open.
+
+Sync, checkpoint, cleaning and collection are shared out by locks; following the others is each process's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from agola_core.coordinator.port import Watch
+from agola_core.datamanager import keys
+from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.checkpoint import Checkpointer
+from agola_core.datamanager.clean import Cleaner
+from agola_core.datamanager.collect import Collector
+from agola_core.datamanager.instance import Instance
+from agola_core.datamanager.log import Log
+from agola_core.datamanager.sync import Syncer
+from agola_core.datamanager.types import Options
+from agola_core.errors import AgolaError, ClosedError, CompactedError, DeadlineError, FencedError
+from agola_core.sequence import Sequence
+from agola_core.supervisor import Loop, Supervisor
+
+logger = logging.getLogger(__name__)
+
+_FOLLOW_SECONDS = 1.0
+_GATHER_SECONDS = 0.004
+_CLEAN_SECONDS = 30.0
+_COLLECT_SECONDS = 600.0
+_OVERFULL = 4
+_CHECKPOINT_TRIES = 600
+
+
+class Upkeep:
+    """Syncs, checkpoints, cleans and collects; in loops once it is started, when asked otherwise.
+
+    Args:
+        log: The log.
+        instance: This process among the others.
+        cache: The tables' cache.
+        options: When each thing is due.
+        new_uuid: Names objects.
+        now: The time, for people and for ages.
+
+    Attributes:
+        cleaner: Cleans the coordinator.
+        collector: Collects garbage in storage.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        instance: Instance,
+        cache: BlockCache,
+        options: Options,
+        new_uuid: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.cleaner = Cleaner(log.coordinator, options)
+        self.collector = Collector(instance, log.storage, options, now)
+        self._log = log
+        self._instance = instance
+        self._options = options
+        self._now = now
+        self._syncer = Syncer(log, lambda: new_uuid()[:16])
+        self._checkpointer = Checkpointer(log, instance, cache, options, new_uuid, now)
+        self._unsynced_bytes = 0
+        self._stopping = threading.Event()
+        self._supervisor = Supervisor("datamanager")
+        self._watch: Watch | None = None
+        self._sync_loop: Loop | None = None
+        self._checkpoint_loop: Loop | None = None
+
+    def start(self) -> None:
+        """Start the loops."""
+        self._watch = self._log.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
+        self._supervisor.loop("follow", self._follow, interval=0.0)
+        self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=self._options.sync_interval)
+        self._checkpoint_loop = self._supervisor.loop(
+            "checkpoint", self._checkpoint_if_due, interval=self._options.checkpoint_interval
+        )
+        self._supervisor.loop("clean", self._clean, interval=_CLEAN_SECONDS)
+        self._supervisor.loop("collect", self._collect, interval=_COLLECT_SECONDS)
+
+    def stop(self) -> None:
+        """End the loops, and sync what was committed."""
+        self._stopping.set()
+        if self._watch is None:
+            return
+        self._watch.close()
+        self._supervisor.stop()
+        try:
+            self._syncer.sync()
+        except AgolaError:
+            logger.warning("the last WALs stay in the coordinator alone until the next start", exc_info=True)
+
+    def loops(self) -> dict[str, bool]:
+        """Return for each loop whether it runs."""
+        return self._supervisor.status()
+
+    def sync(self) -> Sequence:
+        """Copy what was committed to storage; return the newest WAL that storage has."""
+        self._unsynced_bytes = 0
+        return self._syncer.sync()
+
+    def checkpoint(self, *, force: bool) -> bool:
+        """Make a checkpoint when one is due, or when it is forced (see `DataManager.checkpoint`)."""
+        if not force and not self._checkpointer.due():
+            return False
+        self.sync()
+        for _ in range(_CHECKPOINT_TRIES):
+            if self._checkpointer.checkpoint():
+                return True
+            if not force or self._stopping.wait(0.1):
+                return False
+        raise DeadlineError("another process's checkpoint did not end")
+
+    def make_room(self) -> None:
+        """Keep memory bounded: a writer that is far ahead of checkpoints waits for one."""
+        if self._log.view.overlay.size > _OVERFULL * self._options.checkpoint_bytes:
+            self.checkpoint(force=True)
+
+    def after_commit(self, size: int) -> None:
+        """Wake the loops that a commit of some bytes gives work."""
+        if self._sync_loop is None or self._checkpoint_loop is None:
+            return
+        self._unsynced_bytes += size
+        if self._unsynced_bytes >= self._options.sync_bytes:
+            self._unsynced_bytes = 0
+            self._sync_loop.wake()
+        if self._checkpointer.due():
+            self._checkpoint_loop.wake()
+
+    def wait_synced(self, sequence: Sequence, timeout: float | None) -> None:
+        """Wait until a WAL is in storage.
+
+        Raises:
+            DeadlineError: The time was over first; the WAL is committed.
+            FencedError: The store was imported or recovered meanwhile.
+        """
+        if self._sync_loop is None:
+            self._syncer.sync()
+            return
+        self._sync_loop.wake()
+
+        def reached() -> bool:
+            if self._log.lineage.epoch != sequence.epoch:
+                raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
+            return self._log.synced >= sequence
+
+        if not self._log.wait(reached, timeout):
+            raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
+
+    def _follow(self) -> None:
+        """Take in what other processes commit, checkpoint or import."""
+        while not self._stopping.is_set():
+            try:
+                if self._watch is None or self._watch.next(_FOLLOW_SECONDS) is None:
+                    continue
+                # This process's own commits come back here too: taking many at once leaves it free to make them.
+                self._stopping.wait(_GATHER_SECONDS)
+                while self._watch.next(0.0) is not None:
+                    pass
+            except ClosedError:
+                if self._stopping.is_set():
+                    return
+                raise
+            except CompactedError:  # too far behind: read the newest state, then watch from there
+                self._watch = self._log.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
+            self._log.catch_up()
+            self._instance.reads(self._log.view.manifest.number)
+
+    def _sync_if_needed(self) -> None:
+        if self._log.synced < self._log.view.sequence:
+            self.sync()
+
+    def _checkpoint_if_due(self) -> None:
+        view = self._log.view
+        age = (self._now() - view.manifest.created).total_seconds()
+        waiting = view.sequence > view.manifest.sequence
+        if self._checkpointer.due() or (waiting and age >= self._options.checkpoint_interval):
+            self.checkpoint(force=True)
+            self.cleaner.clean()
+        self._instance.publish()
+
+    def _clean(self) -> None:
+        self.cleaner.clean()
+        self.cleaner.compact()
+
+    def _collect(self) -> None:
+        for garbage in self.collector.collect():
+            logger.info("collected: path=%s size=%d reason=%s", garbage.path, garbage.size, garbage.reason)

@@ -1,0 +1,63 @@
+"""The commands on a store, as a person at a shell meets them."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def used(tree):
+    tree.configure("runs: [{name: r, tasks: [{name: t, steps: [{run: echo hello}]}]}]")
+    assert tree.run("run", ".").returncode == 0
+    return tree
+
+
+def test_an_export_comes_back_by_an_import(used, tmp_path):
+    backup = tmp_path / "backup"
+    done = used.run("export", "-o", backup)
+    assert done.returncode == 0
+    assert backup.read_bytes() == used.run("export").stdout.encode()
+    used.run("run", ".")
+    assert len(used.runs()) == 2
+    assert used.run("import", backup).returncode == 2
+    assert "--yes" in used.run("import", backup).stderr
+    checked = used.run("import", backup, "--dry-run")
+    assert checked.returncode == 0
+    assert "checked: 1 run, 1 runconfig, 1 runcounter" in checked.stderr
+    assert len(used.runs()) == 2
+    assert used.run("import", backup, "--yes").returncode == 0
+    assert [item["state"] for item in used.runs()] == ["success"]
+    backup.write_bytes(backup.read_bytes()[:-20])
+    refused = used.run("import", backup, "--yes")
+    assert refused.returncode == 2
+    assert "nothing was imported" in refused.stderr
+    assert len(used.runs()) == 1
+
+
+def test_agolas_export_format_has_no_separators(used):
+    text = used.run("export", "--format", "agola").stdout
+    decoder, position, entries = json.JSONDecoder(), 0, []
+    while position < len(text):
+        entry, position = decoder.raw_decode(text, position)
+        entries.append(entry)
+    assert [entry["data_type"] for entry in entries] == ["run", "runconfig", "runcounter"]
+    assert entries[0]["id"] == entries[1]["id"]
+
+
+def test_status_checkpoint_and_garbage(used):
+    before = json.loads(used.run("status", "--json").stdout)
+    assert used.run("checkpoint").returncode == 0
+    after = json.loads(used.run("status", "--json").stdout)
+    assert after["manifest"] == before["manifest"] + 1
+    assert after["checkpointed"] == after["sequence"] == before["sequence"]
+    assert after["uncheckpointed_wals"] == 0
+    assert "data files" in used.run("status").stdout
+    assert json.loads(used.run("gc", "--dry-run", "--json").stdout) == []
+
+
+def test_config_check(used, tmp_path):
+    assert "run 'r': 1 tasks" in used.run("config", "check", ".").stdout
+    (tmp_path / "bad.yml").write_text("runs: 1")
+    done = used.run("config", "check", tmp_path / "bad.yml")
+    assert done.returncode == 2
+    assert "bad.yml:1: runs: expected a list" in done.stderr
