@@ -113,7 +113,7 @@ class BlockCache:
                 len(self._files) > self._open_files or self._index_size > self._index_limit
             ):
                 path, oldest = self._files.popitem(last=False)
-                if oldest.used and oldest is not file:  # a second chance: readers only set a mark, without the lock
+                if oldest.used:  # a second chance: readers only set a mark, without the lock
                     oldest.used = False
                     self._files[path] = oldest
                 else:  # its reader closes with its last user
