@@ -37,6 +37,7 @@ _COMMANDS = {
     "runs": "runs",
     "serve": "serve",
     "status": "store",
+    "verify": "store",
 }
 
 

@@ -55,6 +55,22 @@ def gc_command(dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
     click.echo(f"{len(found)} objects{' would go' if dry_run else ' deleted'}", err=True)
 
 
+@click.command("verify")
+@data_dir_option
+@json_option
+def verify_command(data_dir: Path | None, as_json: bool) -> int:
+    """Read and check everything that the store has; ends with 1 when something does not hold."""
+    with open_store(existing_data_dir(data_dir), background=False) as store:
+        found = store.verify()
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        for finding in found:
+            click.echo(f"{finding.path} at offset {finding.offset}: {finding.problem}")
+        click.echo("everything holds" if not found else f"{len(found)} findings", err=True)
+    return 1 if found else 0
+
+
 @click.command("export")
 @click.option("-o", "--output", default="-", show_default=True, help="A file, or - for standard output.")
 @click.option("--format", "form", type=click.Choice([item.value for item in ExportFormat]), default="native")

@@ -35,6 +35,7 @@ from agola_core.datamanager.snapshot import Snapshot, Status
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
 from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.validate import check_actions, check_data_types, check_groups, check_wal_id
+from agola_core.datamanager.verify import Finding, verify_store
 from agola_core.datamanager.view import View
 from agola_core.errors import (
     BadRequestError,
@@ -300,6 +301,11 @@ class DataManager:
         """
         self._check_open()
         return self._upkeep.collector.collect(dry_run=dry_run)
+
+    def verify(self) -> list[Finding]:
+        """Read and check everything that the store has; return what does not hold. Changes nothing."""
+        self._check_open()
+        return list(verify_store(self.coordinator, self.storage))
 
     def status(self) -> Status:
         """Return the state of the store."""

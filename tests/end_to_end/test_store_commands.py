@@ -55,6 +55,17 @@ def test_status_checkpoint_and_garbage(used):
     assert json.loads(used.run("gc", "--dry-run", "--json").stdout) == []
 
 
+def test_verify_names_what_is_damaged(used):
+    used.run("checkpoint")
+    assert used.run("verify").returncode == 0
+    (file,) = (used.data_dir / "storage/data/data").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    done = used.run("verify")
+    assert done.returncode == 1
+    assert f"data/{file.name} at offset" in done.stdout
+    assert len(json.loads(used.run("verify", "--json").stdout)) == 1
+
+
 def test_config_check(used, tmp_path):
     assert "run 'r': 1 tasks" in used.run("config", "check", ".").stdout
     (tmp_path / "bad.yml").write_text("runs: 1")
