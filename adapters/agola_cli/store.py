@@ -66,7 +66,7 @@ def verify_command(data_dir: Path | None, as_json: bool) -> int:
         click.echo(msgspec.json.encode(found))
     else:
         for finding in found:
-            click.echo(f"{finding.path} at offset {finding.offset}: {finding.problem}")
+            click.echo(f"{finding.path} at offset {finding.offset}: {finding.message}")
         click.echo("everything holds" if not found else f"{len(found)} findings", err=True)
     return 1 if found else 0
 

@@ -23,6 +23,7 @@ from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.commit import Commit, Committer, check_limits, digest_of
+from agola_core.datamanager.datafile_verify import Finding
 from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
 from agola_core.datamanager.feed import Feed
 from agola_core.datamanager.importer import Importer, ImportResult
@@ -35,7 +36,7 @@ from agola_core.datamanager.snapshot import Snapshot, Status
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
 from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.validate import check_actions, check_data_types, check_groups, check_wal_id
-from agola_core.datamanager.verify import Finding, verify_store
+from agola_core.datamanager.verify import verify_store
 from agola_core.datamanager.view import View
 from agola_core.errors import (
     BadRequestError,

@@ -5,17 +5,12 @@ It changes nothing, and may run beside writers: what they add after it began is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-
-import msgspec
 
 from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_actions, read_batch
-from agola_core.datamanager.block import decode_block
-from agola_core.datamanager.datafile import MAGIC, FileRef, KeyFilter, decode_footer, key_hash
-from agola_core.datamanager.entries import split_key
+from agola_core.datamanager.datafile_verify import Finding, verify_data_files
 from agola_core.datamanager.lineage import read_store, root_of, stored_lineages
 from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
@@ -23,20 +18,6 @@ from agola_core.datamanager.records import WalRecord, decode_wal
 from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """Something that does not hold.
-
-    Attributes:
-        path: The object in storage, or the key in the coordinator.
-        offset: The first byte of what is damaged; 0 where it is all of it.
-        problem: What does not hold.
-    """
-
-    path: str
-    offset: int
-    problem: str
 
 
 def verify_store(coordinator: Coordinator, storage: ObjectStorage) -> Iterator[Finding]:
@@ -154,55 +135,4 @@ def _verify_manifests(storage: ObjectStorage, control: Control) -> Iterator[Find
 def _verify_current(storage: ObjectStorage, manifest: Manifest, control: Control) -> Iterator[Finding]:
     if manifest.position != control.checkpoint.sequence or manifest.number != control.checkpoint.number:
         yield Finding(control.checkpoint.path, 0, "is not the manifest that the coordinator names")
-    for run in manifest.runs:
-        for one, two in zip(run.files, run.files[1:], strict=False):
-            if one.last >= two.first:
-                yield Finding(two.path, 0, f"does not follow {one.path}")
-        for ref in run.files:
-            try:
-                verify_file(storage, ref)
-            except CorruptionError as error:
-                yield _finding(error, ref.path)
-
-
-def verify_file(storage: ObjectStorage, ref: FileRef) -> None:
-    """Check every byte of a data file against its manifest's record.
-
-    Raises:
-        CorruptionError: The first thing that does not hold, with its offset.
-    """
-    digest, size = hashlib.blake2b(digest_size=32), 0
-    try:
-        for piece in storage.open_stream(ref.path):
-            digest.update(piece)
-            size += len(piece)
-        footer = decode_footer(storage.read(ref.path, ref.footer), ref)
-        start = storage.read(ref.path, 0, len(MAGIC))
-    except NotFoundError as error:
-        raise CorruptionError("the data file is missing", path=ref.path) from error
-    if start != MAGIC:
-        raise CorruptionError("not a data file", path=ref.path)
-    known = KeyFilter(footer.filter) if footer.filter else None
-    entries = tombstones = 0
-    last: bytes | None = None
-    for index, offset in enumerate(footer.offsets):
-        stored = storage.read(ref.path, offset, footer.lengths[index])
-        block = decode_block(
-            stored, footer.codings[index], footer.crcs[index], footer.last_keys[index], ref.path, offset
-        )
-        for key, value in block.entries():
-            if last is not None and key <= last:
-                raise CorruptionError(
-                    f"{split_key(key)} does not sort after the entry before", path=ref.path, offset=offset
-                )
-            if known is not None and not known.may_have(key_hash(key)):
-                raise CorruptionError(f"the filter misses {split_key(key)}", path=ref.path, offset=ref.footer)
-            last = key
-            entries += 1
-            tombstones += value is None
-        if last != footer.last_keys[index]:
-            raise CorruptionError("the index does not match a block's last key", path=ref.path, offset=offset)
-    if (entries, tombstones) != (ref.entries, ref.tombstones):
-        raise CorruptionError(f"{entries} entries, {tombstones} deletes; the manifest says otherwise", path=ref.path)
-    if size != ref.size or digest.hexdigest() != ref.digest:
-        raise CorruptionError("the digest of the file does not match", path=ref.path)
+    yield from verify_data_files(storage, manifest)
