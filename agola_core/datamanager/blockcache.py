@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from agola_core.datamanager.block import Block, LoneValue, decode_block
-from agola_core.datamanager.datafile import FileRef, Footer, KeyFilter, decode_footer
+from agola_core.datamanager.datafile import FileRef, Footer, KeyFilter, read_footer
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 
@@ -130,7 +130,7 @@ def open_file(storage: ObjectStorage, ref: FileRef) -> OpenFile:
         reader = storage.open_reader(ref.path)
     except NotFoundError as error:
         raise CorruptionError("the data file is missing", path=ref.path) from error
-    return OpenFile(ref, reader, decode_footer(reader.read(ref.footer, ref.size - ref.footer + 1), ref))
+    return OpenFile(ref, reader, read_footer(reader, ref))
 
 
 def read_block(file: OpenFile, index: int) -> Block | LoneValue:

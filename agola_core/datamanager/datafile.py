@@ -30,7 +30,7 @@ from agola_core.datamanager.block import encode_block, encode_lone
 from agola_core.datamanager.entries import Entry, entry_key, split_key
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
-from agola_core.objectstorage.port import ObjectStorage
+from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 
 faultpoints.declare("checkpoint.before-data-file")
 
@@ -141,6 +141,18 @@ def decode_footer(data: bytes, ref: FileRef) -> Footer:
     ):
         raise CorruptionError("the footer does not fit the file", path=ref.path, offset=ref.footer)
     return footer
+
+
+def read_footer(reader: ObjectReader, ref: FileRef) -> Footer:
+    """Return the footer of a file that was opened, by one range read.
+
+    Raises:
+        CorruptionError: The bytes are not what was written, or not as many.
+    """
+    length = ref.size - ref.footer
+    if ref.footer < len(MAGIC) or length < TRAILER.size:
+        raise CorruptionError(f"a footer cannot lie at {ref.footer} of {ref.size} bytes", path=ref.path)
+    return decode_footer(reader.read(ref.footer, length + 1), ref)
 
 
 class KeyFilter:

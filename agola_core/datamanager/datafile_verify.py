@@ -14,9 +14,9 @@ from agola_core.datamanager.datafile import (
     MAGIC,
     FileRef,
     Footer,
-    decode_footer,
     encode_filter,
     key_hashes,
+    read_footer,
 )
 from agola_core.datamanager.entries import entry_key, split_key
 from agola_core.datamanager.manifest import Manifest
@@ -71,7 +71,7 @@ def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
         yield Finding(ref.path, 0, "the data file is missing")
         return
     try:
-        footer = decode_footer(reader.read(ref.footer, ref.size - ref.footer + 1), ref)
+        footer = read_footer(reader, ref)
     except CorruptionError as error:
         yield _finding(error)
         return

@@ -1,9 +1,9 @@
 """Which runs a checkpoint merges with its delta: a pure decision, from sizes alone.
 
-Runs are kept as the digits of a binary counter are: the delta takes along the newer runs that are no larger
-than what was taken so far. Every run is then larger than all newer ones together, so there are about
-log2(store / delta) runs, an entry is rewritten about that often, and a large store is rewritten only once
-changes as large as itself have come.
+Runs are kept as the digits of a binary counter are: each is larger than all newer ones together. The delta takes
+along everything down to the deepest run that would no longer be. So there are at most about log2(store / delta)
+runs; a merge at least doubles the run that a byte is in, so a byte is rewritten about as often as the store
+doubles; and a large store is rewritten only once changes as large as itself have come.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def runs_to_merge(sizes: Items[int], delta: int) -> int:
     """Return how many of the newest runs a checkpoint merges with its delta.
 
     Args:
-        sizes: The bytes of each run, newest first.
+        sizes: The bytes of each run, newest first; before compression, as those of the delta.
         delta: The bytes of the delta, about.
 
     Example:
@@ -27,9 +27,9 @@ def runs_to_merge(sizes: Items[int], delta: int) -> int:
         >>> runs_to_merge([2_000_000], 100_000)
         0
     """
-    taken = max(delta, FLOOR)
-    for count, size in enumerate(sizes):
-        if max(size, FLOOR) > taken:
-            return count
-        taken += size
-    return len(sizes)
+    count, newer = 0, max(delta, FLOOR)
+    for index, size in enumerate(sizes):
+        if max(size, FLOOR) <= newer:
+            count = index + 1
+        newer += size
+    return count

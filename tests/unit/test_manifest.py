@@ -1,0 +1,109 @@
+"""Manifests: numbered, immutable records of which data files are the store."""
+
+from datetime import UTC, datetime
+from itertools import product
+
+import msgspec
+import pytest
+
+from agola_core.datamanager.datafile import FileRef
+from agola_core.datamanager.manifest import (
+    Manifest,
+    Origin,
+    Run,
+    decode_manifest,
+    encode_manifest,
+    read_manifest,
+    write_manifest,
+)
+from agola_core.errors import CorruptionError, FormatError
+from agola_core.objectstorage.posix import PosixStorage
+from agola_core.sequence import Sequence
+
+FILE = FileRef("data/1.data", 900, "ab" * 32, 10, 1, ("note", "ä\0"), ("other", "z"), 800, 4000)
+MANIFEST = Manifest(
+    number=7,
+    epoch=2,
+    lineage="0123456789abcdef",
+    position=str(Sequence(2, 99)),
+    created=datetime(2019, 7, 1, 12, tzinfo=UTC),
+    data_types=("note", "other"),
+    runs=(Run((FILE,)), Run((FILE, FILE))),
+    origin=Origin.CHECKPOINT,
+)
+PATH = "lineages/x/manifests/7.json"
+
+
+def forged(**change):
+    """Return a manifest with a right digest and other content."""
+    record = msgspec.json.decode(msgspec.json.encode(MANIFEST)) | change
+    body = msgspec.json.encode({name: value for name, value in record.items() if value is not None})
+    return encode_manifest(msgspec.Raw(body))
+
+
+@pytest.mark.parametrize("origin", list(Origin))
+def test_a_manifest_survives_its_bytes(origin):
+    manifest = msgspec.structs.replace(MANIFEST, origin=origin)
+    assert decode_manifest(encode_manifest(manifest), PATH) == manifest
+    assert manifest.sequence == Sequence(2, 99)
+    assert manifest.files() == [FILE, FILE, FILE]
+
+
+def test_a_manifest_is_json_that_people_can_read():
+    body, digest = encode_manifest(MANIFEST).splitlines()
+    record = msgspec.json.decode(body)
+    assert record["sequence"] == str(Sequence(2, 99))
+    assert record["runs"][0]["files"][0]["path"] == "data/1.data"
+    assert len(digest) == 64
+
+
+def test_every_flipped_bit_is_found():
+    whole = encode_manifest(MANIFEST)
+    for place, bit in product(range(len(whole)), range(8)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        with pytest.raises(CorruptionError, match=PATH):
+            decode_manifest(bytes(damaged), PATH)
+
+
+def test_every_cut_and_every_addition_is_found():
+    whole = encode_manifest(MANIFEST)
+    for damaged in [whole[:length] for length in range(len(whole))] + [whole + b"\n", whole + whole, b"\n" + whole]:
+        with pytest.raises(CorruptionError, match=PATH):
+            decode_manifest(damaged, PATH)
+
+
+@pytest.mark.parametrize("version", [0, 2, 1000, -1])
+def test_another_format_is_refused_as_such(version):
+    with pytest.raises(FormatError, match=f"{PATH}: manifest format {version}"):
+        decode_manifest(forged(format=version, runs="in another shape"), PATH)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": "x"},
+        {"sequence": None},
+        {"number": "7"},
+        {"runs": [{"files": [{"path": "data/1.data"}]}]},
+        {"origin": "elsewhere"},
+        {"created": "yesterday"},
+        {"format": "one"},
+    ],
+)
+def test_a_record_that_is_no_manifest_is_corrupt_even_with_a_right_digest(change):
+    with pytest.raises(CorruptionError, match=PATH):
+        decode_manifest(forged(**change), PATH)
+
+
+def test_a_run_weighs_what_it_has_before_compression_as_a_delta_in_memory_does():
+    assert Run((FILE, FILE)).size == 8000
+    assert Run((msgspec.structs.replace(FILE, raw=0),)).size == 900
+
+
+def test_a_manifest_is_stored_and_a_missing_one_is_corruption(tmp_path):
+    storage = PosixStorage(tmp_path)
+    with pytest.raises(CorruptionError, match=f"{PATH} at offset 0: the manifest is missing"):
+        read_manifest(storage, PATH)
+    write_manifest(storage, PATH, MANIFEST)
+    assert read_manifest(storage, PATH) == MANIFEST
