@@ -28,7 +28,7 @@ class OpenFile:
     Attributes:
         filter: Which keys it has; None for a file of the oldest run.
         size: Bytes of memory that its index takes, about.
-        used: Whether it was used since it was last looked at for dropping.
+        used: Whether it was used again since it was opened, or last looked at for dropping.
     """
 
     __slots__ = ("filter", "footer", "reader", "ref", "size", "used")
@@ -39,7 +39,7 @@ class OpenFile:
         self.footer = footer
         self.filter = KeyFilter(footer.filter) if footer.filter else None
         self.size = 3 * (ref.size - ref.footer)
-        self.used = True
+        self.used = False
 
 
 class BlockCache:
@@ -107,10 +107,8 @@ class BlockCache:
 
     def _keep_file(self, file: OpenFile) -> None:
         with self._lock:
-            self._files[file.ref.path] = file
-            self._index_size += file.size
-            while len(self._files) > 1 and (
-                len(self._files) > self._open_files or self._index_size > self._index_limit
+            while self._files and (
+                len(self._files) >= self._open_files or self._index_size + file.size > self._index_limit
             ):
                 path, oldest = self._files.popitem(last=False)
                 if oldest.used:  # a second chance: readers only set a mark, without the lock
@@ -118,6 +116,8 @@ class BlockCache:
                     self._files[path] = oldest
                 else:  # its reader closes with its last user
                     self._index_size -= oldest.size
+            self._files[file.ref.path] = file
+            self._index_size += file.size
 
 
 def open_file(storage: ObjectStorage, ref: FileRef) -> OpenFile:

@@ -9,12 +9,21 @@ import heapq
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
+from agola_core.errors import BadRequestError
+
 Entry = tuple[bytes, bytes | None]
 
 
 def entry_key(data_type: str, object_id: str) -> bytes:
-    """Return the key of an object."""
-    return f"{data_type}\0{object_id}".encode()
+    """Return the key of an object.
+
+    Raises:
+        BadRequestError: The id is not valid Unicode.
+    """
+    try:
+        return f"{data_type}\0{object_id}".encode()
+    except UnicodeEncodeError as error:
+        raise BadRequestError(f"the id {object_id[:80]!r} is not valid Unicode") from error
 
 
 def split_key(key: bytes) -> tuple[str, str]:

@@ -1,0 +1,291 @@
+"""Tables: point reads, scans, and how many requests they cost."""
+
+import itertools
+import random
+import threading
+
+import pytest
+
+from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.datafile import write_files
+from agola_core.datamanager.entries import entry_key
+from agola_core.datamanager.table import Table, missing_files
+from agola_core.datamanager.types import Options
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.objectstorage.posix import PosixStorage
+
+SMALL = Options(block_size=200, file_size=1000)
+
+
+class CountingStorage:
+    """A storage that counts the ranges that are read from it."""
+
+    def __init__(self, storage):
+        self._storage = storage
+        self.opened = []
+        self.ranges = []
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def read(self, path, offset=0, length=None):
+        raise AssertionError("tables read by readers only")
+
+    def open_reader(self, path):
+        self.opened.append(path)
+        return CountingReader(path, self._storage.open_reader(path), self.ranges)
+
+
+class CountingReader:
+    def __init__(self, path, reader, ranges):
+        self._path = path
+        self._reader = reader
+        self._ranges = ranges
+
+    def read(self, offset, length):
+        self._ranges.append((self._path, offset, length))
+        return self._reader.read(offset, length)
+
+    def close(self):
+        self._reader.close()
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return CountingStorage(PosixStorage(tmp_path))
+
+
+@pytest.fixture
+def write(storage):
+    names = map("{:032x}".format, itertools.count(1)).__next__
+
+    def write(state, *, with_filter, options=SMALL):
+        entries = sorted((entry_key(*key), value) for key, value in state.items())
+        return write_files(storage, iter(entries), options, names, with_filter=with_filter)
+
+    return write
+
+
+def numbered(numbers, value=b"value"):
+    return {("note", f"{number:04}"): value + b"%d" % number for number in numbers}
+
+
+def requests(storage, action):
+    """Return what an action returned, and how many ranges it read."""
+    before = len(storage.ranges)
+    return action(), len(storage.ranges) - before
+
+
+def open_all(table, cache, storage, runs):
+    for ref in itertools.chain.from_iterable(runs):
+        cache.open(storage, ref)
+
+
+def test_opening_a_file_is_one_range_and_happens_once_for_all_tables(storage, write, manifest_of):
+    refs = write(numbered(range(100)), with_filter=False)
+    cache = BlockCache(0)
+    assert storage.ranges == []
+    for _ in range(3):
+        table = Table(storage, manifest_of([refs]), cache)
+        for _ in range(3):
+            table.get("note", "0000")
+    assert storage.opened == [refs[0].path]
+    footers = [item for item in storage.ranges if item[1] == refs[0].footer]
+    assert len(footers) == 1
+    assert len(storage.ranges) == 1 + 9
+
+
+def test_a_point_read_is_one_range_at_most_and_none_when_the_block_is_kept(storage, write, manifest_of):
+    base = numbered(range(300))
+    middle = numbered(range(0, 300, 3), b"middle") | {("note", f"{number:04}"): None for number in range(1, 300, 30)}
+    newest = numbered(range(0, 300, 7), b"newest") | {("note", f"{number:04}"): None for number in range(2, 300, 30)}
+    runs = [
+        write(newest, with_filter=True),
+        write(middle, with_filter=True),
+        write(base, with_filter=False),
+    ]
+    expected = base | middle | newest
+    cold, warm = BlockCache(0), BlockCache()
+    for cache in (cold, warm):
+        table = Table(storage, manifest_of(runs), cache)
+        open_all(table, cache, storage, runs)
+        for turn in range(2):
+            for (data_type, object_id), value in expected.items():
+                got, cost = requests(storage, lambda one=data_type, two=object_id: table.get(one, two))  # noqa: B023
+                assert got == value
+                assert cost <= (0 if cache is warm and turn else 1)
+
+
+def test_what_lies_outside_of_all_files_costs_nothing(storage, write, manifest_of):
+    refs = write({("note", "m"): b"1", ("note", "p"): b"2"}, with_filter=False)
+    table = Table(storage, manifest_of([refs]), BlockCache())
+    for key in [("note", "a"), ("note", "z"), ("a", "m"), ("z", "m"), ("note", ""), ("notes", "m")]:
+        assert requests(storage, lambda key=key: table.get(*key)) == (None, 0)
+    assert storage.opened == []
+
+
+def test_what_only_a_filter_can_tell_costs_nothing_in_newer_runs(storage, write, manifest_of):
+    newer = write(numbered(range(0, 300, 2)), with_filter=True)
+    cache = BlockCache(0)
+    table = Table(storage, manifest_of([newer, write(numbered([0]), with_filter=False)]), cache)
+    open_all(table, cache, storage, [newer])
+    for number in range(1, 298, 2):
+        assert requests(storage, lambda number=number: table.get("note", f"{number:04}")) == (None, 0)
+
+
+def test_the_first_and_the_last_id_of_every_file_and_block_are_found(storage, write, manifest_of):
+    state = numbered(range(300))
+    refs = write(state, with_filter=False)
+    assert len(refs) > 3
+    table = Table(storage, manifest_of([refs]), BlockCache())
+    for ref in refs:
+        assert table.get(*ref.first) == state[ref.first]
+        assert table.get(*ref.last) == state[ref.last]
+    last = refs[-1].last[1]
+    assert list(table.scan("note", last)) == []
+    assert [key for key, _ in table.scan("note", refs[0].last[1])] == [f"{n:04}" for n in range(refs[0].entries, 300)]
+    for before, after in itertools.pairwise(f"{number:04}" for number in range(300)):
+        assert next(table.scan("note", before))[0] == after
+
+
+def test_a_tombstone_hides_what_is_older_from_reads_and_scans(storage, write, manifest_of):
+    runs = [
+        write({("note", "a"): None, ("note", "b"): b""}, with_filter=True),
+        write({("note", "a"): b"old", ("note", "b"): b"old", ("note", "c"): None}, with_filter=True),
+        write({("note", "a"): b"oldest", ("note", "c"): b"oldest", ("note", "d"): b"oldest"}, with_filter=False),
+    ]
+    table = Table(storage, manifest_of(runs), BlockCache())
+    assert [table.get("note", key) for key in "abcde"] == [None, b"", None, b"oldest", None]
+    assert dict(table.scan("note")) == {"b": b"", "d": b"oldest"}
+    assert [key for key, _ in table.entries()] == [b"note\0b", b"note\0d"]
+
+
+def test_a_type_whose_name_begins_like_anothers_is_not_scanned_with_it(storage, write, manifest_of):
+    state = {(name, "x"): name.encode() for name in ["note", "note-1", "note.a", "note0", "noteA", "not", "note_"]}
+    table = Table(storage, manifest_of([write(state, with_filter=False)]), BlockCache())
+    for name in [*(key[0] for key in state), "no", "notes"]:
+        assert list(table.scan(name)) == ([("x", name.encode())] if (name, "x") in state else [])
+
+
+def test_an_id_that_is_no_text_is_refused(storage, write, manifest_of):
+    table = Table(storage, manifest_of([write(numbered(range(3)), with_filter=False)]), BlockCache())
+    with pytest.raises(BadRequestError, match="not valid Unicode"):
+        table.get("note", "\ud800")
+    with pytest.raises(BadRequestError, match="not valid Unicode"):
+        list(table.scan("note", "\ud800"))
+
+
+def test_an_empty_manifest_has_nothing(storage, manifest_of):
+    table = Table(storage, manifest_of([]), BlockCache())
+    assert table.get("note", "a") is None
+    assert list(table.scan("note")) == []
+    assert list(table.entries()) == []
+
+
+def test_a_scan_reads_each_block_once_in_order_and_stops_with_its_reader(storage, write, manifest_of):
+    refs = write(numbered(range(300)), with_filter=False)
+    cache = BlockCache()
+    table = Table(storage, manifest_of([refs]), cache)
+    open_all(table, cache, storage, [refs])
+    _, cost = requests(storage, lambda: list(table.scan("note")))
+    assert cost == sum(len(cache.open(storage, ref).footer.offsets) for ref in refs)
+    assert requests(storage, lambda: next(table.scan("note", "0150")))[1] <= 2
+    offsets = storage.ranges[-cost:]
+    assert len(set(offsets)) <= cost
+
+
+def test_a_large_value_is_read_without_its_neighbours(storage, write, manifest_of):
+    large = random.Random(1).randbytes(500_000)
+    refs = write({("note", "a"): b"1", ("note", "b"): large, ("note", "c"): b"2"}, with_filter=False, options=Options())
+    cache = BlockCache(0)
+    table = Table(storage, manifest_of([refs]), cache)
+    open_all(table, cache, storage, [refs])
+    for key, size in [("a", 100), ("b", 500_000), ("c", 100)]:
+        assert requests(storage, lambda key=key: table.get("note", key) is not None) == (True, 1)
+        assert storage.ranges[-1][2] <= size
+
+
+def test_a_large_value_does_not_push_out_the_blocks_that_are_kept(storage, write, manifest_of):
+    state = {("note", "a"): b"1", ("note", "b"): random.Random(1).randbytes(50_000), ("note", "c"): b"2"}
+    table = Table(storage, manifest_of([write(state, with_filter=False, options=Options())]), BlockCache(100_000))
+    for key in ["a", "b", "c", "b"]:
+        table.get("note", key)
+    assert requests(storage, lambda: table.get("note", "a")) == (b"1", 0)
+    assert requests(storage, lambda: len(table.get("note", "b"))) == (50_000, 1)
+
+
+def test_the_cache_keeps_the_blocks_that_were_used_last_within_its_limit(storage, write, manifest_of):
+    refs = write(numbered(range(300)), with_filter=False)
+    firsts = [ref.first for ref in refs]
+    table = Table(storage, manifest_of([refs]), BlockCache())
+    table.get(*firsts[0])
+    size = table._cache._size
+    cache = BlockCache(10 * size)
+    table = Table(storage, manifest_of([refs]), cache)
+    ids = [f"{number:04}" for number in range(300)]
+    for object_id in ids:
+        table.get("note", "0000")
+        table.get("note", object_id)
+        assert cache._size == sum(block.size for block in cache._blocks.values()) <= 10 * size
+    assert requests(storage, lambda: table.get("note", "0000")) == (b"value0", 0)
+    assert requests(storage, lambda: table.get("note", "0299")) == (b"value299", 0)
+    assert requests(storage, lambda: table.get("note", "0020")) == (b"value20", 1)
+
+
+def test_open_files_are_bounded_and_those_in_use_stay(storage, write, manifest_of):
+    refs = write(numbered(range(300)), with_filter=False, options=Options(block_size=200, file_size=300))
+    assert len(refs) >= 8
+    cache = BlockCache(0, open_files=4)
+    table = Table(storage, manifest_of([refs]), cache)
+    for _ in range(3):
+        for ref in refs[1:]:
+            table.get(*refs[0].first)
+            table.get(*ref.first)
+    assert storage.opened.count(refs[0].path) <= 2
+    assert all(storage.opened.count(ref.path) == 3 for ref in refs[1:])
+    assert len(cache._files) == 4
+    assert cache._index_size == sum(file.size for file in cache._files.values())
+
+
+def test_indexes_are_bounded_by_their_bytes_too(storage, write, manifest_of):
+    refs = write(numbered(range(300)), with_filter=True)
+    cache = BlockCache(0, index_limit=1)
+    table = Table(storage, manifest_of([refs]), cache)
+    assert dict(table.scan("note")) == {key: value for (_, key), value in numbered(range(300)).items()}
+    assert len(cache._files) == 1
+
+
+def test_many_threads_open_a_file_once_and_read_the_same(storage, write, manifest_of):
+    state = numbered(range(300))
+    refs = write(state, with_filter=False)
+    cache = BlockCache(2000, open_files=len(refs))
+    table = Table(storage, manifest_of([refs]), cache)
+    start = threading.Barrier(8)
+    wrong = []
+
+    def work(seed):
+        keys = list(state)
+        random.Random(seed).shuffle(keys)
+        start.wait()
+        wrong.extend(key for key in keys if table.get(*key) != state[key])
+        if dict(table.scan("note")) != {key: value for (_, key), value in state.items()}:
+            wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert sorted(storage.opened) == sorted(ref.path for ref in refs)
+    assert cache._size == sum(block.size for block in cache._blocks.values()) <= 2000
+
+
+def test_missing_files_are_named_by_one_listing(storage, write):
+    refs = write(numbered(range(100)), with_filter=False)
+    assert missing_files(storage, refs) == []
+    assert missing_files(storage, []) == []
+    storage.delete(refs[1].path)
+    assert missing_files(storage, refs) == [refs[1].path]
+    with pytest.raises(NotFoundError):
+        storage.stat(refs[1].path)
