@@ -1,7 +1,7 @@
 """Source archives: a directory as git sees it, packed into a tar for the `clone` step of a run.
 
 In a git checkout that is what is tracked or untracked, as it lies there; ignored files and `.git` are left out.
-Elsewhere it is everything. The same tree gives the same bytes: sorted, without times or owners.
+Elsewhere, and in a directory that the checkout around it ignores, it is everything. The same tree gives the same bytes: sorted, without times or owners.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def pack_tree(
     root = Path(path)
     if not root.is_dir():
         raise BadRequestError(f"{str(root)!r} is not a directory")
-    names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
+    names = None
+    if not _is_ignored(root):
+        names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
     if names is None:
         names = _all_files(root)
     return _packed(root, sorted(names))
@@ -76,6 +78,15 @@ def _neutral(info: tarfile.TarInfo) -> None:
     info.mode = 0o755 if info.mode & stat.S_IXUSR else 0o644
     if info.islnk():  # a second name of a file: packed as a file of its own
         info.type = tarfile.REGTYPE
+
+
+def _is_ignored(root: Path) -> bool:
+    """Return whether a checkout around the directory ignores it: then git knows nothing of what is in it."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), "check-ignore", "-q", "."], capture_output=True, check=False)
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
 
 
 def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) -> list[str] | None:

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import subprocess
 import tarfile
 
 import pytest
@@ -134,3 +135,15 @@ def test_a_packed_tree_is_the_same_bytes_each_time(tmp_path):
     assert (tmp_path / "out/empty").is_dir()
     with pytest.raises(BadRequestError, match="not a directory"):
         pack_tree(tmp_path / "run")
+
+
+def test_a_directory_that_the_checkout_around_it_ignores_is_packed_whole(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("build\n")
+    (tmp_path / "build/inner").mkdir(parents=True)
+    (tmp_path / "build/inner/f").write_text("x")
+    unpack(pack_tree(tmp_path / "build"), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out/inner/f").read_text() == "x"
+    unpack(pack_tree(tmp_path), tmp_path / "whole", overwrite=True)
+    assert (tmp_path / "whole/.gitignore").exists()
+    assert not (tmp_path / "whole/build").exists()
