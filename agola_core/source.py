@@ -1,7 +1,8 @@
 """Source archives: a directory as git sees it, packed into a tar for the `clone` step of a run.
 
 In a git checkout that is what is tracked or untracked, as it lies there; ignored files and `.git` are left out.
-Elsewhere, and in a directory that the checkout around it ignores, it is everything. The same tree gives the same bytes: sorted, without times or owners.
+Elsewhere, and in a directory that the checkout around it ignores, it is everything. The same tree gives the same
+bytes: sorted, without times or owners.
 """
 
 from __future__ import annotations
