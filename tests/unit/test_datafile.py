@@ -111,6 +111,9 @@ def test_blocks_are_compressed_where_that_gains_and_large_values_stand_alone(sto
 def test_a_large_value_that_does_not_compress_is_written_as_it_is_without_a_copy(storage):
     assert encode_lone(NOISE) == (NOISE, LONE_PLAIN)
     assert encode_lone(NOISE)[0] is NOISE
+    noisy, gap = [NOISE[start : start + (1 << 17)] for start in (0, 1 << 20, 2 << 20)], b"z" * (1 << 20)
+    sampled = gap.join(noisy)
+    assert encode_lone(sampled)[1] == LONE_PLAIN  # judged by samples, not by a second copy of the whole
     text = b"a line of a log that compresses\n" * 100_000
     stored, coding = encode_lone(text)
     assert coding == LONE_ZSTD

@@ -1,17 +1,29 @@
 """Damaged data files: each flipped bit and each cut is found, before any reader is given wrong bytes."""
 
+import hashlib
 import itertools
+import re
 import zlib
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from agola_core.datamanager.block import ZSTD, decode_block
+from agola_core.datamanager.block import ZSTD, decode_block, encode_block
 from agola_core.datamanager.blockcache import BlockCache, open_file
-from agola_core.datamanager.datafile import END, TRAILER, decode_footer, write_files
+from agola_core.datamanager.datafile import (
+    END,
+    MAGIC,
+    TRAILER,
+    FileRef,
+    Footer,
+    decode_footer,
+    encode_filter,
+    key_hashes,
+    write_files,
+)
 from agola_core.datamanager.datafile_verify import verify_file
-from agola_core.datamanager.entries import entry_key
+from agola_core.datamanager.entries import entry_key, split_key
 from agola_core.datamanager.manifest import Run
 from agola_core.datamanager.table import Table, scan_run
 from agola_core.datamanager.types import Options
@@ -77,6 +89,7 @@ def test_every_flipped_bit_is_found_where_it_is_and_never_read(storage, ref, man
         part = max(start for start in starts if start <= place)
         crc_of_the_footer = trailer + 12 <= place < trailer + 16  # cannot be told from damage to the footer
         assert finding.offset == (ref.footer if crc_of_the_footer else part), (place, bit)
+        assert "digest" not in finding.message  # each part is covered by a check of its own
         read_or_refuse(storage, ref, manifest_of([[ref]]))
     rewrite(storage, ref, whole)
     assert list(verify_file(storage, ref)) == []
@@ -115,6 +128,56 @@ def test_a_scan_stops_at_damage_and_gives_only_what_is_right(storage, ref):
     assert list(itertools.islice(scan, 4)) == ENTRIES[:4]
     with pytest.raises(CorruptionError, match="the checksum of a block does not match"):
         next(scan)
+
+
+def forge(storage, blocks, *, hashed=None, last_keys=None):
+    """Write a file whose checksums are right, whatever is in it, and return its reference."""
+    footer = Footer([], [], [], [], b"", encode_filter(key_hashes(hashed)) if hashed else b"")
+    data, codings = MAGIC, b""
+    for index, entries in enumerate(blocks):
+        stored, coding = encode_block([key for key, _ in entries], [value for _, value in entries])
+        footer.last_keys.append(last_keys[index] if last_keys else entries[-1][0])
+        footer.offsets.append(len(data))
+        footer.lengths.append(len(stored))
+        footer.crcs.append(zlib.crc32(stored))
+        codings += bytes([coding])
+        data += stored
+    at = len(data)
+    tail = msgspec.msgpack.encode(msgspec.structs.replace(footer, codings=codings))
+    data += tail + TRAILER.pack(at, len(tail), zlib.crc32(tail), END)
+    every = [entry for entries in blocks for entry in entries]
+    first, last = split_key(every[0][0]), split_key(footer.last_keys[-1])
+    storage.write("data/forged.data", data)
+    digest = hashlib.blake2b(data, digest_size=32).hexdigest()
+    return FileRef("data/forged.data", len(data), digest, len(every), 0, first, last, at)
+
+
+KEYS = [entry_key("note", name) for name in "abcd"]
+A, B, C, D = [(key, b"") for key in KEYS]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "more", "message"),
+    [
+        ([[A, B], [C, D]], {}, ""),
+        ([[A, B], [C, D]], {"hashed": KEYS}, ""),
+        ([[A, C], [B, D]], {}, "key b'note.*b' does not follow b'note.*c'"),
+        ([[A, C, B, D]], {}, "does not follow"),
+        ([[A, B], [B, D]], {}, "does not follow"),
+        ([[A, A, D]], {}, "does not follow"),
+        ([[A, B], [C, D]], {"hashed": [*KEYS[:3], entry_key("note", "x")]}, "the filter is not that of"),
+        ([[A, B], [C, D]], {"last_keys": [KEYS[2], KEYS[3]]}, "its last key is not the one"),
+        ([[A, (b"note\0\xff", b"")], [(b"note\0\xff\xff", b"")]], {"last_keys": [b"x", KEYS[3]]}, "is not UTF-8"),
+    ],
+)
+def test_entries_that_do_not_fit_their_indexes_are_found_even_with_right_checksums(storage, blocks, more, message):
+    ref = forge(storage, blocks, **more)
+    findings = list(verify_file(storage, ref))
+    if not message:
+        assert findings == []
+        return
+    assert re.search(message, findings[0].message)
+    assert findings[0].path == ref.path
 
 
 @pytest.mark.parametrize(

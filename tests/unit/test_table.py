@@ -216,10 +216,9 @@ def test_a_large_value_does_not_push_out_the_blocks_that_are_kept(storage, write
 
 def test_the_cache_keeps_the_blocks_that_were_used_last_within_its_limit(storage, write, manifest_of):
     refs = write(numbered(range(300)), with_filter=False)
-    firsts = [ref.first for ref in refs]
     table = Table(storage, manifest_of([refs]), BlockCache())
-    table.get(*firsts[0])
-    size = table._cache._size
+    table.get("note", "0000")
+    size, first, before = table._cache._size, storage.ranges[-1][1:], len(storage.ranges)
     cache = BlockCache(10 * size)
     table = Table(storage, manifest_of([refs]), cache)
     ids = [f"{number:04}" for number in range(300)]
@@ -227,6 +226,7 @@ def test_the_cache_keeps_the_blocks_that_were_used_last_within_its_limit(storage
         table.get("note", "0000")
         table.get("note", object_id)
         assert cache._size == sum(block.size for block in cache._blocks.values()) <= 10 * size
+    assert storage.ranges[before:].count((refs[0].path, *first)) == 1
     assert requests(storage, lambda: table.get("note", "0000")) == (b"value0", 0)
     assert requests(storage, lambda: table.get("note", "0299")) == (b"value299", 0)
     assert requests(storage, lambda: table.get("note", "0020")) == (b"value20", 1)
