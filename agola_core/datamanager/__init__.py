@@ -3,6 +3,7 @@
 Imports the coordinator and the object storage ports; the readdb, maintenance and the runservice stand on it.
 """
 
+from agola_core.datamanager.commit import Along
 from agola_core.datamanager.export import ExportFormat
 from agola_core.datamanager.feed import Feed
 from agola_core.datamanager.manager import DataManager
@@ -20,6 +21,7 @@ from agola_core.datamanager.types import (
 
 __all__ = [
     "Action",
+    "Along",
     "ChangeGroupsToken",
     "DataManager",
     "Delete",

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
+import msgspec
+
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, GetOp, KeyValue, Op, PutOp, TxnResult
 from agola_core.datamanager import keys, records
@@ -41,6 +43,25 @@ _LOST_RACES = 1000
 _NO_TOKEN = ChangeGroupsToken()
 
 
+class Along(msgspec.Struct, frozen=True):
+    """What a layer above commits in the transaction of its WAL, on keys of its own.
+
+    Attributes:
+        ops: Applied together with the WAL, or not at all.
+        guards: Comparisons of revisions; when one fails, so does the WAL, with `ConflictError`.
+    """
+
+    ops: tuple[Op, ...] = ()
+    guards: tuple[Compare, ...] = ()
+
+    def keys(self) -> set[str]:
+        """Return the keys that are written or compared."""
+        return {op.key for op in self.ops} | {guard.key for guard in self.guards}
+
+
+_NOTHING = Along()
+
+
 class Commit(Waiting):
     """One WAL on its way: what is to be committed, and then what came of it.
 
@@ -53,10 +74,12 @@ class Commit(Waiting):
         remembered: Whether the id was given, so that its outcome is kept for retries.
         digest: Of the encoded actions, for a given id.
         lineage: The lineage its writer saw.
+        along: What a layer above commits with it.
     """
 
     __slots__ = (
         "actions",
+        "along",
         "digest",
         "encoded",
         "groups",
@@ -79,6 +102,7 @@ class Commit(Waiting):
         remembered: bool,
         digest: str,
         lineage: str,
+        along: Along | None = None,
     ) -> None:
         super().__init__()
         self.actions = actions
@@ -90,17 +114,24 @@ class Commit(Waiting):
         self.remembered = remembered
         self.digest = digest
         self.lineage = lineage
+        self.along = along or _NOTHING
         self.outcome: ChangeGroupsToken | None = None
 
     @property
     def ops(self) -> int:
         """How many operations of a transaction it takes."""
-        return 1 + len(self.groups) + self.remembered
+        return 1 + len(self.groups) + self.remembered + max(len(self.along.ops), len(self.along.guards))
 
     @property
     def size(self) -> int:
         """About how many bytes of a transaction it takes."""
-        return len(self.encoded) + 256 * self.ops + 2 * sum(map(len, self.groups)) + len(self.wal_id)
+        return (
+            len(self.encoded)
+            + 256 * self.ops
+            + 2 * sum(map(len, self.groups))
+            + len(self.wal_id)
+            + sum(len(op.value) for op in self.along.ops if isinstance(op, PutOp))
+        )
 
     def settle(self, outcome: ChangeGroupsToken | None, error: Exception | None = None) -> None:
         """Note what came of it."""
@@ -168,15 +199,20 @@ class Committer:
             if not accepted:
                 continue
             written, ops = self._prepare(accepted)
+            guards = [guard for commit in accepted for guard in commit.along.guards]
+            compare = [Compare(keys.HEAD, self._log.head_revision), *guards]
+            seen = [GetOp(key) for key in dict.fromkeys(guard.key for guard in guards)]
             faultpoints.reach("commit.before-txn")
             try:
-                result: TxnResult | None = self._coordinator.txn([Compare(keys.HEAD, self._log.head_revision)], ops)
+                result: TxnResult | None = self._coordinator.txn(compare, ops, seen)
             except UnknownOutcomeError as error:
                 result = self._resolve(written[0], error)
             faultpoints.reach("commit.after-txn")
             if result is not None and result.succeeded:
                 self._settle(accepted, written, result.revision)
             else:
+                if result is not None:
+                    _refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
                 self._log.catch_up()
         raise UnavailableError(f"lost the race for the head of the log {_LOST_RACES} times")
 
@@ -186,7 +222,10 @@ class Committer:
         accepted: list[Commit] = []
         moved: set[str] = set()
         ids: set[str] = set()
+        written: set[str] = set()
         for commit in waiting:
+            if written and not written.isdisjoint(commit.along.keys()):
+                continue  # a transaction writes a key once: judged again once the other is committed
             if commit.remembered:
                 if commit.wal_id in ids:
                     continue  # twice in one batch: judged again once the first is committed
@@ -200,6 +239,7 @@ class Committer:
                 commit.settle(None, error)
                 continue
             moved.update(commit.groups)
+            written.update(op.key for op in commit.along.ops)
             accepted.append(commit)
         return accepted
 
@@ -275,6 +315,7 @@ class Committer:
             if commit.remembered:
                 remembered = WalIdRecord(str(sequence), lineage, commit.digest, commit.groups)
                 ops.append(PutOp(keys.wal_id(commit.wal_id), records.encode(remembered)))
+            ops.extend(commit.along.ops)
         ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(str(sequence), lineage))))
         return written, ops
 
@@ -328,7 +369,19 @@ class Committer:
         ) from cause
 
 
+def _refuse_guarded(accepted: list[Commit], found: dict[str, KeyValue | None]) -> None:
+    """Settle the commits whose guards do not hold; the others lost a race for the head, and try again."""
+    for commit in accepted:
+        for guard in commit.along.guards:
+            item = found[guard.key]
+            if (getattr(item, guard.target.value) if item else 0) != guard.expected:
+                commit.settle(None, ConflictError(f"{guard.key} was changed by another writer: read again"))
+                break
+
+
 def check_limits(commit: Commit, max_ops: int) -> None:
     """Raise `BadRequestError` for a WAL that no transaction of this coordinator can hold."""
     if commit.ops + 1 > max_ops:
-        raise BadRequestError(f"{len(commit.groups)} change groups are more than one commit can hold")
+        raise BadRequestError(
+            f"{commit.ops} operations, a commit's change groups among them, are more than it can hold"
+        )

@@ -22,7 +22,7 @@ from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.collect import Garbage
-from agola_core.datamanager.commit import Commit, Committer, check_limits, digest_of
+from agola_core.datamanager.commit import Along, Commit, Committer, check_limits, digest_of
 from agola_core.datamanager.datafile_verify import Finding
 from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
 from agola_core.datamanager.feed import Feed
@@ -119,6 +119,7 @@ class DataManager:
         *,
         wal_id: str = "",
         timeout: float | None = None,
+        along: Along | None = None,
     ) -> ChangeGroupsToken:
         """Commit actions as one WAL: all of them or none.
 
@@ -128,13 +129,15 @@ class DataManager:
             wal_id: A key of the writer's own: a retry with the same id and actions returns the first outcome
                 instead of writing twice, as long as the id is remembered (`Options.retain_wal_ids`).
             timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
+            along: Changes of other keys in the same transaction, for what is built on the same coordinator.
 
         Returns:
             The token at the WAL's revision, for the same change groups.
 
         Raises:
             BadRequestError: The actions, the token or the id are malformed; nothing was written.
-            ConflictError: A change group has changed, or the token is too old; nothing was written.
+            ConflictError: A change group has changed, the token is too old, or a guard of `along` does not hold;
+                nothing was written.
             DeadlineError: The time was over before the WAL's turn, and nothing was written; or it was
                 committed and its sync is still under way, which the message then says.
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back in time.
@@ -162,6 +165,7 @@ class DataManager:
             remembered=bool(wal_id),
             digest=digest_of(encoded) if wal_id else "",
             lineage=lineage,
+            along=along,
         )
         check_limits(commit, self.coordinator.max_txn_ops)
         result = self._committer.commit(commit, timeout)

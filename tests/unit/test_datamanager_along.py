@@ -1,0 +1,49 @@
+"""WALs that take a higher layer's keys along in their transaction."""
+
+import threading
+
+import pytest
+
+import agola_core
+from agola_core import ConflictError, Options, Put
+from agola_core.coordinator.port import Compare, PutOp
+from agola_core.datamanager import Along
+
+
+@pytest.fixture
+def dm(tmp_path):
+    with agola_core.open(tmp_path, data_types=["note"], options=Options(background=False)) as dm:
+        yield dm
+
+
+def test_keys_are_written_with_the_wal_or_not_at_all(dm):
+    along = Along((PutOp("up/a", b"1"),), (Compare("up/a", 0),))
+    token = dm.write_wal([Put("note", "n", b"1")], along=along)
+    assert dm.coordinator.get("up/a").mod_revision == token.revision
+    with pytest.raises(ConflictError, match="up/a was changed by another writer"):
+        dm.write_wal([Put("note", "n", b"2")], along=along)
+    assert dm.read_object("note", "n")[0] == b"1"
+    again = Along((PutOp("up/a", b"2"),), (Compare("up/a", token.revision),))
+    dm.write_wal([Put("note", "n", b"3")], along=again)
+    assert dm.coordinator.get("up/a").value == b"2"
+
+
+def test_a_refused_guard_refuses_only_its_own_wal(dm):
+    """Writers that meet in one transaction: the one that comes first on a key wins, those on other keys too."""
+    outcomes = []
+
+    def write(number):
+        key = f"up/{number % 4}"
+        try:
+            dm.write_wal([Put("note", str(number), b"")], along=Along((PutOp(key, b""),), (Compare(key, 0),)))
+            outcomes.append(number)
+        except ConflictError:
+            pass
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(number % 4 for number in outcomes) == [0, 1, 2, 3]
+    assert sorted(int(name) for name, _ in dm.list_objects("note")) == sorted(outcomes)
