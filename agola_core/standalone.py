@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from agola_core import embedded
+from agola_core.context import Context
 from agola_core.datamanager import DataManager, Options
-from agola_core.errors import ConflictError, UnavailableError
+from agola_core.errors import ConflictError, MaintenanceError, UnavailableError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
+from agola_core.maintenance import Gate, Participant
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
 from agola_core.runservice.projection import DATA_TYPES
 from agola_core.runservice.service import RunService
@@ -20,20 +23,25 @@ from agola_core.runservice.service import RunService
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"
 _LOCK_FILE = "lock"
+DRAIN_SECONDS = 5.0
 
 
 class Standalone:
     """A run service, its store and its executor, opened together and closed together. A context manager.
+
+    It follows maintenance mode: on entering, calls are drained and the service and the store's loops are stopped;
+    on leaving, a new service starts. The executor lives on: its tasks run, and report when the service is back.
 
     Args:
         data_dir: Holds everything that is not named elsewhere; one such service at a time uses it.
         storage: A storage URL, in the place of the directory's.
         coordinator: A coordinator URL, in the place of the directory's.
         executor: How the executor behaves.
+        drain: Seconds that calls have to end in before maintenance mode cuts them off.
 
     Attributes:
-        datamanager: The store.
-        service: The run service.
+        datamanager: The store; open in maintenance mode, too.
+        gate: Lets calls in while the service serves.
         executor: The executor.
 
     Raises:
@@ -48,33 +56,53 @@ class Standalone:
         storage: str | None = None,
         coordinator: str | None = None,
         executor: ExecutorOptions | None = None,
+        drain: float = DRAIN_SECONDS,
     ) -> None:
         data_dir = data_dir.absolute()  # a step has another working directory
         self._lock = _lock_directory(data_dir)
         try:
-            self.datamanager = open_store(data_dir, storage=storage, coordinator=coordinator)
+            self.datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False)
         except BaseException:
             os.close(self._lock)
             raise
-        directory = InProcessDirectory()
-        self.service = RunService(self.datamanager, data_dir / READDB_FILE, directory)
-        self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.service), HostDriver(), executor)
-        directory.add(self.executor.id, self.executor)
+        self._readdb = data_dir / READDB_FILE
+        self._drain = drain
+        self._directory = InProcessDirectory()
+        self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
+        self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.gate), HostDriver(), executor)
+        self._directory.add(self.executor.id, self.executor)
+        name = self.datamanager.options.instance
+        self._participant = Participant(
+            self.datamanager.coordinator, name, store=name, serve=self._serve, pause=self._pause
+        )
+
+    @property
+    def service(self) -> RunService:
+        """The run service.
+
+        Raises:
+            MaintenanceError: The service is in maintenance mode.
+        """
+        return self.gate.service
 
     def start(self) -> None:
-        """Start the service, then the executor."""
-        self.service.start()
+        """Start the service, unless maintenance mode is on, then the executor."""
+        self._participant.start()
         self.executor.start()
 
     def end_streams(self) -> None:
         """Stop the tasks, so that whoever follows a log comes to its end; part of a clean shutdown."""
         self.executor.close()
-        self.service.end_waits()
+        with suppress(MaintenanceError):
+            self.service.end_waits()
 
     def close(self) -> None:
         """Stop what runs, then everything; the store is left consistent."""
         self.executor.close()
-        self.service.close()
+        self._participant.close()
+        service = self.gate.close(0.0)
+        if service is not None:
+            service.close()
         self.datamanager.close()
         os.close(self._lock)
 
@@ -92,6 +120,24 @@ class Standalone:
     ) -> None:
         """Close everything."""
         self.close()
+
+    def _serve(self, context: Context) -> None:
+        self.datamanager.start_upkeep()
+        service = RunService(self.datamanager, self._readdb, self._directory)
+        try:
+            service.start()
+            context.check()
+        except BaseException:
+            service.close()
+            raise
+        self.gate.open(service)
+
+    def _pause(self) -> None:
+        service = self.gate.close(self._drain)
+        if service is not None:
+            service.end_waits()
+            service.close()
+        self.datamanager.stop_upkeep()
 
 
 def open_store(

@@ -33,6 +33,7 @@ _COMMANDS = {
     "export": "store",
     "gc": "store",
     "import": "store",
+    "maintenance": "maintenance",
     "run": "run",
     "runs": "runs",
     "serve": "serve",

@@ -33,6 +33,15 @@ data_dir_option = click.option(
     help="Where runs, logs and the store are kept. By default a directory of your home for each checkout.",
 )
 
+
+storage_option = click.option(
+    "--storage", envvar="AGOLA_STORAGE", help="A storage URL, in the place of the directory's."
+)
+
+coordinator_option = click.option(
+    "--coordinator", envvar="AGOLA_COORDINATOR", help="A coordinator URL, in the place of the directory's."
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from agola_cli.options import data_dir_option, default_data_dir
+from agola_cli.options import coordinator_option, data_dir_option, default_data_dir, storage_option
 from agola_core.errors import BadRequestError
 
 
@@ -14,7 +14,9 @@ from agola_core.errors import BadRequestError
 @click.option("--host", default="127.0.0.1", show_default=True, envvar="AGOLA_HOST", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=4000, show_default=True, envvar="AGOLA_PORT")
 @data_dir_option
-def serve_command(host: str, port: int, data_dir: Path | None) -> None:
+@storage_option
+@coordinator_option
+def serve_command(host: str, port: int, data_dir: Path | None, storage: str | None, coordinator: str | None) -> None:
     """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only."""
     if host not in {"127.0.0.1", "localhost", "::1"}:
         raise BadRequestError(f"without access tokens the service listens on loopback only, not on {host!r}")
@@ -22,4 +24,11 @@ def serve_command(host: str, port: int, data_dir: Path | None) -> None:
         from agola_http.server import serve  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
-    serve(data_dir or default_data_dir(Path.cwd()), host, port, on_start=lambda url: click.echo(f"serving on {url}"))
+    serve(
+        data_dir or default_data_dir(Path.cwd()),
+        host,
+        port,
+        storage=storage,
+        coordinator=coordinator,
+        on_start=lambda url: click.echo(f"serving on {url}"),
+    )

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from agola_cli.options import data_dir_option, existing_data_dir, json_option
+from agola_core import maintenance
 from agola_core.datamanager import ExportFormat
 from agola_core.standalone import open_store
 
@@ -107,6 +108,10 @@ def import_command(file: str, dry_run: bool, yes: bool, data_dir: Path | None) -
         raise click.UsageError(f"no file {file}")
     opened = nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")  # noqa: SIM115
     with opened as stream, open_store(existing_data_dir(data_dir), background=False) as store:
-        result = store.import_(cast("IO[bytes]", stream), dry_run=dry_run)
+        result = store.import_(
+            cast("IO[bytes]", stream),
+            dry_run=dry_run,
+            barrier=lambda: maintenance.barrier(store.coordinator, store.options.instance),
+        )
     counts = ", ".join(f"{count} {name}" for name, count in result.entries.items())
     click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -24,8 +25,11 @@ from agola_core.runservice.requests import (
     RunTaskActionsRequest,
     RunTaskActionType,
 )
+from agola_core.runservice.service import RunService
 from agola_core.runservice.types import RunPhase, RunResult
 from agola_core.standalone import Standalone
+from agola_http.gate import MaintenanceGate
+from agola_http.moves import Moves
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +58,12 @@ class Api:
     """
 
     def __init__(self, standalone: Standalone) -> None:
-        self._service = standalone.service
+        self._standalone = standalone
         self._datamanager = standalone.datamanager
+
+    @property
+    def _service(self) -> RunService:
+        return self._standalone.service
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -67,7 +75,6 @@ class Api:
             Route(f"{PREFIX}/runs/{{run_id}}/tasks/{{task_id}}/actions", self.task_action, methods=["PUT"]),
             Route(f"{PREFIX}/logs", self.logs, methods=["GET"]),
             Route(f"{PREFIX}/changegroups", self.change_groups, methods=["GET"]),
-            Route(f"{PREFIX}/export", self.export, methods=["GET"]),
             Route("/healthz", self.health, methods=["GET"]),
         ]
 
@@ -128,10 +135,6 @@ class Api:
         """Return the token of change groups, as a JSON string."""
         return _json(await run_in_threadpool(self._token, request))
 
-    async def export(self, request: Request) -> Response:  # noqa: ARG002 - starlette's
-        """Stream the store in Agola's format; a failure breaks the connection."""
-        return StreamingResponse(_stream(self._datamanager.export_stream()), headers=_STREAM_HEADERS)
-
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - starlette's
         """Answer that the process lives."""
         return _json({"status": "ok"})
@@ -143,7 +146,11 @@ class Api:
 
 def make_app(standalone: Standalone) -> Starlette:
     """Return the application that serves a run service."""
-    return Starlette(routes=Api(standalone).routes(), exception_handlers={Exception: _on_error, APIError: _on_error})
+    return Starlette(
+        routes=[*Moves(standalone).routes(), *Api(standalone).routes()],
+        middleware=[Middleware(MaintenanceGate, gate=standalone.gate)],
+        exception_handlers={Exception: _on_error, APIError: _on_error},
+    )
 
 
 def parse_query(request: Request) -> RunQuery:

@@ -18,13 +18,23 @@ from agola_http.app import make_app
 _SHUTDOWN_SECONDS = 2
 
 
-def serve(data_dir: Path, host: str, port: int, *, on_start: Callable[[str], None] = lambda _: None) -> None:
+def serve(
+    data_dir: Path,
+    host: str,
+    port: int,
+    *,
+    storage: str | None = None,
+    coordinator: str | None = None,
+    on_start: Callable[[str], None] = lambda _: None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         data_dir: The service's data.
         host: A loopback address.
         port: 0 for a free one.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
         on_start: Called with the URL once requests are answered.
 
     Raises:
@@ -39,7 +49,7 @@ def serve(data_dir: Path, host: str, port: int, *, on_start: Callable[[str], Non
     except OSError as error:
         listener.close()
         raise UnavailableError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    with listener, Standalone(data_dir) as standalone:
+    with listener, Standalone(data_dir, storage=storage, coordinator=coordinator) as standalone:
         config = uvicorn.Config(
             make_app(standalone),
             log_config=None,

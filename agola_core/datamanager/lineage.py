@@ -115,7 +115,7 @@ def switch(
     nonce: str,
     seen: int,
     fences: Items[Compare] = (),
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], object] = lambda: None,
 ) -> LineageRecord:
     """Make a new lineage, with the given data, the current one.
 
@@ -166,6 +166,7 @@ def switch(
         ],
     )
     if not result.succeeded:
+        check()  # when it is what no longer holds, it says so best
         raise ConflictError("another process created, recovered or imported the store first")
     mark_active(storage, record, origin)
     logger.info("lineage switched: origin=%s epoch=%d lineage=%s", origin, epoch, lineage)

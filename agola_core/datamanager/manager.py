@@ -17,7 +17,7 @@ from typing import IO, Self
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Coordinator
+from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
@@ -279,6 +279,16 @@ class DataManager:
 
     # Upkeep
 
+    def start_upkeep(self) -> None:
+        """Start the loops that sync, checkpoint, clean and collect; harmless while they run."""
+        self._check_open()
+        self._upkeep.start()
+
+    def stop_upkeep(self) -> None:
+        """Sync what was committed and stop the loops, until `start_upkeep`; the store stays open."""
+        self._check_open()
+        self._upkeep.stop()
+
     def sync(self) -> Sequence:
         """Copy what was committed to storage now, and return the newest WAL that storage has."""
         self._check_open()
@@ -352,7 +362,9 @@ class DataManager:
         with self._pinned_view() as view:
             yield from export_pieces(view, self.data_types, form)
 
-    def import_(self, file: IO[bytes], *, dry_run: bool = False) -> ImportResult:
+    def import_(
+        self, file: IO[bytes], *, dry_run: bool = False, barrier: Callable[[], Items[Compare]] | None = None
+    ) -> ImportResult:
         """Replace the whole content of the store by an export, native or Agola 0.2's, or change nothing.
 
         Afterwards the store is another lineage: older tokens, feeds and writers are refused.
@@ -360,6 +372,9 @@ class DataManager:
         Args:
             file: A binary file, plain, gzip or zstd.
             dry_run: Only check it.
+            barrier: Raises when others may not be imported over, before anything is read and again directly
+                before the switch; returns the conditions of the switch. By default nobody else may have the
+                store open.
 
         Raises:
             BadRequestError: Anything in the stream does not hold; nothing was changed.
@@ -369,7 +384,8 @@ class DataManager:
         importer = Importer(file, self._known_types)
         if dry_run:
             return importer.check()
-        self._check_alone()
+        check = barrier or self._check_alone
+        fences = check()
         runs, result = importer.stage(self.storage, self.options, self._new_uuid)
         control = read_control(self.coordinator)
         if control is None:
@@ -387,7 +403,8 @@ class DataManager:
             now=self._now(),
             nonce=self._new_uuid()[:16],
             seen=control.lineage_revision,
-            check=self._check_alone,
+            fences=fences,
+            check=check,
         )
         self._log.catch_up()
         self._instance.reads(self._log.view.manifest.number)
@@ -420,11 +437,12 @@ class DataManager:
 
     # Helpers
 
-    def _check_alone(self) -> None:
+    def _check_alone(self) -> Items[Compare]:
         others = [record for record in list_instances(self.coordinator) if record.name != self._instance.name]
         if others:
             names = ", ".join(f"{record.name} (pid {record.pid} on {record.host})" for record in others)
             raise ConflictError(f"cannot import while others have the store open: {names}")
+        return ()
 
     @contextmanager
     def _pinned_view(self) -> Iterator[View]:

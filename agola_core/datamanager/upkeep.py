@@ -75,7 +75,11 @@ class Upkeep:
         self._checkpoint_loop: Loop | None = None
 
     def start(self) -> None:
-        """Start the loops."""
+        """Start the loops; harmless while they run."""
+        if self._watch is not None:
+            return
+        self._stopping.clear()
+        self._log.catch_up()
         self._watch = self._log.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
         self._supervisor.loop("follow", self._follow, interval=0.0)
         self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=self._options.sync_interval)
@@ -86,12 +90,13 @@ class Upkeep:
         self._supervisor.loop("collect", self._collect, interval=_COLLECT_SECONDS)
 
     def stop(self) -> None:
-        """End the loops, and sync what was committed."""
+        """End the loops, and sync what was committed; `start` begins anew."""
         self._stopping.set()
         if self._watch is None:
             return
         self._watch.close()
         self._supervisor.stop()
+        self._watch = self._sync_loop = self._checkpoint_loop = None
         try:
             self._syncer.sync()
         except AgolaError:

@@ -90,7 +90,10 @@ class Executor:
                 self._reporter.report(task)
             else:
                 self._add(task, directory)
-        self._send_status()
+        try:
+            self._send_status()
+        except UnavailableError as error:
+            logger.warning("the run service cannot be reached yet: %s", error)
         self._supervisor.loop("heartbeat", self._heartbeat, interval=_HEARTBEAT_SECONDS)
         self._supervisor.loop("limits", self._check_limits, interval=_LIMITS_SECONDS)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
-from agola_core.errors import UnavailableError
+from agola_core.errors import MaintenanceError, UnavailableError
+from agola_core.maintenance import Gate
 from agola_core.runservice.protocol import ExecutorClient
 from agola_core.runservice.service import RunService
 from agola_core.runservice.types import Executor, ExecutorTask
@@ -33,43 +35,79 @@ class InProcessDirectory:
 
 
 class InProcessClient:
-    """The run service as an executor of this process sees it (see `protocol.RunserviceClient`)."""
+    """The run service as an executor of this process sees it (see `protocol.RunserviceClient`).
 
-    def __init__(self, service: RunService) -> None:
-        self._service = service
+    While the service is in maintenance mode, reports find it unavailable and are made again later; what a running
+    step needs is waited for.
+
+    Args:
+        gate: The service, while it serves.
+    """
+
+    def __init__(self, gate: Gate[RunService]) -> None:
+        self._gate = gate
 
     def send_executor_status(self, executor: Executor) -> None:
         """Report the executor."""
-        self._service.executor_side.take_executor_status(executor)
+        with self._now() as service:
+            service.executor_side.take_executor_status(executor)
 
     def executor_tasks(self, executor_id: str) -> list[ExecutorTask]:
         """Return every task that is held for an executor."""
-        return self._service.executor_side.tasks(executor_id)
+        with self._now() as service:
+            return service.executor_side.tasks(executor_id)
 
     def executor_task(self, executor_id: str, task_id: str) -> ExecutorTask:  # noqa: ARG002 - the protocol's
         """Return one task."""
-        return self._service.executor_side.task(task_id)
+        with self._now() as service:
+            return service.executor_side.task(task_id)
 
     def send_task_status(self, executor_id: str, task: ExecutorTask) -> None:
         """Report a task's status."""
-        self._service.executor_side.take_task_status(executor_id, task)
+        with self._now() as service:
+            service.executor_side.take_task_status(executor_id, task)
 
     def open_workspace_archive(self, task_id: str, step: int) -> Iterator[bytes]:
         """Yield a workspace archive."""
-        return self._service.artifacts.open_archive(task_id, step)
+        with self._awaited() as service:
+            return service.artifacts.open_archive(task_id, step)
 
     def cache_exists(self, key: str) -> bool:
         """Return whether a cache is stored under exactly this key."""
-        return self._service.artifacts.cache_exists(key)
+        with self._awaited() as service:
+            return service.artifacts.cache_exists(key)
 
     def open_cache(self, key: str, *, prefix: bool) -> Iterator[bytes]:
         """Yield a cache."""
-        return self._service.artifacts.open_cache(key, prefix=prefix)
+        with self._awaited() as service:
+            return service.artifacts.open_cache(key, prefix=prefix)
 
     def put_cache(self, key: str, data: Iterable[bytes], size: int | None = None) -> bool:
         """Store a cache unless the key exists."""
-        return self._service.artifacts.put_cache(key, data, size)
+        with self._awaited() as service:
+            return service.artifacts.put_cache(key, data, size)
 
     def open_source(self, source_id: str) -> Iterator[bytes]:
         """Yield a source archive."""
-        return self._service.artifacts.open_source(source_id)
+        with self._awaited() as service:
+            return service.artifacts.open_source(source_id)
+
+    @contextmanager
+    def _now(self) -> Iterator[RunService]:
+        try:
+            with self._gate.enter() as service:
+                yield service
+        except MaintenanceError as error:
+            raise UnavailableError(str(error)) from error
+
+    @contextmanager
+    def _awaited(self) -> Iterator[RunService]:
+        with ExitStack() as stack:
+            while True:
+                self._gate.wait_open()
+                try:
+                    service = stack.enter_context(self._gate.enter())
+                    break
+                except MaintenanceError:  # closed again in between
+                    continue
+            yield service

@@ -25,6 +25,10 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert checked.returncode == 0
     assert "checked: 1 run, 1 runconfig, 1 runcounter" in checked.stderr
     assert len(used.runs()) == 2
+    refused = used.run("import", backup, "--yes")
+    assert refused.returncode == 2
+    assert "not in maintenance mode" in refused.stderr
+    assert used.run("maintenance", "on").returncode == 0
     assert used.run("import", backup, "--yes").returncode == 0
     assert [item["state"] for item in used.runs()] == ["success"]
     backup.write_bytes(backup.read_bytes()[:-20])
@@ -32,6 +36,12 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert refused.returncode == 2
     assert "nothing was imported" in refused.stderr
     assert len(used.runs()) == 1
+    refused = used.run("run", ".")
+    assert refused.returncode == 4
+    assert "maintenance mode" in refused.stderr
+    assert used.run("maintenance", "off").returncode == 0
+    assert used.run("run", ".").returncode == 0
+    assert len(used.runs()) == 2
 
 
 def test_agolas_export_format_has_no_separators(used):

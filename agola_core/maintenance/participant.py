@@ -1,0 +1,185 @@
+"""An instance's part in the mode: it watches the key, stops and starts its service, and says where it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from agola_core import faultpoints
+from agola_core.context import Context
+from agola_core.coordinator.lock import LeaseKeeper
+from agola_core.coordinator.port import Coordinator, PutOp, Watch
+from agola_core.errors import AgolaError, ClosedError, CompactedError, NotFoundError
+from agola_core.maintenance import mode
+from agola_core.maintenance.mode import Member, MemberState
+from agola_core.supervisor import Loop, Supervisor
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("maintenance.before-publish")
+
+_ROUND_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_TTL = 10.0
+
+
+class Participant:
+    """Keeps one service in step with the mode. A context manager.
+
+    Args:
+        coordinator: The store's; it must outlive the participant.
+        name: Unique among the instances.
+        store: The name under which this instance has the store open.
+        serve: Starts the service; its context is cancelled when the mode changes meanwhile. It is called again,
+            after a pause, when it fails.
+        pause: Drains and stops the service; harmless when it does not run.
+        ttl: Seconds after which the others take a dead instance for gone.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        name: str,
+        *,
+        store: str,
+        serve: Callable[[Context], None],
+        pause: Callable[[], None],
+        ttl: float = _TTL,
+    ) -> None:
+        self._coordinator = coordinator
+        self._serve = serve
+        self._pause = pause
+        self._ttl = ttl
+        self._member = Member(name, socket.gethostname(), os.getpid(), MemberState.STARTING, store=store)
+        self._lock = threading.Lock()
+        self._keeper: LeaseKeeper | None = None
+        self._supervisor = Supervisor("maintenance")
+        self._worker: Loop | None = None
+        self._watch: Watch | None = None
+        self._wanted = 0
+        self._reached: int | None = None
+        self._context = Context()
+        self._closed = False
+
+    @property
+    def state(self) -> MemberState:
+        """What this instance does."""
+        return self._member.state
+
+    def start(self) -> None:
+        """Publish the instance, bring it to where the mode wants it, and follow the mode from then on.
+
+        Raises:
+            AgolaError: What `serve` raised.
+        """
+        self._publish(MemberState.STARTING)  # before the key is read: see `mode`
+        self._watch = self._coordinator.watch(mode.KEY, self._coordinator.list(mode.KEY, limit=1).revision + 1)
+        self._wanted = mode.current(self._coordinator)
+        self._move()
+        self._worker = self._supervisor.loop("move", self._move, max_backoff=_RETRY_SECONDS)
+        self._supervisor.loop("watch", self._follow, interval=0.0, max_backoff=_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Stop following and withdraw; the service stays as it is. Closing twice is harmless."""
+        self._closed = True
+        self._context.cancel()
+        if self._watch is not None:
+            self._watch.close()
+        self._supervisor.stop()
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+
+    def __enter__(self) -> Self:
+        """Start and return the participant."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the participant."""
+        self.close()
+
+    def _follow(self) -> None:
+        assert self._watch is not None
+        try:
+            self._watch.next(_ROUND_SECONDS)
+        except CompactedError:
+            revision = self._coordinator.list(mode.KEY, limit=1).revision
+            self._watch = self._coordinator.watch(mode.KEY, revision + 1)
+        except ClosedError:
+            if self._closed:
+                return
+            raise
+        wanted = mode.current(self._coordinator)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._context.cancel()
+            if self._worker is not None:
+                self._worker.wake()
+        if self._keeper is not None and not self._keeper.held:
+            self._publish(self._member.state, self._member.mode, self._member.error)
+
+    def _move(self) -> None:
+        """Bring the service to where the mode wants it."""
+        while not self._closed and self._reached != (wanted := self._wanted):
+            self._context = Context()
+            if self._wanted != wanted:  # it changed before there was a context to cancel
+                continue
+            if wanted:
+                self._publish(MemberState.ENTERING, wanted)
+                self._pause()
+                self._publish(MemberState.MAINTENANCE, wanted)
+                logger.info("in maintenance mode")
+            else:
+                self._publish(MemberState.STARTING if self._reached is None else MemberState.LEAVING)
+                if not self._start_service():
+                    continue
+                self._publish(MemberState.SERVING)
+            self._reached = wanted
+
+    def _start_service(self) -> bool:
+        """Start the service; return whether it runs, or its start was given up because the mode has changed."""
+        context = self._context
+        try:
+            self._serve(context)
+        except AgolaError as error:
+            if not context.ended:
+                self._publish(self._member.state, error=str(error))
+                raise
+            logger.info("the start of the service was given up: the mode has changed")
+            return False
+        return True
+
+    def _publish(self, state: MemberState, number: int = 0, error: str = "") -> None:
+        with self._lock:
+            self._member = msgspec.structs.replace(self._member, state=state, mode=number, error=error)
+            for _ in range(2):
+                if self._keeper is None or not self._keeper.held:
+                    if self._keeper is not None:
+                        self._keeper.close()
+                    self._keeper = LeaseKeeper(self._coordinator, self._ttl)
+                faultpoints.reach("maintenance.before-publish")
+                try:
+                    self._coordinator.txn(
+                        [],
+                        [
+                            PutOp(
+                                mode.member_key(self._member.name),
+                                msgspec.json.encode(self._member),
+                                self._keeper.lease,
+                            )
+                        ],
+                    )
+                    return
+                except NotFoundError:  # the lease ended in between
+                    self._keeper.close()
+                    self._keeper = None
