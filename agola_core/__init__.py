@@ -12,6 +12,7 @@ from agola_core.datamanager import (
     Event,
     ExportFormat,
     Options,
+    PastStore,
     Put,
 )
 from agola_core.embedded import open  # noqa: A004 - the public name, used as agola_core.open
@@ -63,6 +64,7 @@ __all__ = [
     "MaintenanceError",
     "NotFoundError",
     "Options",
+    "PastStore",
     "Put",
     "RecoveryError",
     "Sequence",

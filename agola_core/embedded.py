@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import builtins
 import os
+import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import overload
 
 import msgspec
 
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
 from agola_core.datamanager.types import Durability, Options
-from agola_core.errors import BadRequestError
+from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence as Place
 
 COORDINATOR_FILE = "coordinator.db"
 STORAGE_DIRECTORY = "storage"
@@ -58,6 +63,32 @@ def open_backends(
         raise
 
 
+@overload
+def open(  # noqa: A001
+    path: str | os.PathLike[str] | None = None,
+    *,
+    data_types: Sequence[str],
+    storage: str | None = None,
+    coordinator: str | None = None,
+    durability: Durability | str = Durability.COORDINATOR,
+    options: Options | None = None,
+    recover: bool = False,
+    at: None = None,
+) -> DataManager: ...
+
+
+@overload
+def open(  # noqa: A001
+    path: str | os.PathLike[str] | None = None,
+    *,
+    data_types: Sequence[str],
+    storage: str | None = None,
+    coordinator: str | None = None,
+    options: Options | None = None,
+    at: Place | datetime | str,
+) -> PastStore: ...
+
+
 def open(  # noqa: A001 - the public name, used as agola_core.open
     path: str | os.PathLike[str] | None = None,
     *,
@@ -67,8 +98,9 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     durability: Durability | str = Durability.COORDINATOR,
     options: Options | None = None,
     recover: bool = False,
-) -> DataManager:
-    """Open a store, and create it when it does not exist.
+    at: Place | datetime | str | None = None,
+) -> DataManager | PastStore:
+    """Open a store, and create it when it does not exist; or read one as it stood at a moment.
 
     Args:
         path: A directory: an embedded store, SQLite and files below it.
@@ -78,11 +110,15 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         durability: What `write_wal` waits for.
         options: How the datamanager behaves; `durability` goes over its own.
         recover: Take the state of the storage even though the coordinator has another.
+        at: A past moment: the sequence of a WAL, or a time with a zone, either also as text. What is opened is
+            then read only, and writes nothing; a lost coordinator may be left out.
 
     Raises:
         BadRequestError: An argument is malformed.
         RecoveryError: The coordinator is behind the storage, or belongs to another store.
         CorruptionError: Stored data that must be read is damaged.
+        CompactedError: The state at that moment is no longer kept.
+        NotFoundError: There is no store that was anything at that moment.
         UnavailableError: A backend cannot be reached.
 
     Example:
@@ -99,10 +135,64 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     except ValueError as error:
         raise BadRequestError(f"durability {durability!r}: expected 'coordinator' or 'storage'") from error
     chosen = msgspec.structs.replace(options or Options(), durability=level)
+    if at is not None:
+        return _open_past(path, storage, coordinator, data_types, chosen, parse_moment(at))
     coordinator_backend, storage_backend = open_backends(path, storage=storage, coordinator=coordinator)
     try:
         return OwnedDataManager(coordinator_backend, storage_backend, data_types, options=chosen, recover=recover)
     except builtins.BaseException:
         coordinator_backend.close()
         storage_backend.close()
+        raise
+
+
+class _OwnedPastStore(PastStore):
+    """A past store that closes its backends with itself."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator | None,
+        storage: ObjectStorage,
+        data_types: Sequence[str],
+        options: Options,
+        at: Moment,
+    ) -> None:
+        self._owned = [backend for backend in (coordinator, storage) if backend is not None]
+        name = options.instance or f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        super().__init__(coordinator, storage, data_types, at, name=name, ttl=options.lock_ttl)
+
+    def close(self) -> None:
+        """Close the past store and its backends."""
+        super().close()
+        for backend in self._owned:
+            backend.close()
+
+
+def _open_past(
+    path: str | os.PathLike[str] | None,
+    storage: str | None,
+    coordinator: str | None,
+    data_types: Sequence[str],
+    options: Options,
+    at: Moment,
+) -> PastStore:
+    """Open what is there, and create nothing."""
+    directory = Path(path) if path is not None else Path()
+    if path is not None:
+        if storage is None and not (directory / STORAGE_DIRECTORY).is_dir():
+            raise NotFoundError(f"there is no store in {str(directory)!r}")
+        if coordinator is None and (directory / COORDINATOR_FILE).is_file():
+            coordinator = str(directory / COORDINATOR_FILE)
+        storage = storage or str(directory / STORAGE_DIRECTORY)
+    if storage is None:
+        raise BadRequestError("name the store by a directory, or by its storage")
+    opened = open_storage(storage)
+    log = None
+    try:
+        log = open_coordinator(coordinator) if coordinator is not None else None
+        return _OwnedPastStore(log, opened, data_types, options, at)
+    except builtins.BaseException:
+        if log is not None:
+            log.close()
+        opened.close()
         raise

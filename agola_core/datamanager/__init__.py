@@ -7,6 +7,7 @@ from agola_core.datamanager.commit import Along
 from agola_core.datamanager.export import ExportFormat
 from agola_core.datamanager.feed import Feed
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.pointintime import Checkpoint, PastStore
 from agola_core.datamanager.snapshot import Snapshot, Status
 from agola_core.datamanager.types import (
     Action,
@@ -23,6 +24,7 @@ __all__ = [
     "Action",
     "Along",
     "ChangeGroupsToken",
+    "Checkpoint",
     "DataManager",
     "Delete",
     "Durability",
@@ -30,6 +32,7 @@ __all__ = [
     "ExportFormat",
     "Feed",
     "Options",
+    "PastStore",
     "Put",
     "Snapshot",
     "Status",

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,13 @@ from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target, iterate
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.records import InstanceRecord
-from agola_core.errors import AgolaError, FencedError, NotFoundError
+from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError
 
 logger = logging.getLogger(__name__)
 
 faultpoints.declare("instance.before-publish", "instance.before-lock", "instance.before-unlock")
+
+_LOCK_POLL_SECONDS = 0.05
 
 
 class InstanceLock:
@@ -134,6 +137,23 @@ class Instance:
             self.publish()  # the lease has ended; the next try has a new one
             return None
         return InstanceLock(self, name, result.revision, keeper) if result.succeeded else None
+
+    def lock(self, name: str, timeout: float) -> InstanceLock:
+        """Acquire a lock, waiting while another instance, or this one, holds it.
+
+        Args:
+            name: The lock's key.
+            timeout: Seconds to wait.
+
+        Raises:
+            DeadlineError: It was not free in time.
+        """
+        deadline = time.monotonic() + timeout
+        while (lock := self.try_lock(name)) is None:
+            if time.monotonic() >= deadline:
+                raise DeadlineError(f"{name} was held by another process for {timeout:.0f} s")
+            threading.Event().wait(_LOCK_POLL_SECONDS)
+        return lock
 
     def unlock(self, lock: InstanceLock) -> None:
         """Give a lock back; harmless when it was lost."""

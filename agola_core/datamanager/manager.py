@@ -24,24 +24,25 @@ from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.commit import Along, Commit, Committer, check_limits, digest_of
 from agola_core.datamanager.datafile_verify import Finding
-from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
 from agola_core.datamanager.feed import Feed
 from agola_core.datamanager.importer import Importer, ImportResult
 from agola_core.datamanager.instance import Instance, list_instances
 from agola_core.datamanager.lineage import switch
 from agola_core.datamanager.log import Log, read_control
 from agola_core.datamanager.manifest import Origin
+from agola_core.datamanager.pointintime import Checkpoint, list_checkpoints
+from agola_core.datamanager.reader import Reader
 from agola_core.datamanager.recovery import StoreOpener
-from agola_core.datamanager.snapshot import Snapshot, Status
+from agola_core.datamanager.snapshot import Status
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
 from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.validate import check_actions, check_data_types, check_groups, check_wal_id
 from agola_core.datamanager.verify import verify_store
 from agola_core.datamanager.view import View
 from agola_core.errors import (
-    BadRequestError,
     ClosedError,
     ConflictError,
+    CorruptionError,
     NotFoundError,
     RecoveryError,
 )
@@ -52,8 +53,10 @@ logger = logging.getLogger(__name__)
 
 faultpoints.declare("commit.before-payload")
 
+_IMPORT_LOCK_SECONDS = 60.0
 
-class DataManager:
+
+class DataManager(Reader):
     """A store: a log of events, checkpointed to object storage. Thread-safe; a context manager.
 
     Use `agola_core.open` to make one.
@@ -214,38 +217,17 @@ class DataManager:
             NotFoundError: There is no such object.
         """
         token = self.change_groups_token(change_groups)
-        data = self._log.view.get(self._known(data_type), object_id)
+        view = self._log.view
+        try:
+            data = view.get(self._known(data_type), object_id)
+        except CorruptionError:
+            if self._log.view.manifest.number == view.manifest.number:
+                raise
+            with self._pinned_view() as newer:  # a file may be collected once a newer checkpoint took its place
+                data = newer.get(data_type, object_id)
         if data is None:
             raise NotFoundError(f"{data_type} {object_id!r} does not exist")
         return data, token
-
-    def list_objects(
-        self, data_type: str, start_after: str = "", limit: int | None = None
-    ) -> Iterator[tuple[str, bytes]]:
-        """Yield the ids and bytes of a type's objects, in the byte order of their ids: one consistent state.
-
-        Args:
-            data_type: One of the store's types.
-            start_after: Only ids that sort after it.
-            limit: The most objects to yield; None for all.
-        """
-        self._check_open()
-        self._known(data_type)
-        if limit is not None and limit < 0:
-            raise BadRequestError(f"a limit must not be negative: {limit}")
-        return self._list(data_type, start_after, limit)
-
-    def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
-        with self.snapshot() as snapshot:
-            for count, entry in enumerate(snapshot.scan(data_type, start_after)):
-                if limit is not None and count >= limit:
-                    return
-                yield entry
-
-    def snapshot(self) -> Snapshot:
-        """Return a snapshot of the newest state that this process knows; close it after use."""
-        self._check_open()
-        return Snapshot(self._log.view, self._instance)
 
     def refresh(self) -> Sequence:
         """Take in what other processes have committed up to now, and return the newest WAL's sequence."""
@@ -322,6 +304,14 @@ class DataManager:
         self._check_open()
         return list(verify_store(self.coordinator, self.storage))
 
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the states that the store retains, oldest first: what `agola_core.open(at=...)` can read.
+
+        The states between two of them can be read, too.
+        """
+        self._check_open()
+        return list_checkpoints(self.storage, read_control(self.coordinator))
+
     def status(self) -> Status:
         """Return the state of the store."""
         self._check_open()
@@ -343,24 +333,7 @@ class DataManager:
             loops=self._upkeep.loops(),
         )
 
-    # Export and import
-
-    def export(self, file: IO[bytes], form: ExportFormat = ExportFormat.NATIVE) -> ExportResult:
-        """Write one consistent snapshot of the store to a file, while writers go on.
-
-        Args:
-            file: A binary file.
-            form: The native format, or Agola 0.2's.
-        """
-        self._log.catch_up()
-        with self._pinned_view() as view:
-            return write_export(view, self.data_types, form, file)
-
-    def export_stream(self, form: ExportFormat = ExportFormat.NATIVE) -> Iterator[bytes]:
-        """Yield what `export` writes, in pieces."""
-        self._log.catch_up()
-        with self._pinned_view() as view:
-            yield from export_pieces(view, self.data_types, form)
+    # Import
 
     def import_(
         self, file: IO[bytes], *, dry_run: bool = False, barrier: Callable[[], Items[Compare]] | None = None
@@ -386,26 +359,28 @@ class DataManager:
             return importer.check()
         check = barrier or self._check_alone
         fences = check()
-        runs, result = importer.stage(self.storage, self.options, self._new_uuid)
-        control = read_control(self.coordinator)
-        if control is None:
-            raise RecoveryError("the coordinator was emptied: recover the store from its storage")
-        switch(
-            self.coordinator,
-            self.storage,
-            store=control.lineage.store,
-            epoch=control.lineage.epoch + 1,
-            lineage=self._new_uuid()[:16],
-            origin=Origin.IMPORT,
-            data_types=sorted({*result.entries, *self.data_types}),
-            runs=runs,
-            number=control.checkpoint.number + 1,
-            now=self._now(),
-            nonce=self._new_uuid()[:16],
-            seen=control.lineage_revision,
-            fences=fences,
-            check=check,
-        )
+        # The lock keeps collections, however long the import takes, from the data files that it has written.
+        with self._instance.lock(keys.CHECKPOINT_LOCK, _IMPORT_LOCK_SECONDS) as lock:
+            runs, result = importer.stage(self.storage, self.options, self._new_uuid)
+            control = read_control(self.coordinator)
+            if control is None:
+                raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+            switch(
+                self.coordinator,
+                self.storage,
+                store=control.lineage.store,
+                epoch=control.lineage.epoch + 1,
+                lineage=self._new_uuid()[:16],
+                origin=Origin.IMPORT,
+                data_types=sorted({*result.entries, *self.data_types}),
+                runs=runs,
+                number=control.checkpoint.number + 1,
+                now=self._now(),
+                nonce=self._new_uuid()[:16],
+                seen=control.lineage_revision,
+                fences=[*fences, lock.fence],
+                check=check,
+            )
         self._log.catch_up()
         self._instance.reads(self._log.view.manifest.number)
         return result
@@ -446,14 +421,18 @@ class DataManager:
 
     @contextmanager
     def _pinned_view(self) -> Iterator[View]:
-        view = self._log.view
-        with self._instance.pin(view.manifest.number):
-            yield view
+        self._check_open()
+        while True:
+            view = self._log.view
+            with self._instance.pin(view.manifest.number):
+                # Still the newest one: whoever publishes from now on that this instance went on sees the pin.
+                if self._log.view.manifest.number == view.manifest.number:
+                    yield view
+                    return
 
-    def _known(self, data_type: str) -> str:
-        if data_type not in self._known_types:
-            raise BadRequestError(f"unknown data type {data_type!r}; known are {', '.join(self.data_types)}")
-        return data_type
+    def _refresh(self) -> None:
+        self._check_open()
+        self._log.catch_up()
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from agola_core.datamanager.instance import Instance
 from agola_core.datamanager.view import View
 
 
@@ -49,17 +49,20 @@ class Status(msgspec.Struct, frozen=True):
 class Snapshot:
     """One consistent state of a store, kept readable while it is open. A context manager.
 
+    Args:
+        pinned: Gives the state, and keeps its files until it is left.
+
     Attributes:
         sequence: The newest WAL that it sees.
         lineage: The id of the history that it belongs to.
     """
 
-    def __init__(self, view: View, instance: Instance) -> None:
-        self._view = view
-        self.sequence = view.sequence
-        self.lineage = view.lineage.lineage
-        self._pin = instance.pin(view.manifest.number)
-        self._pin.__enter__()
+    def __init__(self, pinned: AbstractContextManager[View]) -> None:
+        self._pinned = pinned
+        self._view = pinned.__enter__()
+        self.sequence = self._view.sequence
+        self.lineage = self._view.lineage.lineage
+        self._open = True
 
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist."""
@@ -70,8 +73,10 @@ class Snapshot:
         return self._view.scan(data_type, start_after)
 
     def close(self) -> None:
-        """Let the data that only this snapshot needs be collected."""
-        self._pin.__exit__(None, None, None)
+        """Let the data that only this snapshot needs be collected; closing twice is harmless."""
+        if self._open:
+            self._open = False
+            self._pinned.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         """Return the snapshot."""

@@ -141,7 +141,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         file_size: Bytes at which a data file is closed and the next begun.
         retain_wals: Checkpointed WALs kept in the coordinator (Agola: 100).
         retain_wal_ids: Given WAL ids remembered for retries.
-        retain_manifests: Newest checkpoints kept for point-in-time reads.
+        retain_manifests: Newest checkpoints kept for point-in-time reads (`open(at=...)`).
+        retain_seconds: Checkpoints kept, too, while they are younger than this; never less than the grace period.
         retain_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
         grace_period: Seconds an unreferenced object is kept before collection.
         lock_ttl: Seconds after which a dead process's lock is free.
@@ -163,6 +164,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retain_wals: int = 100
     retain_wal_ids: int = 10_000
     retain_manifests: int = 5
+    retain_seconds: float = 0.0
     retain_groups: int = 10_000
     grace_period: float = 3600.0
     lock_ttl: float = 10.0

@@ -1,0 +1,89 @@
+"""What reading a store means, the same for an open datamanager and for a past state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import IO
+
+from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
+from agola_core.datamanager.snapshot import Snapshot
+from agola_core.datamanager.view import View
+from agola_core.errors import BadRequestError
+
+
+class Reader(ABC):
+    """Reads consistent states of a store. Thread-safe.
+
+    Attributes:
+        data_types: The types of objects that can be read.
+    """
+
+    data_types: tuple[str, ...]
+
+    @abstractmethod
+    def _pinned_view(self) -> AbstractContextManager[View]:
+        """Return the state to read, whose files stay while the block runs; raise when this was closed."""
+
+    def list_objects(
+        self, data_type: str, start_after: str = "", limit: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the ids and bytes of a type's objects, in the byte order of their ids: one consistent state.
+
+        Args:
+            data_type: One of the store's types.
+            start_after: Only ids that sort after it.
+            limit: The most objects to yield; None for all.
+
+        Raises:
+            BadRequestError: The type is unknown, or the limit negative.
+        """
+        self._check_open()
+        self._known(data_type)
+        if limit is not None and limit < 0:
+            raise BadRequestError(f"a limit must not be negative: {limit}")
+        return self._list(data_type, start_after, limit)
+
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot of the newest state that this process knows; close it after use."""
+        return Snapshot(self._pinned_view())
+
+    def export(self, file: IO[bytes], form: ExportFormat = ExportFormat.NATIVE) -> ExportResult:
+        """Write one consistent snapshot of the store to a file, while writers go on.
+
+        Args:
+            file: A binary file.
+            form: The native format, or Agola 0.2's.
+        """
+        self._refresh()
+        with self._pinned_view() as view:
+            return write_export(view, self.data_types, form, file)
+
+    def export_stream(self, form: ExportFormat = ExportFormat.NATIVE) -> Iterator[bytes]:
+        """Yield what `export` writes, in pieces."""
+        self._refresh()
+        with self._pinned_view() as view:
+            yield from export_pieces(view, self.data_types, form)
+
+    def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
+        if limit == 0:
+            return
+        with self._pinned_view() as view:
+            for count, entry in enumerate(view.scan(data_type, start_after), 1):
+                yield entry
+                if count == limit:
+                    return
+
+    def _known(self, data_type: str) -> str:
+        if data_type not in self.data_types:
+            raise BadRequestError(f"unknown data type {data_type!r}; known are {', '.join(self.data_types)}")
+        return data_type
+
+    @abstractmethod
+    def _check_open(self) -> None:
+        """Raise `ClosedError` once this was closed."""
+
+    def _refresh(self) -> None:
+        """Take in what others did, where that can change what is read."""
+        self._check_open()
