@@ -21,7 +21,7 @@ WORKER = textwrap.dedent("""
                       retain_wal_ids=2, retain_manifests=1, retain_groups=1, grace_period=0)
     with agola_core.open(sys.argv[1], data_types=["n"], options=options, recover=False) as dm:
         start = max((int(key) for key, _ in dm.list_objects("n")), default=0)
-        for number in range(start + 1, start + 14):
+        for number in range(start + 1, start + 20):
             token = dm.change_groups_token([f"g{number}"])
             dm.write_wal([Put("n", f"{number:06}", b"x" * number)], token, wal_id=f"w{number}")
             print(number, flush=True)
