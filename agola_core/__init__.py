@@ -17,8 +17,10 @@ from agola_core.datamanager import (
 )
 from agola_core.embedded import open  # noqa: A004 - the public name, used as agola_core.open
 from agola_core.errors import (
+    AccessDeniedError,
     AgolaError,
     APIError,
+    AuthenticationError,
     BadRequestError,
     ClosedError,
     CompactedError,
@@ -31,7 +33,9 @@ from agola_core.errors import (
     FormatError,
     InternalError,
     MaintenanceError,
+    NoLeaderError,
     NotFoundError,
+    OutOfSpaceError,
     RecoveryError,
     TokenExpiredError,
     UnauthorizedError,
@@ -43,7 +47,9 @@ from agola_core.sequence import Sequence
 
 __all__ = [
     "APIError",
+    "AccessDeniedError",
     "AgolaError",
+    "AuthenticationError",
     "BadRequestError",
     "ChangeGroupsToken",
     "ClosedError",
@@ -62,8 +68,10 @@ __all__ = [
     "FormatError",
     "InternalError",
     "MaintenanceError",
+    "NoLeaderError",
     "NotFoundError",
     "Options",
+    "OutOfSpaceError",
     "PastStore",
     "Put",
     "RecoveryError",

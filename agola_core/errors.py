@@ -13,8 +13,12 @@
     │   │   └── TokenExpiredError the token is older than the retained history of change groups
     │   ├── MaintenanceError      refused while the service is in maintenance mode
     │   └── InternalError         another service failed; not the client's fault, yet its to know
-    ├── UnavailableError          a backend cannot be reached or is full for now; retrying may help
-    │   └── DeadlineError         the caller's deadline passed, or it cancelled, before an answer came
+    ├── UnavailableError          a backend cannot be reached or does not serve for now; retrying may help
+    │   ├── DeadlineError         the caller's deadline passed, or it cancelled, before an answer came
+    │   ├── NoLeaderError         the backend's cluster has no majority; it serves nothing until it has one again
+    │   ├── OutOfSpaceError       the backend is full: it reads and deletes, and takes no writes
+    │   ├── AuthenticationError   the backend does not take this process's credentials
+    │   └── AccessDeniedError     the backend knows this process, and does not let it do that
     ├── UnknownOutcomeError       a commit may or may not have happened; retry with the same WAL id
     ├── CorruptionError           stored bytes are not what was written: names the path and the offset
     ├── CompactedError            the history asked for is no longer kept
@@ -122,11 +126,27 @@ class InternalError(APIError):
 
 
 class UnavailableError(AgolaError):
-    """A backend cannot be reached, or is full, for now; retrying may help."""
+    """A backend cannot be reached, or does not serve, for now; retrying may help."""
 
 
 class DeadlineError(UnavailableError):
     """The caller's deadline passed, or it cancelled, before an answer came."""
+
+
+class NoLeaderError(UnavailableError):
+    """The backend's cluster has no majority: it serves nothing until it has one again."""
+
+
+class OutOfSpaceError(UnavailableError):
+    """The backend is full: it reads and deletes, and takes no writes until somebody makes room."""
+
+
+class AuthenticationError(UnavailableError):
+    """The backend does not take this process's credentials: somebody must correct them."""
+
+
+class AccessDeniedError(UnavailableError):
+    """The backend knows this process, and does not let it do that: somebody must grant it."""
 
 
 class UnknownOutcomeError(AgolaError):

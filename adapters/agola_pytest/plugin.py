@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agola_pytest import require
+
 if TYPE_CHECKING:
     from agola_core import DataManager
+    from agola_pytest.etcd import EtcdServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the plugin's options."""
+    require.add_option(parser)
 
 
 @pytest.fixture
@@ -25,3 +33,19 @@ def agola_store(tmp_path: Path, agola_store_types: list[str]) -> Iterator[DataMa
 
     with agola_core.open(tmp_path / "agola_store", data_types=agola_store_types) as datamanager:
         yield datamanager
+
+
+@pytest.fixture(scope="session")
+def agola_etcd(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[EtcdServer]:
+    """Yield a running etcd of this session's own; `agola_etcd.url(PREFIX)` names a store in it.
+
+    Skips when there is no etcd program, or fails under `--agola-require=etcd`.
+    """
+    from agola_pytest.etcd import EtcdMissingError, program, start_etcd  # noqa: PLC0415 - load what is used
+
+    try:
+        program()
+    except EtcdMissingError as error:
+        require.missing(pytestconfig, "etcd", str(error))
+    with start_etcd(tmp_path_factory.mktemp("agola_etcd")) as server:
+        yield server

@@ -10,10 +10,11 @@ def open_coordinator(url: str) -> Coordinator:
     """Open the coordinator at a URL.
 
     Args:
-        url: A path, or `sqlite:///PATH`, for the embedded one.
+        url: A path, or `sqlite:///PATH`, for the embedded one; `etcd://HOST:PORT,HOST:PORT/PREFIX?...` for an etcd
+            cluster (see `agola_core.coordinator.etcd_settings.parse_url` for the parameters).
 
     Raises:
-        BadRequestError: The URL names no backend.
+        BadRequestError: The URL names no backend, is malformed, or the backend's extra is not installed.
         UnavailableError: The backend cannot be reached.
     """
     scheme, separator, rest = url.partition("://")
@@ -23,4 +24,13 @@ def open_coordinator(url: str) -> Coordinator:
         from agola_core.coordinator.sqlite import SQLiteCoordinator  # noqa: PLC0415 - load what is used
 
         return SQLiteCoordinator(rest)
-    raise BadRequestError(f"coordinator {url!r}: expected a path or sqlite:///PATH")
+    if scheme == "etcd" and rest:
+        try:
+            from agola_core.coordinator.etcd import EtcdCoordinator  # noqa: PLC0415 - load what is used
+        except ModuleNotFoundError as error:
+            raise BadRequestError(
+                f"an etcd coordinator needs the extra: pip install 'agola-core[etcd]' ({error.name} is missing)"
+            ) from error
+
+        return EtcdCoordinator(url)
+    raise BadRequestError(f"coordinator {url!r}: expected a path, sqlite:///PATH or etcd://HOST:PORT/PREFIX")

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from agola_core.errors import BadRequestError
+
 MAX_LIST = 1000
 """The most keys that one page of `Coordinator.list` holds."""
 
@@ -219,10 +221,37 @@ class Coordinator(Protocol):
         """End a lease and delete its keys; revoking one that has ended is harmless."""
 
     def compact(self, revision: int) -> None:
-        """Forget the history before a revision: older lists and watches raise `CompactedError`."""
+        """Forget the history before a revision: older lists and watches raise `CompactedError`.
+
+        Backends may keep the one revision before it, too. What the revision itself changed is kept, deletions
+        included.
+        """
 
     def close(self) -> None:
         """Release everything; running watches end. Closing twice is harmless."""
+
+
+def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
+    """Raise `BadRequestError` for operations that one transaction cannot hold.
+
+    Args:
+        ops: The operations.
+        most: How many a transaction holds.
+        most_bytes: How many bytes of keys and values it holds.
+    """
+    written: set[str] = set()
+    size = 0
+    for op in ops:
+        if type(op) is GetOp:
+            continue
+        if op.key in written:
+            raise BadRequestError(f"key {op.key!r} is written twice in one transaction")
+        written.add(op.key)
+        size += len(op.key) + (len(op.value) if type(op) is PutOp else 0)
+    if len(ops) > most:
+        raise BadRequestError(f"{len(ops)} operations are more than the {most} of a transaction")
+    if size > most_bytes:
+        raise BadRequestError(f"{size} bytes are more than the {most_bytes} of a transaction")
 
 
 def iterate(coordinator: Coordinator, prefix: str, *, start_after: str = "", revision: int = 0) -> Iterator[KeyValue]:

@@ -21,14 +21,13 @@ from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
-    GetOp,
     KeyValue,
     Op,
     Page,
-    PutOp,
     TxnResult,
     WatchBatch,
     WatchEvent,
+    check_ops,
     prefix_end,
 )
 from agola_core.coordinator.sqlite_session import Session
@@ -171,8 +170,8 @@ class SQLiteCoordinator:
 
     def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
         """Run a transaction (see the port)."""
-        self._check_ops(then)
-        self._check_ops(otherwise)
+        check_ops(then, self.max_txn_ops, self.max_txn_bytes)
+        check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
 
         def work(session: Session) -> TxnResult:
             succeeded = all(session.holds(item) for item in compare)
@@ -280,21 +279,6 @@ class SQLiteCoordinator:
             raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
         if session.batches:
             self._hub.committed(session.batches)
-
-    def _check_ops(self, ops: Sequence[Op]) -> None:
-        written: set[str] = set()
-        size = 0
-        for op in ops:
-            if type(op) is GetOp:
-                continue
-            if op.key in written:
-                raise BadRequestError(f"key {op.key!r} is written twice in one transaction")
-            written.add(op.key)
-            size += len(op.key) + (len(op.value) if type(op) is PutOp else 0)
-        if len(ops) > self.max_txn_ops:
-            raise BadRequestError(f"{len(ops)} operations are more than the {self.max_txn_ops} of a transaction")
-        if size > self.max_txn_bytes:
-            raise BadRequestError(f"{size} bytes are more than the {self.max_txn_bytes} of a transaction")
 
     # Connections
 

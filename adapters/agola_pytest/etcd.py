@@ -1,0 +1,302 @@
+"""Real etcd processes for tests: one server, or a cluster, on free loopback ports, with directories of their own.
+
+Also usable outside pytest::
+
+    with start_etcd(directory) as etcd:
+        agola_core.open(storage=..., coordinator=etcd.url("my-store"), data_types=[...])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+EXTERNAL_VARIABLE = "AGOLA_ETCD"
+"""Names the endpoints (`HOST:PORT,HOST:PORT`) of a running etcd that tests are to use instead of their own."""
+
+_READY = "ready to serve client requests"
+_START_SECONDS = 30.0
+_PORT_TRIES = 5
+
+
+class EtcdMissingError(RuntimeError):
+    """There is no etcd program; the message says how to get one."""
+
+
+class EtcdStartError(RuntimeError):
+    """An etcd did not start; the message has the end of its log."""
+
+
+def program() -> str:
+    """Return the path of the etcd program.
+
+    Raises:
+        EtcdMissingError: There is none.
+    """
+    found = shutil.which("etcd")
+    if found is None:
+        raise EtcdMissingError("there is no etcd program: install it (Debian: apt-get install etcd-server)")
+    return found
+
+
+class EtcdServer:
+    """One etcd process: a server of its own, or a member of a cluster.
+
+    Args:
+        directory: Where its data and its log go.
+        name: Its name in the cluster.
+        host: The address it listens on.
+        client_port: Where clients reach it.
+        peer_port: Where the other members reach it.
+        cluster: `--initial-cluster`'s value; "" for a server of its own.
+        arguments: Further arguments of the program.
+        wrap: A command that the program's is appended to, such as `ip netns exec NAME`.
+        scheme: "https" when the arguments turn encryption on.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "default",
+        host: str = "127.0.0.1",
+        client_port: int,
+        peer_port: int,
+        cluster: str = "",
+        arguments: Sequence[str] = (),
+        wrap: Sequence[str] = (),
+        scheme: str = "http",
+    ) -> None:
+        self.directory = directory
+        self.name = name
+        self.endpoint = f"{host}:{client_port}"
+        self.peer_url = f"http://{host}:{peer_port}"
+        self._cluster = cluster or f"{name}={self.peer_url}"
+        self._arguments = tuple(arguments)
+        self._wrap = tuple(wrap)
+        self._scheme = scheme
+        self._process: subprocess.Popen[bytes] | None = None
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def data(self) -> Path:
+        """Its data directory."""
+        return self.directory / "data"
+
+    @property
+    def log(self) -> Path:
+        """Its log file."""
+        return self.directory / "etcd.log"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def url(self, prefix: str = "", **parameters: object) -> str:
+        """Return a coordinator URL of a store in this etcd."""
+        return coordinator_url(self.endpoint, prefix, **parameters)
+
+    def launch(self) -> None:
+        """Start the process, without waiting until it serves."""
+        client_url = f"{self._scheme}://{self.endpoint}"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self._wrap,
+                    program(),
+                    f"--name={self.name}",
+                    f"--data-dir={self.data}",
+                    f"--listen-client-urls={client_url}",
+                    f"--advertise-client-urls={client_url}",
+                    f"--listen-peer-urls={self.peer_url}",
+                    f"--initial-advertise-peer-urls={self.peer_url}",
+                    f"--initial-cluster={self._cluster}",
+                    *self._arguments,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={key: value for key, value in os.environ.items() if not key.startswith("ETCD_")},
+            )
+
+    def wait_ready(self) -> None:
+        """Wait until the process serves (a member of a cluster: until that has a majority).
+
+        Raises:
+            EtcdStartError: It ended, or took too long.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while _READY not in (text := self.log.read_text(errors="replace")):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise EtcdStartError(f"etcd {self.name} did not start:\n{text[-2000:]}")
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        """Start the process and wait until it serves."""
+        self.launch()
+        self.wait_ready()
+
+    def stop(self) -> None:
+        """End the process in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Let the process do nothing until `resume`; its connections stay open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """Remove the data of the ended process."""
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+            os.kill(process.pid, signal.SIGCONT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class EtcdCluster:
+    """Several etcd processes that are one cluster.
+
+    Args:
+        members: Its members.
+    """
+
+    def __init__(self, members: Sequence[EtcdServer]) -> None:
+        self.members = tuple(members)
+
+    def url(self, prefix: str = "", **parameters: object) -> str:
+        """Return a coordinator URL of a store in this cluster."""
+        return coordinator_url(",".join(member.endpoint for member in self.members), prefix, **parameters)
+
+    def start(self) -> None:
+        """Start all members and wait until they serve."""
+        for member in self.members:
+            member.launch()
+        for member in self.members:
+            member.wait_ready()
+
+    def kill(self) -> None:
+        """End all members at once."""
+        for member in self.members:
+            member.kill()
+
+
+def coordinator_url(endpoints: str, prefix: str = "", **parameters: object) -> str:
+    """Return a coordinator URL."""
+    query = urlencode({name: str(value) for name, value in parameters.items()})
+    return f"etcd://{endpoints}/{prefix}{'?' if query else ''}{query}"
+
+
+@contextmanager
+def start_etcd(directory: Path, *, arguments: Sequence[str] = (), scheme: str = "http") -> Iterator[EtcdServer]:
+    """Run one etcd while the block runs.
+
+    Args:
+        directory: Where its data and its log go; may be removed afterwards.
+        arguments: Further arguments of the program.
+        scheme: "https" when the arguments turn encryption on.
+
+    Raises:
+        EtcdMissingError: There is no etcd program.
+        EtcdStartError: It did not start.
+    """
+    for attempt in range(1, _PORT_TRIES + 1):
+        client_port, peer_port = free_ports(2)
+        server = EtcdServer(directory, client_port=client_port, peer_port=peer_port, arguments=arguments, scheme=scheme)
+        try:
+            server.start()
+            break
+        except EtcdStartError as error:
+            server.kill()
+            if attempt == _PORT_TRIES or "address already in use" not in str(error):
+                raise
+            server.wipe()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def start_etcd_cluster(directory: Path, *, size: int = 3, arguments: Sequence[str] = ()) -> Iterator[EtcdCluster]:
+    """Run a cluster of etcd processes on loopback ports while the block runs.
+
+    Args:
+        directory: Where their data and logs go, each below its name.
+        size: How many members.
+        arguments: Further arguments of the program, for each.
+
+    Raises:
+        EtcdMissingError: There is no etcd program.
+        EtcdStartError: A member did not start.
+    """
+    for attempt in range(1, _PORT_TRIES + 1):
+        ports = free_ports(2 * size)
+        names = [f"m{number}" for number in range(1, size + 1)]
+        peers = ",".join(f"{name}=http://127.0.0.1:{port}" for name, port in zip(names, ports[size:], strict=True))
+        cluster = EtcdCluster(
+            [
+                EtcdServer(
+                    directory / name,
+                    name=name,
+                    client_port=ports[index],
+                    peer_port=ports[size + index],
+                    cluster=peers,
+                    arguments=arguments,
+                )
+                for index, name in enumerate(names)
+            ]
+        )
+        try:
+            cluster.start()
+            break
+        except EtcdStartError as error:
+            cluster.kill()
+            if attempt == _PORT_TRIES or "address already in use" not in str(error):
+                raise
+            for member in cluster.members:
+                member.wipe()
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nobody uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,211 @@
+"""The coordinator on an etcd cluster, for stores that several machines share (see `etcd_client`, `etcd_watch`)."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from agola_core.coordinator import etcd_messages as rpc
+from agola_core.coordinator.etcd_client import EtcdClient
+from agola_core.coordinator.etcd_errors import COMPACTED, FUTURE, TOO_LARGE_ANSWER
+from agola_core.coordinator.etcd_keys import Keyspace
+from agola_core.coordinator.etcd_settings import EtcdSettings, parse_url
+from agola_core.coordinator.etcd_watch import BEAT_SECONDS, EtcdWatch
+from agola_core.coordinator.port import (
+    MAX_LIST,
+    Compare,
+    DeleteOp,
+    GetOp,
+    KeyValue,
+    Op,
+    Page,
+    PutOp,
+    Target,
+    TxnResult,
+    check_ops,
+)
+from agola_core.errors import BadRequestError, CompactedError, NotFoundError, UnavailableError
+from agola_core.supervisor import Supervisor
+
+_TARGETS = {
+    Target.VERSION: (0, "version"),
+    Target.CREATE_REVISION: (1, "create_revision"),
+    Target.MOD_REVISION: (2, "mod_revision"),
+    Target.VALUE: (3, "value"),
+}
+
+
+class EtcdCoordinator:
+    """A coordinator on etcd (see `agola_core.coordinator.port.Coordinator`).
+
+    Args:
+        where: A URL (see `etcd_settings.parse_url`), or the settings themselves.
+
+    Raises:
+        BadRequestError: The URL is malformed.
+        UnavailableError: No member of the cluster answers within the timeout.
+        AuthenticationError: The user or the password is wrong.
+    """
+
+    max_txn_ops = 128
+    max_txn_bytes = 1_400_000
+
+    def __init__(self, where: str | EtcdSettings) -> None:
+        settings = parse_url(where) if isinstance(where, str) else where
+        self._client = EtcdClient(settings)
+        self._keys = Keyspace(settings.prefix)
+        self._watches: set[EtcdWatch] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._supervisor = Supervisor("etcd-coordinator")
+        self._supervisor.loop("beat", self._beat, interval=BEAT_SECONDS)
+
+    # Reads
+
+    def get(self, key: str) -> KeyValue | None:
+        """Return the newest state of a key (see the port)."""
+        found = self._client.ask(rpc.RANGE, rpc.RangeRequest(key=self._keys.encode(key))).kvs
+        return self._keys.item(found[0]) if found else None
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0) -> Page:
+        """Return keys that begin with a prefix (see the port)."""
+        limit = min(limit, MAX_LIST)
+        if limit < 1:
+            raise BadRequestError(f"a list's limit must be at least 1, not {limit}")
+        start, end = self._keys.range(prefix, start_after)
+        while True:
+            request = rpc.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
+            if end != b"\0" and start >= end:
+                request = rpc.RangeRequest(key=start, range_end=start, limit=limit, revision=revision)
+            try:
+                answer = self._client.ask(rpc.RANGE, request)
+            except BadRequestError as error:
+                if COMPACTED in str(error):
+                    oldest = self._oldest()
+                    raise CompactedError(
+                        f"revision {revision} was compacted; the oldest kept is {oldest}", oldest=oldest
+                    ) from error
+                if FUTURE in str(error):
+                    raise BadRequestError(f"revision {revision} lies after the newest") from error
+                raise
+            except UnavailableError as error:
+                if TOO_LARGE_ANSWER not in str(error) or limit == 1:
+                    raise
+                limit = max(1, limit // 8)  # a page of few, large values
+                continue
+            items = tuple(self._keys.item(found) for found in answer.kvs)
+            return Page(items, revision or answer.header.revision, answer.more)
+
+    def watch(self, prefix: str, from_revision: int) -> EtcdWatch:
+        """Start a watch (see the port)."""
+        self._client.check_usable()
+        with self._lock:
+            watch = EtcdWatch(self._client, self._keys, prefix, from_revision, self._forget)
+            self._watches.add(watch)
+        return watch
+
+    # Writes
+
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
+        """Run a transaction (see the port)."""
+        check_ops(then, self.max_txn_ops, self.max_txn_bytes)
+        check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
+        if len(compare) > self.max_txn_ops:
+            raise BadRequestError(f"{len(compare)} comparisons are more than the {self.max_txn_ops} of a transaction")
+        request = rpc.TxnRequest(
+            compare=[self._compare(item) for item in compare],
+            success=[self._op(op) for op in then],
+            failure=[self._op(op) for op in otherwise],
+        )
+        writes = any(type(op) is not GetOp for op in (*then, *otherwise))
+        answer = self._client.send(rpc.TXN, request) if writes else self._client.ask(rpc.TXN, request)
+        reads: list[KeyValue | None] = []
+        for response in answer.responses:
+            if response.WhichOneof("response") == "response_range":
+                found = response.response_range.kvs
+                reads.append(self._keys.item(found[0]) if found else None)
+        return TxnResult(answer.succeeded, answer.header.revision, tuple(reads))
+
+    def compact(self, revision: int) -> None:
+        """Forget the history before a revision (see the port).
+
+        etcd is told of the revision before: at exactly its compacted revision it loses deletions.
+        """
+        if revision <= 2:
+            return
+        try:
+            self._client.ask(rpc.COMPACT, rpc.CompactionRequest(revision=revision - 1))
+        except BadRequestError as error:
+            if FUTURE in str(error):
+                raise BadRequestError(f"revision {revision} lies after the newest") from error
+            if COMPACTED not in str(error):
+                raise
+
+    # Leases
+
+    def grant_lease(self, ttl: float) -> int:
+        """Create a lease (see the port); etcd rounds up to whole seconds, and to about two election timeouts."""
+        if ttl <= 0:
+            raise BadRequestError(f"a lease's time must be positive, not {ttl}")
+        return int(self._client.send(rpc.LEASE_GRANT, rpc.LeaseGrantRequest(TTL=math.ceil(ttl))).ID)
+
+    def keep_alive(self, lease: int) -> float:
+        """Renew a lease (see the port)."""
+        answer = self._client.ask(rpc.LEASE_KEEP_ALIVE, rpc.LeaseKeepAliveRequest(ID=lease))
+        return max(float(answer.TTL), 0.0)
+
+    def revoke_lease(self, lease: int) -> None:
+        """End a lease (see the port)."""
+        try:
+            self._client.ask(rpc.LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=lease))
+        except NotFoundError:
+            return
+
+    def close(self) -> None:
+        """Release everything (see the port)."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            watches = list(self._watches)
+        self._supervisor.stop()
+        for watch in watches:
+            watch.close()
+        self._client.close()
+
+    # Helpers
+
+    def _compare(self, item: Compare) -> Any:
+        number, field = _TARGETS[item.target]
+        return rpc.Compare(result=0, target=number, key=self._keys.encode(item.key), **{field: item.expected})
+
+    def _op(self, op: Op) -> Any:
+        key = self._keys.encode(op.key)
+        match op:
+            case PutOp():
+                return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=op.value, lease=op.lease))
+            case DeleteOp():
+                return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+            case GetOp():
+                return rpc.RequestOp(request_range=rpc.RangeRequest(key=key))
+
+    def _oldest(self) -> int:
+        """Return the oldest kept revision: etcd tells it only to a watch that asks for an older one."""
+        with self.watch("", 1) as watch:
+            try:
+                watch.next(1.0)
+            except CompactedError as error:
+                return int(error.oldest)
+        return 1
+
+    def _beat(self) -> None:
+        with self._lock:
+            watches = list(self._watches)
+        for watch in watches:
+            watch.beat()
+
+    def _forget(self, watch: EtcdWatch) -> None:
+        with self._lock:
+            self._watches.discard(watch)

@@ -1,0 +1,149 @@
+"""What the URL of an etcd coordinator says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from agola_core.errors import BadRequestError
+
+DEFAULT_PORT = 2379
+_PARAMETERS = ("ca", "cert", "key", "password_env", "timeout", "tls", "user")
+_LOOPBACK = ("localhost", "127.", "[::1]")
+
+
+class EtcdSettings(NamedTuple):
+    """How an etcd cluster is reached.
+
+    Attributes:
+        endpoints: `host:port` of its members, the first one preferred.
+        prefix: What every key begins with there.
+        timeout: Seconds that a request, with all its retries, may take.
+        tls: Whether connections are encrypted.
+        ca: The certificates that vouch for the servers, in PEM; b"" for the system's.
+        cert: This client's certificate, in PEM; b"" for none.
+        key: The certificate's key, in PEM.
+        user: Who logs in; "" for nobody.
+        password: The user's password.
+    """
+
+    endpoints: tuple[str, ...]
+    prefix: bytes = b""
+    timeout: float = 5.0
+    tls: bool = False
+    ca: bytes = b""
+    cert: bytes = b""
+    key: bytes = b""
+    user: str = ""
+    password: str = ""
+
+    @property
+    def where(self) -> str:
+        """The endpoints, for people."""
+        return ", ".join(self.endpoints)
+
+    def __repr__(self) -> str:
+        """Return the endpoints and the prefix; secrets stay out of logs."""
+        return f"EtcdSettings({self.where}, prefix={self.prefix!r})"
+
+
+def parse_url(url: str) -> EtcdSettings:
+    """Return what a URL such as `etcd://h1:2379,h2:2379/prefix?ca=ca.pem&timeout=5` says.
+
+    The parameters: `ca`, `cert`, `key` name PEM files, and any of them turns encryption on, as `tls=true` does
+    with the system's certificates; `user` and `password_env`, the environment variable that holds the password;
+    `timeout`, the seconds of a request.
+
+    Raises:
+        BadRequestError: The URL is malformed, or a file or variable that it names does not exist.
+    """
+    split = urlsplit(url)
+    parameters = _parameters(url, split.query)
+    if "@" in split.netloc:
+        raise BadRequestError("etcd URL: give the user as ?user=NAME&password_env=VARIABLE, not before the hosts")
+    endpoints = tuple(_endpoint(url, part) for part in split.netloc.split(","))
+    path = unquote(split.path).strip("/")
+    files = {name: _file(name, parameters[name]) for name in ("ca", "cert", "key") if name in parameters}
+    if ("cert" in files) != ("key" in files):
+        raise BadRequestError("etcd URL: cert and key go together")
+    tls = bool(files) or _switch(parameters.get("tls", "false"))
+    user, password = parameters.get("user", ""), ""
+    if bool(user) != ("password_env" in parameters):
+        raise BadRequestError("etcd URL: user and password_env go together")
+    if user:
+        password = _password(parameters["password_env"])
+        if not tls and not all(endpoint.startswith(_LOOPBACK) for endpoint in endpoints):
+            raise BadRequestError(
+                "etcd URL: a password goes to another machine only encrypted; give ca=FILE or tls=true"
+            )
+    return EtcdSettings(
+        endpoints=endpoints,
+        prefix=f"{path}/".encode() if path else b"",
+        timeout=_seconds(parameters.get("timeout", "5")),
+        tls=tls,
+        ca=files.get("ca", b""),
+        cert=files.get("cert", b""),
+        key=files.get("key", b""),
+        user=user,
+        password=password,
+    )
+
+
+def _parameters(url: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise BadRequestError(f"etcd URL {url!r}: {query!r} is not a list of NAME=VALUE") from error
+    parameters: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in _PARAMETERS:
+            raise BadRequestError(f"etcd URL: unknown parameter {name!r}; known are {', '.join(_PARAMETERS)}")
+        if name in parameters:
+            raise BadRequestError(f"etcd URL: parameter {name!r} is given twice")
+        if not value:
+            raise BadRequestError(f"etcd URL: parameter {name!r} is empty")
+        parameters[name] = value
+    return parameters
+
+
+def _endpoint(url: str, text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if not separator or text.endswith("]"):
+        host, port = text, str(DEFAULT_PORT)
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise BadRequestError(
+            f"etcd URL {url!r}: {text!r} is not HOST:PORT; expected etcd://HOST:PORT,HOST:PORT/PREFIX"
+        )
+    return f"{host}:{port}"
+
+
+def _file(name: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadRequestError(f"etcd URL: cannot read {name}={path}: {error.strerror}") from error
+
+
+def _password(variable: str) -> str:
+    password = os.environ.get(variable)
+    if not password:
+        raise BadRequestError(f"etcd URL: the environment variable {variable}, which password_env names, is not set")
+    return password
+
+
+def _switch(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise BadRequestError(f"etcd URL: tls={text}: expected true or false")
+    return text == "true"
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise BadRequestError(f"etcd URL: timeout={text}: expected seconds, from 0.1 to 3600")
+    return seconds

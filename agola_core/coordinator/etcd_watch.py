@@ -1,0 +1,288 @@
+"""Watches of the etcd coordinator: each survives lost connections, changes of leader and silent servers.
+
+A watch has a stream of its own, read by a thread of its own. Whatever ends the stream, the next one starts at
+the revision after the last complete one, on the next endpoint. It asks etcd for one revision more and drops it:
+at exactly its compacted revision etcd may have lost deletions, and one before that it says so. What has come is
+kept until the consumer takes it, up to a bound; then reading waits, and etcd holds the rest, or compacts it.
+
+A stream is asked for its progress at every `beat`; one that says nothing for long is taken for dead. What those
+answers say of revisions is not trusted: releases before 3.4.25 sent them ahead of earlier events.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from agola_core.coordinator import etcd_messages as rpc
+from agola_core.coordinator.etcd_client import Backoff, EtcdClient, unavailable
+from agola_core.coordinator.etcd_keys import Keyspace
+from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
+from agola_core.errors import AccessDeniedError, AgolaError, ClosedError, CompactedError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 0.5
+"""How often `EtcdWatch.beat` is to be called."""
+
+_SILENT_SECONDS = 2.5
+_MOST_SILENT_SECONDS = 40.0
+_LONGEST_PAUSE = 2.0
+_KEPT_BATCHES = 2048
+_KEPT_BYTES = 16 * 1024 * 1024
+_BROADCAST = -1
+
+
+class _Stream:
+    """One stream of a watch, while it lives."""
+
+    def __init__(self) -> None:
+        self.call: Any = None
+        self.heard = time.monotonic()
+        self.reading = True
+        self.silent = False
+        self._going_up: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def requests(self) -> Iterator[Any]:
+        """Yield what goes up the stream, until it ends."""
+        while (request := self._going_up.get()) is not None:
+            yield request
+
+    def send(self, request: Any) -> None:
+        self._going_up.put(request)
+
+    def end(self) -> None:
+        self._going_up.put(None)
+        if self.call is not None:
+            self.call.cancel()
+
+
+class EtcdWatch:
+    """A running watch (see `agola_core.coordinator.port.Watch`).
+
+    Args:
+        client: The connection.
+        keys: The keyspace.
+        prefix: The keys it reports begin with this.
+        from_revision: The first revision to report.
+        forget: Called when it is closed.
+    """
+
+    def __init__(
+        self, client: EtcdClient, keys: Keyspace, prefix: str, from_revision: int, forget: Callable[[EtcdWatch], None]
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._prefix = prefix
+        self._forget = forget
+        self._position = max(from_revision, 1)
+        self._witness: KeyValue | None = None
+        self._unfinished: list[WatchEvent] = []
+        self._unfinished_revision = 0
+        self._ready: deque[WatchBatch] = deque()
+        self._ready_bytes = 0
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._failure: AgolaError | None = None
+        self._turn = 0
+        self._patience = _SILENT_SECONDS
+        self._backoff = Backoff(free=len(client.settings.endpoints), longest=_LONGEST_PAUSE)
+        self._stream: _Stream | None = None
+        self._thread = threading.Thread(target=self._run, name="etcd-watch", daemon=True)
+        self._thread.start()
+
+    def next(self, timeout: float | None = None) -> WatchBatch | None:
+        """Return the next batch (see the port)."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._failure or self._closing.is_set(), timeout)
+            if self._closing.is_set():
+                raise ClosedError("the watch was closed")
+            if self._ready:
+                batch = self._ready.popleft()
+                self._ready_bytes -= _size(batch)
+                self._changed.notify_all()
+                return batch
+            if self._failure is not None:
+                raise self._failure
+            return None
+
+    def beat(self) -> None:
+        """Ask for a sign of life, and give up a stream that has given none for long."""
+        stream = self._stream
+        if stream is None:
+            return
+        if stream.reading and time.monotonic() - stream.heard > self._patience:
+            stream.silent = True
+            stream.end()
+        else:
+            stream.send(rpc.WatchRequest(progress_request=rpc.WatchProgressRequest()))
+
+    def close(self) -> None:
+        """End the watch."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+        stream = self._stream
+        if stream is not None:
+            stream.end()
+        self._forget(self)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # The thread
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._follow()
+            except AgolaError as error:
+                if isinstance(error, UnavailableError) and not isinstance(error, AccessDeniedError):
+                    level = logging.DEBUG if self._backoff.failures else logging.WARNING  # once for each outage
+                    logger.log(level, "a watch lost its stream, to go on at revision %d: %s", self._position, error)
+                else:
+                    self._fail(error)
+                    return
+            self._turn += 1
+            self._closing.wait(self._backoff.next())
+
+    def _follow(self) -> None:
+        """Read one stream until it ends; raise why it did."""
+        self._unfinished.clear()
+        stream = _Stream()
+        where = self._client.settings.where
+        try:
+            stream.send(rpc.WatchRequest(create_request=self._create_request()))
+            stream.call, where = self._client.watch(stream.requests(), self._turn)
+            self._stream = stream
+            if self._closing.is_set():  # a close before the line above has not seen the stream
+                return
+            for answer in stream.call:
+                if self._closing.is_set():
+                    return
+                self._take(answer)
+                stream.reading = False
+                self._wait_for_room()
+                stream.heard, stream.reading = time.monotonic(), True
+            raise UnavailableError(f"etcd at {where} ended a watch")
+        except grpc.RpcError as error:
+            if self._closing.is_set():
+                return
+            if stream.silent:
+                said = f"etcd at {where} was silent for {self._patience:g} s"
+                self._patience = min(2 * self._patience, _MOST_SILENT_SECONDS)  # one that must read much takes longer
+                raise UnavailableError(said) from error
+            self._client.check_usable()
+            raise unavailable(error, where) from error
+        finally:
+            self._stream = None
+            stream.end()
+
+    def _create_request(self) -> Any:
+        start, end = self._keys.range(self._prefix)
+        return rpc.WatchCreateRequest(
+            key=start, range_end=end, start_revision=max(self._position - 1, 1), progress_notify=True, fragment=True
+        )
+
+    def _take(self, answer: Any) -> None:
+        self._client.check_cluster(answer.header.cluster_id)
+        if answer.canceled:
+            self._cancelled(answer)
+        if answer.created:
+            self._check_history(answer.header.revision)
+            return
+        self._patience = _SILENT_SECONDS
+        self._backoff.reset()
+        for event in answer.events:
+            self._add(event)
+        if answer.fragment:  # the last revision may go on in the next one
+            return
+        self._finish()
+        if not answer.events and answer.watch_id != _BROADCAST:  # all up to here was sent
+            self._position = max(self._position, answer.header.revision + 1)
+
+    def _cancelled(self, answer: Any) -> None:
+        if answer.compact_revision:
+            oldest = answer.compact_revision + 1
+            raise CompactedError(f"revision {self._position} was compacted; the oldest kept is {oldest}", oldest=oldest)
+        reason = answer.cancel_reason or "no reason given"
+        if "ermission" in reason:
+            if self._backoff.failures:  # a new login has not helped
+                raise AccessDeniedError(f"etcd refuses a watch of {self._prefix!r}: {reason}")
+            self._client.log_in_again()
+        raise UnavailableError(f"etcd cancelled a watch: {reason}")
+
+    def _check_history(self, revision: int) -> None:
+        """Make sure that what follows the last event is what followed it (see `EtcdClient.give_up`)."""
+        if revision < self._position - 1 and self._client.revision() < self._position - 1:
+            self._client.give_up(f"it has revision {revision}, a watch has seen {self._position - 1}")
+        if self._witness is not None:
+            seen = self._witness
+            request = rpc.RangeRequest(key=self._keys.encode(seen.key), revision=seen.mod_revision)
+            try:
+                found = self._client.ask(rpc.RANGE, request).kvs
+            except AgolaError as error:
+                if isinstance(error, UnavailableError):
+                    raise
+                return  # compacted: nothing can be said
+            if [(item.mod_revision, item.value) for item in found] != [(seen.mod_revision, seen.value)]:
+                self._client.give_up(f"revision {seen.mod_revision} of key {seen.key!r} is not what it was")
+
+    # What has come
+
+    def _add(self, event: Any) -> None:
+        revision = event.kv.mod_revision
+        if revision < self._position:
+            return
+        if revision != self._unfinished_revision:
+            self._finish()
+            self._unfinished_revision = revision
+        if event.type == rpc.EVENT_DELETE:
+            self._unfinished.append(WatchEvent(self._keys.decode(event.kv.key), None))
+        else:
+            item = self._keys.item(event.kv)
+            self._unfinished.append(WatchEvent(item.key, item))
+
+    def _finish(self) -> None:
+        if not self._unfinished:
+            return
+        batch = WatchBatch(self._unfinished_revision, tuple(self._unfinished))
+        self._unfinished = []
+        self._position = batch.revision + 1
+        self._witness = next((event.item for event in reversed(batch.events) if event.item), self._witness)
+        with self._changed:
+            self._ready.append(batch)
+            self._ready_bytes += _size(batch)
+            self._changed.notify_all()
+
+    def _wait_for_room(self) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closing.is_set() or (len(self._ready) < _KEPT_BATCHES and self._ready_bytes < _KEPT_BYTES)
+            )
+
+    def _fail(self, error: AgolaError) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        """Return the watch."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the watch."""
+        self.close()
+
+
+def _size(batch: WatchBatch) -> int:
+    return sum(len(event.key) + (len(event.item.value) if event.item else 0) for event in batch.events)
