@@ -27,6 +27,9 @@ from agola_core.errors import CorruptionError
 PLAIN, ZSTD, LONE_PLAIN, LONE_ZSTD = range(4)
 """How a block is stored: entries as they are or compressed, one value as it is or compressed."""
 
+LARGEST_BLOCK = 1 << 30
+"""The most bytes of a block, decompressed, where its manifest does not tell fewer."""
+
 _COUNT = struct.Struct("<I")
 _LEVEL = 1
 _MINIMUM_GAIN = 0.95
@@ -70,7 +73,9 @@ def _numbers(values: Iterator[int]) -> bytes:
     return numbers.tobytes()
 
 
-def decode_block(stored: bytes, coding: int, crc: int, key: bytes, path: str, offset: int) -> Block | LoneValue:
+def decode_block(
+    stored: bytes, coding: int, crc: int, key: bytes, path: str, offset: int, limit: int = LARGEST_BLOCK
+) -> Block | LoneValue:
     """Return a block that was read.
 
     Args:
@@ -80,6 +85,7 @@ def decode_block(stored: bytes, coding: int, crc: int, key: bytes, path: str, of
         key: The block's last key.
         path: The file, for errors.
         offset: Where in it the block begins.
+        limit: The most bytes that it may have, decompressed: right checksums do not make a small bomb harmless.
 
     Raises:
         CorruptionError: The bytes are not what was written.
@@ -87,7 +93,7 @@ def decode_block(stored: bytes, coding: int, crc: int, key: bytes, path: str, of
     if zlib.crc32(stored) != crc:
         raise CorruptionError("the checksum of a block does not match", path=path, offset=offset)
     try:
-        raw = decompress(stored) if coding in _PACKED else stored
+        raw = decompress(stored, limit) if coding in _PACKED else stored
         return LoneValue(key, raw) if coding in _LONE else Block(raw)
     except (ZstdError, MemoryError, struct.error, ValueError, IndexError) as error:
         raise CorruptionError(f"a block cannot be decoded: {error}", path=path, offset=offset) from error

@@ -26,7 +26,7 @@ import msgspec
 
 from agola_core import faultpoints
 from agola_core.datamanager import layout
-from agola_core.datamanager.block import encode_block, encode_lone
+from agola_core.datamanager.block import LARGEST_BLOCK, encode_block, encode_lone
 from agola_core.datamanager.entries import Entry, entry_key, split_key
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
@@ -75,7 +75,7 @@ class FileRef(msgspec.Struct, frozen=True):
         first: The data type and id of its first entry.
         last: Those of its last.
         footer: Where its footer begins.
-        raw: Bytes of its entries before compression.
+        raw: Bytes of its entries before compression; 0 where that is not known.
     """
 
     path: str
@@ -87,6 +87,11 @@ class FileRef(msgspec.Struct, frozen=True):
     last: tuple[str, str]
     footer: int
     raw: int = 0
+
+    @property
+    def largest_block(self) -> int:
+        """The most bytes that one of its blocks has, decompressed."""
+        return self.raw + 4 if self.raw else LARGEST_BLOCK
 
 
 def key_hash(key: bytes) -> int:

@@ -141,7 +141,13 @@ class _Verifier:
         footer = self._footer
         last_key = footer.last_keys[index]
         block = decode_block(
-            stored, footer.codings[index], footer.crcs[index], last_key, self._ref.path, footer.offsets[index]
+            stored,
+            footer.codings[index],
+            footer.crcs[index],
+            last_key,
+            self._ref.path,
+            footer.offsets[index],
+            self._ref.largest_block,
         )
         keys: list[bytes] = []
         for key, value in block.entries():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import takewhile
 
-from agola_core.datamanager.blockcache import BlockCache, OpenFile, read_block
+from agola_core.datamanager.blockcache import BlockCache, OpenFile
 from agola_core.datamanager.datafile import FileRef, key_hash
 from agola_core.datamanager.entries import Entry, entry_key, merge, type_bounds
 from agola_core.datamanager.manifest import Manifest, Run
@@ -47,7 +48,7 @@ class Table:
             file = self._cache.open(self._storage, run.files[index])
             if file.filter is not None and not file.filter.may_have(hashed or key_hash(key)):
                 continue
-            block = self._cache.block(file, bisect_left(file.footer.last_keys, key))
+            block = self._cache.block(file, bisect_left(file.last_keys, key))
             found, value = block.find(key)
             if found:
                 return value
@@ -94,16 +95,12 @@ def scan_run(
 
 
 def _scan_file(file: OpenFile, start: bytes, end: bytes) -> Iterator[Entry]:
-    first = bisect_left(file.footer.last_keys, start)
-    for index in range(first, len(file.footer.last_keys)):
-        block = read_block(file, index)
-        if not end or file.footer.last_keys[index] < end:
-            yield from block.entries(start if index == first else b"")
-            continue
-        for entry in block.entries(start if index == first else b""):
-            if entry[0] >= end:
-                return
-            yield entry
+    keys = file.last_keys
+    first = bisect_left(keys, start)
+    whole = bisect_left(keys, end) if end else len(keys)  # blocks before it end before `end`
+    for index, block in enumerate(file.read_ahead(first, min(whole + 1, len(keys))), first):
+        entries = block.entries(start if index == first else b"")
+        yield from entries if index < whole else takewhile(lambda entry: entry[0] < end, entries)
 
 
 def missing_files(storage: ObjectStorage, refs: list[FileRef]) -> list[str]:

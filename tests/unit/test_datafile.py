@@ -9,8 +9,8 @@ import pytest
 from agola_core import faultpoints
 from agola_core.datamanager import layout
 from agola_core.datamanager.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
-from agola_core.datamanager.blockcache import BlockCache, open_file, read_block
-from agola_core.datamanager.datafile import write_files
+from agola_core.datamanager.blockcache import BlockCache, open_file
+from agola_core.datamanager.datafile import read_footer, write_files
 from agola_core.datamanager.datafile_verify import Finding, verify_data_files, verify_file
 from agola_core.datamanager.entries import entry_key, merge, split_key
 from agola_core.datamanager.manifest import Run
@@ -46,7 +46,7 @@ def read_back(storage, refs):
 
 
 def codings(storage, ref):
-    return list(open_file(storage, ref).footer.codings)
+    return list(read_footer(storage.open_reader(ref.path), ref).codings)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_blocks_tell_what_they_have_without_the_others(storage):
     (ref,) = write(storage, entries, Options(block_size=200, file_size=100_000))
     file = open_file(storage, ref)
     found = 0
-    for index, last_key in enumerate(file.footer.last_keys):
-        block = read_block(file, index)
+    for index, last_key in enumerate(file.last_keys):
+        block = file.read(index)
         for key, value in entries:
             has, got = block.find(key)
             found += has

@@ -3,14 +3,16 @@
 import hashlib
 import itertools
 import re
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from agola_core.datamanager.block import ZSTD, decode_block, encode_block
-from agola_core.datamanager.blockcache import BlockCache, open_file
+from agola_core.compression import compress
+from agola_core.datamanager.block import LONE_ZSTD, ZSTD, decode_block, encode_block
+from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.datafile import (
     END,
     MAGIC,
@@ -20,6 +22,7 @@ from agola_core.datamanager.datafile import (
     decode_footer,
     encode_filter,
     key_hashes,
+    read_footer,
     write_files,
 )
 from agola_core.datamanager.datafile_verify import verify_file
@@ -79,7 +82,7 @@ def test_an_intact_file_has_no_findings(storage, ref, manifest_of):
 def test_every_flipped_bit_is_found_where_it_is_and_never_read(storage, ref, manifest_of):
     whole = storage.read(ref.path)
     trailer = ref.size - TRAILER.size
-    starts = [0, *open_file(storage, ref).footer.offsets, ref.footer, trailer]
+    starts = [0, *read_footer(storage.open_reader(ref.path), ref).offsets, ref.footer, trailer]
     for place, bit in itertools.product(range(len(whole)), range(8)):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << bit
@@ -236,8 +239,33 @@ def test_something_else_than_a_footer_is_corrupt(ref):
         (b"\1\0\0\0\1\0\0\0\1\0\0\0\0a", 0),
         (b"\xff\xff\xff\xff" + b"\0" * 60, 0),
         (b"not zstd", ZSTD),
+        (compress(b"") * 2, ZSTD),
     ],
 )
 def test_something_else_than_a_block_is_corrupt_even_with_a_right_checksum(raw, coding):
     with pytest.raises(CorruptionError, match="p at offset 7: a block cannot be decoded"):
         decode_block(raw, coding, zlib.crc32(raw), b"k", "p", 7)
+
+
+@pytest.mark.parametrize("coding", [ZSTD, LONE_ZSTD])
+def test_a_bomb_with_right_checksums_is_refused_before_it_is_in_memory(coding):
+    bomb = compress(bytes(1 << 28), 1)
+    assert len(bomb) < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptionError, match="p at offset 7: a block cannot be decoded: more than 10000 bytes"):
+            decode_block(bomb, coding, zlib.crc32(bomb), b"k", "p", 7, limit=10_000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("values", [[b""], [b"x" * 99], [b"x" * 5000], [b"x" * 40] * 7, [None, b"x" * 100, None]])
+def test_no_block_of_a_file_is_larger_than_its_manifest_tells(storage, values):
+    """The bound that readers take from a manifest holds for what is written, to the byte."""
+    entries = [(entry_key("note", f"{number}"), value) for number, value in enumerate(values)]
+    (ref,) = write_files(storage, iter(entries), Options(block_size=2000), lambda: "00" * 16, with_filter=False)
+    assert not list(verify_file(storage, ref))
+    if values == [b"x" * 99]:
+        (finding,) = verify_file(storage, msgspec.structs.replace(ref, raw=ref.raw - 1))
+        assert "more than" in finding.message

@@ -182,16 +182,26 @@ def test_an_empty_manifest_has_nothing(storage, manifest_of):
     assert list(table.entries()) == []
 
 
-def test_a_scan_reads_each_block_once_in_order_and_stops_with_its_reader(storage, write, manifest_of):
-    refs = write(numbered(range(300)), with_filter=False)
+def test_a_scan_reads_each_byte_once_in_ranges_that_grow_and_stops_with_its_reader(storage, write, manifest_of):
+    state = {("note", f"{number:04}"): random.Random(number).randbytes(1000) for number in range(3000)}
+    options = Options(block_size=4000, file_size=2_000_000)
+    refs = write(state, with_filter=False, options=options)
+    assert len(refs) == 2
     cache = BlockCache()
     table = Table(storage, manifest_of([refs]), cache)
     open_all(table, cache, storage, [refs])
-    _, cost = requests(storage, lambda: list(table.scan("note")))
-    assert cost == sum(len(cache.open(storage, ref).footer.offsets) for ref in refs)
-    assert requests(storage, lambda: next(table.scan("note", "0150")))[1] <= 2
-    offsets = storage.ranges[-cost:]
-    assert len(set(offsets)) <= cost
+    found, cost = requests(storage, lambda: dict(table.scan("note")))
+    assert found == {key: value for (_, key), value in state.items()}
+    ranges = storage.ranges[-cost:]
+    assert cost < 15
+    for ref in refs:
+        own = [(offset, length) for path, offset, length in ranges if path == ref.path]
+        assert own[0][0] == 13
+        assert own[-1][0] + own[-1][1] == ref.footer
+        assert all(offset + length == after for (offset, length), (after, _) in itertools.pairwise(own))
+        assert own[0][1] <= 32 * 1024 + 5000
+        assert max(length for _, length in own) <= (1 << 20)
+    assert requests(storage, lambda: next(table.scan("note", "0150")))[1] == 1
 
 
 def test_a_large_value_is_read_without_its_neighbours(storage, write, manifest_of):
