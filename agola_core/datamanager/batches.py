@@ -19,12 +19,17 @@ from agola_core.datamanager.records import PayloadRef, WalRecord, decode_actions
 from agola_core.datamanager.types import Action
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 MAGIC = b"agola-wals-1\n"
 _LENGTH = struct.Struct("<I")
 _END = struct.Struct("<II")
 _DIGEST_SIZE = 16
+_READ_AHEAD = 4
+
+MAX_BATCH_WALS = 10_000
+"""The most WALs of one batch."""
 
 
 def encode_batch(frames: Iterable[bytes]) -> bytes:
@@ -86,12 +91,24 @@ def read_batch(storage: ObjectStorage, path: str) -> list[WalRecord]:
     return records
 
 
-def list_batches(storage: ObjectStorage, root: str) -> list[tuple[Sequence, Sequence, str]]:
-    """Return the first sequence, last sequence and path of each batch of a lineage, in the order of the first."""
+def list_batches(
+    storage: ObjectStorage, root: str, after: Sequence | None = None
+) -> list[tuple[Sequence, Sequence, str]]:
+    """Return the first sequence, last sequence and path of each batch of a lineage, in the order of the first.
+
+    Args:
+        storage: Where they lie.
+        root: The lineage's prefix.
+        after: Only batches that have WALs after this one.
+    """
+    start = ""
+    if after is not None:  # a batch with a later WAL begins not much before it
+        first = Sequence(after.epoch, max(after.counter - MAX_BATCH_WALS, 0))
+        start = f"{layout.wals(root)}{first}"
     found = []
-    for info in storage.list(layout.wals(root)):
+    for info in storage.list(layout.wals(root), start_after=start):
         named = layout.parse_wal_batch(info.path)
-        if named is not None:
+        if named is not None and (after is None or named[1] > after):
             found.append((*named, info.path))
     return sorted(found)
 
@@ -99,27 +116,29 @@ def list_batches(storage: ObjectStorage, root: str) -> list[tuple[Sequence, Sequ
 def read_chain(storage: ObjectStorage, root: str, after: Sequence) -> Iterator[WalRecord]:
     """Yield the WALs of a lineage that storage holds after a place, in order, each once.
 
-    Batches may overlap: an instance that lost a race to sync leaves a second copy of what another wrote.
+    Batches may overlap: an instance that lost a race to sync leaves a second copy of what another wrote. Some
+    are read ahead at the same time.
 
     Raises:
         CorruptionError: A gap in the chain, or two different WALs with one sequence.
     """
     expected = after
-    last_ids: dict[Sequence, str] = {}
-    for first, last, path in list_batches(storage, root):
-        if last <= after:
-            continue
+    seen: dict[Sequence, str] = {}
+    batches = list_batches(storage, root, after)
+    contents = parallel_map(lambda batch: read_batch(storage, batch[2]), batches, workers=_READ_AHEAD)
+    for (first, _, path), records in zip(batches, contents, strict=True):
         if first > expected.next():
             raise CorruptionError(f"no WAL follows {expected}: the next batch begins at {first}", path=path)
-        for record in read_batch(storage, path):
+        seen = {sequence: wal_id for sequence, wal_id in seen.items() if sequence >= first}  # later ones begin later
+        for record in records:
             if record.sequence <= after:
                 continue
             if record.sequence <= expected:
-                if last_ids.get(record.sequence) != record.wal_id:
+                if seen.get(record.sequence) != record.wal_id:
                     raise CorruptionError(f"two different WALs have the sequence {record.sequence}", path=path)
                 continue
             expected = record.sequence
-            last_ids[expected] = record.wal_id
+            seen[expected] = record.wal_id
             yield record
 
 

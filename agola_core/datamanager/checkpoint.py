@@ -1,6 +1,6 @@
 """Checkpoints: what the uncheckpointed WALs changed goes into sorted data files under a new manifest.
 
-A delta of the changes is merged with the newer runs that `tiers` names, so writes follow the changes. The
+The changes are folded into the runs of the last manifest (see `fold`), so writes follow the changes. The new
 manifest becomes the current one by one coordinator transaction that compares the lock's fence, the lineage and
 the manifest that this one was made from: a checkpointer that was paused past its lease cannot publish.
 """
@@ -8,7 +8,7 @@ the manifest that this one was made from: a checkpointer that was paused past it
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -17,15 +17,12 @@ from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp
 from agola_core.datamanager import keys, layout, records
 from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.datafile import write_files
-from agola_core.datamanager.entries import Entry, entry_key, merge
+from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.instance import Instance, InstanceLock
 from agola_core.datamanager.lineage import root_of
 from agola_core.datamanager.log import Control, Log, read_control
-from agola_core.datamanager.manifest import Manifest, Origin, Run, write_manifest
+from agola_core.datamanager.manifest import Manifest, Origin, write_manifest
 from agola_core.datamanager.records import CheckpointRecord
-from agola_core.datamanager.table import scan_run
-from agola_core.datamanager.tiers import runs_to_merge
 from agola_core.datamanager.types import Options
 from agola_core.datamanager.view import View
 from agola_core.errors import FencedError, RecoveryError
@@ -58,7 +55,7 @@ class Checkpointer:
     ) -> None:
         self._log = log
         self._instance = instance
-        self._cache = cache
+        self._folder = Folder(log.storage, cache, options, new_uuid)
         self._options = options
         self._new_uuid = new_uuid
         self._now = now
@@ -94,19 +91,8 @@ class Checkpointer:
     def _write(self, lock: InstanceLock, view: View) -> Manifest:
         """Write the data files of the next manifest and return it; nothing refers to them yet."""
         old = view.manifest
-        count = runs_to_merge([run.size for run in old.runs], view.overlay.size)
-        merged, kept = old.runs[:count], old.runs[count:]
         with self._instance.pin(old.number):
-            sources = [_changes(view), *(scan_run(self._log.storage, self._cache, run) for run in merged)]
-            files = write_files(
-                self._log.storage,
-                merge(sources, drop_tombstones=not kept),
-                self._options,
-                self._new_uuid,
-                with_filter=bool(kept),
-                check=lock.check,
-            )
-        runs = (Run(tuple(files)), *kept) if files else kept
+            runs = self._folder.fold(old.runs, view.overlay, view.sequence.counter, lock.check)
         return msgspec.structs.replace(
             old,
             number=old.number + 1,
@@ -143,9 +129,3 @@ class Checkpointer:
             len(manifest.runs),
             len(manifest.files()),
         )
-
-
-def _changes(view: View) -> Iterator[Entry]:
-    for data_type in view.overlay.data_types():
-        for object_id, data in view.overlay.scan(data_type, "", view.sequence.counter):
-            yield entry_key(data_type, object_id), data

@@ -166,10 +166,7 @@ class Collector:
             return []
         named = _payloads(decode_wal(item.value, item.key) for item in iterate(self._coordinator, keys.WALS))
         needed = [
-            path
-            for root, horizon in horizons.items()
-            for _, last, path in list_batches(self._storage, root)
-            if last > horizon
+            path for root, horizon in horizons.items() for _, _, path in list_batches(self._storage, root, horizon)
         ]
         for records in parallel_map(lambda path: read_batch(self._storage, path), needed, workers=4):
             named |= _payloads(records)

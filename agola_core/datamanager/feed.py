@@ -136,11 +136,11 @@ class Feed:
 
     def _from_storage(self) -> list[Event]:
         root = root_of(self._lineage)
-        batches = list_batches(self._log.storage, root)
-        for first, last, path in batches:
-            if first <= self.position.next() <= last:
+        for first, _, path in list_batches(self._log.storage, root, self.position):
+            if first <= self.position.next():
                 records = read_batch(self._log.storage, path)
                 return [self._read(record) for record in records if record.sequence > self.position]
+        batches = list_batches(self._log.storage, root)
         oldest = batches[0][0] if batches else self._log.view.manifest.sequence.next()
         raise CompactedError(
             f"the WALs after {self.position} are no longer kept: read a snapshot and go on from its sequence",

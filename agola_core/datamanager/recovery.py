@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from datetime import datetime
 
@@ -18,8 +18,8 @@ from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_actions, read_chain
-from agola_core.datamanager.datafile import write_files
-from agola_core.datamanager.entries import Entry, entry_key
+from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.lineage import (
     StoredLineage,
     mark_active,
@@ -162,21 +162,18 @@ class StoreOpener:
         raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
 
     def _fold(self, lineage: StoredLineage, manifest: Manifest, check: Callable[[], None]) -> tuple[Run, ...]:
-        """Return the manifest's runs with the WALs that storage has after it as a newer one."""
-        overlay, wals = Overlay(), 0
+        """Return the manifest's runs with the WALs that storage has after it, folded in part by part."""
+        folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
+        runs, overlay, wals = manifest.runs, Overlay(), 0
         for record in read_chain(self._storage, lineage.root, manifest.sequence):
             overlay.apply(record.counter, read_actions(self._storage, record))
             wals += 1
+            if overlay.size >= self._options.checkpoint_bytes:
+                runs, overlay = folder.fold(runs, overlay, record.counter, check), Overlay()
+        if overlay.size:
+            runs = folder.fold(runs, overlay, record.counter, check)
         logger.info("recovery: manifest=%d wals=%d lineage=%s", manifest.number, wals, lineage.lineage)
-        files = write_files(
-            self._storage,
-            _entries(overlay, keep_tombstones=bool(manifest.runs)),
-            self._options,
-            self._new_uuid,
-            with_filter=bool(manifest.runs),
-            check=check,
-        )
-        return (Run(tuple(files)), *manifest.runs) if files else manifest.runs
+        return runs
 
     def _check(self, control: Control) -> None:
         """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state."""
@@ -195,13 +192,6 @@ class StoreOpener:
                 raise RecoveryError(
                     f"storage has epoch {lineage.epoch}, the coordinator {control.lineage.epoch}: {advice}"
                 )
-        batches = list_batches(self._storage, root_of(control.lineage))
+        batches = list_batches(self._storage, root_of(control.lineage), control.head)
         if batches and max(last for _, last, _ in batches) > control.head:
             raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")
-
-
-def _entries(overlay: Overlay, *, keep_tombstones: bool) -> Iterator[Entry]:
-    for data_type in overlay.data_types():
-        for object_id, data in overlay.scan(data_type, "", 1 << 63):
-            if data is not None or keep_tombstones:
-                yield entry_key(data_type, object_id), data

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager import keys, layout, records
-from agola_core.datamanager.batches import encode_batch
+from agola_core.datamanager.batches import MAX_BATCH_WALS, encode_batch
 from agola_core.datamanager.lineage import mark_active, root_of
 from agola_core.datamanager.log import Control, Log, read_control
 from agola_core.datamanager.records import SyncRecord, decode_wal
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("sync.before-batch", "sync.before-txn")
 
 _BATCH_BYTES = 8 * 1024 * 1024
-_BATCH_WALS = 10_000
 
 
 class Syncer:
@@ -96,7 +95,7 @@ class Syncer:
                 raise CorruptionError(f"WAL {record.sequence} does not follow {last}", path=item.key)
             frames.append(item.value)
             size, last = size + len(item.value), record.sequence
-            if size >= _BATCH_BYTES or len(frames) >= _BATCH_WALS or last == control.head:
+            if size >= _BATCH_BYTES or len(frames) >= MAX_BATCH_WALS or last == control.head:
                 break
         if not frames:
             raise CorruptionError(f"WALs after {control.synced} are missing", path=keys.WALS)

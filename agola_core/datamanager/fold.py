@@ -1,0 +1,69 @@
+"""Folding changes into runs: the one place where checkpoints and recovery write data files.
+
+The changes are merged with the newer runs that `tiers` names, so writes follow the changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.datafile import write_files
+from agola_core.datamanager.entries import Entry, entry_key, merge
+from agola_core.datamanager.manifest import Run
+from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.table import scan_run
+from agola_core.datamanager.tiers import runs_to_merge
+from agola_core.datamanager.types import Options
+from agola_core.objectstorage.port import ObjectStorage
+
+Runs = tuple[Run, ...]
+
+
+class Folder:
+    """Folds changes into the runs of a manifest, holding little more than the changes in memory.
+
+    Args:
+        storage: Where data files lie.
+        cache: Keeps the indexes of those that are read.
+        options: The sizes of blocks and files.
+        new_uuid: Names data files.
+    """
+
+    def __init__(
+        self, storage: ObjectStorage, cache: BlockCache, options: Options, new_uuid: Callable[[], str]
+    ) -> None:
+        self._storage = storage
+        self._cache = cache
+        self._options = options
+        self._new_uuid = new_uuid
+
+    def fold(self, runs: Runs, overlay: Overlay, counter: int, check: Callable[[], None]) -> Runs:
+        """Write an overlay's changes into data files, and return the runs that hold them and what was before.
+
+        Args:
+            runs: What was before, newest first.
+            overlay: The changes.
+            counter: The newest WAL to fold.
+            check: Called before each file; raises when the work has become useless.
+        """
+        count = runs_to_merge([run.size for run in runs], overlay.size)
+        merged, kept = runs[:count], runs[count:]
+        files = write_files(
+            self._storage,
+            merge(
+                [_changes(overlay, counter), *(scan_run(self._storage, self._cache, run) for run in merged)],
+                drop_tombstones=not kept,
+            ),
+            self._options,
+            self._new_uuid,
+            with_filter=bool(kept),
+            check=check,
+        )
+        return (Run(tuple(files)), *kept) if files else kept
+
+
+def _changes(overlay: Overlay, counter: int) -> Iterator[Entry]:
+    for data_type in overlay.data_types():
+        for object_id, data in overlay.scan(data_type, "", counter):
+            yield entry_key(data_type, object_id), data
