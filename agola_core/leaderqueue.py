@@ -1,17 +1,19 @@
 """Callers that wait at the same time work together: one leads, in its own thread, for everybody who waits.
 
-The first to arrive leads. When its work is done it hands the lead to the first of those who came meanwhile, so
-nobody works for others for ever, and a lone caller pays no change of threads.
+Callers form rounds. The first of a round leads it: once the round before has ended, it closes its round and works
+for all who joined until then. A lone caller pays no change of threads, and nobody works for others for ever. The
+others of a round wait behind one gate and let each other through it one by one: a crowd that wakes at once would
+only fight for the interpreter.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from agola_core.errors import DeadlineError
+from agola_core.errors import DeadlineError, UnknownOutcomeError
 
 
 class Waiting:
@@ -20,34 +22,49 @@ class Waiting:
     Attributes:
         done: Whether its outcome is known.
         error: What to raise for it.
-        turn: Held until the caller may go on, or is to lead; None for whoever leads at once.
     """
 
-    __slots__ = ("done", "error", "turn")
+    __slots__ = ("done", "error")
 
     def __init__(self) -> None:
         self.done = False
         self.error: Exception | None = None
-        self.turn: threading.Lock | None = None
 
 
 W = TypeVar("W", bound=Waiting)
+
+
+class _Round(Generic[W]):
+    """Those who wait together.
+
+    Attributes:
+        waiting: In the order they came; the first leads.
+        gate: Held until the round has ended; None while nobody waits behind the leader.
+    """
+
+    __slots__ = ("gate", "waiting")
+
+    def __init__(self, leader: W) -> None:
+        self.waiting = [leader]
+        self.gate: threading.Lock | None = None
 
 
 class LeaderQueue(Generic[W]):
     """Gathers callers and lets one of them work for all.
 
     Args:
-        take: Takes from the queue what is done together: the first, and any number behind it.
-        work: Does it, and sets each one's outcome; what it raises is the error of those that have none.
+        work: Does a part of a round and sets each one's outcome; what it raises is the error of those that have none.
+        parts: Splits a round into what is worked on at once; None works on a whole round.
     """
 
-    def __init__(self, take: Callable[[deque[W]], list[W]], work: Callable[[list[W]], None]) -> None:
-        self._take = take
+    def __init__(
+        self, work: Callable[[list[W]], None], parts: Callable[[list[W]], Iterable[list[W]]] | None = None
+    ) -> None:
         self._work = work
-        self._queue: deque[W] = deque()
+        self._parts = parts
         self._lock = threading.Lock()
-        self._leading = False
+        self._turn = threading.Lock()
+        self._open: _Round[W] | None = None
 
     def do(self, wanted: W, timeout: float | None = None) -> None:
         """Have something done, by this thread or another, and raise its error.
@@ -58,48 +75,87 @@ class LeaderQueue(Generic[W]):
 
         Raises:
             DeadlineError: Its turn did not come in time; it was not begun.
+            UnknownOutcomeError: Whoever led was interrupted at work.
         """
-        with self._lock:
-            self._queue.append(wanted)
-            if self._leading:
-                wanted.turn = threading.Lock()
-                wanted.turn.acquire()
-            self._leading = True
-        if wanted.turn is not None and not wanted.turn.acquire(timeout=-1 if timeout is None else timeout):
-            self._withdraw(wanted, wanted.turn)
-        if not wanted.done:
-            self._lead()
+        if self._open is None and self._turn.acquire(blocking=False):  # alone: no round is needed
+            try:
+                self._do([wanted])
+            finally:
+                self._turn.release()
+        elif timeout is None:
+            self._do_together(wanted, None)
+        else:
+            self._do_together(wanted, time.monotonic() + timeout)
         if wanted.error is not None:
             raise wanted.error
 
-    def _withdraw(self, wanted: W, turn: threading.Lock) -> None:
-        with self._lock:
-            if wanted in self._queue and self._queue[0] is not wanted:
-                self._queue.remove(wanted)
-                raise DeadlineError("the turn did not come in time; nothing was written")
-        turn.acquire()  # it is being done, or this thread is to lead: the outcome is near
+    def _do_together(self, wanted: W, deadline: float | None) -> None:
+        while not wanted.done:  # a leader that gave up leaves its round undone: begin anew
+            own = _Round(wanted)
+            try:
+                self._join(own, wanted, deadline)
+            finally:
+                self._end(own)
 
-    def _lead(self) -> None:
+    def _join(self, own: _Round[W], wanted: W, deadline: float | None) -> None:
+        gate = None
         with self._lock:
-            batch = self._take(self._queue)
-        error: Exception = DeadlineError("whoever led the commit was interrupted; its outcome is not known")
+            joined = self._open
+            if joined is None:
+                self._open = own
+            else:
+                joined.waiting.append(wanted)
+                gate = joined.gate
+                if gate is None:
+                    gate = joined.gate = threading.Lock()
+                    gate.acquire()
+        if joined is not None and gate is not None:
+            self._follow(wanted, joined, gate, deadline)
+        elif deadline is None:
+            with self._turn:
+                self._lead(own)
+        elif self._turn.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            try:
+                self._lead(own)
+            finally:
+                self._turn.release()
+        else:
+            raise DeadlineError("the turn did not come in time; nothing was written")
+
+    def _lead(self, own: _Round[W]) -> None:
+        with self._lock:
+            self._open = None
+        if self._parts is None or own.gate is None:
+            self._do(own.waiting)
+        else:
+            for part in self._parts(own.waiting):
+                self._do(part)
+
+    def _do(self, part: list[W]) -> None:
+        error: Exception = UnknownOutcomeError("whoever led the commit was interrupted; its outcome is not known")
         try:
-            self._work(batch)
+            self._work(part)
         except Exception as raised:  # noqa: BLE001 - everybody who waited must hear of it
             error = raised
         finally:
-            self._finish(batch, error)
+            for one in part:
+                if not one.done:
+                    one.error = one.error or error
+                    one.done = True
 
-    def _finish(self, batch: list[W], error: Exception) -> None:
-        with self._lock:
-            following = self._queue[0].turn if self._queue else None
-            if following is None:
-                self._leading = False
-            else:
-                following.release()
-        for one in batch:
-            if not one.done:
-                one.error = one.error or error
-                one.done = True
-            if one is not batch[0] and one.turn is not None:
-                one.turn.release()
+    def _follow(self, wanted: W, joined: _Round[W], gate: threading.Lock, deadline: float | None) -> None:
+        if not gate.acquire(timeout=-1 if deadline is None else max(deadline - time.monotonic(), 0)):
+            with self._lock:
+                if self._open is joined:  # not yet begun
+                    joined.waiting.remove(wanted)
+                    raise DeadlineError("the turn did not come in time; nothing was written")
+            gate.acquire()  # it is being done: the outcome is near
+        gate.release()  # lets the next through
+
+    def _end(self, own: _Round[W]) -> None:
+        """Let the followers of a round go, also when its leader was interrupted or gave up before it began."""
+        if self._open is own:
+            with self._lock:
+                self._open = None
+        if own.gate is not None:
+            own.gate.release()

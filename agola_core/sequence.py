@@ -62,11 +62,14 @@ class Sequence(NamedTuple):
         return cls(epoch, counter)
 
 
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
+
+
 def _encode(number: int) -> str:
-    if number < 32:
-        return "000000000000" + _DIGITS[number]
-    digits = []
+    if number < 1 << 20:
+        return "000000000" + _PAIRS[number >> 10] + _PAIRS[number & 1023]
+    pairs = []
     while number:
-        number, digit = divmod(number, 32)
-        digits.append(_DIGITS[digit])
-    return "".join(reversed(digits)).rjust(_WIDTH, "0")
+        pairs.append(_PAIRS[number & 1023])
+        number >>= 10
+    return "".join(reversed(pairs)).rjust(_WIDTH, "0")[-_WIDTH:]

@@ -42,7 +42,8 @@ class Loop:
 
     def wake(self) -> None:
         """Ask for a round now; rounds asked for while one runs become one more round."""
-        self._woken.set()
+        if not self._woken.is_set():
+            self._woken.set()
 
     def signal_stop(self) -> None:
         """Ask the loop to end after its current round."""

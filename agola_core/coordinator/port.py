@@ -239,15 +239,11 @@ def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
         most: How many a transaction holds.
         most_bytes: How many bytes of keys and values it holds.
     """
-    written: set[str] = set()
-    size = 0
-    for op in ops:
-        if type(op) is GetOp:
-            continue
-        if op.key in written:
-            raise BadRequestError(f"key {op.key!r} is written twice in one transaction")
-        written.add(op.key)
-        size += len(op.key) + (len(op.value) if type(op) is PutOp else 0)
+    written = [op[0] for op in ops if type(op) is not GetOp]
+    if len(written) > 1 and len(set(written)) != len(written):
+        twice = next(key for key in written if written.count(key) > 1)
+        raise BadRequestError(f"key {twice!r} is written twice in one transaction")
+    size = sum(map(len, written)) + sum([len(op.value) for op in ops if type(op) is PutOp])
     if len(ops) > most:
         raise BadRequestError(f"{len(ops)} operations are more than the {most} of a transaction")
     if size > most_bytes:

@@ -25,14 +25,13 @@ from agola_core.coordinator.port import (
     Op,
     Page,
     TxnResult,
-    WatchBatch,
-    WatchEvent,
     check_ops,
     prefix_end,
 )
-from agola_core.coordinator.sqlite_session import Session
-from agola_core.coordinator.sqlite_watch import SQLiteWatch, WatchHub
+from agola_core.coordinator.sqlite_session import KeyChanges, Session
+from agola_core.coordinator.sqlite_watch import Change, SQLiteWatch, WatchHub
 from agola_core.errors import (
+    AgolaError,
     BadRequestError,
     ClosedError,
     CompactedError,
@@ -53,12 +52,11 @@ _SWEEP_SECONDS = 0.5
 _LAST_LIST_REVISION = (1 << 63) - 1
 _IDLE_READERS = 16
 
-Batches = list[WatchBatch]
 Row = tuple[Any, ...]
 Rows = list[Row]
 
 
-class _Pending(Waiting):
+class _Work(Waiting):
     """Work that waits for a place in a shared transaction, and then its result."""
 
     __slots__ = ("result", "work")
@@ -69,13 +67,8 @@ class _Pending(Waiting):
         self.result: Any = None
 
 
-Pendings = list[_Pending]
-
-
-def _take_all(queue: deque[_Pending]) -> Pendings:
-    batch = list(queue)
-    queue.clear()
-    return batch
+Works = list[_Work]
+Changes = list[Change]
 
 
 def boot_clock() -> float:
@@ -117,7 +110,7 @@ class SQLiteCoordinator:
         self._clock = clock
         self._pid = os.getpid()
         self._closed = False
-        self._queue: LeaderQueue[_Pending] = LeaderQueue(_take_all, self._work)
+        self._queue: LeaderQueue[_Work] = LeaderQueue(self._work)
         self._closing = threading.Lock()
         self._readers: deque[apsw.Connection] = deque()
         self._readers_lock = threading.Lock()
@@ -126,6 +119,7 @@ class SQLiteCoordinator:
             created = _create_directory(Path(self.path).parent) or not Path(self.path).exists()
             self._writer = self._connect()
             self._cursor = self._writer.cursor()
+            self._session = Session(self._cursor, clock)
             self._migrate()
             if created:
                 _sync_directory(Path(self.path).parent)
@@ -171,11 +165,14 @@ class SQLiteCoordinator:
     def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
         """Run a transaction (see the port)."""
         check_ops(then, self.max_txn_ops, self.max_txn_bytes)
-        check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
+        if otherwise:
+            check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
 
         def work(session: Session) -> TxnResult:
-            succeeded = all(session.holds(item) for item in compare)
-            return session.run(succeeded, then if succeeded else otherwise, self._clock())
+            for item in compare:
+                if not session.holds(item):
+                    return session.run(False, otherwise)
+            return session.run(True, then)
 
         result: TxnResult = self._submit(work)
         return result
@@ -188,6 +185,7 @@ class SQLiteCoordinator:
                 raise BadRequestError(f"revision {revision} lies after {session.revision}, the newest")
             if revision <= _one(session.cursor.execute(sql.COMPACTED))[0]:
                 return
+            session.flush()
             session.cursor.execute(sql.COMPACT, (revision,))
             session.cursor.execute(sql.COMPACT_ENTRIES, (revision,))
 
@@ -244,41 +242,48 @@ class SQLiteCoordinator:
 
     def _submit(self, work: Callable[[Session], Any]) -> Any:
         self._check_open()
-        pending = _Pending(work)
-        self._queue.do(pending)
-        return pending.result
+        wanted = _Work(work)
+        self._queue.do(wanted)
+        return wanted.result
 
-    def _work(self, batch: Pendings) -> None:
+    def _work(self, batch: Works) -> None:
         with self._writer_lock:
             self._check_open()
             self._commit(batch)
-        for pending in batch:
-            pending.done = True
+        for wanted in batch:
+            wanted.done = True
 
-    def _commit(self, batch: Pendings) -> None:
-        cursor = self._cursor
-        with self._errors():
-            cursor.execute("BEGIN IMMEDIATE")
+    def _commit(self, batch: Works) -> None:
+        execute, session = self._cursor.execute, self._session
         try:
-            with self._errors():
-                session = Session(cursor)
-                for pending in batch:
-                    try:
-                        pending.result = pending.work(session)
-                    except (BadRequestError, NotFoundError) as error:
-                        pending.error = error
-        except BaseException:
-            if self._writer.in_transaction:
-                cursor.execute("ROLLBACK")
+            execute("BEGIN IMMEDIATE")
+            session.begin()
+            for wanted in batch:
+                try:
+                    wanted.result = wanted.work(session)
+                except (BadRequestError, NotFoundError) as error:
+                    wanted.error = error
+            session.flush()
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, (apsw.Error, OSError)):
+                raise self._translated(error) from error
             raise
         try:
-            cursor.execute("COMMIT")
-        except apsw.Error as error:
-            if self._writer.in_transaction:
-                cursor.execute("ROLLBACK")
-            raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
+            execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, apsw.Error):
+                raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
+            raise
+        session.end()
         if session.batches:
             self._hub.committed(session.batches)
+
+    def _roll_back(self) -> None:
+        self._session.forget()
+        if self._writer.in_transaction:
+            self._cursor.execute("ROLLBACK")
 
     # Connections
 
@@ -332,17 +337,17 @@ class SQLiteCoordinator:
         if revision < oldest:
             raise CompactedError(f"revision {revision} was compacted; the oldest kept is {oldest}", oldest=oldest)
 
-    def _changes(self, start: int, end: int) -> Batches:
+    def _changes(self, start: int, end: int) -> Changes:
         with self._reader() as connection, connection:
             self._check_kept(connection, start)
             rows = connection.execute(sql.CHANGES, (start, end)).fetchall()
-        events: dict[int, list[WatchEvent]] = {}
+        changes: dict[int, KeyChanges] = {}
         row: Row
         for row in rows:
             mod, key, value, created, version, lease = row
             item = None if value is None else KeyValue(key, value, created, mod, version, lease)
-            events.setdefault(mod, []).append(WatchEvent(key, item))
-        return [WatchBatch(revision, tuple(found)) for revision, found in events.items()]
+            changes.setdefault(mod, []).append((key, item))
+        return [*changes.items()]
 
     def _poll_revision(self) -> int | None:
         with self._errors():
@@ -362,12 +367,17 @@ class SQLiteCoordinator:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (apsw.NotADBError, apsw.CorruptError) as error:
-            raise CorruptionError(f"not an intact database: {error}", path=self.path) from error
-        except apsw.ConnectionClosedError as error:
-            raise ClosedError("the coordinator was closed") from error
         except (apsw.Error, OSError) as error:
-            raise UnavailableError(f"{self.path}: {error}") from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> AgolaError:
+        match error:
+            case apsw.NotADBError() | apsw.CorruptError():
+                return CorruptionError(f"not an intact database: {error}", path=self.path)
+            case apsw.ConnectionClosedError():
+                return ClosedError("the coordinator was closed")
+            case _:
+                return UnavailableError(f"{self.path}: {error}")
 
 
 def _one(cursor: apsw.Cursor) -> Row:

@@ -40,6 +40,8 @@ NEWEST = """
 SELECT value, created, number >> 20, version, lease FROM entry WHERE key = ? ORDER BY number DESC LIMIT 1
 """
 
+EXISTS = "SELECT 1 FROM entry WHERE key = ? LIMIT 1"
+
 INSERT = "INSERT INTO entry (number, key, created, version, lease, value) VALUES (?, ?, ?, ?, ?, ?)"
 
 LIST = """

@@ -1,139 +1,158 @@
-"""One SQLite transaction that several callers' transactions share, each at a revision of its own."""
+"""What the shared transactions of the SQLite coordinator know of the keys, and write at revisions of their own.
+
+One `Session` lives as long as the writing connection. It remembers the newest state of the keys it met: as long as
+the newest revision is still the one it left, nobody else has changed any key, and nothing is read twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
 
 from agola_core.coordinator import sqlite_schema as sql
-from agola_core.coordinator.port import (
-    Compare,
-    DeleteOp,
-    KeyValue,
-    Op,
-    PutOp,
-    Target,
-    TxnResult,
-    WatchBatch,
-    WatchEvent,
-)
+from agola_core.coordinator.port import Compare, DeleteOp, KeyValue, Op, PutOp, Target, TxnResult
 from agola_core.errors import NotFoundError
 
 Row = tuple[Any, ...]
-Change = tuple[str, bytes | None, int]
+KeyChanges = list[tuple[str, KeyValue | None]]
+
+_KNOWN_KEYS = 4096
+_KNOWN_BYTES = 4 * 1024 * 1024
 
 
 class Session:
-    """A shared transaction while it runs.
+    """The shared transactions of one connection, one at a time: `begin`, any number of writers, `end` or `forget`.
 
     Args:
-        cursor: Of the writing connection, in a transaction.
+        cursor: Of the writing connection.
+        clock: The time of leases.
 
     Attributes:
-        cursor: The cursor.
-        revision: The newest revision, those of this transaction included.
-        batches: What the transaction changed, for the watches.
+        cursor: The cursor; who reads through it calls `flush` first.
+        revision: The newest revision, those of the running transaction included.
+        batches: What the running transaction changed, by rising revision, for the watches.
     """
 
-    def __init__(self, cursor: apsw.Cursor) -> None:
+    def __init__(self, cursor: apsw.Cursor, clock: Callable[[], float]) -> None:
         self.cursor = cursor
-        row: Row | None = cursor.execute(sql.REVISION).fetchone()
-        self.revision: int = row[0] if row else 1
-        self.batches: list[WatchBatch] = []
+        self._clock = clock
+        self.revision = 0
+        self.batches: list[tuple[int, KeyChanges]] = []
+        self._rows: list[Row] = []
         self._known: dict[str, KeyValue | None] = {}
+        self._bytes = 0
+
+    def begin(self) -> None:
+        """Begin, in a transaction of the database that nobody else can write in."""
+        row: Row | None = self.cursor.execute(sql.REVISION).fetchone()
+        revision = row[0] if row else 1
+        if revision != self.revision:
+            self._forget_keys()
+            self.revision = revision
+        self.batches = []
+
+    def flush(self) -> None:
+        """Hand the database what was written so far."""
+        rows = self._rows
+        if rows:
+            self._rows = []
+            self._bytes += sum([len(row[5]) for row in rows if row[5]])
+            self.cursor.executemany(sql.INSERT, rows)
+
+    def end(self) -> None:
+        """Note that the transaction was committed."""
+        if self._bytes > _KNOWN_BYTES or len(self._known) > _KNOWN_KEYS:
+            self._forget_keys()
+
+    def forget(self) -> None:
+        """Note that the transaction was rolled back, or may have been."""
+        self._forget_keys()
+        self.revision = 0
+        self.batches = []
+        self._rows = []
 
     def newest(self, key: str) -> KeyValue | None:
         """Return a key as the transactions before leave it."""
         if key in self._known:
             return self._known[key]
-        row: Row | None = self.cursor.execute(sql.NEWEST, (key,)).fetchone()
-        item = self._known[key] = None if row is None or row[0] is None else KeyValue(key, *row)
+        item = None
+        if self.cursor.execute(sql.EXISTS, (key,)).fetchone() is not None:
+            row: Row | None = self.cursor.execute(sql.NEWEST, (key,)).fetchone()
+            item = None if row is None or row[0] is None else KeyValue(key, *row)
+        self._known[key] = item
         return item
 
     def holds(self, compare: Compare) -> bool:
         """Return whether a condition holds."""
-        item = self.newest(compare.key)
-        match compare.target:
+        key, expected, target = compare
+        item = self.newest(key)
+        match target:
             case Target.MOD_REVISION:
-                return (item.mod_revision if item else 0) == compare.expected
+                return (item.mod_revision if item else 0) == expected
             case Target.CREATE_REVISION:
-                return (item.create_revision if item else 0) == compare.expected
+                return (item.create_revision if item else 0) == expected
             case Target.VERSION:
-                return (item.version if item else 0) == compare.expected
+                return (item.version if item else 0) == expected
             case Target.VALUE:
-                return item is not None and item.value == compare.expected
+                return item is not None and item.value == expected
 
-    def run(self, succeeded: bool, ops: Sequence[Op], now: float) -> TxnResult:
-        """Run a caller's operations.
+    def run(self, succeeded: bool, ops: Sequence[Op]) -> TxnResult:
+        """Run a caller's operations at a new revision, unless they change nothing.
 
         Args:
             succeeded: Whether its conditions held.
             ops: What that leads to.
-            now: The time, for the leases that puts name.
 
         Raises:
             NotFoundError: A put names a lease that does not exist; nothing was written.
         """
-        for op in ops:
-            if type(op) is PutOp and op.lease:
-                self._check_lease(op.lease, now)
-        reads: list[KeyValue | None] = []
-        changes: list[Change] = []
-        for op in ops:
-            if type(op) is PutOp:
-                changes.append((op.key, op.value, op.lease))
-            elif type(op) is DeleteOp:
-                changes.append((op.key, None, 0))
-            else:
-                reads.append(self._inside(op.key, changes))
-        self.write(changes)
-        return TxnResult(succeeded, self.revision, tuple(reads))
-
-    def write(self, changes: Sequence[Change]) -> None:
-        """Write keys at a new revision, unless nothing changes."""
         revision = self.revision + 1
         number = revision * sql.PLACES
-        events: list[WatchEvent] = []
-        for key, value, lease in changes:
-            existing = self.newest(key)
-            item: KeyValue | None = None
-            if value is not None:
-                item = _written(existing, key, value, lease, revision)
-                self.cursor.execute(
-                    sql.INSERT, (number + len(events), key, item.create_revision, item.version, lease, value)
-                )
-            elif existing is not None:
-                self.cursor.execute(sql.INSERT, (number + len(events), key, 0, 0, 0, None))
+        reads: list[KeyValue | None] = []
+        rows: list[Row] = []
+        written: dict[str, KeyValue | None] = {}
+        for op in ops:
+            key = op[0]
+            existing = written[key] if key in written else self.newest(key)
+            if type(op) is PutOp:
+                _, value, lease = op
+                if lease:
+                    self._check_lease(lease)
+                if existing is None:
+                    item = KeyValue(key, value, revision, revision, 1, lease)
+                    rows.append((number, key, revision, 1, lease, value))
+                else:
+                    item = KeyValue(key, value, existing[2], revision, existing[4] + 1, lease)
+                    rows.append((number, key, existing[2], existing[4] + 1, lease, value))
+                written[key] = item
+                number += 1
+            elif type(op) is DeleteOp:
+                if existing is not None:
+                    rows.append((number, key, 0, 0, 0, None))
+                    written[key] = None
+                    number += 1
             else:
-                continue
-            self._known[key] = item
-            events.append(WatchEvent(key, item))
-        if events:
+                reads.append(existing)
+        if rows:
             self.revision = revision
-            self.batches.append(WatchBatch(revision, tuple(events)))
+            self._rows += rows
+            self._known.update(written)
+            self.batches.append((revision, [*written.items()]))
+        return TxnResult(succeeded, self.revision, tuple(reads))
 
     def end_lease(self, lease: int) -> None:
         """Delete a lease with its keys."""
+        self.flush()
         rows: list[Row] = self.cursor.execute(sql.LEASE_KEYS, (lease,)).fetchall()
         self.cursor.execute(sql.LEASE_DELETE, (lease,))
-        self.write([(row[0], None, 0) for row in rows])
+        self.run(True, [DeleteOp(row[0]) for row in rows])
 
-    def _check_lease(self, lease: int, now: float) -> None:
-        if self.cursor.execute(sql.LEASE_EXISTS, (lease, now)).fetchone() is None:
+    def _check_lease(self, lease: int) -> None:
+        if self.cursor.execute(sql.LEASE_EXISTS, (lease, self._clock())).fetchone() is None:
             raise NotFoundError(f"lease {lease} does not exist or has ended")
 
-    def _inside(self, key: str, changes: Sequence[Change]) -> KeyValue | None:
-        """Read a key as the changes before, which are written only at the end, leave it."""
-        existing = self.newest(key)
-        for changed, value, lease in changes:
-            if changed == key:
-                return None if value is None else _written(existing, key, value, lease, self.revision + 1)
-        return existing
-
-
-def _written(existing: KeyValue | None, key: str, value: bytes, lease: int, revision: int) -> KeyValue:
-    if existing is None:
-        return KeyValue(key, value, revision, revision, 1, lease)
-    return KeyValue(key, value, existing.create_revision, revision, existing.version + 1, lease)
+    def _forget_keys(self) -> None:
+        self._known = {}
+        self._bytes = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from agola_core.coordinator.port import WatchBatch
+from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError
 
 _RECENT = 4096
@@ -22,7 +22,10 @@ _BUSY_POLL = 0.004
 _IDLE_POLL = 0.010
 _BUSY_SECONDS = 2.0
 
-ReadChanges = Callable[[int, int], list[WatchBatch]]
+Change = tuple[int, list[tuple[str, KeyValue | None]]]
+"""A revision and what it changed."""
+
+ReadChanges = Callable[[int, int], list[Change]]
 
 
 class WatchHub:
@@ -42,7 +45,7 @@ class WatchHub:
         self.closed = False
         self._read_changes = read_changes
         self._read_revision = read_revision
-        self._recent: deque[WatchBatch] = deque(maxlen=_RECENT)
+        self._recent: deque[Change] = deque(maxlen=_RECENT)
         self._watches: set[SQLiteWatch] = set()
         self._poller: threading.Thread | None = None
         self._stop_polling = threading.Event()
@@ -59,19 +62,19 @@ class WatchHub:
                 self._poller.start()
         return watch
 
-    def committed(self, batches: list[WatchBatch]) -> None:
+    def committed(self, batches: list[Change]) -> None:
         """Take the changes of this process's commit; revisions of other processes in between are read."""
+        newest = batches[-1][0]
         with self.lock:
-            if batches[-1].revision <= self.revision:
+            if newest <= self.revision:
                 return
-            if batches[0].revision != self.revision + 1:
-                if self._watches:
-                    self._advance_from_database(batches[-1].revision)
-                else:
-                    self._recent.clear()
-                    self.revision = batches[-1].revision
-                return
-            self._advance(batches)
+            if not self._watches:
+                self._recent.clear()
+                self.revision = newest
+            elif batches[0][0] != self.revision + 1:
+                self._advance_from_database(newest)
+            else:
+                self._advance(batches)
 
     def forget(self, watch: SQLiteWatch) -> None:
         """Drop a closed watch."""
@@ -90,25 +93,24 @@ class WatchHub:
         if poller is not None and poller is not threading.current_thread():
             poller.join()
 
-    def recent_from(self, revision: int) -> list[WatchBatch] | None:
+    def recent_from(self, revision: int) -> list[Change] | None:
         """Return the batches from a revision on when memory holds them all; the caller holds the lock."""
         if revision > self.revision:
             return []
-        if not self._recent or revision < self._recent[0].revision:
+        if not self._recent or revision < self._recent[0][0]:
             return None
-        start = revision - self._recent[0].revision
+        start = revision - self._recent[0][0]
         return [self._recent[index] for index in range(start, min(len(self._recent), start + _PAGE))]
 
-    def read(self, revision: int) -> list[WatchBatch]:
+    def read(self, revision: int) -> list[Change]:
         """Return a page of batches from a revision on, read from the database."""
         return self._read_changes(revision, min(revision + _PAGE, self.revision + 1))
 
-    def _advance(self, batches: list[WatchBatch]) -> None:
-        before, self.revision = self.revision, batches[-1].revision
+    def _advance(self, batches: list[Change]) -> None:
+        before, self.revision = self.revision, batches[-1][0]
         self._recent.extend(batches)
         for watch in self._watches:
-            matches = any(event.key.startswith(watch.prefix) for batch in batches for event in batch.events)
-            if matches:
+            if watch.woken or watch.concerned(batches):
                 watch.wake()
             elif watch.position == before + 1:  # up to date and not concerned: its place moves on
                 watch.position = self.revision + 1
@@ -124,8 +126,8 @@ class WatchHub:
                 for watch in self._watches:
                     watch.wake()
                 return
-            by_revision = {batch.revision: batch for batch in found}
-            self._advance([by_revision.get(r, WatchBatch(r, ())) for r in range(self.revision + 1, end)])
+            by_revision = dict(found)
+            self._advance([(number, by_revision.get(number, [])) for number in range(self.revision + 1, end)])
 
     def _poll(self) -> None:
         busy_until = 0.0
@@ -158,9 +160,20 @@ class SQLiteWatch:
         self._woken = threading.Event()
         self._ready: deque[WatchBatch] = deque()
 
+    @property
+    def woken(self) -> bool:
+        """Whether a `next` will look before it waits."""
+        return self._woken.is_set()
+
     def wake(self) -> None:
         """End a waiting `next`."""
-        self._woken.set()
+        if not self._woken.is_set():
+            self._woken.set()
+
+    def concerned(self, changes: list[Change]) -> bool:
+        """Return whether any of the changes is one to report."""
+        prefix = self.prefix
+        return any(key.startswith(prefix) for _, changed in changes for key, _ in changed)
 
     def next(self, timeout: float | None = None) -> WatchBatch | None:
         """Return the next batch (see the port)."""
@@ -184,14 +197,15 @@ class SQLiteWatch:
             if self.position > self._hub.revision:
                 return False
             batches = self._hub.recent_from(self.position)
-            end = batches[-1].revision + 1 if batches else self.position
+            end = batches[-1][0] + 1 if batches else self.position
         if batches is None:
             batches = self._hub.read(self.position)
             end = min(self.position + _PAGE, self._hub.revision + 1)
-        for batch in batches:
-            events = tuple(event for event in batch.events if event.key.startswith(self.prefix))
+        prefix = self.prefix
+        for revision, changed in batches:
+            events = tuple([WatchEvent(key, item) for key, item in changed if key.startswith(prefix)])
             if events:
-                self._ready.append(WatchBatch(batch.revision, events))
+                self._ready.append(WatchBatch(revision, events))
         with self._hub.lock:
             self.position = max(self.position, end)
         return True

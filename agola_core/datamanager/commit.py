@@ -11,8 +11,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 
 import msgspec
@@ -20,7 +19,7 @@ import msgspec
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, GetOp, KeyValue, Op, PutOp, TxnResult
 from agola_core.datamanager import keys, records
-from agola_core.datamanager.log import Log
+from agola_core.datamanager.log import Applied, Log
 from agola_core.datamanager.records import PayloadRef, WalIdRecord, WalRecord
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import (
@@ -82,11 +81,13 @@ class Commit(Waiting):
         "along",
         "digest",
         "encoded",
+        "frame",
         "groups",
         "lineage",
         "outcome",
         "payload",
         "remembered",
+        "sequence",
         "token",
         "wal_id",
     )
@@ -110,12 +111,19 @@ class Commit(Waiting):
         self.payload = payload
         self.token = token or _NO_TOKEN
         self.groups = tuple(self.token.groups)
+        self.frame = b""
+        self.sequence = ""
         self.wal_id = wal_id
         self.remembered = remembered
         self.digest = digest
         self.lineage = lineage
         self.along = along or _NOTHING
         self.outcome: ChangeGroupsToken | None = None
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether nothing but the log's head decides on it."""
+        return self.token is _NO_TOKEN and not self.remembered and self.along is _NOTHING
 
     @property
     def ops(self) -> int:
@@ -155,7 +163,7 @@ class Committer:
         self._log = log
         self._coordinator = log.coordinator
         self._clock = clock
-        self._queue: LeaderQueue[Commit] = LeaderQueue(self._take, self._work)
+        self._queue: LeaderQueue[Commit] = LeaderQueue(self._work, self._parts)
 
     def commit(self, commit: Commit, timeout: float | None = None) -> ChangeGroupsToken:
         """Commit a WAL and return the token at its revision.
@@ -174,17 +182,19 @@ class Committer:
         assert commit.outcome is not None
         return commit.outcome
 
-    def _take(self, queue: deque[Commit]) -> list[Commit]:
-        """Take the leader's own commit, the first, and as many behind it as one transaction holds."""
+    def _parts(self, waiting: list[Commit]) -> Iterator[list[Commit]]:
+        """Split those who wait into as few parts as transactions can hold, in order."""
+        max_ops, max_bytes = self._coordinator.max_txn_ops, self._coordinator.max_txn_bytes
         ops, size = 1, 1024
-        batch: list[Commit] = []
-        while queue:
-            ops += queue[0].ops
-            size += queue[0].size
-            if batch and (ops > self._coordinator.max_txn_ops or size > self._coordinator.max_txn_bytes):
-                break
-            batch.append(queue.popleft())
-        return batch
+        part: list[Commit] = []
+        for commit in waiting:
+            ops += commit.ops
+            size += commit.size
+            if part and (ops > max_ops or size > max_bytes):
+                yield part
+                part, ops, size = [], 1 + commit.ops, 1024 + commit.size
+            part.append(commit)
+        yield part
 
     def _work(self, batch: list[Commit]) -> None:
         with self._log.lock:
@@ -198,7 +208,7 @@ class Committer:
             accepted = self._judge(waiting)
             if not accepted:
                 continue
-            written, ops = self._prepare(accepted)
+            wals, ops = self._prepare(accepted)
             guards = [guard for commit in accepted for guard in commit.along.guards]
             compare = [Compare(keys.HEAD, self._log.head_revision), *guards]
             seen = [GetOp(key) for key in dict.fromkeys(guard.key for guard in guards)]
@@ -206,10 +216,10 @@ class Committer:
             try:
                 result: TxnResult | None = self._coordinator.txn(compare, ops, seen)
             except UnknownOutcomeError as error:
-                result = self._resolve(written[0], error)
+                result = self._resolve(wals[0], error)
             faultpoints.reach("commit.after-txn")
             if result is not None and result.succeeded:
-                self._settle(accepted, written, result.revision)
+                self._settle(accepted, wals, result.revision)
             else:
                 if result is not None:
                     _refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
@@ -218,6 +228,9 @@ class Committer:
 
     def _judge(self, waiting: list[Commit]) -> list[Commit]:
         """Settle what is refused or was committed before, and return the rest, in order."""
+        lineage = self._log.lineage.lineage
+        if all(commit.unconditional and commit.lineage == lineage for commit in waiting):
+            return waiting
         found = self._look_up(waiting)
         accepted: list[Commit] = []
         moved: set[str] = set()
@@ -294,37 +307,40 @@ class Committer:
     def _prepare(self, accepted: list[Commit]) -> tuple[list[WalRecord], list[Op]]:
         lineage = self._log.lineage.lineage
         sequence = self._log.view.sequence
+        epoch, counter = sequence
         now = int(self._clock() * 1_000_000)
-        written: list[WalRecord] = []
+        wals: list[WalRecord] = []
         ops: list[Op] = []
         for commit in accepted:
-            previous, sequence = sequence, sequence.next()
+            counter += 1
             record = WalRecord(
-                sequence.epoch,
-                sequence.counter,
-                previous.counter,
-                commit.wal_id,
-                now,
-                commit.groups,
-                commit.encoded,
-                commit.payload,
+                epoch, counter, counter - 1, commit.wal_id, now, commit.groups, commit.encoded, commit.payload
             )
-            written.append(record)
-            ops.append(PutOp(keys.wal(sequence), records.encode_wal(record)))
+            wals.append(record)
+            commit.sequence = text = str(record.sequence)
+            commit.frame = frame = records.encode_wal(record)
+            ops.append(PutOp(f"{keys.WALS}{text}", frame))
             ops.extend(PutOp(keys.group(name), b"") for name in commit.groups)
             if commit.remembered:
-                remembered = WalIdRecord(str(sequence), lineage, commit.digest, commit.groups)
+                remembered = WalIdRecord(text, lineage, commit.digest, commit.groups)
                 ops.append(PutOp(keys.wal_id(commit.wal_id), records.encode(remembered)))
             ops.extend(commit.along.ops)
-        ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(str(sequence), lineage))))
-        return written, ops
+        ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(commit.sequence, lineage))))
+        return wals, ops
 
-    def _settle(self, accepted: list[Commit], written: list[WalRecord], revision: int) -> None:
+    def _settle(self, accepted: list[Commit], wals: list[WalRecord], revision: int) -> None:
         lineage = self._log.lineage.lineage
-        for commit, record in zip(accepted, written, strict=True):
-            self._log.applied(record, commit.actions, revision, revision)
+        self._log.applied(
+            [
+                Applied(record, commit.actions, revision, commit.frame)
+                for commit, record in zip(accepted, wals, strict=True)
+            ],
+            revision,
+        )
+        for commit in accepted:
             groups = dict.fromkeys(commit.groups, revision)
-            commit.settle(ChangeGroupsToken(revision, groups, lineage, str(record.sequence)))
+            commit.outcome = ChangeGroupsToken(revision, groups, lineage, commit.sequence)
+            commit.done = True
 
     def _resolve(self, first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
         """Find out whether a transaction whose answer was lost has been applied.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -16,9 +17,9 @@ from agola_core.coordinator.port import MAX_LIST
 from agola_core.datamanager import keys
 from agola_core.datamanager.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.lineage import root_of
-from agola_core.datamanager.log import Applied, Log
+from agola_core.datamanager.log import Log
 from agola_core.datamanager.records import WalRecord, decode_wal
-from agola_core.datamanager.types import Event
+from agola_core.datamanager.types import Action, Event
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError
 from agola_core.sequence import Sequence
 
@@ -122,7 +123,7 @@ class Feed:
             return False
         recent = self._log.recent_after(self.position)
         if recent is not None:
-            self._ready.extend(_event(item.record, item) for item in recent)
+            self._ready.extend(_event(item.record, item.actions) for item in recent)
         else:
             self._ready.extend(self._from_coordinator() or self._from_storage())
         return True
@@ -148,14 +149,14 @@ class Feed:
         )
 
     def _read(self, record: WalRecord) -> Event:
-        return _event(record, Applied(record, read_actions(self._log.storage, record), 0))
+        return _event(record, read_actions(self._log.storage, record))
 
 
-def _event(record: WalRecord, applied: Applied) -> Event:
+def _event(record: WalRecord, actions: Items[Action]) -> Event:
     return Event(
         record.sequence,
         record.previous_sequence,
         record.wal_id,
         _EPOCH + timedelta(microseconds=record.time),
-        tuple(applied.actions),
+        tuple(actions),
     )

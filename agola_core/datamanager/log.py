@@ -41,17 +41,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", LineageRecord, HeadRecord, CheckpointRecord, SyncRecord, FloorRecord)
 
-_RECENT_WALS = 1024
-_RECENT_BYTES = 16 * 1024 * 1024
+_RECENT_WALS = 16 * 1024
+_RECENT_BYTES = 8 * 1024 * 1024
 _KNOWN_GROUPS = 100_000
 
 
 class Applied(NamedTuple):
-    """A WAL that the view sees: its record, its actions and the revision of its commit."""
+    """A WAL that the view sees: its record, its actions, the revision of its commit, and its frame as it is stored."""
 
     record: WalRecord
     actions: Items[Action]
     revision: int
+    frame: bytes
 
 
 class Control(NamedTuple):
@@ -219,30 +220,33 @@ class Log:
             self._adopt(control.checkpoint, control.checkpoint_revision)
         self._take_control(control)
 
-    def applied(self, record: WalRecord, actions: Items[Action], revision: int, head_revision: int) -> None:
-        """Add a WAL that the coordinator has committed; the caller holds the lock.
+    def applied(self, wals: Items[Applied], head_revision: int) -> None:
+        """Add WALs that the coordinator has committed; the caller holds the lock.
 
         Args:
-            record: The WAL; it must follow the view's.
-            actions: Its actions.
-            revision: The revision of its commit.
-            head_revision: The revision of the head key after the commit.
+            wals: At least one, in order; the first must follow the view's newest.
+            head_revision: The revision of the head key after the last one's commit.
         """
-        view = self.view
-        if record.previous_sequence != view.sequence:
-            raise CorruptionError(
-                f"WAL {record.sequence} follows {record.previous_sequence}, not {view.sequence}",
-                path=keys.wal(record.sequence),
-            )
-        view.overlay.apply(record.counter, actions)
+        view, groups = self.view, self.groups
+        epoch, newest = view.sequence
+        apply = view.overlay.apply
+        for record, actions, _, _ in wals:
+            if record.previous != newest or record.epoch != epoch:
+                raise CorruptionError(
+                    f"WAL {record.sequence} follows {record.previous_sequence}, not {Sequence(epoch, newest)}",
+                    path=keys.wal(record.sequence),
+                )
+            newest = record.counter
+            apply(newest, actions)
         # Readers take tokens before data, so the data must show before the group's new revision does.
-        self.view = view._replace(sequence=record.sequence, revision=head_revision)
+        self.view = View(view.lineage, view.manifest, view.table, view.overlay, Sequence(epoch, newest), head_revision)
         self.head_revision = head_revision
-        for group in record.groups:
-            self.groups[group] = revision
-        if len(self.groups) > _KNOWN_GROUPS:
-            self.groups.clear()
-        self._remember(Applied(record, actions, revision))
+        for record, _, revision, _ in wals:
+            for group in record.groups:
+                groups[group] = revision
+        if len(groups) > _KNOWN_GROUPS:
+            groups.clear()
+        self._remember(wals)
         if self._waiting:
             self.changed.notify_all()
 
@@ -320,7 +324,7 @@ class Log:
         ):
             record = decode_wal(item.value, item.key)
             actions = read_actions(self.storage, record)
-            self.applied(record, actions, item.mod_revision, item.mod_revision)
+            self.applied([Applied(record, actions, item.mod_revision, item.value)], item.mod_revision)
         if self.view.sequence != control.head:
             raise CorruptionError(f"the log ends at {self.view.sequence}, its head is {control.head}", path=keys.HEAD)
 
@@ -349,8 +353,9 @@ class Log:
             raise CorruptionError("the manifest is not the one the coordinator names", path=checkpoint.path)
         return manifest, Table(self.storage, manifest, self._cache)
 
-    def _remember(self, applied: Applied) -> None:
-        self._recent.append(applied)
-        self._recent_bytes += len(applied.record.actions)
-        while len(self._recent) > _RECENT_WALS or self._recent_bytes > _RECENT_BYTES:
-            self._recent_bytes -= len(self._recent.popleft().record.actions)
+    def _remember(self, wals: Items[Applied]) -> None:
+        recent = self._recent
+        recent.extend(wals)
+        self._recent_bytes += sum([len(wal.frame) for wal in wals])
+        while len(recent) > _RECENT_WALS or self._recent_bytes > _RECENT_BYTES:
+            self._recent_bytes -= len(recent.popleft().frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -102,6 +103,8 @@ class DataManager(Reader):
         self._known_types = frozenset(self.data_types)
         self._clock = clock
         self._new_uuid = new_uuid
+        self._wal_id_prefix = new_uuid()[:20]
+        self._wal_ids = itertools.count()
         self._closed = threading.Event()
         opener = StoreOpener(coordinator, storage, self.options, self.data_types, new_uuid, self._now)
         opener.prepare(recover=recover)
@@ -164,7 +167,7 @@ class DataManager(Reader):
             b"" if payload else encoded,
             payload,
             token,
-            wal_id=wal_id or self._new_uuid(),
+            wal_id=wal_id or f"{self._wal_id_prefix}{next(self._wal_ids):012x}",
             remembered=bool(wal_id),
             digest=digest_of(encoded) if wal_id else "",
             lineage=lineage,
