@@ -18,16 +18,13 @@ from agola_core.errors import BadRequestError
 @coordinator_option
 def serve_command(host: str, port: int, data_dir: Path | None, storage: str | None, coordinator: str | None) -> None:
     """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only."""
-    if host not in {"127.0.0.1", "localhost", "::1"}:
-        raise BadRequestError(f"without access tokens the service listens on loopback only, not on {host!r}")
     try:
-        from agola_http.server import serve  # noqa: PLC0415 - an extra
+        from agola_http.server import ServeOptions, serve  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
     serve(
         data_dir or default_data_dir(Path.cwd()),
-        host,
-        port,
+        ServeOptions(host=host, port=port),
         storage=storage,
         coordinator=coordinator,
         on_start=lambda url: click.echo(f"serving on {url}"),

@@ -65,8 +65,8 @@ class ExecutorSide:
         """
 
         def change(task: ExecutorTask) -> ExecutorTask:
-            if task.status.executor_id != executor_id or task.attempt != reported.attempt:
-                return task
+            if task.status.executor_id != executor_id or reported.attempt not in {0, task.attempt}:
+                return task  # attempt 0: an executor of Agola's, which does not know attempts
             if task.status.phase.is_finished:
                 return task
             return replace(

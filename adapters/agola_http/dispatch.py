@@ -1,0 +1,212 @@
+"""The ASGI application made of a route table: finds the endpoint, admits the caller, reads, calls, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+from starlette.routing import compile_path
+from starlette.types import Message, Receive, Scope, Send
+
+from agola_core.errors import MaintenanceError, UnauthorizedError
+from agola_core.maintenance import Gate
+from agola_http.access import Access
+from agola_http.bodies import read_body, upload_pieces
+from agola_http.endpoints import JSON, PREFIX, Answer, Call, Caller, Endpoint, Principal
+from agola_http.errors import ErrorDocument, RefusedError, describe
+from agola_http.gojson import decode, encode
+from agola_http.limits import Limits
+from agola_http.streams import Streams, break_connection
+
+access_log = logging.getLogger("agola_http.access")
+
+_RETRY_SECONDS = 5
+Observe = Callable[[str, str, int, float], None]
+
+
+@dataclass
+class Exchange:
+    """What the access log and the metrics tell of one request."""
+
+    method: str
+    path: str
+    route: str = "none"
+    status: int = 0
+    sent: int = 0
+    caller: str = "-"
+
+
+class Dispatcher:
+    """Serves a route table.
+
+    Args:
+        endpoints: The table; the first row that matches wins.
+        access: Decides who may call.
+        limits: What one client may take.
+        gate: What endpoints that are not served in maintenance mode must be inside of; None when all are served.
+        observe: Told the method, route, status and seconds of every request.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        access: Access,
+        limits: Limits,
+        *,
+        gate: Gate[Any] | None = None,
+        observe: Observe = lambda *_: None,
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self._routes = [(compile_path(endpoint.path)[0], endpoint) for endpoint in endpoints]
+        self._access = access
+        self._limits = limits
+        self._gate = gate
+        self._observe = observe
+        self._streams = Streams(limits)
+        self._workers: anyio.CapacityLimiter | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        exchange = Exchange(scope["method"], scope["path"])
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+            else:
+                exchange.sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, counted, exchange)
+        finally:
+            seconds = time.perf_counter() - started
+            self._observe(exchange.method, exchange.route, exchange.status, seconds)
+            client = scope.get("client") or ("-", 0)
+            access_log.info(
+                "%s %s %r %d %d %.1fms %s",
+                client[0],
+                exchange.method,
+                exchange.path[:500],
+                exchange.status,
+                exchange.sent,
+                seconds * 1000,
+                exchange.caller,
+            )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        answer = Answer()
+        try:
+            location = _cleaned(scope)
+            if location is not None:
+                answer = Answer(status=301, headers={"Location": location})
+            else:
+                endpoint, path = self._find(scope["method"], scope["path"])
+                exchange.route = endpoint.path
+                caller = self._access.admit(endpoint.principal, Headers(scope=scope))
+                exchange.caller = _shown(caller)
+                async with self._inside(endpoint, scope):
+                    answer = await self._call(endpoint, path, caller, scope, receive)
+                    if not isinstance(answer.body, bytes):
+                        await self._streams.send(answer, scope, receive, send)
+                        return
+        except Exception as error:  # noqa: BLE001 - every error becomes an answer
+            if exchange.status:  # begun already: the connection was broken
+                return
+            answer = _error_answer(error, f"{exchange.method} {exchange.path[:500]!r}")
+        response = Response(answer.body, answer.status, dict(answer.headers))
+        await response(scope, receive, send)
+
+    @asynccontextmanager
+    async def _inside(self, endpoint: Endpoint, scope: Scope) -> AsyncIterator[None]:
+        """Be inside the gate, or answer 503; a call that maintenance mode does not wait for is cut off."""
+        if self._gate is None or endpoint.in_maintenance:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        cut = anyio.CancelScope()
+        with self._gate.enter(lambda: loop.call_soon_threadsafe(cut.cancel)), cut:
+            yield
+        if cut.cancelled_caught:
+            break_connection(scope)
+            raise MaintenanceError("the service went into maintenance mode: try again later")
+
+    def _find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+        known = False
+        for pattern, endpoint in self._routes:
+            match = pattern.fullmatch(path)
+            if match is not None:
+                if endpoint.method == method:
+                    return endpoint, match.groupdict()
+                known = True
+        if path.startswith(PREFIX) and self._gate is not None:
+            with self._gate.enter():  # in maintenance mode 503 goes before everything else
+                pass
+        if known:
+            raise RefusedError(405, "method not allowed")
+        if path.startswith(PREFIX):
+            raise RefusedError(400, "unknown path")
+        raise RefusedError(404, "404 page not found")
+
+    async def _call(
+        self, endpoint: Endpoint, path: dict[str, str], caller: Caller, scope: Scope, receive: Receive
+    ) -> Answer:
+        headers = Headers(scope=scope)
+        query = QueryParams(scope["query_string"])
+        if endpoint.upload is not None:
+            async with self._streams.place():
+                most = None if endpoint.principal is Principal.ADMIN else self._limits.upload_bytes
+                upload = upload_pieces(headers, receive, most, self._limits.stall_seconds)
+                call = Call(path, query, headers, caller, upload=upload)
+                return await anyio.to_thread.run_sync(endpoint.handler, call, limiter=self._streams.limiter)
+        kind = endpoint.body
+        data = b"" if kind is None else await read_body(headers, receive, self._limits)
+
+        def work() -> Answer:
+            body = None if kind is None else decode(data, kind)
+            return endpoint.handler(Call(path, query, headers, caller, body))
+
+        if self._workers is None:  # a limiter belongs to an event loop
+            self._workers = anyio.CapacityLimiter(self._limits.workers)
+        return await anyio.to_thread.run_sync(work, limiter=self._workers)
+
+
+def _cleaned(scope: Scope) -> str | None:
+    """Return where a path with `//`, `.` or `..` is redirected to, as Go's router does; None for a clean one."""
+    path: str = scope["path"]
+    clean = "/" + posixpath.normpath("/" + path).lstrip("/")
+    if path.endswith("/") and clean != "/":
+        clean += "/"
+    if clean == path:
+        return None
+    query: bytes = scope["query_string"]
+    return quote(clean) + (f"?{query.decode('latin-1')}" if query else "")
+
+
+def _shown(caller: Caller) -> str:
+    return f"{caller.principal.value}:{caller.executor_id}" if caller.executor_id else caller.principal.value
+
+
+def _error_answer(error: Exception, request: str) -> Answer:
+    told = describe(error, request)
+    headers = {"Content-Type": JSON, **told.headers()}
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if told.status == 503:
+        headers["Retry-After"] = str(_RETRY_SECONDS)
+    if told.status in {408, 413}:
+        headers["Connection"] = "close"  # the rest of the body is not read
+    return Answer(encode(ErrorDocument(told.message)), told.status, headers)

@@ -1,0 +1,225 @@
+"""The records of the route table: what an endpoint is, what its handler is given, what it answers."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers, QueryParams
+
+from agola_core.errors import BadRequestError
+from agola_http.gojson import encode
+
+PREFIX = "/api/v1alpha"
+JSON = "application/json"
+BINARY = "application/octet-stream"
+TAR = "application/x-tar"
+EVENT_STREAM = "text/event-stream"
+NO_CACHE = {"Cache-Control": "no-cache"}
+
+T = TypeVar("T")
+_NO_PIECES: Iterator[bytes] = iter(())
+
+
+class Principal(enum.StrEnum):
+    """Who may call an endpoint. An admin may also do what a client may."""
+
+    PUBLIC = "public"
+    CLIENT = "client"
+    EXECUTOR = "executor"
+    ADMIN = "admin"
+
+
+class ParamKind(enum.StrEnum):
+    """How a query parameter is read."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    FLAG = "flag"  # its presence counts, whatever its value
+    REPEATED = "repeated"
+
+
+@dataclass(frozen=True)
+class Param:
+    """A query parameter."""
+
+    name: str
+    kind: ParamKind
+    summary: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request.
+
+    Attributes:
+        principal: What it proved to be; PUBLIC when it proved nothing.
+        executor_id: The only executor that its token speaks for; None for any.
+    """
+
+    principal: Principal = Principal.PUBLIC
+    executor_id: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a token was shown and is right."""
+        return self.principal is not Principal.PUBLIC
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a handler returns.
+
+    Attributes:
+        body: Bytes, or pieces that are pulled as the client takes them; an empty piece says "nothing yet".
+        status: The status.
+        headers: Further headers.
+        eager: Send the head at once instead of with the first piece. An error of the first piece is then no
+            longer answered by a status.
+    """
+
+    body: bytes | Iterator[bytes] = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    eager: bool = False
+
+
+class Call:
+    """One request, as its handler sees it.
+
+    Args:
+        path: The path's variables.
+        query: The query's parameters.
+        headers: The headers.
+        caller: Who calls.
+        body: The decoded body of an endpoint that takes a record.
+        upload: The pieces of the body of an endpoint that takes bytes; consumed once, in the handler's thread.
+    """
+
+    def __init__(
+        self,
+        path: Mapping[str, str],
+        query: QueryParams,
+        headers: Headers,
+        caller: Caller,
+        body: object = None,
+        upload: Iterator[bytes] = _NO_PIECES,
+    ) -> None:
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.caller = caller
+        self.upload = upload
+        self._body = body
+
+    def record(self, kind: type[T]) -> T:
+        """Return the body, which is a record of this type."""
+        assert isinstance(self._body, kind)
+        return self._body
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a query parameter, the first of its name."""
+        values = self.query.getlist(name)
+        return values[0] if values else default
+
+    def texts(self, name: str) -> list[str]:
+        """Return all query parameters of a name."""
+        return self.query.getlist(name)
+
+    def flag(self, name: str) -> bool:
+        """Return whether a query parameter is there; `x`, `x=` and `x=false` are all true, as in Agola."""
+        return name in self.query
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Return a query parameter that is a whole number.
+
+        Args:
+            name: The parameter.
+            default: What it is when it is missing; None requires it.
+
+        Raises:
+            BadRequestError: It is missing or no whole number.
+        """
+        if name not in self.query and default is not None:
+            return default
+        return whole_number(self.text(name), name)
+
+    @property
+    def content_length(self) -> int | None:
+        """The announced length of the body, where it is announced."""
+        value = self.headers.get("content-length")
+        return int(value) if value is not None else None
+
+
+Handler = Callable[[Call], Answer]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One row of the route table.
+
+    Attributes:
+        method: The method.
+        path: The path, with variables in braces; each matches one segment of the decoded path.
+        handler: Called in a worker thread.
+        principal: Who may call it.
+        summary: One line for people.
+        tag: The area.
+        params: The query parameters it knows; others are ignored.
+        body: The record that its JSON body says.
+        upload: The media type of a body of bytes.
+        answer: The type of its JSON answer.
+        media_type: The type of an answer of bytes.
+        status: The status of success.
+        errors: Statuses of errors beyond those that every endpoint may answer.
+        in_maintenance: Whether it is served in maintenance mode; the others answer 503 then.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    principal: Principal
+    summary: str
+    tag: str
+    params: tuple[Param, ...] = ()
+    body: type | None = None
+    upload: str | None = None
+    answer: Any = None
+    media_type: str | None = None
+    status: int = 200
+    errors: tuple[int, ...] = ()
+    in_maintenance: bool = False
+
+
+def json_answer(value: object, status: int = 200, *, newline: bool = False) -> Answer:
+    """Return an answer of a JSON document.
+
+    Args:
+        value: Anything that msgspec encodes.
+        status: The status.
+        newline: End it with a newline, as two of Agola's endpoints do.
+    """
+    return Answer(encode(value) + (b"\n" if newline else b""), status, {"Content-Type": JSON})
+
+
+def stream_answer(pieces: Iterator[bytes], media_type: str | None = None) -> Answer:
+    """Return an answer that is streamed; its head is sent with its first piece, as Agola does."""
+    return Answer(pieces, 200, {**NO_CACHE, **({"Content-Type": media_type} if media_type else {})})
+
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+
+
+def whole_number(text: str, name: str) -> int:
+    """Return the number that a parameter says.
+
+    Raises:
+        BadRequestError: It is none.
+    """
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise BadRequestError(f"{name} must be a number, not {text[:40]!r}")
+    return int(text)

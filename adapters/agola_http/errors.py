@@ -1,0 +1,137 @@
+"""How the core's errors are told over HTTP, and how they are read back: one mapping for both directions."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+import msgspec
+
+from agola_core.errors import (
+    AgolaError,
+    APIError,
+    BadRequestError,
+    ConflictError,
+    ErrorKind,
+    ForbiddenError,
+    InternalError,
+    MaintenanceError,
+    NotFoundError,
+    TokenExpiredError,
+    UnauthorizedError,
+    UnavailableError,
+    api_error,
+)
+
+logger = logging.getLogger(__name__)
+
+STATUS = {
+    ErrorKind.BAD_REQUEST: 400,
+    ErrorKind.UNAUTHORIZED: 401,
+    ErrorKind.FORBIDDEN: 403,
+    ErrorKind.NOT_FOUND: 404,
+    ErrorKind.CONFLICT: 409,
+    ErrorKind.INTERNAL: 500,
+    ErrorKind.MAINTENANCE: 503,
+}
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: BadRequestError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+}
+_UNAVAILABLE = {408, 429, 502, 503, 504}
+ERROR_HEADER = "Agola-Error"
+ERROR_ID_HEADER = "Agola-Error-Id"
+_TOLD: tuple[type[APIError], ...] = (TokenExpiredError, MaintenanceError, InternalError, *_BY_STATUS.values())
+_BY_CODE = {kind.__name__: kind for kind in _TOLD}
+
+
+class ErrorDocument(msgspec.Struct, frozen=True):
+    """The body of every error, as Agola's clients need it: they crash on a document without a message."""
+
+    message: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a client is told of an error.
+
+    Attributes:
+        status: The status.
+        message: What happened.
+        code: The type of the error, by its name in the taxonomy: the header `Agola-Error`.
+        mark: Finds the whole chain of an unexpected error in the server's log: the header `Agola-Error-Id`.
+    """
+
+    status: int
+    message: str
+    code: str = ""
+    mark: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers."""
+        found = {ERROR_HEADER: self.code, ERROR_ID_HEADER: self.mark}
+        return {name: value for name, value in found.items() if value}
+
+
+class RefusedError(BadRequestError):
+    """The request was refused by the protocol's own rules, under a status of its own.
+
+    Args:
+        status: The status.
+        message: Why.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def describe(error: BaseException, request: str) -> Told:
+    """Return what tells an error to a client, and log what the client is not told.
+
+    The client is shown the innermost API error of the chain; of anything else only an id.
+
+    Args:
+        error: What was raised.
+        request: The method and the path, for the log.
+    """
+    found = api_error(error)
+    if isinstance(found, RefusedError):
+        return Told(found.status, str(found))
+    if found is not None and found.kind is not ErrorKind.INTERNAL:
+        if found is not error:  # the context around it is for the log alone
+            logger.info("%s: %s", request, error)
+        return Told(STATUS[found.kind], str(found), _code(found))
+    mark = uuid.uuid4().hex[:12]
+    logger.error("%s failed: id=%s", request, mark, exc_info=error)
+    if found is not None:
+        return Told(500, str(found), _code(found), mark)
+    return Told(500, f"internal server error (id {mark})", mark=mark)
+
+
+def restore(status: int, body: bytes, code: str = "") -> AgolaError:
+    """Return the error that a server told.
+
+    Args:
+        status: The answer's status, not a 2xx.
+        body: Its body.
+        code: Its header `Agola-Error`.
+    """
+    try:
+        document = msgspec.json.decode(body, type=ErrorDocument)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        shown = body[:200].decode(errors="replace").strip()
+        document = ErrorDocument(f"unknown api error (code: {status}): {shown}")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if kind is not None:
+        return kind(document.message)
+    return (UnavailableError if status in _UNAVAILABLE else InternalError)(document.message)
+
+
+def _code(error: APIError) -> str:
+    for kind in type(error).__mro__:
+        if kind.__name__ in _BY_CODE:
+            return kind.__name__
+    return ""

@@ -1,0 +1,22 @@
+"""The route table: one module for each area, each with a class of handlers and the rows that name them."""
+
+from __future__ import annotations
+
+from agola_http.endpoints import Endpoint
+from agola_http.routes.caches import Caches
+from agola_http.routes.executors import Executors
+from agola_http.routes.logs import Logs
+from agola_http.routes.maintenance import Maintenance
+from agola_http.routes.operations import Operations
+from agola_http.routes.runs import Runs
+from agola_http.state import State
+
+
+def table(state: State) -> list[Endpoint]:
+    """Return the whole route table; the first row that matches a request wins.
+
+    Args:
+        state: What the handlers work on.
+    """
+    areas = (Executors(state), Caches(state), Logs(state), Runs(state), Maintenance(state), Operations(state))
+    return [endpoint for area in areas for endpoint in area.endpoints()]

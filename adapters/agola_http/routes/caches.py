@@ -1,0 +1,129 @@
+"""What executors keep in object storage: caches, workspace archives, and the sources that clients uploaded."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.runservice.layout import MAX_CACHE_KEY_BYTES
+from agola_http.endpoints import (
+    NO_CACHE,
+    PREFIX,
+    TAR,
+    Answer,
+    Call,
+    Endpoint,
+    Param,
+    ParamKind,
+    Principal,
+    json_answer,
+    stream_answer,
+)
+from agola_http.state import State
+
+_TAG = "caches and archives"
+_PREFIX = Param("prefix", ParamKind.FLAG, "The key is only how the cache's key begins; the newest one is taken.")
+_ARCHIVE = (
+    Param("taskid", ParamKind.TEXT, "The task that saved it.", required=True),
+    Param("step", ParamKind.INTEGER, "The number of the step that saved it.", required=True),
+)
+
+
+class Source(msgspec.Struct, frozen=True):
+    """An uploaded source archive."""
+
+    id: str
+
+
+class Caches:
+    """The handlers.
+
+    Args:
+        state: What they work on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area."""
+        executor = Principal.EXECUTOR
+        cache = f"{PREFIX}/executor/caches/{{key}}"
+        return [
+            Endpoint(
+                "GET", f"{PREFIX}/executor/archives", self.archive, executor, "Stream a workspace archive.", _TAG,
+                params=_ARCHIVE, media_type=TAR, errors=(404,),
+            ),
+            Endpoint(
+                "HEAD", cache, self.cache_exists, executor, "Tell whether a cache exists.", _TAG,
+                params=(_PREFIX,), errors=(404,),
+            ),
+            Endpoint(
+                "GET", cache, self.cache, executor, "Stream a cache.", _TAG,
+                params=(_PREFIX,), media_type=TAR, errors=(404,),
+            ),
+            Endpoint(
+                "POST", cache, self.put_cache, executor, "Store a cache unless its key exists (304).", _TAG,
+                upload=TAR, errors=(304,),
+            ),
+            Endpoint(
+                "GET", f"{PREFIX}/sources/{{source_id}}", self.source, executor, "Stream a source archive.", _TAG,
+                media_type=TAR, errors=(404,),
+            ),
+            Endpoint(
+                "POST", f"{PREFIX}/sources", self.put_source, Principal.CLIENT,
+                "Store a source archive for runs to come.", _TAG, upload=TAR, answer=Source, status=201,
+            ),
+        ]  # fmt: skip
+
+    def archive(self, call: Call) -> Answer:
+        """Stream a workspace archive."""
+        task_id, step = call.text("taskid"), call.integer("step")
+        if not task_id or step < 0:
+            raise BadRequestError("archives needs a taskid and a step that is not negative")
+        try:
+            return stream_answer(self._state.service.artifacts.open_archive(task_id, step), TAR)
+        except NotFoundError:
+            raise NotFoundError("does not exist") from None  # Agola's text
+
+    def cache_exists(self, call: Call) -> Answer:
+        """Tell whether a cache exists."""
+        artifacts, key = self._state.service.artifacts, _key(call)
+        if call.flag("prefix"):
+            artifacts.open_cache(key, prefix=True)
+        elif not artifacts.cache_exists(key):
+            raise NotFoundError(f"no cache {key!r}")
+        return Answer()
+
+    def cache(self, call: Call) -> Answer:
+        """Stream a cache."""
+        key = _key(call)
+        try:
+            pieces = self._state.service.artifacts.open_cache(key, prefix=call.flag("prefix"))
+        except NotFoundError:
+            raise NotFoundError(f"no cache {key!r}") from None  # where it would lie is nobody's business
+        return stream_answer(pieces, TAR)
+
+    def put_cache(self, call: Call) -> Answer:
+        """Store a cache unless its key exists."""
+        stored = self._state.service.artifacts.put_cache(_key(call), call.upload, call.content_length)
+        return Answer(status=200 if stored else 304, headers=NO_CACHE)
+
+    def source(self, call: Call) -> Answer:
+        """Stream a source archive."""
+        source_id = call.path["source_id"]
+        try:
+            return stream_answer(self._state.service.artifacts.open_source(source_id), TAR)
+        except NotFoundError:
+            raise NotFoundError(f"source {source_id!r} does not exist") from None
+
+    def put_source(self, call: Call) -> Answer:
+        """Store a source archive."""
+        return json_answer(Source(self._state.service.put_source(call.upload)), 201)
+
+
+def _key(call: Call) -> str:
+    key = call.path["key"]
+    if len(key.encode(errors="surrogateescape")) > MAX_CACHE_KEY_BYTES:
+        raise BadRequestError("cache key too long")
+    return key

@@ -1,0 +1,83 @@
+"""What executors report and ask: their registration, their tasks, and the tasks' status."""
+
+from __future__ import annotations
+
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.runservice.types import Executor, ExecutorTask
+from agola_http.access import check_own
+from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Principal, json_answer
+from agola_http.state import State
+
+_TAG = "executors"
+
+
+class Executors:
+    """The handlers.
+
+    Args:
+        state: What they work on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area."""
+        executor = Principal.EXECUTOR
+        one = f"{PREFIX}/executor/{{executor_id}}"
+        return [
+            Endpoint(
+                "POST", one, self.report, executor, "Register an executor, or tell that it lives.", _TAG, body=Executor
+            ),
+            Endpoint(
+                "GET", f"{one}/tasks", self.tasks, executor, "List all tasks of an executor.", _TAG,
+                answer=list[ExecutorTask],
+            ),
+            Endpoint(
+                "GET", f"{one}/tasks/{{task_id}}", self.task, executor, "Return a task of an executor.", _TAG,
+                answer=ExecutorTask, errors=(404,),
+            ),
+            Endpoint(
+                "POST", f"{one}/tasks/{{task_id}}", self.report_task, executor, "Report the status of a task.", _TAG,
+                body=ExecutorTask,
+            ),
+            Endpoint(
+                "GET", f"{PREFIX}/executors", self.list_executors, Principal.CLIENT, "List the executors.", _TAG,
+                answer=list[Executor],
+            ),
+        ]  # fmt: skip
+
+    def report(self, call: Call) -> Answer:
+        """Note an executor's report."""
+        executor = call.record(Executor)
+        if not executor.id:
+            raise BadRequestError("the executor has no id")
+        check_own(call.caller, call.path["executor_id"], executor.id)
+        self._state.service.executor_side.take_executor_status(executor)
+        return Answer()
+
+    def tasks(self, call: Call) -> Answer:
+        """Return every task that is held for an executor, finished ones included."""
+        executor_id = call.path["executor_id"]
+        check_own(call.caller, executor_id, executor_id)
+        return json_answer(self._state.service.executor_side.tasks(executor_id), newline=True)
+
+    def task(self, call: Call) -> Answer:
+        """Return a task; one that another executor holds is not found, so that its data here can go."""
+        executor_id, task_id = call.path["executor_id"], call.path["task_id"]
+        check_own(call.caller, executor_id, executor_id)
+        task = self._state.service.executor_side.task(task_id)
+        if call.caller.is_known and task.status.executor_id != executor_id:
+            raise NotFoundError(f"task {task_id!r} is not executor {executor_id!r}'s")
+        return json_answer(task, newline=True)
+
+    def report_task(self, call: Call) -> Answer:
+        """Take a task's status from its executor."""
+        task = call.record(ExecutorTask)
+        executor_id = check_own(call.caller, call.path["executor_id"], task.status.executor_id)
+        self._state.service.executor_side.take_task_status(executor_id, task)
+        return Answer()
+
+    def list_executors(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Return the executors that have reported themselves."""
+        return json_answer(self._state.service.executor_side.executors())

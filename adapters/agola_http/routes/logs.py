@@ -1,0 +1,56 @@
+"""Logs of steps, from storage or, while they grow, from their executor."""
+
+from __future__ import annotations
+
+from agola_core.errors import BadRequestError
+from agola_http.endpoints import (
+    BINARY,
+    PREFIX,
+    Answer,
+    Call,
+    Endpoint,
+    Param,
+    ParamKind,
+    Principal,
+    stream_answer,
+    whole_number,
+)
+from agola_http.state import State
+
+
+class Logs:
+    """The handler.
+
+    Args:
+        state: What it works on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the row of this area."""
+        params = (
+            Param("runid", ParamKind.TEXT, "The run.", required=True),
+            Param("taskid", ParamKind.TEXT, "The task.", required=True),
+            Param("step", ParamKind.INTEGER, "The step's number, from 0; without `setup`."),
+            Param("setup", ParamKind.FLAG, "The log of the set-up; without `step`."),
+            Param("follow", ParamKind.FLAG, "Go on until the step has ended."),
+        )
+        return [
+            Endpoint(
+                "GET", f"{PREFIX}/logs", self.log, Principal.CLIENT, "Stream the log of a step.", "logs",
+                params=params, media_type=BINARY, errors=(404,),
+            )
+        ]  # fmt: skip
+
+    def log(self, call: Call) -> Answer:
+        """Stream a log, and with `follow` its growth until the step has ended."""
+        run_id, task_id = call.text("runid"), call.text("taskid")
+        setup, step = call.flag("setup"), call.text("step")
+        if not run_id or not task_id or setup == bool(step):
+            raise BadRequestError("logs needs runid, taskid, and either setup or step")
+        number = None if setup else whole_number(step, "step")
+        if number is not None and number < 0:
+            raise BadRequestError("step must not be negative")
+        return stream_answer(self._state.service.open_log(run_id, task_id, number, follow=call.flag("follow")))

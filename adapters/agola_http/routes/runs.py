@@ -1,0 +1,152 @@
+"""Runs: their creation, lists and actions, and the tokens of change groups."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agola_core.errors import BadRequestError
+from agola_core.runservice.requests import (
+    RunActionsRequest,
+    RunActionType,
+    RunBundle,
+    RunCreateRequest,
+    RunQuery,
+    RunTaskActionsRequest,
+    RunTaskActionType,
+)
+from agola_core.runservice.types import Run, RunConfig, RunPhase, RunResult
+from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
+from agola_http.state import State
+
+DEFAULT_LIMIT, MAX_LIMIT = 25, 40
+_TAG = "runs"
+_GROUPS = Param("changegroup", ParamKind.REPEATED, "A change group of the token in the answer.")
+_FILTERS = (
+    Param("phase", ParamKind.REPEATED, "Only runs in one of these phases."),
+    Param("result", ParamKind.REPEATED, "Only runs with one of these results."),
+    Param("group", ParamKind.REPEATED, "Only runs of these groups and of those below them."),
+    Param("limit", ParamKind.INTEGER, f"The most runs: {DEFAULT_LIMIT} when missing, {MAX_LIMIT} at most."),
+    Param("asc", ParamKind.FLAG, "Oldest first."),
+    Param("start", ParamKind.TEXT, "Only runs after this id, in the order of the list."),
+)
+
+
+class RunResponse(msgspec.Struct, frozen=True):
+    """A run with its configuration."""
+
+    run: Run
+    run_config: RunConfig
+    change_groups_update_tokens: str = ""
+
+
+class GetRunsResponse(msgspec.Struct, frozen=True):
+    """A page of runs."""
+
+    runs: list[Run]
+    change_groups_update_tokens: str = ""
+
+
+class Runs:
+    """The handlers.
+
+    Args:
+        state: What they work on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area."""
+        client = Principal.CLIENT
+        run = f"{PREFIX}/runs/{{run_id}}"
+        return [
+            Endpoint(
+                "GET", run, self.get_run, client, "Return a run.", _TAG,
+                params=(_GROUPS,), answer=RunResponse, errors=(404,),
+            ),
+            Endpoint(
+                "GET", f"{PREFIX}/runs", self.list_runs, client, "List runs.", _TAG,
+                params=(*_FILTERS, _GROUPS), answer=GetRunsResponse,
+            ),
+            Endpoint(
+                "POST", f"{PREFIX}/runs", self.create_run, client, "Create a run, or restart one.", _TAG,
+                body=RunCreateRequest, answer=RunResponse, status=201, errors=(409,),
+            ),
+            Endpoint(
+                "PUT", f"{run}/actions", self.run_action, client, "Start, cancel or stop a run.", _TAG,
+                body=RunActionsRequest, errors=(404, 409),
+            ),
+            Endpoint(
+                "PUT", f"{run}/tasks/{{task_id}}/actions", self.task_action, client,
+                "Approve a task, or set its annotations.", _TAG,
+                body=RunTaskActionsRequest, errors=(404, 409),
+            ),
+            Endpoint(
+                "GET", f"{PREFIX}/changegroups", self.change_groups, client,
+                "Return the token of change groups.", _TAG, params=(_GROUPS,), answer=str,
+            ),
+        ]  # fmt: skip
+
+    def get_run(self, call: Call) -> Answer:
+        """Return a run with its configuration; the token is older than the run, so that it never hides a change."""
+        token = self._state.token(call.texts("changegroup"))
+        return json_answer(_response(self._state.service.get_run(call.path["run_id"]), token))
+
+    def list_runs(self, call: Call) -> Answer:
+        """List runs."""
+        token = self._state.token(call.texts("changegroup"))
+        return json_answer(GetRunsResponse(self._state.service.list_runs(parse_query(call)), token))
+
+    def create_run(self, call: Call) -> Answer:
+        """Make a run."""
+        bundle = self._state.service.create_run(call.record(RunCreateRequest))
+        return json_answer(_response(bundle, ""), 201)
+
+    def run_action(self, call: Call) -> Answer:
+        """Start, cancel or stop a run."""
+        asked, run_id = call.record(RunActionsRequest), call.path["run_id"]
+        if asked.action_type is RunActionType.STOP:
+            self._state.service.stop_run(run_id)
+        elif asked.phase is None:
+            raise BadRequestError("changephase needs a phase")
+        else:
+            self._state.service.change_run_phase(run_id, asked.phase)
+        return Answer()
+
+    def task_action(self, call: Call) -> Answer:
+        """Approve a task, or set its annotations."""
+        asked = call.record(RunTaskActionsRequest)
+        run_id, task_id = call.path["run_id"], call.path["task_id"]
+        if asked.action_type is RunTaskActionType.APPROVE:
+            self._state.service.approve_task(run_id, task_id)
+        else:
+            self._state.service.set_annotations(run_id, task_id, asked.annotations or {})
+        return Answer()
+
+    def change_groups(self, call: Call) -> Answer:
+        """Return the token of change groups."""
+        return json_answer(self._state.token(call.texts("changegroup")))
+
+
+def parse_query(call: Call) -> RunQuery:
+    """Return the query that a request's parameters say; unknown phases and results match nothing."""
+    limit = call.integer("limit", DEFAULT_LIMIT)
+    if limit < 0:
+        raise BadRequestError("limit must be greater or equal than 0")
+    phases, results = call.texts("phase"), call.texts("result")
+    known_phases = tuple(RunPhase(item) for item in phases if item in set(RunPhase))
+    known_results = tuple(RunResult(item) for item in results if item in set(RunResult))
+    nothing = (phases and not known_phases) or (results and not known_results)
+    return RunQuery(
+        phases=known_phases,
+        results=known_results,
+        groups=tuple(call.texts("group")),
+        start=call.text("start"),
+        limit=0 if nothing else min(limit, MAX_LIMIT),
+        ascending=call.flag("asc"),
+    )
+
+
+def _response(bundle: RunBundle, token: str) -> RunResponse:
+    return RunResponse(bundle.run, bundle.run_config, token)

@@ -1,0 +1,61 @@
+"""What the handlers work on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from agola_core.datamanager import DataManager
+from agola_core.maintenance import Gate
+from agola_core.runservice.service import RunService
+from agola_http.limits import Limits
+
+
+class Backend(Protocol):
+    """The parts of a run service, whoever put them together; `standalone.Standalone` is one."""
+
+    @property
+    def datamanager(self) -> DataManager:
+        """Return the store."""
+
+    @property
+    def gate(self) -> Gate[RunService]:
+        """Return what lets calls to the run service in while it serves."""
+
+
+class State:
+    """What the handlers share.
+
+    Args:
+        backend: What they serve. Its parts are asked for with every request: maintenance may replace them.
+        limits: What one client may take.
+
+    Attributes:
+        backend: As given.
+        limits: As given.
+        ending: Set when the server ends, so that streams without an end of their own end too.
+    """
+
+    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+        self.backend = backend
+        self.limits = limits or Limits()
+        self.ending = threading.Event()
+
+    @property
+    def service(self) -> RunService:
+        """The run service.
+
+        Raises:
+            MaintenanceError: It does not serve.
+        """
+        return self.backend.gate.service
+
+    @property
+    def datamanager(self) -> DataManager:
+        """The store."""
+        return self.backend.datamanager
+
+    def token(self, groups: Iterable[str]) -> str:
+        """Return the token of change groups."""
+        return self.datamanager.change_groups_token(groups).encode()

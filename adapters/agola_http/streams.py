@@ -1,0 +1,163 @@
+"""Sends streams: pulls a piece when the client has taken the one before, so a slow reader holds no memory.
+
+A piece is pulled in a worker thread and handed to the connection, which takes it as its buffer allows. A stream
+that fails before its first piece is answered as an error. One that fails later breaks the connection, so that no
+client takes the part for the whole. A reader that takes nothing for too long is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import anyio
+import anyio.to_thread
+from starlette.types import Receive, Scope, Send
+
+from agola_http.endpoints import Answer
+from agola_http.errors import RefusedError
+from agola_http.limits import Limits
+
+logger = logging.getLogger(__name__)
+
+ABORT = "agola_http.abort"
+"""The key in a request's state of the function that breaks its connection at once."""
+
+
+class Streams:
+    """The streams and uploads of a server.
+
+    Args:
+        limits: How many there may be, and how long a reader may take nothing.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._open = 0
+
+    @property
+    def limiter(self) -> anyio.CapacityLimiter:
+        """The threads of streams; made inside the event loop."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._limits.streams)
+        return self._limiter
+
+    @property
+    def open(self) -> int:
+        """How many there are now."""
+        return self._open
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold one of the places of streams.
+
+        Raises:
+            RefusedError: All are taken.
+        """
+        if self._open >= self._limits.streams:
+            raise RefusedError(503, f"more than {self._limits.streams} streams at once")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer whose body is pieces.
+
+        Raises:
+            Exception: What the pieces raised before the head was sent.
+        """
+        assert not isinstance(answer.body, bytes)
+        source = _Source(answer.body, self.limiter)
+        failure: Exception | None = None
+        try:
+            async with self.place(), anyio.create_task_group() as group:
+                group.start_soon(_cancel_when_gone, receive, group.cancel_scope.cancel)
+                try:
+                    await self._send(answer, source, scope, send)
+                except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
+                    failure = error
+                group.cancel_scope.cancel()
+        finally:
+            await source.close()
+        if failure is not None:
+            raise failure
+
+    async def _send(self, answer: Answer, source: _Source, scope: Scope, send: Send) -> None:
+        piece: bytes | None = b""
+        while piece == b"" and not answer.eager:
+            piece = await source.pull()
+        headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
+        if piece is None:
+            headers.append((b"content-length", b"0"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        try:
+            while piece is not None:
+                if piece:
+                    with anyio.fail_after(self._limits.stall_seconds):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await source.pull()
+        except TimeoutError:
+            logger.warning("%r: the reader took nothing for %g s", scope["path"], self._limits.stall_seconds)
+            break_connection(scope)
+            return
+        except Exception as error:
+            mark = uuid.uuid4().hex[:12]
+            logger.error("%r broke off: id=%s", scope["path"], mark, exc_info=error)
+            break_connection(scope)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Source:
+    """Pulls pieces in a worker thread, and closes their iterator once no thread is inside it."""
+
+    def __init__(self, pieces: Iterator[bytes], limiter: anyio.CapacityLimiter) -> None:
+        self._pieces = pieces
+        self._limiter = limiter
+        self._lock = threading.Lock()
+        self._closed = False
+
+    async def pull(self) -> bytes | None:
+        """Return the next piece; None at the end."""
+        return await anyio.to_thread.run_sync(self._next, abandon_on_cancel=True, limiter=self._limiter)
+
+    async def close(self) -> None:
+        """Close the iterator, at once or by the thread that is inside it when that comes back."""
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._close_if_free, limiter=self._limiter)
+
+    def _next(self) -> bytes | None:
+        with self._lock:
+            piece = None if self._closed else next(self._pieces, None)
+        if self._closed:
+            self._close_if_free()
+        return piece
+
+    def _close_if_free(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                close: Callable[[], None] | None = getattr(self._pieces, "close", None)
+                if close is not None:
+                    close()
+            finally:
+                self._lock.release()
+
+
+async def _cancel_when_gone(receive: Receive, cancel: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    cancel()
+
+
+def break_connection(scope: Scope) -> None:
+    """Break a request's connection at once, with all that was not sent yet."""
+    abort = scope.get("state", {}).get(ABORT)
+    if abort is not None:
+        abort()

@@ -1,0 +1,177 @@
+"""A real server on a real socket, in this process, over a run service whose executors are the tests' own requests."""
+
+import contextlib
+import json
+import socket
+import threading
+
+import pytest
+
+import agola_core
+from agola_core.datamanager import Options
+from agola_core.maintenance import Gate
+from agola_core.runservice.inprocess import InProcessDirectory
+from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.service import RunService
+from agola_http.access import Access, Tokens
+from agola_http.app import App
+from agola_http.limits import Limits
+from agola_http.server import Server, listen
+
+API = "/api/v1alpha"
+LIMITS = Limits()
+
+
+class Response:
+    """One answer, as it came over the socket."""
+
+    def __init__(self, status, headers, body):
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def message(self):
+        return self.json()["message"]
+
+
+class Wire:
+    """A connection on which literal requests are written."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data):
+        self.socket.sendall(data.encode() if isinstance(data, str) else data)
+
+    def request(self, method, path, body=None, headers=()):
+        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers]
+        if body is not None:
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + (body or b""))
+        return self.response(head=method == "HEAD")
+
+    def response(self, *, head=False):
+        status, headers = self.head()
+        if head or status == 304:
+            return Response(status, headers, b"")
+        if headers.get("transfer-encoding") == "chunked":
+            return Response(status, headers, b"".join(self.chunks()))
+        return Response(status, headers, self.file.read(int(headers["content-length"])))
+
+    def head(self):
+        status = int(self.file.readline().split()[1])
+        headers = {}
+        while (line := self.file.readline().strip()) != b"":
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        return status, headers
+
+    def chunks(self):
+        """Yield the chunks of a body; a connection that ends before the last one raises."""
+        while size := int(self._line(), 16):
+            piece = self.file.read(size)
+            assert len(piece) == size
+            self._line()
+            yield piece
+        self._line()
+
+    def _line(self):
+        line = self.file.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the connection broke off")
+        return line
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+class Running:
+    """A server, what it serves, and connections to it."""
+
+    def __init__(self, datamanager, service, app, server, port):
+        self.datamanager = datamanager
+        self.service = service
+        self.app = app
+        self.server = server
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @contextlib.contextmanager
+    def connect(self):
+        wire = Wire(self.port)
+        try:
+            yield wire
+        finally:
+            wire.close()
+
+    def request(self, method, path, body=None, headers=()):
+        with self.connect() as wire:
+            return wire.request(method, path, body, headers)
+
+
+@contextlib.contextmanager
+def serving(app, limits=LIMITS, end_streams=None):
+    with listen("127.0.0.1", 0) as listener:
+        server = Server(app, limits, end_streams=end_streams or app.end_streams)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield server, listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory):
+    """Return a function that starts a server with its own store, until the context ends."""
+
+    @contextlib.contextmanager
+    def start(tokens=None, limits=LIMITS, **access):
+        path = tmp_path_factory.mktemp("store")
+        options = Options(background=False)
+        with (
+            agola_core.open(path, data_types=DATA_TYPES, options=options) as datamanager,
+            RunService(datamanager, path / "readdb.db", InProcessDirectory()) as service,
+        ):
+            gate = Gate("in maintenance mode")
+            gate.open(service)
+            app = App(Backend(datamanager, gate), Access(tokens or Tokens(), **access), limits)
+            with serving(app, limits) as (server, port):
+                yield Running(datamanager, service, app, server, port)
+
+    return start
+
+
+class Backend:
+    def __init__(self, datamanager, gate):
+        self.datamanager = datamanager
+        self.gate = gate
+
+
+@pytest.fixture(scope="module")
+def server(start_server):
+    """A server without tokens, shared by the tests of a module."""
+    with start_server() as running:
+        yield running
+
+
+@pytest.fixture
+def create_run(server):
+    """Create a run of one task and return its document."""
+
+    def create(*, group="/project/p1/branch/main", task_id="t1", **fields):
+        steps = [{"type": "run", "name": "one", "command": "true"}]
+        task = {"id": task_id, "name": "only", "depends": {}, "steps": steps, "runtime": {"type": "pod"}}
+        body = {"name": "r", "group": group, "run_config_tasks": {task_id: task}, **fields}
+        return server.request("POST", f"{API}/runs", body).json()["run"]
+
+    return create
