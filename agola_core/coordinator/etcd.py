@@ -170,8 +170,9 @@ class EtcdCoordinator:
                 return
             self._closed = True
             watches = list(self._watches)
+        self._client.closing.set()  # waiting requests end
         self._supervisor.stop()
-        for watch in watches:
+        for watch in watches:  # their streams end before the connections do
             watch.close()
         self._client.close()
 

@@ -37,7 +37,7 @@ Metadata = tuple[tuple[str, str], ...]
 _ATTEMPT_SECONDS = 2.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-_LARGEST_ANSWER = 64 * 1024 * 1024
+_LARGEST_ANSWER = 32 * 1024 * 1024
 
 # Dead connections are noticed by pings; all three settings are needed for that. etcd allows one ping in 5 s.
 _CHANNEL_OPTIONS = (

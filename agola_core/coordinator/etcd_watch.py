@@ -39,6 +39,7 @@ _LONGEST_PAUSE = 2.0
 _KEPT_BATCHES = 2048
 _KEPT_BYTES = 16 * 1024 * 1024
 _BROADCAST = -1
+_JOIN_SECONDS = 1.0
 
 
 class _Stream:
@@ -135,7 +136,7 @@ class EtcdWatch:
             stream.end()
         self._forget(self)
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)  # a request of it may still wait for etcd; it ends with that
 
     # The thread
 

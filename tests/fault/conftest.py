@@ -1,0 +1,34 @@
+"""What several fault tests use."""
+
+import pytest
+
+from agola_core.coordinator import open_coordinator
+from agola_pytest.etcd import start_etcd
+from agola_pytest.proxy import BreakableProxy
+
+
+@pytest.fixture
+def own_etcd(tmp_path, agola_etcd):
+    """An etcd of this test alone; `agola_etcd` skips where there is no program."""
+    with start_etcd(tmp_path / "etcd") as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(agola_etcd):
+    with BreakableProxy(agola_etcd.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def opened():
+    """Opens coordinators and closes them, the newest first."""
+    coordinators = []
+
+    def open_one(url):
+        coordinators.append(open_coordinator(url))
+        return coordinators[-1]
+
+    yield open_one
+    for coordinator in reversed(coordinators):
+        coordinator.close()

@@ -1,0 +1,279 @@
+"""The etcd coordinator when etcd, or the way to it, fails: what its callers are told, and that it comes back."""
+
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from agola_core.coordinator import Compare, DeleteOp, PutOp, Target, open_coordinator
+from agola_core.coordinator import etcd_messages as rpc
+from agola_core.coordinator.lock import LeaseKeeper
+from agola_core.errors import (
+    BadRequestError,
+    ClosedError,
+    DeadlineError,
+    OutOfSpaceError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from agola_pytest.etcd import coordinator_url, start_etcd, start_etcd_cluster
+from tests.support.etcd import etcdctl, eventually, in_background, put, settled_put
+
+
+def test_it_works_beside_a_current_protobuf_and_imports_nothing_of_the_package(agola_etcd):
+    script = textwrap.dedent("""
+        import os, sys
+        from google.protobuf import __version__
+        from agola_core.coordinator import PutOp, open_coordinator
+        assert int(__version__.split(".")[0]) >= 4, __version__
+        coordinator = open_coordinator(sys.argv[1])
+        coordinator.txn([], [PutOp("a", b"1")])
+        assert coordinator.get("a").value == b"1"
+        coordinator.close()
+        assert not [name for name in sys.modules if name.split(".")[0] == "etcd3"]
+        assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" not in os.environ
+    """)
+    subprocess.run([sys.executable, "-W", "error", "-c", script, agola_etcd.url("beside")], check=True)
+
+
+def test_a_missing_extra_is_told(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("agola_core.coordinator.etcd")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(BadRequestError, match=r"pip install 'agola-core\[etcd\]'"):
+        open_coordinator("etcd://127.0.0.1:1")
+
+
+# Unknown outcomes
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_a_transaction_that_lost_its_answer_is_of_unknown_outcome_and_never_repeated(agola_etcd, proxy, opened, lost):
+    direct = opened(agola_etcd.url(f"lost-{lost}"))
+    broken = opened(coordinator_url(proxy.endpoint, f"lost-{lost}", timeout=10))
+    start = put(broken, "n", b"1")
+    proxy.drop_requests() if lost == "request" else proxy.drop_answers()
+    thread, outcome = in_background(lambda: put(broken, "n", b"2"))
+    assert proxy.wait_dropped()
+    if lost == "answer":  # what was swallowed may be another answer of the connection
+        with direct.watch("n", start + 1) as watch:
+            assert watch.next(20) is not None
+    proxy.heal()
+    thread.join(20)
+    assert isinstance(outcome[0], UnknownOutcomeError)
+    item = eventually(lambda: broken.get("n"))
+    assert (item.value, item.version) == ((b"1", 1) if lost == "request" else (b"2", 2))
+    assert put(broken, "n", b"3") > item.mod_revision
+
+
+def test_a_lease_that_lost_its_answer_is_of_unknown_outcome(proxy, opened):
+    broken = opened(coordinator_url(proxy.endpoint, "lost-lease", timeout=1))
+    proxy.drop_answers()
+    with pytest.raises(UnknownOutcomeError, match="may have been applied"):
+        broken.grant_lease(5)
+
+
+def test_what_certainly_went_nowhere_is_told_so_or_sent_again(proxy, opened):
+    hasty = opened(coordinator_url(proxy.endpoint, "nowhere", timeout=0.5))
+    patient = opened(coordinator_url(proxy.endpoint, "nowhere", timeout=30))
+    proxy.refuse()
+    for coordinator in (hasty, patient):  # both find out that their connections are broken
+        with pytest.raises((UnknownOutcomeError, UnavailableError)):
+            coordinator._client.ask(rpc.RANGE, rpc.RangeRequest(key=b"x"), 0.2)
+    with pytest.raises(DeadlineError, match="cannot be reached"):
+        put(hasty, "a", b"hasty")
+    thread, outcome = in_background(lambda: put(patient, "a", b"patient"))
+    thread.join(0.3)
+    assert not outcome
+    proxy.heal()
+    thread.join(30)
+    item = patient.get("a")
+    assert (item.value, item.version, item.mod_revision) == (b"patient", 1, outcome[0])
+
+
+def test_reads_are_repeated_until_they_are_answered(agola_etcd, proxy, opened):
+    broken = opened(coordinator_url(proxy.endpoint, "reads", timeout=20))
+    put(broken, "a", b"1")
+    proxy.refuse()
+    thread, outcome = in_background(lambda: broken.get("a"))
+    thread.join(0.5)
+    assert not outcome
+    proxy.heal()
+    thread.join(20)
+    assert outcome[0].value == b"1"
+
+
+def test_every_request_has_a_deadline_that_names_the_endpoints(proxy, opened):
+    broken = opened(coordinator_url(proxy.endpoint, "deadline", timeout=0.5))
+    proxy.drop_requests()
+    for request in (
+        lambda: broken.get("a"),
+        lambda: broken.list(""),
+        lambda: broken.txn([Compare("a", 0)], []),
+        lambda: broken.keep_alive(1),
+        lambda: broken.compact(5),
+    ):
+        with pytest.raises(DeadlineError, match=f"etcd at {proxy.endpoint} did not answer within 0.5 s"):
+            request()
+
+
+# Failover
+
+
+def test_another_endpoint_takes_over(tmp_path, agola_etcd, opened):
+    with start_etcd_cluster(tmp_path) as cluster:
+        coordinator = opened(cluster.url("failover", timeout=10))
+        watch = coordinator.watch("", put(coordinator, "start") + 1)
+        expected = []
+        for number in range(9):
+            if number % 3 == 1:
+                cluster.members[number // 3].kill()
+            elif number % 3 == 2:
+                cluster.members[number // 3].start()
+            expected.append(settled_put(coordinator, f"k{number}"))
+            assert coordinator.get(f"k{number}").mod_revision == expected[-1]
+        seen = []
+        while len(seen) < len(expected):
+            seen.append(watch.next(30).revision)
+        assert seen == expected
+
+
+def test_a_member_without_majority_refuses_at_once(tmp_path, agola_etcd, opened):
+    with start_etcd_cluster(tmp_path) as cluster:
+        coordinator = opened(cluster.url("minority", timeout=3))
+        put(coordinator, "a", b"1")
+        for member in cluster.members[1:]:
+            member.pause()
+        with pytest.raises((UnavailableError, UnknownOutcomeError)):
+            put(coordinator, "a", b"2")
+        with pytest.raises(UnavailableError, match="did not answer within 3 s"):
+            coordinator.get("a")
+        for member in cluster.members[1:]:
+            member.resume()
+        assert eventually(lambda: coordinator.get("a")).value in {b"1", b"2"}
+
+
+# Leases
+
+
+def test_a_lease_ends_by_etcds_own_clock(agola_etcd, opened):
+    coordinator = opened(agola_etcd.url("lease"))
+    lease = coordinator.grant_lease(1)
+    coordinator.txn([], [PutOp("leased", b"", lease)])
+    with coordinator.watch("leased", coordinator.get("leased").mod_revision + 1) as watch:
+        assert watch.next(30).events[0].item is None
+    assert coordinator.keep_alive(lease) == 0.0
+
+
+def test_a_keeper_reports_a_lost_lease_before_anybody_else_can_have_it(agola_etcd, proxy, opened):
+    direct = opened(agola_etcd.url("keeper"))
+    broken = opened(coordinator_url(proxy.endpoint, "keeper", timeout=0.5))
+    keeper = LeaseKeeper(broken, 2)
+    direct.txn([], [PutOp("held", b"", keeper.lease)])
+    assert keeper.held
+    with direct.watch("held", direct.get("held").mod_revision + 1) as watch:
+        proxy.drop_answers()
+        assert watch.next(60).events[0].item is None
+        assert not keeper.held
+    proxy.heal()
+    keeper.close()
+    ended = LeaseKeeper(direct, 2)
+    direct.revoke_lease(ended.lease)
+    deadline = time.monotonic() + 20
+    while ended.held and time.monotonic() < deadline:  # its next renewal hears of a time of 0
+        threading.Event().wait(0.05)
+    assert not ended.held
+    ended.close()
+
+
+# A full etcd
+
+
+def fill(coordinator):
+    for number in itertools.count():
+        put(coordinator, f"k{number % 4}", os.urandom(100_000))
+
+
+def test_a_full_etcd_reads_and_deletes_and_takes_no_writes(tmp_path, agola_etcd, opened):
+    with start_etcd(tmp_path, arguments=["--quota-backend-bytes=2000000"]) as server:
+        coordinator = opened(server.url("full"))
+        with pytest.raises(OutOfSpaceError, match="database space exceeded"):
+            fill(coordinator)
+        assert coordinator.get("k0") is not None
+        with pytest.raises(OutOfSpaceError):
+            coordinator.grant_lease(5)
+        assert coordinator.txn([], [DeleteOp("k0")]).succeeded
+        coordinator.compact(coordinator.list("").revision)
+        etcdctl(server, "defrag")
+        etcdctl(server, "alarm", "disarm")
+        assert put(coordinator, "k0")
+
+
+# Ending
+
+
+def test_a_forked_child_is_refused_and_its_parent_goes_on(agola_etcd):
+    script = textwrap.dedent("""
+        import os, sys
+        from agola_core.coordinator import PutOp, open_coordinator
+        from agola_core.errors import ClosedError
+        coordinator = open_coordinator(sys.argv[1])
+        child = os.fork()
+        if not child:
+            for use in (lambda: coordinator.get("a"), lambda: coordinator.watch("", 1)):
+                try:
+                    use()
+                except ClosedError as error:
+                    assert "before a fork" in str(error)
+                else:
+                    os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        coordinator.txn([], [PutOp("a", b"1")])
+        coordinator.close()
+    """)
+    command = [sys.executable, "-c", script, agola_etcd.url("fork")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_close_ends_everything_cleanly_also_while_etcd_is_away(agola_etcd, proxy):
+    before = set(threading.enumerate())
+    for damage in (lambda: None, proxy.refuse, proxy.drop_answers):
+        proxy.heal()
+        coordinator = open_coordinator(coordinator_url(proxy.endpoint, "close"))
+        watch = coordinator.watch("", 1)
+        waiting, outcome = in_background(watch.next)
+        damage()
+        reading, read = in_background(lambda coordinator=coordinator: [coordinator.get("a") for _ in range(10_000)])
+        coordinator.close()
+        coordinator.close()
+        for thread in (waiting, reading):
+            thread.join(20)
+        assert isinstance(outcome[0], ClosedError)
+        assert isinstance(read[0], ClosedError)
+    ours = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith(("etcd", "watch"))]
+    assert not ours
+
+
+def test_an_absent_etcd_costs_next_to_nothing(proxy, opened):
+    coordinator = opened(coordinator_url(proxy.endpoint, "idle"))
+    watches = [coordinator.watch(f"{number}", 1) for number in range(4)]
+    proxy.refuse()
+    coordinator_cpu = time.process_time()
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        assert watches[0].next(max(0.0, deadline - time.monotonic())) is None
+    spent = (time.process_time() - coordinator_cpu) / 4
+    assert spent < 0.2, f"{spent:.1%} of a processor"  # measured: below 2 %
+
+
+def test_compares_of_values_and_versions_reach_etcd(agola_etcd, opened):
+    coordinator = opened(agola_etcd.url("compares"))
+    put(coordinator, "a", b"x")
+    assert coordinator.txn([Compare("a", b"x", Target.VALUE), Compare("a", 1, Target.VERSION)], []).succeeded

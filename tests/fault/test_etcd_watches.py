@@ -1,0 +1,97 @@
+"""Watches of the etcd coordinator over restarts, silence, broken ways, compaction and large answers."""
+
+import os
+
+import pytest
+
+from agola_core.coordinator import DeleteOp, PutOp
+from agola_core.errors import (
+    CompactedError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from agola_pytest.etcd import coordinator_url, start_etcd_cluster
+from tests.support.etcd import eventually, put, settled_put
+
+
+def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
+    coordinator = opened(own_etcd.url("restarts", timeout=20))
+    watch = coordinator.watch("", put(coordinator, "start") + 1)
+    expected = []
+    for number in range(15):
+        if number % 5 == 4:
+            own_etcd.kill()
+            own_etcd.start()
+        expected.append(settled_put(coordinator, f"k{number}"))
+    assert [watch.next(30).revision for _ in expected] == expected
+    assert watch.next(0) is None
+
+
+def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, agola_etcd, opened):
+    with start_etcd_cluster(tmp_path) as cluster:
+        reader = opened(cluster.url("silent"))
+        writer = opened(coordinator_url(",".join(m.endpoint for m in cluster.members[1:]), "silent", timeout=20))
+        watch = reader.watch("", put(writer, "a") + 1)
+        eventually(lambda: put(writer, "a"))
+        assert watch.next(10) is not None
+        cluster.members[0].pause()  # its connections stay open and say nothing
+        revision = eventually(lambda: put(writer, "a"), (UnavailableError, UnknownOutcomeError))
+        while (batch := watch.next(20)).revision < revision:
+            assert batch is not None
+        cluster.members[0].resume()
+
+
+def test_a_watch_comes_back_when_the_way_breaks_both_ways(agola_etcd, proxy, opened):
+    direct = opened(agola_etcd.url("ways"))
+    watch = opened(coordinator_url(proxy.endpoint, "ways")).watch("", put(direct, "a") + 1)
+    expected = []
+    for damage in (proxy.drop_answers, proxy.drop_requests, proxy.refuse, proxy.cut):
+        damage()
+        expected += [put(direct, "a"), put(direct, "b")]
+        proxy.heal()
+        expected.append(put(direct, "c"))
+        assert [watch.next(30).revision for _ in range(3)] == expected[-3:]
+
+
+def test_a_slow_watch_is_told_of_compaction_after_what_it_had(own_etcd, opened):
+    coordinator = opened(own_etcd.url("slow"))
+    start = put(coordinator, "a")
+    watch = coordinator.watch("", start + 1)
+    revisions = [put(coordinator, "a", os.urandom(200_000)) for _ in range(200)]
+    coordinator.compact(revisions[-1])
+    put(coordinator, "a", b"end")
+    seen = []
+    own_etcd.kill()  # what etcd had on its way to the watch would hide the compaction
+    own_etcd.start()
+    with pytest.raises(CompactedError) as error:
+        seen.extend(batch.revision for batch in iter(lambda: watch.next(30), None))
+    assert seen == revisions[: len(seen)]
+    assert error.value.oldest >= revisions[-2]
+    with coordinator.watch("", revisions[-1]) as again:
+        assert again.next(10).revision == revisions[-1]
+
+
+def test_a_large_transaction_comes_in_one_batch(agola_etcd, opened):
+    coordinator = opened(agola_etcd.url("large"))
+    before = put(coordinator, "start")
+    revisions = []
+    for _ in range(8):
+        ops = [PutOp(f"k{number:03}", os.urandom(10_000)) for number in range(coordinator.max_txn_ops)]
+        revisions.append(coordinator.txn([], ops).revision)
+    with coordinator.watch("", before + 1) as watch:  # catching up, etcd sends these in fragments
+        batches = [watch.next(30) for _ in revisions]
+    assert [batch.revision for batch in batches] == revisions
+    assert all([event.key for event in batch.events] == [op.key for op in ops] for batch in batches)
+
+
+def test_lists_of_large_values_come_in_smaller_pages(agola_etcd, opened):
+    coordinator = opened(agola_etcd.url("pages"))
+    for number in range(40):
+        put(coordinator, f"k{number:03}", bytes(1_200_000))
+    page = coordinator.list("k")
+    assert page.more
+    assert 0 < len(page.items) < 40
+    rest = coordinator.list("k", start_after=page.items[-1].key, revision=page.revision)
+    assert rest.items[0].key == f"k{len(page.items):03}"
+    for number in range(0, 40, 10):
+        coordinator.txn([], [DeleteOp(f"k{number + index:03}") for index in range(10)])

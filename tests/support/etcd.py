@@ -1,0 +1,61 @@
+"""What several tests of the etcd coordinator use."""
+
+import os
+import subprocess
+import threading
+import time
+
+from agola_core.coordinator import PutOp
+from agola_core.errors import UnavailableError, UnknownOutcomeError
+
+
+def put(coordinator, key, value=b""):
+    return coordinator.txn([], [PutOp(key, value)]).revision
+
+
+def eventually(attempt, errors=UnavailableError, seconds=30):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except errors:
+            if time.monotonic() > deadline:
+                raise
+
+
+def settled_put(coordinator, key, value=b""):
+    """Write a key that is not there yet, also when answers are lost; return its revision."""
+
+    def attempt():
+        try:
+            return put(coordinator, key, value)
+        except UnknownOutcomeError:
+            item = eventually(lambda: coordinator.get(key))
+            if item is None:
+                raise UnavailableError("not applied") from None
+            return item.mod_revision
+
+    return eventually(attempt)
+
+
+def in_background(work):
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(work())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
+def etcdctl(server, *command, user=""):
+    subprocess.run(
+        ["etcdctl", f"--endpoints={server.endpoint}", *([f"--user={user}"] if user else []), *command],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "ETCDCTL_API": "3"},
+    )
