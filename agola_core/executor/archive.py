@@ -1,69 +1,151 @@
-"""Making the archives of `save_to_workspace` and `save_cache`: tar files, streamed from the disk."""
+"""Making the archives of `save_to_workspace` and `save_cache` from the files of this machine.
+
+Directories are walked by descriptors and no link is followed below a source directory, so that a step in the
+background cannot make the walk leave it.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from agola_core.errors import BadRequestError
 from agola_core.executor.globs import compile_globs
+from agola_core.executor.tarstream import Limits, TarWriter, link_stays_inside, shown, split_name
 from agola_core.runservice.types import ArchiveContents
 
-_EVERYTHING = ["**"]
+_CHUNK = 1 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+OpenDirectory = Callable[[str], int]
+"""Returns a descriptor of a directory; raises `OSError` when there is none."""
+
+
+def open_directory(path: str) -> int:
+    """Return a descriptor of a directory."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def make_archive(
-    target: Path, contents: Iterable[ArchiveContents], working_dir: Path, *, default_paths: bool = False
+    target: Path, contents: Iterable[ArchiveContents], working_dir: str | Path, opened: OpenDirectory = open_directory
 ) -> int:
-    """Write an archive of the files that its contents name and return how many it holds.
+    """Write an archive of the files that its contents name and return how many entries it holds.
 
     Args:
         target: The tar file to write.
         contents: What to take; a matched directory brings only itself, `dir/**` what is in it.
         working_dir: Where relative source directories start.
-        default_paths: Take everything where no paths are given.
+        opened: Opens the source directories.
 
     Raises:
-        BadRequestError: A source directory is missing, or a path is malformed.
+        BadRequestError: A source directory is missing, a path is malformed, or a link points out of the archive.
     """
-    count = 0
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
-        for item in contents:
-            source = working_dir / item.source_dir
-            if not source.is_dir():
-                raise BadRequestError(f"source directory {item.source_dir or '.'!r} does not exist")
-            paths = item.paths or (_EVERYTHING if default_paths else [])
-            destination = _inside(item.dest_dir)
-            for name in _matching(source, paths):
-                info = archive.gettarinfo(str(source / name), arcname=str(destination / name))
-                if info is None or not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
-                    continue
-                if info.isreg():
-                    with (source / name).open("rb") as file:
-                        archive.addfile(info, file)
-                else:
-                    archive.addfile(info)
-                count += 1
-    return count
+    with target.open("wb") as file:
+        return write_archive(file.write, contents, working_dir, opened)
 
 
-def _matching(source: Path, paths: list[str]) -> Iterator[str]:
-    wanted = compile_globs(paths)
-    for directory, directories, files in os.walk(source):
-        directories.sort()
-        base = Path(directory).relative_to(source)
-        for name in sorted([*directories, *files]):
-            path = str(base / name)
-            if wanted.fullmatch(path):
-                yield path
+def write_archive(
+    write: Callable[[bytes], object],
+    contents: Iterable[ArchiveContents],
+    working_dir: str | Path,
+    opened: OpenDirectory = open_directory,
+) -> int:
+    """Write an archive to whatever takes its bytes (see `make_archive`)."""
+    writer = TarWriter(write)
+    links: dict[tuple[int, int], str] = {}
+    for item in contents:
+        wanted, destination = compile_globs(item.paths), inside(item.dest_dir)
+        try:
+            root = opened(os.path.join(working_dir, item.source_dir))  # noqa: PTH118 - kept as it was written
+        except FileNotFoundError as error:
+            raise BadRequestError(f"source directory {item.source_dir or '.'!r} does not exist") from error
+        except OSError as error:
+            raise BadRequestError(f"source directory {item.source_dir or '.'!r}: {error.strerror}") from error
+        try:
+            for name, directory in _matching(root, wanted):
+                _add(writer, name, directory, destination, links)
+        finally:
+            os.close(root)
+    writer.finish()
+    return writer.count
 
 
-def _inside(dest_dir: str) -> PurePosixPath:
+def inside(dest_dir: str) -> PurePosixPath:
+    """Return a directory inside an archive.
+
+    Raises:
+        BadRequestError: It would leave the archive.
+    """
     path = PurePosixPath(dest_dir)
     if path.is_absolute():
         path = path.relative_to("/")
     if ".." in path.parts:
         raise BadRequestError(f"dest_dir {dest_dir!r} leaves the archive")
     return path
+
+
+def check_packable(parts: list[str], info: tarfile.TarInfo) -> None:
+    """Check that a link may go into an archive, so that the step that makes it says so, not the one that reads it.
+
+    Raises:
+        BadRequestError: It points out of the archive.
+    """
+    if info.issym() and not link_stays_inside(parts, info.linkname):
+        raise BadRequestError(
+            f"link {shown(info.name)} points out of the archive, to {shown(info.linkname)}; leave it out by the paths"
+        )
+
+
+def _matching(root: int, wanted: re.Pattern[str]) -> Iterator[tuple[str, int]]:
+    """Yield the wanted names below a directory, each with the descriptor of the directory it lies in."""
+    for base, directories, files, descriptor in os.fwalk(".", dir_fd=root, follow_symlinks=False):
+        directories.sort()
+        for name in sorted([*directories, *files]):
+            path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118 - hot: once a file
+            if wanted.fullmatch(path):
+                yield path, descriptor
+
+
+def _add(
+    writer: TarWriter, path: str, directory: int, destination: PurePosixPath, links: dict[tuple[int, int], str]
+) -> None:
+    name = path.rpartition("/")[2]
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        info = tarfile.TarInfo(str(destination / path))
+        info.mode, info.mtime = stat.S_IMODE(found.st_mode) & 0o777, found.st_mtime
+        parts = split_name(info.name, Limits())
+        if stat.S_ISDIR(found.st_mode):
+            info.type = tarfile.DIRTYPE
+            writer.add(info)
+        elif stat.S_ISLNK(found.st_mode):
+            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=directory)
+            check_packable(parts, info)
+            writer.add(info)
+        elif stat.S_ISREG(found.st_mode):
+            first = links.setdefault((found.st_dev, found.st_ino), info.name) if found.st_nlink > 1 else info.name
+            if first != info.name:
+                info.type, info.linkname = tarfile.LNKTYPE, first
+                writer.add(info)
+            else:
+                _add_file(writer, info, name, directory)
+    except FileNotFoundError:  # deleted since it was listed
+        return
+    except OSError as error:
+        raise BadRequestError(f"cannot archive {shown(path)}: {error.strerror}") from error
+
+
+def _add_file(writer: TarWriter, info: tarfile.TarInfo, name: str, directory: int) -> None:
+    descriptor = os.open(name, _READ, dir_fd=directory)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return
+        info.size = found.st_size
+        writer.add(info, iter(lambda: os.read(descriptor, _CHUNK), b""))
+    finally:
+        os.close(descriptor)

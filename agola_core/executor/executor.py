@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -12,12 +14,15 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
-from agola_core.errors import NotFoundError, UnavailableError
+from agola_core import faultpoints
+from agola_core.errors import AgolaError, APIError, NotFoundError, UnavailableError
 from agola_core.executor.drivers.port import Driver
+from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.taskdir import TaskDirectory, list_task_directories, task_directory
-from agola_core.executor.taskrunner import TaskRunner
+from agola_core.executor.taskrunner import TaskLimits, TaskRunner
 from agola_core.runservice.protocol import RunserviceClient
 from agola_core.runservice.types import Executor as ExecutorStatus
 from agola_core.runservice.types import ExecutorPhase, ExecutorTask
@@ -28,7 +33,10 @@ logger = logging.getLogger(__name__)
 _HEARTBEAT_SECONDS = 2.0
 _LIMITS_SECONDS = 0.25
 _FOLLOW_SECONDS = 0.02
+_QUIET_SECONDS = 1.0
 _CHUNK = 1 << 16
+
+faultpoints.declare("executor.before-heartbeat", "executor.before-remove")
 
 
 class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,13 +45,13 @@ class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         labels: For people and placement.
         active_tasks_limit: How many tasks run at once; 0 for no limit. Further ones wait.
-        max_log_bytes: The size at which a step's log fails its task.
+        limits: What each task may use.
         listen_url: Where the service reaches it over the network.
     """
 
     labels: dict[str, str] = {}
     active_tasks_limit: int = 0
-    max_log_bytes: int = 1 << 30
+    limits: TaskLimits = TaskLimits()
     listen_url: str = ""
 
 
@@ -51,13 +59,17 @@ class Executor:
     """Runs tasks. Implements `protocol.ExecutorClient` for a service in the same process. A context manager.
 
     Args:
-        directory: Where it keeps its id and its tasks; one executor at a time.
+        directory: Where it keeps its id and its tasks.
         service: The run service.
         driver: Runs the commands.
         options: How it behaves.
 
     Attributes:
         id: Kept in its directory.
+
+    Raises:
+        ConflictError: Another executor uses the directory.
+        UnavailableError: The directory cannot be used.
     """
 
     def __init__(
@@ -65,8 +77,13 @@ class Executor:
     ) -> None:
         directory = directory.absolute()
         self._tasks_root = directory / "tasks"
-        self._tasks_root.mkdir(parents=True, exist_ok=True)
-        self.id = _kept_id(directory / "id")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._tasks_root.mkdir(0o711, exist_ok=True)  # a task's own user passes through, and lists nothing
+            self._lock_file = lock_directory(directory)
+            self.id = _kept_id(directory / "id")
+        except OSError as error:
+            raise UnavailableError(f"the directory {str(directory)!r} cannot be used: {error.strerror}") from error
         self._service = service
         self._driver = driver
         self._options = options or ExecutorOptions()
@@ -80,20 +97,30 @@ class Executor:
     # Lifecycle
 
     def start(self) -> None:
-        """Register, go on with the tasks that an earlier process left, and take new ones."""
+        """Register, go on with the tasks that an earlier process left, and take new ones.
+
+        A service that cannot be reached is no error: the heartbeat tries it again.
+
+        Raises:
+            APIError: The service refuses this executor.
+        """
         self._reporter.start()
+        kept = []
         for directory in list_task_directories(self._tasks_root):
             task = directory.load()
             if task is None:
                 directory.remove()
-            elif task.status.phase.is_finished:
+                continue
+            kept.append(task.id)
+            if task.status.phase.is_finished:
                 self._reporter.report(task)
             else:
                 self._add(task, directory)
         try:
             self._send_status()
         except UnavailableError as error:
-            logger.warning("the run service cannot be reached yet: %s", error)
+            logger.warning("the run service cannot be reached, it is tried again: %s", error)
+        self._clean(kept)
         self._supervisor.loop("heartbeat", self._heartbeat, interval=_HEARTBEAT_SECONDS)
         self._supervisor.loop("limits", self._check_limits, interval=_LIMITS_SECONDS)
 
@@ -112,6 +139,7 @@ class Executor:
             for runner in runners:
                 runner.join(10.0)
         self._reporter.stop(5.0)
+        self._lock_file.close()
 
     def __enter__(self) -> Self:
         """Start and return the executor."""
@@ -131,27 +159,36 @@ class Executor:
         with self._lock:
             runner = self._runners.get(task.id)
         if runner is not None:
-            if task.stop:
+            if task.stop or task.attempt > runner.task.attempt:  # a new start waits for the old one's end
                 runner.stop()
             return
         if task.status.phase is not ExecutorPhase.NOT_STARTED:
             return
         directory = task_directory(self._tasks_root, task.id)
+        local = directory.load()
+        if local is not None and task.attempt <= local.attempt:
+            return  # it has run here
         if task.stop:
-            status = msgspec.structs.replace(task.status, phase=ExecutorPhase.STOPPED)
-            self._reporter.report(msgspec.structs.replace(task, status=status))
-        elif directory.load() is None:
+            status = replace(task.status, phase=ExecutorPhase.STOPPED)
+            self._reporter.report(replace(task, status=status))
+            return
+        try:
+            directory.remove()
             self._add(task, directory)
+        except OSError as error:
+            logger.error("task %s cannot be taken: %s", task.id, error)
+            self._report_failed(task, f"the executor cannot take the task: {error.strerror}")
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
-        """Yield a step's log."""
+        """Yield a step's log; with `follow` also empty pieces now and then, while nothing comes."""
         directory = task_directory(self._tasks_root, task_id)
         path = directory.log(step)
-        if not path.exists():
-            with self._lock:
-                runner = self._runners.get(task_id)
-            if runner is None or not follow:
-                raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
+        with self._lock:
+            runner = self._runners.get(task_id)
+        if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
+            raise NotFoundError(f"task {task_id!r} has no step {step}")
+        if not path.exists() and (runner is None or not follow):
+            raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
         return self._read_log(path, task_id, step, follow=follow)
 
     def open_archive(self, task_id: str, step: int) -> Iterator[bytes]:
@@ -176,7 +213,7 @@ class Executor:
                 self._service,
                 self._reporter.report,
                 self._task_finished,
-                self._options.max_log_bytes,
+                self._options.limits,
             )
             self._runners[task.id] = runner
             limit = self._options.active_tasks_limit
@@ -209,18 +246,20 @@ class Executor:
         try:
             self._send_status()
             self._reconcile()
-        except UnavailableError as error:
-            logger.warning("the run service cannot be reached: %s", error)
+        except (UnavailableError, APIError) as error:
+            logger.warning("the run service does not answer as it should: %s", error)
 
     def _send_status(self) -> None:
         with self._lock:
             active = len(self._runners)
+        faultpoints.reach("executor.before-heartbeat")
         self._service.send_executor_status(
             ExecutorStatus(
                 id=self.id,
                 listen_url=self._options.listen_url,
                 archs=self._driver.archs,
                 labels=self._options.labels,
+                allow_privileged_containers=self._driver.allow_privileged,
                 active_tasks_limit=self._options.active_tasks_limit,
                 active_tasks=active,
                 executor_group=self.id,
@@ -236,33 +275,58 @@ class Executor:
             if task.stop or task.status.phase is ExecutorPhase.NOT_STARTED:
                 self.submit(task)
             if local is None and task.status.phase is ExecutorPhase.RUNNING:
-                status = msgspec.structs.replace(task.status, phase=ExecutorPhase.FAILED)
-                lost = msgspec.structs.replace(task, status=status, fail_error="the executor has lost the task")
-                self._reporter.report(lost)
-            elif local is not None and local.status.phase.is_finished and not task.status.phase.is_finished:
+                self._report_failed(task, "the executor has lost the task")
+            elif local is not None and not task.status.phase.is_finished and local.status != task.status:
                 self._reporter.report(local)
         for directory in list_task_directories(self._tasks_root):
             task_id = directory.path.name
-            if task_id in held or task_id in self._runners:
-                continue
-            try:
-                self._service.executor_task(self.id, task_id)
-            except NotFoundError:
-                directory.remove()
+            if task_id not in held:
+                self._forget(task_id, directory)
+
+    def _forget(self, task_id: str, directory: TaskDirectory) -> None:
+        """Remove a task that the service does not know any more; what still runs of it is stopped first."""
+        try:
+            self._service.executor_task(self.id, task_id)
+            return
+        except NotFoundError:
+            pass
+        with self._lock:
+            runner = self._runners.get(task_id)
+        if runner is not None:
+            logger.warning("task %s is stopped: the service does not know it any more", task_id)
+            runner.stop()
+            return  # its directory goes in a later round
+        faultpoints.reach("executor.before-remove")
+        directory.remove()
+
+    def _report_failed(self, task: ExecutorTask, reason: str) -> None:
+        status = replace(task.status, phase=ExecutorPhase.FAILED)
+        self._reporter.report(replace(task, status=status, fail_error=reason))
+
+    def _clean(self, kept: list[str]) -> None:
+        try:
+            self._driver.clean(self.id, kept)
+        except AgolaError as error:
+            logger.warning("what earlier tasks left cannot be removed: %s", error)
 
     # Logs
 
     def _read_log(self, path: Path, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
         offset = 0
+        quiet_until = time.monotonic() + _QUIET_SECONDS
         while True:
             with self._lock:
                 runner = self._runners.get(task_id)
             ended = runner is None or not follow or _step_ended(runner.task, step)
             for piece in _read_file(path, offset):
                 offset += len(piece)
+                quiet_until = time.monotonic() + _QUIET_SECONDS
                 yield piece
             if ended or runner is None:
                 return
+            if time.monotonic() > quiet_until:  # whoever reads may have gone, and notices it now
+                quiet_until = time.monotonic() + _QUIET_SECONDS
+                yield b""
             with runner.condition:
                 if not _step_ended(runner.task, step):
                     runner.condition.wait(_FOLLOW_SECONDS)
@@ -276,12 +340,15 @@ def _step_ended(task: ExecutorTask, step: int | None) -> bool:
 
 def _read_file(path: Path, offset: int = 0) -> Iterator[bytes]:
     try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            while piece := file.read(_CHUNK):
-                yield piece
+        descriptor = open_own(path)
     except FileNotFoundError:
         return
+    try:
+        while piece := os.pread(descriptor, _CHUNK, offset):
+            offset += len(piece)
+            yield piece
+    finally:
+        os.close(descriptor)
 
 
 def _kept_id(path: Path) -> str:
@@ -291,5 +358,7 @@ def _kept_id(path: Path) -> str:
         kept = ""
     if not kept:
         kept = str(uuid.uuid4())
-        path.write_text(kept)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(kept)
+        temporary.replace(path)
     return kept

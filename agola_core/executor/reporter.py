@@ -6,10 +6,13 @@ import logging
 import threading
 from collections.abc import Callable
 
-from agola_core.errors import AgolaError, BadRequestError, UnavailableError
+from agola_core import faultpoints
+from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.types import ExecutorTask
 
 logger = logging.getLogger(__name__)
+
+faultpoints.declare("executor.before-report")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -55,17 +58,18 @@ class Reporter:
                     return
                 task_id = next(iter(self._waiting))
                 task = self._waiting.pop(task_id)
+            faultpoints.reach("executor.before-report")
             try:
                 self._send(task)
                 pause = _FIRST_PAUSE
-            except BadRequestError:
-                logger.warning("the service does not take the status of task %s", task_id)
-            except UnavailableError:
+            except (BadRequestError, NotFoundError) as error:
+                logger.warning("the service does not take the status of task %s: %s", task_id, error)
+            except AgolaError as error:
+                if pause == _FIRST_PAUSE:
+                    logger.warning("the status of task %s is not delivered yet: %s", task_id, error)
                 with self._condition:
                     self._waiting.setdefault(task_id, task)
                     if self._stopping:
                         return
-                    self._condition.wait(pause)
+                    self._condition.wait_for(lambda: self._stopping, pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            except AgolaError:
-                logger.exception("the status of task %s was not delivered", task_id)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from agola_core.errors import BadRequestError, NotFoundError
-from agola_core.executor.archive import make_archive
+from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
+from agola_core.executor.drivers.port import Place
 from agola_core.executor.templates import expand_key
-from agola_core.executor.unpack import unpack
 from agola_core.runservice.protocol import RunserviceClient
 from agola_core.runservice.types import (
+    ArchiveContents,
     ExecutorTask,
     RestoreCacheStep,
     RestoreWorkspaceStep,
+    RunStep,
     SaveCacheStep,
     SaveToWorkspaceStep,
+    Step,
 )
 
 _CHUNK = 1 << 20
+_EVERYTHING = ["**"]
+_MAX_KEY_BYTES = 200
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+
+T = TypeVar("T")
 
 
 class StepContext(msgspec.Struct, frozen=True):
@@ -29,77 +40,163 @@ class StepContext(msgspec.Struct, frozen=True):
     Attributes:
         task: The task.
         service: The run service.
-        working_dir: The task's working directory, as the executor sees it.
+        place: Where the task's files lie.
+        working_dir: The task's working directory, as its commands see it.
+        user: Whose rights the step has.
+        environment: What `env` in a key looks at.
         archive: Where the step's archive goes.
         arch: The driver's architecture.
         log: Writes a line to the step's log.
+        ended: Set when the task is to end.
+        patience: Seconds for which a service that cannot be reached is waited for.
     """
 
     task: ExecutorTask
     service: RunserviceClient
-    working_dir: Path
+    place: Place
+    working_dir: str
+    user: str
+    environment: Mapping[str, str]
     archive: Path
     arch: str
     log: Callable[[str], None]
+    ended: threading.Event
+    patience: float
 
 
-def restore_source(context: StepContext, source_id: str) -> None:
-    """Unpack the run's source archive into the working directory."""
-    count = unpack(context.service.open_source(source_id), context.working_dir, overwrite=True)
-    context.log(f"unpacked the source tree: {count} entries")
+def run_builtin(context: StepContext, step: Step | None) -> None:
+    """Do a step that is no command.
+
+    Raises:
+        AgolaError: It failed; the message says why.
+    """
+    match step:
+        case RunStep():
+            _restore_source(context, step.source)
+        case SaveToWorkspaceStep():
+            _save_to_workspace(context, step)
+        case RestoreWorkspaceStep():
+            _restore_workspace(context, step)
+        case SaveCacheStep():
+            _save_cache(context, step)
+        case RestoreCacheStep():
+            _restore_cache(context, step)
+        case None:
+            raise BadRequestError("the step is of a type that this executor does not know")
 
 
-def save_to_workspace(context: StepContext, step: SaveToWorkspaceStep) -> None:
-    """Save files for the tasks that depend on this one."""
-    count = make_archive(context.archive, step.contents, context.working_dir)
+def _restore_source(context: StepContext, source_id: str) -> None:
+    def unpack() -> int:
+        pieces = context.service.open_source(source_id)
+        return context.place.unpack(pieces, context.working_dir, context.user, overwrite=True)
+
+    context.log(f"unpacked the source tree: {_patiently(context, unpack)} entries")
+
+
+def _save_to_workspace(context: StepContext, step: SaveToWorkspaceStep) -> None:
+    count = _pack(context, step.contents)
     context.log(f"saved {count} entries to the workspace")
 
 
-def restore_workspace(context: StepContext, step: RestoreWorkspaceStep) -> None:
+def _restore_workspace(context: StepContext, step: RestoreWorkspaceStep) -> None:
     """Unpack what all ancestors saved, in their order."""
-    target = context.working_dir / (step.dest_dir or ".")
+    target = _target(context, step.dest_dir)
     for operation in context.task.workspace_operations:
-        pieces = context.service.open_workspace_archive(operation.task_id, operation.step)
-        count = unpack(pieces, target, overwrite=operation.overwrite)
-        context.log(f"restored {count} entries of task {operation.task_id}")
+
+        def unpack(
+            task_id: str = operation.task_id, number: int = operation.step, over: bool = operation.overwrite
+        ) -> int:
+            pieces = context.service.open_workspace_archive(task_id, number)
+            return context.place.unpack(pieces, target, context.user, overwrite=over)
+
+        context.log(f"restored {_patiently(context, unpack)} entries of task {operation.task_id}")
 
 
-def save_cache(context: StepContext, step: SaveCacheStep) -> None:
+def _save_cache(context: StepContext, step: SaveCacheStep) -> None:
     """Save files under the step's key, unless it exists."""
     key = _key(context, step.key)
     context.log(f"cache key: {step.key} -> {key}")
     full = f"{context.task.cache_prefix}-{key}"
-    if context.service.cache_exists(full):
+    if _patiently(context, lambda: context.service.cache_exists(full)):
         context.log("the cache exists already")
         return
-    count = make_archive(context.archive, step.contents, context.working_dir, default_paths=True)
-    stored = context.service.put_cache(full, _pieces(context.archive), context.archive.stat().st_size)
-    context.archive.unlink()
+    contents = [
+        item if item.paths else msgspec.structs.replace(item, paths=_EVERYTHING)
+        for item in step.contents or [ArchiveContents()]
+    ]
+    try:
+        count = _pack(context, contents)
+        size = context.archive.stat().st_size
+        stored = _patiently(context, lambda: context.service.put_cache(full, _pieces(context.archive), size))
+    finally:
+        context.archive.unlink(missing_ok=True)
     context.log(f"saved {count} entries" if stored else "the cache exists already")
 
 
-def restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
+def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
     """Unpack the first cache that one of the keys begins; none is no error."""
-    target = context.working_dir / (step.dest_dir or ".")
+    target = _target(context, step.dest_dir)
     for template in step.keys:
         key = _key(context, template)
         context.log(f"cache key: {template} -> {key}")
+
+        def unpack(full: str = f"{context.task.cache_prefix}-{key}") -> int:
+            pieces = context.service.open_cache(full, prefix=True)
+            return context.place.unpack(pieces, target, context.user, overwrite=True)
+
         try:
-            pieces = context.service.open_cache(f"{context.task.cache_prefix}-{key}", prefix=True)
+            context.log(f"restored {_patiently(context, unpack)} entries")
         except NotFoundError:
             continue
-        count = unpack(pieces, target, overwrite=True)
-        context.log(f"restored {count} entries")
         return
     context.log("no cache found")
+
+
+def _pack(context: StepContext, contents: list[ArchiveContents]) -> int:
+    """Write the step's archive whole or not at all: the service asks for it by its name."""
+    temporary = context.archive.with_suffix(".part")
+    try:
+        count = context.place.pack(temporary, contents, context.working_dir, context.user)
+        temporary.replace(context.archive)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _target(context: StepContext, dest_dir: str) -> str:
+    return os.path.normpath(os.path.join(context.working_dir, dest_dir))  # noqa: PTH118 - a path of the place
 
 
 def _key(context: StepContext, template: str) -> str:
     if not template:
         raise BadRequestError("the cache key is empty")
-    return expand_key(
-        template, working_dir=context.working_dir, environment=context.task.environment, arch=context.arch
+    key = expand_key(
+        template,
+        read=lambda name: context.place.read(_target(context, name), context.user),
+        environment=context.environment,
+        arch=context.arch,
     )
+    if len(f"{context.task.cache_prefix}-{key}".encode()) > _MAX_KEY_BYTES:
+        raise BadRequestError(f"the cache key {key!r} with its prefix is longer than {_MAX_KEY_BYTES} bytes")
+    if "/" in key or "\0" in key:
+        raise BadRequestError(f"the cache key {key!r} has a character that keys cannot have")
+    return key
+
+
+def _patiently(context: StepContext, work: Callable[[], T]) -> T:
+    """Do something that needs the service; while that cannot be reached, wait and do it again."""
+    deadline = time.monotonic() + context.patience
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return work()
+        except UnavailableError as error:
+            if context.ended.is_set() or time.monotonic() + pause > deadline:
+                raise
+            if pause == _FIRST_PAUSE:
+                context.log(f"{error}; trying again")
+            context.ended.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

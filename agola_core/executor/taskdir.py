@@ -7,6 +7,7 @@
                   exit/N             the exit code of step N, written by its shell
                   logs/setup.log  logs/steps/N.log
                   archives/N.tar
+                  commands/N         the script of step N
                   home/  tmp/        the place of a host task's commands
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from agola_core.errors import BadRequestError
+from agola_core.executor.files import open_own
 from agola_core.runservice.types import ExecutorTask
 
 _decode_task = msgspec.json.Decoder(ExecutorTask).decode
@@ -43,14 +45,33 @@ class TaskDirectory:
         self.path = path
 
     def create(self) -> None:
-        """Make the directory and those inside it."""
-        for name in ("logs/steps", "archives", "exit"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
-        self.log(None).touch()
+        """Make the directory and those inside it; others may pass through to what is theirs, and list nothing."""
+        self.path.mkdir(0o711, parents=True, exist_ok=True)
+        for name in ("logs", "logs/steps", "archives", "exit"):
+            (self.path / name).mkdir(0o711, exist_ok=True)
 
     def log(self, step: int | None) -> Path:
         """Return the path of a step's log, or of the set-up's for None."""
         return self.path / "logs/setup.log" if step is None else self.path / f"logs/steps/{step}.log"
+
+    def append_log(self, step: int | None, text: str) -> None:
+        """Add a line to a step's log.
+
+        Raises:
+            OSError: It cannot be written, or something else lies there.
+        """
+        descriptor = open_own(self.log(step), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            os.write(descriptor, f"{text}\n".encode(errors="surrogateescape"))
+        finally:
+            os.close(descriptor)
+
+    def log_size(self, step: int) -> int:
+        """Return how large a step's log is; 0 when there is none."""
+        try:
+            return self.log(step).lstat().st_size
+        except OSError:
+            return 0
 
     def archive(self, step: int) -> Path:
         """Return the path of a step's archive."""
@@ -111,5 +132,7 @@ def list_task_directories(root: Path) -> Iterator[TaskDirectory]:
 
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)  # it holds secrets
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
     os.replace(temporary, path)  # noqa: PTH105 - hot: once a step

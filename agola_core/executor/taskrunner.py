@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
-import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
-from agola_core.errors import AgolaError, BadRequestError, ConfigError
-from agola_core.executor import steps
+from agola_core import faultpoints
+from agola_core.errors import AgolaError, ConfigError
 from agola_core.executor.drivers.port import Driver, Place, StepProcess
+from agola_core.executor.paths import expand_path
+from agola_core.executor.steps import StepContext, run_builtin
 from agola_core.executor.taskdir import RunningProcess, TaskDirectory
 from agola_core.runservice.protocol import RunserviceClient
 from agola_core.runservice.types import (
     ExecutorPhase,
     ExecutorTask,
     ExecutorTaskStepStatus,
-    RestoreCacheStep,
-    RestoreWorkspaceStep,
     RunStep,
-    SaveCacheStep,
-    SaveToWorkspaceStep,
     Step,
 )
 
@@ -34,6 +32,21 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_SHELL = "/bin/sh -e"
 _DEFAULT_WORKING_DIR = "~/project"
+_FULL_BYTES = 1 << 20
+
+faultpoints.declare("executor.before-save", "executor.before-start", "executor.before-process-noted")
+
+
+class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task may use.
+
+    Attributes:
+        max_log_bytes: The size at which a step's log fails the task.
+        service_patience: Seconds for which a step waits for a service that cannot be reached.
+    """
+
+    max_log_bytes: int = 1 << 30
+    service_patience: float = 3600.0
 
 
 class TaskRunner:
@@ -46,7 +59,7 @@ class TaskRunner:
         service: The run service.
         report: Called with the task after every change of its status.
         finished: Called at the task's end, whatever it was.
-        max_log_bytes: The size at which a step's log fails the task.
+        limits: What it may use.
         clock: Seconds since 1970.
 
     Attributes:
@@ -62,7 +75,7 @@ class TaskRunner:
         service: RunserviceClient,
         report: Callable[[ExecutorTask], None],
         finished: Callable[[TaskRunner], None],
-        max_log_bytes: int,
+        limits: TaskLimits,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.task = task
@@ -72,10 +85,11 @@ class TaskRunner:
         self._service = service
         self._report = report
         self._finished = finished
-        self._max_log_bytes = max_log_bytes
+        self._limits = limits
         self._clock = clock
         self._process: StepProcess | None = None
         self._stopped = False
+        self._ended = threading.Event()
         self._failure = ""
         self._deadline = time.monotonic() + task.timeout if task.timeout else None
         self._thread = threading.Thread(target=self._run, name=f"task-{task.id}", daemon=True)
@@ -88,6 +102,7 @@ class TaskRunner:
         """Stop the task: its commands are killed, the rest is not begun."""
         with self.condition:
             self._stopped = True
+            self._ended.set()
             process = self._process
         if process is not None:
             process.kill()
@@ -97,13 +112,8 @@ class TaskRunner:
         step = next((n for n, s in enumerate(self.task.status.steps) if s.phase is ExecutorPhase.RUNNING), None)
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._fail_from_outside(f"the task ran longer than its timeout of {self.task.timeout:g} s")
-        elif step is not None:
-            try:
-                size = self.directory.log(step).stat().st_size
-            except FileNotFoundError:
-                return
-            if size > self._max_log_bytes:
-                self._fail_from_outside(f"the log of step {step} is larger than {self._max_log_bytes} bytes")
+        elif step is not None and self.directory.log_size(step) > self._limits.max_log_bytes:
+            self._fail_from_outside(f"the log of step {step} is larger than {self._limits.max_log_bytes} bytes")
 
     def join(self, timeout: float) -> None:
         """Wait for the task's thread."""
@@ -112,6 +122,7 @@ class TaskRunner:
     def _fail_from_outside(self, reason: str) -> None:
         with self.condition:
             self._failure = self._failure or reason
+            self._ended.set()
             process = self._process
         if process is not None:
             process.kill()
@@ -132,14 +143,19 @@ class TaskRunner:
             place = self._set_up()
         except (AgolaError, OSError) as error:
             self._log(None, f"set-up failed: {error}")
-            self._update(setup=ExecutorPhase.FAILED)
-            self._end(ExecutorPhase.FAILED, setup_error=str(error))
+            begun = self.task.status.setup_step.phase is ExecutorPhase.SUCCESS  # by an earlier executor
+            if not begun:
+                self._update(setup=ExecutorPhase.FAILED)
+            self._fail_running_steps()
+            self._end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
             return
         try:
             for number, step in enumerate(self.task.steps):
-                if self.task.status.steps[number].phase.is_finished:
+                if self.task.status.steps[number].phase is ExecutorPhase.SUCCESS:
                     continue
-                if self._stopped or self._failure or not self._run_step(place, number, step):
+                if self.task.status.steps[number].phase.is_finished:
+                    break
+                if self._ended.is_set() or not self._run_step(place, number, step):
                     break
         finally:
             place.close()
@@ -155,19 +171,21 @@ class TaskRunner:
 
     def _set_up(self) -> Place:
         if self.task.status.setup_step.phase is ExecutorPhase.SUCCESS:
-            return self._driver.open_place(self.task, self.directory.path)
+            return self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
         self.directory.create()
+        self._update(setup=ExecutorPhase.RUNNING, report=False)
         self._log(None, f"executor starts task {self.task.task_name!r}")
-        place = self._driver.open_place(self.task, self.directory.path)
+        place = self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
         self._update(task=ExecutorPhase.RUNNING, setup=ExecutorPhase.SUCCESS, report=not self.task.steps)
         return place
 
     def _run_step(self, place: Place, number: int, step: Step | None) -> bool:
         """Run a step and return whether it succeeded."""
+        command = isinstance(step, RunStep) and not step.source
         found = None
         if self.task.status.steps[number].phase is ExecutorPhase.RUNNING:  # an earlier executor began it
             found = self._find_running(number)
-            if found is None:
+            if command and found is None:  # the other kinds are done again: that changes nothing
                 self._failure = "the executor was restarted and the step's process is gone"
                 self._step_ended(number, ExecutorPhase.FAILED, None)
                 return False
@@ -175,27 +193,36 @@ class TaskRunner:
             self._update(step=(number, ExecutorPhase.RUNNING, None))
         code: int | None = None
         try:
-            if isinstance(step, RunStep) and not step.source:
+            if isinstance(step, RunStep) and command:
                 code = self._run_command(place, number, step, found)
                 phase = ExecutorPhase.SUCCESS if code == 0 else ExecutorPhase.FAILED
+                if code and self._disk_is_full():
+                    self._failure = self._failure or f"step {number} failed while the executor's disk was full"
             else:
                 self._run_builtin(place, number, step)
                 phase = ExecutorPhase.SUCCESS
         except (AgolaError, OSError) as error:
             self._log(number, f"error: {error}")
-            self._failure = self._failure or f"step {number}: {error}"
+            if not self._stopped:
+                self._failure = self._failure or f"step {number}: {error}"
             phase = ExecutorPhase.FAILED
-        if self._stopped and phase is ExecutorPhase.FAILED and not self._failure:
-            phase = ExecutorPhase.STOPPED
+        self._check_log(number)
         if self._failure:
             phase = ExecutorPhase.FAILED
+        elif self._stopped and phase is ExecutorPhase.FAILED:
+            phase = ExecutorPhase.STOPPED
         self._step_ended(number, phase, code)
         return phase is ExecutorPhase.SUCCESS
 
     def _step_ended(self, number: int, phase: ExecutorPhase, code: int | None) -> None:
-        self.directory.forget_process()
         last = number == len(self.task.steps) - 1 or phase is not ExecutorPhase.SUCCESS
         self._update(step=(number, phase, code), report=not last)  # the task's end is reported with it
+        self.directory.forget_process()
+
+    def _fail_running_steps(self) -> None:
+        for number, status in enumerate(self.task.status.steps):
+            if status.phase is ExecutorPhase.RUNNING:
+                self._update(step=(number, ExecutorPhase.FAILED, None), report=False)
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()
@@ -207,7 +234,7 @@ class TaskRunner:
         process = found or self._start_command(place, number, step)
         with self.condition:
             self._process = process
-            doomed = self._stopped or bool(self._failure)
+            doomed = self._ended.is_set()
         if doomed:
             process.kill()
         code = process.wait()
@@ -217,64 +244,62 @@ class TaskRunner:
 
     def _start_command(self, place: Place, number: int, step: RunStep) -> StepProcess:
         task = self.task
-        argv = shlex.split(step.shell or task.shell or _DEFAULT_SHELL)
+        try:
+            argv = shlex.split(step.shell or task.shell or _DEFAULT_SHELL)
+        except ValueError as error:
+            raise ConfigError(f"the shell {step.shell or task.shell!r} cannot be read: {error}") from error
         if not argv:
             raise ConfigError("the shell is empty")
         environment = {**task.environment, **step.environment}
-        if step.command:
-            script = self.directory.path / f"command-{number}"
-            script.write_text(step.command if step.command.endswith("\n") else step.command + "\n")
-            script.chmod(0o755)
-            argv.append(str(script))
+        user = step.user or task.user
+        faultpoints.reach("executor.before-start")
         process = place.start(
             argv,
+            step.command,
             environment=environment,
-            working_dir=self._working_dir(place, step.working_dir or task.working_dir, environment),
-            user=step.user or task.user,
+            working_dir=self._working_dir(place, step.working_dir or task.working_dir, environment, user),
+            user=user,
             output=self.directory.log(number),
             exit_file=self.directory.exit_file(number),
         )
+        faultpoints.reach("executor.before-process-noted")
         self.directory.save_process(RunningProcess(number, process.describe()))
         return process
 
-    def _working_dir(self, place: Place, configured: str, environment: dict[str, str]) -> str:
-        path = configured or _DEFAULT_WORKING_DIR
-        if "$" in path or "`" in path:  # variables are the shell's business
-            done = subprocess.run(
-                ["/bin/sh", "-c", f'printf %s "{path}"'],
-                env={**environment, "HOME": place.home},
-                capture_output=True,
-                check=False,
-            )
-            path = done.stdout.decode(errors="surrogateescape")
-        if path == "~" or path.startswith("~/"):
-            path = place.home + path[1:]
-        return str(Path(place.home) / path)
+    def _working_dir(self, place: Place, configured: str, environment: Mapping[str, str], user: str) -> str:
+        found = place.variables(user)
+        return expand_path(configured or _DEFAULT_WORKING_DIR, {**found, **environment, "HOME": found["HOME"]})
 
     def _run_builtin(self, place: Place, number: int, step: Step | None) -> None:
-        working_dir = place.local_path(self._working_dir(place, self.task.working_dir, self.task.environment))
-        working_dir.mkdir(parents=True, exist_ok=True)
-        context = steps.StepContext(
-            self.task,
-            self._service,
-            working_dir,
-            self.directory.archive(number),
-            self._driver.archs[0],
-            lambda text: self._log(number, text),
+        task = self.task
+        run_builtin(
+            StepContext(
+                task=task,
+                service=self._service,
+                place=place,
+                working_dir=self._working_dir(place, task.working_dir, task.environment, task.user),
+                user=task.user,
+                environment=task.environment,
+                archive=self.directory.archive(number),
+                arch=self._driver.archs[0],
+                log=lambda text: self._log(number, text),
+                ended=self._ended,
+                patience=self._limits.service_patience,
+            ),
+            step,
         )
-        match step:
-            case RunStep():
-                steps.restore_source(context, step.source)
-            case SaveToWorkspaceStep():
-                steps.save_to_workspace(context, step)
-            case RestoreWorkspaceStep():
-                steps.restore_workspace(context, step)
-            case SaveCacheStep():
-                steps.save_cache(context, step)
-            case RestoreCacheStep():
-                steps.restore_cache(context, step)
-            case None:
-                raise BadRequestError(f"step {number} is of a type that this executor does not know")
+
+    def _check_log(self, number: int) -> None:
+        limit = self._limits.max_log_bytes
+        if self.directory.log_size(number) > limit:
+            self._failure = self._failure or f"the log of step {number} is larger than {limit} bytes"
+
+    def _disk_is_full(self) -> bool:
+        try:
+            found = os.statvfs(self.directory.path)
+        except OSError:
+            return False
+        return found.f_bavail * found.f_frsize < _FULL_BYTES
 
     # Status
 
@@ -302,7 +327,14 @@ class TaskRunner:
                 end_time=now if task.is_finished else None,
             )
         if setup is not None:
-            status = replace(status, setup_step=ExecutorTaskStepStatus(phase=setup, start_time=now, end_time=now))
+            status = replace(
+                status,
+                setup_step=ExecutorTaskStepStatus(
+                    phase=setup,
+                    start_time=status.setup_step.start_time or now,
+                    end_time=now if setup.is_finished else None,
+                ),
+            )
         if step is not None:
             number, phase, code = step
             changed = list(status.steps)
@@ -316,6 +348,7 @@ class TaskRunner:
         with self.condition:
             self.task = replace(self.task, status=status)
             self.condition.notify_all()
+        faultpoints.reach("executor.before-save")
         try:
             self.directory.save(self.task)
         except OSError as error:  # a full disk must not stop the service from hearing of it
@@ -325,7 +358,6 @@ class TaskRunner:
 
     def _log(self, number: int | None, text: str) -> None:
         try:
-            with self.directory.log(number).open("a") as file:
-                file.write(f"{text}\n")
+            self.directory.append_log(number, text)
         except OSError:
             logger.warning("task %s: cannot write to its log: %s", self.task.id, text)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
-from agola_core.errors import BadRequestError
+from agola_core.errors import BadRequestError, NotFoundError
 
 _ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
 _CALL = re.compile(r"""(\w+)(?:\s+(?:"((?:[^"\\]|\\.)*)"|`([^`]*)`))?""")
@@ -18,7 +17,7 @@ _CALL = re.compile(r"""(\w+)(?:\s+(?:"((?:[^"\\]|\\.)*)"|`([^`]*)`))?""")
 def expand_key(
     template: str,
     *,
-    working_dir: Path,
+    read: Callable[[str], Iterator[bytes]],
     environment: Mapping[str, str],
     arch: str,
     clock: Callable[[], float] = time.time,
@@ -27,7 +26,7 @@ def expand_key(
 
     Args:
         template: Such as `deps-{{ md5sum "lock" }}`.
-        working_dir: Where the files of `md5sum` and `sha256sum` lie.
+        read: Yields the files of `md5sum` and `sha256sum`.
         environment: What `env` looks at.
         arch: This machine's architecture by its Go name.
         clock: Seconds since 1970.
@@ -36,16 +35,18 @@ def expand_key(
         BadRequestError: An action is malformed, unknown, or names a file that cannot be read.
 
     Example:
-        >>> expand_key("{{ os }}-{{ env `A` }}", working_dir=Path(), environment={"A": "x"}, arch="amd64")
+        >>> expand_key("{{ os }}-{{ env `A` }}", read=lambda _: iter(()), environment={"A": "x"}, arch="amd64")
         'linux-x'
     """
 
     def digest(algorithm: str, name: str) -> str:
+        found = hashlib.new(algorithm, usedforsecurity=False)
         try:
-            with (working_dir / name).open("rb") as file:
-                return hashlib.file_digest(file, algorithm).hexdigest()
-        except OSError as error:
-            raise BadRequestError(f"cache key {template!r}: cannot read {name!r}: {error.strerror}") from error
+            for piece in read(name):
+                found.update(piece)
+        except NotFoundError as error:
+            raise BadRequestError(f"cache key {template!r}: {error}") from error
+        return found.hexdigest()
 
     now = clock()
     date = datetime.fromtimestamp(now, UTC)

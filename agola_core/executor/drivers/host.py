@@ -2,32 +2,44 @@
 
 Every command runs in a session of its own under a small shell that writes down its exit code, with its output
 going straight to a file: it goes on when the executor dies, and is found again by the next one. The images of
-containers are not used. Nothing here confines a command: run what you trust.
+containers are not used. Without isolation nothing here confines a command: run what you trust.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
+import hashlib
 import os
 import platform
 import pwd
-import select
-import signal
+import shutil
 import subprocess
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from agola_core.errors import ConfigError, UnavailableError
-from agola_core.runservice.types import ExecutorTask
+from agola_core.errors import ConfigError, NotFoundError, UnavailableError
+from agola_core.executor.archive import write_archive
+from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
+from agola_core.executor.drivers.cgroup import make_cgroup
+from agola_core.executor.drivers.hostprocess import MARKER, HostProcess, end_task, find_host_process, start_time
+from agola_core.executor.files import open_below, open_own
+from agola_core.executor.unpack import unpack_into
+from agola_core.runservice.types import ArchiveContents, ExecutorTask
 
-_WRAPPER = 'f=$1; shift; "$@"; c=$?; echo "$c" >"$f"; exit "$c"'
-_GRACE_SECONDS = 2.0
-_POLL_SECONDS = 0.02
-_MARKER = "AGOLA_TASK_MARKER"
+# The shell joins the task's control group through its standard input, which the command does not get.
+_WRAPPER = 'echo 0 2>/dev/null >&0; f=$1; shift; "$@" </dev/null; c=$?; echo "$c" >"$f"; exit "$c"'
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ARCHS = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CHUNK = 1 << 16
+
+
+class Isolation(enum.StrEnum):
+    """What keeps a step from the rest of the machine."""
+
+    NONE = "none"
+    BUBBLEWRAP = "bubblewrap"
 
 
 def host_arch() -> str:
@@ -35,69 +47,42 @@ def host_arch() -> str:
     return _ARCHS.get(platform.machine(), platform.machine())
 
 
-class HostProcess:
-    """A command in a session of its own (see `port.StepProcess`)."""
-
-    def __init__(
-        self, pid: int, start: int, marker: str, exit_file: Path, child: subprocess.Popen[bytes] | None
-    ) -> None:
-        self._pid = pid
-        self._start = start
-        self._marker = marker
-        self._exit_file = exit_file
-        self._child = child
-        self._ended = threading.Event()
-
-    def wait(self) -> int:
-        """Wait for the command's end (see the port)."""
-        if self._child is not None:
-            code = self._child.wait()
-        else:
-            _wait_for_stranger(self._pid, self._start)
-            code = -signal.SIGKILL
-        self._ended.set()
-        written = read_exit_code(self._exit_file)
-        if written is not None:
-            return written
-        return 128 - code if code < 0 else code
-
-    def kill(self) -> None:
-        """End the command's whole session and whatever else bears its mark (see the port)."""
-        if self._signal(signal.SIGTERM):
-            deadline = time.monotonic() + _GRACE_SECONDS
-            while time.monotonic() < deadline and self._signal(0):
-                self._ended.wait(_POLL_SECONDS)
-            self._signal(signal.SIGKILL)
-
-    def describe(self) -> dict[str, str | int]:
-        """Return what finds the command again (see the port)."""
-        return {"pid": self._pid, "start": self._start, "marker": self._marker}
-
-    def _signal(self, number: int) -> bool:
-        """Send a signal to all that is left of the command; return whether there was anything."""
-        found = False
-        for pid in _marked(self._marker, self._pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-                found = True
-        return found
-
-
 class HostPlace:
-    """A task's private directory (see `port.Place`)."""
+    """A task's private directory (see `port.Place`).
 
-    def __init__(self, task: ExecutorTask, directory: Path, path: str) -> None:
-        self._task = task
+    Args:
+        task: The task.
+        directory: Its directory on the executor.
+        path: The commands' PATH.
+        isolation: What its commands run in.
+    """
+
+    def __init__(self, task: ExecutorTask, directory: Path, path: str, isolation: Isolation) -> None:
+        where = hashlib.blake2b(os.fsencode(directory), digest_size=6).hexdigest()  # another executor may be here
+        self._marker = f"{task.id[:100]}-{task.attempt}-{where}"
         self._directory = directory
         self._path = path
-        self._temporary = directory / "tmp"
-        self.home = str(directory / "home")
-        Path(self.home).mkdir(parents=True, exist_ok=True)
-        self._temporary.mkdir(exist_ok=True)
+        self._isolation = isolation
+        self._cgroup = make_cgroup(self._marker)
+        self._accounts: dict[str, pwd.struct_passwd | None] = {}
+
+    def variables(self, user: str) -> dict[str, str]:
+        """Return what a user's commands find (see the port); makes their home."""
+        account = self._account(user)
+        return {
+            "PATH": self._path,
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self._private("tmp", account)),
+            "HOME": str(self._private("home", account)),
+            "USER": account.pw_name if account else own_name(),
+            "SHELL": "/bin/sh",
+            "CI": "true",
+        }
 
     def start(
         self,
         argv: Sequence[str],
+        script: str,
         *,
         environment: Mapping[str, str],
         working_dir: str,
@@ -106,25 +91,23 @@ class HostPlace:
         exit_file: Path,
     ) -> HostProcess:
         """Start a command (see the port)."""
-        account = _account(user)
-        marker = f"{self._task.id}-{self._task.attempt}"
-        full = {
-            "PATH": self._path,
-            "LANG": "C.UTF-8",
-            "TMPDIR": str(self._temporary),
-            "USER": account.pw_name if account else _own_name(),
-            "SHELL": "/bin/sh",
-            "CI": "true",
-            **environment,
-            "HOME": self.home,
-            _MARKER: marker,
-        }
-        try:
-            Path(working_dir).mkdir(parents=True, exist_ok=True)
-            with output.open("ab") as log:
+        account = self._account(user)
+        variables = self.variables(user)
+        full = {**variables, **environment, "HOME": variables["HOME"], MARKER: self._marker}
+        with contextlib.ExitStack() as stack:
+            try:
+                self._open(working_dir, account, stack)
+                command = [*argv, *([str(self._script(script, exit_file.name, account))] if script else [])]
+                if self._isolation is Isolation.BUBBLEWRAP:
+                    command = [*self._sandbox(working_dir, variables), *command]
+                self._own(exit_file, account)
+                log = open_own(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                stack.callback(os.close, log)
+                join = self._cgroup.open_join() if self._cgroup else os.open(os.devnull, os.O_WRONLY)
+                stack.callback(os.close, join)
                 child = subprocess.Popen(
-                    ["/bin/sh", "-c", _WRAPPER, "agola-step", str(exit_file), *argv],
-                    stdin=subprocess.DEVNULL,
+                    ["/bin/sh", "-c", _WRAPPER, "agola-step", str(exit_file), *command],
+                    stdin=join,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=working_dir,
@@ -132,20 +115,123 @@ class HostPlace:
                     start_new_session=True,
                     user=account.pw_uid if account else None,
                     group=account.pw_gid if account else None,
+                    extra_groups=groups_of(account) if account and os.geteuid() == 0 else None,
                 )
-        except (OSError, ValueError) as error:
-            raise UnavailableError(f"the step could not be started: {error}") from error
-        return HostProcess(child.pid, _start_time(child.pid) or 0, marker, exit_file, child)
+            except (OSError, ValueError) as error:
+                raise UnavailableError(f"the step could not be started: {error}") from error
+        return HostProcess(child.pid, start_time(child.pid) or 0, self._marker, exit_file, self._cgroup, child)
 
-    def local_path(self, path: str) -> Path:
-        """Return the path as it is: commands and executor see the same files."""
-        return Path(path)
+    def read(self, path: str, user: str) -> Iterator[bytes]:
+        """Yield a file (see the port)."""
+        try:
+            with acting_as(self._account(user)), contextlib.ExitStack() as stack:
+                folder = self._open(os.path.dirname(path), None, stack, create=False)  # noqa: PTH120
+                descriptor = os.open(os.path.basename(path), self._read_flags(), dir_fd=folder)  # noqa: PTH119
+        except OSError as error:
+            raise NotFoundError(f"cannot read {path!r}: {error.strerror}") from error
+        try:
+            while piece := os.read(descriptor, _CHUNK):
+                yield piece
+        except OSError as error:
+            raise NotFoundError(f"cannot read {path!r}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+
+    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
+        """Archive files of the place (see the port)."""
+        account = self._account(user)
+
+        def opened(path: str) -> int:
+            with contextlib.ExitStack() as stack:
+                return os.dup(self._open(path, None, stack, create=False))
+
+        with target.open("wb") as file, acting_as(account):
+            return write_archive(file.write, contents, working_dir, opened)
+
+    def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
+        """Unpack an archive into the place (see the port)."""
+        account = self._account(user)
+        with contextlib.ExitStack() as stack:
+            root = self._open(directory, account, stack)
+            with acting_as(account):
+                return unpack_into(pieces, root, overwrite=overwrite)
 
     def close(self) -> None:
-        """End what still bears the task's mark (see the port); its directory belongs to the executor."""
-        for pid in _marked(f"{self._task.id}-{self._task.attempt}", 0):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        """End what is left of the task (see the port); its directory belongs to the executor."""
+        end_task(self._marker, self._cgroup)
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
+    # Where things lie
+
+    def _account(self, user: str) -> pwd.struct_passwd | None:
+        if user not in self._accounts:
+            self._accounts[user] = find_account(user)
+        return self._accounts[user]
+
+    def _private(self, kind: str, account: pwd.struct_passwd | None) -> Path:
+        """Return a user's own directory of a kind, made when missing."""
+        path = self._directory / (f"{kind}-{account.pw_name}" if account else kind)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(0o700)
+            if account is not None:
+                os.chown(path, account.pw_uid, account.pw_gid)
+        return path
+
+    def _script(self, text: str, name: str, account: pwd.struct_passwd | None) -> Path:
+        folder = self._directory / "commands"
+        folder.mkdir(0o711, exist_ok=True)
+        path = folder / name
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+        with os.fdopen(descriptor, "w", errors="surrogateescape") as file:
+            file.write(text if text.endswith("\n") else text + "\n")
+            if account is not None:
+                os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        return path
+
+    @staticmethod
+    def _own(exit_file: Path, account: pwd.struct_passwd | None) -> None:
+        """Let a user write the exit code, and nothing else beside it."""
+        if account is not None:
+            descriptor = open_own(exit_file, os.O_WRONLY | os.O_CREAT)
+            os.fchown(descriptor, account.pw_uid, account.pw_gid)
+            os.close(descriptor)
+
+    def _read_flags(self) -> int:
+        nofollow = 0 if self._isolation is Isolation.NONE else os.O_NOFOLLOW
+        return os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | nofollow
+
+    def _open(
+        self, path: str, account: pwd.struct_passwd | None, stack: contextlib.ExitStack, *, create: bool = True
+    ) -> int:
+        """Open a directory of the place, made when missing; the stack closes it.
+
+        An isolated step owns its private directory only, so nothing else is touched for it, links included.
+        """
+        with acting_as(account):
+            if self._isolation is Isolation.NONE:
+                if create:
+                    os.makedirs(path, exist_ok=True)  # noqa: PTH103
+                descriptor = os.open(path, _DIRECTORY)
+            else:
+                descriptor = open_below(self._directory, path, create=create)
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+    def _sandbox(self, working_dir: str, variables: Mapping[str, str]) -> list[str]:
+        """Return the command that shows a step the machine read-only, other tasks not at all, and its own files."""
+        found = shutil.which("bwrap")
+        if found is None:
+            raise UnavailableError("isolation needs bubblewrap, which this machine does not have")
+        own = [option for key in ("HOME", "TMPDIR") for option in ("--bind", variables[key], variables[key])]
+        commands = str(self._directory / "commands")
+        shown = ["--ro-bind", commands, commands] if Path(commands).exists() else []
+        return [
+            *(found, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
+            *("--tmpfs", str(self._directory.parent), *own, *shown),
+            *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--chdir", working_dir, "--"),
+        ]
 
 
 class HostDriver:
@@ -153,94 +239,46 @@ class HostDriver:
 
     Args:
         path: The commands' PATH; None for this process's own.
+        isolation: What the commands run in.
+
+    Raises:
+        ConfigError: This machine cannot isolate.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, isolation: Isolation = Isolation.NONE) -> None:
         self.archs = [host_arch()]
+        self.allow_privileged = False
         self._path = path or os.environ.get("PATH") or _DEFAULT_PATH
+        self._isolation = isolation
+        if isolation is Isolation.BUBBLEWRAP:
+            check_bubblewrap()
 
-    def open_place(self, task: ExecutorTask, directory: Path) -> HostPlace:
+    def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> HostPlace:  # noqa: ARG002
         """Return the place of a task (see the port)."""
-        return HostPlace(task, directory, self._path)
+        return HostPlace(task, directory, self._path, self._isolation)
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
         """Return a command that an earlier executor started (see the port)."""
-        pid, start = int(description["pid"]), int(description["start"])
-        if _start_time(pid) != start and read_exit_code(exit_file) is None:
-            return None
-        return HostProcess(pid, start, str(description["marker"]), exit_file, None)
+        return find_host_process(description, exit_file)
+
+    def clean(self, executor_id: str, keep: Collection[str]) -> None:
+        """Do nothing (see the port): a task's processes end with its place."""
 
 
-def read_exit_code(path: Path) -> int | None:
-    """Return the exit code that a command's shell wrote down; None when it did not, or not whole."""
+def check_bubblewrap() -> None:
+    """Check that bubblewrap works here.
+
+    Raises:
+        ConfigError: It does not; says what it said.
+    """
     try:
-        text = path.read_text()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
-    return int(text) if text.endswith("\n") and text.strip().isdigit() else None
-
-
-def _wait_for_stranger(pid: int, start: int) -> None:
-    """Wait for the end of a process that is no child of this one."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if _start_time(pid) == start:
-            select.select([descriptor], [], [])
-    finally:
-        os.close(descriptor)
-
-
-def _start_time(pid: int) -> int | None:
-    """Return when a process was started, in ticks since boot: with the pid it names one process for ever."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def _marked(marker: str, leader: int) -> list[int]:
-    """Return the processes of a command: those of its session, and those with its mark in their environment."""
-    wanted = f"{_MARKER}={marker}".encode()
-    found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - many short names, hot when a task is stopped
-        if not name.isdigit():
-            continue
-        pid = int(name)
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                fields = file.read().rpartition(b")")[2].split()
-            if fields[0] == b"Z":
-                continue
-            if leader and int(fields[3]) == leader:
-                found.append(pid)
-                continue
-            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                if wanted in file.read().split(b"\0"):
-                    found.append(pid)
-        except (OSError, IndexError):
-            continue
-    return found
-
-
-def _account(user: str) -> pwd.struct_passwd | None:
-    """Return who a step is to run as; None for whoever runs the executor."""
-    if not user or user == _own_name():
-        return None
-    try:
-        account = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-    except KeyError as error:
-        raise ConfigError(f"user {user!r} does not exist on this machine") from error
-    if os.geteuid() != 0 and account.pw_uid != os.geteuid():
-        raise ConfigError(f"only root can run a step as user {user!r}")
-    return account
-
-
-def _own_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
+        done = subprocess.run(
+            ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--", "true"],
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+    except OSError as error:
+        raise ConfigError(f"isolation needs bubblewrap, which this machine does not have: {error.strerror}") from error
+    if done.returncode:
+        raise ConfigError(f"bubblewrap does not work on this machine: {done.stderr.strip()}")

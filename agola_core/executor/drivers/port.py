@@ -1,15 +1,15 @@
-"""What a driver is: it gives a task a place, and runs commands there.
+"""What a driver is: it gives a task a place, runs commands there, and moves files in and out.
 
 The contract suite `tests/contract/test_drivers.py` runs on every driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.types import ArchiveContents, ExecutorTask
 
 
 class StepProcess(Protocol):
@@ -26,17 +26,19 @@ class StepProcess(Protocol):
 
 
 class Place(Protocol):
-    """Where one task's commands run, and its files lie.
+    """Where one task's commands run, and its files lie. Paths are those that its commands see."""
 
-    Attributes:
-        home: The task's home directory, as its commands see it.
-    """
+    def variables(self, user: str) -> Mapping[str, str]:
+        """Return what a user's commands find in their environment before the task's own; `HOME` is among it.
 
-    home: str
+        Raises:
+            ConfigError: The user does not exist, or may not be switched to.
+        """
 
     def start(
         self,
         argv: Sequence[str],
+        script: str,
         *,
         environment: Mapping[str, str],
         working_dir: str,
@@ -48,19 +50,50 @@ class Place(Protocol):
 
         Args:
             argv: The command.
-            environment: All of its environment that the driver does not set itself.
-            working_dir: As the commands see it; created when missing.
+            script: Written to an executable file, whose path becomes the last argument; "" for none.
+            environment: The task's own.
+            working_dir: Absolute; created when missing.
             user: Who runs it; "" for the driver's choice.
-            output: Appended to.
-            exit_file: Gets the exit code, also when the executor has gone meanwhile.
+            output: Appended to; on the executor.
+            exit_file: Gets the exit code, also when the executor has gone meanwhile; on the executor.
 
         Raises:
             ConfigError: The user does not exist, or may not be switched to.
             UnavailableError: It cannot be started.
         """
 
-    def local_path(self, path: str) -> Path:
-        """Return where a path, as the commands see it, lies for the executor."""
+    def read(self, path: str, user: str) -> Iterator[bytes]:
+        """Yield a file.
+
+        Raises:
+            NotFoundError: It is missing, or may not be read.
+        """
+
+    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
+        """Write a tar archive of files of the place and return how many entries it holds.
+
+        Args:
+            target: The archive; on the executor.
+            contents: Which files.
+            working_dir: Where relative source directories start.
+            user: Who reads them.
+
+        Raises:
+            BadRequestError: A source directory is missing, or a path is malformed.
+        """
+
+    def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
+        """Unpack an archive that nobody vouches for, and return how many entries it had.
+
+        Args:
+            pieces: A tar, plain or zstd.
+            directory: Created when missing.
+            user: Who owns what is written.
+            overwrite: Whether a file that is there is replaced, or left as it is.
+
+        Raises:
+            BadRequestError: The archive is damaged, or does what is not allowed.
+        """
 
     def close(self) -> None:
         """End what still runs and remove the place."""
@@ -71,16 +104,22 @@ class Driver(Protocol):
 
     Attributes:
         archs: The architectures that it runs, by Go's names.
+        allow_privileged: Whether it runs privileged containers.
     """
 
     archs: list[str]
+    allow_privileged: bool
 
-    def open_place(self, task: ExecutorTask, directory: Path) -> Place:
+    def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> Place:
         """Return the place of a task, made new unless it is there.
 
         Args:
-            task: The task.
+            task: The task; one whose set-up has succeeded finds its place again.
             directory: The task's own directory on the executor.
+            log: Takes lines for the log of the set-up.
+
+        Raises:
+            AgolaError: It cannot be made, or is gone; the message says why.
         """
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> StepProcess | None:
@@ -89,3 +128,6 @@ class Driver(Protocol):
         Returns:
             None when nothing can be known of it: it neither runs nor left an exit code.
         """
+
+    def clean(self, executor_id: str, keep: Collection[str]) -> None:
+        """Remove what tasks of this executor have left, except for those whose ids are to be kept."""

@@ -1,0 +1,73 @@
+"""Users of this machine: who a host step runs as, and reading and writing files with no more rights than theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import grp
+import os
+import platform
+import pwd
+from collections.abc import Iterator
+
+from agola_core.errors import ConfigError
+
+_SETGROUPS = {"x86_64": 116, "aarch64": 159}
+
+
+def find_account(user: str) -> pwd.struct_passwd | None:
+    """Return who a step is to run as; None for whoever runs the executor.
+
+    Raises:
+        ConfigError: The user does not exist, or may not be switched to.
+    """
+    if not user or user in {own_name(), str(os.geteuid())}:
+        return None
+    try:
+        account = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except (KeyError, OverflowError) as error:
+        raise ConfigError(f"user {user!r} does not exist on this machine") from error
+    if os.geteuid() != 0 and account.pw_uid != os.geteuid():
+        raise ConfigError(f"only root can run a step as user {user!r}")
+    return account
+
+
+def own_name() -> str:
+    """Return the name of whoever runs the executor."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def groups_of(account: pwd.struct_passwd) -> list[int]:
+    """Return the groups that a user is in."""
+    return [account.pw_gid, *(group.gr_gid for group in grp.getgrall() if account.pw_name in group.gr_mem)]
+
+
+@contextlib.contextmanager
+def acting_as(account: pwd.struct_passwd | None) -> Iterator[None]:
+    """Let this thread alone touch files with a user's rights, and own what it makes, while the block runs."""
+    if account is None:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    own_groups = os.getgroups()
+    _set_thread_groups(libc, groups_of(account))
+    libc.setfsgid(account.pw_gid)
+    libc.setfsuid(account.pw_uid)
+    try:
+        if libc.setfsuid(-1) != account.pw_uid:  # the call reports nothing, so it is asked
+            raise ConfigError(f"cannot act as user {account.pw_name!r}")
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())
+        libc.setfsgid(os.getegid())
+        _set_thread_groups(libc, own_groups)
+
+
+def _set_thread_groups(libc: ctypes.CDLL, groups: list[int]) -> None:
+    """Set the groups of this thread: the bare system call, since the library's would change every thread."""
+    number = _SETGROUPS.get(platform.machine())
+    if number is not None:
+        libc.syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups))

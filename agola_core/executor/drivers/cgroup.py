@@ -1,0 +1,107 @@
+"""Control groups, where this process may make them: a process cannot leave one, whatever it forks or clears.
+
+One hierarchy is enough, version 2 or any of version 1: only membership is used. A process joins by writing to a
+descriptor that was opened for it, so a step that runs as another user needs no right of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+_MOUNT = Path("/sys/fs/cgroup")
+_PREFERRED = ("", "pids", "freezer", "name=systemd")
+_POLL_SECONDS = 0.01
+_KILL_SECONDS = 10.0
+
+
+class Cgroup:
+    """One group of processes.
+
+    Args:
+        path: Its directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open_join(self) -> int:
+        """Return a descriptor; a process that writes `0` to it becomes a member."""
+        return os.open(self.path / "cgroup.procs", os.O_WRONLY)
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to every member; return whether there was one that lives."""
+        found = False
+        for pid in self._members():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+                found = found or not _is_zombie(pid)
+        return found
+
+    def kill(self) -> None:
+        """Kill every member, also those that are forked meanwhile."""
+        deadline = time.monotonic() + _KILL_SECONDS
+        with contextlib.suppress(OSError):
+            (self.path / "cgroup.kill").write_text("1")
+        while self.signal(signal.SIGKILL) and time.monotonic() < deadline:
+            threading.Event().wait(_POLL_SECONDS)
+
+    def remove(self) -> None:
+        """Remove the group, which must be empty; harmless when it is gone."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def _members(self) -> list[int]:
+        try:
+            return [int(line) for line in (self.path / "cgroup.procs").read_text().split()]
+        except OSError:
+            return []
+
+
+def make_cgroup(name: str) -> Cgroup | None:
+    """Return a group below this process's own, made when missing; None where none can be made."""
+    parent = _own_directory()
+    if parent is None:
+        return None
+    path = parent / f"agola-{name}"
+    with contextlib.suppress(OSError):
+        path.mkdir(exist_ok=True)
+        return Cgroup(path)
+    return None
+
+
+@cache
+def _own_directory() -> Path | None:
+    """Return the directory of this process's group in a hierarchy where it may make groups and fill them."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    own = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
+    for controllers in _PREFERRED:
+        if controllers not in own:
+            continue
+        mount = _MOUNT / controllers.removeprefix("name=") if controllers else _MOUNT
+        directory = mount / own[controllers]
+        probe = Cgroup(directory / f"agola-probe-{os.getpid()}")
+        try:
+            probe.path.mkdir()
+            os.close(probe.open_join())
+        except OSError:
+            continue
+        finally:
+            probe.remove()
+        return directory
+    return None
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    except (OSError, IndexError):
+        return True

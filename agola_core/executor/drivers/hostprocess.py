@@ -1,0 +1,160 @@
+"""A command of the host driver: waiting for it, finding it again, and ending it with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from agola_core.executor.drivers.cgroup import Cgroup
+from agola_core.executor.files import read_own
+
+MARKER = "AGOLA_TASK_MARKER"
+"""In the environment of every command, so that what has left its session is found where there are no cgroups."""
+
+_GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.02
+_MAX_EXIT_BYTES = 16
+
+
+class HostProcess:
+    """A command in a session of its own (see `port.StepProcess`).
+
+    Args:
+        pid: Of its shell, which leads the session.
+        start: When that was started, in ticks since boot.
+        marker: The task's mark.
+        exit_file: Where the shell writes the exit code.
+        cgroup: The task's group, where there is one.
+        child: The shell, where it is a child of this process.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        start: int,
+        marker: str,
+        exit_file: Path,
+        cgroup: Cgroup | None,
+        child: subprocess.Popen[bytes] | None,
+    ) -> None:
+        self._pid = pid
+        self._start = start
+        self._marker = marker
+        self._exit_file = exit_file
+        self._cgroup = cgroup
+        self._child = child
+        self._ended = threading.Event()
+
+    def wait(self) -> int:
+        """Wait for the command's end (see the port)."""
+        if self._child is not None:
+            code = self._child.wait()
+        else:
+            _wait_for_stranger(self._pid, self._start)
+            code = -signal.SIGKILL
+        self._ended.set()
+        written = read_exit_code(self._exit_file)
+        if written is not None:
+            return written
+        return 128 - code if code < 0 else code
+
+    def kill(self) -> None:
+        """End everything of the task (see the port): first politely, then not."""
+        if self._signal(signal.SIGTERM):
+            deadline = time.monotonic() + _GRACE_SECONDS
+            while time.monotonic() < deadline and self._signal(0):
+                self._ended.wait(_POLL_SECONDS)
+        end_task(self._marker, self._cgroup, self._pid)
+
+    def describe(self) -> dict[str, str | int]:
+        """Return what finds the command again (see the port)."""
+        cgroup = str(self._cgroup.path) if self._cgroup else ""
+        return {"pid": self._pid, "start": self._start, "marker": self._marker, "cgroup": cgroup}
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to all that is left of the command; return whether there was anything."""
+        found = self._cgroup.signal(number) if self._cgroup else False
+        return _signal_marked(self._marker, self._pid, number) or found
+
+
+def find_host_process(description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
+    """Return a command that an earlier executor started (see `port.Driver.find_process`)."""
+    pid, start = int(description["pid"]), int(description["start"])
+    if start_time(pid) != start and read_exit_code(exit_file) is None:
+        return None
+    cgroup = Cgroup(Path(str(description["cgroup"]))) if description.get("cgroup") else None
+    return HostProcess(pid, start, str(description["marker"]), exit_file, cgroup, None)
+
+
+def end_task(marker: str, cgroup: Cgroup | None, leader: int = 0) -> None:
+    """Kill what still runs of a task: the members of its group, of its session, and those with its mark."""
+    if cgroup is not None:
+        cgroup.kill()
+    for _ in range(5):  # what is forked while it is looked for is found the next time
+        if not _signal_marked(marker, leader, signal.SIGKILL):
+            return
+
+
+def read_exit_code(path: Path) -> int | None:
+    """Return the exit code that a command's shell wrote down; None when it did not, or not whole."""
+    text = read_own(path, _MAX_EXIT_BYTES).decode(errors="replace")
+    return int(text) if text.endswith("\n") and text.strip().isdecimal() else None
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process was started, in ticks since boot: with the pid it names one process for ever."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == b"Z" else int(fields[19])
+
+
+def _wait_for_stranger(pid: int, start: int) -> None:
+    """Wait for the end of a process that is no child of this one."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if start_time(pid) == start:
+            select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
+
+
+def _signal_marked(marker: str, leader: int, number: int) -> bool:
+    found = False
+    for pid in _marked(marker, leader):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            found = True
+    return found
+
+
+def _marked(marker: str, leader: int) -> Iterator[int]:
+    """Yield the processes of a command: those of its session, and those with its mark in their environment."""
+    wanted = f"{MARKER}={marker}".encode()
+    for name in os.listdir("/proc"):  # noqa: PTH208 - many short names, hot when a task is stopped
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                fields = file.read().rpartition(b")")[2].split()
+            if fields[0] == b"Z":
+                continue
+            if leader and int(fields[3]) == leader:
+                yield int(name)
+                continue
+            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
+                if wanted in file.read().split(b"\0"):
+                    yield int(name)
+        except (OSError, IndexError):
+            continue

@@ -1,0 +1,111 @@
+"""Files that a task's commands may have had their hands on: opened as what they should be, or not at all.
+
+A step may put a link, a pipe or a device where its log or exit code is expected; whoever opens by name would
+then read or write somewhere else with the executor's rights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+from agola_core.errors import ConflictError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def open_own(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """Return a descriptor of a regular file.
+
+    Args:
+        path: The file; its last component is not followed when it is a link.
+        flags: As `os.open` takes them.
+        mode: Of a file that is made.
+
+    Raises:
+        FileNotFoundError: It is missing, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, flags | _SAFE, mode)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if stat.S_ISREG(_mode(path)):
+            raise
+        raise FileNotFoundError(f"{path} is no regular file") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(f"{path} is no regular file")
+    return descriptor
+
+
+def read_own(path: Path, limit: int) -> bytes:
+    """Return the first bytes of a regular file; none when there is no such file."""
+    try:
+        descriptor = open_own(path)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, limit)
+    finally:
+        os.close(descriptor)
+
+
+def lock_directory(directory: Path) -> IO[bytes]:
+    """Take a directory for this process and return what holds it; the lock ends with the process.
+
+    Raises:
+        ConflictError: Another process holds it.
+        OSError: It cannot be used.
+    """
+    file = (directory / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConflictError(f"the directory {str(directory)!r} is in use by another process") from error
+    return file
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except OSError:
+        return 0
+
+
+def open_below(root: Path, path: str, *, create: bool) -> int:
+    """Return a descriptor of a directory below another, reached without following a link.
+
+    Args:
+        root: The directory that is not left.
+        path: An absolute path below it.
+        create: Whether what is missing is made.
+
+    Raises:
+        OSError: It is missing, is no directory, or is not below the root.
+    """
+    relative = os.path.relpath(os.path.normpath(path), root)
+    if not os.path.isabs(path) or relative.startswith(".."):  # noqa: PTH117
+        raise PermissionError(errno.EACCES, f"it is not below the task's own directory {str(root)!r}", path)
+    descriptor = os.open(root, _DIRECTORY | os.O_PATH)  # what is only passed through need not be readable
+    parts = relative.split("/")
+    try:
+        for index, part in enumerate(parts):
+            if create:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=descriptor)
+            flags = _DIRECTORY | os.O_NOFOLLOW | (os.O_PATH if index < len(parts) - 1 else 0)
+            inner = os.open(part, flags, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

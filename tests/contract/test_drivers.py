@@ -1,0 +1,358 @@
+"""The contract of every driver: places, commands, their ends, and files in and out."""
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agola_core.errors import AgolaError, BadRequestError, ConfigError, NotFoundError, UnavailableError
+from agola_core.executor.drivers import cgroup
+from agola_core.executor.drivers.host import HostDriver, Isolation, check_bubblewrap
+from agola_core.executor.taskdir import TaskDirectory
+from agola_core.runservice.types import ArchiveContents, ExecutorTask
+
+SHELL = ["/bin/sh", "-e"]
+
+
+class Bench:
+    """A task on a driver, as the executor has it."""
+
+    def __init__(self, driver, root, task_id="task-1"):
+        self.driver = driver
+        self.task = ExecutorTask(id=task_id, attempt=1)
+        self.directory = TaskDirectory(root / "tasks" / task_id)
+        root.joinpath("tasks").mkdir(mode=0o711, exist_ok=True)
+        self.directory.create()
+        self.place = driver.open_place(self.task, self.directory.path, lambda _: None)
+        self.count = 0
+
+    def start(self, script, *, argv=SHELL, user="", environment=None, working_dir=None):
+        step, self.count = self.count, self.count + 1
+        process = self.place.start(
+            argv,
+            script,
+            environment=environment or {},
+            working_dir=working_dir or self.path("project"),
+            user=user,
+            output=self.directory.log(step),
+            exit_file=self.directory.exit_file(step),
+        )
+        return process, self.directory.log(step)
+
+    def run(self, script, **options):
+        process, log = self.start(script, **options)
+        code = process.wait()
+        return code, log.read_text()
+
+    def path(self, name, user=""):
+        return f"{self.place.variables(user)['HOME']}/{name}"
+
+    def started(self, script, **options):
+        """Start a command and wait until it has said its first line."""
+        process, log = self.start(script, **options)
+        while b"\n" not in log.read_bytes():
+            time.sleep(0.005)
+        return process, log
+
+
+@pytest.fixture(params=["host", "host-isolated"])
+def driver(request):
+    if request.param == "host":
+        return HostDriver()
+    try:
+        check_bubblewrap()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    return HostDriver(isolation=Isolation.BUBBLEWRAP)
+
+
+@pytest.fixture
+def bench(driver, tmp_path):
+    tmp_path.chmod(0o755)
+    bench = Bench(driver, tmp_path)
+    yield bench
+    bench.place.close()
+
+
+def test_a_command_runs_and_its_output_and_code_are_kept(bench):
+    code, log = bench.run("echo out; echo err >&2; echo out2; exit 7")
+    assert (code, log) == (7, "out\nerr\nout2\n")
+    assert bench.directory.exit_file(0).read_text() == "7\n"
+    assert bench.run("true")[0] == 0
+
+
+def test_the_first_command_that_fails_ends_a_script(bench):
+    code, log = bench.run("echo one\nfalse\necho two")
+    assert (code, log) == (1, "one\n")
+
+
+def test_without_a_script_the_shell_itself_runs(bench):
+    code, log = bench.run("", argv=["/bin/sh", "-c", "echo given"])
+    assert (code, log) == (0, "given\n")
+
+
+def test_standard_input_is_empty(bench):
+    assert bench.run("cat; echo end") == (0, "end\n")
+
+
+def test_the_environment_is_clean(bench, monkeypatch):
+    monkeypatch.setenv("AGOLA_SECRET_OF_THE_EXECUTOR", "x")
+    code, log = bench.run("env", environment={"MINE": "a b\nc", "CI": "over"})
+    assert code == 0
+    found = log.splitlines()
+    assert "MINE=a b" in found
+    assert "CI=over" in found
+    assert not any("SECRET" in line for line in found)
+    variables = bench.place.variables("")
+    assert f"HOME={variables['HOME']}" in found
+
+
+def test_the_working_directory_is_made(bench):
+    wanted = bench.path("a/b c")
+    assert bench.run("pwd; echo x >file", working_dir=wanted) == (0, f"{wanted}\n")
+    assert b"".join(bench.place.read(f"{wanted}/file", "")) == b"x\n"
+
+
+def test_files_stay_from_step_to_step(bench):
+    bench.run("echo kept >file")
+    assert bench.run("cat file") == (0, "kept\n")
+
+
+def test_a_command_that_does_not_exist(bench):
+    code, log = bench.run("", argv=["/no/such/shell"])
+    assert code != 0
+    assert "/no/such/shell" in log
+
+
+def test_a_signal_is_128_and_its_number(bench):
+    assert bench.run("kill -9 $$")[0] == 128 + signal.SIGKILL
+
+
+def test_output_that_is_no_text(bench):
+    process, log = bench.start("printf '\\377\\000\\001'")
+    process.wait()
+    assert log.read_bytes() == b"\xff\x00\x01"
+
+
+def test_killing_ends_a_command_that_will_not_end(bench):
+    process, _ = bench.started("trap '' TERM; echo begun; while :; do sleep 0.1; done")
+    process.kill()
+    assert process.wait() >= 128
+    process.kill()  # harmless
+
+
+def test_a_killed_command_may_clean_up(bench):
+    process, log = bench.started("trap 'echo cleaned; exit 3' TERM; echo begun; while :; do sleep 0.05; done")
+    process.kill()
+    process.wait()
+    assert "begun\n" in log.read_text()
+
+
+BACKGROUND = {
+    "child": "sleep 4321 &",
+    "session": "setsid sleep 4321 &",
+    "twice": "(setsid sh -c 'setsid sleep 4321 & sleep 4321' &);",
+    "unmarked": "env -i setsid sleep 4321 &",
+    "orphan": "(env -i setsid sh -c 'env -i setsid sleep 4321 &' &);",
+}
+
+
+def sleepers(bench):
+    """Return the processes of a task's sleeps: those that stand where its working directory is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            asleep = b"4321" in (process / "cmdline").read_bytes().split(b"\0")
+            if asleep and str(bench.directory.path) in str((process / "cwd").readlink()):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("kind", BACKGROUND)
+@pytest.mark.parametrize("end", ["kill", "close"])
+def test_nothing_that_a_task_has_started_survives_it(bench, kind, end):
+    if not isinstance(bench.driver, HostDriver):
+        pytest.skip("a container ends whole")
+    if kind in {"unmarked", "orphan"} and cgroup.make_cgroup("probe-of-the-test") is None:
+        pytest.skip("this process may not make control groups here")
+    process, _ = bench.started(f"{BACKGROUND[kind]} echo begun; " + ("sleep 4321" if end == "kill" else "true"))
+    if end == "kill":
+        while not sleepers(bench):
+            time.sleep(0.005)
+        process.kill()
+        assert not sleepers(bench)
+    process.wait()
+    bench.place.close()
+    assert not sleepers(bench)
+
+
+def test_a_running_command_is_found_again(bench):
+    process, log = bench.started("echo begun; while [ ! -e gate ]; do sleep 0.02; done; echo ended; exit 5")
+    again = bench.driver.find_process(process.describe(), bench.directory.exit_file(0))
+    codes = []
+    waiter = threading.Thread(target=lambda: codes.append(again.wait()))
+    waiter.start()
+    assert not codes
+    bench.run("touch gate")
+    waiter.join(20)
+    assert codes == [5]
+    assert log.read_text() == "begun\nended\n"
+    process.wait()
+    ended = bench.driver.find_process(process.describe(), bench.directory.exit_file(0))
+    assert ended.wait() == 5
+
+
+def test_a_command_that_left_nothing_is_not_found(bench):
+    process, _ = bench.start("kill -9 $PPID")
+    process.wait()
+    bench.directory.exit_file(0).unlink(missing_ok=True)
+    assert bench.driver.find_process(process.describe(), bench.directory.exit_file(0)) is None
+
+
+def test_the_place_is_found_again(bench):
+    bench.run("echo kept >file")
+    again = bench.driver.open_place(bench.task, bench.directory.path, lambda _: None)
+    assert b"".join(again.read(bench.path("project/file"), "")) == b"kept\n"
+
+
+def test_two_tasks_share_nothing(bench, tmp_path):
+    other = Bench(bench.driver, tmp_path, "task-2")
+    bench.run("echo mine >file")
+    assert other.run("ls -A")[1] == ""
+    assert other.path("") != bench.path("") or not isinstance(bench.driver, HostDriver)
+    other.place.close()
+
+
+def test_a_missing_file_is_said(bench):
+    with pytest.raises(NotFoundError, match="none"):
+        b"".join(bench.place.read(bench.path("none"), ""))
+
+
+def test_files_are_packed_and_unpacked_with_modes_and_times(bench, tmp_path):
+    script = """
+    mkdir -p src/deep src/empty
+    printf a >src/a.o; printf b >"src/deep/b c.o"; printf t >src/deep/t.txt
+    ln -s a.o src/link; chmod 750 src/a.o; touch -d '2001-02-03 04:05:06' src/a.o
+    """
+    code, log = bench.run(script)
+    assert code == 0, log
+    contents = [ArchiveContents(source_dir="src", dest_dir="out", paths=["**/*.o", "link", "empty"])]
+    target = tmp_path / "x.tar"
+    assert bench.place.pack(target, contents, bench.path("project"), "") == 4
+    with tarfile.open(target) as archive:
+        assert sorted(archive.getnames()) == ["out/a.o", "out/deep/b c.o", "out/empty", "out/link"]
+    count = bench.place.unpack([target.read_bytes()], bench.path("project/back"), "", overwrite=False)
+    assert count == 4
+    code, log = bench.run("cd back/out; cat a.o 'deep/b c.o' link; ls -ld empty >/dev/null; stat -c '%a %Y' a.o")
+    assert (code, log) == (0, "aba750 981173106\n")
+
+
+def test_an_absolute_source_directory(bench, tmp_path):
+    bench.run("mkdir -p ../elsewhere; echo x >../elsewhere/f")
+    contents = [ArchiveContents(source_dir=bench.path("elsewhere"), paths=["*"])]
+    assert bench.place.pack(tmp_path / "x.tar", contents, bench.path("project"), "") == 1
+
+
+@pytest.mark.parametrize(("overwrite", "expected"), [(False, "old\nnew\n"), (True, "new\nnew\n")])
+def test_what_exists_stays_unless_it_is_overwritten(bench, overwrite, expected):
+    bench.run("echo old >one")
+    pieces = [tar(("one", b"new\n"), ("two", b"new\n"))]
+    bench.place.unpack(pieces, bench.path("project"), "", overwrite=overwrite)
+    assert bench.run("cat one two") == (0, expected)
+
+
+def tar(*files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_hostile_archives_are_refused(bench):
+    for name in ("../evil", "/evil", "a/../../evil"):
+        with pytest.raises(BadRequestError, match="leave"):
+            bench.place.unpack([tar((name, b"x"))], bench.path("project"), "", overwrite=True)
+    with pytest.raises(BadRequestError):
+        bench.place.unpack([b"nonsense" * 100], bench.path("project"), "", overwrite=True)
+
+
+def test_a_missing_source_directory_is_said(bench, tmp_path):
+    bench.run("true")
+    contents = [ArchiveContents(source_dir="none", paths=["*"])]
+    with pytest.raises(BadRequestError, match="'none'"):
+        bench.place.pack(tmp_path / "x.tar", contents, bench.path("project"), "")
+
+
+def test_a_user_that_does_not_exist(bench):
+    try:
+        code, _ = bench.run("id", user="no-such-user")
+    except AgolaError as error:
+        assert "no-such-user" in str(error)  # noqa: PT017 - an engine may say it by the exit code
+    else:
+        assert code != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
+def test_a_step_of_another_user(bench, tmp_path):
+    for path in (tmp_path, *tmp_path.parents):
+        if not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+    code, log = bench.run(
+        "id -un; echo mine >file; stat -c %U file", user="nobody", working_dir=bench.path("w", "nobody")
+    )
+    assert (code, log) == (0, "nobody\nnobody\n")
+    bench.place.unpack([tar(("f", b"x"))], bench.path("w", "nobody"), "nobody", overwrite=True)
+    code, log = bench.run("stat -c %U f", user="nobody", working_dir=bench.path("w", "nobody"))
+    assert (code, log) == (0, "nobody\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
+def test_archives_of_another_user_have_no_more_rights_than_it(driver, tmp_path):
+    if not isinstance(driver, HostDriver):
+        pytest.skip("a container's own files are not this machine's")
+    bench = Bench(driver, tmp_path)
+    secret = tmp_path / "secret"
+    secret.mkdir(mode=0o700)
+    (secret / "key").write_text("x")
+    bench.run("true")
+    with pytest.raises(BadRequestError, match="secret"):
+        bench.place.pack(tmp_path / "x", [ArchiveContents(source_dir=str(secret), paths=["**"])], "/", "nobody")
+    with pytest.raises(OSError, match=r"secret|denied"):
+        bench.place.unpack([tar(("f", b"x"))], str(secret), "nobody", overwrite=True)
+    with pytest.raises(NotFoundError):
+        b"".join(bench.place.read(str(secret / "key"), "nobody"))
+    assert [path.name for path in secret.iterdir()] == ["key"]
+    bench.place.close()
+
+
+def test_an_isolated_step_sees_no_other_task_and_changes_nothing_else(tmp_path):
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    driver = HostDriver(isolation=Isolation.BUBBLEWRAP)
+    one, two = Bench(driver, tmp_path, "one"), Bench(driver, tmp_path, "two")
+    two.run("echo secret >file")
+    code, log = one.run(f"cat {two.path('project/file')}")
+    assert code != 0
+    assert "secret" not in log
+    assert one.run("touch /etc/agola-was-here")[0] != 0
+    assert one.run(f"ln -s {two.path('project')} l")[0] == 0
+    with pytest.raises(BadRequestError):
+        one.place.pack(tmp_path / "x", [ArchiveContents(source_dir="l", paths=["*"])], one.path("project"), "")
+    with pytest.raises((OSError, UnavailableError)):
+        one.place.unpack([tar(("f", b"x"))], one.path("project/l"), "", overwrite=True)
+    assert two.run("ls")[1] == "file\n"
+    subprocess.run(["true"], check=True)
+    one.place.close()
+    two.place.close()
