@@ -16,19 +16,14 @@ import msgspec
 from msgspec import inspect
 
 from agola_core.errors import BadRequestError
+from agola_core.runservice.gojson import encode
+
+__all__ = ["decode", "encode"]
 
 T = TypeVar("T")
 
 Adapt = Callable[[Any], Any]
 
-_ESCAPES = {
-    b"<": b"\\u003c",
-    b">": b"\\u003e",
-    b"&": b"\\u0026",
-    "\u2028".encode(): b"\\u2028",
-    "\u2029".encode(): b"\\u2029",
-}
-_encode = msgspec.json.Encoder().encode
 _ZEROS = {
     inspect.StrType: "",
     inspect.IntType: 0,
@@ -38,15 +33,6 @@ _ZEROS = {
     inspect.DictType: {},
     inspect.StructType: {},
 }
-
-
-def encode(value: object) -> bytes:
-    """Return a value as JSON; the characters that Go escapes stand only inside strings, so bytes can be replaced."""
-    data = _encode(value)
-    for plain, escaped in _ESCAPES.items():
-        if plain in data:
-            data = data.replace(plain, escaped)
-    return data
 
 
 def decode(data: bytes, kind: type[T]) -> T:

@@ -58,4 +58,4 @@ class State:
 
     def token(self, groups: Iterable[str]) -> str:
         """Return the token of change groups."""
-        return self.datamanager.change_groups_token(groups).encode()
+        return self.service.change_groups_token(groups)

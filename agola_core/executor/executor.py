@@ -179,7 +179,7 @@ class Executor:
             logger.error("task %s cannot be taken: %s", task.id, error)
             self._report_failed(task, f"the executor cannot take the task: {error.strerror}")
 
-    def open_log(self, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
+    def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; with `follow` also empty pieces now and then, while nothing comes."""
         directory = task_directory(self._tasks_root, task_id)
         path = directory.log(step)
@@ -189,14 +189,14 @@ class Executor:
             raise NotFoundError(f"task {task_id!r} has no step {step}")
         if not path.exists() and (runner is None or not follow):
             raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
-        return self._read_log(path, task_id, step, follow=follow)
+        return self._read_log(path, task_id, step, follow=follow, offset=offset)
 
-    def open_archive(self, task_id: str, step: int) -> Iterator[bytes]:
+    def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
         path = task_directory(self._tasks_root, task_id).archive(step)
         if not path.exists():
             raise NotFoundError(f"no archive of task {task_id!r} step {step} on executor {self.id}")
-        return _read_file(path)
+        return _read_file(path, offset)
 
     # Tasks
 
@@ -311,8 +311,7 @@ class Executor:
 
     # Logs
 
-    def _read_log(self, path: Path, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
-        offset = 0
+    def _read_log(self, path: Path, task_id: str, step: int | None, *, follow: bool, offset: int) -> Iterator[bytes]:
         quiet_until = time.monotonic() + _QUIET_SECONDS
         while True:
             with self._lock:

@@ -342,7 +342,7 @@ class TaskRunner:
                 phase=phase,
                 start_time=changed[number].start_time or now,
                 end_time=now if phase.is_finished else None,
-                exit_code=code,
+                exit_code=code or 0,
             )
             status = replace(status, steps=changed)
         with self.condition:

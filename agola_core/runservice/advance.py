@@ -71,7 +71,7 @@ def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
             phase=state.phase,
             start_time=state.start_time,
             end_time=state.end_time,
-            exit_code=state.exit_code,
+            exit_code=state.exit_code if state.phase.is_finished else None,
         )
         for step, state in zip(task.steps, reported.status.steps, strict=False)
     ]
@@ -195,21 +195,41 @@ def to_fetch(task: RunTask) -> list[tuple[str, int | None]]:
     return wanted
 
 
-def mark_fetched(task: RunTask, kind: str, number: int | None) -> RunTask:
-    """Return a task with one of its logs or archives noted as stored."""
+def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = False) -> RunTask:
+    """Return a task with one of its logs or archives noted as stored, or as lost for good."""
     if kind == "archive":
         phases = [
             FetchPhase.FINISHED if step == number else phase
             for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
         ]
-        return replace(task, workspace_archives_phase=phases)
+        archives_lost = [*task.archives_lost, number] if lost and number is not None else task.archives_lost
+        return replace(task, workspace_archives_phase=phases, archives_lost=archives_lost)
     if number is None:
-        return replace(task, setup_step=replace(task.setup_step, log_phase=FetchPhase.FINISHED))
+        return replace(task, setup_step=replace(task.setup_step, log_phase=FetchPhase.FINISHED, log_lost=lost))
     steps = [
-        replace(step, log_phase=FetchPhase.FINISHED) if index == number else step
+        replace(step, log_phase=FetchPhase.FINISHED, log_lost=lost) if index == number else step
         for index, step in enumerate(task.steps)
     ]
     return replace(task, steps=steps)
+
+
+def tried_again(task: RunTask, configured: RunConfigTask, attempt: int, reason: str) -> RunTask:
+    """Return a task whose executor was lost as one that has not started, to be started once more.
+
+    Args:
+        task: The task in its run.
+        configured: Its configuration.
+        attempt: The start that was lost.
+        reason: Why it was.
+    """
+    fresh = new_run_task(configured)
+    return replace(
+        fresh,
+        annotations=task.annotations,
+        approved=task.approved,
+        attempt=attempt,
+        reason=f"attempt {attempt}: {reason}",
+    )
 
 
 def _ran(step: RunTaskStep) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from agola_core import faultpoints
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import layout
 
-faultpoints.declare("cache.before-write", "source.before-write")
+faultpoints.declare("cache.before-write", "cache.before-delete", "source.before-write")
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 _CHUNK = 1 << 20
@@ -69,6 +70,19 @@ class Artifacts:
         except ConflictError:
             return False
         return True
+
+    def expire_caches(self, before: datetime) -> int:
+        """Delete the caches that were written before a time; return how many."""
+        gone = 0
+        for info in list(self._storage.list(layout.CACHES)):
+            if info.modified is not None and info.modified < before:
+                faultpoints.reach("cache.before-delete")
+                try:
+                    self._storage.delete(info.path)
+                except NotFoundError:
+                    continue
+                gone += 1
+        return gone
 
     def put_source(self, data: Iterable[bytes]) -> str:
         """Store a source archive and return its id, the sha256 of its bytes; the same bytes are stored once."""

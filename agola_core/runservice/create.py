@@ -8,7 +8,8 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.advance import archives_fetched, new_run_task
+from agola_core.objectstorage.port import is_portable
+from agola_core.runservice.advance import new_run_task, to_fetch
 from agola_core.runservice.graph import graph_errors, parents, with_levels
 from agola_core.runservice.requests import RunBundle, RunCreateRequest
 from agola_core.runservice.types import (
@@ -21,6 +22,9 @@ from agola_core.runservice.types import (
     TaskStatus,
 )
 
+MAX_TASK_ID_BYTES = 200
+"""The longest task id: it names objects and files."""
+
 
 def check_request(request: RunCreateRequest) -> None:
     """Raise `BadRequestError` for a new run that cannot be made: Agola's messages, in its order."""
@@ -32,6 +36,15 @@ def check_request(request: RunCreateRequest) -> None:
         raise BadRequestError("empty run config tasks and setup errors")
     if len(request.group.split("/")) < 3 or not request.group.split("/")[2]:
         raise BadRequestError(f'run group "{request.group}" needs a type and an id, like /project/ID')
+    for task_id, task in (request.run_config_tasks or {}).items():
+        _check_task_id(task_id, task)
+
+
+def _check_task_id(task_id: str, task: RunConfigTask) -> None:
+    if task.id not in {"", task_id}:
+        raise BadRequestError(f'run config task "{task_id[:80]}" has another id, "{task.id[:80]}"')
+    if "/" in task_id or len(task_id.encode(errors="replace")) > MAX_TASK_ID_BYTES or not is_portable(task_id):
+        raise BadRequestError(f'run config task "{task_id[:80]}": an id has 1 to {MAX_TASK_ID_BYTES} bytes, no "/"')
 
 
 def counter_group(group: str) -> str:
@@ -48,7 +61,10 @@ def new_run(request: RunCreateRequest, run_id: str, counter: int, now: datetime)
         counter: The run's number in its root group.
         now: The time.
     """
-    tasks = dict(request.run_config_tasks or {})
+    tasks = {
+        task_id: task if task.id else replace(task, id=task_id)
+        for task_id, task in (request.run_config_tasks or {}).items()
+    }
     setup_errors = list(request.setup_errors or [])
     setup_errors += graph_errors(tasks)
     if not setup_errors:
@@ -93,7 +109,7 @@ def restart_refusal(run: Run, config: RunConfig, *, from_start: bool) -> str | N
     if run.result is RunResult.SUCCESS:
         return f'run "{run.id}" has success result, cannot restart from failed tasks'
     for task in run.tasks.values():
-        if task.status is TaskStatus.SUCCESS and not archives_fetched(task):
+        if task.status is TaskStatus.SUCCESS and to_fetch(task):
             return f'run "{run.id}" task "{task.id}" not fully archived'
     return None
 

@@ -1,28 +1,44 @@
-"""Writes new runs: configuration and number in one WAL, then the run among the active ones."""
+"""Writes new runs: configuration, number, the run among the active ones and its event, all in one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from threading import Lock
+from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Compare
-from agola_core.datamanager import DataManager, Put
+from agola_core.coordinator.port import Compare, DeleteOp, Op
+from agola_core.datamanager import Along, ChangeGroupsToken, DataManager, Put
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
-from agola_core.runservice import create, keys, layout
+from agola_core.runservice import create
+from agola_core.runservice.deletion import run_group
 from agola_core.runservice.projection import RUN_CONFIG, RUN_COUNTER
+from agola_core.runservice.references import refer
+from agola_core.runservice.releases import Releases
 from agola_core.runservice.requests import RunBundle, RunCreateRequest
-from agola_core.runservice.store import RunStore, event_op, put_run
+from agola_core.runservice.runrecord import run_ops
+from agola_core.runservice.store import RunStore, event_op
 from agola_core.runservice.types import Run, RunConfig, TaskStatus
 
-faultpoints.declare("create.before-reference", "create.before-run")
+faultpoints.declare("create.before-commit")
 
-_CONFLICTS = 50
+_CONFLICTS = 100
+_LOCKS = 64
 _encode = msgspec.json.Encoder().encode
 
 Make = Callable[[str, int], RunBundle]
+
+
+class _Draft(NamedTuple):
+    """What is to be written: how, in which root group, and the change group of the run that it restarts."""
+
+    make: Make
+    root: str
+    source: str | None
 
 
 class RunCreator:
@@ -31,6 +47,7 @@ class RunCreator:
     Args:
         datamanager: Keeps configurations and counters.
         store: Active runs.
+        releases: What restarts refer to.
         find_run: Returns a run, active or archived.
         read_config: Returns a run's configuration.
         now: The time.
@@ -41,6 +58,7 @@ class RunCreator:
         self,
         datamanager: DataManager,
         store: RunStore,
+        releases: Releases,
         find_run: Callable[[str], Run | None],
         read_config: Callable[[str], RunConfig],
         now: Callable[[], datetime],
@@ -48,33 +66,40 @@ class RunCreator:
     ) -> None:
         self._datamanager = datamanager
         self._store = store
+        self._releases = releases
         self._find_run = find_run
         self._read_config = read_config
         self._now = now
         self._new_id = new_id
+        self._locks = [Lock() for _ in range(_LOCKS)]
 
     def create(self, request: RunCreateRequest) -> RunBundle:
         """Make a new run, or restart one (see `RunService.create_run`)."""
-        if request.run_id:
-            make, group = self._restart(request)
-        else:
-            make, group = self._new(request), request.group
+        source = run_group(request.run_id) if request.run_id else None
         for _ in range(_CONFLICTS):
-            bundle = self._write(make, create.counter_group(group))
+            seen = self._datamanager.change_groups_token([source] if source else [])
+            draft = self._restart(request, source) if source else self._new(request)
+            with self._locks[crc32(draft.root.encode()) % _LOCKS]:  # threads of one process do not race for a number
+                bundle = self._write(draft, seen, request.change_groups_update_tokens)
             if bundle is not None:
                 return bundle
         raise ConflictError("the run counter changes too fast")
 
-    def _new(self, request: RunCreateRequest) -> Make:
+    def _new(self, request: RunCreateRequest) -> _Draft:
         create.check_request(request)
-        return lambda run_id, counter: create.new_run(request, run_id, counter, self._now())
+        root = create.counter_group(request.group)
+        return _Draft(lambda run_id, counter: create.new_run(request, run_id, counter, self._now()), root, None)
 
-    def _restart(self, request: RunCreateRequest) -> tuple[Make, str]:
+    def _restart(self, request: RunCreateRequest, source: str) -> _Draft:
+        try:
+            config = self._read_config(request.run_id)
+        except (NotFoundError, BadRequestError):  # clients see the innermost error, which is not about them
+            raise BadRequestError(f'runconfig "{request.run_id}" doesn\'t exist') from None
         run = self._find_run(request.run_id)
         if run is None:
             raise BadRequestError(f'run "{request.run_id}" doesn\'t exist')
-        old = RunBundle(run, self._read_config(run.id))
-        refusal = create.restart_refusal(run, old.run_config, from_start=request.from_start)
+        old = RunBundle(run, config)
+        refusal = create.restart_refusal(run, config, from_start=request.from_start)
         if refusal is not None:
             raise BadRequestError(f"run cannot be restarted: {refusal}")
         environment = request.environment or {}
@@ -84,34 +109,44 @@ class RunCreator:
                 old, run_id, counter, self._now(), self._new_id, from_start=request.from_start, environment=environment
             )
 
-        return make, run.group
+        return _Draft(make, create.counter_group(run.group), source)
 
-    def _write(self, make: Make, root: str) -> RunBundle | None:
-        """Write a run with the next number; None when another run took it first."""
-        token = self._datamanager.change_groups_token([f"counter-{root}"])
-        counter = self._read_counter(root) + 1
-        bundle = make(self._store.next_sequence(), counter)
+    def _write(self, draft: _Draft, seen: ChangeGroupsToken, asked: str) -> RunBundle | None:
+        """Write a run with the next number; None when it must be made anew, since something changed meanwhile."""
+        guards, ops = self._store.groups.guards(asked)
+        counted = self._datamanager.change_groups_token([f"counter-{draft.root}"])
+        token = msgspec.structs.replace(seen, groups={**seen.groups, **counted.groups})
+        counter = self._read_counter(draft.root) + 1
+        bundle = draft.make(self._store.next_id(), counter)
         run = bundle.run
+        kept = [task.id for task in run.tasks.values() if task.status is TaskStatus.SUCCESS]
+        if kept:
+            noted = self._releases.note(run.id, kept)
+            guards = [*guards, noted]
+            ops = [*ops, DeleteOp(noted.key)]
+            for task_id in kept:
+                refer(self._datamanager.storage, task_id, run.id)
         try:
-            self._datamanager.write_wal(
-                [Put(RUN_CONFIG, run.id, _encode(bundle.run_config)), Put(RUN_COUNTER, root, str(counter).encode())],
-                token,
-            )
+            self._commit(bundle, draft.root, token, guards, ops)
         except ConflictError:
+            if kept:
+                self._releases.carry_out(run.id)
+            self._store.groups.check(asked)
             return None
-        self._refer(run)
-        event = event_op(run, self._store.next_sequence())
-        faultpoints.reach("create.before-run")
-        self._datamanager.coordinator.txn([Compare(keys.run(run.id), 0)], [put_run(run), event])
         return bundle
 
-    def _refer(self, run: Run) -> None:
-        """Hold on to the logs and archives of a restart's kept tasks, before the run is seen."""
-        for task in run.tasks.values():
-            if task.status is TaskStatus.SUCCESS:
-                for path in (layout.logs_reference(task.id, run.id), layout.archives_reference(task.id, run.id)):
-                    faultpoints.reach("create.before-reference")
-                    self._datamanager.storage.write(path, b"")
+    def _commit(
+        self, bundle: RunBundle, root: str, token: ChangeGroupsToken, guards: list[Compare], ops: list[Op]
+    ) -> None:
+        run = bundle.run
+        actions = [
+            Put(RUN_CONFIG, run.id, _encode(bundle.run_config)),
+            Put(RUN_COUNTER, root, str(run.counter).encode()),
+        ]
+        along = Along((*run_ops(run), event_op(run), *ops), tuple(guards))
+        faultpoints.reach("create.before-commit")
+        written = self._datamanager.write_wal(actions, token, along=along)
+        self._store.written = max(self._store.written, written.revision)
 
     def _read_counter(self, root: str) -> int:
         try:

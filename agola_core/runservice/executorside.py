@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.store import RunStore
-from agola_core.runservice.types import Executor, ExecutorTask
+from agola_core.runservice.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
+
+_REFRESH = timedelta(seconds=5)
+MAX_ID_BYTES = 200
 
 
 class ExecutorSide:
@@ -19,32 +22,53 @@ class ExecutorSide:
     Args:
         store: Executors and their tasks.
         mirror: What the watch told last.
-        schedule: Called with the id of a run that is to be looked at.
+        ttl: Seconds after its last report at which an executor counts as lost.
         now: The time.
     """
 
-    def __init__(
-        self, store: RunStore, mirror: Mirror, schedule: Callable[[str], None], now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, store: RunStore, mirror: Mirror, ttl: float, now: Callable[[], datetime]) -> None:
         self._store = store
         self._mirror = mirror
-        self._schedule = schedule
+        self._ttl = ttl
         self._now = now
 
     def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves."""
+        """Return the executors that have reported themselves, by id."""
         return self._store.executors()
 
     def take_executor_status(self, executor: Executor) -> None:
-        """Note an executor's report, with the service's time."""
-        self._store.put_executor(replace(executor, last_status_update_time=self._now()))
-        if executor.id not in self._mirror.executors:
-            for run_id in list(self._mirror.runs):
-                self._schedule(run_id)
+        """Note an executor's report, with the service's time, and renew its lease.
+
+        Agola's rule for dynamic executors: those of the same group that the reporting one does not name as its
+        siblings are forgotten; here only when they no longer report themselves.
+
+        Raises:
+            BadRequestError: The id is malformed.
+        """
+        _check_id(executor.id)
+        now = self._now()
+        known = self._mirror.executors.get(executor.id)
+        if known is None or _content(known) != _content(executor) or now - known.last_status_update_time >= _REFRESH:
+            self._store.put_executor(replace(executor, last_status_update_time=now))
+        lease = self._mirror.alive.get(executor.id)
+        if lease is None or self._store.coordinator.keep_alive(lease) <= 0.0:
+            self._store.put_alive(executor.id, self._ttl)
+        for other in list(self._mirror.executors.values()):
+            if (
+                other.dynamic
+                and other.id not in {executor.id, *executor.siblings_executors}
+                and other.executor_group == executor.executor_group
+                and other.id not in self._mirror.alive
+            ):
+                self._store.delete_executor(other.id)
+
+    def delete_executor(self, executor_id: str) -> None:
+        """Forget an executor; its unfinished tasks fail, or are tried elsewhere. Unknown ones are no error."""
+        self._store.delete_executor(executor_id)
 
     def tasks(self, executor_id: str) -> list[ExecutorTask]:
         """Return every task that is held for an executor, finished ones included."""
-        return [task for task in self._store.all_tasks() if task.status.executor_id == executor_id]
+        return self._store.tasks_of(executor_id)
 
     def task(self, task_id: str) -> ExecutorTask:
         """Return one task.
@@ -52,22 +76,26 @@ class ExecutorSide:
         Raises:
             NotFoundError: No executor holds it any more.
         """
-        for task in self._store.all_tasks():
-            if task.id == task_id:
-                return task
-        raise NotFoundError(f"task {task_id!r} does not exist")
+        task = self._store.task(task_id)
+        if task is None:
+            raise NotFoundError(f"task {task_id!r} does not exist")
+        return task
 
     def take_task_status(self, executor_id: str, reported: ExecutorTask) -> None:
         """Take a task's status from its executor; one of another executor or attempt changes nothing.
+
+        Agola's executors do not know attempts: from them, none is said, and the executor alone decides.
 
         Raises:
             BadRequestError: There is no such task.
         """
 
         def change(task: ExecutorTask) -> ExecutorTask:
+            if reported.run_id != task.run_id:
+                raise BadRequestError(f"task {task.id!r} is not of run {reported.run_id!r}")
             if task.status.executor_id != executor_id or reported.attempt not in {0, task.attempt}:
-                return task  # attempt 0: an executor of Agola's, which does not know attempts
-            if task.status.phase.is_finished:
+                return task
+            if task.status.phase.is_finished or _sets_back(task, reported):
                 return task
             return replace(
                 task,
@@ -76,5 +104,28 @@ class ExecutorSide:
                 fail_error=reported.fail_error,
             )
 
-        if self._store.change_task(reported.run_id, reported.id, change) is None:
+        if self._store.change_task(reported.id, change) is None:
             raise BadRequestError(f"task {reported.id!r} does not exist")
+
+
+def _sets_back(task: ExecutorTask, reported: ExecutorTask) -> bool:
+    """Return whether a report is older than what is known: something that began or ended is said not to have."""
+    if reported.status.phase.is_finished:
+        return False
+    return _rank(reported.status.phase) < _rank(task.status.phase) or any(
+        _rank(said.phase) < _rank(known.phase)
+        for known, said in zip(task.status.steps, reported.status.steps, strict=False)
+    )
+
+
+def _rank(phase: ExecutorPhase) -> int:
+    return 0 if phase is ExecutorPhase.NOT_STARTED else 1 + phase.is_finished
+
+
+def _content(executor: Executor) -> Executor:
+    return replace(executor, last_status_update_time=ZERO_TIME)
+
+
+def _check_id(executor_id: str) -> None:
+    if not executor_id or "/" in executor_id or len(executor_id.encode(errors="replace")) > MAX_ID_BYTES:
+        raise BadRequestError(f"malformed executor id {executor_id[:80]!r}")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from msgspec.structs import replace
+
 from agola_core.runservice.graph import ancestors
 from agola_core.runservice.types import (
+    ExecutorPhase,
     ExecutorTask,
     ExecutorTaskStatus,
     ExecutorTaskStepStatus,
@@ -51,3 +56,15 @@ def new_executor_task(run: Run, config: RunConfig, task: RunConfigTask, executor
         attempt=run.tasks[task.id].attempt + 1,
         timeout=task.timeout,
     )
+
+
+def failed(task: ExecutorTask, reason: str, now: datetime) -> ExecutorTask:
+    """Return an executor's task as failed, unless it has ended."""
+    if task.status.phase.is_finished:
+        return task
+    steps = [
+        replace(step, phase=ExecutorPhase.FAILED, end_time=now) if step.phase is ExecutorPhase.RUNNING else step
+        for step in task.status.steps
+    ]
+    status = replace(task.status, phase=ExecutorPhase.FAILED, steps=steps, end_time=now)
+    return replace(task, status=status, fail_error=reason)

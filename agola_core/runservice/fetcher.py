@@ -1,112 +1,188 @@
-"""Copies the logs and archives of ended tasks from their executors into object storage."""
+"""Copies the logs and archives of ended tasks from their executors into object storage.
+
+Each is written whole and durably or not at all, and before the first the run's references are: only then is it
+noted in the run, and the executor's task forgotten, upon which the executor may remove its own copies.
+"""
 
 from __future__ import annotations
 
 import logging
-
-from msgspec.structs import replace
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 
 from agola_core import faultpoints
-from agola_core.errors import AgolaError, NotFoundError
+from agola_core.errors import AgolaError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import advance, layout
 from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.protocol import ExecutorDirectory
-from agola_core.runservice.store import RunStore
-from agola_core.runservice.types import ExecutorTask, FetchPhase, Run, RunTask
+from agola_core.runservice.protocol import ExecutorClient, ExecutorDirectory
+from agola_core.runservice.references import refer, release
+from agola_core.runservice.step import Fetched
+from agola_core.runservice.types import Executor, ExecutorTask, RunTask
+from agola_core.runservice.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-faultpoints.declare("fetch.before-log", "fetch.before-archive", "fetch.before-reference")
+faultpoints.declare("fetch.before-log", "fetch.before-archive")
 
-_Fetched = list[tuple[str, str, int | None]]
+_RESUMES = 10
 
 
 class Fetcher:
-    """Fetches what a run's ended tasks left on their executors.
+    """Fetches what ended tasks left on their executors, a few at a time, and of one executor fewer.
 
     Args:
-        store: Active runs and their tasks.
         storage: Where logs and archives go.
-        mirror: Knows the executors.
+        mirror: Knows runs, their tasks on executors, and the executors.
         directory: Finds executors' clients.
+        settle: Called with a run and what of it is settled.
+        run_exists: Returns whether a run is active or archived.
+        threads: How many are fetched at a time.
+        patience: Seconds that a registered executor may be silent before what it has counts as lost.
     """
 
-    def __init__(self, store: RunStore, storage: ObjectStorage, mirror: Mirror, directory: ExecutorDirectory) -> None:
-        self._store = store
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        mirror: Mirror,
+        directory: ExecutorDirectory,
+        *,
+        settle: Callable[[str, list[Fetched]], None],
+        run_exists: Callable[[str], bool],
+        threads: int,
+        patience: float,
+    ) -> None:
         self._storage = storage
         self._mirror = mirror
         self._directory = directory
+        self._settle = settle
+        self._run_exists = run_exists
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._busy: Counter[str] = Counter()
+        self._deferred: dict[str, deque[str]] = {}
+        self._silent_since: dict[str, float] = {}
+        self._most_of_one = max(1, threads // 2)
+        self._queue = WorkQueue("runservice-fetch", self._work, threads)
 
-    def fetch(self, run_id: str) -> None:
-        """Fetch everything of a run that has ended by now, then note it in the run; what fails is tried again."""
-        stored = self._store.find_run(run_id)
-        if stored is None:
+    def start(self) -> None:
+        """Start the threads."""
+        self._queue.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._queue.stop()
+
+    def add(self, run_id: str, task_id: str) -> None:
+        """Ask for a task's logs and archives; asking again before it begins changes nothing."""
+        self._queue.add(f"{run_id}/{task_id}")
+
+    def _work(self, key: str) -> None:
+        run_id, _, task_id = key.partition("/")
+        with self._mirror.condition:  # both at one revision: a task is forgotten only when the run notes its fetch
+            run = self._mirror.run(run_id)
+            held = self._mirror.held(run_id, task_id)
+            executor = self._mirror.executors.get(held.status.executor_id) if held else None
+        task = run.tasks.get(task_id) if run else None
+        if task is None or not task.status.is_finished:
             return
-        tasks = self._store.tasks(run_id)
-        fetched: _Fetched = []
-        for task in stored.run.tasks.values():
-            wanted = advance.to_fetch(task)
-            if wanted:
-                fetched += self._fetch_task(stored.run, task, tasks.get(task.id), wanted)
-        if fetched:
-            self._store.change_run(run_id, lambda run: _noted(run, fetched))
-        self._forget_fetched(run_id)
+        wanted = advance.to_fetch(task)
+        if not wanted or not self._enter(executor, key):
+            return
+        try:
+            refer(self._storage, task_id, run_id)  # invariant 10: referred to before it is there
+            done = [fetched for kind, step in wanted if (fetched := self._fetch(task, kind, step, held, executor))]
+        finally:
+            self._leave(executor)
+        if not self._run_exists(run_id):  # deleted meanwhile: nobody else knows what was just stored
+            release(self._storage, task_id, run_id)
+        elif done:
+            self._settle(run_id, done)
 
-    def _fetch_task(
-        self, run: Run, task: RunTask, held: ExecutorTask | None, wanted: list[tuple[str, int | None]]
-    ) -> _Fetched:
-        done: _Fetched = []
-        for path in (layout.logs_reference(task.id, run.id), layout.archives_reference(task.id, run.id)):
-            faultpoints.reach("fetch.before-reference")
-            self._storage.write(path, b"")  # invariant 10: referred to before it is there
-        for kind, step in wanted:
-            if self._fetch_one(task.id, kind, step, held):
-                done.append((task.id, kind, step))
-        return done
+    # Of one executor, not all threads
 
-    def _fetch_one(self, task_id: str, kind: str, step: int | None, held: ExecutorTask | None) -> bool:
-        """Copy one log or archive; return whether it is settled, stored or lost for good."""
-        executor = self._mirror.executors.get(held.status.executor_id) if held else None
+    def _enter(self, executor: Executor | None, key: str) -> bool:
         if executor is None:
-            logger.warning("the executor is gone; lost: task=%s kind=%s step=%s", task_id, kind, step)
             return True
+        with self._lock:
+            if self._busy[executor.id] >= self._most_of_one:
+                self._deferred.setdefault(executor.id, deque()).append(key)
+                return False
+            self._busy[executor.id] += 1
+        return True
+
+    def _leave(self, executor: Executor | None) -> None:
+        if executor is None:
+            return
+        with self._lock:
+            self._busy[executor.id] -= 1
+            deferred = self._deferred.get(executor.id)
+            following = deferred.popleft() if deferred else None
+            if not deferred:
+                self._deferred.pop(executor.id, None)
+        if following is not None:
+            self._queue.add(following)
+
+    # One log or archive
+
+    def _fetch(
+        self, task: RunTask, kind: str, step: int | None, held: ExecutorTask | None, executor: Executor | None
+    ) -> Fetched | None:
+        """Copy one log or archive; return it when it is settled, stored or lost for good."""
+        path = layout.log(task.id, step) if kind == "log" else layout.archive(task.id, step or 0)
+        if self._is_stored(path):
+            return Fetched(task.id, kind, step)
+        if held is None or executor is None:
+            return self._lost(task, kind, step, "its executor is gone")
         client = self._directory.client(executor)
         try:
-            if kind == "archive":
-                assert step is not None
-                faultpoints.reach("fetch.before-archive")
-                self._storage.write(layout.archive(task_id, step), client.open_archive(task_id, step))
-            else:
-                faultpoints.reach("fetch.before-log")
-                self._storage.write(layout.log(task_id, step), client.open_log(task_id, step, follow=False))
+            faultpoints.reach("fetch.before-log" if kind == "log" else "fetch.before-archive")
+            self._storage.write(path, _resumed(client, task.id, kind, step))
         except NotFoundError:
-            logger.info("the executor has none: task=%s kind=%s step=%s", task_id, kind, step)
-        except AgolaError:
-            logger.warning("not fetched, tried again: task=%s kind=%s step=%s", task_id, kind, step, exc_info=True)
+            return self._lost(task, kind, step, "its executor has none")
+        except AgolaError as error:
+            if self._is_silent(executor):
+                return self._lost(task, kind, step, "its executor is silent")
+            logger.warning("not fetched, tried again: task=%s kind=%s step=%s: %s", task.id, kind, step, error)
+            return None
+        return Fetched(task.id, kind, step)
+
+    def _is_stored(self, path: str) -> bool:
+        try:
+            self._storage.stat(path)
+        except NotFoundError:
             return False
         return True
 
-    def _forget_fetched(self, run_id: str) -> None:
-        stored = self._store.find_run(run_id)
-        if stored is None:
+    def _is_silent(self, executor: Executor) -> bool:
+        if executor.id in self._mirror.alive:
+            self._silent_since.pop(executor.id, None)
+            return False
+        since = self._silent_since.setdefault(executor.id, time.monotonic())
+        return time.monotonic() - since > self._patience
+
+    def _lost(self, task: RunTask, kind: str, step: int | None, why: str) -> Fetched:
+        logger.warning("lost: task=%s kind=%s step=%s: %s", task.id, kind, step, why)
+        return Fetched(task.id, kind, step, lost=True)
+
+
+def _resumed(client: ExecutorClient, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
+    """Yield a log or an archive, going on where the connection broke off."""
+    offset = 0
+    for attempt in range(1 + _RESUMES):
+        before = offset
+        try:
+            if kind == "log":
+                pieces = client.open_log(task_id, step, follow=False, offset=offset)
+            else:
+                pieces = client.open_archive(task_id, step or 0, offset=offset)
+            for piece in pieces:
+                offset += len(piece)
+                yield piece
+        except UnavailableError:
+            if offset == before or attempt == _RESUMES:  # it does not get on
+                raise
+        else:
             return
-        for task_id, held in self._store.tasks(run_id).items():
-            task = stored.run.tasks.get(task_id)
-            if task is None or (
-                held.status.phase.is_finished and task.status.is_finished and not advance.to_fetch(task)
-            ):
-                self._store.delete_task(run_id, task_id)
-
-
-def _noted(run: Run, fetched: _Fetched) -> Run:
-    tasks = dict(run.tasks)
-    for task_id, kind, step in fetched:
-        tasks[task_id] = advance.mark_fetched(tasks[task_id], kind, step)
-    return replace(run, tasks=tasks)
-
-
-def is_stored(task: RunTask, step: int | None) -> bool:
-    """Return whether a log is in object storage."""
-    state = task.setup_step if step is None else task.steps[step]
-    return state.log_phase is FetchPhase.FINISHED

@@ -9,6 +9,30 @@ CACHES = "caches/"
 MAX_CACHE_KEY_BYTES = 200
 
 
+LOGS = "logs/"
+ARCHIVES = "workspacearchives/"
+
+
+def logs_references(task_id: str) -> str:
+    """Return the prefix of the references to a task's logs."""
+    return f"{LOGS}{task_id}/runs/"
+
+
+def logs_data(task_id: str) -> str:
+    """Return the prefix of a task's logs."""
+    return f"{LOGS}{task_id}/data/"
+
+
+def archives_references(task_id: str) -> str:
+    """Return the prefix of the references to a task's archives."""
+    return f"{ARCHIVES}{task_id}/runs/"
+
+
+def archives_data(task_id: str) -> str:
+    """Return the prefix of a task's archives."""
+    return f"{ARCHIVES}{task_id}/data/"
+
+
 def setup_log(task_id: str) -> str:
     """Return the path of a task's set-up log."""
     return f"logs/{task_id}/data/setup.log"

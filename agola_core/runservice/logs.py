@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import layout
-from agola_core.runservice.fetcher import is_stored
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.protocol import ExecutorDirectory
-from agola_core.runservice.types import ExecutorPhase, ExecutorTask, Run, RunTask
+from agola_core.runservice.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
 
 _WAIT_SECONDS = 1.0
 
@@ -52,13 +51,15 @@ class LogReader:
         """
         while True:
             task = self._find_task(run_id, task_id, step)
-            if is_stored(task, step):
+            if _is_settled(task, step):
+                if _state(task, step).log_lost:
+                    raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
                 return self._storage.open_stream(layout.log(task_id, step))
             pieces = self._open_on_executor(run_id, task_id, step, follow=follow)
             if pieces is not None:
                 return pieces
             if not follow or task.status.is_finished or self._ending:
-                if is_stored(self._find_task(run_id, task_id, step), step):
+                if _is_settled(self._find_task(run_id, task_id, step), step):
                     continue
                 raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
             with self._mirror.condition:
@@ -75,7 +76,7 @@ class LogReader:
 
         def begun() -> bool | None:
             task = self._find_task(run_id, task_id, step)
-            held = self._held(run_id, task_id)
+            held = self._mirror.held(run_id, task_id)
             if held is not None and held.status.steps[step].phase is not ExecutorPhase.NOT_STARTED:
                 return True
             if task.status.is_finished:
@@ -94,7 +95,7 @@ class LogReader:
             self._mirror.condition.notify_all()
 
     def _open_on_executor(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
-        held = self._held(run_id, task_id)
+        held = self._mirror.held(run_id, task_id)
         executor = self._mirror.executors.get(held.status.executor_id) if held else None
         if executor is None:
             return None
@@ -105,12 +106,8 @@ class LogReader:
                 raise
             return None
 
-    def _held(self, run_id: str, task_id: str) -> ExecutorTask | None:
-        with self._mirror.condition:
-            return self._mirror.tasks.get(run_id, {}).get(task_id)
-
     def _find_task(self, run_id: str, task_id: str, step: int | None) -> RunTask:
-        run = self._mirror.runs.get(run_id) or self._find_run(run_id)
+        run = self._mirror.run(run_id) or self._find_run(run_id)
         if run is None:
             raise NotFoundError(f"no such run with id: {run_id}")
         task = run.tasks.get(task_id)
@@ -119,3 +116,12 @@ class LogReader:
         if step is not None and not 0 <= step < len(task.steps):
             raise NotFoundError(f"no such step for task {task_id} in run {run_id}")
         return task
+
+
+def _state(task: RunTask, step: int | None) -> RunTaskStep:
+    return task.setup_step if step is None else task.steps[step]
+
+
+def _is_settled(task: RunTask, step: int | None) -> bool:
+    """Return whether a log is no longer its executor's: it is in storage, or nowhere."""
+    return _state(task, step).log_phase is FetchPhase.FINISHED

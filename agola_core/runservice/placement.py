@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
 
 from agola_core.runservice.types import Executor, RunConfigTask
 
-ALIVE = timedelta(seconds=60)
-"""How long an executor counts as alive after its last heartbeat."""
+
+def fits(task: RunConfigTask, executor: Executor) -> bool:
+    """Return whether an executor is of the kind that a task needs, room or not."""
+    if task.runtime.arch and task.runtime.arch not in executor.archs:
+        return False
+    if not executor.allow_privileged_containers and any(item.privileged for item in task.runtime.containers):
+        return False
+    return all(executor.labels.get(name) == value for name, value in task.labels.items())
 
 
-def is_alive(executor: Executor, now: datetime) -> bool:
-    """Return whether an executor has reported itself lately."""
-    return now - executor.last_status_update_time <= ALIVE
+def has_room(executor: Executor, load: Mapping[str, int]) -> bool:
+    """Return whether an executor may get one more task."""
+    return not executor.active_tasks_limit or load.get(executor.id, 0) < executor.active_tasks_limit
 
 
-def choose_executor(
-    task: RunConfigTask, executors: Iterable[Executor], load: Mapping[str, int], now: datetime
-) -> Executor | None:
-    """Return the executor for a task: the first by id that is alive, fits, and has room; None when none does.
+def choose_executor(task: RunConfigTask, executors: Iterable[Executor], load: Mapping[str, int]) -> Executor | None:
+    """Return the executor for a task: the first that fits and has room; None when none does.
 
     Args:
         task: The task.
-        executors: All that have reported themselves.
+        executors: Those that are alive, in the order of their ids.
         load: How many unfinished tasks each holds.
-        now: The time, by the clock that noted the heartbeats.
     """
-    privileged = any(container.privileged for container in task.runtime.containers)
-    for executor in sorted(executors, key=lambda item: item.id):
-        if not is_alive(executor, now):
-            continue
-        if privileged and not executor.allow_privileged_containers:
-            continue
-        if task.runtime.arch and task.runtime.arch not in executor.archs:
-            continue
-        if executor.active_tasks_limit and load.get(executor.id, 0) >= executor.active_tasks_limit:
-            continue
-        return executor
-    return None
+    return next((item for item in executors if has_room(item, load) and fits(task, item)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import msgspec
 
@@ -25,7 +26,7 @@ class RunProjection:
     """A table of archived runs."""
 
     name = "runs"
-    version = 1
+    version = 2
     data_types = (RUN,)
     schema = """
     CREATE TABLE run (
@@ -33,6 +34,7 @@ class RunProjection:
         grouppath TEXT NOT NULL,
         phase TEXT NOT NULL,
         result TEXT NOT NULL,
+        endtime TEXT,
         data BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX run_group ON run (grouppath, id);
@@ -43,9 +45,17 @@ class RunProjection:
         for action in actions:
             if isinstance(action, Put):
                 run = _decode(action.data)
+                ended = run.end_time or run.enqueue_time
                 tx.execute(
-                    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?)",
-                    (action.id, run.group + "/", run.phase.value, run.result.value, action.data),
+                    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        action.id,
+                        run.group + "/",
+                        run.phase.value,
+                        run.result.value,
+                        ended.isoformat() if ended else None,
+                        action.data,
+                    ),
                 )
             else:
                 tx.execute("DELETE FROM run WHERE id = ?", (action.id,))
@@ -66,13 +76,39 @@ def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
         for group in query.groups:
             path = group.rstrip("/")
             params += [f"{path}/", f"{path}0"]  # "0" is the character after "/"
+    wanted = " AND ".join(where)
+    if query.last_run:
+        wanted = f"id IN (SELECT max(id) FROM run WHERE {wanted} GROUP BY grouppath)"  # noqa: S608 - no values in it
     order = "ASC" if query.ascending else "DESC"
-    sql = f"SELECT data FROM run WHERE {' AND '.join(where)} ORDER BY id {order} LIMIT ?"  # noqa: S608 - no values in it
+    sql = f"SELECT data FROM run WHERE {wanted} ORDER BY id {order} LIMIT ?"  # noqa: S608 - no values in it
     return [_decode(data) for (data,) in tx.rows(sql, [*params, query.limit])]
 
 
+def find_ended(tx: Tx, group: str) -> list[tuple[str, str, datetime | None]]:
+    """Return the id, the group and the end of each archived run of a group and of those below it, newest first."""
+    path = group.rstrip("/")
+    sql = "SELECT id, grouppath, endtime FROM run WHERE grouppath >= ? AND grouppath < ? ORDER BY id DESC"
+    return [
+        (run_id, group_path[:-1], datetime.fromisoformat(end) if end else None)
+        for run_id, group_path, end in tx.rows(sql, [f"{path}/", f"{path}0"])
+    ]
+
+
+def select(runs: Iterable[Run], query: RunQuery) -> list[Run]:
+    """Return of active and archived runs those that a query asks for, in its order."""
+    found: Iterable[Run] = (run for run in runs if matches(run, query))
+    if query.last_run:
+        newest: dict[str, Run] = {}
+        for run in found:
+            known = newest.get(run.group)
+            if known is None or run.id > known.id:
+                newest[run.group] = run
+        found = newest.values()
+    return sorted(found, key=lambda run: run.id, reverse=not query.ascending)[: query.limit]
+
+
 def matches(run: Run, query: RunQuery) -> bool:
-    """Return whether an active run is one that a query asks for."""
+    """Return whether a run is one that a query asks for."""
     path = f"{run.group}/"
     return (
         (not query.start or (run.id > query.start if query.ascending else run.id < query.start))

@@ -21,20 +21,21 @@ class ExecutorClient(Protocol):
     def submit(self, task: ExecutorTask) -> None:
         """Hand over a new task, or one whose `stop` was set; a task that is known is not started twice."""
 
-    def open_log(self, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
-        """Yield a step's log; `step` None is the set-up's.
+    def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
+        """Yield a step's log; `step` None is the set-up's. One that breaks off raises `UnavailableError`.
 
         Args:
             task_id: The task.
             step: The step's number, from 0.
             follow: Go on until the step has ended.
+            offset: Leave out as many bytes at the beginning: how a broken fetch goes on.
 
         Raises:
             NotFoundError: The executor has no such log.
         """
 
-    def open_archive(self, task_id: str, step: int) -> Iterator[bytes]:
-        """Yield the tar archive that a step saved to the workspace.
+    def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield the tar archive that a step saved to the workspace, from `offset` on (see `open_log`).
 
         Raises:
             NotFoundError: The executor has no such archive.

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from agola_core.errors import BadRequestError
 from agola_core.runservice.types import Run, RunConfig, RunConfigTask, RunPhase, RunResult
 
 
@@ -57,6 +58,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
         start: Only runs after this id, in the order of the list.
         limit: The most runs to return.
         ascending: Oldest first, instead of newest first.
+        last_run: Of each group only the newest run that the other conditions leave.
     """
 
     phases: tuple[RunPhase, ...] = ()
@@ -65,6 +67,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     start: str = ""
     limit: int = 25
     ascending: bool = False
+    last_run: bool = False
 
 
 class RunActionType(enum.StrEnum):
@@ -75,11 +78,23 @@ class RunActionType(enum.StrEnum):
 
 
 class RunActionsRequest(msgspec.Struct, frozen=True):
-    """An action on a run."""
+    """An action on a run. Agola's client sends an empty phase where there is none."""
 
     action_type: RunActionType
-    phase: RunPhase | None = None
+    phase: str = ""
     change_groups_update_tokens: str = ""
+
+    @property
+    def new_phase(self) -> RunPhase:
+        """The phase that is asked for.
+
+        Raises:
+            BadRequestError: There is no such phase.
+        """
+        try:
+            return RunPhase(self.phase)
+        except ValueError as error:
+            raise BadRequestError(f"no such phase: {self.phase[:40]!r}") from error
 
 
 class RunTaskActionType(enum.StrEnum):

@@ -1,37 +1,35 @@
 """Brings one run a step on: what its executors reported, which tasks start, whether it has ended.
 
-`advance` is called for a run whenever the coordinator changed something of it; it reads, decides (in the pure
-`advance` module) and commits everything in one transaction, behind a compare of the run's revision. A task is
-handed to its executor only after that, so no two services start it twice.
+`advance` is called for a run whenever the coordinator changed something of it, one thread at a time for a run; it
+reads the mirror, decides (see `step` and the pure `advance`), and commits everything in one transaction, behind
+compares of the revisions that it decided on. What was overtaken is refused, and decided anew when the mirror has
+caught up. A task is handed to its executor only after that, so no two services start it twice.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import partial
+from hashlib import sha256
+from threading import Lock
 
 from msgspec.structs import replace
 
-from agola_core.coordinator.port import Compare, Op, Target
-from agola_core.errors import AgolaError
-from agola_core.runservice import advance, keys
-from agola_core.runservice.executortasks import new_executor_task
+from agola_core.errors import AgolaError, ConflictError
+from agola_core.runservice import advance
+from agola_core.runservice.changegroups import GroupsToken
 from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.placement import choose_executor, is_alive
-from agola_core.runservice.protocol import ExecutorDirectory
-from agola_core.runservice.store import RunStore, Stored, put_task
-from agola_core.runservice.types import (
-    ExecutorPhase,
-    ExecutorTask,
-    ExecutorTaskStatus,
-    Run,
-    RunConfig,
-    RunPhase,
-)
+from agola_core.runservice.room import Room, WaitingRuns
+from agola_core.runservice.runrecord import part_sizes
+from agola_core.runservice.step import Fetched, Limits, Seen, Step
+from agola_core.runservice.store import RunStore, Stored
+from agola_core.runservice.types import ExecutorTask, Run, RunConfig, RunPhase
 
 logger = logging.getLogger(__name__)
+
+_MOST_OPS = 256
+_BEHIND_SECONDS = 2.0
 
 
 class Scheduler:
@@ -39,150 +37,160 @@ class Scheduler:
 
     Args:
         store: Active runs and their tasks.
-        mirror: What the watch told last, for executors and their load.
-        directory: Finds executors' clients.
+        mirror: The same in memory.
         read_config: Returns a run's configuration.
         now: The time.
-        fetch: Called with the id of a run that has logs or archives to fetch.
-        archive: Called with a finished run whose logs and archives are all stored.
+        is_lost: Returns whether an executor has been silent for too long.
+        again: Asks for a run to be advanced soon.
+        tell: Tells an executor of a task.
+        fetch: Called with a run and a task whose logs or archives are to be fetched.
+        archive: Called with a finished run whose logs and archives are all settled.
+        start_queued: Whether queued runs start by themselves, one of each group at a time.
     """
 
     def __init__(
         self,
         store: RunStore,
         mirror: Mirror,
-        directory: ExecutorDirectory,
         read_config: Callable[[str], RunConfig],
         now: Callable[[], datetime],
-        fetch: Callable[[str], None],
-        archive: Callable[[Run], None],
+        *,
+        is_lost: Callable[[str], bool],
+        again: Callable[[str], None],
+        tell: Callable[[ExecutorTask], None],
+        fetch: Callable[[str, str], None],
+        archive: Callable[[Stored], None],
+        start_queued: bool,
     ) -> None:
         self._store = store
         self._mirror = mirror
-        self._directory = directory
         self._read_config = read_config
         self._now = now
+        self._is_lost = is_lost
+        self._again = again
+        self._tell = tell
         self._fetch = fetch
         self._archive = archive
+        self._starts_queued = start_queued
+        self._room = Room(mirror)
+        self._waiting = WaitingRuns()
+        self._lock = Lock()
+        self._notes: dict[str, list[Fetched]] = {}
+        self._committed: dict[str, int] = {}
 
     def advance(self, run_id: str) -> None:
         """Bring a run as far as it gets now."""
-        stored = self._store.find_run(run_id)
-        if stored is None:
-            self._forget_tasks(run_id)
+        self._mirror.wait_for(self._committed.pop(run_id, 0), _BEHIND_SECONDS)
+        seen = self._look(run_id)
+        if seen is None:
             return
-        config = self._read_config(run_id)
-        tasks = self._store.tasks(run_id)
-        run, started = self._decide(stored.run, config, tasks)
-        stopped = [
-            replace(task, stop=True)
-            for task in tasks.values()
-            if run.stop and not task.stop and not task.status.phase.is_finished
-        ]
-        if run != stored.run or started or stopped:
-            if not self._commit(stored, run, started, stopped):
-                return  # somebody else changed the run: its event brings us back
-            self._hand_over([*started, *stopped])
-        if any(advance.to_fetch(task) for task in run.tasks.values()):
-            self._fetch(run_id)
-        elif run.phase.is_finished:
-            self._archive(run)
+        with self._lock:
+            notes = self._notes.pop(run_id, [])
+        with self._room.placing() as placing:
+            step = Step(seen, self._read_config(run_id), self._limits(seen.stored.run), self._now())
+            step.decide(notes, placing)
+            self._waiting.put(run_id, step.unplaced)
+            if step.run == seen.stored.run and not step.ops:
+                self._follow_up(seen.stored)
+                return
+            revision = self._store.commit(seen.stored, step.run, step.compare, step.ops)
+            if revision:
+                placing.committed(revision)
+        if not revision:
+            with self._lock:
+                self._notes[run_id] = notes + self._notes.get(run_id, [])
+            self._mirror.wait_for(seen.revision + 1, _BEHIND_SECONDS)
+            self._again(run_id)
+            return
+        self._committed[run_id] = revision  # its event brings us back, to decide on what is now
+        for task in step.tell:
+            self._tell(task)
+
+    def settle(self, run_id: str, fetched: Iterable[Fetched]) -> None:
+        """Note that logs or archives of a run were fetched, or are lost; part of its next step."""
+        with self._lock:
+            self._notes.setdefault(run_id, []).extend(fetched)
+        self._again(run_id)
+
+    def executor_moved(self, executor_id: str) -> None:
+        """Look at what waits for an executor that came or has room, or at the tasks of one that is gone."""
+        with self._mirror.condition:
+            tasks = self._mirror.tasks
+            executor = self._mirror.executors.get(executor_id)
+            room: int | None = None
+            if executor is not None and executor.active_tasks_limit:
+                room = executor.active_tasks_limit - tasks.load[executor_id]
+            here = executor is not None and executor_id in self._mirror.alive
+            held = [tasks.by_id[task_id] for task_id in tasks.by_executor.get(executor_id, ())] if not here else []
+        if here and executor is not None:
+            concerned = self._waiting.first(executor, room)
+        else:
+            concerned = list({task.run_id for task in held if not task.status.phase.is_finished})
+        for run_id in concerned:
+            self._again(run_id)
+
+    def _look(self, run_id: str) -> Seen | None:
+        """Return what is to be decided on; None for a run that is no longer active, whose tasks are forgotten."""
+        with self._mirror.condition:
+            stored = self._mirror.runs.get(run_id)
+            held = dict(self._mirror.tasks.by_run.get(run_id, {}))
+            revision = self._mirror.revision
+            owners = {task.status.executor_id for task in held.values() if not task.status.phase.is_finished}
+            gone = {name: "executor deleted" for name in owners if name not in self._mirror.executors}
+        if stored is None:
+            self._waiting.put(run_id, [])
+            with self._lock:
+                self._notes.pop(run_id, None)
+            self._store.forget_tasks(held.values())
+            return None
+        gone.update({name: "executor lost" for name in owners - gone.keys() if self._is_lost(name)})
+        return Seen(stored, held, gone, revision)
+
+    def _limits(self, run: Run) -> Limits:
+        coordinator = self._store.coordinator
+        own = len(part_sizes(len(run.tasks))) + 8  # the run, its event, and slots
+        return Limits(min(_MOST_OPS, coordinator.max_txn_ops) - own, coordinator.max_txn_bytes // 2)
+
+    # Afterwards
+
+    def _follow_up(self, stored: Stored) -> None:
+        """Begin what a run that gets no further by itself waits for."""
+        run = stored.run
+        with self._lock:
+            settled = {note.task_id for note in self._notes.get(run.id, ())}
+        wanted = [task.id for task in run.tasks.values() if task.status.is_finished and advance.to_fetch(task)]
+        for task_id in wanted:
+            if task_id not in settled:
+                self._fetch(run.id, task_id)
         if run.phase.is_finished:
-            self._start_next(run)
-        if run.phase is RunPhase.QUEUED:
+            following = self._mirror.runs.next_queued(run.group)
+            if following is not None:
+                self._again(following)
+            if not wanted:
+                self._archive(stored)
+        elif run.phase is RunPhase.QUEUED and self._starts_queued:
             self._start_queued(run)
 
-    def _decide(self, run: Run, config: RunConfig, tasks: dict[str, ExecutorTask]) -> tuple[Run, list[ExecutorTask]]:
-        taken = {
-            task_id: advance.take_status(task, tasks[task_id]) if task_id in tasks else task
-            for task_id, task in run.tasks.items()
-        }
-        run = replace(run, tasks=taken)
-        unfinished = sum(not task.status.phase.is_finished for task in tasks.values())
-        run = advance.advance_run(run, config, unfinished, self._now())
-        run, ready = advance.advance_tasks(run, config, tasks)
-        started = []
-        if ready:
-            load = self._mirror.load_by_executor()
-            executors = list(self._mirror.executors.values())
-            for task in ready:
-                executor = choose_executor(task, executors, load, self._now())
-                if executor is None:
-                    continue  # another task may fit; an executor's report or the sweep tries again
-                load[executor.id] += 1
-                started.append(new_executor_task(run, config, task, executor.id))
-        if not started:
-            run = advance.advance_run(run, config, unfinished, self._now())
-        return run, started
-
-    def _commit(self, stored: Stored, run: Run, started: list[ExecutorTask], stopped: list[ExecutorTask]) -> bool:
-        compare = [Compare(keys.task(run.id, task.id), 0, Target.CREATE_REVISION) for task in started]
-        compare += [Compare(keys.task(run.id, task.id), task.revision) for task in stopped]
-        ops: list[Op] = [put_task(task) for task in (*started, *stopped)]
-        return self._store.commit(stored, run, compare, ops, self._store.next_sequence)
-
-    def _hand_over(self, tasks: list[ExecutorTask]) -> None:
-        for task in tasks:
-            executor = self._mirror.executors.get(task.status.executor_id)
-            if executor is None:
-                continue
-            try:
-                self._directory.client(executor).submit(task)
-            except AgolaError:  # the executor's own poll finds the task
-                logger.warning("executor %s could not be told of task %s", executor.id, task.id, exc_info=True)
-
     def _start_queued(self, run: Run) -> None:
-        """Start a queued run unless another of its group runs or waits before it: Agola's scheduler's rule."""
+        """Start a queued run unless another of its group runs or waits before it: Agola's scheduler's rule.
+
+        Agola's scheduler guards it by a change group of the run's group; so does this, and both may be at work.
+        """
+        group = sha256(f"changegroup-{run.group}".encode()).hexdigest()
+        token = self._store.groups.token([group])
+        self._mirror.wait_for((GroupsToken.decode(token).groups or {})[group], _BEHIND_SECONDS)
         with self._mirror.condition:
-            others = [other for other in self._mirror.runs.values() if other.group == run.group]
-        before = [
-            other
-            for other in others
-            if other.phase is RunPhase.RUNNING or (other.phase is RunPhase.QUEUED and other.id < run.id)
-        ]
-        if before:
-            return
+            if self._mirror.runs.next_queued(run.group) != run.id:
+                return
 
         def start(current: Run) -> Run:
             if current.phase is not RunPhase.QUEUED:
                 return current
             return replace(current, phase=RunPhase.RUNNING, start_time=self._now())
 
-        self._store.change_run(run.id, start, self._store.next_sequence)
-
-    def _start_next(self, run: Run) -> None:
-        with self._mirror.condition:
-            waiting = sorted(
-                other.id
-                for other in self._mirror.runs.values()
-                if other.group == run.group and other.phase is RunPhase.QUEUED
-            )
-        if waiting:
-            self.advance(waiting[0])
-
-    def fail_lost_tasks(self) -> None:
-        """Fail the tasks of executors that are gone or silent for long; part of the slow sweep."""
-        for task in list(self._store.all_tasks()):
-            executor_id = task.status.executor_id
-            executor = self._mirror.executors.get(executor_id)
-            if task.status.phase.is_finished or (executor is not None and is_alive(executor, self._now())):
-                continue
-            reason = "executor deleted" if executor is None else "executor lost"
-            logger.warning("task failed: task=%s executor=%s reason=%s", task.id, executor_id, reason)
-            self._store.change_task(task.run_id, task.id, partial(failed, reason=reason, now=self._now()))
-
-    def _forget_tasks(self, run_id: str) -> None:
-        for task_id in self._store.tasks(run_id):
-            self._store.delete_task(run_id, task_id)
-
-
-def failed(task: ExecutorTask, reason: str, now: datetime) -> ExecutorTask:
-    """Return an executor's task as failed, unless it has ended."""
-    if task.status.phase.is_finished:
-        return task
-    steps = [
-        replace(step, phase=ExecutorPhase.FAILED, end_time=now) if step.phase is ExecutorPhase.RUNNING else step
-        for step in task.status.steps
-    ]
-    status: ExecutorTaskStatus = replace(task.status, phase=ExecutorPhase.FAILED, steps=steps, end_time=now)
-    return replace(task, status=status, fail_error=reason)
+        try:
+            self._store.change_run(run.id, start, token)
+        except ConflictError:
+            self._again(run.id)
+        except AgolaError:  # it is gone, or the coordinator is: the sweep looks again
+            logger.info("run %s was not started", run.id, exc_info=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -12,62 +11,50 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-from msgspec.structs import replace
-
-from agola_core import faultpoints
 from agola_core.context import Context
-from agola_core.coordinator.lock import LeaseKeeper
-from agola_core.coordinator.port import PutOp, iterate
-from agola_core.datamanager import DataManager, Put
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.datamanager import DataManager
 from agola_core.readdb import ReadDB
-from agola_core.runservice import keys
+from agola_core.runservice.actions import RunActions
+from agola_core.runservice.archiver import Archiver
 from agola_core.runservice.artifacts import Artifacts
 from agola_core.runservice.creator import RunCreator
+from agola_core.runservice.deletion import RunDeleter
+from agola_core.runservice.dispatch import Dispatcher
+from agola_core.runservice.events import EventFeed
 from agola_core.runservice.executorside import ExecutorSide
 from agola_core.runservice.fetcher import Fetcher
-from agola_core.runservice.instances import ServiceInstance, may_live, this_instance
 from agola_core.runservice.logs import LogReader
 from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.projection import RUN, RUN_CONFIG, RunProjection, find_runs, matches
+from agola_core.runservice.options import ServiceOptions
+from agola_core.runservice.projection import RunProjection, find_ended
 from agola_core.runservice.protocol import ExecutorDirectory
+from agola_core.runservice.queries import RunQueries
+from agola_core.runservice.releases import Releases
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.scheduler import Scheduler
+from agola_core.runservice.step import Fetched
 from agola_core.runservice.store import RunStore
-from agola_core.runservice.types import (
-    Run,
-    RunConfig,
-    RunPhase,
-    RunTask,
-)
+from agola_core.runservice.types import Executor, Run, RunConfig, RunPhase
+from agola_core.runservice.upkeep import Upkeep
 from agola_core.runservice.workqueue import WorkQueue
 from agola_core.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-faultpoints.declare("create.before-run", "archive.before-wal", "archive.before-txn", "service.before-publish")
-
-_SWEEP_SECONDS = 10.0
-_KEPT_EVENTS = 10_000
 _FOLLOW_SECONDS = 1.0
-_INSTANCE_TTL = 10.0
-_CONFLICTS = 50
-_decode_run = msgspec.json.Decoder(Run).decode
-_decode_config = msgspec.json.Decoder(RunConfig).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class RunService:
     """Runs, from their creation to their archive. Thread-safe; a context manager.
 
-    Unstarted, it answers questions about what is stored; `start` makes runs go on.
+    Unstarted, it answers questions about what is stored; `start` makes runs go on. Closed, it is not started again:
+    make another one on the same store.
 
     Args:
         datamanager: A store with the data types of `projection.DATA_TYPES`.
         readdb_path: The SQLite file of the queries; it can be thrown away.
-        directory: Finds executors' clients.
-        workers: Threads that advance runs, and as many that fetch logs.
+        directory: Finds executors' clients, whose calls have deadlines of their own.
+        options: How it behaves.
         clock: Seconds since 1970.
         new_id: Makes task ids.
 
@@ -75,6 +62,7 @@ class RunService:
         datamanager: The store.
         artifacts: Caches, archives and sources.
         executor_side: What executors ask and report.
+        options: How it behaves.
     """
 
     def __init__(
@@ -82,55 +70,85 @@ class RunService:
         datamanager: DataManager,
         readdb_path: str | Path,
         directory: ExecutorDirectory,
+        options: ServiceOptions | None = None,
         *,
-        workers: int = 4,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self.datamanager = datamanager
+        self.options = options = options or ServiceOptions()
         self.artifacts = Artifacts(datamanager.storage)
-        self._coordinator = datamanager.coordinator
-        self._storage = datamanager.storage
         self._clock = clock
-        self._configs: dict[str, RunConfig] = {}
-        self._store = RunStore(self._coordinator, datamanager.sequence.epoch)
-        self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
-        self._schedule_queue = WorkQueue("runservice-schedule", self._advance, workers)
-        self._fetch_queue = WorkQueue("runservice-fetch", self._fetch, workers)
-        self._mirror = Mirror(self._coordinator, self._schedule_queue.add)
-        self._fetcher = Fetcher(self._store, self._storage, self._mirror, directory)
-        self._scheduler = Scheduler(
-            self._store, self._mirror, directory, self.run_config, self._now, self._fetch_queue.add, self._archive
-        )
         self._supervisor = Supervisor("runservice")
-        self._keeper: LeaseKeeper | None = None
-        self._creator = RunCreator(datamanager, self._store, self.find_run, self.run_config, self._now, new_id)
-        self._logs = LogReader(self._storage, self._mirror, directory, self.find_run)
-        self.executor_side = ExecutorSide(self._store, self._mirror, self._schedule_queue.add, self._now)
-        self._started = False
+        self._queue = WorkQueue("runservice-schedule", self._advance, options.workers)
+        epoch = datamanager.sequence.epoch
+        self._store = store = RunStore(datamanager.coordinator, epoch)
+        self._mirror = mirror = Mirror(datamanager.coordinator, epoch, self._queue.add, self._executor_moved)
+        self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
+        self._queries = queries = RunQueries(datamanager, store, mirror, self._readdb)
+        self._actions = RunActions(store, self._now)
+        releases = Releases(store, datamanager.storage, self._now)
+        self._creator = RunCreator(datamanager, store, releases, queries.find, queries.config, self._now, new_id)
+        self._deleter = RunDeleter(datamanager, store, releases, queries.find_archived, queries.forget_config)
+        self._dispatcher = Dispatcher(mirror, directory)
+        self._fetcher = Fetcher(
+            datamanager.storage,
+            mirror,
+            directory,
+            settle=self._settle,
+            run_exists=lambda run_id: queries.find(run_id) is not None,
+            threads=options.fetchers,
+            patience=options.fetch_patience,
+        )
+        self._upkeep = Upkeep(
+            store,
+            mirror,
+            releases,
+            self.artifacts,
+            options,
+            again=self._queue.add,
+            executor_moved=self._executor_moved,
+            find_ended=lambda group: self._readdb.read(Context(), lambda tx: find_ended(tx, group)),
+            delete_run=self._deleter.delete,
+            now=self._now,
+        )
+        self._scheduler = Scheduler(
+            store,
+            mirror,
+            queries.config,
+            self._now,
+            is_lost=self._upkeep.is_lost,
+            again=self._queue.add,
+            tell=self._dispatcher.tell,
+            fetch=self._fetcher.add,
+            archive=Archiver(datamanager, store, queries.forget_config).archive,
+            start_queued=options.start_queued,
+        )
+        self._logs = LogReader(datamanager.storage, mirror, directory, queries.find)
+        self.executor_side = ExecutorSide(store, mirror, options.executor_ttl, self._now)
 
     # Lifecycle
 
     def start(self) -> None:
         """Begin to advance runs, those that an earlier service left behind too."""
-        self._started = True
         self._readdb.start()
-        self._publish()
-        self._schedule_queue.start()
-        self._fetch_queue.start()
+        self._queries.following = True
+        self._dispatcher.start()
+        self._fetcher.start()
+        self._queue.start()
         self._supervisor.loop("follow", self._follow, interval=0.0)
-        self._supervisor.loop("sweep", self._sweep, interval=_SWEEP_SECONDS)
+        self._upkeep.start(self._supervisor)
 
     def close(self) -> None:
-        """Stop everything; runs stay as they are, for the next start. Closing twice is harmless."""
-        self._schedule_queue.stop()
-        self._fetch_queue.stop()
+        """Stop everything; runs stay as they are, for the next service. Closing twice is harmless."""
+        self._queries.following = False
+        self._queue.stop()
+        self._fetcher.stop()
+        self._dispatcher.stop()
         self._mirror.close()
         self._supervisor.stop()
         self._readdb.close()
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper = None
+        self._upkeep.stop()
 
     def __enter__(self) -> Self:
         """Start and return the service."""
@@ -145,19 +163,12 @@ class RunService:
 
     def live_instances(self) -> list[str]:
         """Return the names of the services that run on this store now, in any process."""
-        return [
-            item.key[len(keys.INSTANCES) :]
-            for item in iterate(self._coordinator, keys.INSTANCES)
-            if may_live(msgspec.json.decode(item.value, type=ServiceInstance))
-        ]
+        return self._upkeep.live_instances()
 
     # Runs
 
     def create_run(self, request: RunCreateRequest) -> RunBundle:
-        """Make a new run, or restart one.
-
-        Its configuration and its number are written in one WAL; the run itself becomes active after it, so a
-        crash in between leaves a number unused and nothing else.
+        """Make a new run, or restart one; its configuration, its number, itself and its event in one transaction.
 
         Raises:
             BadRequestError: The request is malformed, or the run cannot be restarted.
@@ -171,20 +182,11 @@ class RunService:
         Raises:
             NotFoundError: There is no such run.
         """
-        run = self.find_run(run_id)
-        if run is None:
-            raise NotFoundError(f'run "{run_id}" doesn\'t exist')
-        return RunBundle(run, self.run_config(run_id))
+        return self._queries.get(run_id)
 
     def find_run(self, run_id: str) -> Run | None:
         """Return a run, active or archived; None when there is none."""
-        stored = self._store.find_run(run_id)
-        if stored is not None:
-            return stored.run
-        try:
-            return _decode_run(self.datamanager.read_object(RUN, run_id)[0])
-        except (NotFoundError, BadRequestError):
-            return None
+        return self._queries.find(run_id)
 
     def run_config(self, run_id: str) -> RunConfig:
         """Return the configuration of a run.
@@ -192,95 +194,89 @@ class RunService:
         Raises:
             NotFoundError: There is no such run.
         """
-        config = self._configs.get(run_id)
-        if config is None:
-            config = _decode_config(self.datamanager.read_object(RUN_CONFIG, run_id)[0])
-            if len(self._configs) > 1000:
-                self._configs.clear()
-            self._configs[run_id] = config
-        return config
+        return self._queries.config(run_id)
 
     def list_runs(self, query: RunQuery) -> list[Run]:
-        """Return runs, active and archived, ordered by id."""
-        if query.limit < 0:
-            raise BadRequestError("limit must be greater or equal than 0")
-        if not self._started:
-            self._readdb.catch_up()
-        active = [run for run in self._store.runs() if matches(run, query)]
-        archived = self._readdb.read(Context(), lambda tx: find_runs(tx, query))
-        found = {run.id: run for run in (*active, *archived)}
-        ordered = sorted(found.values(), key=lambda run: run.id, reverse=not query.ascending)
-        return ordered[: query.limit]
+        """Return runs, active and archived, ordered by id; what this service wrote before is seen.
 
-    def change_run_phase(self, run_id: str, phase: RunPhase) -> Run:
+        Raises:
+            BadRequestError: The limit is negative.
+        """
+        return self._queries.list(query)
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a finished run, with its logs and archives unless a restart shares them.
+
+        Raises:
+            NotFoundError: There is no such run.
+            BadRequestError: It is not finished.
+        """
+        self._deleter.delete(run_id)
+
+    # Actions. A token of change groups refuses them, with `ConflictError`, when a group has changed since.
+
+    def change_groups_token(self, groups: Iterable[str]) -> str:
+        """Return the token of change groups; what is read afterwards is at least as new.
+
+        Raises:
+            BadRequestError: A name is empty, longer than 256 bytes, or has a "/".
+        """
+        return self._store.groups.token(groups)
+
+    def change_run_phase(self, run_id: str, phase: RunPhase, token: str = "") -> Run:
         """Start or cancel a queued run.
 
         Raises:
             NotFoundError: The run is not active.
             BadRequestError: It is not queued, or the phase is another.
         """
-        if phase not in {RunPhase.RUNNING, RunPhase.CANCELLED}:
-            raise BadRequestError(f"a run's phase cannot be changed to {phase.value!r}")
+        return self._actions.change_phase(run_id, phase, token)
 
-        def change(run: Run) -> Run:
-            if run.phase is not RunPhase.QUEUED:
-                raise BadRequestError(f'run "{run_id}" is not queued, phase: "{run.phase}"')
-            if phase is RunPhase.RUNNING:
-                return replace(run, phase=phase, start_time=self._now())
-            return replace(run, phase=phase, end_time=self._now())
-
-        return self._store.change_run(run_id, change, self._store.next_sequence)
-
-    def stop_run(self, run_id: str) -> Run:
+    def stop_run(self, run_id: str, token: str = "") -> Run:
         """Stop a running run: its tasks are killed, the others do not start.
 
         Raises:
             NotFoundError: The run is not active.
             BadRequestError: It is not running.
         """
+        return self._actions.stop(run_id, token)
 
-        def change(run: Run) -> Run:
-            if run.phase is not RunPhase.RUNNING:
-                raise BadRequestError(f'run "{run_id}" is not running, phase: "{run.phase}"')
-            return replace(run, stop=True)
-
-        return self._store.change_run(run_id, change)
-
-    def approve_task(self, run_id: str, task_id: str) -> Run:
+    def approve_task(self, run_id: str, task_id: str, token: str = "") -> Run:
         """Approve a task that waits for it.
 
         Raises:
             NotFoundError: The run is not active.
             BadRequestError: There is no such task, or it does not wait.
         """
+        return self._actions.approve(run_id, task_id, token)
 
-        def change(task: RunTask) -> RunTask:
-            if task.approved:
-                raise BadRequestError(f'run "{run_id}", task "{task_id}" is already approved')
-            if not task.waiting_approval:
-                raise BadRequestError(f'run "{run_id}", task "{task_id}" is not in waiting approval state')
-            return replace(task, waiting_approval=False, approved=True)
-
-        return self._change_run_task(run_id, task_id, change)
-
-    def set_annotations(self, run_id: str, task_id: str, annotations: dict[str, str]) -> Run:
+    def set_annotations(self, run_id: str, task_id: str, annotations: dict[str, str], token: str = "") -> Run:
         """Replace a task's annotations.
 
         Raises:
             NotFoundError: The run is not active.
             BadRequestError: There is no such task.
         """
-        return self._change_run_task(run_id, task_id, lambda task: replace(task, annotations=annotations))
+        return self._actions.set_annotations(run_id, task_id, annotations, token)
+
+    # Following
+
+    def watch_events(self, after: str = "") -> EventFeed:
+        """Return the run events after a place; for a started service. Close it after use.
+
+        Args:
+            after: The sequence of the last event that was seen; "" for events from now on.
+
+        Raises:
+            BadRequestError: `after` is no sequence.
+        """
+        return EventFeed(self._mirror, after)
 
     def wait_change(self, run: Run, timeout: float) -> Run:
         """Return a run once it differs from what is known, or when the time is over; for a started service."""
-
-        def current() -> Run | None:
-            return self._mirror.runs.get(run.id)
-
         with self._mirror.condition:
-            self._mirror.condition.wait_for(lambda: current() != run, timeout)
-        return current() or self.find_run(run.id) or run
+            self._mirror.condition.wait_for(lambda: self._mirror.run(run.id) != run, timeout)
+        return self._mirror.run(run.id) or self.find_run(run.id) or run
 
     def active_runs(self) -> list[Run]:
         """Return the runs that are not archived yet, oldest first."""
@@ -289,12 +285,23 @@ class RunService:
     def wait_archived(self, run_ids: Iterable[str], timeout: float) -> bool:
         """Wait until runs have left the active ones; return whether they have. For a started service."""
         wanted = list(run_ids)
+        self._mirror.wait_for(self._store.written, timeout)
         with self._mirror.condition:
             return self._mirror.condition.wait_for(
                 lambda: not any(run_id in self._mirror.runs for run_id in wanted), timeout
             )
 
-    # Logs and archives
+    # Executors
+
+    def executors(self) -> list[Executor]:
+        """Return the executors that have reported themselves, by id."""
+        return self.executor_side.executors()
+
+    def delete_executor(self, executor_id: str) -> None:
+        """Forget an executor: its unfinished tasks fail, or are tried elsewhere. Unknown ones are no error."""
+        self.executor_side.delete_executor(executor_id)
+
+    # Logs and sources
 
     def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
         """Yield a step's log, from storage, or from its executor while it runs (see `logs.LogReader.open`)."""
@@ -317,53 +324,14 @@ class RunService:
     def _follow(self) -> None:
         self._mirror.follow(_FOLLOW_SECONDS)
 
-    def _sweep(self) -> None:
-        """Repair what lost events left: look at every active run, and at tasks of lost executors."""
-        self._scheduler.fail_lost_tasks()
-        self._store.trim_events(_KEPT_EVENTS)
-        for run_id in list(self._mirror.runs):
-            self._schedule_queue.add(run_id)
-        for run_id in list(self._mirror.tasks):
-            self._schedule_queue.add(run_id)
-        if self._keeper is not None and not self._keeper.held:
-            self._publish()
-
     def _advance(self, run_id: str) -> None:
         self._scheduler.advance(run_id)
 
-    def _fetch(self, run_id: str) -> None:
-        self._fetcher.fetch(run_id)
+    def _settle(self, run_id: str, fetched: list[Fetched]) -> None:
+        self._scheduler.settle(run_id, fetched)
 
-    def _archive(self, run: Run) -> None:
-        """Write a finished run into the datamanager, then take it out of the active ones."""
-        archived = replace(run, archived=True)
-        faultpoints.reach("archive.before-wal")
-        self.datamanager.write_wal([Put(RUN, run.id, _encode(archived))])
-        stored = self._store.find_run(run.id)
-        if stored is None or stored.run != run:
-            return
-        faultpoints.reach("archive.before-txn")
-        self._store.archive(stored)
-        self._configs.pop(run.id, None)
-
-    def _publish(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
-        self._keeper = LeaseKeeper(self._coordinator, _INSTANCE_TTL)
-        name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        faultpoints.reach("service.before-publish")
-        self._coordinator.txn([], [PutOp(keys.instance(name), _encode(this_instance()), self._keeper.lease)])
-
-    # Helpers
-
-    def _change_run_task(self, run_id: str, task_id: str, change: Callable[[RunTask], RunTask]) -> Run:
-        def change_run(run: Run) -> Run:
-            task = run.tasks.get(task_id)
-            if task is None:
-                raise BadRequestError(f'run "{run_id}" doesn\'t have task "{task_id}"')
-            return replace(run, tasks={**run.tasks, task_id: change(task)})
-
-        return self._store.change_run(run_id, change_run)
+    def _executor_moved(self, executor_id: str) -> None:
+        self._scheduler.executor_moved(executor_id)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

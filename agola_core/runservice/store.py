@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, Op, PutOp, iterate
+from agola_core.coordinator.port import (
+    Compare,
+    Coordinator,
+    DeleteOp,
+    GetOp,
+    KeyValue,
+    Op,
+    PutOp,
+    Target,
+    iterate,
+)
 from agola_core.errors import ConflictError, NotFoundError
 from agola_core.runservice import keys
-from agola_core.runservice.types import Executor, ExecutorTask, Run, RunEvent
+from agola_core.runservice.changegroups import ChangeGroups, GroupsToken
+from agola_core.runservice.runrecord import decode_header, decode_part, run_ops, with_parts
+from agola_core.runservice.types import Executor, ExecutorTask, Run, RunEvent, RunTask
 from agola_core.sequence import Sequence
 
 faultpoints.declare("runservice.before-txn")
@@ -19,8 +32,7 @@ faultpoints.declare("runservice.before-txn")
 T = TypeVar("T")
 
 _LOST_RACES = 100
-_PART = 100
-_decode_run = msgspec.json.Decoder(Run).decode
+_PART = 50
 _decode_task = msgspec.json.Decoder(ExecutorTask).decode
 _decode_executor = msgspec.json.Decoder(Executor).decode
 _encode = msgspec.json.Encoder().encode
@@ -38,24 +50,37 @@ def decode_task(item: KeyValue) -> ExecutorTask:
     return msgspec.structs.replace(_decode_task(item.value), revision=item.mod_revision)
 
 
-def decode_run(item: KeyValue) -> Run:
-    """Return the run at a key."""
-    return _decode_run(item.value)
-
-
 def decode_executor(item: KeyValue) -> Executor:
     """Return the executor at a key."""
     return _decode_executor(item.value)
 
 
-def put_run(run: Run) -> PutOp:
-    """Return the operation that stores an active run."""
-    return PutOp(keys.run(run.id), _encode(run))
+def decode_event(item: KeyValue, epoch: int) -> RunEvent:
+    """Return the run event at a key; its sequence is the revision that wrote it, so no order is ever another."""
+    event = msgspec.json.decode(item.value, type=RunEvent)
+    return msgspec.structs.replace(event, sequence=str(Sequence(epoch, item.mod_revision)))
 
 
 def put_task(task: ExecutorTask) -> PutOp:
     """Return the operation that stores a task of an executor."""
-    return PutOp(keys.task(task.run_id, task.id), _encode(msgspec.structs.replace(task, revision=0)))
+    return PutOp(keys.task(task.id), _encode(msgspec.structs.replace(task, revision=0)))
+
+
+def start_ops(task: ExecutorTask) -> tuple[Compare, list[Op]]:
+    """Return the condition and the operations that hand a task to its executor: at most once."""
+    held = PutOp(keys.held(task.status.executor_id, task.id), b"")
+    return Compare(keys.task(task.id), 0, Target.CREATE_REVISION), [put_task(task), held]
+
+
+def forget_ops(task: ExecutorTask) -> list[Op]:
+    """Return the operations that forget a task of an executor."""
+    return [DeleteOp(keys.task(task.id)), DeleteOp(keys.held(task.status.executor_id, task.id))]
+
+
+def event_op(run: Run) -> PutOp:
+    """Return the operation that stores the event of a run's change."""
+    event = RunEvent(run_id=run.id, phase=run.phase, result=run.result)
+    return PutOp(keys.event(run.id, f"{run.phase.value}-{run.result.value}"), _encode(event))
 
 
 class RunStore:
@@ -64,102 +89,133 @@ class RunStore:
     Args:
         coordinator: Where it lies.
         epoch: The epoch of the sequences that are given out.
+
+    Attributes:
+        groups: The change groups of actions.
+        written: The revision of the newest change that this process made here.
     """
 
     def __init__(self, coordinator: Coordinator, epoch: int) -> None:
         self.coordinator = coordinator
-        self._epoch = epoch
+        self.groups = ChangeGroups(coordinator)
+        self.written = 0
+        self.epoch = epoch
+        self._id_lock = threading.Lock()
 
-    def next_sequence(self) -> str:
-        """Return a sequence, as text, that was never given out before: an id of a run or of an event."""
+    def next_id(self) -> str:
+        """Return a sequence, as text, that was never given out before: the id of a run."""
 
         def change(item: KeyValue | None) -> tuple[str, list[Op]]:
             last = Sequence.parse(item.value.decode()) if item else Sequence(0, 0)
-            following = str(max(last.next(), Sequence(self._epoch, 1)))
+            following = str(max(last.next(), Sequence(self.epoch, 1)))
             return following, [PutOp(keys.COUNTER, following.encode())]
 
-        return self._update(keys.COUNTER, change)
+        with self._id_lock:  # the threads of one process do not race for the counter
+            return self._update(keys.COUNTER, change)
+
+    # Runs
 
     def find_run(self, run_id: str) -> Stored | None:
         """Return an active run; None when it is archived or unknown."""
-        item = self.coordinator.get(keys.run(run_id))
-        return Stored(decode_run(item), item.mod_revision) if item else None
+        for _ in range(_LOST_RACES):
+            item = self.coordinator.get(keys.run(run_id))
+            if item is None:
+                return None
+            run, count = decode_header(item.value)
+            if not count:
+                return Stored(run, item.mod_revision)
+            parts = self.coordinator.list(keys.run_parts(run_id)).items
+            if len(parts) == count and all(part.mod_revision <= item.mod_revision for part in parts):
+                return Stored(with_parts(run, (decode_part(part.value) for part in parts)), item.mod_revision)
+        raise ConflictError(f"run {run_id!r} changes too fast to be read")
 
     def runs(self) -> Iterator[Run]:
         """Yield all active runs, oldest first."""
-        return (decode_run(item) for item in iterate(self.coordinator, keys.RUNS))
+        run: Run | None = None
+        parts: list[list[RunTask]] = []
+        for item in iterate(self.coordinator, keys.RUNS):
+            if "/" in item.key[len(keys.RUNS) :]:
+                parts.append(decode_part(item.value))
+                continue
+            if run is not None:
+                yield with_parts(run, parts) if parts else run
+            run, parts = decode_header(item.value)[0], []
+        if run is not None:
+            yield with_parts(run, parts) if parts else run
 
-    def tasks(self, run_id: str) -> dict[str, ExecutorTask]:
-        """Return the tasks of a run that executors have, by id."""
-        found = (decode_task(item) for item in iterate(self.coordinator, keys.tasks(run_id)))
-        return {task.id: task for task in found}
-
-    def all_tasks(self) -> Iterator[ExecutorTask]:
-        """Yield the tasks that executors have, of all runs."""
-        return (decode_task(item) for item in iterate(self.coordinator, keys.TASKS))
-
-    def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves."""
-        return [decode_executor(item) for item in iterate(self.coordinator, keys.EXECUTORS)]
-
-    def put_executor(self, executor: Executor) -> None:
-        """Store an executor."""
-        faultpoints.reach("runservice.before-txn")
-        self.coordinator.txn([], [PutOp(keys.executor(executor.id), _encode(executor))])
-
-    def change_run(self, run_id: str, change: Callable[[Run], Run], event: Callable[[], str] | None = None) -> Run:
+    def change_run(self, run_id: str, change: Callable[[Run], Run], token: str = "") -> Run:
         """Change an active run, again when another change came first, and return it.
+
+        A change of its phase or its result makes an event. Agola's rule on tokens: what changes nothing does not
+        look at them.
 
         Args:
             run_id: The run.
             change: Returns the changed run; may raise; called again after a lost race.
-            event: Gives a sequence for the event that a change of the phase or the result makes.
+            token: Of change groups; "" guards nothing.
 
         Raises:
             NotFoundError: There is no such active run.
+            BadRequestError: The token is none.
+            ConflictError: A change group of the token has changed.
         """
+        GroupsToken.decode(token)  # one that is none is refused, whatever is to be done
         for _ in range(_LOST_RACES):
             stored = self.find_run(run_id)
             if stored is None:
-                raise NotFoundError(f"run {run_id!r} is not active")
+                raise NotFoundError(f'run "{run_id}" is not active')
             changed = change(stored.run)
-            if changed == stored.run or self.commit(stored, changed, [], event=event):
+            if changed == stored.run:
                 return changed
+            compare, ops = self.groups.guards(token)
+            if self.commit(stored, changed, compare, ops):
+                return changed
+            if token:
+                self.groups.check(token)
         raise ConflictError(f"run {run_id!r} changes too fast")
 
-    def commit(
-        self,
-        stored: Stored,
-        changed: Run,
-        compare: list[Compare],
-        ops: list[Op] | None = None,
-        event: Callable[[], str] | None = None,
-    ) -> bool:
-        """Store a changed run with further changes; return whether it did, or somebody else was first.
+    def commit(self, stored: Stored, changed: Run, compare: Iterable[Compare] = (), ops: Iterable[Op] = ()) -> int:
+        """Store a changed run with further changes; return its revision, or 0 when somebody else was first.
 
         Args:
             stored: The run as it was read.
             changed: The run as it is to be.
             compare: Further conditions.
             ops: Further changes.
-            event: Gives a sequence for the event that a change of the phase or the result makes.
         """
-        writes: list[Op] = [put_run(changed)] if changed != stored.run else []
-        if event is not None and (changed.phase, changed.result) != (stored.run.phase, stored.run.result):
-            writes.append(event_op(changed, event()))
-        faultpoints.reach("runservice.before-txn")
-        guarded = [Compare(keys.run(changed.id), stored.revision), *compare]
-        return self.coordinator.txn(guarded, [*writes, *(ops or [])]).succeeded
+        return self.write(self.run_compare(stored, compare), [*self.run_changes(stored.run, changed), *ops])
 
-    def archive(self, stored: Stored) -> bool:
-        """Take a run out of the active ones, unless it changed; return whether it did."""
-        key = keys.run(stored.run.id)
-        faultpoints.reach("runservice.before-txn")
-        return self.coordinator.txn([Compare(key, stored.revision)], [DeleteOp(key)]).succeeded
+    @staticmethod
+    def run_compare(stored: Stored, compare: Iterable[Compare] = ()) -> list[Compare]:
+        """Return the condition that a run is as it was read, with further ones."""
+        return [Compare(keys.run(stored.run.id), stored.revision), *compare]
 
-    def change_task(
-        self, run_id: str, task_id: str, change: Callable[[ExecutorTask], ExecutorTask]
-    ) -> ExecutorTask | None:
+    @staticmethod
+    def run_changes(before: Run, changed: Run) -> list[Op]:
+        """Return the operations that store a changed run, with the event of its change."""
+        ops = run_ops(changed, before)
+        if (changed.phase, changed.result) != (before.phase, before.result):
+            ops.append(event_op(changed))
+        return ops
+
+    # Tasks on executors
+
+    def task(self, task_id: str) -> ExecutorTask | None:
+        """Return a task that an executor has; None when none has it."""
+        item = self.coordinator.get(keys.task(task_id))
+        return decode_task(item) if item else None
+
+    def tasks_of(self, executor_id: str) -> list[ExecutorTask]:
+        """Return the tasks that an executor has."""
+        prefix = keys.held_by(executor_id)
+        found = [keys.task(item.key[len(prefix) :]) for item in iterate(self.coordinator, prefix)]
+        tasks = []
+        for start in range(0, len(found), _PART):
+            reads = self.coordinator.txn([], [GetOp(key) for key in found[start : start + _PART]]).reads
+            tasks += [decode_task(item) for item in reads if item is not None]
+        return [task for task in tasks if task.status.executor_id == executor_id]
+
+    def change_task(self, task_id: str, change: Callable[[ExecutorTask], ExecutorTask]) -> ExecutorTask | None:
         """Change an executor's task, again after lost races; return it, or None when it does not exist."""
 
         def update(item: KeyValue | None) -> tuple[ExecutorTask | None, list[Op]]:
@@ -169,34 +225,59 @@ class RunStore:
             changed = change(task)
             return changed, [put_task(changed)] if changed != task else []
 
-        return self._update(keys.task(run_id, task_id), update)
+        return self._update(keys.task(task_id), update)
 
-    def delete_task(self, run_id: str, task_id: str) -> None:
-        """Forget an executor's task: its data is stored, the executor may remove its own."""
-        faultpoints.reach("runservice.before-txn")
-        self.coordinator.txn([], [DeleteOp(keys.task(run_id, task_id))])
+    def forget_tasks(self, tasks: Iterable[ExecutorTask]) -> None:
+        """Forget executors' tasks: their data is stored, or nobody wants it; the executors may remove their own."""
+        going = list(tasks)
+        for start in range(0, len(going), _PART):
+            part = going[start : start + _PART]
+            self.write([], [op for task in part for op in forget_ops(task)])
+
+    # Executors
+
+    def executors(self) -> list[Executor]:
+        """Return the executors that have reported themselves, by id."""
+        return [decode_executor(item) for item in iterate(self.coordinator, keys.EXECUTORS)]
+
+    def put_executor(self, executor: Executor) -> None:
+        """Store an executor."""
+        self.write([], [PutOp(keys.executor(executor.id), _encode(executor))])
+
+    def delete_executor(self, executor_id: str) -> None:
+        """Forget an executor; its tasks are then failed."""
+        self.write([], [DeleteOp(keys.executor(executor_id)), DeleteOp(keys.alive(executor_id))])
+
+    def put_alive(self, executor_id: str, ttl: float) -> None:
+        """Note that an executor lives, for `ttl` seconds."""
+        lease = self.coordinator.grant_lease(ttl)
+        self.write([], [PutOp(keys.alive(executor_id), b"", lease)])
+
+    # Events
 
     def trim_events(self, keep: int) -> int:
         """Forget all run events but the newest ones; return how many went."""
-        going = [item.key for item in iterate(self.coordinator, keys.EVENTS)][:-keep]
+        items = sorted(iterate(self.coordinator, keys.EVENTS), key=lambda item: item.mod_revision)
+        going = [item.key for item in items[: max(0, len(items) - keep)]]
         for start in range(0, len(going), _PART):
-            faultpoints.reach("runservice.before-txn")
-            self.coordinator.txn([], [DeleteOp(key) for key in going[start : start + _PART]])
+            self.write([], [DeleteOp(key) for key in going[start : start + _PART]])
         return len(going)
+
+    # Helpers
+
+    def write(self, compare: list[Compare], ops: list[Op]) -> int:
+        """Run a transaction; return its revision, or 0 when a condition did not hold."""
+        faultpoints.reach("runservice.before-txn")
+        result = self.coordinator.txn(compare, ops)
+        if not result.succeeded:
+            return 0
+        self.written = max(self.written, result.revision)
+        return result.revision
 
     def _update(self, key: str, change: Callable[[KeyValue | None], tuple[T, list[Op]]]) -> T:
         for _ in range(_LOST_RACES):
             item = self.coordinator.get(key)
             result, ops = change(item)
-            if not ops:
-                return result
-            faultpoints.reach("runservice.before-txn")
-            if self.coordinator.txn([Compare(key, item.mod_revision if item else 0)], ops).succeeded:
+            if not ops or self.write([Compare(key, item.mod_revision if item else 0)], ops):
                 return result
         raise ConflictError(f"{key} changes too fast")
-
-
-def event_op(run: Run, sequence: str) -> PutOp:
-    """Return the operation that stores the event of a run's change."""
-    event = RunEvent(sequence=sequence, run_id=run.id, phase=run.phase, result=run.result)
-    return PutOp(keys.event(sequence), _encode(event))

@@ -220,13 +220,14 @@ class RunConfigTask(Record, frozen=True):
         depends: By the id of the task depended on.
         timeout: Seconds after which the task is stopped as failed; 0 for never. An addition.
         max_attempts: How often the task is tried when its executor is lost; 0 and 1 mean once. An addition.
+        labels: What the executor's labels must say. An addition.
     """
 
     level: int = 0
     id: str = ""
     name: str = ""
     depends: dict[str, Depend] | None = _always(None)
-    runtime: Runtime = _always(Runtime())
+    runtime: Runtime = Runtime()
     environment: dict[str, str] = {}
     working_dir: str = ""
     shell: str = ""
@@ -238,6 +239,7 @@ class RunConfigTask(Record, frozen=True):
     docker_registries_auth: dict[str, RegistryAuth] | None = _always(None)
     timeout: float = 0.0
     max_attempts: int = 0
+    labels: dict[str, str] = {}
 
 
 class RunConfig(Record, frozen=True):
@@ -255,13 +257,19 @@ class RunConfig(Record, frozen=True):
 
 
 class RunTaskStep(Record, frozen=True):
-    """The state of a step in its run."""
+    """The state of a step in its run.
+
+    Attributes:
+        exit_code: Of a command that has ended. An addition.
+        log_lost: The log will never be in storage: its executor is gone, or had none. An addition.
+    """
 
     phase: ExecutorPhase | None = None
     log_phase: FetchPhase | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
     exit_code: int | None = None
+    log_lost: bool = False
 
 
 class RunTask(Record, frozen=True):
@@ -270,6 +278,7 @@ class RunTask(Record, frozen=True):
     Attributes:
         workspace_archives: The numbers of the steps that save to the workspace.
         workspace_archives_phase: For each of them whether its archive was fetched.
+        archives_lost: The steps whose archives will never be in storage. An addition.
         reason: Why the task failed or was stopped, where its steps do not tell. An addition.
         attempt: Which start of the task this is, from 1; 0 before the first. An addition.
     """
@@ -286,6 +295,7 @@ class RunTask(Record, frozen=True):
     workspace_archives_phase: list[FetchPhase] = []
     start_time: datetime | None = None
     end_time: datetime | None = None
+    archives_lost: list[int] = []
     reason: str = ""
     attempt: int = 0
 
@@ -323,7 +333,7 @@ class ExecutorTaskStepStatus(Record, frozen=True):
     phase: ExecutorPhase = _always(ExecutorPhase.NOT_STARTED)
     start_time: datetime | None = None
     end_time: datetime | None = None
-    exit_code: int | None = None
+    exit_code: int = 0
 
 
 class ExecutorTaskStatus(Record, frozen=True):

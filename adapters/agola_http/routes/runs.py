@@ -27,6 +27,7 @@ _FILTERS = (
     Param("group", ParamKind.REPEATED, "Only runs of these groups and of those below them."),
     Param("limit", ParamKind.INTEGER, f"The most runs: {DEFAULT_LIMIT} when missing, {MAX_LIMIT} at most."),
     Param("asc", ParamKind.FLAG, "Oldest first."),
+    Param("lastrun", ParamKind.FLAG, "Of each group only its newest run."),
     Param("start", ParamKind.TEXT, "Only runs after this id, in the order of the list."),
 )
 
@@ -106,22 +107,22 @@ class Runs:
     def run_action(self, call: Call) -> Answer:
         """Start, cancel or stop a run."""
         asked, run_id = call.record(RunActionsRequest), call.path["run_id"]
+        token = asked.change_groups_update_tokens
         if asked.action_type is RunActionType.STOP:
-            self._state.service.stop_run(run_id)
-        elif asked.phase is None:
-            raise BadRequestError("changephase needs a phase")
+            self._state.service.stop_run(run_id, token)
         else:
-            self._state.service.change_run_phase(run_id, asked.phase)
+            self._state.service.change_run_phase(run_id, asked.new_phase, token)
         return Answer()
 
     def task_action(self, call: Call) -> Answer:
         """Approve a task, or set its annotations."""
         asked = call.record(RunTaskActionsRequest)
         run_id, task_id = call.path["run_id"], call.path["task_id"]
+        token = asked.change_groups_update_tokens
         if asked.action_type is RunTaskActionType.APPROVE:
-            self._state.service.approve_task(run_id, task_id)
+            self._state.service.approve_task(run_id, task_id, token)
         else:
-            self._state.service.set_annotations(run_id, task_id, asked.annotations or {})
+            self._state.service.set_annotations(run_id, task_id, asked.annotations or {}, token)
         return Answer()
 
     def change_groups(self, call: Call) -> Answer:
@@ -145,6 +146,7 @@ def parse_query(call: Call) -> RunQuery:
         start=call.text("start"),
         limit=0 if nothing else min(limit, MAX_LIMIT),
         ascending=call.flag("asc"),
+        last_run=call.flag("lastrun"),
     )
 
 

@@ -1,0 +1,50 @@
+"""How a run service behaves."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RetentionRule(msgspec.Struct, frozen=True):
+    """Which archived runs of a group, and of those below it, are kept. Of several rules the deepest group's holds.
+
+    Attributes:
+        group: Such as `/project/ID`; `/` for every group without a rule of its own.
+        max_age: Seconds after its end at which a run is deleted; None for never.
+        max_count: How many runs of each full group are kept, the newest; None for all.
+    """
+
+    group: str
+    max_age: float | None = None
+    max_count: int | None = None
+
+
+class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run service behaves; the defaults are Agola's where it has them.
+
+    Attributes:
+        workers: Threads that advance runs.
+        fetchers: How many logs and archives are fetched at a time; of one executor half as many.
+        start_queued: Whether queued runs start by themselves, one of each group at a time; otherwise a scheduler
+            outside starts them, as Agola's does.
+        executor_ttl: Seconds after its last report at which an executor counts as lost, and its tasks fail.
+        fetch_patience: Seconds that a lost executor is waited for before the logs that it has count as lost.
+        sweep_interval: Seconds between the sweeps that repair what lost events left.
+        keep_events: Run events kept for streams that go on.
+        keep_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
+        cache_expiry: Seconds after its writing at which a cache is deleted.
+        retention: Which archived runs are kept; none for all.
+        upkeep_interval: Seconds between deletions of expired caches and runs.
+    """
+
+    workers: int = 4
+    fetchers: int = 8
+    start_queued: bool = True
+    executor_ttl: float = 60.0
+    fetch_patience: float = 600.0
+    sweep_interval: float = 5.0
+    keep_events: int = 10_000
+    keep_groups: int = 10_000
+    cache_expiry: float = 7 * 24 * 3600.0
+    retention: tuple[RetentionRule, ...] = ()
+    upkeep_interval: float = 3600.0

@@ -1,0 +1,319 @@
+"""The run service as its clients and executors see it; the tests play the executor."""
+
+import threading
+
+import pytest
+from msgspec.structs import replace
+
+import agola_core
+from agola_core import Options
+from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
+from agola_core.runservice.inprocess import InProcessDirectory
+from agola_core.runservice.options import ServiceOptions
+from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.service import RunService
+from agola_core.runservice.types import (
+    Depend,
+    Executor,
+    ExecutorPhase,
+    ExecutorTaskStepStatus,
+    RunConfigTask,
+    RunPhase,
+    RunResult,
+    RunStep,
+    TaskStatus,
+)
+
+SECONDS = 20.0
+
+
+class PlayedExecutor:
+    """An executor whose tasks do what the test says. Its logs are the names of what they are of."""
+
+    def __init__(self, service, directory, name="e1", **fields):
+        self.id = name
+        self.side = service.executor_side
+        self.fields = {"archs": ["amd64"], **fields}
+        self.submitted = []
+        self.arrived = threading.Condition()
+        directory.add(name, self)
+        self.report()
+
+    def report(self):
+        self.side.take_executor_status(Executor(id=self.id, **self.fields))
+
+    def submit(self, task):
+        with self.arrived:
+            self.submitted.append(task)
+            self.arrived.notify_all()
+
+    def open_log(self, task_id, step, *, follow, offset=0):
+        yield f"log {step} of {task_id}".encode()[offset:]
+
+    def open_archive(self, task_id, step, *, offset=0):
+        yield f"archive {step} of {task_id}".encode()[offset:]
+
+    def wait_task(self, task_id):
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: any(t.id == task_id for t in self.submitted), SECONDS)
+        return self.side.task(task_id)
+
+    def end(self, task_id, phase=ExecutorPhase.SUCCESS, **fields):
+        task = self.wait_task(task_id)
+        steps = [ExecutorTaskStepStatus(phase=phase) for _ in task.steps]
+        status = replace(task.status, phase=phase, steps=steps, setup_step=ExecutorTaskStepStatus(phase=phase))
+        self.side.take_task_status(self.id, replace(task, status=status, **fields))
+
+
+@pytest.fixture
+def dm(tmp_path):
+    with agola_core.open(tmp_path / "store", data_types=DATA_TYPES, options=Options(background=False)) as dm:
+        yield dm
+
+
+@pytest.fixture
+def directory():
+    return InProcessDirectory()
+
+
+@pytest.fixture
+def open_service(dm, tmp_path, directory):
+    opened = []
+
+    def open_(**options):
+        service = RunService(dm, tmp_path / f"readdb{len(opened)}.db", directory, ServiceOptions(**options))
+        opened.append(service)
+        service.start()
+        return service
+
+    yield open_
+    for service in opened:
+        service.close()
+
+
+@pytest.fixture
+def service(open_service):
+    return open_service()
+
+
+def task(name, *depends, **fields):
+    return RunConfigTask(
+        id=name,
+        name=name,
+        depends={other: Depend(task_id=other) for other in depends},
+        steps=[RunStep(command="true")],
+        **fields,
+    )
+
+
+def request(*tasks, group="/project/p/branch/main", **fields):
+    return RunCreateRequest(run_config_tasks={item.id: item for item in tasks}, name="r", group=group, **fields)
+
+
+def settled(service, run_id, wanted):
+    """Return the run once a condition holds."""
+    run = service.find_run(run_id)
+    while not wanted(run):
+        changed = service.wait_change(run, SECONDS)
+        assert changed != run, f"nothing happens any more: {run}"
+        run = changed
+    return run
+
+
+def archived(service, run_id):
+    assert service.wait_archived([run_id], SECONDS)
+    return service.find_run(run_id)
+
+
+def test_a_run_goes_from_its_creation_to_its_archive(service, directory):
+    executor = PlayedExecutor(service, directory)
+    run = service.create_run(request(task("a"), task("b", "a"))).run
+    assert (run.phase, run.counter) == (RunPhase.QUEUED, 1)
+    executor.end("a")
+    executor.end("b")
+    run = archived(service, run.id)
+    assert (run.phase, run.result, run.archived) == (RunPhase.FINISHED, RunResult.SUCCESS, True)
+    assert b"".join(service.open_log(run.id, "b", 0)) == b"log 0 of b"
+    assert b"".join(service.open_log(run.id, "b", None)) == b"log None of b"
+    assert executor.side.tasks("e1") == []
+    with pytest.raises(NotFoundError):
+        executor.side.task("a")
+
+
+def test_counters_have_no_gaps_and_no_repeats_under_concurrency(service):
+    made = []
+
+    def create(number):
+        for _ in range(5):
+            made.append(service.create_run(request(group=f"/project/{number % 2}/branch/b{number}")).run)  # noqa: PERF401
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for root in ("0", "1"):
+        assert sorted(run.counter for run in made if run.group.split("/")[2] == root) == list(range(1, 21))
+    assert len({run.id for run in made}) == 40
+
+
+def test_a_moved_change_group_refuses_creations_and_actions(open_service):
+    service = open_service(start_queued=False)
+    token = service.change_groups_token(["g", "other"])
+    run = service.create_run(request(task("a"), change_groups_update_tokens=token)).run
+    with pytest.raises(ConflictError, match="change group"):
+        service.create_run(request(task("b"), change_groups_update_tokens=token))
+    with pytest.raises(ConflictError, match="change group"):
+        service.change_run_phase(run.id, RunPhase.CANCELLED, token)
+    fresh = service.change_groups_token(["g"])
+    service.set_annotations(run.id, "a", {"x": "y"}, fresh)
+    service.set_annotations(run.id, "a", {"x": "y"}, fresh)  # Agola's rule: what changes nothing looks at no token
+    with pytest.raises(ConflictError, match="change group"):
+        service.set_annotations(run.id, "a", {"x": "z"}, fresh)
+    with pytest.raises(BadRequestError, match="not a change groups token"):
+        service.change_run_phase("unknown", RunPhase.CANCELLED, "nonsense")
+    assert service.get_run(run.id).run.tasks["a"].annotations == {"x": "y"}
+
+
+def test_a_refused_creation_takes_no_number(service):
+    token = service.change_groups_token(["g"])
+    service.create_run(request(task("a"), change_groups_update_tokens=token))
+    with pytest.raises(ConflictError):
+        service.create_run(request(task("b"), change_groups_update_tokens=token))
+    assert service.create_run(request(task("c"))).run.counter == 2
+
+
+def test_events_tell_every_change_and_are_gone_on_with(service, directory):
+    executor = PlayedExecutor(service, directory)
+    with service.watch_events() as feed:
+        run = service.create_run(request(task("a"))).run
+        executor.end("a", ExecutorPhase.FAILED)
+        events = [feed.next(SECONDS)]
+        while not events[-1].phase.is_finished:
+            events.append(feed.next(SECONDS))
+    told = [(event.phase.value, event.result.value) for event in events]
+    assert told[:2] == [("queued", "unknown"), ("running", "unknown")]
+    assert told[2:] in ([("finished", "failed")], [("running", "failed"), ("finished", "failed")])
+    assert {event.run_id for event in events} == {run.id}
+    sequences = [event.sequence for event in events]
+    assert sequences == sorted(set(sequences))
+    with service.watch_events(after=sequences[0]) as feed:
+        assert feed.next(SECONDS) == events[1]
+    with pytest.raises(BadRequestError):
+        service.watch_events(after="yesterday")
+
+
+def test_a_feed_ends_with_the_service(open_service):
+    service = open_service()
+    feed = service.watch_events()
+    ended = threading.Event()
+
+    def follow():
+        with pytest.raises(ClosedError):
+            feed.next()
+        ended.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    service.close()
+    thread.join(SECONDS)
+    assert ended.is_set()
+
+
+def test_lists_filter_order_and_merge_active_and_archived_runs(open_service):
+    service = open_service(start_queued=False)
+    groups = ["/project/p/branch/main", "/project/p/branch/main", "/project/p/branch/mainly", "/project/px/tag/v1"]
+    runs = [service.create_run(request(task(f"t{number}"), group=group)).run for number, group in enumerate(groups)]
+    service.change_run_phase(runs[0].id, RunPhase.CANCELLED)
+    broken = service.create_run(replace(request(group="/project/p/pr/1"), setup_errors=["x"])).run
+    assert service.wait_archived([runs[0].id, broken.id], SECONDS)
+
+    def ids(**query):
+        return [run.id for run in service.list_runs(RunQuery(**query))]
+
+    everything = [run.id for run in (*runs, broken)]
+    assert ids() == everything[::-1]
+    assert ids(ascending=True) == everything
+    assert ids(ascending=True, start=everything[1], limit=2) == everything[2:4]
+    assert ids(start=everything[1]) == everything[:1]
+    assert ids(limit=0) == []
+    assert ids(groups=("/project/p/branch/main",)) == everything[1::-1]
+    assert ids(groups=("/project/p/branch/main/",), ascending=True) == everything[:2]
+    assert ids(groups=("/project/p%",)) == ids(groups=("/project/_",)) == ids(groups=("/PROJECT",)) == []
+    assert ids(groups=("/project/p",)) == [everything[4], *everything[2::-1]]
+    assert ids(phases=(RunPhase.SETUP_ERROR,)) == [broken.id]
+    assert ids(phases=(RunPhase.CANCELLED, RunPhase.SETUP_ERROR)) == [broken.id, everything[0]]
+    assert ids(results=(RunResult.SUCCESS,)) == []
+    assert ids(groups=("/project/p",), last_run=True) == [broken.id, *everything[2:0:-1]]
+    assert ids(last_run=True, ascending=True, limit=2) == everything[1:3]
+    with pytest.raises(BadRequestError, match="limit must be greater or equal than 0"):
+        ids(limit=-1)
+
+
+def test_a_deleted_executors_tasks_fail_with_the_reason_or_are_tried_again(service, directory):
+    first = PlayedExecutor(service, directory, "e1")
+    run = service.create_run(request(task("a", ignore_failure=True), task("b", max_attempts=2))).run
+    first.wait_task("a")
+    stale = first.wait_task("b")
+    second = PlayedExecutor(service, directory, "e2")
+    service.delete_executor("e1")
+    second.wait_task("b")
+    assert [item.id for item in service.executors()] == ["e2"]
+    assert second.side.task("b").attempt == 2
+    late = replace(stale, status=replace(stale.status, phase=ExecutorPhase.FAILED))
+    second.side.take_task_status("e1", late)
+    assert second.side.task("b").status.phase is ExecutorPhase.NOT_STARTED
+    second.end("b")
+    run = settled(service, run.id, lambda run: run.tasks["b"].status.is_finished)
+    assert (run.tasks["a"].status, run.tasks["a"].reason) == (TaskStatus.FAILED, "executor deleted")
+    assert (run.tasks["b"].status, run.tasks["b"].attempt) == (TaskStatus.SUCCESS, 2)
+
+
+def test_tasks_are_found_by_their_executor_alone(service, directory):
+    limited = PlayedExecutor(service, directory, "e1", active_tasks_limit=1)
+    other = PlayedExecutor(service, directory, "e2")
+    service.create_run(request(task("a"), task("b")))
+    limited_task = limited.wait_task("a") if limited.submitted else None
+    with other.arrived:
+        assert other.arrived.wait_for(lambda: other.submitted, SECONDS)
+    held = {name: [item.id for item in service.executor_side.tasks(name)] for name in ("e1", "e2", "e3")}
+    assert sorted(held["e1"] + held["e2"]) == ["a", "b"]
+    assert len(held["e1"]) == 1
+    assert held["e3"] == []
+    assert limited_task is None or limited_task.status.executor_id == "e1"
+    with pytest.raises(BadRequestError, match="does not exist"):
+        service.executor_side.take_task_status("e1", replace(other.submitted[0], id="never"))
+
+
+def test_a_deleted_run_takes_its_logs_along_unless_a_restart_shares_them(service, directory, dm):
+    executor = PlayedExecutor(service, directory)
+    run = service.create_run(request(task("a"), task("b"))).run
+    with pytest.raises(BadRequestError, match="is not finished"):
+        service.delete_run(run.id)
+    executor.end("a")
+    executor.end("b", ExecutorPhase.FAILED)
+    archived(service, run.id)
+    again = service.create_run(RunCreateRequest(run_id=run.id)).run
+    executor.end(next(name for name in again.tasks if name != "a"))
+    archived(service, again.id)
+    service.delete_run(run.id)
+    with pytest.raises(NotFoundError):
+        service.get_run(run.id)
+    assert b"".join(service.open_log(again.id, "a", 0)) == b"log 0 of a"
+    assert list(dm.storage.list("logs/b/")) == []
+    with pytest.raises(BadRequestError, match=f'runconfig "{run.id}" doesn\'t exist'):
+        service.create_run(RunCreateRequest(run_id=run.id))
+    service.delete_run(again.id)
+    assert list(dm.storage.list("logs/")) == list(dm.storage.list("workspacearchives/")) == []
+    with pytest.raises(NotFoundError):
+        service.delete_run(again.id)
+    assert service.list_runs(RunQuery()) == []
+
+
+def test_task_ids_that_name_no_object_are_refused(service):
+    for name in ("", "a/b", "..", "x" * 201):
+        with pytest.raises(BadRequestError, match="run config task"):
+            service.create_run(request(task("a"), replace(task("b"), id=name)))
+    with pytest.raises(BadRequestError, match="has another id"):
+        service.create_run(RunCreateRequest(run_config_tasks={"a": task("b")}, group="/project/p"))
