@@ -19,7 +19,7 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --editable '.[cli,etcd,http]' --group dev
+	$(BIN)/pip install --quiet --editable '.[cli,etcd,http,s3]' --group dev
 	touch $@
 
 run: $(VENV)/ready ## set up, then run this project's own pipeline on this machine

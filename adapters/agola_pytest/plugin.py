@@ -13,6 +13,7 @@ from agola_pytest import require
 if TYPE_CHECKING:
     from agola_core import DataManager
     from agola_pytest.etcd import EtcdServer
+    from agola_pytest.s3 import S3Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,3 +50,20 @@ def agola_etcd(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
         require.missing(pytestconfig, "etcd", str(error))
     with start_etcd(tmp_path_factory.mktemp("agola_etcd")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def agola_s3(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[S3Server]:
+    """Yield a running S3 server of this session's own; `agola_s3.url(PREFIX)` names a storage in it.
+
+    The server is the one that the environment variable `AGOLA_S3` names, or else ministack. Skips when neither is
+    there, or fails under `--agola-require=s3`.
+    """
+    from agola_pytest.s3 import S3MissingError, S3Program, missing_reason, start_s3  # noqa: PLC0415
+
+    program = S3Program.MINISTACK if missing_reason(S3Program.EXTERNAL) else S3Program.EXTERNAL
+    try:
+        with start_s3(tmp_path_factory.mktemp("agola_s3"), program) as server:
+            yield server
+    except S3MissingError as error:
+        require.missing(pytestconfig, "s3", str(error))

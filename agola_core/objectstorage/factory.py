@@ -12,11 +12,13 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
     """Open the object storage at a URL.
 
     Args:
-        url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names.
+        url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names;
+            `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3url` has the options).
         configured: The URL comes from a service's configuration, which may not choose posixflat.
 
     Raises:
-        BadRequestError: The URL names no backend.
+        BadRequestError: The URL names no backend, or what it names does not exist.
+        ForbiddenError: The backend denies access.
         UnavailableError: The backend cannot be reached.
     """
     scheme, separator, rest = str(url).partition("://")
@@ -32,4 +34,10 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
         if configured:
             raise BadRequestError("storage posixflat is for the library; configure posix or s3")
         return PosixFlatStorage(rest)
-    raise BadRequestError(f"storage {str(url)!r}: expected a path, posix:///DIR or posixflat:///DIR")
+    if scheme == "s3":
+        try:
+            from agola_core.objectstorage.s3 import S3Storage  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise BadRequestError("storage on S3 needs the extra s3: pip install 'agola-core[s3]'") from error
+        return S3Storage.from_url(str(url))
+    raise BadRequestError(f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR or s3://BUCKET/PREFIX")

@@ -39,7 +39,7 @@ Payload = bytes | bytearray | memoryview | Iterable[bytes]
 
 
 class ObjectReader(Protocol):
-    """Reads ranges of one object, as it was when the reader was opened."""
+    """Reads ranges of one object, as it was when the reader was opened or first read."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the object; fewer at its end."""
@@ -71,7 +71,7 @@ class ObjectStorage(Protocol):
         """Return a reader of ranges of one object: each of its reads is one request, or one system call.
 
         Raises:
-            NotFoundError: There is no such object.
+            NotFoundError: There is no such object (raised here, or at the first read).
         """
 
     def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:

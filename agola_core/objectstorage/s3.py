@@ -1,0 +1,245 @@
+"""Object storage on any S3 endpoint, over s3fs's client.
+
+Every call is one request or a few, each with a deadline. Listings are never cached. Uploads carry checksums that
+the server checks; whole reads are checked against them, and every read against the length that was announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from agola_core.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.s3calls import S3Calls
+from agola_core.objectstorage.s3checks import ContentCheck
+from agola_core.objectstorage.s3errors import TruncatedBodyError, status_of
+from agola_core.objectstorage.s3upload import Uploader
+from agola_core.objectstorage.s3url import S3Options, parse_s3_url
+
+_RANGE = 8 * 1024 * 1024
+_DAMAGED_TRIES = 2
+
+
+class S3Reader:
+    """Reads ranges of one object, each by one request; the first one fixes which version of it.
+
+    Args:
+        storage: Where it lies.
+        path: Its key.
+        etag: The version, where it is known already.
+    """
+
+    def __init__(self, storage: S3Storage, path: str, etag: str = "") -> None:
+        self._storage = storage
+        self._path = path
+        self._etag = etag
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the object; fewer at its end."""
+        body, self._etag = self._storage.read_range(self._path, offset, length, self._etag)
+        return body
+
+    def close(self) -> None:
+        """Release nothing: no connection is held."""
+
+
+class S3Storage:
+    """Objects in a bucket (see `agola_core.objectstorage.port.ObjectStorage`).
+
+    Args:
+        options: The bucket, and how it is reached.
+
+    Raises:
+        BadRequestError: There is no such bucket, or it is elsewhere.
+        ForbiddenError: There are no credentials, or wrong ones, or they do not allow it.
+        UnavailableError: The endpoint cannot be reached.
+    """
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._prefix = f"{options.prefix}/" if options.prefix else ""
+        self._calls = S3Calls(options)
+        self._uploader = Uploader(self._calls, lambda key: self.open_stream(key.removeprefix(self._prefix)))
+        try:
+            self._open_bucket()
+        except BaseException:
+            self._calls.close()
+            raise
+
+    @classmethod
+    def from_url(cls, url: str) -> S3Storage:
+        """Open the storage at an `s3://` URL (see `s3url`)."""
+        return cls(parse_s3_url(url))
+
+    def __repr__(self) -> str:
+        """Tell where it is; no credentials."""
+        return f"S3Storage({self._options.location!r})"
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return an object's bytes (see the port)."""
+        if offset or length is not None:
+            return self.read_range(path, offset, length)[0]
+        for attempt in range(_DAMAGED_TRIES):
+            answer = self._calls.call("get_object", _named(path), Key=self._key(path), ChecksumMode="ENABLED")
+            body: bytes = answer["Body"]
+            check = ContentCheck(answer)
+            check.update(body)
+            try:
+                check.finish()
+                return body
+            except TruncatedBodyError as error:
+                if attempt == _DAMAGED_TRIES - 1:
+                    raise UnavailableError(f"{_named(path)}: the storage gives other bytes than it got") from error
+        raise AssertionError
+
+    def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
+        """Return bytes of an object and its ETag, by one request.
+
+        Args:
+            path: The key.
+            offset: The first byte.
+            length: The most bytes; None for all.
+            etag: Only of this version of it; "" for any.
+
+        Raises:
+            NotFoundError: There is no such object, or no longer in this version.
+        """
+        end = "" if length is None else str(offset + max(length, 1) - 1)
+        matching: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        try:
+            answer = self._calls.call(
+                "get_object", _named(path), Key=self._key(path), Range=f"bytes={offset}-{end}", **matching
+            )
+        except ConflictError as error:
+            raise NotFoundError(f"{_named(path)} was replaced while it was read") from error
+        except UnavailableError as error:
+            if error.__cause__ is not None and status_of(error.__cause__) == 416:  # the object ends before
+                return b"", etag
+            raise
+        body: bytes = answer["Body"]
+        if not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):  # the server knows no ranges
+            body = body[offset:]
+        return body if length is None else body[:length], answer.get("ETag", "")
+
+    def open_reader(self, path: str) -> S3Reader:
+        """Return a reader of ranges of one object; it asks nothing before the first one (see the port)."""
+        self._key(path)
+        return S3Reader(self, path)
+
+    def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
+        """Yield an object's bytes in pieces (see the port)."""
+        answer = self._head(path)
+        if answer["ContentLength"] <= _RANGE:
+            return _cut(self.read(path), chunk_size)
+        return self._stream(path, answer, chunk_size)
+
+    def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
+        """Write a whole object (see the port)."""
+        key = self._key(path)
+        if if_absent and self._exists(path):  # some servers ignore the condition of the upload itself
+            raise ConflictError(f"{_named(path)} exists already")
+        return self._uploader.upload(key, _named(path), data, if_absent=if_absent)
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Return what is known of an object (see the port)."""
+        answer = self._head(path)
+        return ObjectInfo(path, answer["ContentLength"], answer["LastModified"])
+
+    def delete(self, path: str) -> None:
+        """Delete an object (see the port); S3 does not tell whether there was one, so it is asked first."""
+        self._head(path)
+        self._calls.call("delete_object", _named(path), Key=self._key(path))
+
+    def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        """Yield the objects below a prefix (see the port)."""
+        parameters: dict[str, Any] = {"Prefix": self._prefix + prefix}
+        if start_after:
+            parameters["StartAfter"] = self._prefix + start_after
+        if not recursive:
+            parameters["Delimiter"] = "/"
+        while True:
+            answer = self._calls.call("list_objects_v2", f"the list of {prefix!r}", **parameters)
+            found = [
+                ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"])
+                for item in answer.get("Contents", ())
+            ]
+            found += (
+                ObjectInfo(item["Prefix"].removeprefix(self._prefix), 0, None)
+                for item in answer.get("CommonPrefixes", ())
+            )
+            for info in sorted(found, key=lambda info: info.path.encode()):
+                if info.path.encode() > start_after.encode():
+                    yield info
+            if not answer.get("IsTruncated"):
+                return
+            parameters["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def close(self) -> None:
+        """Close the connections; closing twice is harmless."""
+        self._calls.close()
+
+    def _key(self, path: str) -> str:
+        if not path:
+            raise BadRequestError("object key '' is empty")
+        try:
+            size = len((self._prefix + path).encode())
+        except UnicodeEncodeError as error:
+            raise BadRequestError(f"object key {path[:80]!r} is not valid Unicode") from error
+        if size > MAX_KEY_BYTES:
+            raise BadRequestError(f"object key {path[:80]!r} is longer than {MAX_KEY_BYTES} bytes with its prefix")
+        return self._prefix + path
+
+    def _head(self, path: str) -> dict[str, Any]:
+        return self._calls.call("head_object", _named(path), Key=self._key(path), ChecksumMode="ENABLED")
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._head(path)
+        except NotFoundError:
+            return False
+        return True
+
+    def _stream(self, path: str, head: dict[str, Any], chunk_size: int) -> Iterator[bytes]:
+        check = ContentCheck(head)
+        reader = S3Reader(self, path, head.get("ETag", ""))
+        for offset in range(0, head["ContentLength"], _RANGE):
+            body = reader.read(offset, _RANGE)
+            check.update(body)
+            yield from _cut(body, chunk_size)
+        try:
+            check.finish()
+        except TruncatedBodyError as error:
+            raise UnavailableError(f"{_named(path)}: the storage gives other bytes than it got") from error
+
+    def _open_bucket(self) -> None:
+        where = f"storage {self._options.location}"
+        try:
+            self._calls.call("list_objects_v2", where, Prefix=self._prefix, MaxKeys=1)
+        except UnavailableError as error:
+            code = error.__cause__ is not None and status_of(error.__cause__)
+            if code not in {301, 307, 400, 404}:
+                raise
+            if code != 404 or not self._options.create_bucket:
+                raise BadRequestError(str(error)) from error
+            self._create_bucket(where)
+        except NotFoundError as error:
+            raise BadRequestError(f"{where}: there is no S3 server") from error
+
+    def _create_bucket(self, where: str) -> None:
+        region = self._options.region
+        place = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region not in {"", "us-east-1"} else {}
+        try:
+            self._calls.call("create_bucket", where, repeat=False, **place)
+        except (UnavailableError, ForbiddenError) as error:
+            if error.__cause__ is None or status_of(error.__cause__) != 409:  # 409: another process was first
+                raise
+
+
+def _named(path: str) -> str:
+    return f"object {path[:200]!r}"
+
+
+def _cut(body: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]

@@ -1,0 +1,76 @@
+"""Checksums of S3 objects: what is sent with an upload, and how what comes back is checked.
+
+A whole object has the crc32 of its bytes. One that was uploaded in parts has the crc32 of its parts' crc32s, so
+whoever checks it must know where the parts begin: our uploads note the size of a part with the object.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from typing import Any
+
+from agola_core.objectstorage.s3errors import TruncatedBodyError
+from agola_core.objectstorage.s3url import Checksum
+
+PART_SIZE = "agola-part-size"
+"""The object's metadata in which the size of a part stands."""
+
+
+def upload_checksum(kind: Checksum, body: bytes) -> dict[str, Any]:
+    """Return the parameter by which the server can check the bytes of an upload."""
+    if kind is Checksum.MD5:
+        return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
+    return {"ChecksumCRC32": base64.b64encode(_crc_bytes(zlib.crc32(body))).decode()}
+
+
+class ContentCheck:
+    """Checks the bytes of a whole object, piece by piece, against what the server knows of it.
+
+    Args:
+        answer: The server's answer to a GET or HEAD of the object, with the checksum asked for.
+    """
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self._expected, _, parts = str(answer.get("ChecksumCRC32") or "").partition("-")
+        noted = str(answer.get("Metadata", {}).get(PART_SIZE, ""))
+        self._part_size = int(noted) if parts and noted.isdigit() else 0
+        if parts and not self._part_size:
+            self._expected = ""  # parts of unknown sizes: another program's upload
+        self._size = int(answer["ContentLength"])
+        self._seen = 0
+        self._crc = 0
+        self._part_crcs: list[bytes] = []
+
+    def update(self, piece: bytes) -> None:
+        """Take in the next bytes."""
+        if not self._part_size:
+            self._crc = zlib.crc32(piece, self._crc)
+            self._seen += len(piece)
+            return
+        view = memoryview(piece)
+        while view:
+            taken = view[: self._part_size - self._seen % self._part_size]
+            self._crc = zlib.crc32(taken, self._crc)
+            self._seen, view = self._seen + len(taken), view[len(taken) :]
+            if self._seen % self._part_size == 0:
+                self._end_part()
+
+    def finish(self) -> None:
+        """Raise `TruncatedBodyError` when the bytes were not those of the object."""
+        if self._part_size and self._seen % self._part_size:
+            self._end_part()
+        if self._seen != self._size:
+            raise TruncatedBodyError(f"{self._seen} of {self._size} bytes came")
+        crc = zlib.crc32(b"".join(self._part_crcs)) if self._part_size else self._crc
+        if self._expected and self._expected != base64.b64encode(_crc_bytes(crc)).decode():
+            raise TruncatedBodyError("its checksum does not match")
+
+    def _end_part(self) -> None:
+        self._part_crcs.append(_crc_bytes(self._crc))
+        self._crc = 0
+
+
+def _crc_bytes(crc: int) -> bytes:
+    return crc.to_bytes(4, "big")
