@@ -5,6 +5,7 @@ from __future__ import annotations
 from agola_http.access import Access
 from agola_http.dispatch import Dispatcher
 from agola_http.limits import Limits
+from agola_http.listenurl import ListenPolicy
 from agola_http.routes import table
 from agola_http.state import Backend, State
 
@@ -16,13 +17,20 @@ class App(Dispatcher):
         backend: The run service and its store.
         access: Decides who may call; everybody by default.
         limits: What one client may take.
+        listen_policy: Where executors may listen.
 
     Attributes:
         state: What the handlers work on.
     """
 
-    def __init__(self, backend: Backend, access: Access | None = None, limits: Limits | None = None) -> None:
-        self.state = State(backend, limits)
+    def __init__(
+        self,
+        backend: Backend,
+        access: Access | None = None,
+        limits: Limits | None = None,
+        listen_policy: ListenPolicy | None = None,
+    ) -> None:
+        self.state = State(backend, limits, listen_policy)
         super().__init__(table(self.state), access or Access(), self.state.limits, gate=backend.gate)
 
     def end_streams(self) -> None:

@@ -10,6 +10,7 @@ from agola_core.datamanager import DataManager
 from agola_core.maintenance import Gate
 from agola_core.runservice.service import RunService
 from agola_http.limits import Limits
+from agola_http.listenurl import ListenPolicy
 
 
 class Backend(Protocol):
@@ -30,15 +31,20 @@ class State:
     Args:
         backend: What they serve. Its parts are asked for with every request: maintenance may replace them.
         limits: What one client may take.
+        listen_policy: Where executors may listen.
 
     Attributes:
         backend: As given.
         limits: As given.
+        listen_policy: As given.
         ending: Set when the server ends, so that streams without an end of their own end too.
     """
 
-    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+    def __init__(
+        self, backend: Backend, limits: Limits | None = None, listen_policy: ListenPolicy | None = None
+    ) -> None:
         self.backend = backend
+        self.listen_policy = listen_policy or ListenPolicy()
         self.limits = limits or Limits()
         self.ending = threading.Event()
 

@@ -151,6 +151,18 @@ def start_server(tmp_path_factory):
     return start
 
 
+@pytest.fixture(scope="session")
+def start_app():
+    """Return a function that serves any application, until the context ends."""
+
+    @contextlib.contextmanager
+    def start(app, limits=LIMITS):
+        with serving(app, limits, lambda: None) as (server, port):
+            yield Running(None, None, app, server, port)
+
+    return start
+
+
 class Backend:
     def __init__(self, datamanager, gate):
         self.datamanager = datamanager

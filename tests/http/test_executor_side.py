@@ -183,7 +183,7 @@ def test_keys_that_no_cache_has(server, key, status, message):
 def test_a_source_archive_is_stored_by_clients_and_read_by_executors(server):
     stored = server.request("POST", f"{API}/sources", b"a tree")
     assert stored.status == 201
-    path = f"{API}/sources/{stored.json()['id']}"
+    path = f"{API}/executor/sources/{stored.json()['id']}"
     assert server.request("GET", path).body == b"a tree"
-    assert server.request("GET", f"{API}/sources/none").status == 404
+    assert server.request("GET", f"{API}/executor/sources/none").status == 404
     assert json.loads(server.request("POST", f"{API}/sources", b"a tree").body) == stored.json()

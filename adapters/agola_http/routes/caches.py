@@ -67,8 +67,8 @@ class Caches:
                 upload=TAR, errors=(304,),
             ),
             Endpoint(
-                "GET", f"{PREFIX}/sources/{{source_id}}", self.source, executor, "Stream a source archive.", _TAG,
-                media_type=TAR, errors=(404,),
+                "GET", f"{PREFIX}/executor/sources/{{source_id}}", self.source, executor, "Stream a source archive.",
+                _TAG, media_type=TAR, errors=(404,),
             ),
             Endpoint(
                 "POST", f"{PREFIX}/sources", self.put_source, Principal.CLIENT,

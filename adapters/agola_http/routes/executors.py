@@ -53,6 +53,8 @@ class Executors:
         if not executor.id:
             raise BadRequestError("the executor has no id")
         check_own(call.caller, call.path["executor_id"], executor.id)
+        if executor.listen_url:
+            self._state.listen_policy.parse(executor.listen_url)
         self._state.service.executor_side.take_executor_status(executor)
         return Answer()
 

@@ -1,0 +1,278 @@
+"""The run service as a client sees it over HTTP, with the methods of `RunService` and the errors that it raises.
+
+Example:
+    >>> from agola_http.client import Client
+    >>> with Client("http://127.0.0.1:4000", token="...") as client:      # doctest: +SKIP
+    ...     for run in client.iterate_runs(RunQuery(groups=("/project/p1",))):
+    ...         print(run.id, run.phase)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
+
+from agola_core.datamanager import ExportFormat
+from agola_core.datamanager.snapshot import Status
+from agola_core.errors import InternalError, NotFoundError
+from agola_core.maintenance import MaintenanceStatus
+from agola_core.runservice.requests import (
+    RunActionsRequest,
+    RunActionType,
+    RunBundle,
+    RunCreateRequest,
+    RunQuery,
+    RunTaskActionsRequest,
+    RunTaskActionType,
+)
+from agola_core.runservice.types import Executor, Run, RunPhase
+from agola_http.endpoints import JSON, PREFIX
+from agola_http.routes.caches import Source
+from agola_http.routes.operations import Version
+from agola_http.routes.runs import MAX_LIMIT, GetRunsResponse, RunResponse
+from agola_http.transport import Params, Transport
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 18
+
+
+class Client:
+    """A client. Thread-safe; a context manager.
+
+    Every method raises what the server raised, `UnavailableError` when it cannot be reached or breaks off, and
+    `DeadlineError` when the time is over. Only calls that change nothing are repeated by themselves.
+
+    Args:
+        url: The service, such as `http://127.0.0.1:4000`.
+        token: A client's or an admin's token; "" where the service asks for none.
+        timeout: Seconds that a call may take in all, and a stream may bring nothing.
+        retries: How often a call that changes nothing is repeated when the service is away.
+        authority: A PEM file of the authority that signed the service's certificate, beside the known ones.
+
+    Raises:
+        BadRequestError: The URL is none.
+    """
+
+    def __init__(
+        self, url: str, token: str = "", *, timeout: float = 30.0, retries: int = 3, authority: Path | None = None
+    ) -> None:
+        self._transport = Transport(url, token, timeout=timeout, retries=retries, authority=authority)
+
+    def close(self) -> None:
+        """Close the connections. Closing twice is harmless."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    # Runs
+
+    def create_run(self, request: RunCreateRequest) -> RunBundle:
+        """Make a new run, or restart one (see `RunService.create_run`)."""
+        response = self._call("POST", "/runs", RunResponse, body=request)
+        return RunBundle(response.run, response.run_config)
+
+    def get_run(self, run_id: str) -> RunBundle:
+        """Return a run, active or archived, with its configuration.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        response = self._call("GET", f"/runs/{_segment(run_id)}", RunResponse)
+        return RunBundle(response.run, response.run_config)
+
+    def find_run(self, run_id: str) -> Run | None:
+        """Return a run, active or archived; None when there is none."""
+        try:
+            return self.get_run(run_id).run
+        except NotFoundError:
+            return None
+
+    def list_runs(self, query: RunQuery) -> list[Run]:
+        """Return runs, active and archived, ordered by id; as many pages are asked for as the query's limit needs."""
+        runs: list[Run] = []
+        while len(runs) < query.limit:
+            wanted = min(query.limit - len(runs), MAX_LIMIT)
+            start = runs[-1].id if runs else query.start
+            page = self._call("GET", "/runs", GetRunsResponse, _query_params(query, start, wanted)).runs
+            runs += page
+            if len(page) < wanted:
+                break
+        return runs
+
+    def iterate_runs(self, query: RunQuery) -> Iterator[Run]:
+        """Yield all runs that a query asks for, page by page; its limit is the size of a page."""
+        size = min(query.limit, MAX_LIMIT)
+        while page := self.list_runs(replace(query, limit=size)):
+            yield from page
+            query = replace(query, start=page[-1].id)
+
+    def change_run_phase(self, run_id: str, phase: RunPhase, token: str = "") -> None:
+        """Start or cancel a queued run (see `RunService.change_run_phase`)."""
+        self._run_action(run_id, RunActionType.CHANGE_PHASE, phase, token)
+
+    def stop_run(self, run_id: str, token: str = "") -> None:
+        """Stop a running run (see `RunService.stop_run`)."""
+        self._run_action(run_id, RunActionType.STOP, None, token)
+
+    def approve_task(self, run_id: str, task_id: str, token: str = "") -> None:
+        """Approve a task that waits for it (see `RunService.approve_task`)."""
+        self._task_action(run_id, task_id, RunTaskActionType.APPROVE, None, token)
+
+    def set_annotations(self, run_id: str, task_id: str, annotations: dict[str, str], token: str = "") -> None:
+        """Replace a task's annotations (see `RunService.set_annotations`)."""
+        self._task_action(run_id, task_id, RunTaskActionType.SET_ANNOTATIONS, annotations, token)
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a finished run with what belongs to it alone (see `RunService.delete_run`)."""
+        self._transport.call("DELETE", f"{PREFIX}/runs/{_segment(run_id)}")
+
+    def change_groups_token(self, groups: Iterable[str]) -> str:
+        """Return the token of change groups."""
+        return self._call("GET", "/changegroups", str, [("changegroup", group) for group in groups])
+
+    # Logs and sources
+
+    def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
+        """Yield a step's log, and with `follow` its growth until the step has ended.
+
+        Args:
+            run_id: The run.
+            task_id: The task.
+            step: The step's number; None for the set-up.
+            follow: Wait for the step to begin, and go on until it has ended.
+
+        Raises:
+            NotFoundError: There is no such run, task, step or log.
+        """
+        params = [("runid", run_id), ("taskid", task_id), ("setup", "") if step is None else ("step", str(step))]
+        if follow:
+            params.append(("follow", ""))
+        with self._transport.stream("GET", f"{PREFIX}/logs", params, endless=follow) as pieces:
+            yield from pieces
+
+    def put_source(self, data: Iterable[bytes]) -> str:
+        """Store a source archive for runs to come and return its id."""
+        return self._call("POST", "/sources", Source, content=data).id
+
+    # Operations
+
+    def executors(self) -> list[Executor]:
+        """Return the executors that have reported themselves."""
+        return self._call("GET", "/executors", list[Executor])
+
+    def delete_executor(self, executor_id: str) -> None:
+        """Forget an executor; its unfinished tasks fail, or are tried elsewhere."""
+        self._transport.call("DELETE", f"{PREFIX}/executors/{_segment(executor_id)}")
+
+    def status(self) -> Status:
+        """Return the state of the store."""
+        return self._call("GET", "/status", Status)
+
+    def version(self) -> Version:
+        """Return what runs."""
+        return _decoded(self._transport.call("GET", "/version").content, Version)
+
+    def maintenance_status(self) -> MaintenanceStatus:
+        """Return the mode and the states of all instances."""
+        return self._call("GET", "/maintenance", MaintenanceStatus)
+
+    def enable_maintenance(self) -> None:
+        """Turn maintenance mode on.
+
+        Raises:
+            BadRequestError: It is on.
+        """
+        self._transport.call("PUT", f"{PREFIX}/maintenance")
+
+    def disable_maintenance(self) -> None:
+        """Turn maintenance mode off.
+
+        Raises:
+            BadRequestError: It is off.
+        """
+        self._transport.call("DELETE", f"{PREFIX}/maintenance")
+
+    def export_stream(self, form: ExportFormat = ExportFormat.NATIVE) -> Iterator[bytes]:
+        """Yield the whole store as one consistent snapshot; a break raises `UnavailableError`."""
+        with self._transport.stream("GET", f"{PREFIX}/export", [("format", form.value)]) as pieces:
+            yield from pieces
+
+    def import_(self, file: IO[bytes], *, dry_run: bool = False) -> None:
+        """Replace the content of the store by an export, or change nothing; the service is in maintenance mode.
+
+        Args:
+            file: A binary file.
+            dry_run: Only check it.
+
+        Raises:
+            BadRequestError: The stream does not hold, or the service is not in maintenance mode.
+        """
+        params = [("dry_run", "")] if dry_run else []
+        pieces = iter(lambda: file.read(_CHUNK), b"")
+        self._transport.call("POST", f"{PREFIX}/import", params, pieces, patient=True)
+
+    # Helpers
+
+    def _run_action(self, run_id: str, action: RunActionType, phase: RunPhase | None, token: str) -> None:
+        asked = RunActionsRequest(action, phase, token)
+        self._transport.call("PUT", f"{PREFIX}/runs/{_segment(run_id)}/actions", content=msgspec.json.encode(asked))
+
+    def _task_action(
+        self, run_id: str, task_id: str, action: RunTaskActionType, annotations: dict[str, str] | None, token: str
+    ) -> None:
+        asked = RunTaskActionsRequest(action, annotations, token)
+        path = f"{PREFIX}/runs/{_segment(run_id)}/tasks/{_segment(task_id)}/actions"
+        self._transport.call("PUT", path, content=msgspec.json.encode(asked))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        params: Params = (),
+        *,
+        body: object = None,
+        content: Iterable[bytes] | None = None,
+    ) -> T:
+        headers = {"Content-Type": JSON} if body is not None else {}
+        data = msgspec.json.encode(body) if body is not None else content
+        response = self._transport.call(method, PREFIX + path, params, data, headers, patient=content is not None)
+        return _decoded(response.content, kind)
+
+
+def _query_params(query: RunQuery, start: str, limit: int) -> Params:
+    return [
+        *(("phase", phase.value) for phase in query.phases),
+        *(("result", result.value) for result in query.results),
+        *(("group", group) for group in query.groups),
+        *([("start", start)] if start else []),
+        ("limit", str(limit)),
+        *([("asc", "")] if query.ascending else []),
+    ]
+
+
+def _decoded(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise InternalError(f"the service answered with what it should not: {error}") from error
+
+
+def _segment(text: str) -> str:
+    """Return a text as one segment of a path."""
+    return quote(text, safe="")
