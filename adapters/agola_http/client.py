@@ -274,5 +274,11 @@ def _decoded(data: bytes, kind: type[T]) -> T:
 
 
 def _segment(text: str) -> str:
-    """Return a text as one segment of a path."""
+    """Return an id as one segment of a path.
+
+    Raises:
+        NotFoundError: Nothing has such an id: the interface cannot name it.
+    """
+    if not text or "/" in text or text in {".", ".."}:
+        raise NotFoundError(f"{text!r} doesn't exist")
     return quote(text, safe="")

@@ -35,8 +35,9 @@ def test_a_run_is_created_read_and_changed(client):
     with pytest.raises(errors.BadRequestError, match="not in waiting approval state"):
         client.approve_task(created.run.id, "t1")
     client.stop_run(created.run.id)
-    with pytest.raises(errors.NotFoundError, match="doesn't exist"):
-        client.get_run("a/../b?c#d")
+    for unknown in ("", ".", "..", "a/../b", "a b?c#d%2F", "a\nb", "ü"):
+        with pytest.raises(errors.NotFoundError, match="doesn't exist"):
+            client.get_run(unknown)
 
 
 def test_lists_are_read_page_by_page(client):
