@@ -229,7 +229,7 @@ class Client:
     # Helpers
 
     def _run_action(self, run_id: str, action: RunActionType, phase: RunPhase | None, token: str) -> None:
-        asked = RunActionsRequest(action, phase, token)
+        asked = RunActionsRequest(action, phase.value if phase else "", token)
         self._transport.call("PUT", f"{PREFIX}/runs/{_segment(run_id)}/actions", content=msgspec.json.encode(asked))
 
     def _task_action(
@@ -263,6 +263,7 @@ def _query_params(query: RunQuery, start: str, limit: int) -> Params:
         *([("start", start)] if start else []),
         ("limit", str(limit)),
         *([("asc", "")] if query.ascending else []),
+        *([("lastrun", "")] if query.last_run else []),
     ]
 
 
