@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from agola_cli.options import data_dir_option, existing_data_dir, json_option
-from agola_core import maintenance
 from agola_core.datamanager import ExportFormat
+from agola_core.runservice import moves
 from agola_core.standalone import open_store
 
 
@@ -80,12 +80,12 @@ def export_command(output: str, form: str, data_dir: Path | None) -> None:
     """Write one consistent snapshot of the store; writers may go on meanwhile."""
     with open_store(existing_data_dir(data_dir), background=False) as store:
         if output == "-":
-            result = store.export(sys.stdout.buffer, ExportFormat(form))
+            result = moves.export(store, sys.stdout.buffer, ExportFormat(form))
         else:
             temporary = Path(output + ".part")
             try:
                 with temporary.open("wb") as file:
-                    result = store.export(cast("IO[bytes]", file), ExportFormat(form))
+                    result = moves.export(store, cast("IO[bytes]", file), ExportFormat(form))
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -108,10 +108,6 @@ def import_command(file: str, dry_run: bool, yes: bool, data_dir: Path | None) -
         raise click.UsageError(f"no file {file}")
     opened = nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")  # noqa: SIM115
     with opened as stream, open_store(existing_data_dir(data_dir), background=False) as store:
-        result = store.import_(
-            cast("IO[bytes]", stream),
-            dry_run=dry_run,
-            barrier=lambda: maintenance.barrier(store.coordinator, store.options.instance),
-        )
+        result = moves.import_(store, cast("IO[bytes]", stream), dry_run=dry_run)
     counts = ", ".join(f"{count} {name}" for name, count in result.entries.items())
     click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)

@@ -4,9 +4,12 @@ Imports the coordinator and the object storage ports; the readdb, maintenance an
 """
 
 from agola_core.datamanager.commit import Along
-from agola_core.datamanager.export import ExportFormat
+from agola_core.datamanager.export import ExportParts, ExportResult
+from agola_core.datamanager.exportformat import ExportFormat
 from agola_core.datamanager.feed import Feed
+from agola_core.datamanager.importer import ImportParts, ImportResult
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.packing import Packing
 from agola_core.datamanager.pointintime import Checkpoint, PastStore
 from agola_core.datamanager.snapshot import Snapshot, Status
 from agola_core.datamanager.types import (
@@ -30,8 +33,13 @@ __all__ = [
     "Durability",
     "Event",
     "ExportFormat",
+    "ExportParts",
+    "ExportResult",
     "Feed",
+    "ImportParts",
+    "ImportResult",
     "Options",
+    "Packing",
     "PastStore",
     "Put",
     "Snapshot",

@@ -1,67 +1,48 @@
-"""Export: one consistent snapshot of a store as a stream of JSON.
-
-The native format is lines: a header, one entry a line, grouped by data type with rising ids, and a footer with
-the counts and the blake2b-32 of every byte before it, so that a cut stream is always noticed. Agola 0.2's
-format is the entries alone, back to back.
-"""
+"""Export: one consistent state of a store as a stream, while writers go on (see `exportformat`)."""
 
 from __future__ import annotations
 
-import enum
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
-from typing import IO
+from typing import IO, Protocol
 
 import msgspec
 
+from agola_core.datamanager.exportformat import (
+    DIGEST_BYTES,
+    FORMAT,
+    SECTION_PIECE,
+    ExportFormat,
+    Footer,
+    Header,
+    SectionEntry,
+    encode_entry,
+)
+from agola_core.datamanager.packing import Packing, pack
 from agola_core.datamanager.view import View
+from agola_core.progress import Meter, Progress, ignore
 
-FORMAT = 1
 _PIECE = 256 * 1024
+_encode = msgspec.json.Encoder().encode
+
+Item = tuple[str, Iterator[bytes]]
+"""An item of a section: its id and its bytes."""
 
 
-class ExportFormat(enum.StrEnum):
-    """What an export looks like."""
+class ExportParts(Protocol):
+    """What whoever stands on a datamanager adds to its exports."""
 
-    NATIVE = "native"
-    AGOLA = "agola"
+    def agola_data(self, data_type: str, data: bytes) -> bytes:
+        """Return an object's bytes as Agola 0.2 would have stored them."""
 
+    def sections(self, view: View, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+        """Yield the sections that follow the objects: each one's name, and its items in the byte order of their ids.
 
-class Header(msgspec.Struct, frozen=True):
-    """The first line of a native export.
-
-    Attributes:
-        agola_export: The version of the format.
-        store: The id of the store that was exported.
-        sequence: The newest WAL that the export holds.
-        data_types: The types, in the order of the export.
-    """
-
-    agola_export: int
-    store: str
-    sequence: str
-    data_types: tuple[str, ...]
-
-
-class ExportEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One object, as Agola writes it; `data` is base64 in JSON."""
-
-    id: str = ""
-    data_type: str = ""
-    data: bytes = b""
-
-
-class Footer(msgspec.Struct, frozen=True):
-    """The last line of a native export.
-
-    Attributes:
-        entries: How many objects of each type the export holds.
-        digest: blake2b-32 of everything before this line, in hexadecimal.
-    """
-
-    entries: dict[str, int]
-    digest: str
+        Args:
+            view: What is exported.
+            revision: The coordinator's revision at which the view was the newest state.
+        """
 
 
 class ExportResult(msgspec.Struct, frozen=True):
@@ -70,67 +51,117 @@ class ExportResult(msgspec.Struct, frozen=True):
     Attributes:
         sequence: The newest WAL that the export holds, as text.
         entries: How many objects of each type.
-        size: Bytes of the stream.
+        sections: How many items of each section.
+        size: Bytes of the stream, before it was packed.
     """
 
     sequence: str
     entries: dict[str, int]
+    sections: dict[str, int]
     size: int
 
 
-def export_pieces(view: View, data_types: Items[str], form: ExportFormat) -> Iterator[bytes]:
-    """Yield the bytes of an export, in pieces of a moderate size.
+class Export:
+    """One export, to be read once.
 
     Args:
         view: What to export.
+        revision: The coordinator's revision at which the view was the newest state.
         data_types: The types to export first, in this order; those that the store has beside them follow.
         form: The format.
+        parts: What goes with it.
+        progress: Told of entries and bytes.
     """
-    ordered = [*data_types, *(name for name in view.data_types() if name not in data_types)]
-    if form is ExportFormat.AGOLA:
-        yield from _joined(line for line, _ in _entries(view, ordered, b""))
-        return
-    digest = hashlib.blake2b(digest_size=32)
-    counts = dict.fromkeys(ordered, 0)
-    encode = msgspec.json.encode
 
-    def lines() -> Iterator[bytes]:
-        yield encode(Header(FORMAT, view.lineage.store, str(view.sequence), tuple(ordered))) + b"\n"
-        for line, data_type in _entries(view, ordered, b"\n"):
-            counts[data_type] += 1
-            yield line
+    def __init__(
+        self,
+        view: View,
+        revision: int,
+        data_types: Items[str],
+        form: ExportFormat,
+        *,
+        parts: ExportParts | None = None,
+        progress: Progress = ignore,
+    ) -> None:
+        self._view = view
+        self._revision = revision
+        self._data_types = (*data_types, *(name for name in view.data_types() if name not in data_types))
+        self._form = form
+        self._parts = parts
+        self._meter = Meter("export", progress, view.size())
+        self._entries = dict.fromkeys(self._data_types, 0)
+        self._sections: dict[str, int] = {}
 
-    for piece in _joined(lines()):
-        digest.update(piece)
-        yield piece
-    yield encode(Footer(counts, digest.hexdigest())) + b"\n"
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes, in pieces of a moderate size."""
+        if self._form is ExportFormat.AGOLA:
+            convert = self._parts.agola_data if self._parts is not None else None
+            yield from self._joined(self._lines(b"", convert))
+        else:
+            digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+            for piece in self._joined(self._native()):
+                digest.update(piece)
+                yield piece
+            footer = _encode(Footer(self._entries, self._sections, digest.hexdigest())) + b"\n"
+            self._meter.add(0, len(footer))
+            yield footer
+        self._meter.end()
+
+    def result(self) -> ExportResult:
+        """Return what was exported, once all pieces were read."""
+        return ExportResult(str(self._view.sequence), self._entries, self._sections, self._meter.size)
+
+    def _native(self) -> Iterator[bytes]:
+        store, sequence = self._view.provenance()
+        yield _encode(Header(FORMAT, store, sequence, self._data_types)) + b"\n"
+        yield from self._lines(b"\n")
+        if self._parts is not None:
+            for name, items in self._parts.sections(self._view, self._revision):
+                self._sections[name] = 0
+                for item_id, data in items:
+                    self._sections[name] += 1
+                    yield from _item(name, item_id, data)
+
+    def _lines(self, end: bytes, convert: Callable[[str, bytes], bytes] | None = None) -> Iterator[bytes]:
+        for data_type in self._data_types:
+            count = 0
+            for object_id, data in self._view.scan(data_type):
+                count += 1
+                if convert is not None:
+                    data = convert(data_type, data)  # noqa: PLW2901 - the same object in another form
+                yield encode_entry(object_id, data_type, data) + end
+            self._entries[data_type] = count
+
+    def _joined(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        held: list[bytes] = []
+        size = 0
+        for line in lines:
+            held.append(line)
+            size += len(line)
+            if size >= _PIECE:
+                yield self._piece(held, size)
+                held, size = [], 0
+        if held:
+            yield self._piece(held, size)
+
+    def _piece(self, held: list[bytes], size: int) -> bytes:
+        self._meter.add(len(held), size)
+        return b"".join(held)
 
 
-def _entries(view: View, data_types: Items[str], end: bytes) -> Iterator[tuple[bytes, str]]:
-    encode = msgspec.json.Encoder().encode
-    for data_type in data_types:
-        for object_id, data in view.scan(data_type):
-            yield encode(ExportEntry(object_id, data_type, data)) + end, data_type
+def _item(section: str, item_id: str, data: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines of one item."""
+    held = b""
+    for piece in data:
+        held += piece
+        while len(held) > SECTION_PIECE:
+            yield _encode(SectionEntry(section, item_id, held[:SECTION_PIECE], more=True)) + b"\n"
+            held = held[SECTION_PIECE:]
+    yield _encode(SectionEntry(section, item_id, held)) + b"\n"
 
 
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
-    held: list[bytes] = []
-    size = 0
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= _PIECE:
-            yield b"".join(held)
-            held, size = [], 0
-    if held:
-        yield b"".join(held)
-
-
-def write_export(view: View, data_types: Items[str], form: ExportFormat, file: IO[bytes]) -> ExportResult:
-    """Write an export to a file and return what it holds (see `export_pieces`)."""
-    size, last = 0, b""
-    for piece in export_pieces(view, data_types, form):
+def write_export(export: Export, packing: Packing, file: IO[bytes]) -> ExportResult:
+    """Write an export to a file and return what it holds."""
+    for piece in pack(export.pieces(), packing):
         file.write(piece)
-        size, last = size + len(piece), piece
-    entries = msgspec.json.decode(last, type=Footer).entries if form is ExportFormat.NATIVE else {}
-    return ExportResult(str(view.sequence), entries, size)
+    return export.result()

@@ -7,27 +7,58 @@ old WALs, tokens and writers belong to the old lineage and are refused.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import json
 from collections.abc import Callable, Iterator
-from typing import IO, cast
+from collections.abc import Sequence as Items
+from typing import IO, Protocol
 
 import msgspec
 
-from agola_core.compression import ZstdError, open_zstd
-from agola_core.datamanager.datafile import FileRef, write_files
+from agola_core.coordinator.port import Compare, Op
+from agola_core.datamanager.datafile import write_files
 from agola_core.datamanager.entries import Entry, entry_key
-from agola_core.datamanager.export import FORMAT, ExportEntry, Footer, Header
-from agola_core.datamanager.manifest import Run
-from agola_core.datamanager.types import MAX_ID_BYTES, Options
+from agola_core.datamanager.exportformat import ExportEntry
+from agola_core.datamanager.exportreader import ExportReader
+from agola_core.datamanager.manifest import Imported, Run
+from agola_core.datamanager.types import Options, Put
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.progress import Meter, Progress, ignore
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_MAX_LINE = 1 << 30
-_CHUNK = 1 << 18
+
+class ImportParts(Protocol):
+    """What whoever stands on a datamanager takes of its imports, and may refuse.
+
+    Attributes:
+        sections: The sections that it takes.
+    """
+
+    sections: frozenset[str]
+
+    def barrier(self) -> Items[Compare]:
+        """Return the conditions of the switch, or raise when others may not be imported over.
+
+        Called before anything is read, and again directly before the switch.
+        """
+
+    def check(self, data_type: str, object_id: str, data: bytes) -> None:
+        """Look at an object.
+
+        Raises:
+            BadRequestError: It is none of this application's; the whole import is refused.
+        """
+
+    def take(self, section: str, item: str, pieces: Iterator[bytes], *, dry_run: bool) -> Put | None:
+        """Take an item of a section and use its pieces up; return an object that the import adds for it.
+
+        Raises:
+            BadRequestError: It cannot be taken; the whole import is refused.
+        """
+
+    def operations(self) -> Items[Op]:
+        """Return what is written to the coordinator together with the switch."""
+
+    def undo(self) -> None:
+        """Take back what `take` has done: the import was refused."""
 
 
 class ImportResult(msgspec.Struct, frozen=True):
@@ -35,11 +66,15 @@ class ImportResult(msgspec.Struct, frozen=True):
 
     Attributes:
         entries: How many objects of each type.
+        sections: How many items of each section.
         exported_at: The sequence that the export names; "" for Agola's format.
+        size: Bytes of the stream, as they were before packing.
     """
 
     entries: dict[str, int]
+    sections: dict[str, int]
     exported_at: str
+    size: int
 
 
 class Importer:
@@ -48,201 +83,97 @@ class Importer:
     Args:
         file: The export, plain, gzip or zstd, native or Agola's.
         known_types: The types that the store accepts.
+        options: The sizes of data files, and of the largest object.
+        parts: What goes with it.
+        progress: Told of entries and bytes.
     """
 
-    def __init__(self, file: IO[bytes], known_types: frozenset[str]) -> None:
-        self._known = known_types
-        self._counts: dict[str, int] = {}
-        self._exported_at = ""
-        self._line = 0
-        self._entries = self._read(_decompressed(file))
+    def __init__(
+        self,
+        file: IO[bytes],
+        known_types: frozenset[str],
+        options: Options,
+        *,
+        parts: ImportParts | None = None,
+        progress: Progress = ignore,
+    ) -> None:
+        self._options = options
+        self._parts = parts
+        self._meter = Meter("import", progress)
+        sections = parts.sections if parts is not None else frozenset[str]()
+        self._reader = ExportReader(file, known_types, sections, options.max_wal_bytes)
+        self._added: list[Entry] = []
 
-    def stage(
-        self, storage: ObjectStorage, options: Options, new_uuid: Callable[[], str]
-    ) -> tuple[tuple[Run, ...], ImportResult]:
+    @property
+    def imported(self) -> Imported | None:
+        """Where the export says it is from; None for Agola's format."""
+        header = self._reader.header
+        return Imported(header.store, header.sequence) if header is not None else None
+
+    def stage(self, storage: ObjectStorage, new_uuid: Callable[[], str]) -> tuple[tuple[Run, ...], ImportResult]:
         """Write the entries into data files and return the runs that they make, and what was read.
 
         Raises:
-            BadRequestError: Anything in the stream does not hold; names the entry and the reason.
+            BadRequestError: Anything in the stream does not hold; names the place and the reason.
         """
-        files: list[FileRef] = []
-        try:
-            for _, entries in self._grouped():
-                files.extend(write_files(storage, entries, options, new_uuid, with_filter=False))
-        except (EOFError, OSError, ZstdError) as error:
-            raise self._bad(f"the compressed stream is damaged: {error}") from error
-        files.sort(key=lambda ref: entry_key(*ref.first))
+
+        def write(entries: Iterator[Entry], *, with_filter: bool) -> Run:
+            return Run(tuple(write_files(storage, entries, self._options, new_uuid, with_filter=with_filter)))
+
+        groups = {
+            data_type: write(self._keyed(data_type, entries), with_filter=False)
+            for data_type, entries in self._reader.groups()
+        }
+        files = [file for data_type in sorted(groups, key=str.encode) for file in groups[data_type].files]
         runs = (Run(tuple(files)),) if files else ()
-        return runs, ImportResult(self._counts, self._exported_at)
+        self._take_items(dry_run=False)
+        if self._added:
+            runs = (write(iter(sorted(self._added)), with_filter=True), *runs)
+        return runs, self._result()
 
     def check(self) -> ImportResult:
         """Read the stream to its end without writing anything, and return what it holds (see `stage`)."""
-        try:
-            for _, entries in self._grouped():
-                for _ in entries:
-                    pass
-        except (EOFError, OSError, ZstdError) as error:
-            raise self._bad(f"the compressed stream is damaged: {error}") from error
-        return ImportResult(self._counts, self._exported_at)
+        for data_type, entries in self._reader.groups():
+            for _ in self._keyed(data_type, entries):
+                pass
+        self._take_items(dry_run=True)
+        return self._result()
 
-    def _grouped(self) -> Iterator[tuple[str, Iterator[Entry]]]:
-        """Yield each data type with its entries; they must be used up before the next."""
-        held = next(self._entries, None)
+    def _keyed(self, data_type: str, entries: Iterator[ExportEntry]) -> Iterator[Entry]:
+        check = self._parts.check if self._parts is not None else None
+        count, size, reader = 0, self._reader.size, self._reader
+        for entry in entries:
+            if check is not None:
+                try:
+                    check(data_type, entry.id, entry.data)
+                except BadRequestError as error:
+                    raise reader.bad(f"{data_type} {entry.id[:80]!r}: {error}") from error
+            yield entry_key(data_type, entry.id), entry.data
+            count += 1
+            if count == 256:
+                self._meter.add(count, reader.size - size)
+                count, size = 0, reader.size
+        self._meter.add(count, reader.size - size)
 
-        def group(data_type: str) -> Iterator[Entry]:
-            nonlocal held
-            last: bytes | None = None
-            while held is not None and held.data_type == data_type:
-                key = self._key(held)
-                if last is not None and key <= last:
-                    raise self._bad(f"id {held.id[:80]!r} does not sort after the one before it")
-                last = key
-                self._counts[data_type] += 1
-                yield key, held.data
-                held = next(self._entries, None)
-
-        while held is not None:
-            data_type = held.data_type
-            if data_type not in self._known:
-                raise self._bad(f"unknown data type {data_type[:80]!r}")
-            if data_type in self._counts:
-                raise self._bad(f"data type {data_type!r} comes a second time")
-            self._counts[data_type] = 0
-            yield data_type, group(data_type)
-
-    def _key(self, entry: ExportEntry) -> bytes:
-        try:
-            size = len(entry.id.encode())
-        except UnicodeEncodeError as error:
-            raise self._bad("an id is not valid Unicode") from error
-        if not 0 < size <= MAX_ID_BYTES:
-            raise self._bad(f"an id of {size} bytes; 1 to {MAX_ID_BYTES} are allowed")
-        return entry_key(entry.data_type, entry.id)
-
-    def _bad(self, reason: str) -> BadRequestError:
-        return BadRequestError(f"import: entry {self._line}: {reason}; nothing was imported")
-
-    def _read(self, file: IO[bytes]) -> Iterator[ExportEntry]:
-        start = file.readline(_CHUNK)
-        if not start.strip():
-            raise self._bad("the stream is empty")
-        if b'"agola_export"' in start[:200] and start.endswith(b"\n"):
-            return self._read_native(file, start)
-        return self._read_agola(file, start)
-
-    def _read_native(self, file: IO[bytes], first: bytes) -> Iterator[ExportEntry]:
-        try:
-            header = msgspec.json.decode(first, type=Header)
-        except msgspec.MsgspecError as error:
-            raise self._bad(f"the header is damaged: {error}") from error
-        if header.agola_export > FORMAT:
-            raise self._bad(f"format {header.agola_export} is newer than {FORMAT}, the newest known")
-        self._exported_at = header.sequence
-        decoder = msgspec.json.Decoder(ExportEntry)
-        digest = hashlib.blake2b(first, digest_size=32)
-        while line := file.readline(_MAX_LINE):
-            self._line += 1
-            if not line.endswith(b"\n"):
-                raise self._bad("the stream is cut short, or a line is too long")
-            if line.startswith(b'{"entries"'):
-                self._check_footer(line, digest.hexdigest())
-                if file.read(1):
-                    raise self._bad("something follows the footer")
-                return
-            digest.update(line)
+    def _take_items(self, *, dry_run: bool) -> None:
+        if self._parts is None:
+            for _ in self._reader.items():  # the first one is refused: no section is known
+                pass
+            return
+        for section, item, pieces in self._reader.items():
+            size = self._reader.size
             try:
-                entry = decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise self._bad(f"not an entry: {error}") from error
-            yield entry
-        raise self._bad("the stream is cut short: its footer is missing")
+                added = self._parts.take(section, item, pieces, dry_run=dry_run)
+            except BadRequestError as error:
+                if str(error).startswith("import: "):
+                    raise
+                raise self._reader.bad(f"{section} {item[:80]!r}: {error}") from error
+            if added is not None:
+                self._added.append((entry_key(added.data_type, added.id), added.data))
+            self._meter.add(1, self._reader.size - size)
 
-    def _check_footer(self, line: bytes, digest: str) -> None:
-        try:
-            footer = msgspec.json.decode(line, type=Footer)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise self._bad(f"the footer is damaged: {error}") from error
-        if {name: count for name, count in footer.entries.items() if count} != self._counts:
-            raise self._bad(f"the footer counts {footer.entries}, the stream has {self._counts}")
-        if footer.digest != digest:
-            raise self._bad("the digest does not match: the stream was changed")
-
-    def _read_agola(self, file: IO[bytes], first: bytes) -> Iterator[ExportEntry]:
-        """Read objects that stand back to back, or with white space between them."""
-        decoder = json.JSONDecoder()
-        text = io.TextIOWrapper(cast("IO[bytes]", _Prefixed(first, file)), encoding="utf-8", errors="strict")
-        buffer, wanted = "", _CHUNK
-        try:
-            while True:
-                chunk = text.read(wanted)
-                buffer = (buffer + chunk).lstrip()
-                position = 0
-                while position < len(buffer):
-                    try:
-                        value, position = decoder.raw_decode(buffer, position)
-                    except json.JSONDecodeError as error:
-                        if not chunk:
-                            self._line += 1
-                            raise self._bad(f"not an entry: {error}") from error
-                        break
-                    self._line += 1
-                    yield msgspec.convert(value, ExportEntry)
-                    while position < len(buffer) and buffer[position].isspace():
-                        position += 1
-                wanted = _CHUNK if position else min(2 * wanted, _MAX_LINE)  # one long entry: read on faster
-                buffer = buffer[position:]
-                if len(buffer) > _MAX_LINE:
-                    raise self._bad("an entry is too long")
-                if not chunk and not buffer:
-                    return
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._line += 1
-            raise self._bad(f"not an entry: {error}") from error
-
-
-class _Prefixed(io.RawIOBase):
-    """A file with bytes put before it."""
-
-    def __init__(self, first: bytes, file: IO[bytes]) -> None:
-        super().__init__()
-        self._first = first
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def read1(self, size: int = -1) -> bytes:
-        return self.read(size)
-
-    def read(self, size: int = -1) -> bytes:
-        if self._first:
-            cut = len(self._first) if size < 0 else size
-            piece, self._first = self._first[:cut], self._first[cut:]
-            return piece
-        return self._file.read(size if size >= 0 else _CHUNK)
-
-
-def _decompressed(file: IO[bytes]) -> IO[bytes]:
-    start = file.read(4)
-    whole = cast("IO[bytes]", io.BufferedReader(_Raw(start, file), _CHUNK))
-    if start.startswith(_GZIP):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=whole))
-    if start == _ZSTD:
-        return cast("IO[bytes]", open_zstd(whole, "rb"))
-    return whole
-
-
-class _Raw(io.RawIOBase):
-    """A file, readable into a buffer, with bytes put before it."""
-
-    def __init__(self, first: bytes, file: IO[bytes]) -> None:
-        super().__init__()
-        self._source = _Prefixed(first, file)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        piece = self._source.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+    def _result(self) -> ImportResult:
+        self._meter.end()
+        header = self._reader.header
+        exported_at = header.sequence if header is not None else ""
+        return ImportResult(self._reader.entries, self._reader.sections, exported_at, self._reader.size)

@@ -21,9 +21,9 @@ from datetime import datetime
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Compare, Coordinator, PutOp
+from agola_core.coordinator.port import Compare, Coordinator, Op, PutOp
 from agola_core.datamanager import keys, layout, records
-from agola_core.datamanager.manifest import Manifest, Origin, Run, write_manifest
+from agola_core.datamanager.manifest import Imported, Manifest, Origin, Run, write_manifest
 from agola_core.datamanager.records import (
     FORMAT,
     CheckpointRecord,
@@ -114,7 +114,9 @@ def switch(
     now: datetime,
     nonce: str,
     seen: int,
+    imported: Imported | None = None,
     fences: Items[Compare] = (),
+    operations: Items[Op] = (),
     check: Callable[[], object] = lambda: None,
 ) -> LineageRecord:
     """Make a new lineage, with the given data, the current one.
@@ -132,6 +134,8 @@ def switch(
         now: For people.
         nonce: Makes the manifest's path its own.
         seen: The lineage key's revision that this was decided on; 0 when there was none.
+        imported: Where the data is from, when it was imported.
+        operations: Written to the coordinator together with the switch.
         fences: Further conditions of the switch, such as a lock's.
         check: Called directly before the switch; raises when it must not happen.
 
@@ -149,6 +153,7 @@ def switch(
         data_types=tuple(data_types),
         runs=tuple(runs),
         origin=origin,
+        imported=imported,
     )
     path = layout.manifest(root, number, nonce)
     faultpoints.reach("lineage.before-manifest")
@@ -163,6 +168,7 @@ def switch(
             PutOp(keys.HEAD, records.encode(HeadRecord(start, lineage))),
             PutOp(keys.CHECKPOINT, records.encode(CheckpointRecord(number, path, start, lineage))),
             PutOp(keys.SYNC, records.encode(SyncRecord(start, lineage))),
+            *operations,
         ],
     )
     if not result.succeeded:

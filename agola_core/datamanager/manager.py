@@ -25,8 +25,10 @@ from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.commit import Along, Commit, Committer, check_limits, digest_of
 from agola_core.datamanager.datafile_verify import Finding
+from agola_core.datamanager.export import Export, ExportParts
+from agola_core.datamanager.exportformat import ExportFormat
 from agola_core.datamanager.feed import Feed
-from agola_core.datamanager.importer import Importer, ImportResult
+from agola_core.datamanager.importer import Importer, ImportParts, ImportResult
 from agola_core.datamanager.instance import Instance, list_instances
 from agola_core.datamanager.lineage import switch
 from agola_core.datamanager.log import Log, read_control
@@ -48,6 +50,7 @@ from agola_core.errors import (
     RecoveryError,
 )
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.progress import Progress, ignore
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -339,7 +342,12 @@ class DataManager(Reader):
     # Import
 
     def import_(
-        self, file: IO[bytes], *, dry_run: bool = False, barrier: Callable[[], Items[Compare]] | None = None
+        self,
+        file: IO[bytes],
+        *,
+        dry_run: bool = False,
+        parts: ImportParts | None = None,
+        progress: Progress = ignore,
     ) -> ImportResult:
         """Replace the whole content of the store by an export, native or Agola 0.2's, or change nothing.
 
@@ -348,23 +356,33 @@ class DataManager(Reader):
         Args:
             file: A binary file, plain, gzip or zstd.
             dry_run: Only check it.
-            barrier: Raises when others may not be imported over, before anything is read and again directly
-                before the switch; returns the conditions of the switch. By default nobody else may have the
-                store open.
+            parts: What whoever stands on the datamanager takes of it, and under which conditions. Without it,
+                nobody else may have the store open.
+            progress: Told of entries and bytes.
 
         Raises:
             BadRequestError: Anything in the stream does not hold; nothing was changed.
             ConflictError: Another process has the store open, or imported at the same time.
         """
         self._check_open()
-        importer = Importer(file, self._known_types)
         if dry_run:
-            return importer.check()
-        check = barrier or self._check_alone
-        fences = check()
+            return Importer(file, self._known_types, self.options, parts=parts, progress=progress).check()
+        check = parts.barrier if parts is not None else self._check_alone
+        check()
+        try:
+            return self._import(file, parts, progress, check)
+        except BaseException:
+            if parts is not None:
+                parts.undo()
+            raise
+
+    def _import(
+        self, file: IO[bytes], parts: ImportParts | None, progress: Progress, check: Callable[[], Items[Compare]]
+    ) -> ImportResult:
+        importer = Importer(file, self._known_types, self.options, parts=parts, progress=progress)
         # The lock keeps collections, however long the import takes, from the data files that it has written.
         with self._instance.lock(keys.CHECKPOINT_LOCK, _IMPORT_LOCK_SECONDS) as lock:
-            runs, result = importer.stage(self.storage, self.options, self._new_uuid)
+            runs, result = importer.stage(self.storage, self._new_uuid)
             control = read_control(self.coordinator)
             if control is None:
                 raise RecoveryError("the coordinator was emptied: recover the store from its storage")
@@ -381,7 +399,9 @@ class DataManager(Reader):
                 now=self._now(),
                 nonce=self._new_uuid()[:16],
                 seen=control.lineage_revision,
-                fences=[*fences, lock.fence],
+                imported=importer.imported,
+                fences=[*check(), lock.fence],
+                operations=parts.operations() if parts is not None else (),
                 check=check,
             )
         self._log.catch_up()
@@ -433,9 +453,21 @@ class DataManager(Reader):
                     yield view
                     return
 
-    def _refresh(self) -> None:
-        self._check_open()
-        self._log.catch_up()
+    @contextmanager
+    def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
+        """Yield an export of the newest state that the coordinator has, at one of its revisions."""
+        while True:
+            self._check_open()
+            control = read_control(self.coordinator)
+            if control is None:
+                raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+            self._log.catch_up()
+            with self._pinned_view() as view:
+                if view.lineage == control.lineage and view.manifest.sequence <= control.head <= view.sequence:
+                    state = view._replace(sequence=control.head, revision=control.head_revision)
+                    yield Export(state, control.revision, self.data_types, form, parts=parts, progress=progress)
+                    return
+            # A checkpoint or an import came in between.
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

@@ -39,6 +39,18 @@ class Run(msgspec.Struct, frozen=True):
         return sum(file.raw or file.size for file in self.files)
 
 
+class Imported(msgspec.Struct, frozen=True):
+    """Where an imported state is from.
+
+    Attributes:
+        store: The id of the store that was exported.
+        sequence: Its newest WAL in the export.
+    """
+
+    store: str
+    sequence: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpointed state of a store.
 
@@ -51,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         data_types: Every type that it may hold, sorted.
         runs: Newest first; the first that has a key decides. The last one, the oldest, has no tombstones.
         origin: Why it was written.
+        imported: Where the lineage began, when that was an import.
         format: The version of this record.
     """
 
@@ -62,6 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     data_types: tuple[str, ...]
     runs: tuple[Run, ...]
     origin: Origin
+    imported: Imported | None = None
     format: int = FORMAT
 
     @property

@@ -102,6 +102,10 @@ class Overlay:
         """Return the types that have changes, sorted."""
         return sorted(self._types)
 
+    def count(self) -> int:
+        """Return how many objects have changes."""
+        return sum(map(len, self._types.values()))
+
     def after(self, counter: int) -> Overlay:
         """Return an overlay of only the changes after a counter: what is left once a checkpoint took the rest."""
         rest = Overlay()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
-from agola_core.datamanager.export import ExportFormat, ExportResult, export_pieces, write_export
+from agola_core.datamanager.export import Export, ExportParts, ExportResult, write_export
+from agola_core.datamanager.exportformat import ExportFormat
+from agola_core.datamanager.packing import Packing, pack
 from agola_core.datamanager.snapshot import Snapshot
 from agola_core.datamanager.view import View
 from agola_core.errors import BadRequestError
+from agola_core.progress import Progress, ignore
 
 
 class Reader(ABC):
@@ -49,22 +52,42 @@ class Reader(ABC):
         """Return a snapshot of the newest state that this process knows; close it after use."""
         return Snapshot(self._pinned_view())
 
-    def export(self, file: IO[bytes], form: ExportFormat = ExportFormat.NATIVE) -> ExportResult:
-        """Write one consistent snapshot of the store to a file, while writers go on.
+    def export(
+        self,
+        file: IO[bytes],
+        form: ExportFormat = ExportFormat.NATIVE,
+        *,
+        packing: Packing = Packing.NONE,
+        parts: ExportParts | None = None,
+        progress: Progress = ignore,
+    ) -> ExportResult:
+        """Write one consistent state of the store to a file, everything that was acknowledged, while writers go on.
 
         Args:
             file: A binary file.
             form: The native format, or Agola 0.2's.
+            packing: Whether to pack it, as gzip or zstd.
+            parts: What whoever stands on the datamanager adds.
+            progress: Told of entries and bytes.
         """
-        self._refresh()
-        with self._pinned_view() as view:
-            return write_export(view, self.data_types, form, file)
+        with self._exported(form, parts, progress) as export:
+            return write_export(export, packing, file)
 
-    def export_stream(self, form: ExportFormat = ExportFormat.NATIVE) -> Iterator[bytes]:
+    def export_stream(
+        self,
+        form: ExportFormat = ExportFormat.NATIVE,
+        *,
+        packing: Packing = Packing.NONE,
+        parts: ExportParts | None = None,
+    ) -> Iterator[bytes]:
         """Yield what `export` writes, in pieces."""
-        self._refresh()
+        with self._exported(form, parts, ignore) as export:
+            yield from pack(export.pieces(), packing)
+
+    @contextmanager
+    def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
         with self._pinned_view() as view:
-            yield from export_pieces(view, self.data_types, form)
+            yield Export(view, view.revision, self.data_types, form, parts=parts, progress=progress)
 
     def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
         if limit == 0:
@@ -83,7 +106,3 @@ class Reader(ABC):
     @abstractmethod
     def _check_open(self) -> None:
         """Raise `ClosedError` once this was closed."""
-
-    def _refresh(self) -> None:
-        """Take in what others did, where that can change what is read."""
-        self._check_open()

@@ -52,6 +52,21 @@ class View(NamedTuple):
         """Return every type that the view may hold objects of, sorted."""
         return sorted({*self.manifest.data_types, *self.overlay.data_types()})
 
+    def size(self) -> int:
+        """Return about how many objects the view has."""
+        files = self.manifest.files()
+        return sum(file.entries - 2 * file.tombstones for file in files) + self.overlay.count()
+
+    def provenance(self) -> tuple[str, str]:
+        """Return the store whose state this is, and the newest WAL of that state there.
+
+        A store that was imported and not written to since is still in the state of another, at another place.
+        """
+        imported = self.manifest.imported
+        if imported is not None and self.sequence == self.lineage.start:
+            return imported.store, imported.sequence
+        return self.lineage.store, str(self.sequence)
+
 
 def _merge(
     changes: Iterator[tuple[str, bytes | None]], stored: Iterator[tuple[str, bytes]]

@@ -5,6 +5,7 @@ Imports the coordinator's port and the datamanager's records; the run service an
 
 from agola_core.maintenance.gate import Gate
 from agola_core.maintenance.mode import (
+    KEY,
     MaintenanceStatus,
     Member,
     MemberState,
@@ -17,6 +18,7 @@ from agola_core.maintenance.mode import (
 from agola_core.maintenance.participant import Participant
 
 __all__ = [
+    "KEY",
     "Gate",
     "MaintenanceStatus",
     "Member",

@@ -16,6 +16,8 @@ GROUPS_FLOOR = "rs/groups-floor"
 RELEASES = "rs/releases/"
 COUNTER = "rs/counter"
 LOCKS = "rs/locks/"
+RESET = "rs/reset"
+"""Stands while active runs of the state before an import are left; holds the newest run of the imported one."""
 
 
 def run(run_id: str) -> str:

@@ -25,6 +25,7 @@ from agola_core.runservice.executorside import ExecutorSide
 from agola_core.runservice.fetcher import Fetcher
 from agola_core.runservice.logs import LogReader
 from agola_core.runservice.mirror import Mirror
+from agola_core.runservice.moves import finish_import
 from agola_core.runservice.options import ServiceOptions
 from agola_core.runservice.projection import RunProjection, find_ended
 from agola_core.runservice.protocol import ExecutorDirectory
@@ -78,6 +79,7 @@ class RunService:
         self.datamanager = datamanager
         self.options = options = options or ServiceOptions()
         self.artifacts = Artifacts(datamanager.storage)
+        finish_import(datamanager.coordinator)
         self._clock = clock
         self._supervisor = Supervisor("runservice")
         self._queue = WorkQueue("runservice-schedule", self._advance, options.workers)

@@ -129,11 +129,11 @@ class RunStore:
                 return Stored(with_parts(run, (decode_part(part.value) for part in parts)), item.mod_revision)
         raise ConflictError(f"run {run_id!r} changes too fast to be read")
 
-    def runs(self) -> Iterator[Run]:
-        """Yield all active runs, oldest first."""
+    def runs(self, revision: int = 0) -> Iterator[Run]:
+        """Yield all active runs, oldest first; those of an earlier revision if one is given."""
         run: Run | None = None
         parts: list[list[RunTask]] = []
-        for item in iterate(self.coordinator, keys.RUNS):
+        for item in iterate(self.coordinator, keys.RUNS, revision=revision):
             if "/" in item.key[len(keys.RUNS) :]:
                 parts.append(decode_part(item.value))
                 continue

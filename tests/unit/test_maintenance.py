@@ -19,6 +19,24 @@ def coordinator(tmp_path):
     opened.close()
 
 
+class Parts:
+    """Takes nothing but objects, behind a barrier."""
+
+    sections = frozenset()
+
+    def __init__(self, barrier):
+        self.barrier = barrier
+
+    def check(self, data_type, object_id, data):
+        pass
+
+    def operations(self):
+        return ()
+
+    def undo(self):
+        pass
+
+
 class Service:
     """Counts its starts and stops; may be told to fail or to hang."""
 
@@ -179,7 +197,7 @@ def test_the_barrier_is_fenced_against_those_who_are_not_in_maintenance(tmp_path
                 return found
 
             exported.seek(0)
-            return dm.import_(exported, barrier=barrier)
+            return dm.import_(exported, parts=Parts(barrier))
 
         with pytest.raises(BadRequestError, match=r"^not in maintenance mode$"):
             import_()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
 from agola_core import maintenance
-from agola_core.coordinator.port import Compare
-from agola_core.datamanager import ExportFormat
+from agola_core.datamanager import ExportFormat, Packing
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
+from agola_core.runservice import moves
 from agola_http.endpoints import (
     BINARY,
     JSON,
@@ -26,9 +26,13 @@ from agola_http.endpoints import (
 )
 from agola_http.state import State
 
+C = TypeVar("C", ExportFormat, Packing)
+
 _TAG = "maintenance"
 _BUFFER_BYTES = 1 << 18
 _FORMAT = Param("format", ParamKind.TEXT, "`native` (default), or `agola` for Agola 0.2's stream.")
+_PACKING = Param("packing", ParamKind.TEXT, "`none` (default), `gz` or `zst`.")
+_INCLUDE = Param("include", ParamKind.TEXT, "What to add to a native stream: `logs`, `archives`, or both with a comma.")
 _DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only check the stream.")
 
 
@@ -54,7 +58,7 @@ class Maintenance:
             Endpoint("DELETE", mode, self.disable, admin, "Turn maintenance mode off.", _TAG, in_maintenance=True),
             Endpoint(
                 "GET", f"{PREFIX}/export", self.export, admin, "Stream the whole store.", _TAG,
-                params=(_FORMAT,), media_type=BINARY, in_maintenance=True,
+                params=(_FORMAT, _PACKING, _INCLUDE), media_type=BINARY, in_maintenance=True,
             ),
             Endpoint(
                 "POST", f"{PREFIX}/import", self.import_, admin, "Replace the whole store.", _TAG,
@@ -78,17 +82,16 @@ class Maintenance:
 
     def export(self, call: Call) -> Answer:
         """Stream the store; a failure breaks the connection, and a native export without its footer is no export."""
-        return stream_answer(self._state.datamanager.export_stream(_format(call.text("format", ExportFormat.NATIVE))))
+        form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
+        packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
+        include = moves.parse_include(call.text("include", ""))
+        return stream_answer(moves.export_stream(self._state.datamanager, form, packing=packing, include=include))
 
     def import_(self, call: Call) -> Answer:
         """Replace the content of the store by the body, or only check it with `dry_run`."""
         body = cast("IO[bytes]", io.BufferedReader(_PiecesFile(call.upload), _BUFFER_BYTES))
-        self._state.datamanager.import_(body, dry_run=call.flag("dry_run"), barrier=self._barrier)
+        moves.import_(self._state.datamanager, body, dry_run=call.flag("dry_run"))
         return _done()
-
-    def _barrier(self) -> list[Compare]:
-        datamanager = self._state.datamanager
-        return maintenance.barrier(datamanager.coordinator, datamanager.options.instance)
 
 
 class _PiecesFile(io.RawIOBase):
@@ -117,8 +120,8 @@ def _done() -> Answer:
     return Answer(headers={"Content-Type": JSON})
 
 
-def _format(given: str) -> ExportFormat:
+def _choice(kind: type[C], name: str, given: str) -> C:
     try:
-        return ExportFormat(given)
+        return kind(given)
     except ValueError as error:
-        raise BadRequestError(f"format must be native or agola, not {given[:40]!r}") from error
+        raise BadRequestError(f"{name} must be any of {', '.join(kind)}, not {given[:40]!r}") from error

@@ -1,0 +1,127 @@
+"""Packing: exports as gzip or zstd, made by threads beside the one that reads the store, and undone within limits."""
+
+from __future__ import annotations
+
+import enum
+import gzip
+import io
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import PurePath
+from typing import IO, cast
+
+from agola_core.compression import ZstdError, compress, open_zstd
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BLOCK = 1 << 20
+_CHUNK = 1 << 18
+_THREADS = 2
+_AHEAD = 4
+
+DAMAGE = (EOFError, OSError, ZstdError, zlib.error)
+"""What reading a damaged packed stream raises."""
+
+
+class Packing(enum.StrEnum):
+    """How a stream is packed."""
+
+    NONE = "none"
+    GZIP = "gz"
+    ZSTD = "zst"
+
+    @classmethod
+    def of(cls, name: str) -> Packing:
+        """Return the packing that a file's name asks for."""
+        return {".gz": cls.GZIP, ".zst": cls.ZSTD}.get(PurePath(name).suffix, cls.NONE)
+
+
+def _gzip(block: bytes) -> bytes:
+    return gzip.compress(block, 1, mtime=0)  # without a time, equal streams are equal files
+
+
+def _zstd(block: bytes) -> bytes:
+    return compress(block, 1)
+
+
+def pack(pieces: Iterator[bytes], packing: Packing) -> Iterator[bytes]:
+    """Yield a stream packed, in members that readers of gzip and zstd take as one stream.
+
+    Args:
+        pieces: The stream.
+        packing: How to pack it.
+    """
+    match packing:
+        case Packing.NONE:
+            return pieces
+        case Packing.GZIP:
+            return _in_threads(_blocks(pieces), _gzip)
+        case Packing.ZSTD:
+            return _in_threads(_blocks(pieces), _zstd)
+
+
+def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _BLOCK:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _in_threads(blocks: Iterator[bytes], work: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Yield the blocks' results in order; the work lets other threads run, so that it costs the reader nothing."""
+    pending: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(_THREADS, "pack") as threads:
+        try:
+            for block in blocks:
+                pending.append(threads.submit(work, block))
+                if len(pending) > _AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def unpack(file: IO[bytes]) -> IO[bytes]:
+    """Return a stream as it was before it was packed, found out by its first bytes.
+
+    Reading it raises one of `DAMAGE` where the packed stream is damaged or cut short.
+    """
+    start = b""
+    while len(start) < len(_ZSTD) and (piece := file.read(len(_ZSTD) - len(start))):
+        start += piece
+    whole = cast("IO[bytes]", io.BufferedReader(_Prefixed(start, file), _CHUNK))
+    if start.startswith(_GZIP):
+        return cast("IO[bytes]", io.BufferedReader(gzip.GzipFile(fileobj=whole), _CHUNK))
+    if start == _ZSTD:
+        return cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", open_zstd(whole, "rb")), _CHUNK))
+    return whole
+
+
+class _Prefixed(io.RawIOBase):
+    """A file with bytes put before it."""
+
+    def __init__(self, first: bytes, file: IO[bytes]) -> None:
+        super().__init__()
+        self._first = first
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        wanted = len(buffer)
+        if self._first:
+            piece, self._first = self._first[:wanted], self._first[wanted:]
+        else:
+            piece = self._file.read(wanted)
+        buffer[: len(piece)] = piece
+        return len(piece)
