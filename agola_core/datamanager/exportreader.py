@@ -284,6 +284,7 @@ class ExportReader:
                 buffer = buffer[position:]
                 wanted = _CHUNK if position else min(2 * wanted, 1 << 26)
                 if len(buffer) > self._max_entry:
+                    self._place += 1
                     raise self.bad(f"the entry is longer than {self._max_entry} bytes")
                 more = self._file.read(wanted)
                 ended = not more
@@ -327,9 +328,15 @@ class ExportReader:
             value, length = json.JSONDecoder().raw_decode(text)
             entry = msgspec.convert(value, ExportEntry)
         except _MALFORMED as error:
-            if ended or not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-                raise self.bad(f"not an entry: {error}") from error
-            return None
+            if isinstance(error, json.JSONDecodeError):
+                cut = error.pos >= len(error.doc) or error.msg.startswith("Unterminated")
+                if cut and ended:
+                    raise self.bad("the stream is cut short in the middle of an entry") from error
+                if cut:
+                    return None
+            elif isinstance(error, UnicodeDecodeError) and not ended and error.end == len(buffer) - position:
+                return None
+            raise self.bad(f"not an entry: {error}") from error
         return entry, position + len(text[:length].encode())
 
     # Reading

@@ -173,6 +173,7 @@ class Importer:
             self._meter.add(1, self._reader.size - size)
 
     def _result(self) -> ImportResult:
+        self._meter.add(0, self._reader.size - self._meter.size)
         self._meter.end()
         header = self._reader.header
         exported_at = header.sequence if header is not None else ""
