@@ -36,12 +36,11 @@ class ExportParts(Protocol):
     def agola_data(self, data_type: str, data: bytes) -> bytes:
         """Return an object's bytes as Agola 0.2 would have stored them."""
 
-    def sections(self, view: View, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
         """Yield the sections that follow the objects: each one's name, and its items in the byte order of their ids.
 
         Args:
-            view: What is exported.
-            revision: The coordinator's revision at which the view was the newest state.
+            revision: The coordinator's revision at which the exported state was the newest one.
         """
 
 
@@ -116,7 +115,7 @@ class Export:
         yield _encode(Header(FORMAT, store, sequence, self._data_types)) + b"\n"
         yield from self._lines(b"\n")
         if self._parts is not None:
-            for name, items in self._parts.sections(self._view, self._revision):
+            for name, items in self._parts.sections(self._revision):
                 self._sections[name] = 0
                 for item_id, data in items:
                     self._sections[name] += 1

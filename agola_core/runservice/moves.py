@@ -22,7 +22,6 @@ from agola_core import faultpoints, maintenance
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
 from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, Put
 from agola_core.datamanager.export import Item
-from agola_core.datamanager.view import View
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.objectstorage.port import check_portable
 from agola_core.progress import Progress, ignore
@@ -30,7 +29,16 @@ from agola_core.runservice import keys
 from agola_core.runservice.agolaform import agola_data, check_object
 from agola_core.runservice.projection import RUN
 from agola_core.runservice.store import RunStore
-from agola_core.runservice.types import ExecutorPhase, FetchPhase, Run, RunPhase, RunResult, RunTask, TaskStatus
+from agola_core.runservice.types import (
+    ExecutorPhase,
+    FetchPhase,
+    Run,
+    RunPhase,
+    RunResult,
+    RunTask,
+    RunTaskStep,
+    TaskStatus,
+)
 from agola_core.sequence import Sequence
 
 faultpoints.declare("import.before-object", "import.before-undo", "import.before-reset")
@@ -130,7 +138,7 @@ class _Export:
         """Return an object's bytes as Agola stores them."""
         return agola_data(data_type, data)
 
-    def sections(self, view: View, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
         """Yield the active runs, then what else was asked for."""
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             # Read at once: the coordinator does not keep an old revision for as long as a client may read.
@@ -227,19 +235,18 @@ def stopped(run: Run, now: datetime) -> Run:
             status, reason, ended = TaskStatus.STOPPED, STOP_REASON, now
         else:
             status, reason, ended = TaskStatus.CANCELLED, STOP_REASON, None
-        steps = [
-            replace(step, phase=ExecutorPhase.STOPPED, end_time=now) if step.phase is ExecutorPhase.RUNNING else step
-            for step in task.steps
-        ]
+        fetched = dict(zip(task.workspace_archives, task.workspace_archives_phase, strict=False))
+        lost = [step for step in task.workspace_archives if fetched.get(step) is not FetchPhase.FINISHED]
         return replace(
             task,
             status=status,
             reason=reason,
             end_time=ended,
             waiting_approval=False,
-            steps=[replace(step, log_phase=FetchPhase.FINISHED) for step in steps],
-            setup_step=replace(task.setup_step, log_phase=FetchPhase.FINISHED),
+            setup_step=_ended(task.setup_step, now),
+            steps=[_ended(step, now) for step in task.steps],
             workspace_archives_phase=[FetchPhase.FINISHED for _ in task.workspace_archives],
+            archives_lost=sorted({*task.archives_lost, *lost}),
         )
 
     if run.phase.is_finished:
@@ -254,6 +261,15 @@ def stopped(run: Run, now: datetime) -> Run:
         tasks={task_id: end(task) for task_id, task in run.tasks.items()},
         archived=True,
     )
+
+
+def _ended(step: RunTaskStep, now: datetime) -> RunTaskStep:
+    """Return a step of an active run as an import brings it back: what was not in storage yet is lost."""
+    if step.phase is ExecutorPhase.RUNNING:
+        step = replace(step, phase=ExecutorPhase.STOPPED, end_time=now)
+    if step.phase in {None, ExecutorPhase.NOT_STARTED} or step.log_phase is FetchPhase.FINISHED:
+        return replace(step, log_phase=FetchPhase.FINISHED)
+    return replace(step, log_phase=FetchPhase.FINISHED, log_lost=True)
 
 
 def finish_import(coordinator: Coordinator) -> None:

@@ -163,20 +163,23 @@ def test_active_runs_come_back_finished_as_stopped_and_the_old_ones_are_gone(ope
         "next": RunTask(id="next", waiting_approval=True, workspace_archives=[1]),
     }
     store = RunStore(one.coordinator, one.sequence.epoch)
-    first, second = store.next_sequence(), store.next_sequence()
+    first, second = store.next_id(), store.next_id()
     add_active(one, active(first, **tasks))
     add_active(one, active(second, RunPhase.QUEUED))
-    archived = active(store.next_sequence(), RunPhase.FINISHED)
-    add_active(one, archived)  # archived in the store, and not yet taken out of the active ones
+    archived = active(store.next_id(), RunPhase.FINISHED)
     one.write_wal([Put("run", archived.id, msgspec.json.encode(archived))])
     add_active(two, active(first, old=RunTask(id="old")))
-    two.coordinator.txn([], [PutOp(keys.task(first, "old"), b"{}"), PutOp(keys.event("e"), b"{}")])
+    two.coordinator.txn([], [PutOp(keys.task("old"), b"{}"), PutOp(keys.event(first, "e"), b"{}")])
     stream = exported(one)
     sections = [json.loads(line) for line in stream.splitlines() if line.startswith(b'{"section"')]
     assert [(line["section"], line["id"]) for line in sections] == [("activeruns", first), ("activeruns", second)]
     result = imported(two, stream)
     assert result.sections == {"activeruns": 2}
-    assert [item.key for item in two.coordinator.list("rs/").items] == [keys.COUNTER, maintenance.KEY]
+    assert [item.key for item in two.coordinator.list("rs/").items] == [
+        keys.COUNTER,
+        keys.GROUPS_FLOOR,
+        maintenance.KEY,
+    ]
     service = service_of(two, tmp_path)
     runs = {run.id: run for run in service.list_runs(RunQuery(ascending=True))}
     assert list(runs) == [first, second, archived.id]
@@ -189,7 +192,9 @@ def test_active_runs_come_back_finished_as_stopped_and_the_old_ones_are_gone(ope
     }
     assert "active when the store was exported" in back.tasks["on"].reason
     assert back.tasks["on"].steps[0].phase is ExecutorPhase.STOPPED
+    assert back.tasks["on"].steps[0].log_lost
     assert back.tasks["next"].workspace_archives_phase == [FetchPhase.FINISHED]
+    assert back.tasks["next"].archives_lost == [1]
     assert not back.tasks["next"].waiting_approval
     service.close()
 
@@ -197,7 +202,7 @@ def test_active_runs_come_back_finished_as_stopped_and_the_old_ones_are_gone(ope
 def test_runs_after_an_import_sort_behind_the_imported_ones(open_runs):
     dm = open_runs()
     imported(dm, AGOLA_EXPORT)
-    assert RunStore(dm.coordinator, dm.sequence.epoch).next_sequence() > RUN_ID
+    assert RunStore(dm.coordinator, dm.sequence.epoch).next_id() > RUN_ID
 
 
 def test_logs_and_archives_come_along_when_asked_for(open_runs):
