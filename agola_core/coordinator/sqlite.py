@@ -150,10 +150,16 @@ class SQLiteCoordinator:
                 raise BadRequestError(f"revision {revision} lies after {newest}, the newest")
             at = revision or newest
             self._check_kept(connection, at)
-            rows: Rows = connection.execute(
-                sql.LIST, (prefix, prefix_end(prefix), start_after, at, limit + 1)
-            ).fetchall()
-        return Page(tuple(KeyValue(*row) for row in rows[:limit]), at, len(rows) > limit)
+            # The smallest text after `start_after` is it with a NUL behind.
+            start, end = max(prefix, f"{start_after}\0" if start_after else "", key=str.encode), prefix_end(prefix)
+            waiting: Rows = connection.execute(sql.LIST_WAITING, (start, end, at)).fetchall()
+            rows: Rows = connection.execute(sql.LIST, (start, end, at, limit + 1 + len(waiting))).fetchall()
+        more = len(rows) > limit
+        if waiting:
+            newest_rows = {row[0]: row for row in (*rows, *waiting)}
+            rows = sorted((row for row in newest_rows.values() if row[1] is not None), key=_key_bytes)
+            more = len(rows) > limit
+        return Page(tuple(KeyValue(*row) for row in rows[:limit]), at, more)
 
     def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
         """Start a watch (see the port)."""
@@ -186,8 +192,10 @@ class SQLiteCoordinator:
             if revision <= _one(session.cursor.execute(sql.COMPACTED))[0]:
                 return
             session.flush()
+            session.index()
             session.cursor.execute(sql.COMPACT, (revision,))
             session.cursor.execute(sql.COMPACT_ENTRIES, (revision,))
+            session.cursor.execute(sql.COMPACT_KEYED, (revision,))
 
         self._submit(work)
 
@@ -303,6 +311,9 @@ class SQLiteCoordinator:
                 raise FormatError(f"{self.path}: version {version} is newer than {sql.VERSION}, the newest known")
             if version == 0:
                 cursor.execute(sql.SCHEMA)
+            elif version == 1:
+                cursor.execute(sql.FROM_VERSION_1)
+            if version < sql.VERSION:
                 cursor.execute(f"PRAGMA user_version = {sql.VERSION}")
         except BaseException:
             cursor.execute("ROLLBACK")
@@ -384,6 +395,11 @@ def _one(cursor: apsw.Cursor) -> Row:
     row: Row | None = cursor.fetchone()
     assert row is not None
     return row
+
+
+def _key_bytes(row: Row) -> bytes:
+    key: str = row[0]
+    return key.encode()
 
 
 def _create_directory(path: Path) -> bool:

@@ -4,14 +4,20 @@ Every write of a key is a row of its own, so a list at an old revision, a watch 
 state are all reads of one table. A row's number is its revision and its place in the transaction: rows are
 appended, and their own order is the history's. A row without a value is a delete. Compaction removes rows that a
 newer row of the same key supersedes. Keys are compared as UTF-8 bytes.
+
+The index by key, `keyed`, lags behind: a commit writes pages of `entry` alone, and once in a while one of them
+takes the rows after `progress.indexed`, a few hundred at most, into the index. Reads by key look at both.
 """
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
 PLACES = 1 << 20
 """Rows of one revision: a row's number is its revision times this, plus its place."""
+
+UNINDEXED = 256
+"""How many rows may wait for the index."""
 
 SCHEMA = """
 CREATE TABLE entry (
@@ -22,8 +28,10 @@ CREATE TABLE entry (
     lease INTEGER NOT NULL,
     value BLOB
 );
-CREATE UNIQUE INDEX entry_key ON entry (key, number);
 CREATE INDEX entry_lease ON entry (lease) WHERE lease != 0;
+CREATE TABLE keyed (key TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (key, number)) WITHOUT ROWID;
+CREATE TABLE progress (indexed INTEGER NOT NULL);
+INSERT INTO progress VALUES (0);
 CREATE TABLE lease (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     ttl REAL NOT NULL,
@@ -34,25 +42,68 @@ CREATE TABLE compaction (revision INTEGER NOT NULL);
 INSERT INTO compaction VALUES (0);
 """
 
+FROM_VERSION_1 = """
+CREATE TABLE keyed (key TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (key, number)) WITHOUT ROWID;
+INSERT INTO keyed SELECT key, number FROM entry;
+CREATE TABLE progress (indexed INTEGER NOT NULL);
+INSERT INTO progress SELECT ifnull(max(number), 0) FROM entry;
+DROP INDEX entry_key;
+"""
+
 REVISION = "SELECT number >> 20 FROM entry ORDER BY number DESC LIMIT 1"
 
 NEWEST = """
-SELECT value, created, number >> 20, version, lease FROM entry WHERE key = ? ORDER BY number DESC LIMIT 1
+SELECT value, created, number >> 20, version, lease FROM entry WHERE number = (
+    SELECT max(number) FROM (
+        SELECT number FROM entry WHERE number > (SELECT indexed FROM progress) AND key = ?1
+        UNION ALL
+        SELECT max(number) FROM keyed WHERE key = ?1
+    )
+)
 """
-
-EXISTS = "SELECT 1 FROM entry WHERE key = ? LIMIT 1"
 
 INSERT = "INSERT INTO entry (number, key, created, version, lease, value) VALUES (?, ?, ?, ?, ?, ?)"
 
+# The writer, which knows the rows that wait for the index.
+
+WAITING = "SELECT key, number FROM entry WHERE number > (SELECT indexed FROM progress) ORDER BY number"
+
+INDEXED = "SELECT 1 FROM keyed WHERE key = ? LIMIT 1"
+
+NEWEST_INDEXED = """
+SELECT value, created, number >> 20, version, lease FROM entry
+WHERE number = (SELECT max(number) FROM keyed WHERE key = ?)
+"""
+
+NUMBERED = "SELECT value, created, number >> 20, version, lease FROM entry WHERE number = ?"
+
+INDEX = "INSERT INTO keyed SELECT key, number FROM entry WHERE number > (SELECT indexed FROM progress)"
+
+INDEX_DONE = "UPDATE progress SET indexed = (SELECT max(number) FROM entry)"
+
+# Lists: the indexed keys from ?1 to before ?2 (to the end when that is ''), and what waits for the index, both
+# as at revision ?3. The first steps from key to key, so that a key's many old rows cost nothing.
+
 LIST = """
-SELECT entry.key, entry.value, entry.created, entry.number >> 20, entry.version, entry.lease FROM entry
-WHERE entry.key >= ?1 AND (?2 = '' OR entry.key < ?2) AND entry.key > ?3 AND entry.number < (?4 + 1) << 20
-AND entry.value IS NOT NULL
-AND NOT EXISTS (
-    SELECT 1 FROM entry AS newer
-    WHERE newer.key = entry.key AND newer.number > entry.number AND newer.number < (?4 + 1) << 20
+WITH RECURSIVE found (key) AS (
+    SELECT min(key) FROM keyed WHERE key >= ?1
+    UNION ALL
+    SELECT (SELECT min(key) FROM keyed WHERE keyed.key > found.key) FROM found
+    WHERE found.key IS NOT NULL AND (?2 = '' OR found.key < ?2)
 )
-ORDER BY entry.key LIMIT ?5
+SELECT found.key, entry.value, entry.created, entry.number >> 20, entry.version, entry.lease
+FROM found CROSS JOIN entry ON entry.number = (
+    SELECT max(number) FROM keyed WHERE keyed.key = found.key AND keyed.number < (?3 + 1) << 20
+)
+WHERE entry.value IS NOT NULL AND (?2 = '' OR found.key < ?2)
+LIMIT ?4
+"""
+
+LIST_WAITING = """
+SELECT key, value, created, number >> 20, version, lease FROM entry
+WHERE number > (SELECT indexed FROM progress) AND number < (?3 + 1) << 20
+AND key >= ?1 AND (?2 = '' OR key < ?2)
+ORDER BY number
 """
 
 CHANGES = """
@@ -67,10 +118,15 @@ COMPACT = "UPDATE compaction SET revision = ?"
 COMPACT_ENTRIES = """
 DELETE FROM entry WHERE number < ?1 << 20 AND (
     value IS NULL OR EXISTS (
-        SELECT 1 FROM entry AS newer
-        WHERE newer.key = entry.key AND newer.number > entry.number AND newer.number < (?1 + 1) << 20
+        SELECT 1 FROM keyed
+        WHERE keyed.key = entry.key AND keyed.number > entry.number AND keyed.number < (?1 + 1) << 20
     )
 )
+"""
+
+COMPACT_KEYED = """
+DELETE FROM keyed WHERE number < ?1 << 20
+AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.number = keyed.number)
 """
 
 LEASE_EXISTS = "SELECT 1 FROM lease WHERE id = ? AND deadline > ?"
@@ -85,8 +141,4 @@ LEASES_EXPIRED = "SELECT id FROM lease WHERE deadline <= ?"
 
 LEASES_REBOOTED = "UPDATE lease SET deadline = ?1 + ttl, boot = ?2 WHERE boot != ?2"
 
-LEASE_KEYS = """
-SELECT key FROM entry WHERE lease = ?1 AND value IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM entry AS newer WHERE newer.key = entry.key AND newer.number > entry.number
-) ORDER BY key
-"""
+LEASE_KEYS = "SELECT key, number >> 20 FROM entry WHERE lease = ? AND value IS NOT NULL ORDER BY key"

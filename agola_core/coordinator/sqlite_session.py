@@ -1,7 +1,8 @@
 """What the shared transactions of the SQLite coordinator know of the keys, and write at revisions of their own.
 
 One `Session` lives as long as the writing connection. It remembers the newest state of the keys it met: as long as
-the newest revision is still the one it left, nobody else has changed any key, and nothing is read twice.
+the newest revision is still the one it left, nobody else has changed any key, and nothing is read twice. It also
+knows the rows that wait for the index by key, and moves them there when they have become many.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Session:
         self.revision = 0
         self.batches: list[tuple[int, KeyChanges]] = []
         self._rows: list[Row] = []
+        self._waiting: dict[str, int] = {}
+        self._waiting_rows = 0
         self._known: dict[str, KeyValue | None] = {}
         self._bytes = 0
 
@@ -50,6 +53,8 @@ class Session:
         revision = row[0] if row else 1
         if revision != self.revision:
             self._forget_keys()
+            waiting: list[Row] = self.cursor.execute(sql.WAITING).fetchall()
+            self._waiting, self._waiting_rows = {row[0]: row[1] for row in waiting}, len(waiting)
             self.revision = revision
         self.batches = []
 
@@ -60,6 +65,17 @@ class Session:
             self._rows = []
             self._bytes += sum([len(row[5]) for row in rows if row[5]])
             self.cursor.executemany(sql.INSERT, rows)
+            self._waiting_rows += len(rows)
+            if self._waiting_rows > sql.UNINDEXED:
+                self.index()
+            else:
+                self._waiting.update([(row[1], row[0]) for row in rows])
+
+    def index(self) -> None:
+        """Take the rows that wait for the index into it."""
+        self.cursor.execute(sql.INDEX)
+        self.cursor.execute(sql.INDEX_DONE)
+        self._waiting, self._waiting_rows = {}, 0
 
     def end(self) -> None:
         """Note that the transaction was committed."""
@@ -77,11 +93,12 @@ class Session:
         """Return a key as the transactions before leave it."""
         if key in self._known:
             return self._known[key]
-        item = None
-        if self.cursor.execute(sql.EXISTS, (key,)).fetchone() is not None:
-            row: Row | None = self.cursor.execute(sql.NEWEST, (key,)).fetchone()
-            item = None if row is None or row[0] is None else KeyValue(key, *row)
-        self._known[key] = item
+        row: Row | None = None
+        if key in self._waiting:
+            row = self.cursor.execute(sql.NUMBERED, (self._waiting[key],)).fetchone()
+        elif self.cursor.execute(sql.INDEXED, (key,)).fetchone() is not None:
+            row = self.cursor.execute(sql.NEWEST_INDEXED, (key,)).fetchone()
+        item = self._known[key] = None if row is None or row[0] is None else KeyValue(key, *row)
         return item
 
     def holds(self, compare: Compare) -> bool:
@@ -147,7 +164,8 @@ class Session:
         self.flush()
         rows: list[Row] = self.cursor.execute(sql.LEASE_KEYS, (lease,)).fetchall()
         self.cursor.execute(sql.LEASE_DELETE, (lease,))
-        self.run(True, [DeleteOp(row[0]) for row in rows])
+        attached = [key for key, revision in rows if (item := self.newest(key)) and item.mod_revision == revision]
+        self.run(True, [DeleteOp(key) for key in attached])
 
     def _check_lease(self, lease: int) -> None:
         if self.cursor.execute(sql.LEASE_EXISTS, (lease, self._clock())).fetchone() is None:
