@@ -45,6 +45,7 @@ class WatchHub:
         self.closed = False
         self._read_changes = read_changes
         self._read_revision = read_revision
+        self._committed = False
         self._recent: deque[Change] = deque(maxlen=_RECENT)
         self._watches: set[SQLiteWatch] = set()
         self._poller: threading.Thread | None = None
@@ -65,6 +66,7 @@ class WatchHub:
     def committed(self, batches: list[Change]) -> None:
         """Take the changes of this process's commit; revisions of other processes in between are read."""
         newest = batches[-1][0]
+        self._committed = True
         with self.lock:
             if newest <= self.revision:
                 return
@@ -132,6 +134,9 @@ class WatchHub:
     def _poll(self) -> None:
         busy_until = 0.0
         while not self._stop_polling.wait(_BUSY_POLL if time.monotonic() < busy_until else _IDLE_POLL):
+            if self._committed:  # a commit of this process reads those of others before it: nothing to look for yet
+                self._committed = False
+                continue
             try:
                 revision = self._read_revision()
             except AgolaError:  # closing, or the disk fails: the watches' own reads report it

@@ -6,6 +6,7 @@ their leader right after the coordinator has them, those of others by `catch_up`
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T", LineageRecord, HeadRecord, CheckpointRecord, SyncRecord, FloorRecord)
 
 _RECENT_WALS = 16 * 1024
+_RECENT_PAGE = 1024
 _RECENT_BYTES = 8 * 1024 * 1024
 _KNOWN_GROUPS = 100_000
 
@@ -292,7 +294,7 @@ class Log:
             if sequence < first.previous_sequence:
                 return None
             skip = sequence.counter - first.previous
-            return [self._recent[index] for index in range(skip, min(len(self._recent), skip + 256))]
+            return list(itertools.islice(self._recent, skip, skip + _RECENT_PAGE))
 
     def close(self) -> None:
         """Wake everybody who waits; they get `ClosedError`."""

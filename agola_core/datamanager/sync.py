@@ -49,28 +49,34 @@ class Syncer:
             RecoveryError: The coordinator went back in time.
         """
         with self._lock:
-            while True:
-                control = read_control(self._log.coordinator)
-                if control is None:
-                    raise RecoveryError("the coordinator was emptied: recover the store from its storage")
-                self._check_forward(control)
-                if control.synced == control.head:
-                    self._log.take_synced(control.synced)
-                    return control.synced
+            control = self._control()
+            target = control.head  # what is committed from now on is the next sync's
+            while control.synced < target:
                 self._sync_batch(control)
+                control = self._control()
+                if control.head.epoch != target.epoch:  # imported or recovered meanwhile
+                    target = control.head
+            self._log.take_synced(control.synced)
+            return control.synced
 
-    def _check_forward(self, control: Control) -> None:
-        if control.synced < self._highest:
+    def _control(self) -> Control:
+        view = self._log.view
+        control = read_control(self._log.coordinator)
+        if control is None:
+            raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+        if control.synced < self._highest or (control.lineage == view.lineage and control.head < view.sequence):
             raise RecoveryError(
-                f"the coordinator went back in time: storage has WALs up to {self._highest}, it says "
-                f"{control.synced}; recover the store from its storage"
+                f"the coordinator went back in time: there were WALs up to {max(self._highest, view.sequence)}, "
+                f"storage has those up to {self._highest}; it says {control.head} and {control.synced}: "
+                "recover the store from its storage"
             )
+        return control
 
     def _sync_batch(self, control: Control) -> None:
         if control.lineage.lineage != self._marked:
             mark_active(self._log.storage, control.lineage)  # no WAL of a lineage goes to storage before
             self._marked = control.lineage.lineage
-        frames, last = self._collect(control)
+        frames, last = self._from_memory(control) or self._from_coordinator(control)
         first = control.synced.next()
         path = layout.wal_batch(root_of(control.lineage), first, last, self._new_nonce())
         faultpoints.reach("sync.before-batch")
@@ -84,7 +90,22 @@ class Syncer:
             self._highest = last
             self._log.take_synced(last)
 
-    def _collect(self, control: Control) -> tuple[list[bytes], Sequence]:
+    def _from_memory(self, control: Control) -> tuple[list[bytes], Sequence] | None:
+        """Return the frames of the next WALs that this process still has in memory, and the last one's sequence."""
+        if self._log.lineage != control.lineage:
+            return None
+        frames: list[bytes] = []
+        size, last = 0, control.synced
+        while size < _BATCH_BYTES and len(frames) < MAX_BATCH_WALS:
+            found = [wal for wal in self._log.recent_after(last) or () if wal.record.sequence <= control.head]
+            if not found:
+                break
+            frames += [wal.frame for wal in found]
+            size += sum([len(wal.frame) for wal in found])
+            last = found[-1].record.sequence
+        return (frames, last) if frames else None
+
+    def _from_coordinator(self, control: Control) -> tuple[list[bytes], Sequence]:
         frames: list[bytes] = []
         size, last = 0, control.synced
         for item in iterate(

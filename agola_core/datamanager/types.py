@@ -156,7 +156,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_wal_actions: int = 1_000_000
     sync_interval: float = 1.0
     sync_bytes: int = 4 * 1024 * 1024
-    checkpoint_wals: int = 1000
+    checkpoint_wals: int = 5000
     checkpoint_bytes: int = 32 * 1024 * 1024
     checkpoint_interval: float = 60.0
     block_size: int = 16 * 1024

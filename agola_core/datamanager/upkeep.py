@@ -9,8 +9,9 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
-from agola_core.coordinator.port import Watch
+from agola_core.coordinator.port import Watch, WatchBatch
 from agola_core.datamanager import keys
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.checkpoint import Checkpointer
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 1.0
 _GATHER_SECONDS = 0.004
+_GATHER_OWN_SECONDS = 0.025
 _CLEAN_SECONDS = 30.0
 _COLLECT_SECONDS = 600.0
 _OVERFULL = 4
@@ -70,6 +72,7 @@ class Upkeep:
         self._unsynced_bytes = 0
         self._stopping = threading.Event()
         self._supervisor = Supervisor("datamanager")
+        self._behind = False
         self._watch: Watch | None = None
         self._sync_loop: Loop | None = None
         self._checkpoint_loop: Loop | None = None
@@ -161,22 +164,38 @@ class Upkeep:
 
     def _follow(self) -> None:
         """Take in what other processes commit, checkpoint or import."""
+        if self._behind:  # the round before failed at it
+            self._catch_up()
+        gather = _GATHER_SECONDS
         while not self._stopping.is_set():
             try:
-                if self._watch is None or self._watch.next(_FOLLOW_SECONDS) is None:
+                if self._watch is None or (first := self._watch.next(_FOLLOW_SECONDS)) is None:
                     continue
                 # This process's own commits come back here too: taking many at once leaves it free to make them.
-                self._stopping.wait(_GATHER_SECONDS)
-                while self._watch.next(0.0) is not None:
-                    pass
+                self._stopping.wait(gather)
+                batches = [first, *iter(partial(self._watch.next, 0.0), None)]
             except ClosedError:
                 if self._stopping.is_set():
                     return
                 raise
             except CompactedError:  # too far behind: read the newest state, then watch from there
                 self._watch = self._log.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
-            self._log.catch_up()
-            self._instance.reads(self._log.view.manifest.number)
+                batches = []
+            gather = _GATHER_SECONDS
+            if batches and all(self._is_known(batch) for batch in batches):
+                gather = _GATHER_OWN_SECONDS  # whose commits are many meets those of others when it makes them
+                continue
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._behind = True
+        self._log.catch_up()
+        self._instance.reads(self._log.view.manifest.number)
+        self._behind = False
+
+    def _is_known(self, batch: WatchBatch) -> bool:
+        """Return whether a change is a commit that the log has applied already."""
+        return batch.revision <= self._log.head_revision and all(event.key == keys.HEAD for event in batch.events)
 
     def _sync_if_needed(self) -> None:
         if self._log.synced < self._log.view.sequence:
