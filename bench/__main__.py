@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from bench import commit
-from bench.result import Result
+from bench import checkpoint, commit, opening, read
+from bench.result import Limit, Result
 
-BENCHES = {"commit": commit.run}
+BENCHES = {"commit": commit.run, "read": read.run, "checkpoint-amp": checkpoint.run, "open": opening.run}
 
 
 def main(names: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
-    results: list[Result] = []
+    results: list[Result | Limit] = []
     for name in names or BENCHES:
         results += BENCHES[name]()
     headings = ("name", "ours", "reference", "unit", "ratio", "goal", "held")
