@@ -15,7 +15,11 @@ from agola_core.datamanager import (
     PastStore,
     Put,
 )
-from agola_core.embedded import open  # noqa: A004 - the public name, used as agola_core.open
+from agola_core.embedded import (
+    open,  # noqa: A004 - the public name, used as agola_core.open
+    repair,
+    verify,
+)
 from agola_core.errors import (
     AccessDeniedError,
     AgolaError,
@@ -83,4 +87,6 @@ __all__ = [
     "__version__",
     "open",
     "open_storage",
+    "repair",
+    "verify",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import builtins
 import os
 import uuid
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import overload
 
@@ -14,9 +15,13 @@ import msgspec
 
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
+from agola_core.datamanager.datafile_verify import Finding
+from agola_core.datamanager.instance import pin_everything
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
+from agola_core.datamanager.repair import Repair, Repairer
 from agola_core.datamanager.types import Durability, Options
+from agola_core.datamanager.verify import verify_store
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
@@ -158,14 +163,89 @@ class _OwnedPastStore(PastStore):
         at: Moment,
     ) -> None:
         self._owned = [backend for backend in (coordinator, storage) if backend is not None]
-        name = options.instance or f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        super().__init__(coordinator, storage, data_types, at, name=name, ttl=options.lock_ttl)
+        super().__init__(coordinator, storage, data_types, at, name=_name(options), ttl=options.lock_ttl)
 
     def close(self) -> None:
         """Close the past store and its backends."""
         super().close()
         for backend in self._owned:
             backend.close()
+
+
+def verify(
+    path: str | os.PathLike[str] | None = None, *, storage: str | None = None, coordinator: str | None = None
+) -> list[Finding]:
+    """Read and check everything that a store has, also of one that does not open; return what does not hold.
+
+    Args:
+        path: A directory: an embedded store.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+
+    Raises:
+        NotFoundError: There is no store.
+        UnavailableError: A backend cannot be reached.
+    """
+    with _existing(path, storage, coordinator) as (log, opened):
+        instance = pin_everything(log, _name(Options()), Options().lock_ttl)
+        try:
+            return list(verify_store(log, opened))
+        finally:
+            instance.close()
+
+
+def repair(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    storage: str | None = None,
+    coordinator: str | None = None,
+    options: Options | None = None,
+) -> list[Repair]:
+    """Repair what of a store can be repaired without losing anything; return what was done, and what was not.
+
+    WALs that the coordinator still has are written to storage again, a damaged checkpoint is rebuilt from an
+    older one and the WALs after it, and lost marks of whose storage it is are written again. Others may have the
+    store open.
+
+    Args:
+        path: A directory: an embedded store.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+        options: The sizes of data files.
+
+    Raises:
+        NotFoundError: There is no store.
+        RecoveryError: The coordinator has lost the store: it must be recovered by opening it instead.
+        ConflictError: Another process makes a checkpoint, imports or repairs.
+        UnavailableError: A backend cannot be reached.
+    """
+    chosen = options or Options()
+    named = msgspec.structs.replace(chosen, instance=_name(chosen))
+    with _existing(path, storage, coordinator) as (log, opened):
+        instance = pin_everything(log, f"{named.instance}-repair", named.lock_ttl)
+        try:
+            return Repairer(log, opened, named, lambda: uuid.uuid4().hex, lambda: datetime.now(UTC)).repair()
+        finally:
+            instance.close()
+
+
+@contextmanager
+def _existing(
+    path: str | os.PathLike[str] | None, storage: str | None, coordinator: str | None
+) -> Iterator[tuple[Coordinator, ObjectStorage]]:
+    """Open the halves of a store that is there; create nothing in a directory that has none."""
+    if path is not None and storage is None and not (Path(path) / STORAGE_DIRECTORY).is_dir():
+        raise NotFoundError(f"there is no store in {os.fspath(path)!r}")
+    log, opened = open_backends(path, storage=storage, coordinator=coordinator)
+    try:
+        yield log, opened
+    finally:
+        log.close()
+        opened.close()
+
+
+def _name(options: Options) -> str:
+    return options.instance or f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
 
 def _open_past(

@@ -10,6 +10,7 @@ from typing import IO, cast
 import click
 import msgspec
 
+import agola_core
 from agola_cli.options import data_dir_option, existing_data_dir, json_option
 from agola_core.datamanager import ExportFormat
 from agola_core.runservice import moves
@@ -57,15 +58,19 @@ def gc_command(dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
 
 
 @click.command("verify")
+@click.option("--repair", is_flag=True, help="First repair what loses nothing by it, and say what was done.")
 @data_dir_option
 @json_option
-def verify_command(data_dir: Path | None, as_json: bool) -> int:
+def verify_command(repair: bool, data_dir: Path | None, as_json: bool) -> int:
     """Read and check everything that the store has; ends with 1 when something does not hold."""
-    with open_store(existing_data_dir(data_dir), background=False) as store:
-        found = store.verify()
+    directory = existing_data_dir(data_dir)
+    done = agola_core.repair(directory) if repair else []
+    found = agola_core.verify(directory)
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        click.echo(msgspec.json.encode({"repairs": done, "findings": found} if repair else found))
     else:
+        for item in done:
+            click.echo(f"{'repaired' if item.done else 'not repaired'}: {item.path}: {item.message}", err=True)
         for finding in found:
             click.echo(f"{finding.path} at offset {finding.offset}: {finding.message}")
         click.echo("everything holds" if not found else f"{len(found)} findings", err=True)

@@ -116,7 +116,8 @@ class Collector:
             for info in lineages
             if (reason := _lineage_reason(info.path, control, {manifest.path for manifest in kept}, horizons))
         ]
-        if len(manifests) == len(kept):  # what an unreadable manifest names is not known
+        replaced = {manifest.replaces for manifest in manifests.values()}
+        if {stored.path for stored in kept} <= manifests.keys() | replaced:  # what a damaged one names is not known
             named = {ref.path for manifest in manifests.values() for ref in manifest.files()}
             garbage += [
                 Garbage(info.path, info.size, "no retained manifest names this data file")
@@ -153,7 +154,7 @@ class Collector:
             except CorruptionError:
                 if stored.path == control.checkpoint.path:
                     raise
-                logger.warning("data files are not collected: a retained manifest is damaged", exc_info=True)
+                logger.warning("a retained manifest is damaged", exc_info=True)
                 return None
 
         found = zip(kept, parallel_map(read, kept), strict=True)

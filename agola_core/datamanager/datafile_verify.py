@@ -45,6 +45,13 @@ def verify_data_files(storage: ObjectStorage, manifest: Manifest) -> Iterator[Fi
         storage: Where they lie.
         manifest: Names them.
     """
+    yield from verify_order(manifest)
+    for ref in manifest.files():
+        yield from verify_file(storage, ref)
+
+
+def verify_order(manifest: Manifest) -> Iterator[Finding]:
+    """Yield what is wrong with how a manifest puts its data files together."""
     for run in manifest.runs:
         for before, after in pairwise(run.files):
             if entry_key(*before.last) >= entry_key(*after.first):
@@ -52,7 +59,6 @@ def verify_data_files(storage: ObjectStorage, manifest: Manifest) -> Iterator[Fi
         for ref in run.files:
             if ref.tombstones and run is manifest.runs[-1]:
                 yield Finding(ref.path, 0, "a file of the oldest run has tombstones")
-            yield from verify_file(storage, ref)
 
 
 def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from agola_core.datamanager.batches import read_actions
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.datafile import write_files
 from agola_core.datamanager.entries import Entry, entry_key, merge
 from agola_core.datamanager.manifest import Run
 from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.records import WalRecord
 from agola_core.datamanager.table import scan_run
 from agola_core.datamanager.tiers import runs_to_merge
 from agola_core.datamanager.types import Options
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence
 
 Runs = tuple[Run, ...]
 
@@ -61,6 +64,28 @@ class Folder:
             check=check,
         )
         return (Run(tuple(files)), *kept) if files else kept
+
+    def fold_wals(
+        self, runs: Runs, after: Sequence, wals: Iterator[WalRecord], check: Callable[[], None]
+    ) -> tuple[Runs, Sequence]:
+        """Fold WALs that are read back, a checkpoint's worth of them at a time in memory.
+
+        Args:
+            runs: What was before, newest first.
+            after: The newest WAL that they hold.
+            wals: Those that follow, in order.
+            check: As for `fold`.
+
+        Returns:
+            The runs, and the newest WAL that they hold.
+        """
+        overlay, reached = Overlay(), after
+        for record in wals:
+            overlay.apply(record.counter, read_actions(self._storage, record))
+            reached = record.sequence
+            if overlay.size >= self._options.checkpoint_bytes:
+                runs, overlay = self.fold(runs, overlay, reached.counter, check), Overlay()
+        return (self.fold(runs, overlay, reached.counter, check) if overlay.size else runs), reached
 
 
 def _changes(overlay: Overlay, counter: int) -> Iterator[Entry]:

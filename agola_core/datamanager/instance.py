@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("instance.before-publish", "instance.before-lock", "instance.before-unlock")
 
 _LOCK_POLL_SECONDS = 0.05
+_COLLECTION_SECONDS = 60.0
 
 
 class InstanceLock:
@@ -171,3 +172,19 @@ class Instance:
 def list_instances(coordinator: Coordinator) -> list[InstanceRecord]:
     """Return the instances that are open now, by name."""
     return [records.decode(InstanceRecord, item.value, item.key) for item in iterate(coordinator, keys.INSTANCES)]
+
+
+def pin_everything(coordinator: Coordinator, name: str, ttl: float) -> Instance:
+    """Return an instance that reads the oldest manifest there may be, and that every collector knows of.
+
+    Raises:
+        DeadlineError: A collector has been at work for too long.
+    """
+    instance = Instance(coordinator, name, ttl, manifest=0)
+    try:
+        # A collector that looked before the instance was published holds its lock: wait for its end.
+        instance.lock(keys.COLLECT_LOCK, _COLLECTION_SECONDS).release()
+    except BaseException:
+        instance.close()
+        raise
+    return instance

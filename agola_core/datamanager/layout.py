@@ -38,6 +38,12 @@ def parse_lineage_root(path: str) -> tuple[int, str] | None:
     return (int(match[1], 32), match[2]) if match else None
 
 
+def root_of_path(path: str) -> str:
+    """Return the prefix of the lineage that a path lies under; "" for another path."""
+    match = _LINEAGE.match(path)
+    return match[0] if match else ""
+
+
 def active_marker(root: str) -> str:
     """Return the path of the marker of a lineage that was switched to."""
     return f"{root}active.json"

@@ -179,6 +179,12 @@ def switch(
     return record
 
 
+def write_store(storage: ObjectStorage, record: LineageRecord) -> None:
+    """Write down whose storage this is."""
+    faultpoints.reach("lineage.before-store")
+    storage.write(layout.STORE, msgspec.json.encode(StoreRecord(record.store)))
+
+
 def mark_active(storage: ObjectStorage, record: LineageRecord, origin: Origin | None = None) -> None:
     """Write what a switch leaves to be written after its transaction, unless it stands there already.
 
@@ -187,8 +193,7 @@ def mark_active(storage: ObjectStorage, record: LineageRecord, origin: Origin | 
     """
     store = read_store(storage)
     if store is None:
-        faultpoints.reach("lineage.before-store")
-        storage.write(layout.STORE, msgspec.json.encode(StoreRecord(record.store)))
+        write_store(storage, record)
     elif store.store != record.store:
         raise ConflictError(f"the storage belongs to store {store.store}, the coordinator to {record.store}")
     path = layout.active_marker(root_of(record))

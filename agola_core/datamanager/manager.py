@@ -306,9 +306,14 @@ class DataManager(Reader):
         return self._upkeep.collector.collect(dry_run=dry_run)
 
     def verify(self) -> list[Finding]:
-        """Read and check everything that the store has; return what does not hold. Changes nothing."""
+        """Read and check everything that the store has; return what does not hold. Changes nothing.
+
+        A store that does not open is verified by `agola_core.verify`.
+        """
         self._check_open()
-        return list(verify_store(self.coordinator, self.storage))
+        with self._instance.pin(0):  # no collection takes away what is about to be read
+            self._instance.publish()
+            return list(verify_store(self.coordinator, self.storage))
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the states that the store retains, oldest first: what `agola_core.open(at=...)` can read.

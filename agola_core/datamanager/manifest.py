@@ -26,6 +26,7 @@ class Origin(enum.StrEnum):
     CHECKPOINT = "checkpoint"
     RECOVERY = "recovery"
     IMPORT = "import"
+    REPAIR = "repair"
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -64,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         runs: Newest first; the first that has a key decides. The last one, the oldest, has no tombstones.
         origin: Why it was written.
         imported: Where the lineage began, when that was an import.
+        replaces: The damaged manifest that the last repair put one of the same state in the place of; its path.
         format: The version of this record.
     """
 
@@ -76,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
     origin: Origin
     imported: Imported | None = None
+    replaces: str = ""
     format: int = FORMAT
 
     @property

@@ -16,22 +16,22 @@ from typing import Self
 
 import msgspec
 
-from agola_core.coordinator.port import Coordinator, iterate
-from agola_core.datamanager import keys
-from agola_core.datamanager.batches import list_batches, read_actions, read_chain
+from agola_core.coordinator.port import Coordinator
+from agola_core.datamanager.batches import list_batches, read_actions
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.history import StoredManifest, past_lineages, stored_manifests
-from agola_core.datamanager.instance import Instance
+from agola_core.datamanager.instance import Instance, pin_everything
 from agola_core.datamanager.lineage import read_store
 from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.overlay import Overlay
 from agola_core.datamanager.reader import Reader
-from agola_core.datamanager.records import LineageRecord, WalRecord, decode_wal
+from agola_core.datamanager.records import LineageRecord, WalRecord
 from agola_core.datamanager.table import Table, missing_files
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.datamanager.validate import check_data_types
 from agola_core.datamanager.view import View
+from agola_core.datamanager.walreader import wals_after
 from agola_core.errors import (
     BadRequestError,
     ClosedError,
@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 Moment = Sequence | datetime
 """What names a past state: its newest WAL, or the time up to which WALs count."""
 
-_LOCK_SECONDS = 60.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -100,9 +99,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 def list_checkpoints(storage: ObjectStorage, control: Control | None) -> list[Checkpoint]:
-    """Return the states that a store retains, oldest first; those between two of them can be read, too."""
+    """Return the states that a store retains, oldest first; those between two of them can be read, too.
+
+    Damaged ones are left out: `verify` tells of them.
+    """
+
+    def read(stored: StoredManifest) -> Manifest | None:
+        try:
+            return read_manifest(storage, stored.path)
+        except CorruptionError as error:
+            logger.warning("a retained checkpoint is left out: %s", error)
+            return None
+
     stored = stored_manifests(storage, past_lineages(storage, control))
-    manifests = parallel_map(lambda item: read_manifest(storage, item.path), stored)
     return [
         Checkpoint(
             manifest.position,
@@ -112,8 +121,8 @@ def list_checkpoints(storage: ObjectStorage, control: Control | None) -> list[Ch
             len(manifest.files()),
             sum(ref.size for ref in manifest.files()),
         )
-        for manifest in manifests
-        if control is None or manifest.number <= control.checkpoint.number
+        for manifest in parallel_map(read, stored)
+        if manifest is not None and (control is None or manifest.number <= control.checkpoint.number)
     ]
 
 
@@ -157,7 +166,7 @@ class PastStore(Reader):
         self._instance: Instance | None = None
         control = read_control(coordinator) if coordinator is not None else None
         if control is not None and coordinator is not None:
-            self._instance = _pin_everything(coordinator, name, ttl)
+            self._instance = pin_everything(coordinator, name, ttl)
         try:
             self._view = _Finder(coordinator, storage, control).find(at)
             if self._instance is not None:
@@ -209,18 +218,6 @@ class PastStore(Reader):
             raise ClosedError("the past store was closed")
 
 
-def _pin_everything(coordinator: Coordinator, name: str, ttl: float) -> Instance:
-    """Return an instance that reads the oldest manifest there may be, and that every collector knows of."""
-    instance = Instance(coordinator, name, ttl, manifest=0)
-    try:
-        # A collector that looked before the instance was published holds its lock: wait for its end.
-        instance.lock(keys.COLLECT_LOCK, _LOCK_SECONDS).release()
-    except BaseException:
-        instance.close()
-        raise
-    return instance
-
-
 class _Finder:
     """Finds the state at a moment."""
 
@@ -238,7 +235,7 @@ class _Finder:
             self._check_exists(at, found)
         stored, manifest = self._choose(at, found)
         overlay, reached = Overlay(), manifest.sequence
-        for record in self._wals(stored.root, manifest.sequence):
+        for record in wals_after(self._coordinator, self._storage, self._control, stored.root, manifest.sequence):
             if record.sequence > at if isinstance(at, Sequence) else _time(record) > at:
                 break
             overlay.apply(record.counter, read_actions(self._storage, record))
@@ -287,22 +284,6 @@ class _Finder:
             f"the state at {at} is no longer kept; the oldest is {oldest.position} of {oldest.created.isoformat()}",
             oldest=oldest.position,
         )
-
-    def _wals(self, root: str, after: Sequence) -> Iterator[WalRecord]:
-        """Yield the WALs of a lineage after a place, from storage, then from the coordinator."""
-        reached = after
-        for record in read_chain(self._storage, root, after):
-            reached = record.sequence
-            yield record
-        if self._coordinator is None or self._control is None or self._control.lineage.epoch != after.epoch:
-            return
-        for item in iterate(self._coordinator, keys.WALS, start_after=keys.wal(reached)):
-            record = decode_wal(item.value, item.key)
-            if record.epoch == reached.epoch:
-                if record.previous_sequence != reached:
-                    raise CorruptionError(f"WAL {record.sequence} does not follow {reached}", path=item.key)
-                reached = record.sequence
-                yield record
 
 
 def _time(record: WalRecord) -> datetime:

@@ -17,7 +17,7 @@ from datetime import datetime
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys, layout
-from agola_core.datamanager.batches import list_batches, read_actions, read_chain
+from agola_core.datamanager.batches import list_batches, read_chain
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.lineage import (
@@ -30,7 +30,6 @@ from agola_core.datamanager.lineage import (
 )
 from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, Origin, Run, read_manifest
-from agola_core.datamanager.overlay import Overlay
 from agola_core.datamanager.table import missing_files
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError, RecoveryError, UnavailableError
@@ -164,15 +163,9 @@ class StoreOpener:
     def _fold(self, lineage: StoredLineage, manifest: Manifest, check: Callable[[], None]) -> tuple[Run, ...]:
         """Return the manifest's runs with the WALs that storage has after it, folded in part by part."""
         folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
-        runs, overlay, wals = manifest.runs, Overlay(), 0
-        for record in read_chain(self._storage, lineage.root, manifest.sequence):
-            overlay.apply(record.counter, read_actions(self._storage, record))
-            wals += 1
-            if overlay.size >= self._options.checkpoint_bytes:
-                runs, overlay = folder.fold(runs, overlay, record.counter, check), Overlay()
-        if overlay.size:
-            runs = folder.fold(runs, overlay, record.counter, check)
-        logger.info("recovery: manifest=%d wals=%d lineage=%s", manifest.number, wals, lineage.lineage)
+        wals = read_chain(self._storage, lineage.root, manifest.sequence)
+        runs, reached = folder.fold_wals(manifest.runs, manifest.sequence, wals, check)
+        logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, reached, lineage.lineage)
         return runs
 
     def _check(self, control: Control) -> None:

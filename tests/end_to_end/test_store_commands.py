@@ -76,6 +76,24 @@ def test_verify_names_what_is_damaged(used):
     assert len(json.loads(used.run("verify", "--json").stdout)) == 1
 
 
+def test_verify_repairs_what_has_a_second_source(used):
+    batch = next((used.data_dir / "storage/data/lineages").rglob("*.wals"))
+    batch.write_bytes(b"nothing")
+    assert used.run("verify").returncode == 1
+    done = used.run("verify", "--repair", "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(item["done"] for item in json.loads(done.stdout)["repairs"])
+    assert json.loads(done.stdout)["findings"] == []
+    used.run("checkpoint")
+    (file,) = (used.data_dir / "storage/data/data").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    done = used.run("verify", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert "repaired: lineages/" in done.stderr
+    assert "everything holds" in done.stderr
+    assert len(used.runs()) == 1
+
+
 def test_config_check(used, tmp_path):
     assert "run 'r': 1 tasks" in used.run("config", "check", ".").stdout
     (tmp_path / "bad.yml").write_text("runs: 1")
