@@ -91,7 +91,8 @@ class ObjectStorage(Protocol):
             path: The key.
             data: The bytes, or pieces of them.
             if_absent: Refuse to replace an object. Not every S3 server honours it, so correctness never
-                rests on it: it is a second line behind the coordinator.
+                rests on it: it is a second line behind the coordinator. Where it cannot be told who created an
+                object that has exactly these bytes, it counts as written.
 
         Raises:
             ConflictError: `if_absent` was given and the object exists.

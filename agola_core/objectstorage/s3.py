@@ -191,7 +191,12 @@ class S3Storage:
         return self._prefix + path
 
     def _head(self, path: str) -> dict[str, Any]:
-        return self._calls.call("head_object", _named(path), Key=self._key(path), ChecksumMode="ENABLED")
+        key = self._key(path)
+        try:
+            return self._calls.call("head_object", _named(path), Key=key, ChecksumMode="ENABLED")
+        except ForbiddenError:  # the answer to a HEAD has no body that says why
+            self._calls.call("get_object", _named(path), Key=key, Range="bytes=0-0")
+            raise
 
     def _exists(self, path: str) -> bool:
         try:
@@ -217,10 +222,11 @@ class S3Storage:
         try:
             self._calls.call("list_objects_v2", where, Prefix=self._prefix, MaxKeys=1)
         except UnavailableError as error:
-            code = error.__cause__ is not None and status_of(error.__cause__)
-            if code not in {301, 307, 400, 404}:
+            cause = error.__cause__
+            status = status_of(cause) if cause is not None else 0
+            if status not in {301, 307, 400, 404} and not isinstance(cause, RecursionError):
                 raise
-            if code != 404 or not self._options.create_bucket:
+            if status != 404 or not self._options.create_bucket:
                 raise BadRequestError(str(error)) from error
             self._create_bucket(where)
         except NotFoundError as error:

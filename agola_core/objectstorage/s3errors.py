@@ -72,6 +72,8 @@ def translate(error: Exception, what: str, bucket: str) -> AgolaError:
         return ForbiddenError(f"{what}: no credentials for bucket {bucket!r}: {error}")
     if isinstance(error, TimeoutError):
         return DeadlineError(f"{what}: the storage did not answer in time")
+    if isinstance(error, RecursionError):  # the client follows a server that redirects for ever
+        return UnavailableError(f"{what}: bucket {bucket!r} is in another region or at another endpoint")
     if isinstance(error, TruncatedBodyError) or _is_checksum(error):
         return UnavailableError(f"{what}: the answer of the storage is damaged: {error}")
     if not isinstance(error, ClientError):

@@ -61,7 +61,10 @@ class Uploader:
         )
 
     def _create(self, key: str, attempt: Callable[[], Any], size: int, crc: int) -> None:
-        """Make an attempt to create an object; after one whose outcome is in doubt, look before another."""
+        """Make an attempt to create an object, and look before another one when its outcome is in doubt.
+
+        A refusal is in doubt too: the HTTP client may have sent the request twice, the first time with success.
+        """
         doubt: UnavailableError | None = None
         for number in range(1, self._calls.options.attempts + 1):
             try:
@@ -70,8 +73,8 @@ class Uploader:
             except UnavailableError as error:
                 doubt = error
             except (ConflictError, NotFoundError):  # not found: the upload's parts were put together already
-                if doubt is not None and self._holds(key, size, crc):
-                    return  # the attempt in doubt had succeeded
+                if self._holds(key, size, crc):
+                    return
                 raise
             if self._holds(key, size, crc):
                 return

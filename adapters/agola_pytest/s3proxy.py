@@ -1,0 +1,232 @@
+"""A proxy before a real S3 server that counts requests, delays them, or lets them fail as networks and servers do.
+
+::
+
+    with start_s3(directory) as s3, S3Proxy(s3, delay=0.02) as proxy:
+        storage = agola_core.open_storage(proxy.url("prefix"))
+        proxy.fail(Failure.RESET_AFTER, lambda request: request.method == "PUT", times=1)
+        storage.write("key", b"...")
+        proxy.requests
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import NamedTuple, Self
+from urllib.parse import unquote
+
+from agola_pytest.s3 import S3Server
+
+_HEAD_LIMIT = 1 << 20
+
+
+class Failure(enum.Enum):
+    """What may happen to a request; a status has its S3 error code beside it."""
+
+    RESET_BEFORE = "the connection breaks before the server has the request"
+    RESET_AFTER = "the server did it, and the connection breaks before the answer"
+    TRUNCATE = "the answer ends in the middle of its body"
+    STALL = "no answer ever comes"
+    SERVER_ERROR = "500 InternalError"
+    UNAVAILABLE = "503 SlowDown"
+    THROTTLED = "429 TooManyRequests"
+    DENIED = "403 AccessDenied"
+    SKEWED = "403 RequestTimeTooSkewed"
+    ELSEWHERE = "301 PermanentRedirect"
+    FULL = "507 InsufficientStorage"
+    PRECONDITION = "412 PreconditionFailed"
+
+
+class S3Request(NamedTuple):
+    """A request as the proxy saw it.
+
+    Attributes:
+        method: Such as GET.
+        path: The path, decoded: the bucket and the key.
+        query: What stands behind the "?", as it is.
+        ranged: Whether it asks for a range.
+    """
+
+    method: str
+    path: str
+    query: str
+    ranged: bool
+
+
+class _Rule(NamedTuple):
+    failure: Failure
+    matches: Callable[[S3Request], bool]
+    left: list[int]
+
+
+class S3Proxy(S3Server):
+    """A proxy on a free loopback port; a context manager.
+
+    Args:
+        server: What it stands before.
+        delay: Seconds that every request waits before it goes on.
+
+    Attributes:
+        requests: Every request so far, in the order of their arrival.
+        delay: As given; may be changed at any time.
+        gate: While it is there and not set, requests are held.
+        flip: Whether a bit of every object's bytes is changed on their way back.
+    """
+
+    def __init__(self, server: S3Server, delay: float = 0.0) -> None:
+        super().__init__("")
+        self.requests: list[S3Request] = []
+        self.delay = delay
+        self.flip = False
+        self.gate: threading.Event | None = None
+        self._target = server.address
+        self._rules: list[_Rule] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="s3-proxy", daemon=True)
+        self._connections: set[asyncio.Task[None]] = set()
+
+    def fail(
+        self, failure: Failure, matches: Callable[[S3Request], bool] = lambda _: True, times: int = 1 << 30
+    ) -> None:
+        """Let the next requests of a kind fail.
+
+        Args:
+            failure: How.
+            matches: Which.
+            times: How many of them.
+        """
+        self._rules.append(_Rule(failure, matches, [times]))
+
+    def heal(self) -> None:
+        """Let every request through again."""
+        self._rules.clear()
+
+    def __enter__(self) -> Self:
+        """Start to listen."""
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_HEAD_LIMIT), self._loop
+        ).result()
+        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drop every connection."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _stop(self) -> None:
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        try:
+            upstream = await asyncio.open_connection(*self._target, limit=_HEAD_LIMIT)
+            while await self._pass_on(reader, writer, *upstream):
+                pass
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # either side has gone
+        finally:
+            for one in (writer, *(upstream or ())[1:]):
+                if isinstance(one, asyncio.StreamWriter):
+                    one.transport.abort()
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+    ) -> bool:
+        """Pass one request and its answer on; return whether the connection may go on."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        fields = _fields(head)
+        if fields.pop("expect", "") == "100-continue":
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"expect:"))
+        body = await _body(reader, fields)
+        method, target = head.split(b" ", 2)[:2]
+        path, _, query = target.decode().partition("?")
+        request = S3Request(method.decode(), unquote(path), query, "range" in fields)
+        self.requests.append(request)
+        failure = self._failure(request)
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        while self.gate is not None and not self.gate.is_set():
+            await asyncio.sleep(0.005)
+        if failure is Failure.RESET_BEFORE:
+            return False
+        if failure is Failure.STALL:
+            await asyncio.sleep(3600)
+        if failure is not None and failure.value[0].isdigit():
+            writer.write(_error_answer(failure, request.method))
+            await writer.drain()
+            return True
+        server_writer.write(head + body)
+        answer_head = await server_reader.readuntil(b"\r\n\r\n")
+        answer_fields = _fields(answer_head)
+        bodiless = request.method == "HEAD" or answer_head.split(b" ", 2)[1] in {b"204", b"304"}
+        answer = b"" if bodiless else await _body(server_reader, answer_fields)
+        if failure is Failure.RESET_AFTER:
+            return False
+        if failure is Failure.TRUNCATE and answer:
+            writer.write(answer_head + answer[: len(answer) // 2])
+            await writer.drain()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return False
+        if self.flip and answer and request.method == "GET" and not query.startswith(("list-type", "uploads")):
+            answer = bytes([answer[0] ^ 1]) + answer[1:]
+        writer.write(answer_head + answer)
+        await writer.drain()
+        return answer_fields.get("connection", "").lower() != "close"
+
+    def _failure(self, request: S3Request) -> Failure | None:
+        for rule in self._rules:
+            if rule.left[0] > 0 and rule.matches(request):
+                rule.left[0] -= 1
+                return rule.failure
+        return None
+
+
+def _fields(head: bytes) -> dict[str, str]:
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:] if line)
+    return {name.decode().lower(): value.decode().strip() for name, _, value in lines}
+
+
+async def _body(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:
+    """Return a message's body as it came, chunked or not."""
+    if fields.get("transfer-encoding", "").lower() != "chunked":
+        return await reader.readexactly(int(fields.get("content-length", 0)))
+    pieces = []
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        pieces += [line, await reader.readexactly(size + 2)]
+        if not size:
+            return b"".join(pieces)
+
+
+def _error_answer(failure: Failure, method: str) -> bytes:
+    status, code = failure.value.split()
+    body = b"" if method == "HEAD" else f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+    head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
