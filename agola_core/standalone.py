@@ -18,6 +18,7 @@ from agola_core.executor.drivers.host import HostDriver
 from agola_core.maintenance import Gate, Participant
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
 from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
 
 READDB_FILE = "readdb.db"
@@ -37,12 +38,14 @@ class Standalone:
         storage: A storage URL, in the place of the directory's.
         coordinator: A coordinator URL, in the place of the directory's.
         executor: How the executor behaves.
+        with_executor: Whether there is one in this process.
+        remote: Finds executors that run elsewhere.
         drain: Seconds that calls have to end in before maintenance mode cuts them off.
 
     Attributes:
         datamanager: The store; open in maintenance mode, too.
         gate: Lets calls in while the service serves.
-        executor: The executor.
+        executor: The executor of this process; None for none.
 
     Raises:
         ConflictError: Another service uses the directory.
@@ -56,6 +59,8 @@ class Standalone:
         storage: str | None = None,
         coordinator: str | None = None,
         executor: ExecutorOptions | None = None,
+        with_executor: bool = True,
+        remote: ExecutorDirectory | None = None,
         drain: float = DRAIN_SECONDS,
     ) -> None:
         data_dir = data_dir.absolute()  # a step has another working directory
@@ -67,10 +72,12 @@ class Standalone:
             raise
         self._readdb = data_dir / READDB_FILE
         self._drain = drain
-        self._directory = InProcessDirectory()
+        self._directory = InProcessDirectory(remote)
         self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
-        self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.gate), HostDriver(), executor)
-        self._directory.add(self.executor.id, self.executor)
+        self.executor: Executor | None = None
+        if with_executor:
+            self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.gate), HostDriver(), executor)
+            self._directory.add(self.executor.id, self.executor)
         name = self.datamanager.options.instance
         self._participant = Participant(
             self.datamanager.coordinator, name, store=name, serve=self._serve, pause=self._pause
@@ -88,17 +95,20 @@ class Standalone:
     def start(self) -> None:
         """Start the service, unless maintenance mode is on, then the executor."""
         self._participant.start()
-        self.executor.start()
+        if self.executor is not None:
+            self.executor.start()
 
     def end_streams(self) -> None:
         """Stop the tasks, so that whoever follows a log comes to its end; part of a clean shutdown."""
-        self.executor.close()
+        if self.executor is not None:
+            self.executor.close()
         with suppress(MaintenanceError):
             self.service.end_waits()
 
     def close(self) -> None:
         """Stop what runs, then everything; the store is left consistent."""
-        self.executor.close()
+        if self.executor is not None:
+            self.executor.close()
         self._participant.close()
         service = self.gate.close(0.0)
         if service is not None:

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _COMMANDS = {
     "checkpoint": "store",
     "config": "config",
+    "executor": "executor",
     "export": "store",
     "gc": "store",
     "import": "store",

@@ -16,7 +16,19 @@ from agola_core.errors import BadRequestError
 @data_dir_option
 @storage_option
 @coordinator_option
-def serve_command(host: str, port: int, data_dir: Path | None, storage: str | None, coordinator: str | None) -> None:
+@click.option("--executor/--no-executor", "with_executor", default=True, help="Whether tasks are also run here.")
+@click.option(
+    "--executor-token", default="", envvar="AGOLA_EXECUTOR_LISTEN_TOKEN", help="What executors elsewhere ask for."
+)
+def serve_command(
+    host: str,
+    port: int,
+    data_dir: Path | None,
+    storage: str | None,
+    coordinator: str | None,
+    with_executor: bool,
+    executor_token: str,
+) -> None:
     """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only."""
     try:
         from agola_http.server import ServeOptions, serve  # noqa: PLC0415 - an extra
@@ -24,7 +36,7 @@ def serve_command(host: str, port: int, data_dir: Path | None, storage: str | No
         raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
     serve(
         data_dir or default_data_dir(Path.cwd()),
-        ServeOptions(host=host, port=port),
+        ServeOptions(host=host, port=port, with_executor=with_executor, executor_token=executor_token),
         storage=storage,
         coordinator=coordinator,
         on_start=lambda url: click.echo(f"serving on {url}"),

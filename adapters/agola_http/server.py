@@ -19,6 +19,7 @@ from agola_core.standalone import Standalone
 from agola_http.access import Access, Tokens, is_loopback
 from agola_http.app import App
 from agola_http.connection import Connection
+from agola_http.executor_client import HttpExecutorDirectory
 from agola_http.limits import Limits
 
 _SHUTDOWN_SECONDS = 2
@@ -48,6 +49,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         trust_network: Serve callers without tokens on an address that other hosts reach.
         tls: How connections are encrypted; None leaves them plain.
         limits: What one client may take.
+        with_executor: Whether tasks are also run in this process.
+        executor_token: What executors elsewhere ask the service for.
     """
 
     host: str = "127.0.0.1"
@@ -56,6 +59,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     trust_network: bool = False
     tls: Tls | None = None
     limits: Limits = Limits()
+    with_executor: bool = True
+    executor_token: str = ""
 
     def check(self) -> None:
         """Refuse what is not safe.
@@ -154,7 +159,14 @@ def serve(
     options.check()
     with (
         listen(options.host, options.port) as listener,
-        Standalone(data_dir, storage=storage, coordinator=coordinator) as standalone,
+        contextlib.closing(HttpExecutorDirectory(options.executor_token)) as executors,
+        Standalone(
+            data_dir,
+            storage=storage,
+            coordinator=coordinator,
+            with_executor=options.with_executor,
+            remote=executors,
+        ) as standalone,
     ):
         app = App(standalone, Access(options.tokens, trust_network=options.trust_network), options.limits)
 

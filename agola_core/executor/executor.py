@@ -159,14 +159,14 @@ class Executor:
         with self._lock:
             runner = self._runners.get(task.id)
         if runner is not None:
-            if task.stop or task.attempt > runner.task.attempt:  # a new start waits for the old one's end
+            if task.stop or not _is_known(task, runner.task):  # a new start waits for the old one's end
                 runner.stop()
             return
         if task.status.phase is not ExecutorPhase.NOT_STARTED:
             return
         directory = task_directory(self._tasks_root, task.id)
         local = directory.load()
-        if local is not None and task.attempt <= local.attempt:
+        if local is not None and _is_known(task, local):
             return  # it has run here
         if task.stop:
             status = replace(task.status, phase=ExecutorPhase.STOPPED)
@@ -272,6 +272,8 @@ class Executor:
         held = {task.id: task for task in self._service.executor_tasks(self.id)}
         for task in held.values():
             local = task_directory(self._tasks_root, task.id).load()
+            if local is not None and not _is_known(task, local):
+                local = None
             if task.stop or task.status.phase is ExecutorPhase.NOT_STARTED:
                 self.submit(task)
             if local is None and task.status.phase is ExecutorPhase.RUNNING:
@@ -329,6 +331,11 @@ class Executor:
             with runner.condition:
                 if not _step_ended(runner.task, step):
                     runner.condition.wait(_FOLLOW_SECONDS)
+
+
+def _is_known(task: ExecutorTask, local: ExecutorTask) -> bool:
+    """Return whether what the executor has is this start of the task, or a later one."""
+    return task.run_id == local.run_id and task.attempt <= local.attempt
 
 
 def _step_ended(task: ExecutorTask, step: int | None) -> bool:

@@ -7,15 +7,20 @@ from contextlib import ExitStack, contextmanager
 
 from agola_core.errors import MaintenanceError, UnavailableError
 from agola_core.maintenance import Gate
-from agola_core.runservice.protocol import ExecutorClient
+from agola_core.runservice.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.service import RunService
 from agola_core.runservice.types import Executor, ExecutorTask
 
 
 class InProcessDirectory:
-    """Finds the executors of this process."""
+    """Finds the executors of this process.
 
-    def __init__(self) -> None:
+    Args:
+        remote: Finds all others.
+    """
+
+    def __init__(self, remote: ExecutorDirectory | None = None) -> None:
+        self._remote = remote
         self._clients: dict[str, ExecutorClient] = {}
 
     def add(self, executor_id: str, client: ExecutorClient) -> None:
@@ -28,10 +33,11 @@ class InProcessDirectory:
         Raises:
             UnavailableError: The executor is not of this process.
         """
-        try:
+        if executor.id in self._clients:
             return self._clients[executor.id]
-        except KeyError:
-            raise UnavailableError(f"executor {executor.id!r} is not in this process") from None
+        if self._remote is None:
+            raise UnavailableError(f"executor {executor.id!r} is not in this process")
+        return self._remote.client(executor)
 
 
 class InProcessClient:

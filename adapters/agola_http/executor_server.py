@@ -1,0 +1,91 @@
+"""An executor as its own process: the loops of `agola_core.executor` beside its HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from agola_core.errors import ConfigError
+from agola_core.executor import Executor, ExecutorOptions
+from agola_core.executor.drivers.port import Driver
+from agola_http.access import is_loopback
+from agola_http.executor_app import make_executor_app
+from agola_http.limits import Limits
+from agola_http.server import Server, listen, url_of
+from agola_http.service_client import HttpRunserviceClient, check_url
+
+
+class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an executor listens for its run service, and what that must show.
+
+    Attributes:
+        host: An address of this machine; without a token one of loopback.
+        port: 0 for a free one.
+        url: What the service is told to call; "" for the address that is listened on.
+        token: Asked for as a bearer token; "" asks for none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    url: str = ""
+    token: str = ""
+
+    def check(self) -> None:
+        """Refuse what is not safe, or cannot work.
+
+        Raises:
+            ConfigError: Other hosts could call without a token, or the URL is none.
+        """
+        if not self.token and not is_loopback(self.host):
+            raise ConfigError(f"without a token an executor listens on loopback only, not on {self.host!r}")
+        if self.url:
+            check_url(self.url)
+        elif self.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
+            raise ConfigError(f"{self.host} is every address of this machine: say by which URL the service reaches it")
+
+
+def run_executor(
+    directory: Path,
+    service_url: str,
+    driver: Driver,
+    *,
+    service_token: str = "",
+    listening: ListenOptions | None = None,
+    options: ExecutorOptions | None = None,
+    stop_tasks: bool = False,
+    on_start: Callable[[Executor, str], None] = lambda *_: None,
+) -> None:
+    """Run an executor until SIGTERM or SIGINT.
+
+    Args:
+        directory: Where it keeps its id and its tasks.
+        service_url: The run service.
+        driver: Runs the commands.
+        service_token: What the service asks executors for.
+        listening: Where it listens.
+        options: How it behaves.
+        stop_tasks: Whether its end stops the tasks that run; otherwise they go on, for its next start.
+        on_start: Called with the executor and its URL once it takes tasks.
+
+    Raises:
+        ConfigError: An address or URL is wrong, or the address is open to others without a token.
+        UnavailableError: The address cannot be listened on.
+        APIError: The service refuses this executor.
+    """
+    listening = listening or ListenOptions()
+    listening.check()
+    with (
+        HttpRunserviceClient(service_url, service_token) as service,
+        listen(listening.host, listening.port) as listener,
+    ):
+        url = listening.url or url_of(listener, listening.host)
+        chosen = msgspec.structs.replace(options or ExecutorOptions(), listen_url=url)
+        executor = Executor(directory, service, driver, chosen)
+        try:
+            executor.start()
+            on_start(executor, url)
+            Server(make_executor_app(executor, listening.token), Limits()).run(sockets=[listener])
+        finally:
+            executor.close(stop_tasks=stop_tasks)

@@ -1,0 +1,161 @@
+"""What both protocol clients share: connections that are kept, errors by status, bodies as streams."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+
+from agola_core.errors import (
+    APIError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+PREFIX = "/api/v1alpha"
+
+# A peer that has vanished is noticed in half a minute, also where a quiet stream has no read timeout.
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+]
+_ERRORS: dict[int, type[APIError]] = {
+    400: BadRequestError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+}
+_MAX_MESSAGE = 4096
+_MAX_CONNECTIONS = 64
+_CHUNK = 1 << 16
+
+T = TypeVar("T")
+
+
+class Connection:
+    """Kept connections to one peer; every call raises the errors of `agola_core.errors`.
+
+    Args:
+        url: Where the peer listens, without a path of the interface.
+        peer: What it is called in errors.
+        token: Sent as a bearer token; "" for none.
+        timeout: Seconds for a connection, and for each read and write.
+        headers: Sent with every request.
+        server_name: Whose certificate is expected, where the URL names an address.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        peer: str,
+        *,
+        token: str = "",
+        timeout: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        server_name: str = "",
+    ) -> None:
+        self._peer = peer
+        self._timeout = timeout
+        self._extensions = {"sni_hostname": server_name} if server_name else {}
+        authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx2.Client(
+            base_url=url.rstrip("/") + PREFIX,
+            headers={**(headers or {}), **authorization},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, 5.0)),
+            follow_redirects=False,
+            trust_env=False,
+            transport=httpx2.HTTPTransport(
+                socket_options=_KEEPALIVE,
+                limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=8),
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
+        """Return the answer to a request: one of 2xx, or 304.
+
+        Raises:
+            UnavailableError: The peer cannot be reached, or is in trouble or in maintenance.
+            APIError: It refused; of the type that its status says.
+        """
+        try:
+            response = self._client.request(method, path, extensions=self._extensions, **arguments)
+        except httpx2.HTTPError as error:
+            raise self._unavailable(error) from error
+        self._check(response.status_code, response.content)
+        return response
+
+    def decoded(self, path: str, record: type[T]) -> T:
+        """Return the record that a GET answers with."""
+        response = self.request("GET", path)
+        try:
+            return msgspec.json.decode(response.content, type=record)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnavailableError(f"{self._peer} answers what cannot be read: {error}") from error
+
+    def stream(self, path: str, params: Mapping[str, str], *, endless: bool = False) -> Iterator[bytes]:
+        """Return the body that a GET answers with, in pieces; errors of the answer are raised at once.
+
+        Args:
+            path: Below the prefix.
+            params: Of the query.
+            endless: Whether silence is no error.
+        """
+        timeout = httpx2.Timeout(self._timeout, read=None) if endless else httpx2.USE_CLIENT_DEFAULT
+        opened = self._client.stream("GET", path, params=params, timeout=timeout, extensions=self._extensions)
+        try:
+            response = opened.__enter__()  # left by `_pieces`, whose caller reads as long as it likes
+        except httpx2.HTTPError as error:
+            raise self._unavailable(error) from error
+        try:
+            if not response.is_success:
+                self._check(response.status_code, next(response.iter_bytes(_MAX_MESSAGE), b""))
+        except BaseException:
+            opened.__exit__(None, None, None)
+            raise
+        return self._pieces(opened, response)
+
+    def _pieces(self, opened: AbstractContextManager[httpx2.Response], response: httpx2.Response) -> Iterator[bytes]:
+        try:
+            yield from response.iter_raw()
+        except httpx2.HTTPError as error:
+            raise self._unavailable(error) from error
+        finally:
+            opened.__exit__(None, None, None)
+
+    def _check(self, status: int, body: bytes) -> None:
+        if 200 <= status < 300 or status == 304:
+            return
+        message = _message(body) or f"status {status}"
+        if status in _ERRORS:
+            raise _ERRORS[status](message)
+        if 400 <= status < 500:
+            raise BadRequestError(f"{self._peer} answers {status}: {message}")
+        raise UnavailableError(f"{self._peer} answers {status}: {message}")
+
+    def _unavailable(self, error: httpx2.HTTPError) -> UnavailableError:
+        return UnavailableError(f"{self._peer} cannot be reached: {str(error) or type(error).__name__}")
+
+
+def _message(body: bytes) -> str:
+    """Return what an error's body says: Agola's JSON object with a message, or plain text."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return body[:_MAX_MESSAGE].decode(errors="replace").strip()
+    return str(found["message"]) if isinstance(found, dict) and "message" in found else ""
