@@ -17,6 +17,7 @@ from starlette.routing import Route
 from agola_core.errors import APIError, BadRequestError, ErrorKind, NotFoundError, UnauthorizedError
 from agola_core.runservice.protocol import ExecutorClient
 from agola_core.runservice.types import ExecutorTask
+from agola_http.executor_client import OFFSET_HEADER
 from agola_http.wire import PREFIX
 
 _MAX_BODY = 16 * 1024 * 1024
@@ -68,14 +69,14 @@ class ExecutorApi:
         if setup == bool(step):
             raise BadRequestError("logs needs either setup or step")
         number = None if setup else _number(step)
-        task_id, follow = _task_id(request), "follow" in params
-        return await _streamed(lambda: self._executor.open_log(task_id, number, follow=follow))
+        task_id, follow, offset = _task_id(request), "follow" in params, _offset(request)
+        return await _streamed(lambda: self._executor.open_log(task_id, number, follow=follow, offset=offset), offset)
 
     async def archive(self, request: Request) -> Response:
         """Stream an archive that a step saved to the workspace."""
         self._authorise(request)
-        task_id, number = _task_id(request), _number(request.query_params.get("step", ""))
-        return await _streamed(lambda: self._executor.open_archive(task_id, number))
+        task_id, number, offset = _task_id(request), _number(request.query_params.get("step", "")), _offset(request)
+        return await _streamed(lambda: self._executor.open_archive(task_id, number, offset=offset), offset)
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - starlette's
         """Answer that the process lives."""
@@ -93,8 +94,9 @@ def make_executor_app(executor: ExecutorClient, token: str = "") -> Starlette:
     return Starlette(routes=ExecutorApi(executor, token).routes(), exception_handlers={APIError: _refused})
 
 
-async def _streamed(start: Callable[[], Iterator[bytes]]) -> Response:
-    return StreamingResponse(_pieces(await run_in_threadpool(start)), headers=_HEADERS)
+async def _streamed(start: Callable[[], Iterator[bytes]], offset: int) -> Response:
+    headers = {**_HEADERS, OFFSET_HEADER: str(offset)}
+    return StreamingResponse(_pieces(await run_in_threadpool(start)), headers=headers)
 
 
 async def _pieces(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -115,9 +117,13 @@ def _task_id(request: Request) -> str:
     return task_id
 
 
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise BadRequestError(f"step must be a number from 0, not {text[:40]!r}")
+def _offset(request: Request) -> int:
+    return _number(request.query_params.get("offset", "0"), "offset")
+
+
+def _number(text: str, name: str = "step") -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise BadRequestError(f"{name} must be a number from 0, not {text[:40]!r}")
     return int(text)
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import msgspec
 
-from agola_core.errors import ForbiddenError, UnavailableError
+from agola_core.errors import UnavailableError
 from agola_core.runservice.protocol import ExecutorClient
 from agola_core.runservice.types import Executor, ExecutorTask
-from agola_http.service_client import check_url
+from agola_http.listenurl import Address, ListenPolicy
 from agola_http.wire import Connection
 
-PRIVATE_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-"""Where executors may listen unless it is said otherwise: this machine and private networks."""
+OFFSET_HEADER = "Agola-Offset"
+"""Says from which byte on an answer goes; an executor that does not know offsets sends everything."""
 
 _SECONDS = 10.0
 
@@ -32,27 +32,25 @@ class HttpExecutorClient:
     Args:
         url: Where it listens.
         token: Its token; "" for none.
-        networks: Where it may listen.
+        policy: Where it may listen.
 
     Raises:
-        ForbiddenError: It does not listen there.
+        BadRequestError: The URL is none.
+        ForbiddenError: It may not listen there.
         UnavailableError: Its name cannot be resolved.
     """
 
-    def __init__(self, url: str, token: str = "", networks: Sequence[str] = PRIVATE_NETWORKS) -> None:
-        check_url(url)
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        address = _allowed_address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), networks)
-        shown = f"[{address}]" if ":" in address else address
-        pinned = f"{parts.scheme}://{shown}" + (f":{parts.port}" if parts.port else "") + parts.path
+    def __init__(self, url: str, token: str = "", policy: ListenPolicy | None = None) -> None:
+        policy = policy or ListenPolicy()
+        target = policy.parse(url)
+        address = policy.pick(target, _resolve(target.host, target.port))
         self._connection = Connection(
-            pinned,
+            target.url_at(address),
             f"the executor at {url}",
             token=token,
             timeout=_SECONDS,
-            headers={"Host": parts.netloc.rpartition("@")[2]},
-            server_name=parts.hostname if parts.scheme == "https" else "",
+            headers={"Host": urlsplit(url).netloc},
+            server_name=target.host if target.scheme == "https" else "",
         )
 
     def close(self) -> None:
@@ -63,16 +61,22 @@ class HttpExecutorClient:
         """Hand over a new task, or one whose `stop` was set."""
         self._connection.request("POST", "/executor", content=msgspec.json.encode(task))
 
-    def open_log(self, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
+    def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; `step` None is the set-up's."""
         params = {"taskid": task_id, **({"setup": ""} if step is None else {"step": str(step)})}
         if follow:
             params["follow"] = ""
-        return self._connection.stream("/executor/logs", params, endless=follow)
+        return self._from("/executor/logs", params, offset, endless=follow)
 
-    def open_archive(self, task_id: str, step: int) -> Iterator[bytes]:
+    def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield the tar archive that a step saved to the workspace."""
-        return self._connection.stream("/executor/archives", {"taskid": task_id, "step": str(step)})
+        return self._from("/executor/archives", {"taskid": task_id, "step": str(step)}, offset)
+
+    def _from(self, path: str, params: dict[str, str], offset: int, *, endless: bool = False) -> Iterator[bytes]:
+        if not offset:
+            return self._connection.stream(path, params, endless=endless)[1]
+        headers, pieces = self._connection.stream(path, {**params, "offset": str(offset)}, endless=endless)
+        return pieces if headers.get(OFFSET_HEADER) == str(offset) else _without(pieces, offset)
 
 
 class HttpExecutorDirectory:
@@ -80,12 +84,12 @@ class HttpExecutorDirectory:
 
     Args:
         token: The executors' token; "" for none.
-        networks: Where they may listen.
+        policy: Where they may listen.
     """
 
-    def __init__(self, token: str = "", networks: Sequence[str] = PRIVATE_NETWORKS) -> None:
+    def __init__(self, token: str = "", policy: ListenPolicy | None = None) -> None:
         self._token = token
-        self._networks = networks
+        self._policy = policy
         self._lock = threading.Lock()
         self._clients: dict[str, tuple[str, HttpExecutorClient]] = {}
 
@@ -102,7 +106,7 @@ class HttpExecutorDirectory:
             return found[1]
         if not executor.listen_url:
             raise UnavailableError(f"executor {executor.id!r} does not say where it listens")
-        client = HttpExecutorClient(executor.listen_url, self._token, self._networks)
+        client = HttpExecutorClient(executor.listen_url, self._token, self._policy)
         with self._lock:
             self._clients[executor.id] = executor.listen_url, client
         return client
@@ -115,15 +119,17 @@ class HttpExecutorDirectory:
             client.close()
 
 
-def _allowed_address(host: str, port: int, networks: Sequence[str]) -> str:
+def _resolve(host: str, port: int) -> list[Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise UnavailableError(f"the executor's host {host!r} cannot be resolved: {error.strerror}") from error
-    allowed = [ipaddress.ip_network(network) for network in networks]
-    for *_, place in found:
-        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        if any((mapped or address) in network for network in allowed):
-            return str(mapped or address)
-    raise ForbiddenError(f"executors may not listen on {host!r}: allowed are {', '.join(networks)}")
+    return [ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_, place in found]
+
+
+def _without(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """Yield all but the first bytes."""
+    for piece in pieces:
+        if count < len(piece):
+            yield piece[count:] if count else piece
+        count = max(0, count - len(piece))

@@ -66,7 +66,7 @@ class HttpRunserviceClient:
 
     def open_workspace_archive(self, task_id: str, step: int) -> Iterator[bytes]:
         """Yield a workspace archive that another task saved."""
-        return self._connection.stream("/executor/archives", {"taskid": task_id, "step": str(step)})
+        return self._connection.stream("/executor/archives", {"taskid": task_id, "step": str(step)})[1]
 
     def cache_exists(self, key: str) -> bool:
         """Return whether a cache is stored under exactly this key."""
@@ -78,7 +78,7 @@ class HttpRunserviceClient:
 
     def open_cache(self, key: str, *, prefix: bool) -> Iterator[bytes]:
         """Yield the newest cache whose key is, or begins with, `key`."""
-        return self._connection.stream(f"/executor/caches/{_escaped(key)}", {"prefix": ""} if prefix else {})
+        return self._connection.stream(f"/executor/caches/{_escaped(key)}", {"prefix": ""} if prefix else {})[1]
 
     def put_cache(self, key: str, data: Iterable[bytes], size: int | None = None) -> bool:
         """Store a cache unless the key exists; return whether it was stored."""
@@ -90,7 +90,7 @@ class HttpRunserviceClient:
 
     def open_source(self, source_id: str) -> Iterator[bytes]:
         """Yield a source archive that was uploaded for a run."""
-        return self._connection.stream(f"/executor/sources/{_escaped(source_id)}", {})
+        return self._connection.stream(f"/executor/sources/{_escaped(source_id)}", {})[1]
 
     def _post(self, path: str, record: Executor | ExecutorTask) -> None:
         self._connection.request("POST", path, content=msgspec.json.encode(record), headers=_JSON)

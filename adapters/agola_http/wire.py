@@ -108,8 +108,10 @@ class Connection:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnavailableError(f"{self._peer} answers what cannot be read: {error}") from error
 
-    def stream(self, path: str, params: Mapping[str, str], *, endless: bool = False) -> Iterator[bytes]:
-        """Return the body that a GET answers with, in pieces; errors of the answer are raised at once.
+    def stream(
+        self, path: str, params: Mapping[str, str], *, endless: bool = False
+    ) -> tuple[Mapping[str, str], Iterator[bytes]]:
+        """Return the headers and the body that a GET answers with; errors of the answer are raised at once.
 
         Args:
             path: Below the prefix.
@@ -128,7 +130,7 @@ class Connection:
         except BaseException:
             opened.__exit__(None, None, None)
             raise
-        return self._pieces(opened, response)
+        return response.headers, self._pieces(opened, response)
 
     def _pieces(self, opened: AbstractContextManager[httpx2.Response], response: httpx2.Response) -> Iterator[bytes]:
         try:

@@ -44,9 +44,10 @@ def test_caches_are_kept_for_their_group_alone(running, make_task):
     assert running.finished(run_id)["result"] == "success"
     assert "exists already" in running.log(run_id, "a", 2)
     for group, expected in (("/project/p1", "cached\n"), ("/project/p2", "nothing\n")):
-        run_id = running.create(make_task("b", restore, "cat c/f 2>/dev/null || echo nothing"), group=group)
+        name = group.replace("/", "-")
+        run_id = running.create(make_task(name, restore, "cat c/f 2>/dev/null || echo nothing"), group=group)
         assert running.finished(run_id)["result"] == "success"
-        assert running.log(run_id, "b", 1) == expected
+        assert running.log(run_id, name, 1) == expected
 
 
 def test_a_log_is_followed_while_its_step_runs(running, make_task, tmp_path):
@@ -109,7 +110,7 @@ def test_tokens_are_asked_for_both_ways(installation, make_task):
         ("logs?taskid=a", 400),
         ("logs?setup", 400),
         ("logs?taskid=a&step=-1", 400),
-        ("logs?taskid=a&step=99999999999", 400),
+        ("logs?taskid=a&step=99999999999999999", 400),
         ("logs?taskid=../..&setup", 400),
         ("logs?taskid=nothing&step=0", 404),
         ("archives?taskid=nothing&step=0", 404),
@@ -148,6 +149,21 @@ def test_what_is_not_safe_is_refused(installation, options, code, message):
     assert status == code
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_a_broken_fetch_goes_on_where_it_was(running, make_task, tmp_path):
+    from agola_http.executor_client import HttpExecutorClient
+
+    gate = tmp_path / "gate"
+    run_id = running.create(make_task("a", f"echo 0123456789; while [ ! -e {gate} ]; do sleep 0.02; done"))
+    params = {"runid": run_id, "taskid": "a", "step": "0", "follow": ""}
+    with running.client.stream("GET", f"{API}/logs", params=params) as stream:
+        next(stream.iter_bytes())
+        client = HttpExecutorClient(running.executor.line.split()[-1])
+        assert b"".join(client.open_log("a", 0, follow=False, offset=4)) == b"456789\n"
+        assert b"".join(client.open_log("a", 0, follow=False, offset=99)) == b""
+        client.close()
+        gate.touch()
 
 
 def test_two_executors_do_not_share_a_directory(installation):
