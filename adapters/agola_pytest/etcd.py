@@ -48,6 +48,31 @@ def program() -> str:
     return found
 
 
+def control(*arguments: str, endpoint: str = "") -> str:
+    """Run `etcdctl` and return what it prints.
+
+    Args:
+        arguments: Its arguments.
+        endpoint: The member that it talks to.
+
+    Raises:
+        EtcdMissingError: There is no such program.
+    """
+    if shutil.which("etcdctl") is None:
+        raise EtcdMissingError("there is no etcdctl program: install it (Debian: apt-get install etcd-client)")
+    where = [f"--endpoints={endpoint}"] if endpoint else []
+    done = subprocess.run(
+        ["etcdctl", *where, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ETCDCTL_API": "3"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"etcdctl {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
+
+
 class EtcdServer:
     """One etcd process: a server of its own, or a member of a cluster.
 
@@ -61,6 +86,9 @@ class EtcdServer:
         arguments: Further arguments of the program.
         wrap: A command that the program's is appended to, such as `ip netns exec NAME`.
         scheme: "https" when the arguments turn encryption on.
+
+    Attributes:
+        arguments: Further arguments, for the next start.
     """
 
     def __init__(
@@ -81,7 +109,7 @@ class EtcdServer:
         self.endpoint = f"{host}:{client_port}"
         self.peer_url = f"http://{host}:{peer_port}"
         self._cluster = cluster or f"{name}={self.peer_url}"
-        self._arguments = tuple(arguments)
+        self.arguments = tuple(arguments)
         self._wrap = tuple(wrap)
         self._scheme = scheme
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,7 +150,7 @@ class EtcdServer:
                     f"--listen-peer-urls={self.peer_url}",
                     f"--initial-advertise-peer-urls={self.peer_url}",
                     f"--initial-cluster={self._cluster}",
-                    *self._arguments,
+                    *self.arguments,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -167,6 +195,19 @@ class EtcdServer:
     def wipe(self) -> None:
         """Remove the data of the ended process."""
         shutil.rmtree(self.data, ignore_errors=True)
+
+    def snapshot(self, path: Path) -> None:
+        """Save a backup of the running process's data to a file."""
+        path.unlink(missing_ok=True)
+        control("snapshot", "save", str(path), endpoint=self.endpoint)
+
+    def restore(self, path: Path) -> None:
+        """Replace the data of the ended process by a backup's, under its own name and addresses."""
+        self.wipe()
+        control(
+            *("snapshot", "restore", str(path), f"--data-dir={self.data}", f"--name={self.name}"),
+            *(f"--initial-cluster={self._cluster}", f"--initial-advertise-peer-urls={self.peer_url}"),
+        )
 
     def _end(self, number: int) -> None:
         process, self._process = self._process, None

@@ -259,7 +259,7 @@ class EtcdClient:
 
     def _out_of_time(self, timeout: float, failure: Failure | None) -> NoReturn:
         cause = failure.error if failure else None
-        text = f"etcd at {self.settings.where} did not answer within {timeout:g} s"
+        text = f"etcd at {self.settings.where} did not answer within {timeout:.3g} s"
         if isinstance(cause, NoLeaderError):
             raise NoLeaderError(f"{text}: {cause}") from cause
         raise DeadlineError(f"{text}: {cause}" if cause else text) from cause

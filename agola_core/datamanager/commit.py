@@ -210,7 +210,7 @@ class Committer:
                 continue
             wals, ops = self._prepare(accepted)
             guards = [guard for commit in accepted for guard in commit.along.guards]
-            compare = [Compare(keys.HEAD, self._log.head_revision), *guards]
+            compare = [*self._log.stands(), *guards]
             seen = [GetOp(key) for key in dict.fromkeys(guard.key for guard in guards)]
             faultpoints.reach("commit.before-txn")
             try:
@@ -236,6 +236,7 @@ class Committer:
         moved: set[str] = set()
         ids: set[str] = set()
         written: set[str] = set()
+        behind = False
         for commit in waiting:
             if written and not written.isdisjoint(commit.along.keys()):
                 continue  # a transaction writes a key once: judged again once the other is committed
@@ -246,6 +247,7 @@ class Committer:
                 earlier = found[keys.wal_id(commit.wal_id)]
                 if earlier is not None and (outcome := self._earlier_outcome(commit, earlier)):
                     commit.settle(*outcome)
+                    behind |= outcome[0] is not None and Sequence.parse(outcome[0].sequence) > self._log.view.sequence
                     continue
             error = self._refusal(commit, moved)
             if error is not None:
@@ -254,6 +256,9 @@ class Committer:
             moved.update(commit.groups)
             written.update(op.key for op in commit.along.ops)
             accepted.append(commit)
+        if behind:  # a writer reads what it has written; the others are judged by the newer state
+            self._log.catch_up()
+            return []
         return accepted
 
     def _look_up(self, waiting: list[Commit]) -> dict[str, KeyValue | None]:
@@ -325,7 +330,7 @@ class Committer:
                 remembered = WalIdRecord(text, lineage, commit.digest, commit.groups)
                 ops.append(PutOp(keys.wal_id(commit.wal_id), records.encode(remembered)))
             ops.extend(commit.along.ops)
-        ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(commit.sequence, lineage))))
+        ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(commit.sequence, lineage, commit.wal_id))))
         return wals, ops
 
     def _settle(self, accepted: list[Commit], wals: list[WalRecord], revision: int) -> None:
@@ -363,7 +368,7 @@ class Committer:
                 if head is None or head.mod_revision != self._log.head_revision:
                     break
                 faultpoints.reach("commit.before-barrier")
-                barrier = self._coordinator.txn([Compare(keys.HEAD, head.mod_revision)], [PutOp(keys.HEAD, head.value)])
+                barrier = self._coordinator.txn(self._log.stands(), [PutOp(keys.HEAD, head.value)])
                 if barrier.succeeded:
                     return None
             except UnknownOutcomeError:
@@ -371,18 +376,21 @@ class Committer:
             except UnavailableError:
                 logger.warning("waiting for the coordinator to learn a commit's outcome", exc_info=True)
                 threading.Event().wait(0.1)
-        item = self._coordinator.get(key)
+        unknown = UnknownOutcomeError(
+            f"the coordinator was lost while it committed WAL {first.wal_id}: retry with wal_id={first.wal_id!r}"
+        )
+        try:
+            item, head = self._coordinator.get(key), self._coordinator.get(keys.HEAD)
+        except UnavailableError as error:
+            raise unknown from error
         if item is not None:
             record = records.decode_wal(item.value, key)
             return TxnResult(True, item.mod_revision) if record.wal_id == first.wal_id else None
-        head = self._coordinator.get(keys.HEAD)
         if head is not None:
             stands = records.decode(records.HeadRecord, head.value, keys.HEAD)
             if Sequence.parse(stands.sequence) < first.sequence:
                 return None
-        raise UnknownOutcomeError(
-            f"the coordinator was lost while it committed WAL {first.wal_id}: retry with wal_id={first.wal_id!r}"
-        ) from cause
+        raise unknown from cause
 
 
 def _refuse_guarded(accepted: list[Commit], found: dict[str, KeyValue | None]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import NamedTuple, TypeVar
 
-from agola_core.coordinator.port import Coordinator, KeyValue, iterate
+from agola_core.coordinator.port import Compare, Coordinator, KeyValue, Target, iterate
 from agola_core.datamanager import keys
 from agola_core.datamanager.batches import read_actions
 from agola_core.datamanager.blockcache import BlockCache
@@ -30,6 +30,7 @@ from agola_core.datamanager.records import (
     WalRecord,
     decode,
     decode_wal,
+    encode,
 )
 from agola_core.datamanager.table import Table
 from agola_core.datamanager.types import Action
@@ -63,6 +64,7 @@ class Control(NamedTuple):
     Attributes:
         lineage: The current lineage.
         head: The newest WAL.
+        head_id: Its id.
         head_revision: The revision of the head's last change, what a commit compares.
         lineage_revision: The revision of the lineage's last change, what every publish compares.
         checkpoint: The current manifest.
@@ -75,6 +77,7 @@ class Control(NamedTuple):
 
     lineage: LineageRecord
     head: Sequence
+    head_id: str
     head_revision: int
     lineage_revision: int
     checkpoint: CheckpointRecord
@@ -102,12 +105,14 @@ def read_control(coordinator: Coordinator) -> Control | None:
             f"the coordinator has lost the keys {', '.join(sorted(missing))}: recover the store from its storage"
         )
     lineage = _decoded(LineageRecord, found[keys.LINEAGE])
+    head = _decoded(HeadRecord, found[keys.HEAD])
     if lineage.format > 1:
         raise FormatError(f"the store has format {lineage.format}, newer than 1, the newest known")
     floor = found.get(keys.GROUPS_FLOOR)
     return Control(
         lineage=lineage,
-        head=Sequence.parse(_decoded(HeadRecord, found[keys.HEAD]).sequence),
+        head=Sequence.parse(head.sequence),
+        head_id=head.wal_id,
         head_revision=found[keys.HEAD].mod_revision,
         lineage_revision=found[keys.LINEAGE].mod_revision,
         checkpoint=_decoded(CheckpointRecord, found[keys.CHECKPOINT]),
@@ -136,6 +141,7 @@ class Log:
         changed: Notified (it uses `lock`) when the view, `synced` or `closed` changes.
         view: The newest view. Replaced whole.
         head_revision: The revision of the head key that `view` stands on.
+        head_id: The id of the newest WAL in `view`.
         lineage_revision: The revision of the lineage key.
         groups: The revisions of change groups, as far as known.
         floor: Tokens older than this revision are refused.
@@ -157,6 +163,7 @@ class Log:
         self._checkpoint_revision = 0
         self.view: View
         self.head_revision: int
+        self.head_id = ""
         self.lineage_revision: int
         self.synced: Sequence
         with self.lock:
@@ -169,6 +176,10 @@ class Log:
     def lineage(self) -> LineageRecord:
         """The lineage that the view belongs to."""
         return self.view.lineage
+
+    def stands(self) -> list[Compare]:
+        """Return the conditions that the log still ends where the view does; the caller holds the lock."""
+        return [Compare(keys.HEAD, self.head_revision), Compare(keys.HEAD, self._head(), Target.VALUE)]
 
     def catch_up(self) -> None:
         """Bring the view up to the coordinator's state: commits, checkpoints and lineages of other processes.
@@ -184,6 +195,7 @@ class Log:
                 head is not None
                 and checkpoint is not None
                 and head.mod_revision == self.head_revision
+                and head.value == self._head()
                 and checkpoint.mod_revision == self._checkpoint_revision
             ):
                 return
@@ -217,6 +229,7 @@ class Log:
         if Sequence.parse(control.checkpoint.sequence) > view.sequence or attempt:
             self._reload(control)
             return
+        self._check_same_history(control)
         self._apply_from_coordinator(control)
         if control.checkpoint.number != self.view.manifest.number:
             self._adopt(control.checkpoint, control.checkpoint_revision)
@@ -243,6 +256,7 @@ class Log:
         # Readers take tokens before data, so the data must show before the group's new revision does.
         self.view = View(view.lineage, view.manifest, view.table, view.overlay, Sequence(epoch, newest), head_revision)
         self.head_revision = head_revision
+        self.head_id = record.wal_id
         for record, _, revision, _ in wals:
             for group in record.groups:
                 groups[group] = revision
@@ -302,6 +316,9 @@ class Log:
             self.closed = True
             self.changed.notify_all()
 
+    def _head(self) -> bytes:
+        return encode(HeadRecord(str(self.view.sequence), self.view.lineage.lineage, self.head_id))
+
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedError("the datamanager was closed")
@@ -330,9 +347,26 @@ class Log:
         if self.view.sequence != control.head:
             raise CorruptionError(f"the log ends at {self.view.sequence}, its head is {control.head}", path=keys.HEAD)
 
+    def _check_same_history(self, control: Control) -> None:
+        """Raise `RecoveryError` when the coordinator's log is not the continuation of the view's."""
+        if control.head == self.view.sequence:
+            found = control.head_id
+        else:
+            item = self.coordinator.get(keys.wal(self.view.sequence))
+            if item is None:  # checkpointed and cleaned away, or the lineage's start
+                self.groups.clear()
+                return
+            found = decode_wal(item.value, item.key).wal_id
+        if found != self.head_id:
+            raise RecoveryError(
+                f"WAL {self.view.sequence} is another one than this process has seen: the coordinator went back in "
+                "time and on from there; open the store anew, with recover=True when it is behind its storage"
+            )
+
     def _take_control(self, control: Control) -> None:
         self.view = self.view._replace(revision=control.head_revision)
         self.head_revision = control.head_revision
+        self.head_id = control.head_id
         self.lineage_revision = control.lineage_revision
         if control.floor != self.floor:
             self.floor = control.floor

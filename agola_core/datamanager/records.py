@@ -44,11 +44,16 @@ class LineageRecord(msgspec.Struct, frozen=True):
         return Sequence(self.epoch, 0)
 
 
-class HeadRecord(msgspec.Struct, frozen=True):
-    """The log's newest WAL. Every commit compares this key's revision and rewrites it."""
+class HeadRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The log's newest WAL. Every commit compares this key's revision and value, and rewrites it.
+
+    The WAL's id tells one history from another of the same length and revisions, which a coordinator that was
+    restored from a backup goes on with.
+    """
 
     sequence: str
     lineage: str
+    wal_id: str = ""
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True):

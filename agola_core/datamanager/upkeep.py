@@ -82,8 +82,8 @@ class Upkeep:
         if self._watch is not None:
             return
         self._stopping.clear()
+        self._watch = self._watch_from_now()
         self._log.catch_up()
-        self._watch = self._log.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
         self._supervisor.loop("follow", self._follow, interval=0.0)
         self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=self._options.sync_interval)
         self._checkpoint_loop = self._supervisor.loop(
@@ -162,6 +162,14 @@ class Upkeep:
         if not self._log.wait(reached, timeout):
             raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
 
+    def _watch_from_now(self) -> Watch:
+        """Return a watch that misses nothing after a `catch_up` that follows.
+
+        The head's own revision may be older than what the coordinator keeps: others write there, too.
+        """
+        revision = self._log.coordinator.list(keys.CONTROL, limit=1).revision
+        return self._log.coordinator.watch(keys.CONTROL, revision + 1)
+
     def _follow(self) -> None:
         """Take in what other processes commit, checkpoint or import."""
         if self._behind:  # the round before failed at it
@@ -179,7 +187,9 @@ class Upkeep:
                     return
                 raise
             except CompactedError:  # too far behind: read the newest state, then watch from there
-                self._watch = self._log.coordinator.watch(keys.CONTROL, self._log.view.revision + 1)
+                if self._watch is not None:
+                    self._watch.close()
+                self._watch = self._watch_from_now()
                 batches = []
             gather = _GATHER_SECONDS
             if batches and all(self._is_known(batch) for batch in batches):

@@ -9,8 +9,8 @@ from agola_core.errors import (
     AuthenticationError,
     UnavailableError,
 )
-from agola_pytest.etcd import start_etcd
-from tests.support.etcd import etcdctl, eventually, put
+from agola_pytest.etcd import control, start_etcd
+from tests.support.etcd import eventually, put
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def guarded_etcd(own_etcd, monkeypatch):
         ["user", "grant-role", "ci", "ci"],
         ["auth", "enable"],
     ):
-        etcdctl(own_etcd, *command)
+        control(*command, endpoint=own_etcd.endpoint)
     return own_etcd
 
 
@@ -51,7 +51,7 @@ def test_an_expired_login_is_renewed(guarded_etcd, opened):
     guarded_etcd.start()
     assert eventually(lambda: coordinator.get("a")).version == 1
     assert put(coordinator, "a") == watch.next(30).revision
-    etcdctl(guarded_etcd, "role", "revoke-permission", "ci", "ci/", "ci0", user="root:root")
+    control("role", "revoke-permission", "ci", "ci/", "ci0", "--user=root:root", endpoint=guarded_etcd.endpoint)
     with pytest.raises(AccessDeniedError):
         coordinator.get("a")
 

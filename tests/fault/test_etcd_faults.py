@@ -21,8 +21,8 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_pytest.etcd import coordinator_url, start_etcd, start_etcd_cluster
-from tests.support.etcd import etcdctl, eventually, in_background, put, settled_put
+from agola_pytest.etcd import control, coordinator_url, start_etcd, start_etcd_cluster
+from tests.support.etcd import eventually, in_background, put, settled_put
 
 
 def test_it_works_beside_a_current_protobuf_and_imports_nothing_of_the_package(agola_etcd):
@@ -209,8 +209,8 @@ def test_a_full_etcd_reads_and_deletes_and_takes_no_writes(tmp_path, agola_etcd,
             coordinator.grant_lease(5)
         assert coordinator.txn([], [DeleteOp("k0")]).succeeded
         coordinator.compact(coordinator.list("").revision)
-        etcdctl(server, "defrag")
-        etcdctl(server, "alarm", "disarm")
+        control("defrag", endpoint=server.endpoint)
+        control("alarm", "disarm", endpoint=server.endpoint)
         assert put(coordinator, "k0")
 
 

@@ -1,7 +1,5 @@
 """What several tests of the etcd coordinator use."""
 
-import os
-import subprocess
 import threading
 import time
 
@@ -50,12 +48,3 @@ def in_background(work):
     thread = threading.Thread(target=run)
     thread.start()
     return thread, outcome
-
-
-def etcdctl(server, *command, user=""):
-    subprocess.run(
-        ["etcdctl", f"--endpoints={server.endpoint}", *([f"--user={user}"] if user else []), *command],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "ETCDCTL_API": "3"},
-    )
