@@ -7,10 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, opening, read
+from bench import checkpoint, commit, opening, read, runs
 from bench.result import Limit, Result
 
-BENCHES = {"commit": commit.run, "read": read.run, "checkpoint-amp": checkpoint.run, "open": opening.run}
+BENCHES = {
+    "commit": commit.run,
+    "read": read.run,
+    "checkpoint-amp": checkpoint.run,
+    "open": opening.run,
+    "runs": runs.run,
+}
 
 
 def main(names: list[str]) -> int:

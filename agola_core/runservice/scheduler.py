@@ -176,6 +176,8 @@ class Scheduler:
 
         Agola's scheduler guards it by a change group of the run's group; so does this, and both may be at work.
         """
+        if self._mirror.runs.next_queued(run.group) != run.id:
+            return
         group = sha256(f"changegroup-{run.group}".encode()).hexdigest()
         token = self._store.groups.token([group])
         self._mirror.wait_for((GroupsToken.decode(token).groups or {})[group], _BEHIND_SECONDS)

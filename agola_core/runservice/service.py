@@ -108,7 +108,7 @@ class RunService:
             releases,
             self.artifacts,
             options,
-            again=self._queue.add,
+            again=self._queue.add_at_leisure,
             executor_moved=self._executor_moved,
             find_ended=lambda group: self._readdb.read(Context(), lambda tx: find_ended(tx, group)),
             delete_run=self._deleter.delete,

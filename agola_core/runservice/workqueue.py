@@ -1,4 +1,7 @@
-"""A queue of keys, each worked on by one thread at a time: what is asked for meanwhile is done once more."""
+"""A queue of keys, each worked on by one thread at a time: what is asked for meanwhile is done once more.
+
+What is asked for at leisure comes after everything else, so that a sweep over thousands delays nobody.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ class WorkQueue:
         self._work = work
         self._condition = threading.Condition()
         self._waiting: deque[str] = deque()
+        self._leisurely: deque[str] = deque()
         self._queued: set[str] = set()
         self._running: set[str] = set()
         self._stopping = False
@@ -44,26 +48,46 @@ class WorkQueue:
                     self._waiting.append(key)
                     self._condition.notify()
 
+    def add_at_leisure(self, key: str) -> None:
+        """Ask for a key's work when there is nothing else to do."""
+        with self._condition:
+            if key not in self._queued and key not in self._running:
+                self._leisurely.append(key)
+                self._condition.notify()
+
     def stop(self, timeout: float = 10.0) -> None:
         """Drop what waits and end the threads after what they do now."""
         with self._condition:
             self._stopping = True
             self._waiting.clear()
+            self._leisurely.clear()
             self._condition.notify_all()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(timeout)
 
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._waiting and not self._stopping:
-                    self._condition.wait()
-                if self._stopping:
-                    return
+    def _next(self) -> str | None:
+        """Wait for a key and take it; None when the queue stops. The caller holds the condition."""
+        while not self._stopping:
+            if self._waiting:
                 key = self._waiting.popleft()
                 self._queued.discard(key)
                 self._running.add(key)
+                return key
+            while self._leisurely:
+                key = self._leisurely.popleft()
+                if key not in self._queued and key not in self._running:
+                    self._running.add(key)
+                    return key
+            self._condition.wait()
+        return None
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                key = self._next()
+                if key is None:
+                    return
             try:
                 self._work(key)
             except Exception:
