@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, opening, read, runs
+from bench import checkpoint, commit, opening, read, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
@@ -16,6 +16,7 @@ BENCHES = {
     "checkpoint-amp": checkpoint.run,
     "open": opening.run,
     "runs": runs.run,
+    "tasks": tasks.run,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -103,11 +104,14 @@ def advance_tasks(
         return run, []
     tasks = dict(run.tasks)
     ready = []
-    for task_id in sorted(tasks, key=lambda item: config.tasks[item].level):
+    waiting = [
+        config.tasks[task_id]
+        for task_id, task in tasks.items()
+        if task.status is TaskStatus.NOT_STARTED and task_id not in scheduled
+    ]
+    for configured in sorted(waiting, key=attrgetter("level")):
+        task_id = configured.id
         task = tasks[task_id]
-        if task.status is not TaskStatus.NOT_STARTED or task_id in scheduled:
-            continue
-        configured = config.tasks[task_id]
         depends = configured.depends or {}
         if run.result.is_set and not depends:
             tasks[task_id] = replace(task, status=TaskStatus.CANCELLED, waiting_approval=False)

@@ -38,7 +38,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     workers: int = 4
-    fetchers: int = 8
+    fetchers: int = 4
     start_queued: bool = True
     executor_ttl: float = 60.0
     fetch_patience: float = 600.0

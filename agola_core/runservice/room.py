@@ -15,7 +15,7 @@ from typing import Self
 from agola_core.coordinator.port import Compare, Op, PutOp
 from agola_core.runservice import keys
 from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.placement import choose_executor, fits
+from agola_core.runservice.placement import choose_executor, fits, has_room
 from agola_core.runservice.types import Executor, RunConfigTask
 
 
@@ -75,6 +75,11 @@ class Placing:
         self._executors: list[Executor] = []
         self._load: Counter[str] = Counter()
         self._taken: dict[str, str] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether no executor has room for any task; known after the first choice."""
+        return not any(has_room(executor, self._load) for executor in self._executors)
 
     def choose(self, task: RunConfigTask) -> Executor | None:
         """Return the executor for a task, and take its slot; None when none has room."""

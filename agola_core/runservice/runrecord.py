@@ -20,7 +20,7 @@ from agola_core.runservice.types import Run, RunTask
 _WHOLE_TASKS = 16
 _PART_TASKS = 32
 _MAX_PARTS = 64
-_COMPRESS_BYTES = 2048
+_COMPRESS_BYTES = 16 * 1024
 _MOST_BYTES = 256 * 1024 * 1024
 _ZSTD = b"\x28\xb5\x2f\xfd"
 

@@ -32,6 +32,23 @@ _MOST_OPS = 256
 _BEHIND_SECONDS = 2.0
 
 
+class _Progress:
+    """What is known of a run beside its state; used by one thread at a time.
+
+    Attributes:
+        committed: The revision of the newest step.
+        thorough: Whether all its tasks are to be looked at for something to fetch.
+        unfetched: The ended tasks that have something to fetch.
+    """
+
+    __slots__ = ("committed", "thorough", "unfetched")
+
+    def __init__(self) -> None:
+        self.committed = 0
+        self.thorough = True
+        self.unfetched: set[str] = set()
+
+
 class Scheduler:
     """Advances runs.
 
@@ -76,13 +93,15 @@ class Scheduler:
         self._waiting = WaitingRuns()
         self._lock = Lock()
         self._notes: dict[str, list[Fetched]] = {}
-        self._committed: dict[str, int] = {}
+        self._progress: dict[str, _Progress] = {}
 
     def advance(self, run_id: str) -> None:
         """Bring a run as far as it gets now."""
-        self._mirror.wait_for(self._committed.pop(run_id, 0), _BEHIND_SECONDS)
+        progress = self._progress.setdefault(run_id, _Progress())
+        self._mirror.wait_for(progress.committed, _BEHIND_SECONDS)
         seen = self._look(run_id)
         if seen is None:
+            self._progress.pop(run_id, None)
             return
         with self._lock:
             notes = self._notes.pop(run_id, [])
@@ -91,7 +110,7 @@ class Scheduler:
             step.decide(notes, placing)
             self._waiting.put(run_id, step.unplaced)
             if step.run == seen.stored.run and not step.ops:
-                self._follow_up(seen.stored)
+                self._follow_up(seen.stored, progress)
                 return
             revision = self._store.commit(seen.stored, step.run, step.compare, step.ops)
             if revision:
@@ -102,9 +121,19 @@ class Scheduler:
             self._mirror.wait_for(seen.revision + 1, _BEHIND_SECONDS)
             self._again(run_id)
             return
-        self._committed[run_id] = revision  # its event brings us back, to decide on what is now
+        progress.committed = revision  # its event brings us back, to decide on what is now
         for task in step.tell:
             self._tell(task)
+        if not progress.thorough:
+            settled = {note.task_id for note in notes if not advance.to_fetch(step.run.tasks[note.task_id])}
+            progress.unfetched -= settled
+            self._fetch_all(run_id, progress, step.run, step.ended)
+
+    def look_over(self, run_id: str) -> None:
+        """Ask for a run to be advanced with nothing about it taken for known: part of the sweep."""
+        progress = self._progress.get(run_id)
+        if progress is not None:
+            progress.thorough = True
 
     def settle(self, run_id: str, fetched: Iterable[Fetched]) -> None:
         """Note that logs or archives of a run were fetched, or are lost; part of its next step."""
@@ -153,23 +182,27 @@ class Scheduler:
 
     # Afterwards
 
-    def _follow_up(self, stored: Stored) -> None:
+    def _follow_up(self, stored: Stored, progress: _Progress) -> None:
         """Begin what a run that gets no further by itself waits for."""
         run = stored.run
-        with self._lock:
-            settled = {note.task_id for note in self._notes.get(run.id, ())}
-        wanted = [task.id for task in run.tasks.values() if task.status.is_finished and advance.to_fetch(task)]
-        for task_id in wanted:
-            if task_id not in settled:
-                self._fetch(run.id, task_id)
+        if progress.thorough:
+            progress.thorough = False
+            progress.unfetched.clear()
+            self._fetch_all(run.id, progress, run, run.tasks)
         if run.phase.is_finished:
             following = self._mirror.runs.next_queued(run.group)
             if following is not None:
                 self._again(following)
-            if not wanted:
+            if not progress.unfetched:
                 self._archive(stored)
         elif run.phase is RunPhase.QUEUED and self._starts_queued:
             self._start_queued(run)
+
+    def _fetch_all(self, run_id: str, progress: _Progress, run: Run, ended: Iterable[str]) -> None:
+        for task_id in ended:
+            if advance.to_fetch(run.tasks[task_id]):
+                progress.unfetched.add(task_id)
+                self._fetch(run_id, task_id)
 
     def _start_queued(self, run: Run) -> None:
         """Start a queued run unless another of its group runs or waits before it: Agola's scheduler's rule.

@@ -98,7 +98,7 @@ class RunService:
             mirror,
             directory,
             settle=self._settle,
-            run_exists=lambda run_id: queries.find(run_id) is not None,
+            run_exists=lambda run_id: store.has_run(run_id) or queries.find_archived(run_id) is not None,
             threads=options.fetchers,
             patience=options.fetch_patience,
         )
@@ -108,7 +108,7 @@ class RunService:
             releases,
             self.artifacts,
             options,
-            again=self._queue.add_at_leisure,
+            again=self._look_over,
             executor_moved=self._executor_moved,
             find_ended=lambda group: self._readdb.read(Context(), lambda tx: find_ended(tx, group)),
             delete_run=self._deleter.delete,
@@ -328,6 +328,10 @@ class RunService:
 
     def _advance(self, run_id: str) -> None:
         self._scheduler.advance(run_id)
+
+    def _look_over(self, run_id: str) -> None:
+        self._scheduler.look_over(run_id)
+        self._queue.add_at_leisure(run_id)
 
     def _settle(self, run_id: str, fetched: list[Fetched]) -> None:
         self._scheduler.settle(run_id, fetched)

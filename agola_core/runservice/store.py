@@ -129,6 +129,10 @@ class RunStore:
                 return Stored(with_parts(run, (decode_part(part.value) for part in parts)), item.mod_revision)
         raise ConflictError(f"run {run_id!r} changes too fast to be read")
 
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run is active."""
+        return self.coordinator.get(keys.run(run_id)) is not None
+
     def runs(self, revision: int = 0) -> Iterator[Run]:
         """Yield all active runs, oldest first; those of an earlier revision if one is given."""
         run: Run | None = None

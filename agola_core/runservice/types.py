@@ -25,6 +25,10 @@ def _constant(value: T) -> Callable[[], T]:
     return lambda: value
 
 
+_GOING_ON = frozenset(("queued", "notstarted", "running"))
+"""The phases and statuses of what has not ended; looked up for every task of a run at every step."""
+
+
 class RunPhase(enum.StrEnum):
     """How far a run has come."""
 
@@ -37,7 +41,7 @@ class RunPhase(enum.StrEnum):
     @property
     def is_finished(self) -> bool:
         """Whether the run will not go on: setup error, cancelled or finished."""
-        return self in {RunPhase.SETUP_ERROR, RunPhase.CANCELLED, RunPhase.FINISHED}
+        return self not in _GOING_ON
 
 
 class RunResult(enum.StrEnum):
@@ -68,7 +72,7 @@ class TaskStatus(enum.StrEnum):
     @property
     def is_finished(self) -> bool:
         """Whether the task will not go on."""
-        return self not in {TaskStatus.NOT_STARTED, TaskStatus.RUNNING}
+        return self not in _GOING_ON
 
 
 class ExecutorPhase(enum.StrEnum):
@@ -84,7 +88,7 @@ class ExecutorPhase(enum.StrEnum):
     @property
     def is_finished(self) -> bool:
         """Whether it will not go on."""
-        return self not in {ExecutorPhase.NOT_STARTED, ExecutorPhase.RUNNING}
+        return self not in _GOING_ON
 
 
 class FetchPhase(enum.StrEnum):
