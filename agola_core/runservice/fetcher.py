@@ -71,6 +71,10 @@ class Fetcher:
         """Start the threads."""
         self._queue.start()
 
+    def run_one(self) -> bool:
+        """Do one thing in the calling thread (see `WorkQueue.run_one`)."""
+        return self._queue.run_one()
+
     def stop(self) -> None:
         """End the threads."""
         self._queue.stop()

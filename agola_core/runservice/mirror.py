@@ -156,20 +156,22 @@ class Mirror:
             self._changed(run_id)
         return revision
 
-    def follow(self, timeout: float) -> None:
-        """Wait for the next change and take it in."""
+    def follow(self, timeout: float) -> bool:
+        """Wait for the next change and take it in; return whether there was one."""
         try:
             batch = self._watch.next(timeout)
         except ClosedError:
             if self.closed:
-                return
+                return False
             raise
         except (CompactedError, UnavailableError):
             self._watch.close()
             self._watch = self._coordinator.watch(keys.PREFIX, self.load() + 1)
-            return
-        if batch is not None:
-            self._apply(batch)
+            return True
+        if batch is None:
+            return False
+        self._apply(batch)
+        return True
 
     def close(self) -> None:
         """End the watch, and whoever waits for a change that will not come."""

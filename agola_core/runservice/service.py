@@ -323,6 +323,12 @@ class RunService:
 
     # Work in the background
 
+    def run_pending(self) -> None:
+        """Do everything that is to be done now, in the calling thread: for a service that is not started."""
+        queues = (self._queue, self._dispatcher, self._fetcher)
+        while self._mirror.follow(0.0) or any(queue.run_one() for queue in queues):
+            pass
+
     def _follow(self) -> None:
         self._mirror.follow(_FOLLOW_SECONDS)
 

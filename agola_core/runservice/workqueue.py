@@ -55,6 +55,15 @@ class WorkQueue:
                 self._leisurely.append(key)
                 self._condition.notify()
 
+    def run_one(self) -> bool:
+        """Work on one key in the calling thread; return whether there was any. For a queue that is not started."""
+        with self._condition:
+            key = self._take()
+        if key is None:
+            return False
+        self._do(key)
+        return True
+
     def stop(self, timeout: float = 10.0) -> None:
         """Drop what waits and end the threads after what they do now."""
         with self._condition:
@@ -66,35 +75,38 @@ class WorkQueue:
             if thread.ident is not None:
                 thread.join(timeout)
 
-    def _next(self) -> str | None:
-        """Wait for a key and take it; None when the queue stops. The caller holds the condition."""
-        while not self._stopping:
-            if self._waiting:
-                key = self._waiting.popleft()
-                self._queued.discard(key)
+    def _take(self) -> str | None:
+        """Take the next key; None when none waits. The caller holds the condition."""
+        if self._waiting:
+            key = self._waiting.popleft()
+            self._queued.discard(key)
+            self._running.add(key)
+            return key
+        while self._leisurely:
+            key = self._leisurely.popleft()
+            if key not in self._queued and key not in self._running:
                 self._running.add(key)
                 return key
-            while self._leisurely:
-                key = self._leisurely.popleft()
-                if key not in self._queued and key not in self._running:
-                    self._running.add(key)
-                    return key
-            self._condition.wait()
         return None
+
+    def _do(self, key: str) -> None:
+        try:
+            self._work(key)
+        except Exception:
+            if not self._stopping:
+                logger.exception("work on %s failed; the next sweep tries again", key)
+        with self._condition:
+            self._running.discard(key)
+            if key in self._queued and not self._stopping:
+                self._waiting.append(key)
+                self._condition.notify()
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                key = self._next()
-                if key is None:
+                while not self._stopping and (key := self._take()) is None:
+                    self._condition.wait()
+                if self._stopping:
                     return
-            try:
-                self._work(key)
-            except Exception:
-                if not self._stopping:
-                    logger.exception("work on %s failed; the next sweep tries again", key)
-            with self._condition:
-                self._running.discard(key)
-                if key in self._queued and not self._stopping:
-                    self._waiting.append(key)
-                    self._condition.notify()
+            assert key is not None
+            self._do(key)
