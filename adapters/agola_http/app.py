@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from agola_http.access import Access
 from agola_http.dispatch import Dispatcher
+from agola_http.endpoints import Endpoint
+from agola_http.gojson import encode
 from agola_http.limits import Limits
 from agola_http.listenurl import ListenPolicy
+from agola_http.metrics import Metrics
+from agola_http.openapi import document
 from agola_http.routes import table
 from agola_http.state import Backend, State
 
@@ -31,7 +35,10 @@ class App(Dispatcher):
         listen_policy: ListenPolicy | None = None,
     ) -> None:
         self.state = State(backend, limits, listen_policy)
-        super().__init__(table(self.state), access or Access(), self.state.limits, gate=backend.gate)
+        endpoints: list[Endpoint] = []
+        metrics = Metrics(self.state, lambda: self.open_streams)
+        endpoints += table(self.state, metrics.render, lambda: encode(document(endpoints)))
+        super().__init__(endpoints, access or Access(), self.state.limits, gate=backend.gate, observe=metrics.observe)
 
     def end_streams(self) -> None:
         """Tell the streams that have no end of their own that the server ends."""

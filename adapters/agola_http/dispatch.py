@@ -76,6 +76,11 @@ class Dispatcher:
         self._streams = Streams(limits)
         self._workers: anyio.CapacityLimiter | None = None
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams and uploads there are now."""
+        return self._streams.open
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
@@ -110,6 +115,7 @@ class Dispatcher:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         answer = Answer()
         try:
+            _check_head(scope, self._limits.header_bytes)
             location = _cleaned(scope)
             if location is not None:
                 answer = Answer(status=301, headers={"Location": location})
@@ -182,6 +188,13 @@ class Dispatcher:
         if self._workers is None:  # a limiter belongs to an event loop
             self._workers = anyio.CapacityLimiter(self._limits.workers)
         return await anyio.to_thread.run_sync(work, limiter=self._workers)
+
+
+def _check_head(scope: Scope, limit: int) -> None:
+    """Refuse a head that is too large; one that came in pieces was refused by the connection."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > limit:
+        raise RefusedError(431, f"the request's head is larger than {limit} bytes")
 
 
 def _cleaned(scope: Scope) -> str | None:

@@ -75,17 +75,15 @@ class Answer:
     """What a handler returns.
 
     Attributes:
-        body: Bytes, or pieces that are pulled as the client takes them; an empty piece says "nothing yet".
+        body: Bytes, or pieces that are pulled as the client takes them; an empty piece says "nothing yet". The
+            head is sent with the first one, so that what fails before it is answered by a status.
         status: The status.
         headers: Further headers.
-        eager: Send the head at once instead of with the first piece. An error of the first piece is then no
-            longer answered by a status.
     """
 
     body: bytes | Iterator[bytes] = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    eager: bool = False
 
 
 class Call:

@@ -90,7 +90,7 @@ class Streams:
 
     async def _send(self, answer: Answer, source: _Source, scope: Scope, send: Send) -> None:
         piece: bytes | None = b""
-        while piece == b"" and not answer.eager:
+        while piece == b"":
             piece = await source.pull()
         headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
         if piece is None:

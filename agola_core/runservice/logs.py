@@ -44,13 +44,26 @@ class LogReader:
             run_id: The run.
             task_id: The task.
             step: The step's number; None for the set-up.
-            follow: Wait for the step to begin, and go on until it has ended.
+            follow: Wait for the step to begin, and go on until it has ended. While there is nothing new an empty
+                piece comes now and then, so that a caller that has nobody to give it to can stop.
 
         Raises:
             NotFoundError: There is no such run, task, step or log.
         """
-        while True:
-            task = self._find_task(run_id, task_id, step)
+        pieces = self._open_now(run_id, task_id, step, follow=follow)
+        return self._awaited(run_id, task_id, step) if pieces is None else pieces
+
+    def _awaited(self, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
+        while (pieces := self._open_now(run_id, task_id, step, follow=True)) is None:
+            with self._mirror.condition:
+                self._mirror.condition.wait(_WAIT_SECONDS)
+            yield b""
+        yield from pieces
+
+    def _open_now(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
+        """Open a log where it is now; None when it is to be waited for."""
+        task = self._find_task(run_id, task_id, step)
+        for _ in range(2):  # between the two looks the log may have gone from its executor into storage
             if _is_settled(task, step):
                 if _state(task, step).log_lost:
                     raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
@@ -58,12 +71,10 @@ class LogReader:
             pieces = self._open_on_executor(run_id, task_id, step, follow=follow)
             if pieces is not None:
                 return pieces
-            if not follow or task.status.is_finished or self._ending:
-                if _is_settled(self._find_task(run_id, task_id, step), step):
-                    continue
-                raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
-            with self._mirror.condition:
-                self._mirror.condition.wait(_WAIT_SECONDS)
+            task = self._find_task(run_id, task_id, step)
+        if follow and not task.status.is_finished and not self._ending:
+            return None
+        raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
 
     def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
         """Wait until a step has begun; return whether it has: False when its task ended before.

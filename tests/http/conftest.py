@@ -76,7 +76,8 @@ class Wire:
         """Yield the chunks of a body; a connection that ends before the last one raises."""
         while size := int(self._line(), 16):
             piece = self.file.read(size)
-            assert len(piece) == size
+            if len(piece) < size:
+                raise ConnectionError("the connection broke off")
             self._line()
             yield piece
         self._line()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agola_http.endpoints import Endpoint
 from agola_http.routes.caches import Caches
+from agola_http.routes.events import Events
 from agola_http.routes.executors import Executors
 from agola_http.routes.logs import Logs
 from agola_http.routes.maintenance import Maintenance
@@ -12,11 +15,21 @@ from agola_http.routes.runs import Runs
 from agola_http.state import State
 
 
-def table(state: State) -> list[Endpoint]:
+def table(state: State, metrics: Callable[[], bytes], document: Callable[[], bytes]) -> list[Endpoint]:
     """Return the whole route table; the first row that matches a request wins.
 
     Args:
         state: What the handlers work on.
+        metrics: Returns the metrics in Prometheus' text format.
+        document: Returns the OpenAPI document of the table.
     """
-    areas = (Executors(state), Caches(state), Logs(state), Runs(state), Maintenance(state), Operations(state))
+    areas = (
+        Executors(state),
+        Caches(state),
+        Logs(state),
+        Events(state),
+        Runs(state),
+        Maintenance(state),
+        Operations(state, metrics, document),
+    )
     return [endpoint for area in areas for endpoint in area.endpoints()]

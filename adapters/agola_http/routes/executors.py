@@ -29,6 +29,7 @@ class Executors:
             Endpoint(
                 "POST", one, self.report, executor, "Register an executor, or tell that it lives.", _TAG, body=Executor
             ),
+            Endpoint("DELETE", one, self.leave, executor, "Forget an executor that leaves.", _TAG),
             Endpoint(
                 "GET", f"{one}/tasks", self.tasks, executor, "List all tasks of an executor.", _TAG,
                 answer=list[ExecutorTask],
@@ -45,17 +46,33 @@ class Executors:
                 "GET", f"{PREFIX}/executors", self.list_executors, Principal.CLIENT, "List the executors.", _TAG,
                 answer=list[Executor],
             ),
+            Endpoint(
+                "DELETE", f"{PREFIX}/executors/{{executor_id}}", self.delete_executor, Principal.ADMIN,
+                "Forget an executor: its unfinished tasks fail, or are tried elsewhere.", _TAG,
+            ),
         ]  # fmt: skip
 
     def report(self, call: Call) -> Answer:
         """Note an executor's report."""
         executor = call.record(Executor)
+        check_own(call.caller, call.path["executor_id"], executor.id)
         if not executor.id:
             raise BadRequestError("the executor has no id")
-        check_own(call.caller, call.path["executor_id"], executor.id)
         if executor.listen_url:
             self._state.listen_policy.parse(executor.listen_url)
         self._state.service.executor_side.take_executor_status(executor)
+        return Answer()
+
+    def leave(self, call: Call) -> Answer:
+        """Forget an executor that says so itself."""
+        executor_id = call.path["executor_id"]
+        check_own(call.caller, executor_id, executor_id)
+        self._state.service.delete_executor(executor_id)
+        return Answer()
+
+    def delete_executor(self, call: Call) -> Answer:
+        """Forget an executor that an admin names."""
+        self._state.service.delete_executor(call.path["executor_id"])
         return Answer()
 
     def tasks(self, call: Call) -> Answer:
@@ -82,4 +99,4 @@ class Executors:
 
     def list_executors(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Return the executors that have reported themselves."""
-        return json_answer(self._state.service.executor_side.executors())
+        return json_answer(self._state.service.executors())

@@ -51,11 +51,15 @@ class Maintenance:
         admin, mode = Principal.ADMIN, f"{PREFIX}/maintenance"
         return [
             Endpoint(
-                "GET", mode, self.status, Principal.CLIENT, "Return the mode and the states of all instances.", _TAG,
-                answer=MaintenanceStatus, in_maintenance=True,
+                "GET", mode, self.maintenance_status, Principal.CLIENT,
+                "Return the mode and the states of all instances.", _TAG, answer=MaintenanceStatus, in_maintenance=True,
             ),
-            Endpoint("PUT", mode, self.enable, admin, "Turn maintenance mode on.", _TAG, in_maintenance=True),
-            Endpoint("DELETE", mode, self.disable, admin, "Turn maintenance mode off.", _TAG, in_maintenance=True),
+            Endpoint(
+                "PUT", mode, self.enable_maintenance, admin, "Turn maintenance mode on.", _TAG, in_maintenance=True
+            ),
+            Endpoint(
+                "DELETE", mode, self.disable_maintenance, admin, "Turn maintenance mode off.", _TAG, in_maintenance=True
+            ),
             Endpoint(
                 "GET", f"{PREFIX}/export", self.export, admin, "Stream the whole store.", _TAG,
                 params=(_FORMAT, _PACKING, _INCLUDE), media_type=BINARY, in_maintenance=True,
@@ -66,16 +70,16 @@ class Maintenance:
             ),
         ]  # fmt: skip
 
-    def status(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def maintenance_status(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Return the mode and the states of all instances."""
         return json_answer(maintenance.status(self._state.datamanager.coordinator))
 
-    def enable(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def enable_maintenance(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Turn maintenance mode on."""
         maintenance.enable(self._state.datamanager.coordinator)
         return _done()
 
-    def disable(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def disable_maintenance(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Turn maintenance mode off."""
         maintenance.disable(self._state.datamanager.coordinator)
         return _done()

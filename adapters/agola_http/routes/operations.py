@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 import msgspec
 
 from agola_core.__about__ import __version__
 from agola_core.datamanager.snapshot import Status
-from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Principal, json_answer
+from agola_core.errors import UnavailableError
+from agola_http.endpoints import JSON, PREFIX, Answer, Call, Endpoint, Principal, json_answer
+from agola_http.errors import RefusedError
+from agola_http.metrics import MEDIA_TYPE as PROMETHEUS
 from agola_http.state import State
+
+logger = logging.getLogger(__name__)
 
 _TAG = "operations"
 
@@ -31,10 +39,14 @@ class Operations:
 
     Args:
         state: What they work on.
+        metrics: Returns the metrics in Prometheus' text format.
+        document: Returns the OpenAPI document.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, metrics: Callable[[], bytes], document: Callable[[], bytes]) -> None:
         self._state = state
+        self._metrics = metrics
+        self._document = document
 
     def endpoints(self) -> list[Endpoint]:
         """Return the rows of this area."""
@@ -45,12 +57,24 @@ class Operations:
                 answer=Health, in_maintenance=True,
             ),
             Endpoint(
+                "GET", "/readyz", self.ready, public, "Tell whether requests would be served.", _TAG,
+                answer=Health, in_maintenance=True,
+            ),
+            Endpoint(
                 "GET", "/version", self.version, public, "Tell what runs.", _TAG,
                 answer=Version, in_maintenance=True,
             ),
             Endpoint(
-                "GET", f"{PREFIX}/status", self.status, Principal.CLIENT, "Return the state of the store.", _TAG,
+                "GET", f"{PREFIX}/status", self.store_status, Principal.CLIENT, "Return the state of the store.", _TAG,
                 answer=Status, in_maintenance=True,
+            ),
+            Endpoint(
+                "GET", "/metrics", self.metrics, Principal.CLIENT, "Return metrics in Prometheus' text format.", _TAG,
+                media_type=PROMETHEUS, in_maintenance=True,
+            ),
+            Endpoint(
+                "GET", "/openapi.json", self.openapi, public, "Return this document.", _TAG,
+                media_type=JSON, in_maintenance=True,
             ),
         ]  # fmt: skip
 
@@ -58,10 +82,28 @@ class Operations:
         """Tell that the process lives."""
         return json_answer(Health("ok"))
 
+    def ready(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Tell whether requests would be served: the store answers, and the run service is not in maintenance mode."""
+        try:
+            self._state.datamanager.status()
+        except UnavailableError as error:
+            logger.warning("not ready: %s", error)
+            raise RefusedError(503, "the store does not answer") from error
+        with self._state.backend.gate.enter():
+            return json_answer(Health("ready"))
+
+    def metrics(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Return metrics."""
+        return Answer(self._metrics(), headers={"Content-Type": PROMETHEUS})
+
+    def openapi(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Return the OpenAPI document."""
+        return Answer(self._document(), headers={"Content-Type": JSON})
+
     def version(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Tell what runs."""
         return json_answer(Version("agola-core", __version__, PREFIX))
 
-    def status(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def store_status(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Return the state of the store."""
         return json_answer(self._state.datamanager.status())

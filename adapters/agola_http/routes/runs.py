@@ -75,6 +75,10 @@ class Runs:
                 body=RunCreateRequest, answer=RunResponse, status=201, errors=(409,),
             ),
             Endpoint(
+                "DELETE", run, self.delete_run, client, "Delete a finished run with what is its alone.", _TAG,
+                errors=(404, 409),
+            ),
+            Endpoint(
                 "PUT", f"{run}/actions", self.run_action, client, "Start, cancel or stop a run.", _TAG,
                 body=RunActionsRequest, errors=(404, 409),
             ),
@@ -103,6 +107,11 @@ class Runs:
         """Make a run."""
         bundle = self._state.service.create_run(call.record(RunCreateRequest))
         return json_answer(_response(bundle, ""), 201)
+
+    def delete_run(self, call: Call) -> Answer:
+        """Delete a finished run."""
+        self._state.service.delete_run(call.path["run_id"])
+        return Answer()
 
     def run_action(self, call: Call) -> Answer:
         """Start, cancel or stop a run."""

@@ -1,0 +1,99 @@
+"""Run events: Agola's stream, exactly, and one that can be gone on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from agola_core.errors import ClosedError
+from agola_core.runservice.events import EventFeed
+from agola_core.runservice.types import RunEvent
+from agola_http.endpoints import (
+    EVENT_STREAM,
+    NO_CACHE,
+    PREFIX,
+    Answer,
+    Call,
+    Endpoint,
+    Param,
+    ParamKind,
+    Principal,
+)
+from agola_http.gojson import encode
+from agola_http.state import State
+
+_TAG = "events"
+_POLL_SECONDS = 1.0
+_HEADERS = {"Content-Type": EVENT_STREAM, **NO_CACHE, "Connection": "keep-alive"}
+_RETRY = b"retry: 1000\n\n"
+_HEARTBEAT = b": still here\n\n"
+_SHUTDOWN = b"event: shutdown\ndata: {}\n\n"
+
+
+class Events:
+    """The handlers.
+
+    Args:
+        state: What they work on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area."""
+        client = Principal.CLIENT
+        return [
+            Endpoint(
+                "GET", f"{PREFIX}/runs/events", self.agola_events, client,
+                "Stream the run events from now on, as Agola does: without ids, heartbeats or resumption.", _TAG,
+                params=(Param("startruneventid", ParamKind.TEXT, "Ignored, as by Agola."),), media_type=EVENT_STREAM,
+            ),
+            Endpoint(
+                "GET", f"{PREFIX}/events", self.events, client,
+                "Stream the run events as server-sent events with ids; the header Last-Event-ID goes on after one.",
+                _TAG, params=(Param("after", ParamKind.TEXT, "Go on after the event of this id."),),
+                media_type=EVENT_STREAM,
+            ),
+        ]  # fmt: skip
+
+    def agola_events(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Stream events as Agola's notification service parses them: it takes nothing but `data: ` lines."""
+        feed = self._state.service.watch_events()
+        return Answer(_followed(feed, self._state.ending.is_set, _agola_event), headers=_HEADERS)
+
+    def events(self, call: Call) -> Answer:
+        """Stream events with ids, heartbeats, and a last event when the server ends."""
+        feed = self._state.service.watch_events(call.headers.get("last-event-id") or call.text("after"))
+        pieces = self._with_heartbeats(_followed(feed, self._state.ending.is_set, _event))
+        return Answer(pieces, headers=_HEADERS)
+
+    def _with_heartbeats(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield _RETRY
+        last = time.monotonic()
+        for piece in pieces:
+            if piece or time.monotonic() - last >= self._state.limits.heartbeat_seconds:
+                last = time.monotonic()
+                yield piece or _HEARTBEAT
+            else:
+                yield b""
+        yield _SHUTDOWN
+
+
+def _followed(feed: EventFeed, ends: Callable[[], bool], shown: Callable[[RunEvent], bytes]) -> Iterator[bytes]:
+    """Yield the events of a feed until the server ends; b"" now and then, so that a reader that left is noticed."""
+    with feed:
+        try:
+            while not ends():
+                event = feed.next(_POLL_SECONDS)
+                yield b"" if event is None else shown(event)
+        except ClosedError:
+            return
+
+
+def _agola_event(event: RunEvent) -> bytes:
+    return b"data: " + encode(event) + b"\n\n"
+
+
+def _event(event: RunEvent) -> bytes:
+    return b"id: " + event.sequence.encode() + b"\nevent: run\ndata: " + encode(event) + b"\n\n"

@@ -1,0 +1,89 @@
+"""The streams of run events: Agola's, to the byte, and the one that can be gone on with."""
+
+import json
+import re
+
+import pytest
+
+from agola_http.limits import Limits
+
+API = "/api/v1alpha"
+
+
+class Stream:
+    """An open event stream."""
+
+    def __init__(self, wire, path, headers=()):
+        self.wire = wire
+        wire.send("\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]))
+        self.status, self.headers = None, None
+        self.chunks = None
+
+    def begin(self):
+        self.status, self.headers = self.wire.head()
+        self.chunks = self.wire.chunks()
+        return self
+
+    def next(self):
+        """Return the next piece that is no heartbeat."""
+        return next(chunk for chunk in self.chunks if not chunk.startswith(b":"))
+
+
+def set_up_error(server, group="/project/e1"):
+    body = {"name": "r", "group": group, "setup_errors": ["wrong"]}
+    return server.request("POST", f"{API}/runs", body).json()["run"]["id"]
+
+
+def test_agolas_stream_is_what_agolas_parser_takes(server):
+    with server.connect() as wire:
+        stream = Stream(wire, f"{API}/runs/events?startruneventid=ignored")
+        run_id = None
+        while run_id is None:  # events before the stream are lost, as in Agola: make them until one is seen
+            run_id = set_up_error(server)
+            wire.socket.settimeout(0.5)
+            try:
+                stream.begin()
+            except TimeoutError:
+                wire.close()
+                pytest.fail("no event came")
+        wire.socket.settimeout(30)
+        assert stream.status == 200
+        assert stream.headers["content-type"] == "text/event-stream"
+        assert stream.headers["cache-control"] == "no-cache"
+        piece = stream.next()
+        assert re.fullmatch(rb"data: {[^\n]*}\n\n", piece)
+        event = json.loads(piece[6:])
+        assert set(event) == {"Sequence", "RunID", "Phase", "Result"}
+        assert (event["Phase"], event["Result"]) == ("setuperror", "unknown")
+        assert server.request("GET", f"{API}/runs/{event['RunID']}").status == 200  # readable before its event
+
+
+def test_our_stream_goes_on_where_it_was_left(server):
+    path = f"{API}/events"
+    with server.connect() as wire:
+        stream = Stream(wire, path).begin()
+        assert stream.next() == b"retry: 1000\n\n"
+        first = set_up_error(server)
+        piece = stream.next().decode()
+        match = re.fullmatch(r"id: (\S+)\nevent: run\ndata: ({.*})\n\n", piece)
+        assert json.loads(match[2])["RunID"] == first
+        assert json.loads(match[2])["Sequence"] == match[1]
+    second, third = set_up_error(server), set_up_error(server)
+    for given in ((path, [f"Last-Event-ID: {match[1]}"]), (f"{path}?after={match[1]}", [])):
+        with server.connect() as wire:
+            stream = Stream(wire, *given).begin()
+            stream.next()
+            seen = [json.loads(stream.next().split(b"data: ")[1])["RunID"] for _ in range(2)]
+            assert seen == [second, third]
+    assert server.request("GET", f"{path}?after=nonsense").status == 400
+
+
+def test_our_stream_says_that_it_lives_and_that_it_ends(start_server):
+    limits = Limits(heartbeat_seconds=0.0)
+    with start_server(limits=limits) as server, server.connect() as wire:
+        stream = Stream(wire, f"{API}/events").begin()
+        assert next(stream.chunks) == b"retry: 1000\n\n"
+        assert next(stream.chunks) == b": still here\n\n"
+        server.server.should_exit = True
+        rest = [chunk for chunk in stream.chunks if not chunk.startswith(b":")]
+        assert rest == [b"event: shutdown\ndata: {}\n\n"]
