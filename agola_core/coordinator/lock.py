@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from types import TracebackType
 from typing import Self
 
+from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
 from agola_core.errors import AgolaError, FencedError
 
 
 class LeaseKeeper:
-    """Keeps one lease alive from its own thread and knows, by the monotonic clock, when it may be lost.
+    """Keeps one lease alive from its own thread and knows when it may be lost, also after the machine slept.
 
     Args:
         coordinator: Where the lease lives.
@@ -26,7 +26,7 @@ class LeaseKeeper:
         self._coordinator = coordinator
         self._ttl = ttl
         self._stopping = threading.Event()
-        asked = time.monotonic()
+        asked = boot_clock()
         self.lease = coordinator.grant_lease(ttl)
         self._deadline = asked + ttl
         self._thread = threading.Thread(target=self._run, name=f"lease-{self.lease}", daemon=True)
@@ -35,7 +35,7 @@ class LeaseKeeper:
     @property
     def held(self) -> bool:
         """Whether the lease is certainly still good (a paused process finds it is not)."""
-        return time.monotonic() < self._deadline
+        return boot_clock() < self._deadline
 
     def close(self) -> None:
         """Stop renewing and revoke the lease; harmless when it was lost."""
@@ -52,7 +52,7 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._ttl / 3):
-            asked = time.monotonic()
+            asked = boot_clock()
             try:
                 left = self._coordinator.keep_alive(self.lease)
             except AgolaError:  # until the deadline passes, the next round may still reach it

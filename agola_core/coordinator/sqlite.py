@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 import apsw
 
+from agola_core.clock import boot_clock
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import (
     MAX_LIST,
@@ -69,11 +69,6 @@ class _Work(Waiting):
 
 Works = list[_Work]
 Changes = list[Change]
-
-
-def boot_clock() -> float:
-    """Return seconds since the machine started: the same for all its processes, and never set back."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:

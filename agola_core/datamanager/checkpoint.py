@@ -106,6 +106,7 @@ class Checkpointer:
     def _publish(self, lock: InstanceLock, control: Control, view: View, manifest: Manifest) -> None:
         path = layout.manifest(root_of(view.lineage), manifest.number, self._new_uuid()[:16])
         faultpoints.reach("checkpoint.before-manifest")
+        lock.check()
         write_manifest(self._log.storage, path, manifest)
         lock.check()
         record = CheckpointRecord(manifest.number, path, manifest.position, manifest.lineage)

@@ -90,8 +90,8 @@ class Collector:
 
     def _delete(self, lock: InstanceLock, found: list[Garbage]) -> None:
         for garbage in found:
-            lock.check()  # invariant 8: whoever lost the lock deletes nothing
             faultpoints.reach("collect.before-delete")
+            lock.check()  # invariant 8: whoever lost the lock deletes nothing
             try:
                 self._storage.delete(garbage.path)
             except NotFoundError:

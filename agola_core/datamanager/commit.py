@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from collections.abc import Sequence as Items
 import msgspec
 
 from agola_core import faultpoints
+from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, GetOp, KeyValue, Op, PutOp, TxnResult
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.log import Applied, Log
@@ -74,6 +76,7 @@ class Commit(Waiting):
         digest: Of the encoded actions, for a given id.
         lineage: The lineage its writer saw.
         along: What a layer above commits with it.
+        expires: When, by the boot clock, its payload may be collected if nothing has committed it.
     """
 
     __slots__ = (
@@ -81,6 +84,7 @@ class Commit(Waiting):
         "along",
         "digest",
         "encoded",
+        "expires",
         "frame",
         "groups",
         "lineage",
@@ -104,8 +108,10 @@ class Commit(Waiting):
         digest: str,
         lineage: str,
         along: Along | None = None,
+        expires: float = math.inf,
     ) -> None:
         super().__init__()
+        self.expires = expires
         self.actions = actions
         self.encoded = encoded
         self.payload = payload
@@ -205,7 +211,7 @@ class Committer:
             waiting = [commit for commit in batch if not commit.done]
             if not waiting:
                 return
-            accepted = self._judge(waiting)
+            accepted = self._judge(_unexpired(waiting))
             if not accepted:
                 continue
             wals, ops = self._prepare(accepted)
@@ -401,6 +407,22 @@ def _refuse_guarded(accepted: list[Commit], found: dict[str, KeyValue | None]) -
             if (getattr(item, guard.target.value) if item else 0) != guard.expected:
                 commit.settle(None, ConflictError(f"{guard.key} was changed by another writer: read again"))
                 break
+
+
+def _unexpired(waiting: list[Commit]) -> list[Commit]:
+    """Settle those whose payloads may be gone, and return the rest.
+
+    A collection moves the head before it deletes a payload, so a commit that was looked at here before fails its
+    compare and is looked at again.
+    """
+    if all(commit.payload is None for commit in waiting):
+        return waiting
+    now = boot_clock()
+    for commit in waiting:
+        if commit.expires < now:
+            message = "this process was paused for so long that the WAL's payload may be gone: nothing was written"
+            commit.settle(None, UnavailableError(message))
+    return [commit for commit in waiting if not commit.done]
 
 
 def check_limits(commit: Commit, max_ops: int) -> None:

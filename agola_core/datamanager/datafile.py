@@ -196,9 +196,9 @@ def write_files(
     refs: list[FileRef] = []
     last = b""
     for first in entries:
-        check()
         writer = _FileWriter(layout.data_file(new_uuid()), chain([first], entries), last, options, with_filter)
         faultpoints.reach("checkpoint.before-data-file")
+        check()
         storage.write(writer.path, writer.pieces())
         refs.append(writer.ref())
         last = writer.last

@@ -5,14 +5,21 @@ Numbers rise over all lineages, so the state before an import or a recovery is k
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from agola_core.datamanager import layout
 from agola_core.datamanager.lineage import StoredLineage, root_of, stored_lineages
 from agola_core.datamanager.log import Control
+from agola_core.datamanager.manifest import Manifest, read_manifest
+from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence
+
+_BEFORE_ALL = Sequence(0, 0)
 
 
 class StoredManifest(NamedTuple):
@@ -60,6 +67,31 @@ def stored_manifests(storage: ObjectStorage, lineages: Items[StoredLineage]) -> 
             if number is not None:
                 found.append(StoredManifest(number, lineage.epoch, info.path, lineage.root, info.modified))
     return sorted(found, key=lambda manifest: manifest[:3])
+
+
+def newest_first(
+    storage: ObjectStorage, manifests: Items[StoredManifest]
+) -> Iterator[tuple[StoredManifest, Manifest | CorruptionError]]:
+    """Yield manifests with what they hold, or why they cannot be read, the newest state first.
+
+    Of two with one number the one that reaches further is the newer: the other was left by a checkpointer that
+    was paused and lost its lock, and the WALs after it may be gone.
+
+    Args:
+        storage: Where they lie.
+        manifests: Oldest first, as `stored_manifests` returns them.
+    """
+
+    def read(stored: StoredManifest) -> Manifest | CorruptionError:
+        try:
+            return read_manifest(storage, stored.path)
+        except CorruptionError as error:
+            return error
+
+    for _, group in groupby(reversed(manifests), key=lambda stored: (stored.number, stored.epoch)):
+        found = [(stored, read(stored)) for stored in group]
+        found.sort(key=lambda item: item[1].sequence if isinstance(item[1], Manifest) else _BEFORE_ALL, reverse=True)
+        yield from found
 
 
 def retained(

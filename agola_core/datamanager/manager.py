@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import IO, Self
 import msgspec
 
 from agola_core import faultpoints
+from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
@@ -161,8 +163,9 @@ class DataManager(Reader):
         self._upkeep.make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage.lineage
-        payload = None
+        payload, expires = None, math.inf
         if len(encoded) > self.options.inline_limit:
+            expires = boot_clock() + self.options.grace_period / 2 if self.options.grace_period else math.inf
             faultpoints.reach("commit.before-payload")
             payload = write_payload(self.storage, self._new_uuid(), encoded)
         commit = Commit(
@@ -175,6 +178,7 @@ class DataManager(Reader):
             digest=digest_of(encoded) if wal_id else "",
             lineage=lineage,
             along=along,
+            expires=expires,
         )
         check_limits(commit, self.coordinator.max_txn_ops)
         result = self._committer.commit(commit, timeout)

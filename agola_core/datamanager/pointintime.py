@@ -19,7 +19,7 @@ import msgspec
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.batches import list_batches, read_actions
 from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.history import StoredManifest, past_lineages, stored_manifests
+from agola_core.datamanager.history import StoredManifest, newest_first, past_lineages, stored_manifests
 from agola_core.datamanager.instance import Instance, pin_everything
 from agola_core.datamanager.lineage import read_store
 from agola_core.datamanager.log import Control, read_control
@@ -264,9 +264,10 @@ class _Finder:
         """Return the newest manifest that is not after the moment."""
         oldest: Manifest | None = None
         damage: CorruptionError | None = None
-        for stored in reversed(found):
+        for stored, manifest in newest_first(self._storage, found):
             try:
-                manifest = read_manifest(self._storage, stored.path)
+                if isinstance(manifest, CorruptionError):
+                    raise manifest
                 before = manifest.sequence <= at if isinstance(at, Sequence) else manifest.created <= at
                 if not before or (isinstance(at, Sequence) and stored.epoch != at.epoch):
                     oldest = manifest

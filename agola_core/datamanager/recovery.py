@@ -20,6 +20,7 @@ from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_chain
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.fold import Folder
+from agola_core.datamanager.history import newest_first, stored_manifests
 from agola_core.datamanager.lineage import (
     StoredLineage,
     mark_active,
@@ -29,10 +30,10 @@ from agola_core.datamanager.lineage import (
     switch,
 )
 from agola_core.datamanager.log import Control, read_control
-from agola_core.datamanager.manifest import Manifest, Origin, Run, read_manifest
+from agola_core.datamanager.manifest import Manifest, Origin, Run
 from agola_core.datamanager.table import missing_files
 from agola_core.datamanager.types import Options
-from agola_core.errors import CorruptionError, RecoveryError, UnavailableError
+from agola_core.errors import ConflictError, CorruptionError, FencedError, RecoveryError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 
 logger = logging.getLogger(__name__)
@@ -99,9 +100,15 @@ class StoreOpener:
                 continue
             with lock:
                 control = read_control(self._coordinator)
-                if control is None or recover:
-                    self._begin(control, lock.fence, lock.check)
-                    recover = False
+                try:
+                    if control is None or recover:
+                        self._begin(control, lock.fence, lock.check)
+                        recover = False
+                except (ConflictError, FencedError):
+                    if recover:
+                        raise
+                    # This process was paused for so long that another one did it: what that made is opened.
+                    logger.warning("the lock of the opening was lost; looking again", exc_info=True)
 
     def _begin(self, control: Control | None, fence: Compare, check: Callable[[], None]) -> None:
         store = read_store(self._storage)
@@ -140,24 +147,14 @@ class StoreOpener:
         A damaged one, or one that was never published and lost its files, is passed over: the WALs after an
         older one give the same state, and a gap in them is an error.
         """
-        numbered = sorted(
-            (
-                (number, info.path)
-                for info in self._storage.list(layout.manifests(lineage.root))
-                if (number := layout.parse_manifest(info.path)) is not None
-            ),
-            reverse=True,
-        )
-        for _, path in numbered:
-            try:
-                manifest = read_manifest(self._storage, path)
-            except CorruptionError:
-                logger.warning("recovery passes over a damaged manifest: %s", path, exc_info=True)
+        for stored, manifest in newest_first(self._storage, stored_manifests(self._storage, [lineage])):
+            if isinstance(manifest, CorruptionError):
+                logger.warning("recovery passes over a damaged manifest: %s", manifest)
                 continue
             missing = missing_files(self._storage, manifest.files())
             if not missing:
                 return manifest
-            logger.warning("recovery passes over manifest %s: %s is missing", path, missing[0])
+            logger.warning("recovery passes over manifest %s: %s is missing", stored.path, missing[0])
         raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
 
     def _fold(self, lineage: StoredLineage, manifest: Manifest, check: Callable[[], None]) -> tuple[Run, ...]:

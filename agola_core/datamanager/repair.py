@@ -134,8 +134,8 @@ class Repairer:
         intact = [item for item in list_batches(self._storage, root) if item not in damaged and self._whole(item[2])]
         for first, last, path in damaged:
             if _covered(first, last, intact):
-                lock.check()
                 faultpoints.reach("repair.before-delete")
+                lock.check()
                 self._storage.delete(path)
                 yield Repair(path, done=True, message="deleted: its WALs stand in other batches")
             else:
@@ -145,8 +145,8 @@ class Repairer:
         for start in range(0, len(held), MAX_BATCH_WALS):
             part = held[start : start + MAX_BATCH_WALS]
             path = layout.wal_batch(root, part[0][0], part[-1][0], self._new_uuid()[:16])
-            lock.check()
             faultpoints.reach("repair.before-batch")
+            lock.check()
             self._storage.write(path, encode_batch(frame for _, frame in part))
             yield Repair(path, done=True, message="written, from the WALs that the coordinator has")
 
@@ -222,8 +222,8 @@ class Repairer:
         path = layout.manifest(root_of(control.lineage), number, self._new_uuid()[:16])
         faultpoints.reach("repair.before-manifest")
         write_manifest(self._storage, path, manifest)
-        lock.check()
         faultpoints.reach("repair.before-txn")
+        lock.check()
         result = self._coordinator.txn(
             [
                 lock.fence,

@@ -144,7 +144,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         retain_manifests: Newest checkpoints kept for point-in-time reads (`open(at=...)`).
         retain_seconds: Checkpoints kept, too, while they are younger than this; never less than the grace period.
         retain_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
-        grace_period: Seconds an unreferenced object is kept before collection.
+        grace_period: Seconds an unreferenced object is kept before collection; 0 is for tests without other writers.
         lock_ttl: Seconds after which a dead process's lock is free.
         background: Whether loops sync, checkpoint, clean and collect by themselves.
         instance: This process's name in locks and status; "" makes one up.

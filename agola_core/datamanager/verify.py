@@ -171,19 +171,23 @@ def _verify_batches(
         reached = max(reached, last)
         seen = {sequence: wal_id for sequence, wal_id in seen.items() if sequence >= first}
         try:
-            yield from _verify_wals(storage, read_batch(storage, path), seen, path)
+            records = read_batch(storage, path)
         except (CorruptionError, FormatError) as error:
             yield finding(error, path)
+            continue
+        yield from _verify_wals(storage, records, seen, path, oldest)
     if control is not None and lineage.root == root_of(control.lineage) and reached < control.synced:
         yield Finding(keys.SYNC, 0, f"WALs are said to be in storage up to {control.synced}; they end at {reached}")
 
 
 def _verify_wals(
-    storage: ObjectStorage, records: list[WalRecord], seen: dict[Sequence, str], path: str
+    storage: ObjectStorage, records: list[WalRecord], seen: dict[Sequence, str], path: str, oldest: Sequence | None
 ) -> Iterator[Finding]:
     for record in records:
         if seen.setdefault(record.sequence, record.wal_id) != record.wal_id:
             yield Finding(path, 0, f"another batch has a different WAL {record.sequence}")
+        if oldest is not None and record.sequence <= oldest:
+            continue  # every manifest has it: its payload may be collected, and the batch will be
         try:
             read_actions(storage, record)
         except CorruptionError as error:
