@@ -188,3 +188,16 @@ def pin_everything(coordinator: Coordinator, name: str, ttl: float) -> Instance:
         instance.close()
         raise
     return instance
+
+
+def may_live(record: InstanceRecord) -> bool:
+    """Return False for a process of this machine that is certainly gone, before its lease ends."""
+    if record.host != socket.gethostname():
+        return True
+    try:
+        os.kill(record.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

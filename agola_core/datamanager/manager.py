@@ -31,7 +31,7 @@ from agola_core.datamanager.export import Export, ExportParts
 from agola_core.datamanager.exportformat import ExportFormat
 from agola_core.datamanager.feed import Feed
 from agola_core.datamanager.importer import Importer, ImportParts, ImportResult
-from agola_core.datamanager.instance import Instance, list_instances
+from agola_core.datamanager.instance import Instance, list_instances, may_live
 from agola_core.datamanager.lineage import switch
 from agola_core.datamanager.log import Log, read_control
 from agola_core.datamanager.manifest import Origin
@@ -445,7 +445,11 @@ class DataManager(Reader):
     # Helpers
 
     def _check_alone(self) -> Items[Compare]:
-        others = [record for record in list_instances(self.coordinator) if record.name != self._instance.name]
+        others = [
+            record
+            for record in list_instances(self.coordinator)
+            if record.name != self._instance.name and may_live(record)
+        ]
         if others:
             names = ", ".join(f"{record.name} (pid {record.pid} on {record.host})" for record in others)
             raise ConflictError(f"cannot import while others have the store open: {names}")

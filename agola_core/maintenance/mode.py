@@ -17,7 +17,7 @@ import msgspec
 
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, Target, iterate
-from agola_core.datamanager.instance import list_instances
+from agola_core.datamanager.instance import list_instances, may_live
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, DeadlineError
 
 KEY = "rs/maintenance"
@@ -175,7 +175,7 @@ def barrier(coordinator: Coordinator, store: str) -> list[Compare]:
     if late:
         raise ConflictError(f"not every instance is in maintenance mode yet: {_late(tuple(late), enabled=True)}")
     known = {member.store for member in members} | {store}
-    strangers = [record for record in list_instances(coordinator) if record.name not in known]
+    strangers = [record for record in list_instances(coordinator) if record.name not in known and may_live(record)]
     if strangers:
         names = ", ".join(f"{record.name} (pid {record.pid} on {record.host})" for record in strangers)
         raise ConflictError(f"others have the store open: {names}")
