@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, opening, read, runs, tasks
+from bench import checkpoint, commit, opening, read, readdb, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
@@ -15,6 +15,8 @@ BENCHES = {
     "read": read.run,
     "checkpoint-amp": checkpoint.run,
     "open": opening.run,
+    "readdb-rebuild": readdb.rebuild,
+    "readdb-lag": readdb.lag,
     "runs": runs.run,
     "tasks": tasks.run,
 }

@@ -18,8 +18,8 @@ from agola_core.errors import AgolaError, ClosedError
 
 _RECENT = 4096
 _PAGE = 512
-_BUSY_POLL = 0.004
-_IDLE_POLL = 0.010
+_BUSY_POLL = 0.001
+_IDLE_POLL = 0.008
 _BUSY_SECONDS = 2.0
 
 Change = tuple[int, list[tuple[str, KeyValue | None]]]

@@ -8,7 +8,7 @@ number read, without locks.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
@@ -102,9 +102,9 @@ class Overlay:
         """Return the types that have changes, sorted."""
         return sorted(self._types)
 
-    def count(self) -> int:
-        """Return how many objects have changes."""
-        return sum(map(len, self._types.values()))
+    def count(self, data_types: Iterable[str]) -> int:
+        """Return how many objects of some types have changes."""
+        return sum(len(self._types.get(name, ())) for name in data_types)
 
     def after(self, counter: int) -> Overlay:
         """Return an overlay of only the changes after a counter: what is left once a checkpoint took the rest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -67,6 +67,10 @@ class Snapshot:
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist."""
         return self._view.get(data_type, object_id)
+
+    def count(self, data_types: Iterable[str]) -> int:
+        """Return about how many objects some types have."""
+        return self._view.size(data_types)
 
     def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield a type's objects in the byte order of their ids, from after an id on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -174,13 +175,15 @@ class Upkeep:
         """Take in what other processes commit, checkpoint or import."""
         if self._behind:  # the round before failed at it
             self._catch_up()
-        gather = _GATHER_SECONDS
+        gather, caught_up = _GATHER_SECONDS, 0.0
         while not self._stopping.is_set():
             try:
                 if self._watch is None or (first := self._watch.next(_FOLLOW_SECONDS)) is None:
                     continue
                 # This process's own commits come back here too: taking many at once leaves it free to make them.
-                self._stopping.wait(gather)
+                # The first of others after a pause is taken in at once: somebody may wait for it.
+                if self._is_known(first) or time.monotonic() - caught_up < _GATHER_SECONDS:
+                    self._stopping.wait(gather)
                 batches = [first, *iter(partial(self._watch.next, 0.0), None)]
             except ClosedError:
                 if self._stopping.is_set():
@@ -196,6 +199,7 @@ class Upkeep:
                 gather = _GATHER_OWN_SECONDS  # whose commits are many meets those of others when it makes them
                 continue
             self._catch_up()
+            caught_up = time.monotonic()
 
     def _catch_up(self) -> None:
         self._behind = True

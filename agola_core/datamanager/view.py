@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from agola_core.datamanager.manifest import Manifest
@@ -52,10 +52,13 @@ class View(NamedTuple):
         """Return every type that the view may hold objects of, sorted."""
         return sorted({*self.manifest.data_types, *self.overlay.data_types()})
 
-    def size(self) -> int:
-        """Return about how many objects the view has."""
-        files = self.manifest.files()
-        return sum(file.entries - 2 * file.tombstones for file in files) + self.overlay.count()
+    def size(self, data_types: Iterable[str] | None = None) -> int:
+        """Return about how many objects of some types, or of all, the view has."""
+        wanted = set(self.data_types() if data_types is None else data_types)
+        files = (
+            file for file in self.manifest.files() if any(file.first[0] <= name <= file.last[0] for name in wanted)
+        )
+        return sum(file.entries - 2 * file.tombstones for file in files) + self.overlay.count(wanted)
 
     def provenance(self) -> tuple[str, str]:
         """Return the store whose state this is, and the newest WAL of that state there.

@@ -4,6 +4,7 @@ Imports errors and contexts alone; the readdb stands on it.
 """
 
 from agola_core.context import Context
-from agola_core.db.database import Database, Tx
+from agola_core.db.database import Database, Purpose
+from agola_core.db.tx import Tx
 
-__all__ = ["Context", "Database", "Tx"]
+__all__ = ["Context", "Database", "Purpose", "Tx"]

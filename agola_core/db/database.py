@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
-import msgspec
 
 from agola_core.context import Context
-from agola_core.errors import (
-    BadRequestError,
-    ClosedError,
-    CorruptionError,
-    FormatError,
-    NotFoundError,
-    UnavailableError,
-)
+from agola_core.db.tx import Tx, translated
+from agola_core.errors import BadRequestError, ClosedError, FormatError, UnavailableError
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-Params = Mapping[str, Any] | Sequence[Any]
 
 _BUSY_TRIES = 20
 """How often a locked database is tried again: Agola's number."""
@@ -36,56 +28,27 @@ _STEPS = 1000
 _IDLE_READERS = 8
 
 
-class Tx:
-    """One transaction. Its statements end with its context; do not keep it after the function it was given to."""
+class Purpose(enum.Enum):
+    """What a database is opened for."""
 
-    def __init__(self, connection: apsw.Connection, context: Context) -> None:
-        self._connection = connection
-        self.context = context
+    KEEP = "keep"
+    """Its content is kept: a commit waits for the disk."""
+    COPY = "copy"
+    """It can be made anew: a crash of processes loses nothing, one of the machine may damage it."""
+    BUILD = "build"
+    """It is being filled, from one connection: a crash leaves it useless. Close it, and open it anew to use it."""
 
-    def execute(self, sql: str, params: Params = ()) -> int:
-        """Run a statement and return how many rows it changed."""
-        self.context.check()
-        before = self._connection.total_changes()
-        self._connection.execute(sql, params)
-        return self._connection.total_changes() - before
 
-    def executemany(self, sql: str, rows: Iterable[Params]) -> None:
-        """Run a statement once for each row of parameters."""
-        self.context.check()
-        self._connection.executemany(sql, rows)
-
-    def rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query as they are."""
-        self.context.check()
-        yield from self._connection.execute(sql, params)
-
-    def query(self, record: type[R], sql: str, params: Params = ()) -> list[R]:
-        """Return the rows of a query as records: the columns' names are the fields' names.
-
-        Args:
-            record: A class whose fields msgspec knows: a Struct, a dataclass, a NamedTuple.
-            sql: The query.
-            params: Its parameters.
-        """
-        self.context.check()
-        cursor = self._connection.execute(sql, params)
-        first = cursor.fetchone()
-        if first is None:
-            return []
-        names = [column[0] for column in cursor.get_description()]
-        return [_record(record, dict(zip(names, row, strict=True))) for row in (first, *cursor)]
-
-    def query_one(self, record: type[R], sql: str, params: Params = ()) -> R:
-        """Return the first row of a query as a record.
-
-        Raises:
-            NotFoundError: There is none.
-        """
-        found = self.query(record, sql, params)
-        if not found:
-            raise NotFoundError("no such row")
-        return found[0]
+_PRAGMAS = {
+    Purpose.KEEP: ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"),
+    Purpose.COPY: ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF"),
+    Purpose.BUILD: (
+        "PRAGMA locking_mode = EXCLUSIVE",
+        "PRAGMA journal_mode = MEMORY",
+        "PRAGMA synchronous = OFF",
+        "PRAGMA cache_size = -32768",
+    ),
+}
 
 
 class Database:
@@ -94,7 +57,7 @@ class Database:
     Args:
         path: The file; created when missing.
         migrations: Scripts; the n-th brings a database of version n to version n + 1.
-        durable: Whether a commit waits for the disk. A database that can be thrown away need not.
+        purpose: What it is opened for.
 
     Raises:
         CorruptionError: The file is damaged, or no database.
@@ -102,12 +65,15 @@ class Database:
         UnavailableError: It cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str], migrations: Sequence[str] = (), *, durable: bool = True) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], migrations: Sequence[str] = (), purpose: Purpose = Purpose.KEEP
+    ) -> None:
         self.path = str(Path(path).absolute())
-        self._durable = durable
+        self._pragmas = (*_PRAGMAS[purpose], "PRAGMA foreign_keys = ON")
         self._closed = False
         self._lock = threading.Lock()
-        self._write_lock = threading.Lock()
+        self._turns = threading.Condition()
+        self._writing = False
         self._readers: deque[apsw.Connection] = deque()
         self._active = threading.local()
         with self._errors():
@@ -127,7 +93,7 @@ class Database:
             BadRequestError: The calling thread is in a transaction of this database already.
         """
         with self._turn(context), self._bound(self._writer, context) as transaction:
-            self._begin("BEGIN IMMEDIATE")
+            self._begin(context)
             try:
                 result = function(transaction)
                 context.check()
@@ -160,7 +126,8 @@ class Database:
 
     def close(self) -> None:
         """Close every connection; closing twice is harmless."""
-        with self._write_lock, self._lock:
+        with self._turns, self._lock:
+            self._turns.wait_for(lambda: not self._writing)
             if self._closed:
                 return
             self._closed = True
@@ -173,13 +140,12 @@ class Database:
             raise ClosedError("the database was closed")
         connection = apsw.Connection(self.path)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        for pragma in self._pragmas:
+            self._retried(partial(connection.execute, pragma))
         return connection
 
     def _migrate(self, migrations: Sequence[str]) -> None:
-        self._begin("BEGIN IMMEDIATE")
+        self._begin(Context())
         try:
             row: tuple[Any, ...] | None = self._writer.execute("PRAGMA user_version").fetchone()
             version = row[0] if row else 0
@@ -189,34 +155,54 @@ class Database:
                 self._writer.execute(script)
             self._writer.execute(f"PRAGMA user_version = {len(migrations)}")
         except BaseException:
-            self._writer.execute("ROLLBACK")
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
             raise
         self._writer.execute("COMMIT")
 
-    def _begin(self, statement: str) -> None:
+    def _begin(self, context: Context) -> None:
+        self._retried(lambda: self._writer.execute("BEGIN IMMEDIATE"), context)
+
+    def _retried(self, work: Callable[[], object], context: Context | None = None) -> None:
+        """Do what another process may be in the way of: with a bound, and no longer than the context lasts."""
         for attempt in range(_BUSY_TRIES):
+            if context is not None:
+                context.check()
             try:
-                self._writer.execute(statement)
+                work()
                 return
-            except apsw.BusyError as error:
+            except (apsw.BusyError, apsw.LockedError) as error:
                 if attempt == _BUSY_TRIES - 1:
-                    raise UnavailableError(f"{self.path}: locked by another process") from error
+                    raise UnavailableError(
+                        f"{self.path}: locked by another process, {_BUSY_TRIES} tries long"
+                    ) from error
 
     @contextmanager
     def _turn(self, context: Context) -> Iterator[None]:
         if getattr(self._active, "writing", False):
             raise BadRequestError("a transaction of this database runs in this thread already")
-        remaining = context.remaining
-        if not self._write_lock.acquire(timeout=-1 if remaining is None else remaining):
-            context.check()
+        forget = context.on_cancel(self._wake)
+        try:
+            with self._turns:
+                self._turns.wait_for(lambda: not self._writing or context.ended, context.remaining)
+                context.check()
+                if self._closed:
+                    raise ClosedError("the database was closed")
+                self._writing = True
+        finally:
+            forget()
         self._active.writing = True
         try:
-            if self._closed:
-                raise ClosedError("the database was closed")
             yield
         finally:
             self._active.writing = False
-            self._write_lock.release()
+            with self._turns:
+                self._writing = False
+                self._turns.notify()
+
+    def _wake(self) -> None:
+        with self._turns:
+            self._turns.notify_all()
 
     @contextmanager
     def _bound(self, connection: apsw.Connection, context: Context) -> Iterator[Tx]:
@@ -225,31 +211,20 @@ class Database:
         if context.deadline is not None:
             connection.set_progress_handler(lambda: context.ended, _STEPS)
         try:
-            with self._errors():
-                yield Tx(connection, context)
-        except UnavailableError as error:
-            if isinstance(error.__cause__, apsw.InterruptError):
-                context.check()
-            raise
+            with self._errors(context):
+                yield Tx(connection, context, self.path)
         finally:
             forget()
             connection.set_progress_handler(None)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, context: Context | None = None) -> Iterator[None]:
         try:
             yield
-        except (apsw.NotADBError, apsw.CorruptError) as error:
-            raise CorruptionError(f"not an intact database: {error}", path=self.path) from error
-        except (apsw.ConnectionClosedError, apsw.CursorClosedError) as error:
-            raise ClosedError("the database was closed") from error
-        except (apsw.BusyError, apsw.LockedError, apsw.InterruptError, apsw.FullError, apsw.IOError) as error:
-            raise UnavailableError(f"{self.path}: {error}") from error
-        except apsw.CantOpenError as error:
-            raise UnavailableError(f"{self.path}: {error}") from error
-
-
-def _record(record: type[R], values: dict[str, Any]) -> R:
-    if issubclass(record, tuple):  # msgspec takes named tuples by position alone
-        return record(**values)
-    return msgspec.convert(values, record, strict=False)
+        except apsw.Error as error:
+            if context is not None and isinstance(error, apsw.InterruptError):
+                context.check()
+            known = translated(error, self.path)
+            if known is None:
+                raise
+            raise known from error

@@ -49,6 +49,9 @@ class SnapshotSource(Protocol):
     def lineage(self) -> str:
         """The history it belongs to."""
 
+    def count(self, data_types: Iterable[str]) -> int:
+        """Return about how many objects some types have."""
+
     def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield a type's objects in the byte order of their ids."""
 

@@ -1,0 +1,120 @@
+"""One transaction of a database, bound to its caller's context, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import apsw
+import msgspec
+
+from agola_core.context import Context
+from agola_core.errors import AgolaError, ClosedError, CorruptionError, NotFoundError, UnavailableError
+
+R = TypeVar("R")
+
+Params = Mapping[str, Any] | Sequence[Any]
+
+_UNAVAILABLE = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.InterruptError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+)
+
+
+class Tx:
+    """One transaction. Its statements end with its context; do not keep it after the function it was given to."""
+
+    def __init__(self, connection: apsw.Connection, context: Context, path: str) -> None:
+        self._connection = connection
+        self._path = path
+        self.context = context
+
+    def execute(self, sql: str, params: Params = ()) -> int:
+        """Run a statement and return how many rows it changed."""
+        self.context.check()
+        connection = self._connection
+        before = connection.total_changes()
+        try:
+            connection.execute(sql, params)
+        except apsw.Error as error:
+            self._raise(error)
+        return connection.total_changes() - before
+
+    def executemany(self, sql: str, rows: Iterable[Params]) -> None:
+        """Run a statement once for each row of parameters; much faster than one by one."""
+        self.context.check()
+        try:
+            self._connection.executemany(sql, rows)
+        except apsw.Error as error:
+            self._raise(error)
+
+    def rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query as they are."""
+        self.context.check()
+        try:
+            yield from self._connection.execute(sql, params)
+        except apsw.Error as error:
+            self._raise(error)
+
+    def _raise(self, error: apsw.Error) -> NoReturn:
+        """Raise what an error of SQLite means; those of the statement itself, such as a constraint, as they are."""
+        if isinstance(error, apsw.InterruptError):
+            self.context.check()
+        known = translated(error, self._path)
+        if known is None:
+            raise error
+        raise known from error
+
+    def query(self, record: type[R], sql: str, params: Params = ()) -> list[R]:
+        """Return the rows of a query as records: the columns' names are the fields' names.
+
+        Args:
+            record: A class whose fields msgspec knows: a Struct, a dataclass, a NamedTuple.
+            sql: The query.
+            params: Its parameters.
+        """
+        self.context.check()
+        try:
+            cursor = self._connection.execute(sql, params)
+            first = cursor.fetchone()
+            if first is None:
+                return []
+            names = [column[0] for column in cursor.get_description()]
+            found = [dict(zip(names, row, strict=True)) for row in (first, *cursor)]
+        except apsw.Error as error:
+            self._raise(error)
+        return [_record(record, values) for values in found]
+
+    def query_one(self, record: type[R], sql: str, params: Params = ()) -> R:
+        """Return the first row of a query as a record.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        found = self.query(record, sql, params)
+        if not found:
+            raise NotFoundError("no such row")
+        return found[0]
+
+
+def translated(error: apsw.Error, path: str) -> AgolaError | None:
+    """Return what an error of SQLite means to users; None for one of the statement itself."""
+    if isinstance(error, apsw.NotADBError | apsw.CorruptError):
+        return CorruptionError(f"not an intact database: {error}", path=path)
+    if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):
+        return ClosedError("the database was closed")
+    if isinstance(error, _UNAVAILABLE):
+        return UnavailableError(f"{path}: {error}")
+    return None
+
+
+def _record(record: type[R], values: dict[str, Any]) -> R:
+    if issubclass(record, tuple):  # msgspec takes named tuples by position alone
+        return record(**values)
+    return msgspec.convert(values, record, strict=False)

@@ -1,0 +1,74 @@
+"""The files of a readdb: each build makes one of its own, and a link says which one is in use.
+
+The path that the user gave is a symbolic link to the file of the newest build. A new build replaces the link by one
+rename, so whoever opens the path finds the old file whole or the new one whole, and who has the old one open goes on
+with it; SQLite's side files have the name of the file, never of the link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+
+from agola_core.coordinator.sqlite import boot_id
+from agola_core.errors import UnavailableError
+
+_SIDES = ("", "-wal", "-shm", "-journal")
+
+
+class ReadDBFiles:
+    """The files of one readdb.
+
+    Args:
+        path: The link; its directory is created when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-[0-9a-f]{8}(?:-wal|-shm|-journal)?")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"{self.path.parent}: {error.strerror}") from error
+
+    def exists(self) -> bool:
+        """Return whether there is a file to open."""
+        return self.path.exists()
+
+    def new(self) -> Path:
+        """Return the path of a new file, named after this process; leftovers of dead processes go."""
+        for entry in self.path.parent.iterdir():
+            match = self._made.fullmatch(entry.name)
+            if match and not self._in_use(entry, int(match[1])):
+                entry.unlink(missing_ok=True)
+        return self.path.with_name(f"{self.path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+    def publish(self, file: Path) -> None:
+        """Make a new file the one that is opened from now on, and remove the one before it."""
+        old = self.path.resolve() if self.path.exists() else None
+        link = file.with_name(f"{file.name}-link")
+        link.symlink_to(file.name)
+        link.replace(self.path)
+        if old is not None and old != self.path:
+            discard(old)
+        for side in _SIDES[1:]:  # of a file that stood at the path itself
+            self.path.with_name(self.path.name + side).unlink(missing_ok=True)
+
+    def _in_use(self, entry: Path, pid: int) -> bool:
+        current = self.path.resolve() if self.path.is_symlink() else None
+        if current is not None and entry.name.startswith(current.name):
+            return True
+        return pid == os.getpid() or Path(f"/proc/{pid}").exists()
+
+
+def discard(file: Path) -> None:
+    """Remove a file with its side files; who has it open keeps it."""
+    for side in _SIDES:
+        file.with_name(file.name + side).unlink(missing_ok=True)
+
+
+def this_boot() -> str:
+    """Return what tells this start of the machine from others."""
+    return boot_id()

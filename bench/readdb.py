@@ -1,0 +1,164 @@
+"""The readdb: its rebuild beside a raw executemany, and the time from a commit to its readers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apsw
+
+import agola_core
+from agola_core import Options, Put
+from agola_core.context import Context
+from agola_core.datamanager import Action, DataManager
+from agola_core.db import Tx
+from agola_core.readdb import ReadDB
+from bench.result import Limit, Result
+
+OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))
+REBUILD_BYTES = 200
+ROUNDS = 3
+COMMITS = 300
+PAUSE = 0.005
+SCHEMA = "CREATE TABLE object (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID"
+INSERT = "INSERT OR REPLACE INTO object VALUES (?, ?)"
+
+
+class Objects:
+    """Every object as a row."""
+
+    name = "objects"
+    version = 1
+    data_types = ("object",)
+    schema = SCHEMA
+
+    def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
+        for put, part in _parts(actions):
+            if put:
+                tx.executemany(INSERT, [(action.id, action.data) for action in part])
+            else:
+                tx.executemany("DELETE FROM object WHERE id = ?", [(action.id,) for action in part])
+
+
+def _parts(actions: Iterable[Action]) -> Iterator[tuple[bool, list]]:
+    part: list = []
+    for action in actions:
+        if part and isinstance(part[0], Put) is not isinstance(action, Put):
+            yield isinstance(part[0], Put), part
+            part = []
+        part.append(action)
+    if part:
+        yield isinstance(part[0], Put), part
+
+
+def fill(dm: DataManager, objects: int, size: int) -> None:
+    """Write objects that compress as JSON does, about to a third."""
+    for start in range(0, objects, 10_000):
+        dm.write_wal(
+            [
+                Put("object", f"{number:010}", (os.urandom(size // 4).hex() + "x" * size)[:size].encode())
+                for number in range(start, min(objects, start + 10_000))
+            ]
+        )
+    dm.checkpoint(force=True)
+
+
+def rebuild() -> list[Result | Limit]:
+    """Measure readdb-rebuild."""
+    ours, raw = [], []
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        agola_core.open(Path(directory) / "s", data_types=["object"], options=Options(background=False)) as dm,
+    ):
+        fill(dm, OBJECTS, REBUILD_BYTES)
+        rows = [(object_id, data) for object_id, data in dm.list_objects("object")]
+        for number in range(ROUNDS):
+            started = time.perf_counter()
+            _raw(Path(directory) / f"raw-{number}", rows)
+            raw.append(len(rows) / (time.perf_counter() - started))
+            readdb = ReadDB(dm, Path(directory) / f"readdb-{number}", [Objects()])
+            started = time.perf_counter()
+            readdb.catch_up()
+            ours.append(len(rows) / (time.perf_counter() - started))
+            readdb.close()
+    return [Result(f"readdb-rebuild {OBJECTS:,}", statistics.median(ours), statistics.median(raw), 0.5, "rows/s")]
+
+
+def _raw(path: Path, rows: list[tuple[str, bytes]]) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(SCHEMA)
+    with connection:
+        connection.executemany(INSERT, rows)
+    connection.close()
+
+
+WRITER = textwrap.dedent("""
+    import sys, time
+    import agola_core
+    from agola_core import Put
+
+    with agola_core.open(sys.argv[1], data_types=["object"]) as dm:
+        for number in range(int(sys.argv[2])):
+            time.sleep(float(sys.argv[3]))
+            dm.write_wal([Put("object", f"{number:010}", b"x" * 200)])
+            print(time.perf_counter(), number, flush=True)
+""")
+
+
+def lag() -> list[Result | Limit]:
+    """Measure readdb-lag; the reference is one fsync of a small file."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        reference = statistics.median(_fsyncs(path / "file")) * 1000
+        with agola_core.open(path / "s", data_types=["object"]) as dm, ReadDB(dm, path / "r", [Objects()]) as readdb:
+            same = []
+            for number in range(COMMITS):
+                time.sleep(PAUSE)
+                token = dm.write_wal([Put("object", f"own-{number:010}", b"x" * 200)])
+                committed = time.perf_counter()
+                readdb.wait_for(token, 10)
+                same.append((time.perf_counter() - committed) * 1000)
+            other = list(_other(path / "s", readdb))
+    return [
+        Limit("readdb-lag same process", statistics.median(same), reference, 3, "ms"),
+        Limit("readdb-lag other process", statistics.median(other), reference, 10, "ms"),
+    ]
+
+
+def _other(store: Path, readdb: ReadDB) -> Iterator[float]:
+    """Yield the milliseconds from commits of another process to this one's readdb; one clock serves both."""
+    command = [sys.executable, "-c", WRITER, str(store), str(COMMITS), str(PAUSE)]
+    seen: dict[int, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        count = 0
+        while count < COMMITS and process.poll() is None:
+            found = readdb.read(Context(), lambda tx: next(tx.rows("SELECT count(*) FROM object WHERE id < 'own'"))[0])
+            now = time.perf_counter()
+            for number in range(count, found):
+                seen[number] = now
+            count = found
+            with contextlib.suppress(agola_core.UnavailableError):
+                readdb.wait_for(readdb.position.next(), 5)
+        assert process.stdout is not None
+        for line in process.stdout:
+            committed, number = line.split()
+            if int(number) in seen:
+                yield max(0.0, (seen[int(number)] - float(committed)) * 1000)
+
+
+def _fsyncs(path: Path) -> Iterator[float]:
+    with path.open("wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(b"x" * 1024)
+            started = time.perf_counter()
+            os.fsync(file.fileno())
+            yield time.perf_counter() - started
