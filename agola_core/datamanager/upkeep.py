@@ -175,10 +175,12 @@ class Upkeep:
         """Take in what other processes commit, checkpoint or import."""
         if self._behind:  # the round before failed at it
             self._catch_up()
-        gather, caught_up = _GATHER_SECONDS, 0.0
+        gather, caught_up, seen = _GATHER_SECONDS, 0.0, 0
         while not self._stopping.is_set():
             try:
                 if self._watch is None or (first := self._watch.next(_FOLLOW_SECONDS)) is None:
+                    continue
+                if first.revision <= seen:  # the last catching up took it in already
                     continue
                 # This process's own commits come back here too: taking many at once leaves it free to make them.
                 # The first of others after a pause is taken in at once: somebody may wait for it.
@@ -199,7 +201,7 @@ class Upkeep:
                 gather = _GATHER_OWN_SECONDS  # whose commits are many meets those of others when it makes them
                 continue
             self._catch_up()
-            caught_up = time.monotonic()
+            caught_up, seen = time.monotonic(), self._log.head_revision
 
     def _catch_up(self) -> None:
         self._behind = True
