@@ -170,9 +170,11 @@ def open_store(
     )
 
 
-def open_reader(data_dir: Path) -> tuple[DataManager, RunService]:
+def open_reader(
+    data_dir: Path, *, storage: str | None = None, coordinator: str | None = None
+) -> tuple[DataManager, RunService]:
     """Open a run service's store to answer questions, beside a service that may run on it."""
-    datamanager = open_store(data_dir, background=False)
+    datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False)
     return datamanager, RunService(datamanager, data_dir / READDB_FILE, InProcessDirectory())
 
 

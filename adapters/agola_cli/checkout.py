@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from agola_core.errors import BadRequestError
+
 
 class Checkout(msgspec.Struct, frozen=True):
     """A directory's branch, tag, reference and commit; empty outside of git."""
@@ -27,6 +29,12 @@ class Checkout(msgspec.Struct, frozen=True):
         }
         return {name: value for name, value in named.items() if value}
 
+    @property
+    def annotations(self) -> dict[str, str]:
+        """What a run says of where it comes from, by Agola's names."""
+        named = {"branch": self.branch, "tag": self.tag, "ref": self.ref, "commit_sha": self.commit}
+        return {name: value for name, value in named.items() if value}
+
 
 def describe_checkout(path: Path) -> Checkout:
     """Return what git says of a directory; outside of git it counts as branch `master`, as Agola's direct runs."""
@@ -37,6 +45,22 @@ def describe_checkout(path: Path) -> Checkout:
     tag = _git(path, "describe", "--tags", "--exact-match") if not branch else ""
     ref = f"refs/heads/{branch}" if branch else f"refs/tags/{tag}" if tag else "HEAD"
     return Checkout(branch, tag, ref, commit)
+
+
+def checkout_as(path: Path, branch: str | None, tag: str | None, ref: str | None) -> Checkout | None:
+    """Return a directory's checkout as if it were on another branch, tag or reference; None to ask git alone.
+
+    Raises:
+        BadRequestError: More than one of them is given.
+    """
+    given = [name for name, value in (("branch", branch), ("tag", tag), ("ref", ref)) if value]
+    if len(given) > 1:
+        raise BadRequestError(f"give one of branch, tag and ref, not {' and '.join(given)}")
+    if not given:
+        return None
+    reference = ref or (f"refs/heads/{branch}" if branch else f"refs/tags/{tag}")
+    directory = path if path.is_dir() else path.resolve().parent
+    return Checkout(branch or "", tag or "", reference, describe_checkout(directory).commit)
 
 
 def _git(path: Path, *arguments: str) -> str:

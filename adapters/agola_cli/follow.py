@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 from agola_cli.display import Display
+from agola_cli.service import Service
 from agola_core.errors import AgolaError
-from agola_core.runservice.service import RunService
-from agola_core.runservice.types import Run, TaskStatus
+from agola_core.runservice.types import ExecutorPhase, Run, RunTask, TaskStatus
 
 _MAX_LINE = 64 * 1024
 _SHOWN = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}
@@ -21,17 +21,24 @@ class LogFollower:
     Args:
         service: Has the logs.
         display: Shows them.
+        wanted: Whether a task, by its id, is followed.
     """
 
-    def __init__(self, service: RunService, display: Display) -> None:
+    def __init__(self, service: Service, display: Display, wanted: Callable[[str], bool] = lambda _: True) -> None:
         self._service = service
         self._display = display
+        self._wanted = wanted
         self._threads: dict[str, threading.Thread] = {}
+        self._changed = threading.Condition()
+        self._tasks: dict[str, RunTask] = {}
 
     def take(self, run: Run) -> None:
-        """Begin with the tasks of a run that have begun."""
+        """Take a run's new state: begin with the tasks that have begun, go on with those whose next step has."""
+        with self._changed:
+            self._tasks = run.tasks
+            self._changed.notify_all()
         for task_id, task in run.tasks.items():
-            if task_id not in self._threads and task.status in _SHOWN:
+            if task_id not in self._threads and task.status in _SHOWN and self._wanted(task_id):
                 thread = threading.Thread(target=self._follow, args=(run.id, task_id, len(task.steps)), daemon=True)
                 self._threads[task_id] = thread
                 thread.start()
@@ -43,14 +50,27 @@ class LogFollower:
 
     def _follow(self, run_id: str, task_id: str, steps: int) -> None:
         for step in range(steps):
+            if not self._wait_step(task_id, step):
+                return  # the task ended before this step
+            self._display.step(task_id, step)
             try:
-                if not self._service.wait_step(run_id, task_id, step):
-                    return  # the task ended before this step
-                self._display.step(task_id, step)
                 pieces = self._service.open_log(run_id, task_id, step, follow=True)
                 for_each_line(pieces, lambda line: self._display.line(task_id, line))
             except AgolaError as error:
                 self._display.say(f"the log of step {step} cannot be read: {error}")
+
+    def _wait_step(self, task_id: str, step: int) -> bool:
+        """Wait until a step has begun; return whether it has: False when its task ended before."""
+
+        def answer() -> bool | None:
+            task = self._tasks[task_id]
+            if task.steps[step].phase not in {None, ExecutorPhase.NOT_STARTED}:
+                return True
+            return False if task.status.is_finished else None
+
+        with self._changed:
+            self._changed.wait_for(lambda: answer() is not None)
+            return bool(answer())
 
 
 def for_each_line(pieces: Iterator[bytes], show: Callable[[str], None]) -> None:

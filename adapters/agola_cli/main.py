@@ -10,10 +10,19 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+from agola_cli.settings import (
+    VARIABLE,
+    check_settings,
+    command_defaults,
+    find_settings_file,
+    read_settings,
+    shared_settings,
+)
 from agola_core.__about__ import __version__
 from agola_core.errors import (
     AgolaError,
@@ -29,7 +38,9 @@ logger = logging.getLogger(__name__)
 
 _COMMANDS = {
     "checkpoint": "store",
+    "completion": "completion",
     "config": "config",
+    "directrun": "directrun",
     "executor": "executor",
     "export": "store",
     "gc": "store",
@@ -41,6 +52,8 @@ _COMMANDS = {
     "status": "store",
     "verify": "store",
 }
+
+_USUAL_SETTINGS = {"coordinator", "data_dir", "output_format", "storage", "token_file", "url"}
 
 
 class LazyGroup(click.Group):
@@ -58,17 +71,87 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was typed, its defaults taken from the settings file."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None:
+            ctx.obj = SettingsFile(ctx.params.get("config_file"))
+            ctx.default_map = {name: ctx.obj.defaults(self, name, command)}
+        return name, command, rest
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class SettingsFile:
+    """The settings file of this call, when there is one.
+
+    Args:
+        named: The one that the person names; None to look for one.
+    """
+
+    def __init__(self, named: Path | None) -> None:
+        self._file = named or find_settings_file(Path.cwd())
+        self._settings = read_settings(self._file) if self._file else {}
+
+    def defaults(self, group: click.Group, name: str, command: click.Command) -> dict[str, Any]:
+        """Return the defaults of one command.
+
+        Raises:
+            ConfigError: The file names something that does not exist.
+        """
+        if self._file is None:
+            return {}
+        shared = shared_settings(self._settings)
+        if not _USUAL_SETTINGS.issuperset(shared):
+            check_settings(group, self._settings, self._file)  # imports every command: only for unusual keys
+        return command_defaults(command, self._settings.get(name, {}), shared, self._file, name)
+
+    def all_defaults(self, group: click.Group) -> dict[str, Any]:
+        """Return the defaults of all commands.
+
+        Raises:
+            ConfigError: The file names something that does not exist.
+        """
+        if self._file is None:
+            return {}
+        check_settings(group, self._settings, self._file)
+        context = click.Context(group)
+        return {
+            name: self.defaults(group, name, command)
+            for name in group.list_commands(context)
+            if (command := group.get_command(context, name)) is not None
+        }
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "AGOLA",
+    },
+)
 @click.version_option(__version__, prog_name="agola-core")
 @click.option("-v", "--verbose", count=True, help="Log to standard error; twice for more.")
-def cli(verbose: int) -> None:
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="Defaults for the options below; by default agola-core.toml here, above, or in ~/.config/agola-core.",
+)
+def cli(verbose: int, config_file: Path | None) -> None:  # noqa: ARG001 - `SettingsFile` reads it
     """Run CI pipelines on this machine, serve them, and look after their store.
 
     \b
     agola-core run .                  run this directory's .agola/config.yml
     agola-core runs list              what has run here
     agola-core serve                  the same behind HTTP
+    agola-core directrun start --url http://127.0.0.1:4000
+
+    Exit codes: 0 success, 1 a run failed or something does not hold, 2 usage or configuration, 3 something cannot be
+    reached, 4 refused, 130 interrupted.
     """
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -88,7 +171,7 @@ def exit_code(error: AgolaError) -> int:
 def main() -> None:
     """Run a command and exit."""
     try:
-        code: Any = cli.main(standalone_mode=False)
+        code: Any = cli.main(prog_name="agola-core", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+
+from agola_core.errors import BadRequestError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def default_data_dir(tree: Path) -> Path:
@@ -30,19 +37,52 @@ data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="AGOLA_DATA_DIR",
+    show_envvar=True,
     help="Where runs, logs and the store are kept. By default a directory of your home for each checkout.",
 )
 
-
 storage_option = click.option(
-    "--storage", envvar="AGOLA_STORAGE", help="A storage URL, in the place of the directory's."
+    "--storage",
+    metavar="URL",
+    envvar="AGOLA_STORAGE",
+    show_envvar=True,
+    help="The object storage, in the place of the data directory's: posix:///DIR or s3://BUCKET/PREFIX.",
 )
 
 coordinator_option = click.option(
-    "--coordinator", envvar="AGOLA_COORDINATOR", help="A coordinator URL, in the place of the directory's."
+    "--coordinator",
+    metavar="URL",
+    envvar="AGOLA_COORDINATOR",
+    show_envvar=True,
+    help="The coordinator, in the place of the data directory's: etcd://HOST:2379,HOST:2379/PREFIX.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+url_option = click.option(
+    "--url",
+    metavar="URL",
+    envvar="AGOLA_URL",
+    show_envvar=True,
+    help="A running service, such as http://127.0.0.1:4000, in the place of a data directory.",
+)
+
+token_file_option = click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="AGOLA_TOKEN_FILE",
+    show_envvar=True,
+    help="Holds the token that the service asks for; AGOLA_TOKEN may hold the token itself.",
+)
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def store_options(function: F) -> F:
+    """Add the options that name a store."""
+    for option in (coordinator_option, storage_option, data_dir_option):
+        function = option(function)
+    return function
 
 
 def existing_data_dir(data_dir: Path | None) -> Path:
@@ -55,3 +95,69 @@ def existing_data_dir(data_dir: Path | None) -> Path:
     if not chosen.is_dir():
         raise click.UsageError(f"no data directory {chosen}: nothing has run yet, or name another with --data-dir")
     return chosen
+
+
+def store_data_dir(data_dir: Path | None, storage: str | None, coordinator: str | None) -> Path | None:
+    """Return the data directory of a store; None when both of its halves are named by URLs alone."""
+    if data_dir is None and storage and coordinator:
+        return None
+    return existing_data_dir(data_dir)
+
+
+def read_token(token_file: Path | None) -> str:
+    """Return the token of a service; "" for none.
+
+    Raises:
+        BadRequestError: The file cannot be read, or is empty.
+    """
+    if token_file is None:
+        return os.environ.get("AGOLA_TOKEN", "")
+    try:
+        token = token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"the token file {str(token_file)!r} cannot be read: {error}") from error
+    if not token:
+        raise BadRequestError(f"the token file {str(token_file)!r} is empty")
+    return token
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be taken back.
+
+    Args:
+        question: What is about to happen.
+        yes: Whether the person has said yes already.
+
+    Raises:
+        click.UsageError: Nobody is there to be asked.
+        click.Abort: The answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question}: say --yes")
+    click.confirm(f"{question}; go on?", abort=True)
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """Return the parts of NAME=VALUE.
+
+    Raises:
+        BadRequestError: It is not that.
+    """
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise BadRequestError(f"expected NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def given_variable(text: str) -> tuple[str, str]:
+    """Return the name and the value that NAME=VALUE says, or that NAME has in this environment.
+
+    Raises:
+        BadRequestError: The name is empty.
+    """
+    name, separator, value = text.partition("=")
+    if not name:
+        raise BadRequestError(f"expected NAME or NAME=VALUE, not {text!r}")
+    return name, value if separator else os.environ.get(name, "")

@@ -1,13 +1,20 @@
-"""How records look for people: tables and times."""
+"""How records look: tables and times for people, JSON and CSV for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+import enum
+import io
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from agola_core.runservice.types import Run, RunPhase, RunResult, TaskStatus
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _COLOURS = {
     "success": "green",
@@ -19,6 +26,59 @@ _COLOURS = {
     "interrupted": "yellow",
     "running": "cyan",
 }
+
+
+class OutputFormat(enum.StrEnum):
+    """How a command prints its records."""
+
+    TABLE = "table"
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+def format_options(function: F) -> F:
+    """Add `-o FORMAT` and `--json`; the command takes `output` and passes it to `print_records`."""
+    formats = click.Choice([item.value for item in OutputFormat])
+    function = click.option("--json", "output", flag_value="json", help="The same as -o json.")(function)
+    return click.option(
+        "-o",
+        "--output-format",
+        "output",
+        type=formats,
+        default="table",
+        show_default=True,
+        envvar="AGOLA_OUTPUT_FORMAT",
+        show_envvar=True,
+        help="The format on standard output.",
+    )(function)
+
+
+def print_records(
+    output: str, records: Sequence[object], headings: Sequence[str], row: Callable[[Any], Sequence[object]]
+) -> None:
+    """Print records in a format.
+
+    Args:
+        output: An `OutputFormat`.
+        records: What the formats for programs print.
+        headings: Of the columns.
+        row: Makes a record's cells, for tables and CSV.
+    """
+    match OutputFormat(output):
+        case OutputFormat.TABLE:
+            print_table(headings, ([str(cell) for cell in row(record)] for record in records))
+        case OutputFormat.JSON:
+            click.echo(msgspec.json.encode(records))
+        case OutputFormat.NDJSON:
+            for record in records:
+                click.echo(msgspec.json.encode(record))
+        case OutputFormat.CSV:
+            buffer = io.StringIO()
+            writer = csv.writer(buffer, lineterminator="\n")
+            writer.writerow([heading.lower() for heading in headings])
+            writer.writerows(row(record) for record in records)
+            click.echo(buffer.getvalue(), nl=False)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

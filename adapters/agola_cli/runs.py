@@ -1,34 +1,65 @@
-"""`agola-core runs`: what has run, and its logs."""
+"""`agola-core runs`: what has run."""
 
 from __future__ import annotations
 
-import sys
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import click
 import msgspec
+from msgspec.structs import replace
 
-from agola_cli.display import describe_task, step_name
-from agola_cli.options import data_dir_option, existing_data_dir, json_option
-from agola_cli.output import coloured, duration, outcome, print_table, task_mark
-from agola_core.errors import AgolaError, NotFoundError
-from agola_core.runservice.requests import RunBundle, RunQuery
-from agola_core.runservice.service import RunService
+from agola_cli.graph import draw_graph
+from agola_cli.options import json_option
+from agola_cli.output import coloured, duration, format_options, outcome, print_records
+from agola_cli.runs_actions import approve_command, delete_command, restart_command, stop_command
+from agola_cli.runs_logs import logs_command
+from agola_cli.service import Service, Target, resolve_run, target_options
+from agola_core.runservice.requests import RunQuery
 from agola_core.runservice.types import Run, RunPhase, RunResult
-from agola_core.standalone import open_reader
+
+_PAGE = 40
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Time(click.ParamType[datetime]):
+    """A time: ISO 8601, or an age such as 90m, 12h or 7d."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: str | datetime,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Return the time that a text says."""
+        if isinstance(value, datetime):
+            return value
+        if value[-1:] in _UNITS and value[:-1].isdecimal():
+            return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)
+        return parsed if parsed.tzinfo else parsed.astimezone()
 
 
 @click.group("runs")
 def runs_command() -> None:
-    """List runs, show one, read its logs.
+    """List runs, show one, read its logs, stop it, start it again.
 
     \b
-    agola-core runs list --result failed
-    agola-core runs show RUN
+    agola-core runs list --result failed --since 7d
+    agola-core runs show last
     agola-core runs logs RUN --task build
+    agola-core runs restart RUN --url http://127.0.0.1:4000
     """
+
+
+for _command in (logs_command, stop_command, restart_command, approve_command, delete_command):
+    runs_command.add_command(_command)
 
 
 @runs_command.command("list")
@@ -36,129 +67,90 @@ def runs_command() -> None:
 @click.option("--phase", "phases", multiple=True, type=click.Choice([item.value for item in RunPhase]))
 @click.option("--result", "results", multiple=True, type=click.Choice([item.value for item in RunResult]))
 @click.option("--group", "groups", multiple=True, help="Only this group and those below it.")
+@click.option("--since", type=Time(), help="Only runs made at or after this time.")
+@click.option("--until", type=Time(), help="Only runs made before this time.")
 @click.option("--order", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True)
-@data_dir_option
-@json_option
+@target_options
+@format_options
 def list_command(
     limit: int,
     phases: tuple[str, ...],
     results: tuple[str, ...],
     groups: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
     order: str,
-    data_dir: Path | None,
-    as_json: bool,
+    target: Target,
+    output: str,
 ) -> None:
-    """List runs, the newest first."""
+    """List runs, the newest first.
+
+    \b
+    agola-core runs list --group /user/local -o csv
+    agola-core runs list --phase running --json | jq -r '.[].run.id'
+    """
     query = RunQuery(
         phases=tuple(RunPhase(item) for item in phases),
         results=tuple(RunResult(item) for item in results),
         groups=groups,
-        limit=limit,
         ascending=order == "oldest",
     )
-    with _service(data_dir) as service:
-        runs, live = service.list_runs(query), bool(service.live_instances())
-    if as_json:
-        click.echo(msgspec.json.encode([_described(run, live) for run in runs]))
-        return
-    rows = [
-        (
-            run.id,
-            f"#{run.counter}",
-            run.name,
-            outcome(run, live=live),
-            run.group,
-            duration(run.start_time, run.end_time),
-        )
-        for run in runs
-    ]
-    print_table(("ID", "NUMBER", "NAME", "STATE", "GROUP", "TIME"), rows)
+    with target.open() as connection:
+        found: list[Run] = []
+        for run in _pages(connection.service, query):
+            if len(found) >= limit:
+                break
+            if _is_between(run, since, until):
+                found.append(run)
+        live = connection.live
+
+    def row(record: dict[str, object]) -> tuple[object, ...]:
+        run = record["run"]
+        assert isinstance(run, Run)
+        took = duration(run.start_time, run.end_time)
+        return run.id, f"#{run.counter}", run.name, record["state"], run.group, took
+
+    headings = ("ID", "NUMBER", "NAME", "STATE", "GROUP", "TIME")
+    print_records(output, [_described(run, live) for run in found], headings, row)
 
 
 @runs_command.command("show")
 @click.argument("run_id", metavar="RUN")
-@data_dir_option
+@target_options
 @json_option
-def show_command(run_id: str, data_dir: Path | None, as_json: bool) -> None:
-    """Show a run with its tasks; RUN is an id, or `last`."""
-    with _service(data_dir) as service:
-        bundle, live = service.get_run(_resolve(service, run_id)), bool(service.live_instances())
-    if as_json:
-        click.echo(msgspec.json.encode({**_described(bundle.run, live), "run_config": bundle.run_config}))
-        return
+def show_command(run_id: str, target: Target, as_json: bool) -> None:
+    """Show a run with the graph of its tasks and when each ran; RUN is an id, or `last`."""
+    with target.open() as connection:
+        bundle, live = connection.service.get_run(resolve_run(connection.service, run_id)), connection.live
     run = bundle.run
-    state = coloured(outcome(run, live=live))
-    click.echo(f"run {run.id} #{run.counter} {run.name!r}: {state} {duration(run.start_time, run.end_time)}")
-    if state.strip() != run.phase.value and not live and not run.phase.is_finished:
+    if as_json:
+        click.echo(msgspec.json.encode({**_described(run, live), "run_config": bundle.run_config}))
+        return
+    took = duration(run.start_time, run.end_time)
+    click.echo(f"run {run.id} #{run.counter} {run.name!r}: {coloured(outcome(run, live=live))} {took}".rstrip())
+    if not live and not run.phase.is_finished:
         click.echo(f"its phase is {run.phase.value}, and no service works on this store: it was interrupted")
     for error in bundle.run_config.setup_errors:
         click.echo(f"  error: {error}")
-    for task in sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name)):
-        status = run.tasks[task.id]
-        above = ", ".join(sorted(bundle.run_config.tasks[parent].name for parent in task.depends or {}))
-        after = f" (after {above})" if above else ""
-        click.echo(f"{'  ' * (task.level + 1)}{task_mark(status.status)} {task.name}{after}: {describe_task(status)}")
+    for line in draw_graph(bundle, shutil.get_terminal_size().columns):
+        click.echo(line)
 
 
-@runs_command.command("logs")
-@click.argument("run_id", metavar="RUN")
-@click.option("--task", "task_name", help="Only this task.")
-@click.option("--step", type=click.IntRange(0), help="Only this step, from 0.")
-@click.option("--setup", is_flag=True, help="The log of the task's set-up.")
-@data_dir_option
-def logs_command(run_id: str, task_name: str | None, step: int | None, setup: bool, data_dir: Path | None) -> None:
-    """Print the logs of a run; RUN is an id, or `last`."""
-    with _service(data_dir) as service:
-        bundle = service.get_run(_resolve(service, run_id))
-        output = sys.stdout.buffer
-        for task_id, number, title in _logs(bundle, task_name, step, setup=setup):
-            try:
-                pieces = service.open_log(bundle.run.id, task_id, number)
-            except AgolaError:
-                if step is not None or setup:
-                    raise
-                continue
-            if step is None and not setup:
-                click.echo(f"--- {title}", err=True)
-            for piece in pieces:
-                output.write(piece)
-            output.flush()
+def _pages(service: Service, query: RunQuery) -> Iterator[Run]:
+    start = ""
+    while True:
+        page = service.list_runs(replace(query, start=start, limit=_PAGE))
+        yield from page
+        if len(page) < _PAGE:
+            return
+        start = page[-1].id
 
 
-def _logs(
-    bundle: RunBundle, task_name: str | None, step: int | None, *, setup: bool
-) -> Iterator[tuple[str, int | None, str]]:
-    tasks = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
-    if task_name is not None:
-        tasks = [task for task in tasks if task.name == task_name]
-        if not tasks:
-            raise NotFoundError(f"run {bundle.run.id} has no task {task_name!r}")
-    for task in tasks:
-        if setup:
-            yield task.id, None, f"{task.name}: set-up"
-            continue
-        for number, item in enumerate(task.steps):
-            if step is None or number == step:
-                yield task.id, number, f"{task.name}: {step_name(item)}"
-
-
-@contextmanager
-def _service(data_dir: Path | None) -> Iterator[RunService]:
-    datamanager, service = open_reader(existing_data_dir(data_dir))
-    try:
-        yield service
-    finally:
-        service.close()
-        datamanager.close()
-
-
-def _resolve(service: RunService, run_id: str) -> str:
-    if run_id != "last":
-        return run_id
-    found = service.list_runs(RunQuery(limit=1))
-    if not found:
-        raise NotFoundError("nothing has run yet")
-    return found[0].id
+def _is_between(run: Run, since: datetime | None, until: datetime | None) -> bool:
+    made = run.enqueue_time
+    if made is None:
+        return since is None and until is None
+    return (since is None or made >= since) and (until is None or made < until)
 
 
 def _described(run: Run, live: bool) -> dict[str, object]:

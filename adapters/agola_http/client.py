@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,7 @@ from agola_http.transport import Params, Transport
 T = TypeVar("T")
 
 _CHUNK = 1 << 18
+_ASK_SECONDS = 0.2
 
 
 class Client:
@@ -120,6 +122,21 @@ class Client:
         while page := self.list_runs(replace(query, limit=size)):
             yield from page
             query = replace(query, start=page[-1].id)
+
+    def wait_change(self, run: Run, timeout: float) -> Run:
+        """Return a run once it differs from what is known, or when the time is over; the service is asked now and then.
+
+        Args:
+            run: The run as it is known.
+            timeout: Seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            current = self.get_run(run.id).run
+            left = deadline - time.monotonic()
+            if current != run or left <= 0:
+                return current
+            time.sleep(min(left, _ASK_SECONDS))
 
     def change_run_phase(self, run_id: str, phase: RunPhase, token: str = "") -> None:
         """Start or cancel a queued run (see `RunService.change_run_phase`)."""

@@ -1,0 +1,131 @@
+"""`agola-core runs stop|restart|approve|delete`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from agola_cli.following import Interruption, display_for, follow_run
+from agola_cli.options import confirm, given_variable, json_option, yes_option
+from agola_cli.service import Connection, Target, resolve_run, target_options
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.runservice.requests import RunBundle, RunCreateRequest
+from agola_core.runservice.types import RunPhase, RunResult
+
+
+@click.command("stop")
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@target_options
+def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
+    """Stop runs: what runs is killed, what waits does not start. A queued run is cancelled."""
+    with target.open() as connection:
+        service = connection.service
+        for named in run_ids:
+            run = service.get_run(resolve_run(service, named)).run
+            if run.phase is RunPhase.QUEUED:
+                service.change_run_phase(run.id, RunPhase.CANCELLED)
+            elif run.phase.is_finished:
+                raise BadRequestError(f"run {run.id} has ended: {run.phase.value}")
+            else:
+                service.stop_run(run.id)
+            click.echo(f"run {run.id} is stopped", err=True)
+
+
+@click.command("restart")
+@click.argument("run_id", metavar="RUN")
+@click.option("--from-start", is_flag=True, help="Every task anew, not only those that did not succeed.")
+@click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Give a variable to every task.")
+@click.option("--detach", is_flag=True, help="Do not follow the new run.")
+@target_options
+@json_option
+def restart_command(
+    run_id: str, from_start: bool, environment: tuple[str, ...], detach: bool, target: Target, as_json: bool
+) -> int:
+    """Run a run that has ended again, as a new run; RUN is an id, or `last`.
+
+    By default the tasks that succeeded keep their results. Follows the new run, and ends with 1 when it fails.
+    """
+    with target.open() as connection:
+        service = connection.service
+        bundle = service.create_run(
+            RunCreateRequest(
+                run_id=resolve_run(service, run_id),
+                from_start=from_start,
+                environment=dict(given_variable(item) for item in environment),
+            )
+        )
+        return follow_or_leave(connection, [bundle], detach=detach, as_json=as_json)
+
+
+def follow_or_leave(connection: Connection, bundles: list[RunBundle], *, detach: bool, as_json: bool) -> int:
+    """Follow new runs to their ends, or only name them; return the exit code.
+
+    Args:
+        connection: Where they are.
+        bundles: The runs.
+        detach: Only name them.
+        as_json: Print them as JSON.
+    """
+    if detach or not connection.live:
+        for bundle in bundles:
+            click.echo(msgspec.json.encode(bundle.run) if as_json else bundle.run.id)
+        if not connection.live:
+            click.echo("no service works on this store: `agola-core serve` makes the run go on", err=True)
+        return 0
+    interruption = Interruption()
+    results = []
+    with interruption:
+        for bundle in bundles:
+            display = display_for(bundle, as_json=as_json)
+            results.append(follow_run(connection.service, bundle, display, interruption))
+    if as_json:
+        click.echo(msgspec.json.encode(results))
+    if interruption.asked:
+        return 130
+    return 0 if all(run.result is RunResult.SUCCESS for run in results) else 1
+
+
+@click.command("approve")
+@click.argument("run_id", metavar="RUN")
+@click.argument("task_names", metavar="[TASK]...", nargs=-1)
+@target_options
+def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) -> None:
+    """Approve the tasks of a run that wait for it: those that are named, or the only one that waits."""
+    with target.open() as connection:
+        service = connection.service
+        bundle = service.get_run(resolve_run(service, run_id))
+        names = {task.id: task.name for task in bundle.run_config.tasks.values()}
+        waiting = {names[task.id]: task.id for task in bundle.run.tasks.values() if task.waiting_approval}
+        if not task_names and len(waiting) > 1:
+            raise BadRequestError(f"several tasks wait; name those to approve: {', '.join(sorted(waiting))}")
+        if not task_names and not waiting:
+            raise BadRequestError(f"no task of run {bundle.run.id} waits for approval")
+        ids = {name: task_id for task_id, name in names.items()}
+        for name in task_names or waiting:
+            if name not in ids:
+                raise NotFoundError(f"run {bundle.run.id} has no task {name!r}")
+            service.approve_task(bundle.run.id, ids[name])
+            click.echo(f"approved: {name}", err=True)
+
+
+@click.command("delete")
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@yes_option
+@target_options
+def delete_command(run_ids: tuple[str, ...], dry_run: bool, yes: bool, target: Target) -> None:
+    """Delete runs that have ended, with those of their logs and archives that no other run shares."""
+    with target.open() as connection:
+        service = connection.service
+        runs = [service.get_run(resolve_run(service, named)).run for named in run_ids]
+        for run in runs:
+            if not run.phase.is_finished:
+                raise BadRequestError(f"run {run.id} has not ended: {run.phase.value}")
+        if dry_run:
+            for run in runs:
+                click.echo(f"run {run.id} #{run.counter} {run.name!r} would be deleted")
+            return
+        confirm(f"delete {len(runs)} run{'s' if len(runs) > 1 else ''}", yes=yes)
+        for run in runs:
+            service.delete_run(run.id)
+            click.echo(f"deleted: {run.id}", err=True)

@@ -1,0 +1,103 @@
+"""`agola-core runs logs`: what the steps of a run printed, and print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from agola_cli.display import PlainDisplay, step_name
+from agola_cli.follow import LogFollower
+from agola_cli.service import Service, Target, resolve_run, target_options
+from agola_core.errors import AgolaError, BadRequestError, NotFoundError
+from agola_core.runservice.requests import RunBundle
+from agola_core.runservice.types import RunConfigTask, RunResult
+
+_WAIT_SECONDS = 0.5
+
+
+@click.command("logs")
+@click.argument("run_id", metavar="RUN")
+@click.option("--task", "task_names", multiple=True, metavar="NAME", help="Only this task; may be given several times.")
+@click.option("--step", type=click.IntRange(0), help="Only this step, from 0.")
+@click.option("--setup", is_flag=True, help="The log of the task's set-up.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; each line with its task's name in front.")
+@target_options
+def logs_command(
+    run_id: str, task_names: tuple[str, ...], step: int | None, setup: bool, follow: bool, target: Target
+) -> int:
+    """Print the logs of a run; RUN is an id, or `last`.
+
+    \b
+    agola-core runs logs last --task build --step 1
+    agola-core runs logs last -f              several tasks at once; ends with 1 when the run fails
+    """
+    with target.open() as connection:
+        service = connection.service
+        bundle = service.get_run(resolve_run(service, run_id))
+        tasks = _chosen(bundle, task_names)
+        if not follow:
+            _check_step(tasks, step)
+            _print_logs(service, bundle, tasks, step, setup=setup)
+            return 0
+        if step is not None or setup:
+            raise BadRequestError("--follow shows whole tasks: leave --step and --setup out")
+        if not connection.live and not bundle.run.phase.is_finished:
+            raise BadRequestError("no service works on this store: the run does not go on")
+        return _follow(service, bundle, {task.id for task in tasks})
+
+
+def _print_logs(
+    service: Service, bundle: RunBundle, tasks: list[RunConfigTask], step: int | None, *, setup: bool
+) -> None:
+    output = sys.stdout.buffer
+    for task_id, number, title in _logs(tasks, step, setup=setup):
+        try:
+            pieces = service.open_log(bundle.run.id, task_id, number)
+            first = next(pieces, b"")
+        except AgolaError:
+            if step is not None or setup:
+                raise
+            continue
+        if step is None and not setup:
+            click.echo(f"--- {title}", err=True)
+        output.write(first)
+        for piece in pieces:
+            output.write(piece)
+        output.flush()
+
+
+def _follow(service: Service, bundle: RunBundle, wanted: set[str]) -> int:
+    run, display = bundle.run, PlainDisplay(bundle)
+    follower = LogFollower(service, display, wanted.__contains__)
+    follower.take(run)
+    while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):
+        run = service.wait_change(run, _WAIT_SECONDS)
+        follower.take(run)
+    follower.join()
+    return 1 if run.result in {RunResult.FAILED, RunResult.STOPPED} else 0
+
+
+def _check_step(tasks: list[RunConfigTask], step: int | None) -> None:
+    if step is not None and all(step >= len(task.steps) for task in tasks):
+        most = max((len(task.steps) for task in tasks), default=0)
+        raise NotFoundError(f"no such step: {step}; the tasks have at most {most}, counted from 0")
+
+
+def _chosen(bundle: RunBundle, names: tuple[str, ...]) -> list[RunConfigTask]:
+    tasks = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
+    for name in names:
+        if all(task.name != name for task in tasks):
+            raise NotFoundError(f"run {bundle.run.id} has no task {name!r}")
+    return [task for task in tasks if not names or task.name in names]
+
+
+def _logs(tasks: list[RunConfigTask], step: int | None, *, setup: bool) -> Iterator[tuple[str, int | None, str]]:
+    for task in tasks:
+        if setup:
+            yield task.id, None, f"{task.name}: set-up"
+            continue
+        for number, item in enumerate(task.steps):
+            if step is None or number == step:
+                yield task.id, number, f"{task.name}: {step_name(item)}"

@@ -1,0 +1,89 @@
+"""From a directory's configuration to the runs that it asks for."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from agola_cli.checkout import Checkout, describe_checkout
+from agola_core.errors import ConfigError
+from agola_core.runconfig import RunContext, find_config, load_config, run_tasks
+from agola_core.runconfig.convert import choose_runs
+from agola_core.runconfig.model import Config, RunDefinition
+from agola_core.runservice.requests import RunCreateRequest
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """What is about to be run.
+
+    Attributes:
+        tree: The directory that goes to the tasks.
+        config: Its configuration.
+        runs: Those of its runs that are made.
+        checkout: What git says, or the person.
+        variables: What `from_variable` names.
+    """
+
+    tree: Path
+    config: Config
+    runs: list[RunDefinition]
+    checkout: Checkout
+    variables: dict[str, str]
+
+    def request(
+        self, run: RunDefinition, *, source: str, group: str, cache_group: str, environment: dict[str, str]
+    ) -> RunCreateRequest:
+        """Return the request that makes one of the runs.
+
+        Args:
+            run: One of `runs`.
+            source: The id of the packed tree.
+            group: The run's group.
+            cache_group: Who shares its caches.
+            environment: Over every other.
+        """
+        context = RunContext(self.checkout.branch, self.checkout.tag, self.checkout.ref, self.variables, source)
+        return RunCreateRequest(
+            run_config_tasks=run_tasks(self.config, run, context, lambda: str(uuid.uuid4())),
+            name=run.name,
+            group=group,
+            static_environment=self.checkout.environment,
+            environment=environment,
+            cache_group=cache_group,
+            annotations=self.checkout.annotations,
+        )
+
+
+def prepare(
+    path: Path, *, run_name: str = "", checkout: Checkout | None = None, variables: dict[str, str] | None = None
+) -> Submission:
+    """Return what the configuration of a directory or a file asks for.
+
+    Args:
+        path: The directory, or a configuration file in it.
+        run_name: Only this run.
+        checkout: As if git said this; None asks git.
+        variables: What `from_variable` names.
+
+    Raises:
+        ConfigError: There is no configuration, it is wrong, or asks for nothing.
+    """
+    if not path.exists():
+        raise ConfigError("no such file or directory", source=str(path))
+    config_file = path if path.is_file() else find_config(path)
+    config = load_config(config_file)
+    tree = tree_of(config_file) if path.is_file() else path
+    checkout = checkout or describe_checkout(tree)
+    context = RunContext(checkout.branch, checkout.tag, checkout.ref, variables or {})
+    chosen = choose_runs(config, context, run_name)
+    if not chosen:
+        raise ConfigError("no run's condition holds for this branch, tag and ref", source=str(config_file))
+    return Submission(tree, config, chosen, checkout, variables or {})
+
+
+def tree_of(config_file: Path) -> Path:
+    """Return the directory that a configuration file is for."""
+    parent = config_file.resolve().parent
+    return parent.parent if parent.name == ".agola" else parent
