@@ -1,19 +1,35 @@
-"""pytest fixtures of agola_core, loaded by entry point."""
+"""pytest fixtures of agola_core, loaded by entry point. Nothing of agola_core is imported until a fixture is used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agola_pytest import require
+from agola_pytest.logs import add_sections
+from agola_pytest.runservice import agola_runservice, agola_runservice_factory, agola_session_runservice
+from agola_pytest.store import agola_session_store, agola_store, agola_store_factory, agola_store_types
 
 if TYPE_CHECKING:
-    from agola_core import DataManager
+    from collections.abc import Callable
+
+    from agola_pytest.crash import Crash
     from agola_pytest.etcd import EtcdServer
     from agola_pytest.s3 import S3Server
+
+__all__ = [
+    "agola_crash",
+    "agola_etcd",
+    "agola_runservice",
+    "agola_runservice_factory",
+    "agola_session_runservice",
+    "agola_session_store",
+    "agola_store",
+    "agola_store_factory",
+    "agola_store_types",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,19 +37,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     require.add_option(parser)
 
 
-@pytest.fixture
-def agola_store_types() -> list[str]:
-    """Return the data types of `agola_store`; override it to choose your own."""
-    return ["object"]
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of the servers that a failed test used."""
+    report = yield
+    add_sections(item, report)
+    return report
 
 
 @pytest.fixture
-def agola_store(tmp_path: Path, agola_store_types: list[str]) -> Iterator[DataManager]:
-    """Yield a fresh embedded store below the test's temporary directory."""
-    import agola_core  # noqa: PLC0415 - unused, the plugin costs nothing
+def agola_crash() -> Callable[..., Crash]:
+    """Return what runs a function in a process that is killed at a fault point (see `agola_pytest.crash`)."""
+    from agola_pytest.crash import crash_at  # noqa: PLC0415 - unused, the plugin costs nothing
 
-    with agola_core.open(tmp_path / "agola_store", data_types=agola_store_types) as datamanager:
-        yield datamanager
+    return crash_at
 
 
 @pytest.fixture(scope="session")

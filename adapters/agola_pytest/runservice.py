@@ -1,0 +1,179 @@
+"""Run services for tests: real `agola-core serve` processes with a host executor, on free loopback ports.
+
+Outside of pytest, `running_service` is the same as a context manager.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from agola_pytest.logs import attach_log
+
+if TYPE_CHECKING:
+    from agola_http.client import Client
+
+_READY = "serving on "
+_STOP_SECONDS = 30.0
+
+
+class ServiceProcess:
+    """A service that runs, or can be started again on the same data.
+
+    Args:
+        data_dir: Its data.
+        arguments: Further arguments of `agola-core serve`.
+        environment: Over this process's own.
+        timeout: Seconds to wait for its start.
+
+    Attributes:
+        data_dir: Its data.
+        log: The file that has what it printed.
+        url: Where it listens; another one after each start.
+    """
+
+    def __init__(
+        self, data_dir: Path, arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float
+    ) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir.parent / f"{data_dir.name}.log"
+        self.url = ""
+        self._arguments = arguments
+        self._environment = {**os.environ, **(environment or {})}
+        self._timeout = timeout
+        self._process: subprocess.Popen[str] | None = None
+        self._clients = ExitStack()
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            RuntimeError: It ended, or did not answer in time.
+        """
+        data_dir = str(self.data_dir)
+        command = [sys.executable, "-m", "agola_cli.main", "serve", "--port", "0", "--data-dir", data_dir]
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as log:
+            process = subprocess.Popen(
+                [*command, *self._arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
+            )
+        self._process = process
+        timer = threading.Timer(self._timeout, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(_READY):
+                self.url = line.removeprefix(_READY).strip()
+                break
+        timer.cancel()
+        if not self.url:
+            raise RuntimeError(f"agola-core serve did not start: {self.log.read_text()}")
+
+    def client(self, token: str = "") -> Client:
+        """Return a client of the service, closed with it.
+
+        Args:
+            token: What it presents; "" for none.
+        """
+        from agola_http.client import Client  # noqa: PLC0415 - an extra
+
+        return self._clients.enter_context(Client(self.url, token=token))
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it in order and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        process, self._process, self.url = self._process, None, ""
+        self._clients.close()
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            return process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@contextmanager
+def running_service(
+    data_dir: Path,
+    *,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> Iterator[ServiceProcess]:
+    """Run a service for the length of a block.
+
+    Args:
+        data_dir: Its data.
+        arguments: Further arguments of `agola-core serve`.
+        environment: Over this process's own.
+        timeout: Seconds to wait for its start.
+    """
+    service = ServiceProcess(data_dir, arguments, environment, timeout)
+    try:
+        service.start()
+        yield service
+    finally:
+        service.stop()
+
+
+class ServiceFactory(Protocol):
+    """Starts services; `agola_runservice_factory` is one."""
+
+    def __call__(
+        self, name: str = ..., *, arguments: Sequence[str] = ..., environment: Mapping[str, str] | None = ...
+    ) -> ServiceProcess:
+        """Start a service.
+
+        Args:
+            name: The directory below the test's temporary one.
+            arguments: Further arguments of `agola-core serve`.
+            environment: Over the test's own.
+        """
+
+
+@pytest.fixture
+def agola_runservice_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceFactory]:
+    """Yield what starts services; all are stopped at the test's end, and their logs shown when it fails."""
+    with ExitStack() as stack:
+
+        def start(
+            name: str = "service", *, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        ) -> ServiceProcess:
+            data_dir = tmp_path / "agola-runservices" / name
+            attach_log(request.node, data_dir.parent / f"{name}.log")
+            return stack.enter_context(running_service(data_dir, arguments=arguments, environment=environment))
+
+        yield start
+
+
+@pytest.fixture
+def agola_runservice(agola_runservice_factory: ServiceFactory) -> ServiceProcess:
+    """Return a fresh service with a host executor."""
+    return agola_runservice_factory()
+
+
+@pytest.fixture(scope="session")
+def agola_session_runservice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """Yield one service for all tests of a session (of one worker, under xdist)."""
+    with running_service(tmp_path_factory.mktemp("agola") / "session-runservice") as service:
+        yield service
