@@ -18,6 +18,8 @@ from agola_core.errors import BadRequestError, ForbiddenError, UnauthorizedError
 from agola_http.endpoints import Caller, Principal
 
 MIN_TOKEN_BYTES = 8
+COOKIE = "agola_token"
+"""In it a browser that signed in on the page shows its token."""
 _KINDS = (Principal.CLIENT, Principal.EXECUTOR, Principal.ADMIN)
 _GRANTS = {
     Principal.CLIENT: {Principal.CLIENT},
@@ -103,11 +105,14 @@ class Access:
             raise ForbiddenError(f"a token of kind {caller.principal.value} does not allow this")
         raise UnauthorizedError(f"a token of kind {principal.value} is needed")
 
+    def accepts(self, principal: Principal, token: str) -> bool:
+        """Return whether a token lets its holder call what a kind of caller may call."""
+        caller = self._tokens.find(token)
+        return caller is not None and principal in _GRANTS[caller.principal]
+
     def _caller(self, headers: Headers) -> Caller:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() not in {"bearer", "token"} or not token.strip():
-            return Caller()
-        return self._tokens.find(token.strip()) or Caller()
+        token = _bearer(headers) or _cookie(headers)
+        return (self._tokens.find(token) if token else None) or Caller()
 
     def _check_local(self, headers: Headers) -> None:
         """Refuse what a browser sends for a page of another site: without a token, that page would be let in."""
@@ -137,6 +142,23 @@ def check_own(caller: Caller, executor_id: str, named: str) -> str:
     if caller.is_known and named != executor_id:
         raise ForbiddenError(f"executor {executor_id[:80]!r} may not speak for {named[:80]!r}")
     return named
+
+
+def _bearer(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() in {"bearer", "token"} else ""
+
+
+def _cookie(headers: Headers) -> str:
+    """Return the token of a browser that signed in, unless a page of another site makes it ask."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        return ""
+    for item in headers.get("cookie", "").split(";"):
+        name, _, value = item.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return ""
 
 
 def is_loopback(host: str) -> bool:

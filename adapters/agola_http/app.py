@@ -34,11 +34,11 @@ class App(Dispatcher):
         limits: Limits | None = None,
         listen_policy: ListenPolicy | None = None,
     ) -> None:
-        self.state = State(backend, limits, listen_policy)
+        self.state = State(backend, limits, listen_policy, access)
         endpoints: list[Endpoint] = []
         metrics = Metrics(self.state, lambda: self.open_streams)
         endpoints += table(self.state, metrics.render, lambda: encode(document(endpoints)))
-        super().__init__(endpoints, access or Access(), self.state.limits, gate=backend.gate, observe=metrics.observe)
+        super().__init__(endpoints, self.state.access, self.state.limits, gate=backend.gate, observe=metrics.observe)
 
     def end_streams(self) -> None:
         """Tell the streams that have no end of their own that the server ends."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from agola_core.datamanager import DataManager
 from agola_core.maintenance import Gate
 from agola_core.runservice.service import RunService
+from agola_http.access import Access
 from agola_http.limits import Limits
 from agola_http.listenurl import ListenPolicy
 
@@ -32,18 +33,25 @@ class State:
         backend: What they serve. Its parts are asked for with every request: maintenance may replace them.
         limits: What one client may take.
         listen_policy: Where executors may listen.
+        access: Decides who may call.
 
     Attributes:
         backend: As given.
         limits: As given.
         listen_policy: As given.
+        access: As given.
         ending: Set when the server ends, so that streams without an end of their own end too.
     """
 
     def __init__(
-        self, backend: Backend, limits: Limits | None = None, listen_policy: ListenPolicy | None = None
+        self,
+        backend: Backend,
+        limits: Limits | None = None,
+        listen_policy: ListenPolicy | None = None,
+        access: Access | None = None,
     ) -> None:
         self.backend = backend
+        self.access = access or Access()
         self.listen_policy = listen_policy or ListenPolicy()
         self.limits = limits or Limits()
         self.ending = threading.Event()

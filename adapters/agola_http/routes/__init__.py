@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agola_http.endpoints import Endpoint
+from agola_http.page.pages import Pages
 from agola_http.routes.caches import Caches
 from agola_http.routes.events import Events
 from agola_http.routes.executors import Executors
@@ -31,5 +32,6 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
         Runs(state),
         Maintenance(state),
         Operations(state, metrics, document),
+        Pages(state),
     )
     return [endpoint for area in areas for endpoint in area.endpoints()]

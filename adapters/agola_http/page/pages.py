@@ -1,0 +1,303 @@
+"""The rows and handlers of the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from itertools import islice
+from typing import Concatenate, ParamSpec
+from urllib.parse import quote, urlencode
+
+from agola_core.errors import (
+    APIError,
+    BadRequestError,
+    MaintenanceError,
+    NotFoundError,
+    UnauthorizedError,
+)
+from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
+from agola_core.runservice.types import RunPhase, RunResult
+from agola_http.access import COOKIE
+from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal
+from agola_http.errors import describe
+from agola_http.page import graph
+from agola_http.page.badge import badge
+from agola_http.page.loglines import log_lines
+from agola_http.page.render import FORM, HTML, form, page, part, redirect, static_file
+from agola_http.page.samples import Samples, plots
+from agola_http.page.views import TaskView, state_of, view_run, view_tasks
+from agola_http.state import State
+
+_TAG = "page"
+_RUNS = 25
+_SHOWN_LINES = 5000
+_RESULTS = {"success": RunResult.SUCCESS, "failed": RunResult.FAILED, "stopped": RunResult.STOPPED}
+_PHASES = {item.value: item for item in RunPhase if item is not RunPhase.FINISHED}
+_PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
+
+P = ParamSpec("P")
+
+
+def for_people(
+    handler: Callable[Concatenate[Pages, Call, P], Answer],
+) -> Callable[Concatenate[Pages, Call, P], Answer]:
+    """Make a handler ask for a token where clients need one, and show its errors as a page."""
+
+    @wraps(handler)
+    def guarded(self: Pages, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        try:
+            self.admit(call)
+            return handler(self, call, *args, **kwargs)
+        except UnauthorizedError:
+            return redirect("/page/login")
+        except APIError as error:
+            told = describe(error, "page")
+            shown = {"area": "", "signed_in": False, "status": told.status, "message": told.message}
+            return page("error.html", shown, status=told.status)
+
+    return guarded
+
+
+class Pages:
+    """The handlers.
+
+    Args:
+        state: What they work on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._samples = Samples(time.monotonic)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area."""
+        public, run = Principal.PUBLIC, "/page/runs/{run_id}"
+        task = f"{run}/tasks/{{task_id}}"
+        start = Param("start", ParamKind.TEXT, "Only runs older than this id.")
+        state = Param("state", ParamKind.TEXT, "Only runs with this result or phase.")
+        group = Param("group", ParamKind.TEXT, "Only runs of this group and those below it.")
+        step = Param("step", ParamKind.INTEGER, "The step's number.", required=True)
+
+        def shown(
+            path: str, handler: Callable[[Call], Answer], summary: str, *params: Param, media: str = HTML
+        ) -> Endpoint:
+            return Endpoint(
+                "GET", path, handler, public, summary, _TAG, params=params, media_type=media, in_maintenance=True
+            )
+
+        def done(path: str, handler: Callable[[Call], Answer], summary: str) -> Endpoint:
+            return Endpoint("POST", path, handler, public, summary, _TAG, upload=FORM, status=303, in_maintenance=True)
+
+        return [
+            shown("/", self.runs, "Show runs.", state, group, start, _PART),
+            shown(run, self.run, "Show a run.", _PART),
+            shown(f"{task}/log", self.log, "Show a log.", step),
+            shown("/page/store", self.store, "Show the store.", _PART),
+            shown("/page/static/{name}", self.static, "Return a file of the page.", media="application/octet-stream"),
+            shown("/badge.svg", self.badge, "Return a badge of a group's newest run.", group, media="image/svg+xml"),
+            shown("/page/login", self.login, "Ask for a token."),
+            done("/page/login", self.sign_in, "Take a token."),
+            done("/page/logout", self.sign_out, "Forget the token."),
+            done(f"{run}/stop", self.stop, "Stop a run."),
+            done(f"{run}/restart", self.restart, "Restart a run."),
+            done(f"{task}/approve", self.approve, "Approve a task."),
+        ]
+
+    def admit(self, call: Call) -> None:
+        """Accept a caller that may do what clients may.
+
+        Raises:
+            UnauthorizedError: A token is needed.
+            ForbiddenError: The request comes from a page of another site.
+        """
+        self._state.access.admit(Principal.CLIENT, call.headers)
+
+    # What is shown
+
+    @for_people
+    def runs(self, call: Call) -> Answer:
+        """Show runs."""
+        chosen, group, start = call.text("state"), call.text("group").strip(), call.text("start")
+        query = RunQuery(
+            phases=(_PHASES[chosen],) if chosen in _PHASES else (),
+            results=(_RESULTS[chosen],) if chosen in _RESULTS else (),
+            groups=(group,) if group else (),
+            start=start,
+            limit=_RUNS + 1,
+        )
+        with self._state.backend.gate.enter() as service:
+            found = service.list_runs(query)
+        now = datetime.now(UTC)
+        asked = {name: value for name, value in (("state", chosen), ("group", group)) if value}
+        values: dict[str, object] = {
+            "runs": [view_run(run, now) for run in found[:_RUNS]],
+            "older": "/?" + urlencode({**asked, "start": found[_RUNS - 1].id}) if len(found) > _RUNS else "",
+            "filtered": bool(asked or start),
+        }
+        if call.flag("part"):
+            return part(call, "runs_list.html", values)
+        live = "/?" + urlencode({**asked, **({"start": start} if start else {}), "part": ""})
+        return self._page(
+            call,
+            "runs.html",
+            "runs",
+            states=[*_RESULTS, *_PHASES],
+            chosen_state=chosen,
+            group=group,
+            live_url=live,
+            **values,
+        )
+
+    @for_people
+    def run(self, call: Call) -> Answer:
+        """Show a run."""
+        with self._state.backend.gate.enter() as service:
+            bundle = service.get_run(call.path["run_id"])
+        now = datetime.now(UTC)
+        view, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
+        values: dict[str, object] = {
+            "run": view,
+            "tasks": tasks,
+            "tasks_by_id": {task.id: task for task in tasks},
+            "setup_errors": bundle.run_config.setup_errors,
+            "graph": graph.layout(bundle.run_config) if tasks else graph.Layout(0, 0, (), ()),
+            "box_width": graph.WIDTH,
+            "box_height": graph.HEIGHT,
+        }
+        if call.flag("part"):
+            return part(call, "run_detail.html", values, finished=view.is_finished)
+        return self._page(call, "run.html", "runs", live_url=f"/page/runs/{quote(view.id)}?part", **values)
+
+    @for_people
+    def log(self, call: Call) -> Answer:
+        """Show a step's log; one that grows is left to the script."""
+        number = call.integer("step")
+        bundle, task = self._task(call)
+        if not 0 <= number < len(task.steps):
+            raise NotFoundError(f"task {task.name!r} has no step {number}")
+        step = task.steps[number]
+        follow = step.state == "running"
+        query = urlencode({"runid": bundle.run.id, "taskid": task.id, "step": number})
+        lines: list[str] = []
+        if not follow and step.has_log:
+            with self._state.backend.gate.enter() as service:
+                pieces = service.open_log(bundle.run.id, task.id, number)
+                lines = list(islice(log_lines(pieces), _SHOWN_LINES + 1))
+        return self._page(
+            call,
+            "log.html",
+            "runs",
+            run=view_run(bundle.run, datetime.now(UTC)),
+            task=task,
+            step=step,
+            follow=follow,
+            lines=lines[:_SHOWN_LINES],
+            cut=len(lines) > _SHOWN_LINES,
+            raw_url=f"{PREFIX}/logs?{query}",
+        )
+
+    @for_people
+    def store(self, call: Call) -> Answer:
+        """Show the store; it is shown in maintenance mode, too."""
+        status = self._state.datamanager.status()
+        try:
+            with self._state.backend.gate.enter() as service:
+                executors, maintenance = service.executor_side.executors(), False
+        except MaintenanceError:
+            executors, maintenance = [], True
+        facts = (
+            ("Store", status.store),
+            ("Lineage", f"{status.lineage} (epoch {status.epoch})"),
+            ("Newest WAL", status.sequence),
+            ("In storage up to", status.synced),
+            ("Checkpointed up to", status.checkpointed),
+            ("WALs not checkpointed", f"{status.uncheckpointed_wals:,}, {status.uncheckpointed_bytes:,} bytes"),
+            ("Last checkpoint", f"number {status.manifest}"),
+            ("Data files", f"{status.data_files:,}, {status.data_bytes:,} bytes"),
+        )
+        values: dict[str, object] = {
+            "plots": plots(self._samples.add(status)),
+            "facts": facts,
+            "instances": status.instances,
+            "executors": executors,
+            "maintenance": maintenance,
+        }
+        if call.flag("part"):
+            return part(call, "store_detail.html", values)
+        return self._page(call, "store.html", "store", **values)
+
+    def static(self, call: Call) -> Answer:
+        """Return a file of the page."""
+        return static_file(call.path["name"])
+
+    @for_people
+    def badge(self, call: Call) -> Answer:
+        """Return a badge of a group's newest run."""
+        group = call.text("group")
+        with self._state.backend.gate.enter() as service:
+            found = service.list_runs(RunQuery(groups=(group,) if group else (), limit=1))
+        state = state_of(found[0]) if found else "no runs"
+        headers = {"Content-Type": "image/svg+xml", "Cache-Control": "no-cache"}
+        return Answer(badge(found[0].name if found else "agola", state).encode(), 200, headers)
+
+    # Signing in
+
+    def login(self, call: Call) -> Answer:
+        """Ask for a token."""
+        return page("login.html", {"area": "", "signed_in": False, "wrong": call.flag("wrong")})
+
+    def sign_in(self, call: Call) -> Answer:
+        """Take a token: a cookie that only this site's own pages send."""
+        token = form(call.upload).get("token", "")
+        if not self._state.access.accepts(Principal.CLIENT, token) or set(token) & set(' ",;\\'):
+            return redirect("/page/login?wrong")
+        return redirect("/", {"Set-Cookie": f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"})
+
+    def sign_out(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Forget the token."""
+        return redirect("/page/login", {"Set-Cookie": f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"})
+
+    # What is done
+
+    @for_people
+    def stop(self, call: Call) -> Answer:
+        """Stop a run, or cancel it before it has begun."""
+        run_id = call.path["run_id"]
+        with self._state.backend.gate.enter() as service:
+            if service.get_run(run_id).run.phase is RunPhase.QUEUED:
+                service.change_run_phase(run_id, RunPhase.CANCELLED)
+            else:
+                service.stop_run(run_id)
+        return redirect(f"/page/runs/{quote(run_id)}")
+
+    @for_people
+    def restart(self, call: Call) -> Answer:
+        """Restart a run and show the new one."""
+        start = form(call.upload).get("from")
+        if start not in {"start", "failed"}:
+            raise BadRequestError("restart from 'start' or from 'failed'")
+        request = RunCreateRequest(run_id=call.path["run_id"], from_start=start == "start")
+        with self._state.backend.gate.enter() as service:
+            bundle = service.create_run(request)
+        return redirect(f"/page/runs/{quote(bundle.run.id)}")
+
+    @for_people
+    def approve(self, call: Call) -> Answer:
+        """Approve a task."""
+        with self._state.backend.gate.enter() as service:
+            service.approve_task(call.path["run_id"], call.path["task_id"])
+        return redirect(f"/page/runs/{quote(call.path['run_id'])}")
+
+    def _page(self, call: Call, template: str, area: str, **values: object) -> Answer:
+        shown = {"area": area, "signed_in": COOKIE in call.headers.get("cookie", ""), **values}
+        return page(template, shown)
+
+    def _task(self, call: Call) -> tuple[RunBundle, TaskView]:
+        with self._state.backend.gate.enter() as service:
+            bundle = service.get_run(call.path["run_id"])
+        for task in view_tasks(bundle, datetime.now(UTC)):
+            if task.id == call.path["task_id"]:
+                return bundle, task
+        raise NotFoundError(f"run {bundle.run.id} has no task {call.path['task_id'][:80]!r}")

@@ -1,0 +1,109 @@
+"""Templates, files and forms of the page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_http.endpoints import Answer, Call
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HTML = "text/html; charset=utf-8"
+FORM = "application/x-www-form-urlencoded"
+_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+_MAX_FORM = 64 * 1024
+_SAFE = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - the client needs no templates
+
+    return Environment(
+        loader=PackageLoader("agola_http.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+Values = Mapping[str, object]
+
+
+def page(template: str, values: Values, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return an answer that a template makes.
+
+    Args:
+        template: Its file's name.
+        values: What the template shows.
+        status: The status.
+        headers: Further headers.
+    """
+    body = _environment().get_template(template).render(values).encode(errors="replace")
+    return Answer(body, status, {"Content-Type": HTML, "Cache-Control": "no-cache", **_SAFE, **(headers or {})})
+
+
+def part(call: Call, template: str, values: Values, *, finished: bool = False) -> Answer:
+    """Return a part of a page, which script asks for again and again; 304 when it has it already.
+
+    Args:
+        call: The request.
+        template: The part's file's name.
+        values: What the template shows.
+        finished: Whether it changes no more.
+    """
+    answer = page(template, values, headers={"X-Finished": "true" if finished else "false"})
+    assert isinstance(answer.body, bytes)
+    tag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
+    headers = {**answer.headers, "ETag": tag}
+    if call.headers.get("if-none-match") == tag:
+        return Answer(b"", 304, headers)
+    return Answer(answer.body, 200, headers)
+
+
+def static_file(name: str) -> Answer:
+    """Return one of the page's files.
+
+    Raises:
+        NotFoundError: There is no such file.
+    """
+    kind = next((kind for ending, kind in _TYPES.items() if name.endswith(ending)), None)
+    target = files("agola_http.page") / "static" / name
+    if kind is None or "/" in name or not target.is_file():
+        raise NotFoundError(f"no file {name[:80]!r}")
+    return Answer(target.read_bytes(), 200, {"Content-Type": kind, "Cache-Control": "max-age=300", **_SAFE})
+
+
+def redirect(location: str, headers: dict[str, str] | None = None) -> Answer:
+    """Return an answer that sends the browser elsewhere on this site."""
+    return Answer(b"", 303, {"Location": location, "Cache-Control": "no-store", **(headers or {})})
+
+
+def form(pieces: Iterator[bytes]) -> dict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        BadRequestError: It is no form, or a very large one.
+    """
+    body = b""
+    for piece in pieces:
+        body += piece
+        if len(body) > _MAX_FORM:
+            raise BadRequestError("the form is too large")
+    try:
+        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=50))
+    except ValueError as error:
+        raise BadRequestError("not a form") from error

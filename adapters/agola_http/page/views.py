@@ -1,0 +1,154 @@
+"""What the templates show of runs: words, times and links. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from agola_core.runservice.requests import RunBundle
+from agola_core.runservice.types import (
+    ExecutorPhase,
+    Run,
+    RunConfigTask,
+    RunPhase,
+    RunResult,
+    RunStep,
+    RunTask,
+    TaskStatus,
+)
+
+_MARKS = {
+    "success": "✓",
+    "failed": "✗",
+    "setuperror": "✗",
+    "running": "▶",
+    "stopped": "■",
+    "cancelled": "■",
+    "skipped": "↷",
+    "waiting": "?",
+}
+
+
+class StepView(msgspec.Struct, frozen=True):
+    """A step of a task."""
+
+    number: int
+    name: str
+    state: str
+    took: str
+    exit_code: int | None
+    has_log: bool
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """A task of a run."""
+
+    id: str
+    name: str
+    state: str
+    mark: str
+    took: str
+    reason: str
+    after: str
+    waits: bool
+    steps: tuple[StepView, ...]
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run, as a list or its own page shows it."""
+
+    id: str
+    name: str
+    number: int
+    group: str
+    state: str
+    mark: str
+    took: str
+    made: str
+    branch: str
+    commit: str
+    is_finished: bool
+    can_stop: bool
+
+
+def state_of(run: Run) -> str:
+    """Return what a run is, in a word: its result, or how far it is."""
+    return run.result.value if run.result is not RunResult.UNKNOWN else run.phase.value
+
+
+def view_run(run: Run, now: datetime) -> RunView:
+    """Return what is shown of a run."""
+    state = state_of(run)
+    return RunView(
+        id=run.id,
+        name=run.name,
+        number=run.counter,
+        group=run.group,
+        state=state,
+        mark=mark(state),
+        took=took(run.start_time, run.end_time, now),
+        made=run.enqueue_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if run.enqueue_time else "",
+        branch=run.annotations.get("branch", ""),
+        commit=run.annotations.get("commit_sha", "")[:10],
+        is_finished=run.phase.is_finished,
+        can_stop=run.phase is RunPhase.QUEUED or (run.phase is RunPhase.RUNNING and not run.stop),
+    )
+
+
+def view_tasks(bundle: RunBundle, now: datetime) -> list[TaskView]:
+    """Return what is shown of a run's tasks, in the order of the graph."""
+    config = bundle.run_config.tasks
+    ordered = sorted(config.values(), key=lambda task: (task.level, task.name))
+    return [_view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks]
+
+
+def mark(state: str) -> str:
+    """Return the sign of a state; it is never told by its colour alone."""
+    return _MARKS.get(state, "·")
+
+
+def took(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    """Return how long something took, or has taken until now."""
+    if start is None:
+        return ""
+    seconds = max(0.0, ((end or now) - start).total_seconds())
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min {int(seconds % 60)} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def step_name(step: object) -> str:
+    """Return what people call a step."""
+    name = getattr(step, "name", "") or ""
+    if isinstance(step, RunStep):
+        return name or step.command.strip().split("\n")[0]
+    return name or type(step).__name__
+
+
+def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: RunTask, now: datetime) -> TaskView:
+    word = "waiting" if state.waiting_approval else state.status.value
+    names = sorted(config[parent].name for parent in task.depends or {} if parent in config)
+    steps = tuple(
+        StepView(
+            number=number,
+            name=step_name(step),
+            state=(item.phase or ExecutorPhase.NOT_STARTED).value,
+            took=took(item.start_time, item.end_time, now),
+            exit_code=item.exit_code,
+            has_log=item.phase not in {None, ExecutorPhase.NOT_STARTED},
+        )
+        for number, (step, item) in enumerate(zip(task.steps, state.steps, strict=False))
+    )
+    return TaskView(
+        id=task.id,
+        name=task.name,
+        state=word,
+        mark=mark(word),
+        took=took(state.start_time, state.end_time, now),
+        reason=state.reason,
+        after=", ".join(names),
+        waits=state.waiting_approval and state.status is TaskStatus.NOT_STARTED,
+        steps=steps,
+    )
