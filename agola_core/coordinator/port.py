@@ -91,7 +91,7 @@ class TxnResult(NamedTuple):
     Attributes:
         succeeded: Whether all comparisons held, so that `then` ran; otherwise `otherwise` did.
         revision: The coordinator's revision after the transaction; all its writes carry it.
-        reads: What its `GetOp`s read, in their order.
+        reads: What its `GetOp` operations read, in their order.
     """
 
     succeeded: bool
