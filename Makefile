@@ -8,9 +8,10 @@ PIP_VARIABLES := $(foreach name,$(filter PIP_% SSL_CERT_FILE,$(shell env | cut -
 
 .DEFAULT_GOAL := help
 
-SERVERS := etcd-server etcd-client
+# Programs that tests start, each with the Debian package that has it.
+SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium
 
-.PHONY: help run servers test lint types rules bench check dist clean
+.PHONY: help run servers test lint types rules bench check docs dist release clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,11 +26,13 @@ $(VENV)/ready: pyproject.toml
 run: $(VENV)/ready ## set up, then run this project's own pipeline on this machine
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/agola-core run . --data-dir $(DATA_DIR) $(PIP_VARIABLES)
 
-servers: ## the servers that tests start, from Debian's packages (installed as root, else asked for)
-	@command -v etcd >/dev/null && command -v etcdctl >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SERVERS); \
+servers: ## the programs that tests start, from Debian's packages (installed as root, else asked for)
+	@missing=""; for pair in $(SERVERS); do command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	else \
-		echo "Tests that need a server will be skipped. Install: sudo apt-get install $(SERVERS)"; \
+		echo "Tests that need these will be skipped. Install: sudo apt-get install$$missing"; \
 	fi
 
 test: $(VENV)/ready servers ## set up, then run the tests
@@ -51,8 +54,20 @@ bench: $(VENV)/ready ## measure, beside references; BENCH=name for one
 	$(BIN)/pip install --quiet --group bench
 	$(BIN)/python -m bench $(BENCH)
 
+docs: $(VENV)/ready ## the documentation, in docs/_build
+	$(BIN)/pip install --quiet --group docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 dist: $(VENV)/ready ## sdist and wheel in dist/
+	rm -rf dist
 	$(BIN)/python -m build
+
+release: dist ## check what would be released: the wheel in a clean environment runs the example project's tests
+	rm -rf build/release
+	$(PYTHON) -m venv build/release
+	build/release/bin/pip install --quiet "$$(echo dist/*.whl)[all,pytest]" pytest-xdist
+	cd docs/examples/testing && ../../../build/release/bin/python -m pytest -q -p no:cacheprovider
+	build/release/bin/agola-core --version
 
 clean: ## remove what was built; data directories stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
