@@ -31,6 +31,7 @@ from agola_core.datamanager.records import (
     LineageRecord,
     SyncRecord,
 )
+from agola_core.datamanager.sealed import seal, unseal
 from agola_core.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 
@@ -81,12 +82,39 @@ def read_store(storage: ObjectStorage) -> StoreRecord | None:
     except NotFoundError:
         return None
     try:
-        record = msgspec.json.decode(data, type=StoreRecord)
+        record = msgspec.json.decode(unseal(data, layout.STORE), type=StoreRecord)
     except msgspec.MsgspecError as error:
         raise CorruptionError(f"not a store record: {error}", path=layout.STORE) from error
     if record.format > FORMAT:
         raise FormatError(f"the storage has format {record.format}, newer than {FORMAT}, the newest known")
     return record
+
+
+def read_marker(storage: ObjectStorage, root: str) -> MarkerRecord | None:
+    """Return the marker of a lineage that was switched to; None when it has none.
+
+    Raises:
+        CorruptionError: The marker is damaged, or another lineage's; that it is there still counts.
+    """
+    path = layout.active_marker(root)
+    try:
+        data = storage.read(path)
+    except NotFoundError:
+        return None
+    try:
+        marker = msgspec.json.decode(unseal(data, path), type=MarkerRecord)
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"not a marker: {error}", path=path) from error
+    if layout.lineage_root(marker.epoch, marker.lineage) != root:
+        raise CorruptionError(f"the marker of lineage {marker.lineage}", path=path)
+    return marker
+
+
+def write_marker(storage: ObjectStorage, record: LineageRecord, origin: str) -> None:
+    """Mark a lineage as one that was switched to."""
+    faultpoints.reach("lineage.before-marker")
+    marker = MarkerRecord(record.store, record.lineage, record.epoch, origin)
+    storage.write(layout.active_marker(root_of(record)), seal(marker))
 
 
 def stored_lineages(storage: ObjectStorage) -> list[StoredLineage]:
@@ -182,7 +210,7 @@ def switch(
 def write_store(storage: ObjectStorage, record: LineageRecord) -> None:
     """Write down whose storage this is."""
     faultpoints.reach("lineage.before-store")
-    storage.write(layout.STORE, msgspec.json.encode(StoreRecord(record.store)))
+    storage.write(layout.STORE, seal(StoreRecord(record.store)))
 
 
 def mark_active(storage: ObjectStorage, record: LineageRecord, origin: Origin | None = None) -> None:
@@ -200,6 +228,4 @@ def mark_active(storage: ObjectStorage, record: LineageRecord, origin: Origin | 
     try:
         storage.stat(path)
     except NotFoundError:
-        marker = MarkerRecord(record.store, record.lineage, record.epoch, origin or "resumed")
-        faultpoints.reach("lineage.before-marker")
-        storage.write(path, msgspec.json.encode(marker))
+        write_marker(storage, record, origin or "resumed")

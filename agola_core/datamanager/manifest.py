@@ -1,17 +1,14 @@
-"""Manifests: which data files are the store, up to which WAL. Numbered, and never changed once written.
-
-A manifest is one line of JSON and, on a second line, the blake2b-32 of the first in hexadecimal.
-"""
+"""Manifests: which data files are the store, up to which WAL. Numbered, and never changed once written."""
 
 from __future__ import annotations
 
 import enum
-import hashlib
 from datetime import datetime
 
 import msgspec
 
 from agola_core.datamanager.datafile import FileRef
+from agola_core.datamanager.sealed import seal, unseal
 from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
@@ -97,8 +94,7 @@ class _Version(msgspec.Struct):
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
-    body = msgspec.json.encode(manifest)
-    return body + b"\n" + _digest(body) + b"\n"
+    return seal(manifest)
 
 
 def decode_manifest(data: bytes, path: str) -> Manifest:
@@ -108,9 +104,7 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
         CorruptionError: The bytes are not what was written.
         FormatError: Another release wrote it, in a format that this one does not know.
     """
-    body, newline, digest = data.partition(b"\n")
-    if not newline or digest != _digest(body) + b"\n":
-        raise CorruptionError("the digest of a manifest does not match", path=path, offset=len(body))
+    body = unseal(data, path)
     try:
         version = msgspec.json.decode(body, type=_Version).format
         if version != FORMAT:
@@ -140,7 +134,3 @@ def read_manifest(storage: ObjectStorage, path: str) -> Manifest:
 def write_manifest(storage: ObjectStorage, path: str, manifest: Manifest) -> None:
     """Store a manifest."""
     storage.write(path, encode_manifest(manifest))
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=32).hexdigest().encode()

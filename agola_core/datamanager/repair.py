@@ -23,7 +23,7 @@ from agola_core.datamanager.batches import MAX_BATCH_WALS, encode_batch, list_ba
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.history import StoredManifest, past_lineages, stored_manifests
-from agola_core.datamanager.lineage import mark_active, read_store, root_of, write_store
+from agola_core.datamanager.lineage import mark_active, read_marker, read_store, root_of, write_marker, write_store
 from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, Origin, read_manifest, write_manifest
 from agola_core.datamanager.records import CheckpointRecord, decode_wal
@@ -110,7 +110,12 @@ class Repairer:
             yield Repair(layout.STORE, done=True, message="written again, from the coordinator")
             store = read_store(self._storage)
         marker = layout.active_marker(root_of(control.lineage))
-        marked = self._has(marker)
+        try:
+            marked = read_marker(self._storage, root_of(control.lineage)) is not None
+        except CorruptionError:
+            marked = True
+            write_marker(self._storage, control.lineage, "repaired")
+            yield Repair(marker, done=True, message="written again, from the coordinator")
         try:
             mark_active(self._storage, control.lineage)
         except ConflictError as error:

@@ -13,7 +13,7 @@ from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.datafile_verify import Finding, verify_file, verify_order
 from agola_core.datamanager.history import past_lineages, stored_manifests
-from agola_core.datamanager.lineage import StoredLineage, read_store, root_of
+from agola_core.datamanager.lineage import StoredLineage, read_marker, read_store, root_of
 from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
@@ -116,6 +116,11 @@ def _verify_identity(
         yield Finding(layout.STORE, 0, "missing")
     elif control is not None and store.store != control.lineage.store:
         yield Finding(layout.STORE, 0, f"names store {store.store}, the coordinator {control.lineage.store}")
+    for lineage in lineages:
+        try:
+            read_marker(storage, lineage.root)
+        except CorruptionError as error:
+            yield finding(error, lineage.root)
     if control is None:
         return
     marker = layout.active_marker(root_of(control.lineage))

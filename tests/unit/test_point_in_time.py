@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, states):
     assert read(tmp_path, sequence) == states[sequence]
     for path in (tmp_path / "storage/data").rglob("manifests/*"):
         path.write_bytes(b"nothing")
-    with pytest.raises(CorruptionError, match="digest of a manifest"):
+    with pytest.raises(CorruptionError, match="digest of the record"):
         read(tmp_path, sequence)
 
 
