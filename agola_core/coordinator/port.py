@@ -9,6 +9,7 @@ runs on every backend.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -239,11 +240,17 @@ def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
         most: How many a transaction holds.
         most_bytes: How many bytes of keys and values it holds.
     """
-    written = [op[0] for op in ops if type(op) is not GetOp]
-    if len(written) > 1 and len(set(written)) != len(written):
-        twice = next(key for key in written if written.count(key) > 1)
+    written: set[str] = set()
+    writes = size = 0
+    for op in ops:
+        if type(op) is not GetOp:
+            writes += 1
+            key = op[0]
+            written.add(key)
+            size += len(key) + len(op[1]) if type(op) is PutOp else len(key)
+    if writes != len(written):
+        twice, _ = Counter(op.key for op in ops if type(op) is not GetOp).most_common(1)[0]
         raise BadRequestError(f"key {twice!r} is written twice in one transaction")
-    size = sum(map(len, written)) + sum([len(op.value) for op in ops if type(op) is PutOp])
     if len(ops) > most:
         raise BadRequestError(f"{len(ops)} operations are more than the {most} of a transaction")
     if size > most_bytes:

@@ -251,7 +251,8 @@ class SQLiteCoordinator:
 
     def _work(self, batch: Works) -> None:
         with self._writer_lock:
-            self._check_open()
+            if self._closed:
+                raise ClosedError("the coordinator was closed")
             self._commit(batch)
         for wanted in batch:
             wanted.done = True

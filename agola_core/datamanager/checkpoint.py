@@ -62,9 +62,8 @@ class Checkpointer:
 
     def due(self) -> bool:
         """Return whether the uncheckpointed changes are many enough."""
-        view = self._log.view
-        wals = view.sequence.counter - view.manifest.sequence.counter
-        return wals >= self._options.checkpoint_wals or view.overlay.size >= self._options.checkpoint_bytes
+        overlay = self._log.view.overlay
+        return overlay.wals >= self._options.checkpoint_wals or overlay.size >= self._options.checkpoint_bytes
 
     def checkpoint(self) -> bool:
         """Make a checkpoint of everything committed so far.

@@ -33,7 +33,7 @@ from agola_core.errors import (
     UnknownOutcomeError,
 )
 from agola_core.leaderqueue import LeaderQueue, Waiting
-from agola_core.sequence import Sequence
+from agola_core.sequence import Sequence, texts
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,9 @@ class Commit(Waiting):
         lineage: The lineage its writer saw.
         along: What a layer above commits with it.
         expires: When, by the boot clock, its payload may be collected if nothing has committed it.
+
+    Attributes:
+        unconditional: Whether nothing but the log's head decides on it.
     """
 
     __slots__ = (
@@ -93,6 +96,7 @@ class Commit(Waiting):
         "remembered",
         "sequence",
         "token",
+        "unconditional",
         "wal_id",
     )
 
@@ -115,7 +119,7 @@ class Commit(Waiting):
         self.actions = actions
         self.encoded = encoded
         self.payload = payload
-        self.token = token or _NO_TOKEN
+        self.token = token if token is not None else _NO_TOKEN
         self.groups = tuple(self.token.groups)
         self.frame = b""
         self.sequence = ""
@@ -123,13 +127,9 @@ class Commit(Waiting):
         self.remembered = remembered
         self.digest = digest
         self.lineage = lineage
-        self.along = along or _NOTHING
+        self.along = along if along is not None else _NOTHING
+        self.unconditional = token is None and not remembered and along is None
         self.outcome: ChangeGroupsToken | None = None
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether nothing but the log's head decides on it."""
-        return self.token is _NO_TOKEN and not self.remembered and self.along is _NOTHING
 
     @property
     def ops(self) -> int:
@@ -217,7 +217,7 @@ class Committer:
             wals, ops = self._prepare(accepted)
             guards = [guard for commit in accepted for guard in commit.along.guards]
             compare = [*self._log.stands(), *guards]
-            seen = [GetOp(key) for key in dict.fromkeys(guard.key for guard in guards)]
+            seen = [GetOp(key) for key in dict.fromkeys([guard.key for guard in guards])]
             faultpoints.reach("commit.before-txn")
             try:
                 result: TxnResult | None = self._coordinator.txn(compare, ops, seen)
@@ -235,7 +235,10 @@ class Committer:
     def _judge(self, waiting: list[Commit]) -> list[Commit]:
         """Settle what is refused or was committed before, and return the rest, in order."""
         lineage = self._log.lineage.lineage
-        if all(commit.unconditional and commit.lineage == lineage for commit in waiting):
+        for commit in waiting:
+            if not commit.unconditional or commit.lineage != lineage:
+                break
+        else:
             return waiting
         found = self._look_up(waiting)
         accepted: list[Commit] = []
@@ -317,20 +320,21 @@ class Committer:
 
     def _prepare(self, accepted: list[Commit]) -> tuple[list[WalRecord], list[Op]]:
         lineage = self._log.lineage.lineage
-        sequence = self._log.view.sequence
-        epoch, counter = sequence
+        epoch, counter = self._log.view.sequence
         now = int(self._clock() * 1_000_000)
         wals: list[WalRecord] = []
         ops: list[Op] = []
-        for commit in accepted:
+        for commit, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
             record = WalRecord(
                 epoch, counter, counter - 1, commit.wal_id, now, commit.groups, commit.encoded, commit.payload
             )
             wals.append(record)
-            commit.sequence = text = str(record.sequence)
+            commit.sequence = text
             commit.frame = frame = records.encode_wal(record)
             ops.append(PutOp(f"{keys.WALS}{text}", frame))
+            if commit.unconditional:
+                continue
             ops.extend(PutOp(keys.group(name), b"") for name in commit.groups)
             if commit.remembered:
                 remembered = WalIdRecord(text, lineage, commit.digest, commit.groups)
@@ -427,7 +431,7 @@ def _unexpired(waiting: list[Commit]) -> list[Commit]:
 
 def check_limits(commit: Commit, max_ops: int) -> None:
     """Raise `BadRequestError` for a WAL that no transaction of this coordinator can hold."""
-    if commit.ops + 1 > max_ops:
+    if not commit.unconditional and commit.ops + 1 > max_ops:
         raise BadRequestError(
             f"{commit.ops} operations, a commit's change groups among them, are more than it can hold"
         )

@@ -37,10 +37,13 @@ class Overlay:
 
     Attributes:
         size: Bytes of memory that the changes take, about.
+        wals: How many WALs they came from.
     """
 
     def __init__(self) -> None:
         self.size = 0
+        self.wals = 0
+        self._newest = 0
         self._types: dict[str, dict[str, Change]] = {}
         self._sorted: dict[str, list[str]] = {}
 
@@ -51,6 +54,8 @@ class Overlay:
             counter: The WAL's counter, greater than all before.
             actions: In their order.
         """
+        self.wals += 1
+        self._newest = counter
         types, size = self._types, 0
         for action in actions:
             changes = types.get(action.data_type)
@@ -109,6 +114,7 @@ class Overlay:
     def after(self, counter: int) -> Overlay:
         """Return an overlay of only the changes after a counter: what is left once a checkpoint took the rest."""
         rest = Overlay()
+        rest.wals, rest._newest = max(self._newest - counter, 0), self._newest
         for data_type, changes in self._types.items():
             kept = {}
             for object_id, change in changes.items():
