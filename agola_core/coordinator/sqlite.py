@@ -277,6 +277,8 @@ class SQLiteCoordinator:
             execute("COMMIT")
         except BaseException as error:
             self._roll_back()
+            if isinstance(error, apsw.FullError):  # the transaction's end never reached the disk
+                raise self._translated(error) from error
             if isinstance(error, apsw.Error):
                 raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
             raise

@@ -26,6 +26,7 @@ from agola_core.datamanager.records import PayloadRef, WalIdRecord, WalRecord
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import (
     BadRequestError,
+    ClosedError,
     ConflictError,
     FencedError,
     TokenExpiredError,
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("commit.before-txn", "commit.after-txn", "commit.before-barrier")
 
 _RESOLVE_SECONDS = 30.0
+_RESOLVE_PAUSE = 0.1
 _LOST_RACES = 1000
 _NO_TOKEN = ChangeGroupsToken()
 
@@ -360,47 +362,60 @@ class Committer:
     def _resolve(self, first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
         """Find out whether a transaction whose answer was lost has been applied.
 
-        A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
-        never be applied; when it fails, the lost one or another writer's was, and the WAL's key tells which.
+        Args:
+            first: The transaction's first WAL.
+            cause: What lost the answer.
 
         Returns:
-            The result, or None when the lost transaction was not applied.
+            The result, or None when the lost transaction was not applied, and never will be.
+
+        Raises:
+            UnknownOutcomeError: It could not be found out, or not in time.
         """
-        key = keys.wal(first.sequence)
         deadline = time.monotonic() + _RESOLVE_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._log.closed:
             try:
-                item = self._coordinator.get(key)
-                if item is not None:
-                    record = records.decode_wal(item.value, key)
-                    return TxnResult(True, item.mod_revision) if record.wal_id == first.wal_id else None
-                head = self._coordinator.get(keys.HEAD)
-                if head is None or head.mod_revision != self._log.head_revision:
-                    break
-                faultpoints.reach("commit.before-barrier")
-                barrier = self._coordinator.txn(self._log.stands(), [PutOp(keys.HEAD, head.value)])
-                if barrier.succeeded:
-                    return None
+                outcome = self._outcome(first)
             except UnknownOutcomeError:
                 continue
             except UnavailableError:
                 logger.warning("waiting for the coordinator to learn a commit's outcome", exc_info=True)
-                threading.Event().wait(0.1)
-        unknown = UnknownOutcomeError(
+                threading.Event().wait(_RESOLVE_PAUSE)
+            except ClosedError:
+                break
+            else:
+                if outcome is not None:
+                    return outcome if outcome.succeeded else None
+                break
+        raise UnknownOutcomeError(
             f"the coordinator was lost while it committed WAL {first.wal_id}: retry with wal_id={first.wal_id!r}"
-        )
-        try:
-            item, head = self._coordinator.get(key), self._coordinator.get(keys.HEAD)
-        except UnavailableError as error:
-            raise unknown from error
-        if item is not None:
-            record = records.decode_wal(item.value, key)
-            return TxnResult(True, item.mod_revision) if record.wal_id == first.wal_id else None
-        if head is not None:
-            stands = records.decode(records.HeadRecord, head.value, keys.HEAD)
-            if Sequence.parse(stands.sequence) < first.sequence:
+        ) from cause
+
+    def _outcome(self, first: WalRecord) -> TxnResult | None:
+        """Return what became of a transaction; None when nothing tells any more.
+
+        A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
+        never be applied; when it fails, the lost one or another writer's was, and the WAL's key tells which.
+        """
+        key = keys.wal(first.sequence)
+        while True:
+            item = self._coordinator.get(key)
+            if item is not None:
+                return TxnResult(records.decode_wal(item.value, key).wal_id == first.wal_id, item.mod_revision)
+            head = self._coordinator.get(keys.HEAD)
+            if head is None:
                 return None
-        raise unknown from cause
+            if head.mod_revision != self._log.head_revision or head.value != self._log.head_value:
+                stands = Sequence.parse(records.decode(records.HeadRecord, head.value, keys.HEAD).sequence)
+                if stands < first.sequence:  # rewritten by another writer's barrier
+                    return TxnResult(False, head.mod_revision)
+                if self._coordinator.get(key) is None:
+                    return None  # committed by somebody, checkpointed and cleaned since
+                continue
+            faultpoints.reach("commit.before-barrier")
+            barrier = self._coordinator.txn(self._log.stands(), [PutOp(keys.HEAD, head.value)])
+            if barrier.succeeded:
+                return TxnResult(False, barrier.revision)
 
 
 def _refuse_guarded(accepted: list[Commit], found: dict[str, KeyValue | None]) -> None:

@@ -164,6 +164,8 @@ class Log:
         self.view: View
         self.head_revision: int
         self.head_id = ""
+        self._head: tuple[Sequence, str] | None = None
+        self._head_value = b""
         self.lineage_revision: int
         self.synced: Sequence
         with self.lock:
@@ -177,9 +179,18 @@ class Log:
         """The lineage that the view belongs to."""
         return self.view.lineage
 
+    @property
+    def head_value(self) -> bytes:
+        """The value of the head key that `view` stands on."""
+        view = self.view
+        if self._head != (view.sequence, self.head_id):
+            self._head = (view.sequence, self.head_id)
+            self._head_value = encode(HeadRecord(str(view.sequence), view.lineage.lineage, self.head_id))
+        return self._head_value
+
     def stands(self) -> list[Compare]:
         """Return the conditions that the log still ends where the view does; the caller holds the lock."""
-        return [Compare(keys.HEAD, self.head_revision), Compare(keys.HEAD, self._head(), Target.VALUE)]
+        return [Compare(keys.HEAD, self.head_revision), Compare(keys.HEAD, self.head_value, Target.VALUE)]
 
     def catch_up(self) -> None:
         """Bring the view up to the coordinator's state: commits, checkpoints and lineages of other processes.
@@ -195,7 +206,7 @@ class Log:
                 head is not None
                 and checkpoint is not None
                 and head.mod_revision == self.head_revision
-                and head.value == self._head()
+                and head.value == self.head_value
                 and checkpoint.mod_revision == self._checkpoint_revision
             ):
                 return
@@ -315,9 +326,6 @@ class Log:
         with self.lock:
             self.closed = True
             self.changed.notify_all()
-
-    def _head(self) -> bytes:
-        return encode(HeadRecord(str(self.view.sequence), self.view.lineage.lineage, self.head_id))
 
     def _check_open(self) -> None:
         if self.closed:

@@ -39,15 +39,23 @@ from agola_core.datamanager.pointintime import Checkpoint, list_checkpoints
 from agola_core.datamanager.reader import Reader
 from agola_core.datamanager.recovery import StoreOpener
 from agola_core.datamanager.snapshot import Status
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, WalStatus
 from agola_core.datamanager.upkeep import Upkeep
-from agola_core.datamanager.validate import check_actions, check_data_types, check_groups, check_wal_id
+from agola_core.datamanager.validate import (
+    as_wal,
+    check_actions,
+    check_data_types,
+    check_groups,
+    check_token,
+    check_wal_id,
+)
 from agola_core.datamanager.verify import verify_store
 from agola_core.datamanager.view import View
 from agola_core.errors import (
     ClosedError,
     ConflictError,
     CorruptionError,
+    FencedError,
     NotFoundError,
     RecoveryError,
 )
@@ -110,6 +118,7 @@ class DataManager(Reader):
         self._new_uuid = new_uuid
         self._wal_id_prefix = new_uuid()[:20]
         self._wal_ids = itertools.count()
+        self._inline_limit = min(self.options.inline_limit, coordinator.max_txn_bytes // 2)
         self._closed = threading.Event()
         opener = StoreOpener(coordinator, storage, self.options, self.data_types, new_uuid, self._now)
         opener.prepare(recover=recover)
@@ -154,17 +163,17 @@ class DataManager(Reader):
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back in time.
         """
         self._check_open()
-        wal = tuple(actions)
+        wal = as_wal(actions)
         size = check_actions(wal, self._known_types, self.options)
         if token is not None:
-            check_groups(token.groups)
+            check_token(token)
         if wal_id:
             check_wal_id(wal_id)
         self._upkeep.make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage.lineage
         payload, expires = None, math.inf
-        if len(encoded) > self.options.inline_limit:
+        if len(encoded) > self._inline_limit:
             expires = boot_clock() + self.options.grace_period / 2 if self.options.grace_period else math.inf
             faultpoints.reach("commit.before-payload")
             payload = write_payload(self.storage, self._new_uuid(), encoded)
@@ -194,8 +203,7 @@ class DataManager(Reader):
             groups: Names of at most 256 characters, without "/".
         """
         self._check_open()
-        wanted = tuple(groups)
-        check_groups(wanted)
+        wanted = check_groups(groups)
         known, view = self._log.groups, self._log.view
         revisions: dict[str, int] = {}
         for name in wanted:
@@ -326,6 +334,31 @@ class DataManager(Reader):
         """
         self._check_open()
         return list_checkpoints(self.storage, read_control(self.coordinator))
+
+    def wal_status(self, sequence: Sequence | str) -> WalStatus:
+        """Return where a WAL stands: in the coordinator alone, in storage too, or in a checkpoint.
+
+        Args:
+            sequence: A sequence, or its text as tokens have it.
+
+        Raises:
+            NotFoundError: There is no such WAL yet.
+            FencedError: It is of a history that a recovery or an import has ended.
+        """
+        self._check_open()
+        wanted = Sequence.parse(sequence) if isinstance(sequence, str) else sequence
+        if wanted > self._log.synced:
+            self._log.catch_up()
+        view = self._log.view
+        if wanted.epoch < view.lineage.epoch:
+            raise FencedError(
+                f"{wanted} is of another epoch than {view.lineage.epoch}: the store was recovered or imported"
+            )
+        if wanted > view.sequence or not wanted.counter:
+            raise NotFoundError(f"there is no WAL {wanted}; the newest is {view.sequence}")
+        if wanted <= view.manifest.sequence:
+            return WalStatus.CHECKPOINTED
+        return WalStatus.COMMITTED_STORAGE if wanted <= self._log.synced else WalStatus.COMMITTED
 
     def status(self) -> Status:
         """Return the state of the store."""

@@ -22,7 +22,7 @@ from agola_core.datamanager.instance import Instance
 from agola_core.datamanager.log import Log
 from agola_core.datamanager.sync import Syncer
 from agola_core.datamanager.types import Options
-from agola_core.errors import AgolaError, ClosedError, CompactedError, DeadlineError, FencedError
+from agola_core.errors import AgolaError, ClosedError, CompactedError, DeadlineError, FencedError, UnavailableError
 from agola_core.sequence import Sequence
 from agola_core.supervisor import Loop, Supervisor
 
@@ -148,10 +148,16 @@ class Upkeep:
 
         Raises:
             DeadlineError: The time was over first; the WAL is committed.
+            UnavailableError: Without loops: the sync failed; the WAL is committed.
             FencedError: The store was imported or recovered meanwhile.
         """
         if self._sync_loop is None:
-            self._syncer.sync()
+            try:
+                self._syncer.sync()
+            except UnavailableError as error:
+                raise UnavailableError(
+                    f"WAL {sequence} is committed, but is not in object storage yet: {error}"
+                ) from error
             return
         self._sync_loop.wake()
 

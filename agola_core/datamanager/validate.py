@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 
-from agola_core.datamanager.types import MAX_GROUP_CHARACTERS, MAX_ID_BYTES, Action, Delete, Options, Put
+from agola_core.datamanager.types import (
+    MAX_GROUP_CHARACTERS,
+    MAX_ID_BYTES,
+    Action,
+    ChangeGroupsToken,
+    Delete,
+    Options,
+    Put,
+)
 from agola_core.errors import BadRequestError
 
 _DATA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -24,6 +32,23 @@ def check_data_types(data_types: Items[str]) -> tuple[str, ...]:
     return tuple(data_types)
 
 
+def as_wal(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Return the actions of a WAL, which is no single action."""
+    if isinstance(actions, (Put, Delete)):
+        raise BadRequestError(f"a WAL is a list of actions, not a single {type(actions).__name__}")
+    try:
+        return tuple(actions)
+    except TypeError as error:
+        raise BadRequestError(f"a WAL is a list of actions, not {type(actions).__name__}") from error
+
+
+def check_token(token: ChangeGroupsToken) -> None:
+    """Accept a token, as `change_groups_token` or `ChangeGroupsToken.decode` gave it."""
+    if not isinstance(token, ChangeGroupsToken):
+        raise BadRequestError(f"a token is a ChangeGroupsToken, not {type(token).__name__}: decode its text first")
+    check_groups(token.groups)
+
+
 def check_actions(actions: Items[Action], known: frozenset[str], options: Options) -> int:
     """Return about how many bytes a WAL's actions have."""
     if not actions:
@@ -34,7 +59,7 @@ def check_actions(actions: Items[Action], known: frozenset[str], options: Option
     for index, action in enumerate(actions):
         if type(action) is not Put and type(action) is not Delete:
             raise BadRequestError(f"action {index}: expected Put or Delete, not {type(action).__name__}")
-        if action.data_type not in known:
+        if type(action.data_type) is not str or action.data_type not in known:
             raise BadRequestError(f"action {index}: unknown data type {action.data_type!r}")
         length = _id_bytes(action.id, index)
         if type(action) is Put:
@@ -63,9 +88,12 @@ def _id_bytes(object_id: str, index: int) -> int:
     return length
 
 
-def check_groups(groups: Iterable[str]) -> None:
-    """Accept change group names: 1 to 256 characters, without "/" (Agola's rule)."""
-    for name in groups:
+def check_groups(groups: Iterable[str]) -> tuple[str, ...]:
+    """Return change group names: 1 to 256 characters, without "/" (Agola's rule)."""
+    if isinstance(groups, str):
+        raise BadRequestError(f"change groups are a list of names, not a single one: {groups!r}"[:200])
+    names = tuple(groups)
+    for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= MAX_GROUP_CHARACTERS:
             raise BadRequestError(f"a change group's name has 1 to {MAX_GROUP_CHARACTERS} characters: {name!r}"[:200])
         if "/" in name:
@@ -74,10 +102,13 @@ def check_groups(groups: Iterable[str]) -> None:
             name.encode()
         except UnicodeEncodeError as error:
             raise BadRequestError("a change group's name is not valid Unicode") from error
+    return names
 
 
 def check_wal_id(wal_id: str) -> None:
     """Accept a writer's own WAL id: 1 to 256 bytes."""
+    if not isinstance(wal_id, str):
+        raise BadRequestError(f"a WAL id must be a string, not {type(wal_id).__name__}")
     try:
         length = len(wal_id.encode())
     except UnicodeEncodeError as error:
