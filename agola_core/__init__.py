@@ -14,6 +14,7 @@ from agola_core.datamanager import (
     Options,
     PastStore,
     Put,
+    WalStatus,
 )
 from agola_core.embedded import (
     open,  # noqa: A004 - the public name, used as agola_core.open
@@ -84,6 +85,7 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "UnknownOutcomeError",
+    "WalStatus",
     "__version__",
     "open",
     "open_storage",

@@ -38,6 +38,7 @@ from agola_core.errors import (
     CorruptionError,
     FormatError,
     NotFoundError,
+    OutOfSpaceError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -383,6 +384,8 @@ class SQLiteCoordinator:
         match error:
             case apsw.NotADBError() | apsw.CorruptError():
                 return CorruptionError(f"not an intact database: {error}", path=self.path)
+            case apsw.FullError():
+                return OutOfSpaceError(f"{self.path}: the disk is full: {error}")
             case apsw.ConnectionClosedError():
                 return ClosedError("the coordinator was closed")
             case _:

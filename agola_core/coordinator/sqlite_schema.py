@@ -79,7 +79,7 @@ NUMBERED = "SELECT value, created, number >> 20, version, lease FROM entry WHERE
 
 INDEX = "INSERT INTO keyed SELECT key, number FROM entry WHERE number > (SELECT indexed FROM progress)"
 
-INDEX_DONE = "UPDATE progress SET indexed = (SELECT max(number) FROM entry)"
+INDEX_DONE = "UPDATE progress SET indexed = ifnull((SELECT max(number) FROM entry), indexed)"
 
 # Lists: the indexed keys from ?1 to before ?2 (to the end when that is ''), and what waits for the index, both
 # as at revision ?3. The first steps from key to key, so that a key's many old rows cost nothing.

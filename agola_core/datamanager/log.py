@@ -208,6 +208,7 @@ class Log:
                 and head.mod_revision == self.head_revision
                 and head.value == self.head_value
                 and checkpoint.mod_revision == self._checkpoint_revision
+                and self._synced_on()
             ):
                 return
             for attempt in range(5):
@@ -217,6 +218,17 @@ class Log:
                 except CompactedError:  # a list at a fixed revision was overtaken: read a newer one
                     continue
             raise RecoveryError("the log is compacted faster than it can be read")
+
+    def _synced_on(self) -> bool:
+        """Take in how far storage has the log; return whether that went forward, if it moved at all."""
+        item = self.coordinator.get(keys.SYNC)
+        if item is None:
+            return False
+        synced = Sequence.parse(_decoded(SyncRecord, item).sequence)
+        if synced > self.synced:
+            self.synced = synced
+            self.changed.notify_all()
+        return synced == self.synced
 
     def _catch_up(self, attempt: int) -> None:
         control = read_control(self.coordinator)
