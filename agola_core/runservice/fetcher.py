@@ -64,7 +64,7 @@ class Fetcher:
         self._busy: Counter[str] = Counter()
         self._deferred: dict[str, deque[str]] = {}
         self._silent_since: dict[str, float] = {}
-        self._most_of_one = max(1, threads // 2)
+        self._most_of_one = max(1, threads * 3 // 8)  # two that hang leave threads for others
         self._queue = WorkQueue("runservice-fetch", self._work, threads)
 
     def start(self) -> None:

@@ -24,7 +24,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         workers: Threads that advance runs.
-        fetchers: How many logs and archives are fetched at a time; of one executor half as many.
+        fetchers: How many logs and archives are fetched at a time; of one executor not half as many.
         start_queued: Whether queued runs start by themselves, one of each group at a time; otherwise a scheduler
             outside starts them, as Agola's does.
         executor_ttl: Seconds after its last report at which an executor counts as lost, and its tasks fail.
@@ -38,7 +38,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     workers: int = 4
-    fetchers: int = 4
+    fetchers: int = 8
     start_queued: bool = True
     executor_ttl: float = 60.0
     fetch_patience: float = 600.0
