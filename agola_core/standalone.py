@@ -17,6 +17,7 @@ from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.maintenance import Gate, Participant
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
+from agola_core.runservice.options import ServiceOptions
 from agola_core.runservice.projection import DATA_TYPES
 from agola_core.runservice.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
@@ -40,6 +41,7 @@ class Standalone:
         executor: How the executor behaves.
         with_executor: Whether there is one in this process.
         remote: Finds executors that run elsewhere.
+        service: How the run service behaves.
         drain: Seconds that calls have to end in before maintenance mode cuts them off.
 
     Attributes:
@@ -61,6 +63,7 @@ class Standalone:
         executor: ExecutorOptions | None = None,
         with_executor: bool = True,
         remote: ExecutorDirectory | None = None,
+        service: ServiceOptions | None = None,
         drain: float = DRAIN_SECONDS,
     ) -> None:
         data_dir = data_dir.absolute()  # a step has another working directory
@@ -72,6 +75,7 @@ class Standalone:
             raise
         self._readdb = data_dir / READDB_FILE
         self._drain = drain
+        self._service_options = service or ServiceOptions()
         self._directory = InProcessDirectory(remote)
         self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
         self.executor: Executor | None = None
@@ -133,7 +137,7 @@ class Standalone:
 
     def _serve(self, context: Context) -> None:
         self.datamanager.start_upkeep()
-        service = RunService(self.datamanager, self._readdb, self._directory)
+        service = RunService(self.datamanager, self._readdb, self._directory, options=self._service_options)
         try:
             service.start()
             context.check()

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, opening, read, readdb, runs, tasks
+from bench import checkpoint, commit, logs, opening, read, readdb, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
@@ -17,6 +17,7 @@ BENCHES = {
     "open": opening.run,
     "readdb-rebuild": readdb.rebuild,
     "readdb-lag": readdb.lag,
+    "logs": logs.run,
     "runs": runs.run,
     "tasks": tasks.run,
 }

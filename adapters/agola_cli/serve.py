@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from agola_cli.options import coordinator_option, data_dir_option, default_data_dir, storage_option
 from agola_core.errors import BadRequestError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _tokens(kind: str) -> Callable[[F], F]:
+    text = f"File of the tokens of {kind}s, one a line. One more may be in AGOLA_{kind.upper()}_TOKEN."
+    return click.option(f"--{kind}-tokens", type=_FILE, envvar=f"AGOLA_{kind.upper()}_TOKENS", help=text)
+
+
+def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
+    return click.option(f"--{name}", type=click.IntRange(1), default=default, show_default=True, help=text)
 
 
 @click.command("serve")
@@ -16,27 +31,82 @@ from agola_core.errors import BadRequestError
 @data_dir_option
 @storage_option
 @coordinator_option
+@_tokens("client")
+@_tokens("executor")
+@_tokens("admin")
+@click.option("--trust-network", is_flag=True, help="Serve without tokens on an address that other hosts reach.")
+@click.option("--tls-certificate", type=_FILE, envvar="AGOLA_TLS_CERTIFICATE", help="PEM file; with --tls-key.")
+@click.option("--tls-key", type=_FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
+@click.option("--tls-client-ca", type=_FILE, help="PEM file of whose certificates clients must show.")
 @click.option("--executor/--no-executor", "with_executor", default=True, help="Whether tasks are also run here.")
 @click.option(
     "--executor-token", default="", envvar="AGOLA_EXECUTOR_LISTEN_TOKEN", help="What executors elsewhere ask for."
 )
+@click.option(
+    "--executor-network", "executor_networks", multiple=True, help="Where executors may listen, such as 10.0.0.0/8."
+)
+@click.option("--external-scheduler", is_flag=True, help="Leave queued runs to Agola's scheduler.")
+@click.option("--access-log", metavar="FILE", help="Where every request is a line; - for standard error.")
+@_limit("max-body-bytes", 16 * 1024**2, "The largest JSON body.")
+@_limit("max-upload-bytes", 16 * 1024**3, "The largest cache or source archive.")
+@_limit("max-connections", 2000, "The most connections at once.")
+@_limit("max-streams", 512, "The most logs, events, exports and uploads at once.")
+@_limit("stall-seconds", 300, "After which a peer that neither reads nor writes is cut off.")
 def serve_command(
-    host: str,
-    port: int,
     data_dir: Path | None,
     storage: str | None,
     coordinator: str | None,
-    with_executor: bool,
-    executor_token: str,
+    client_tokens: Path | None,
+    executor_tokens: Path | None,
+    admin_tokens: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    executor_networks: tuple[str, ...],
+    external_scheduler: bool,
+    max_body_bytes: int,
+    max_upload_bytes: int,
+    max_connections: int,
+    max_streams: int,
+    stall_seconds: int,
+    **given: Any,
 ) -> None:
-    """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only."""
+    """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only.
+
+    \b
+    agola-core serve
+    agola-core serve --host 0.0.0.0 --client-tokens c.txt --executor-tokens e.txt --admin-tokens a.txt \\
+        --tls-certificate cert.pem --tls-key key.pem
+    """
     try:
-        from agola_http.server import ServeOptions, serve  # noqa: PLC0415 - an extra
+        from agola_http.limits import Limits  # noqa: PLC0415 - an extra
+        from agola_http.listenurl import LOCAL_NETWORKS  # noqa: PLC0415
+        from agola_http.server import ServeOptions, Tls, serve  # noqa: PLC0415
+        from agola_http.tokens import read_tokens  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
+    if (tls_certificate is None) != (tls_key is None) or (tls_client_ca is not None and tls_certificate is None):
+        raise BadRequestError("TLS needs both --tls-certificate and --tls-key")
+    tls = None
+    if tls_certificate is not None and tls_key is not None:
+        tls = Tls(certificate=tls_certificate, key=tls_key, client_authority=tls_client_ca)
+    options = ServeOptions(
+        tokens=read_tokens({"client": client_tokens, "executor": executor_tokens, "admin": admin_tokens}),
+        tls=tls,
+        executor_networks=executor_networks or LOCAL_NETWORKS,
+        start_queued=not external_scheduler,
+        limits=Limits(
+            body_bytes=max_body_bytes,
+            upload_bytes=max_upload_bytes,
+            connections=max_connections,
+            streams=max_streams,
+            stall_seconds=stall_seconds,
+        ),
+        **given,
+    )
     serve(
         data_dir or default_data_dir(Path.cwd()),
-        ServeOptions(host=host, port=port, with_executor=with_executor, executor_token=executor_token),
+        options,
         storage=storage,
         coordinator=coordinator,
         on_start=lambda url: click.echo(f"serving on {url}"),

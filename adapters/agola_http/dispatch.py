@@ -173,7 +173,7 @@ class Dispatcher:
         headers = Headers(scope=scope)
         query = QueryParams(scope["query_string"])
         if endpoint.upload is not None:
-            async with self._streams.place():
+            with self._streams.place():
                 most = None if endpoint.principal is Principal.ADMIN else self._limits.upload_bytes
                 upload = upload_pieces(headers, receive, most, self._limits.stall_seconds)
                 call = Call(path, query, headers, caller, upload=upload)

@@ -16,6 +16,7 @@ from agola_http.gojson import encode
 PREFIX = "/api/v1alpha"
 JSON = "application/json"
 BINARY = "application/octet-stream"
+TEXT = "text/plain; charset=utf-8"
 TAR = "application/x-tar"
 EVENT_STREAM = "text/event-stream"
 NO_CACHE = {"Cache-Control": "no-cache"}

@@ -88,7 +88,7 @@ def _responses(endpoint: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if endpoint.answer is not None:
         success["content"] = {JSON: {"schema": schema_of[endpoint.answer]}}
     elif endpoint.media_type is not None:
-        success["content"] = {endpoint.media_type: {}}
+        success["content"] = {endpoint.media_type.partition(";")[0]: {}}
     responses = {str(endpoint.status): success}
     for status in sorted({400, 500, *_usual(endpoint), *endpoint.errors}):
         responses[str(status)] = {"description": _ERRORS[status]}

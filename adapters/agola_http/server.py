@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import ssl
@@ -15,12 +16,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from agola_core.errors import BadRequestError, UnavailableError
+from agola_core.runservice.options import ServiceOptions
 from agola_core.standalone import Standalone
 from agola_http.access import Access, Tokens, is_loopback
 from agola_http.app import App
 from agola_http.connection import Connection
+from agola_http.dispatch import access_log
 from agola_http.executor_client import HttpExecutorDirectory
 from agola_http.limits import Limits
+from agola_http.listenurl import LOCAL_NETWORKS, ListenPolicy
 
 _SHUTDOWN_SECONDS = 2
 
@@ -51,6 +55,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         limits: What one client may take.
         with_executor: Whether tasks are also run in this process.
         executor_token: What executors elsewhere ask the service for.
+        executor_networks: Where executors elsewhere may listen.
+        start_queued: Whether queued runs start by themselves; otherwise a scheduler elsewhere starts them, as Agola's.
+        access_log: The file that every request is a line of; `-` for standard error, None for none.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +68,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     with_executor: bool = True
     executor_token: str = ""
+    executor_networks: tuple[str, ...] = LOCAL_NETWORKS
+    start_queued: bool = True
+    access_log: str | None = None
 
     def check(self) -> None:
         """Refuse what is not safe.
@@ -157,18 +167,22 @@ def serve(
         UnavailableError: The address cannot be listened on.
     """
     options.check()
+    policy = ListenPolicy(options.executor_networks)
     with (
+        _access_log(options.access_log),
         listen(options.host, options.port) as listener,
-        contextlib.closing(HttpExecutorDirectory(options.executor_token)) as executors,
+        contextlib.closing(HttpExecutorDirectory(options.executor_token, policy)) as executors,
         Standalone(
             data_dir,
             storage=storage,
             coordinator=coordinator,
             with_executor=options.with_executor,
             remote=executors,
+            service=ServiceOptions(start_queued=options.start_queued),
         ) as standalone,
     ):
-        app = App(standalone, Access(options.tokens, trust_network=options.trust_network), options.limits)
+        access = Access(options.tokens, trust_network=options.trust_network)
+        app = App(standalone, access, options.limits, policy)
 
         def end_streams() -> None:
             app.end_streams()
@@ -177,6 +191,26 @@ def serve(
         server = Server(app, options.limits, tls=options.tls, end_streams=end_streams)
         on_start(url_of(listener, options.host, tls=options.tls is not None))
         server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _access_log(path: str | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    try:
+        handler = logging.StreamHandler() if path == "-" else logging.FileHandler(path)
+    except OSError as error:
+        raise BadRequestError(f"the access log {path!r} cannot be written: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    access_log.addHandler(handler)
+    access_log.setLevel(logging.INFO)
+    access_log.propagate = False
+    try:
+        yield
+    finally:
+        access_log.removeHandler(handler)
+        handler.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import anyio.to_thread
@@ -37,6 +37,7 @@ class Streams:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._limiter: anyio.CapacityLimiter | None = None
+        self._lock = threading.Lock()
         self._open = 0
 
     @property
@@ -51,32 +52,32 @@ class Streams:
         """How many there are now."""
         return self._open
 
-    @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
         """Hold one of the places of streams.
 
         Raises:
             RefusedError: All are taken.
         """
-        if self._open >= self._limits.streams:
-            raise RefusedError(503, f"more than {self._limits.streams} streams at once")
-        self._open += 1
+        self._take_place()
         try:
             yield
         finally:
-            self._open -= 1
+            self._give_place()
 
     async def send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer whose body is pieces.
 
         Raises:
+            RefusedError: There are too many streams.
             Exception: What the pieces raised before the head was sent.
         """
         assert not isinstance(answer.body, bytes)
-        source = _Source(answer.body, self.limiter)
+        self._take_place()
+        source = _Source(answer.body, self.limiter, self._give_place)
         failure: Exception | None = None
         try:
-            async with self.place(), anyio.create_task_group() as group:
+            async with anyio.create_task_group() as group:
                 group.start_soon(_cancel_when_gone, receive, group.cancel_scope.cancel)
                 try:
                     await self._send(answer, source, scope, send)
@@ -87,6 +88,16 @@ class Streams:
             await source.close()
         if failure is not None:
             raise failure
+
+    def _take_place(self) -> None:
+        with self._lock:
+            if self._open >= self._limits.streams:
+                raise RefusedError(503, f"more than {self._limits.streams} streams at once")
+            self._open += 1
+
+    def _give_place(self) -> None:
+        with self._lock:
+            self._open -= 1
 
     async def _send(self, answer: Answer, source: _Source, scope: Scope, send: Send) -> None:
         piece: bytes | None = b""
@@ -115,13 +126,18 @@ class Streams:
 
 
 class _Source:
-    """Pulls pieces in a worker thread, and closes their iterator once no thread is inside it."""
+    """Pulls pieces in a worker thread, and closes their iterator once no thread is inside it.
 
-    def __init__(self, pieces: Iterator[bytes], limiter: anyio.CapacityLimiter) -> None:
+    A thread that waits inside the iterator cannot be called back: the stream keeps its place until it returns, so
+    that readers who leave and come again cannot make threads without end.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], limiter: anyio.CapacityLimiter, freed: Callable[[], None]) -> None:
         self._pieces = pieces
         self._limiter = limiter
-        self._lock = threading.Lock()
-        self._closed = False
+        self._freed = freed
+        self._inside = threading.Lock()
+        self._closing = self._closed = False
 
     async def pull(self) -> bytes | None:
         """Return the next piece; None at the end."""
@@ -129,25 +145,30 @@ class _Source:
 
     async def close(self) -> None:
         """Close the iterator, at once or by the thread that is inside it when that comes back."""
-        self._closed = True
+        self._closing = True
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._close_if_free, limiter=self._limiter)
 
     def _next(self) -> bytes | None:
-        with self._lock:
-            piece = None if self._closed else next(self._pieces, None)
-        if self._closed:
-            self._close_if_free()
-        return piece
+        try:
+            with self._inside:
+                return None if self._closing else next(self._pieces, None)
+        finally:
+            if self._closing:
+                self._close_if_free()
 
     def _close_if_free(self) -> None:
-        if self._lock.acquire(blocking=False):
-            try:
+        if not self._inside.acquire(blocking=False):
+            return
+        try:
+            if not self._closed:
+                self._closed = True
+                self._freed()
                 close: Callable[[], None] | None = getattr(self._pieces, "close", None)
                 if close is not None:
                     close()
-            finally:
-                self._lock.release()
+        finally:
+            self._inside.release()
 
 
 async def _cancel_when_gone(receive: Receive, cancel: Callable[[], None]) -> None:

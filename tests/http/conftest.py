@@ -118,9 +118,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(app, limits=LIMITS, end_streams=None):
+def serving(app, limits=LIMITS, end_streams=None, tls=None):
     with listen("127.0.0.1", 0) as listener:
-        server = Server(app, limits, end_streams=end_streams or app.end_streams)
+        server = Server(app, limits, tls=tls, end_streams=end_streams or app.end_streams)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -129,6 +129,12 @@ def serving(app, limits=LIMITS, end_streams=None):
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session", name="serving")
+def serving_fixture():
+    """Return `serving`, for tests that choose how the server listens."""
+    return serving
 
 
 @pytest.fixture(scope="session")

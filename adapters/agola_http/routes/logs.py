@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agola_core.errors import BadRequestError
 from agola_http.endpoints import (
-    BINARY,
     PREFIX,
+    TEXT,
     Answer,
     Call,
     Endpoint,
@@ -40,7 +40,7 @@ class Logs:
         return [
             Endpoint(
                 "GET", f"{PREFIX}/logs", self.log, Principal.CLIENT, "Stream the log of a step.", "logs",
-                params=params, media_type=BINARY, errors=(404,),
+                params=params, media_type=TEXT, errors=(404,),
             )
         ]  # fmt: skip
 
@@ -53,4 +53,5 @@ class Logs:
         number = None if setup else whole_number(step, "step")
         if number is not None and number < 0:
             raise BadRequestError("step must not be negative")
-        return stream_answer(self._state.service.open_log(run_id, task_id, number, follow=call.flag("follow")))
+        pieces = self._state.service.open_log(run_id, task_id, number, follow=call.flag("follow"))
+        return stream_answer(pieces, TEXT)

@@ -89,7 +89,9 @@ class Maintenance:
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
         packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
         include = moves.parse_include(call.text("include", ""))
-        return stream_answer(moves.export_stream(self._state.datamanager, form, packing=packing, include=include))
+        return stream_answer(
+            moves.export_stream(self._state.datamanager, form, packing=packing, include=include), BINARY
+        )
 
     def import_(self, call: Call) -> Answer:
         """Replace the content of the store by the body, or only check it with `dry_run`."""
