@@ -176,6 +176,7 @@ class Endpoint:
         status: The status of success.
         errors: Statuses of errors beyond those that every endpoint may answer.
         in_maintenance: Whether it is served in maintenance mode; the others answer 503 then.
+        documented: Whether the OpenAPI document names it; pages for people are no interface.
     """
 
     method: str
@@ -192,6 +193,7 @@ class Endpoint:
     status: int = 200
     errors: tuple[int, ...] = ()
     in_maintenance: bool = False
+    documented: bool = True
 
 
 def json_answer(value: object, status: int = 200, *, newline: bool = False) -> Answer:

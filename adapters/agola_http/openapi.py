@@ -35,6 +35,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     Args:
         endpoints: The route table.
     """
+    endpoints = [endpoint for endpoint in endpoints if endpoint.documented]
     types: dict[Any, None] = {ErrorDocument: None}  # in order, each once
     for endpoint in endpoints:
         types.update({kind: None for kind in (endpoint.body, endpoint.answer) if kind is not None})

@@ -18,7 +18,7 @@ def test_the_openapi_document_is_valid_and_names_every_route(server):
     document = server.request("GET", "/openapi.json").json()
     OpenAPIV31SpecValidator(document).validate()
     named = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    assert named == {(row.method, row.path) for row in server.app.endpoints}
+    assert named == {(row.method, row.path) for row in server.app.endpoints if row.documented}
     ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
     assert len(ids) == len(set(ids))
     create = document["paths"][f"{API}/runs"]["post"]

@@ -16,7 +16,7 @@ API = "/api/v1alpha"
         ("GET", f"{API}/runs/", 400),  # no tolerance of a slash at the end
         ("GET", f"{API}/runs/a%2Fb", 400),  # decoded before it is matched: two segments
         ("GET", f"{API}/executor/caches/a/b", 400),
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/api/v1/runs", 404),
         ("DELETE", f"{API}/runs", 405),
         ("HEAD", f"{API}/runs", 405),

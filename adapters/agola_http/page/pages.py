@@ -84,11 +84,15 @@ class Pages:
             path: str, handler: Callable[[Call], Answer], summary: str, *params: Param, media: str = HTML
         ) -> Endpoint:
             return Endpoint(
-                "GET", path, handler, public, summary, _TAG, params=params, media_type=media, in_maintenance=True
-            )
+                "GET", path, handler, public, summary, _TAG,
+                params=params, media_type=media, in_maintenance=True, documented=False,
+            )  # fmt: skip
 
         def done(path: str, handler: Callable[[Call], Answer], summary: str) -> Endpoint:
-            return Endpoint("POST", path, handler, public, summary, _TAG, upload=FORM, status=303, in_maintenance=True)
+            return Endpoint(
+                "POST", path, handler, public, summary, _TAG,
+                upload=FORM, status=303, in_maintenance=True, documented=False,
+            )  # fmt: skip
 
         return [
             shown("/", self.runs, "Show runs.", state, group, start, _PART),
