@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, logs, opening, read, readdb, runs, tasks
+from bench import checkpoint, commit, commits3, logs, opening, read, readdb, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
+    "commit-s3": commits3.run,
     "commit": commit.run,
     "read": read.run,
     "checkpoint-amp": checkpoint.run,

@@ -24,7 +24,7 @@ from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import WalRecord, decode_wal
 from agola_core.datamanager.types import Options
-from agola_core.errors import CorruptionError, NotFoundError, RecoveryError
+from agola_core.errors import CorruptionError, NotFoundError, RecoveryError, UnavailableError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
 from agola_core.parallel import parallel_map
 from agola_core.sequence import Sequence
@@ -109,6 +109,8 @@ class Collector:
         if control is None:
             raise RecoveryError("the coordinator holds no store")
         kept = self._kept(control)
+        if control.checkpoint.path not in {stored.path for stored in kept}:
+            raise UnavailableError("the list of manifests lacks the current one: it is stale; nothing was collected")
         manifests = self._read(control, kept)
         horizons = _horizons(kept, manifests)
         garbage = [

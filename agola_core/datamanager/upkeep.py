@@ -20,8 +20,8 @@ from agola_core.datamanager.clean import Cleaner
 from agola_core.datamanager.collect import Collector
 from agola_core.datamanager.instance import Instance
 from agola_core.datamanager.log import Log
-from agola_core.datamanager.sync import Syncer
-from agola_core.datamanager.types import Options
+from agola_core.datamanager.sync import FLIGHTS, Syncer
+from agola_core.datamanager.types import Durability, Options
 from agola_core.errors import AgolaError, ClosedError, CompactedError, DeadlineError, FencedError, UnavailableError
 from agola_core.sequence import Sequence
 from agola_core.supervisor import Loop, Supervisor
@@ -75,7 +75,7 @@ class Upkeep:
         self._supervisor = Supervisor("datamanager")
         self._behind = False
         self._watch: Watch | None = None
-        self._sync_loop: Loop | None = None
+        self._sync_loops: list[Loop] = []
         self._checkpoint_loop: Loop | None = None
 
     def start(self) -> None:
@@ -86,7 +86,11 @@ class Upkeep:
         self._watch = self._watch_from_now()
         self._log.catch_up()
         self._supervisor.loop("follow", self._follow, interval=0.0)
-        self._sync_loop = self._supervisor.loop("sync", self._sync_if_needed, interval=self._options.sync_interval)
+        self._sync_loops = [self._supervisor.loop("sync", self._sync_if_needed, interval=self._options.sync_interval)]
+        if self._options.durability is Durability.STORAGE:  # whoever commits waits for it: several at once
+            self._sync_loops += [
+                self._supervisor.loop(f"sync-{number}", self._sync_if_needed) for number in range(2, FLIGHTS + 1)
+            ]
         self._checkpoint_loop = self._supervisor.loop(
             "checkpoint", self._checkpoint_if_due, interval=self._options.checkpoint_interval
         )
@@ -100,7 +104,8 @@ class Upkeep:
             return
         self._watch.close()
         self._supervisor.stop()
-        self._watch = self._sync_loop = self._checkpoint_loop = None
+        self._watch = self._checkpoint_loop = None
+        self._sync_loops = []
         try:
             self._syncer.sync()
         except AgolaError:
@@ -134,12 +139,12 @@ class Upkeep:
 
     def after_commit(self, size: int) -> None:
         """Wake the loops that a commit of some bytes gives work."""
-        if self._sync_loop is None or self._checkpoint_loop is None:
+        if not self._sync_loops or self._checkpoint_loop is None:
             return
         self._unsynced_bytes += size
         if self._unsynced_bytes >= self._options.sync_bytes:
             self._unsynced_bytes = 0
-            self._sync_loop.wake()
+            self._sync_loops[0].wake()
         if self._checkpointer.due():
             self._checkpoint_loop.wake()
 
@@ -151,7 +156,7 @@ class Upkeep:
             UnavailableError: Without loops: the sync failed; the WAL is committed.
             FencedError: The store was imported or recovered meanwhile.
         """
-        if self._sync_loop is None:
+        if not self._sync_loops:
             try:
                 self._syncer.sync()
             except UnavailableError as error:
@@ -159,7 +164,8 @@ class Upkeep:
                     f"WAL {sequence} is committed, but is not in object storage yet: {error}"
                 ) from error
             return
-        self._sync_loop.wake()
+        for loop in self._sync_loops:
+            loop.wake()
 
         def reached() -> bool:
             if self._log.lineage.epoch != sequence.epoch:
@@ -220,7 +226,7 @@ class Upkeep:
         return batch.revision <= self._log.head_revision and all(event.key == keys.HEAD for event in batch.events)
 
     def _sync_if_needed(self) -> None:
-        if self._log.synced < self._log.view.sequence:
+        while not self._stopping.is_set() and self._syncer.claim():
             self.sync()
 
     def _checkpoint_if_due(self) -> None:
