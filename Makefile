@@ -9,7 +9,7 @@ PIP_VARIABLES := $(foreach name,$(filter PIP_% SSL_CERT_FILE,$(shell env | cut -
 .DEFAULT_GOAL := help
 
 # Programs that tests start, each with the Debian package that has it.
-SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium
+SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium podman:podman runc:runc busybox:busybox-static bwrap:bubblewrap
 
 .PHONY: help run servers test lint types rules bench check docs dist release clean
 
@@ -20,7 +20,7 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --editable '.[cli,etcd,http,s3]' --group dev
+	$(BIN)/pip install --quiet --editable '.[all]' --group dev
 	touch $@
 
 run: $(VENV)/ready ## set up, then run this project's own pipeline on this machine

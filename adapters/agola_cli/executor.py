@@ -8,7 +8,9 @@ import click
 
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
-from agola_core.executor.drivers.host import HostDriver, Isolation
+from agola_core.executor.drivers.engine import EngineOptions
+from agola_core.executor.drivers.factory import DRIVERS, make_driver
+from agola_core.executor.drivers.host import Isolation
 from agola_core.executor.taskrunner import TaskLimits
 
 
@@ -21,6 +23,7 @@ from agola_core.executor.taskrunner import TaskLimits
     envvar="AGOLA_EXECUTOR_DIRECTORY",
     help="Where its id and its tasks are kept; by default a directory of your home.",
 )
+@click.option("--driver", type=click.Choice(DRIVERS), default="host", show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen for the service.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, for a free one.")
 @click.option("--listen-url", default="", help="How the service reaches it, where that is not HOST:PORT.")
@@ -33,12 +36,24 @@ from agola_core.executor.taskrunner import TaskLimits
     "--isolation",
     type=click.Choice([item.value for item in Isolation]),
     default="none",
-    help="Keep steps from the machine.",
+    help="host: keep steps from the machine.",
 )
+@click.option(
+    "--socket", default="", envvar="DOCKER_HOST", help="container: the engine, such as unix:///run/docker.sock."
+)
+@click.option("--allow-privileged", is_flag=True, help="container: run privileged containers.")
+@click.option("--network", default="", help="container: the network; the engine's own by default.")
+@click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="always", show_default=True)
+@click.option("--memory", default=0, type=click.IntRange(0), help="container: bytes for each; 0: no limit.")
+@click.option("--cpus", default=0.0, type=click.FloatRange(0), help="container: processors for each; 0: no limit.")
+@click.option("--pids", default=0, type=click.IntRange(0), help="container: processes in each; 0: no limit.")
+@click.option("--runtime", default="", help="container: the OCI runtime; the engine's own by default.")
+@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT:HARD", help="container; repeatable.")
 def executor_command(
     url: str,
     token: str,
     directory: Path | None,
+    driver: str,
     host: str,
     port: int,
     listen_url: str,
@@ -48,22 +63,46 @@ def executor_command(
     max_log_bytes: int,
     stop_tasks: bool,
     isolation: str,
+    socket: str,
+    allow_privileged: bool,
+    network: str,
+    pull: str,
+    memory: int,
+    cpus: float,
+    pids: int,
+    runtime: str,
+    ulimits: tuple[str, ...],
 ) -> None:
     """Take tasks from a run service and run them here, until SIGTERM or Ctrl-C.
 
     \b
     agola-core executor --url http://127.0.0.1:4000
     agola-core executor --url https://ci.example.org --host 10.0.0.7 --port 4001 \\
-        --token T --listen-token L --tasks 4
+        --token T --listen-token L --driver container --tasks 4
     """
     try:
         from agola_http.executor_server import ListenOptions, run_executor  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BadRequestError("executor needs the extra http: pip install 'agola-core[http]'") from error
+    chosen = make_driver(
+        driver,
+        isolation=Isolation(isolation),
+        engine=EngineOptions(
+            socket=socket,
+            allow_privileged=allow_privileged,
+            network=network,
+            pull=pull,
+            memory=memory,
+            cpus=cpus,
+            pids=pids,
+            runtime=runtime,
+            ulimits=_pairs(ulimits, "--ulimit"),
+        ),
+    )
     run_executor(
         directory or Path.home() / ".local/share/agola-core/executor",
         url,
-        HostDriver(isolation=Isolation(isolation)),
+        chosen,
         service_token=token,
         listening=ListenOptions(host=host, port=port, url=listen_url, token=listen_token),
         options=ExecutorOptions(

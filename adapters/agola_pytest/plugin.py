@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agola_pytest.crash import Crash
+    from agola_pytest.engine import ContainerEngine
     from agola_pytest.etcd import EtcdServer
     from agola_pytest.s3 import S3Server
 
 __all__ = [
+    "agola_container_engine",
     "agola_crash",
     "agola_etcd",
     "agola_runservice",
@@ -84,3 +86,22 @@ def agola_s3(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Conf
             yield server
     except S3MissingError as error:
         require.missing(pytestconfig, "s3", str(error))
+
+
+@pytest.fixture(scope="session")
+def agola_container_engine(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[ContainerEngine]:
+    """Yield a container engine that works, with an image: the one of `AGOLA_CONTAINER_ENGINE`, or a podman.
+
+    Skips with the engine's own words when there is none, or fails under `--agola-require=container`.
+    """
+    try:
+        from agola_pytest.engine import EngineMissingError, start_engine  # noqa: PLC0415 - load what is used
+    except ImportError as error:
+        require.missing(pytestconfig, "container", f"the extra container is not installed: {error}")
+    try:
+        with start_engine(tmp_path_factory.mktemp("engine")) as engine:
+            yield engine
+    except EngineMissingError as error:
+        require.missing(pytestconfig, "container", str(error))

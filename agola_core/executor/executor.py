@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 2.0
 _LIMITS_SECONDS = 0.25
+_CLEAN_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.02
 _QUIET_SECONDS = 1.0
 _CHUNK = 1 << 16
@@ -105,13 +106,11 @@ class Executor:
             APIError: The service refuses this executor.
         """
         self._reporter.start()
-        kept = []
         for directory in list_task_directories(self._tasks_root):
             task = directory.load()
             if task is None:
                 directory.remove()
                 continue
-            kept.append(task.id)
             if task.status.phase.is_finished:
                 self._reporter.report(task)
             else:
@@ -120,9 +119,9 @@ class Executor:
             self._send_status()
         except UnavailableError as error:
             logger.warning("the run service cannot be reached, it is tried again: %s", error)
-        self._clean(kept)
         self._supervisor.loop("heartbeat", self._heartbeat, interval=_HEARTBEAT_SECONDS)
         self._supervisor.loop("limits", self._check_limits, interval=_LIMITS_SECONDS)
+        self._supervisor.loop("clean", self._clean, interval=_CLEAN_SECONDS)
 
     def close(self, *, stop_tasks: bool = True) -> None:
         """End the executor; closing twice is harmless.
@@ -305,11 +304,15 @@ class Executor:
         status = replace(task.status, phase=ExecutorPhase.FAILED)
         self._reporter.report(replace(task, status=status, fail_error=reason))
 
-    def _clean(self, kept: list[str]) -> None:
+    def _clean(self) -> None:
         try:
-            self._driver.clean(self.id, kept)
+            self._driver.clean(self.id, self._is_running)
         except AgolaError as error:
             logger.warning("what earlier tasks left cannot be removed: %s", error)
+
+    def _is_running(self, task_id: str) -> bool:
+        with self._lock:
+            return task_id in self._runners
 
     # Logs
 

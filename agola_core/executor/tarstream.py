@@ -85,12 +85,15 @@ class Member:
             raise BadRequestError(f"not an intact archive: {error}") from error
 
 
-def read_members(pieces: Iterable[bytes], limits: Limits | None = None) -> Iterator[Member]:
+def read_members(
+    pieces: Iterable[bytes], limits: Limits | None = None, *, everything: bool = False
+) -> Iterator[Member]:
     """Yield the members of an archive, plain or zstd: directories, files, and links that stay inside.
 
     Args:
         pieces: The archive.
         limits: What is accepted.
+        everything: Also members of other kinds, and links that lead out: for a reader that leaves them alone.
 
     Raises:
         BadRequestError: It is damaged, or holds what is not allowed; names the member.
@@ -110,7 +113,8 @@ def read_members(pieces: Iterable[bytes], limits: Limits | None = None) -> Itera
                     raise BadRequestError(f"the archive has more than {limits.size} bytes")
                 if compressed and size > _RATIO_FREE_BYTES and size > limits.ratio * counted.count:
                     raise BadRequestError(f"the archive unpacks to more than {limits.ratio} times its size")
-                yield Member(info, _checked(info, limits), archive.extractfile(info) if info.isreg() else None)
+                parts = split_name(info.name, limits) if everything else _checked(info, limits)
+                yield Member(info, parts, archive.extractfile(info) if info.isreg() else None)
     except _DAMAGE as error:
         raise BadRequestError(f"not an intact archive: {error}") from error
 

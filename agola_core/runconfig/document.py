@@ -22,14 +22,14 @@ class Node:
 
     Attributes:
         value: A dict of nodes by key, a list of nodes, or a scalar: text, number, boolean or None.
-        line: From 1.
+        line: From 1; None where lines mean nothing.
         place: Such as `runs[0].tasks[2]`.
         source: The file, as the user named it.
     """
 
     __slots__ = ("line", "place", "source", "value")
 
-    def __init__(self, value: Any, line: int, place: str, source: str) -> None:
+    def __init__(self, value: Any, line: int | None, place: str, source: str) -> None:
         self.value = value
         self.line = line
         self.place = place
@@ -102,13 +102,14 @@ class Node:
         return repr(self.value)[:40]
 
 
-def load_document(data: bytes, source: str, *, strict_json: bool = False) -> Node:
+def load_document(data: bytes, source: str, *, strict_json: bool = False, lines: bool = True) -> Node:
     """Return the tree of a document.
 
     Args:
         data: YAML, or JSON.
         source: The file, for errors.
         strict_json: The document must be JSON.
+        lines: Whether nodes know their lines.
 
     Raises:
         ConfigError: It is not, is too large, or has a key twice.
@@ -131,17 +132,18 @@ def load_document(data: bytes, source: str, *, strict_json: bool = False) -> Nod
         raise ConfigError(f"not YAML: {str(error).splitlines()[0]}", source=source) from error
     if root is None:
         raise ConfigError("the file is empty", source=source)
-    return _Builder(source).build(root, "", 0)
+    return _Builder(source, lines=lines).build(root, "", 0)
 
 
 class _Builder:
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, lines: bool) -> None:
         self._source = source
+        self._lines = lines
         self._count = 0
         self._scalars = yaml.SafeLoader("")
 
     def build(self, node: yaml.Node, place: str, depth: int) -> Node:
-        line = node.start_mark.line + 1
+        line = self._line(node)
         self._count += 1
         if self._count > _MAX_NODES or depth > _MAX_DEPTH:
             raise ConfigError("the document is too large or too deep", source=self._source, line=line, place=place)
@@ -157,7 +159,7 @@ class _Builder:
     def _pairs(self, node: yaml.MappingNode, place: str, depth: int) -> Iterator[tuple[str, Node]]:
         seen: set[str] = set()
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
+            line = self._line(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key must be a string", source=self._source, line=line, place=place)
             key = key_node.value
@@ -172,7 +174,10 @@ class _Builder:
         try:
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            line = node.start_mark.line + 1
+            line = self._line(node)
             raise ConfigError("a value that cannot be read", source=self._source, line=line, place=place) from error
         # Dates and the like stay as they are written.
         return value if value is None or isinstance(value, str | int | float | bool) else str(node.value)
+
+    def _line(self, node: yaml.Node) -> int | None:
+        return int(node.start_mark.line) + 1 if self._lines else None

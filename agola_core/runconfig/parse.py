@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig.document import Node, load_document
+from agola_core.runconfig.jsonnet import evaluate
 from agola_core.runconfig.model import (
     Config,
     ContainerDefinition,
@@ -26,6 +27,7 @@ from agola_core.runservice.types import Depend, DependCondition, RunConfigTask
 CONFIG_FILES = (".agola/config.jsonnet", ".agola/config.json", ".agola/config.yml")
 """Where a configuration is looked for, in this order."""
 
+_DEFAULT_WORKING_DIR = "~/project"
 _ARCHS = ("386", "amd64", "arm", "arm64")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -60,32 +62,33 @@ def find_config(directory: Path) -> Path:
 
 
 def load_config(path: Path) -> Config:
-    """Return the configuration in a file (YAML, or JSON by its ending).
+    """Return the configuration in a file: YAML, or by its ending JSON or jsonnet.
 
     Raises:
         ConfigError: It cannot be read, or anything in it is wrong.
     """
-    if path.suffix == ".jsonnet":
-        raise ConfigError("jsonnet is not supported yet: write its output to .agola/config.json", source=str(path))
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", source=str(path)) from error
+    if path.suffix == ".jsonnet":  # the lines of what it evaluates to are nobody's
+        return parse_config(evaluate(path, str(path)), str(path), strict_json=True, lines=False)
     return parse_config(data, str(path), strict_json=path.suffix == ".json")
 
 
-def parse_config(data: bytes, source: str, *, strict_json: bool = False) -> Config:
+def parse_config(data: bytes, source: str, *, strict_json: bool = False, lines: bool = True) -> Config:
     """Return the configuration that a document says.
 
     Args:
         data: The document.
         source: The file, for errors.
         strict_json: Whether it must be JSON.
+        lines: Whether errors name lines.
 
     Raises:
         ConfigError: Anything in it is wrong: the first thing, with its line and place.
     """
-    root = load_document(data, source, strict_json=strict_json)
+    root = load_document(data, source, strict_json=strict_json, lines=lines)
     found = root.mapping(("runs", "docker_registries_auth"))
     if "runs" not in found:
         raise root.error("no runs defined")
@@ -117,7 +120,7 @@ def _task(node: Node) -> TaskDefinition:
         steps=tuple(parse_step(item) for item in steps),
         runtime=_runtime(found["runtime"]) if "runtime" in found else RuntimeDefinition(),
         environment=parse_environment(found["environment"]) if "environment" in found else {},
-        working_dir=_text(found, "working_dir"),
+        working_dir=_text(found, "working_dir") or _DEFAULT_WORKING_DIR,
         shell=_text(found, "shell"),
         user=_text(found, "user"),
         when=_when(found),
@@ -162,7 +165,7 @@ def _dependency(node: Node) -> Dependency:
     if isinstance(node.value, str):
         return Dependency(node.text())
     found = node.mapping()
-    if "task" in found:
+    if "task" in found and not isinstance(found["task"].value, list):  # else it is a task of that name
         node.mapping(("task", "conditions"))
         conditions = _conditions(found["conditions"]) if "conditions" in found else ()
         return Dependency(found["task"].text(), conditions or (DependCondition.ON_SUCCESS,))

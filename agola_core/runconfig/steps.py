@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from agola_core.runconfig.document import Node
 from agola_core.runconfig.model import CloneStep, CommandStep, StepDefinition, Value, Values, Variable
 from agola_core.runservice.types import (
@@ -109,7 +111,8 @@ def _save_cache(node: Node, fields: Fields) -> StepDefinition:
     key = _text(fields, "key")
     if not key:
         raise node.error("save_cache needs a key")
-    return SaveCacheStep(name=_name(fields, "save cache"), key=key, contents=_contents(fields))
+    contents = [item if item.paths else replace(item, paths=["**"]) for item in _contents(fields)]
+    return SaveCacheStep(name=_name(fields, "save cache"), key=key, contents=contents)
 
 
 def _restore_cache(node: Node, fields: Fields) -> StepDefinition:

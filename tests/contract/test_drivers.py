@@ -14,9 +14,10 @@ import pytest
 
 from agola_core.errors import AgolaError, BadRequestError, ConfigError, NotFoundError, UnavailableError
 from agola_core.executor.drivers import cgroup
+from agola_core.executor.drivers.container import ContainerDriver
 from agola_core.executor.drivers.host import HostDriver, Isolation, check_bubblewrap
 from agola_core.executor.taskdir import TaskDirectory
-from agola_core.runservice.types import ArchiveContents, ExecutorTask
+from agola_core.runservice.types import ArchiveContents, Container, ExecutorTask, ExecutorTaskStatus
 
 SHELL = ["/bin/sh", "-e"]
 
@@ -26,7 +27,12 @@ class Bench:
 
     def __init__(self, driver, root, task_id="task-1"):
         self.driver = driver
-        self.task = ExecutorTask(id=task_id, attempt=1)
+        self.task = ExecutorTask(
+            id=task_id,
+            attempt=1,
+            containers=[Container(image=getattr(driver, "image", ""))],
+            status=ExecutorTaskStatus(executor_id=str(root)),
+        )
         self.directory = TaskDirectory(root / "tasks" / task_id)
         root.joinpath("tasks").mkdir(mode=0o711, exist_ok=True)
         self.directory.create()
@@ -62,10 +68,15 @@ class Bench:
         return process, log
 
 
-@pytest.fixture(params=["host", "host-isolated"])
+@pytest.fixture(params=["host", "host-isolated", "container"])
 def driver(request):
     if request.param == "host":
         return HostDriver()
+    if request.param == "container":
+        engine = request.getfixturevalue("agola_container_engine")
+        driver = ContainerDriver(engine.options)
+        driver.image = engine.image
+        return driver
     try:
         check_bubblewrap()
     except ConfigError as error:
@@ -291,7 +302,7 @@ def test_hostile_archives_are_refused(bench):
 def test_a_missing_source_directory_is_said(bench, tmp_path):
     bench.run("true")
     contents = [ArchiveContents(source_dir="none", paths=["*"])]
-    with pytest.raises(BadRequestError, match="'none'"):
+    with pytest.raises(BadRequestError, match="none"):
         bench.place.pack(tmp_path / "x.tar", contents, bench.path("project"), "")
 
 

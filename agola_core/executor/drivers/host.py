@@ -15,7 +15,7 @@ import platform
 import pwd
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agola_core.errors import ConfigError, NotFoundError, UnavailableError
@@ -261,7 +261,7 @@ class HostDriver:
         """Return a command that an earlier executor started (see the port)."""
         return find_host_process(description, exit_file)
 
-    def clean(self, executor_id: str, keep: Collection[str]) -> None:
+    def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
         """Do nothing (see the port): a task's processes end with its place."""
 
 

@@ -5,7 +5,7 @@ The contract suite `tests/contract/test_drivers.py` runs on every driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -129,5 +129,10 @@ class Driver(Protocol):
             None when nothing can be known of it: it neither runs nor left an exit code.
         """
 
-    def clean(self, executor_id: str, keep: Collection[str]) -> None:
-        """Remove what tasks of this executor have left, except for those whose ids are to be kept."""
+    def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
+        """Remove what tasks of this executor have left.
+
+        Args:
+            executor_id: The executor.
+            is_known: Tells by its id whether a task still needs its place; asked after what is there was listed.
+        """

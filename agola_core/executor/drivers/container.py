@@ -1,0 +1,338 @@
+"""The container driver: a task is a few containers that share a network; steps run in the first.
+
+Any Docker-compatible engine does. A step's output and exit code go to files of the executor that are mounted into
+the container, so it goes on while no executor watches it and is found again by the next one. The first image needs
+`/bin/sh` and `id`. The engine must see the executor's files under the same paths.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO, cast
+
+from agola_core.errors import AgolaError, BadRequestError, ConfigError, ForbiddenError, NotFoundError, UnavailableError
+from agola_core.executor.drivers import containerfiles
+from agola_core.executor.drivers.engine import Engine, EngineOptions
+from agola_core.executor.drivers.hostprocess import read_exit_code
+from agola_core.executor.files import open_own
+from agola_core.runservice.types import ArchiveContents, Container, ExecutorTask
+
+LABEL_EXECUTOR, LABEL_TASK, LABEL_INDEX = "agola.executorid", "agola.taskid", "agola.containerindex"
+_INSIDE = "/mnt/agola"
+_SLEEPER = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 86400 & wait $!; done"]
+# The shell keeps the engine's pipes and writes nothing to them: they close when it ends, and wake the executor.
+_WRAPPER = (
+    'l=$1 f=$2 w=$3; shift 3; { mkdir -p "$w" && cd "$w"; } 2>>"$l" || { echo 1 >"$f"; exit 1; }; '
+    '"$@" </dev/null >>"$l" 2>&1; c=$?; echo "$c" >"$f"; exit "$c"'
+)
+_GRACE_SECONDS, _POLL_SECONDS = 2.0, 0.1
+_KILLED = 137
+
+
+class ContainerProcess:
+    """A command in a container (see `port.StepProcess`).
+
+    Args:
+        engine: A connection of its own.
+        container: Where it runs.
+        exec_id: What the engine knows it by.
+        exit_file: Where its shell writes the exit code.
+        output: Ends with the command, where this process started it.
+    """
+
+    def __init__(
+        self, engine: Engine, container: str, exec_id: str, exit_file: Path, output: Iterator[object] | None
+    ) -> None:
+        self._engine = engine
+        self._container = container
+        self._exec_id = exec_id
+        self._exit_file = exit_file
+        self._output = output
+        self._ended = threading.Event()
+
+    def wait(self) -> int:
+        """Wait for the command's end (see the port)."""
+        code: int | None = None
+        try:
+            for _ in self._output or ():
+                pass
+        except AgolaError:
+            pass  # the connection broke off: the engine is asked
+        while True:
+            try:
+                running, code = self._engine.exec_state(self._exec_id)
+            except NotFoundError:
+                running = False
+            except UnavailableError:  # the engine is away: it may come back, and the command with it
+                running = True
+            if not running:
+                break
+            self._ended.wait(_POLL_SECONDS)
+        self._ended.set()
+        written = read_exit_code(self._exit_file)
+        if written is not None:
+            return written
+        return code or _KILLED  # without a written code the shell itself was ended
+
+    def kill(self) -> None:
+        """End the container with everything in it (see the port): first politely, then not."""
+        try:
+            if self._ended.is_set() or not self._engine.exec_state(self._exec_id)[0]:
+                return
+            self._engine.run(self._container, ["/bin/sh", "-c", "kill -TERM -1"], "0")
+            deadline = time.monotonic() + _GRACE_SECONDS
+            while time.monotonic() < deadline and self._engine.exec_state(self._exec_id)[0]:
+                self._ended.wait(_POLL_SECONDS)
+        except AgolaError:
+            pass
+        self._engine.kill(self._container)
+
+    def describe(self) -> dict[str, str | int]:
+        """Return what finds the command again (see the port)."""
+        return {"container": self._container, "exec": self._exec_id}
+
+
+class ContainerPlace:
+    """The containers of a task (see `port.Place`).
+
+    Args:
+        options: How the engine is used.
+        directory: The task's directory on the executor.
+        containers: Their ids, the first one's first.
+    """
+
+    def __init__(self, options: EngineOptions, directory: Path, containers: Sequence[str]) -> None:
+        self._options = options
+        self._directory = directory
+        self._containers = containers
+        self._main = containers[0]
+        self._engine = Engine(options)
+        self._users: dict[str, tuple[str, int, int]] = {}
+        self._environment: dict[str, str] | None = None
+
+    def variables(self, user: str) -> dict[str, str]:
+        """Return what a user's commands find (see the port)."""
+        if self._environment is None:
+            self._environment = self._engine.environment(self._main)
+        return {**self._environment, "HOME": self._user(user)[0]}
+
+    def start(
+        self,
+        argv: Sequence[str],
+        script: str,
+        *,
+        environment: Mapping[str, str],
+        working_dir: str,
+        user: str,
+        output: Path,
+        exit_file: Path,
+    ) -> ContainerProcess:
+        """Start a command (see the port)."""
+        command = list(argv)
+        try:
+            for path in (output, exit_file):
+                self._offer(path)
+            if script:
+                path = self._directory / "commands" / exit_file.name
+                path.write_text(script if script.endswith("\n") else script + "\n", errors="surrogateescape")
+                path.chmod(0o755)
+                command.append(f"{_INSIDE}/commands/{exit_file.name}")
+        except OSError as error:
+            raise UnavailableError(f"the step could not be started: {error}") from error
+        paths = [f"{_INSIDE}/logs/{output.name}", f"{_INSIDE}/exit/{exit_file.name}", working_dir]
+        engine = Engine(self._options)
+        exec_id = engine.start_exec(
+            self._main, ["/bin/sh", "-c", _WRAPPER, "agola-step", *paths, *command], environment, user
+        )
+        return ContainerProcess(engine, self._main, exec_id, exit_file, engine.follow_exec(exec_id))
+
+    def read(self, path: str, user: str) -> Iterator[bytes]:
+        """Yield a file (see the port)."""
+        exec_id = self._engine.start_exec(self._main, ["/bin/sh", "-c", 'exec cat -- "$1"', "cat", path], {}, user)
+        said = b""
+        for out, err in self._engine.follow_exec(exec_id):
+            said += err or b""
+            if out:
+                yield out
+        if self._engine.exec_state(exec_id)[1]:
+            raise NotFoundError(f"cannot read {path!r}: {said.decode(errors='replace').strip()}")
+
+    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
+        """Archive files of the place (see the port)."""
+
+        def opened(path: str) -> Iterator[bytes]:
+            code, _, _ = self._engine.run(self._main, ["/bin/sh", "-c", 'cd -- "$1"', "cd", path], user)
+            if code:
+                raise BadRequestError(f"source directory {path!r} does not exist, or may not be read")
+            return self._engine.open_tar(self._main, f"{path.rstrip('/')}/.")
+
+        with target.open("wb") as file:
+            return containerfiles.repack(file.write, contents, working_dir, opened)
+
+    def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
+        """Unpack an archive into the place (see the port): it is checked whole before anything is written."""
+        _, uid, gid = self._user(user)
+        with tempfile.TemporaryFile(dir=self._directory) as file:
+            spool = cast("IO[bytes]", file)
+            checked = containerfiles.check(pieces, spool)
+            existing = self._prepare(directory, user, checked)
+            skipped = frozenset() if overwrite else existing
+            clean = containerfiles.clean(spool, uid, gid, skipped)
+            self._engine.put_tar(self._main, directory, clean)
+        return checked.count
+
+    def close(self) -> None:
+        """Remove the containers (see the port)."""
+        with closing(self._engine):
+            for container in reversed(self._containers):
+                self._engine.remove(container)
+
+    def _prepare(self, directory: str, user: str, checked: containerfiles.Checked) -> frozenset[str]:
+        """Make the directories that an archive needs, as the user; return which of its names exist."""
+        lists = self._directory / "lists"
+        lists.mkdir(0o711, exist_ok=True)
+        (lists / "directories").write_text("".join(f"{name}\n" for name in checked.directories))
+        (lists / "files").write_text("".join(f"{name}\n" for name in checked.files))
+        for name in ("directories", "files"):
+            (lists / name).chmod(0o644)
+        found = lists / "found"
+        found.unlink(missing_ok=True)
+        self._offer(found)
+        script = (
+            'mkdir -p -- "$1" && cd -- "$1" || exit 1; '
+            f'while IFS= read -r n; do mkdir -p "./$n" || exit 1; done <{_INSIDE}/lists/directories; '
+            'while IFS= read -r n; do if [ -e "./$n" ] || [ -L "./$n" ]; then printf "%s\\n" "$n"; fi; '
+            f"done <{_INSIDE}/lists/files >{_INSIDE}/lists/found"
+        )
+        code, _, errors = self._engine.run(self._main, ["/bin/sh", "-c", script, "prepare", directory], user)
+        if code:
+            raise BadRequestError(f"cannot unpack into {directory!r}: {errors.decode(errors='replace').strip()}")
+        with os.fdopen(open_own(found), errors="surrogateescape") as file:
+            return frozenset(line.rstrip("\n") for line in file)
+
+    def _user(self, user: str) -> tuple[str, int, int]:
+        """Return a user's home, and its numbers."""
+        if user not in self._users:
+            code, out, errors = self._engine.run(self._main, ["/bin/sh", "-c", "echo ~; id -u; id -g"], user)
+            lines = out.decode(errors="replace").splitlines()
+            if code or len(lines) != 3 or not (lines[1].isdecimal() and lines[2].isdecimal()):
+                said = (errors or out).decode(errors="replace").strip()
+                raise ConfigError(f"user {user!r} cannot run commands in the container: {said}")
+            self._users[user] = (lines[0] if lines[0].startswith("/") else "/", int(lines[1]), int(lines[2]))
+        return self._users[user]
+
+    @staticmethod
+    def _offer(path: Path) -> None:
+        """Make a file that any user of the container may write, in a directory where none may make another."""
+        descriptor = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.fchmod(descriptor, 0o666)
+        os.close(descriptor)
+
+
+class ContainerDriver:
+    """Runs tasks in containers of an engine (see `port.Driver`).
+
+    Args:
+        options: How the engine is used.
+
+    Raises:
+        ConfigError: The extra `container` is missing, or an option is wrong.
+        UnavailableError: The engine cannot be reached.
+    """
+
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        self._options = options or EngineOptions()
+        self.allow_privileged = self._options.allow_privileged
+        with closing(Engine(self._options)) as engine:
+            self.archs = [engine.arch()]
+
+    def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> ContainerPlace:
+        """Return the place of a task (see the port)."""
+        with closing(Engine(self._options)) as engine:
+            found = engine.containers([f"{LABEL_EXECUTOR}={task.status.executor_id}", f"{LABEL_TASK}={task.id}"])
+            found.sort(key=lambda item: int(item.labels.get(LABEL_INDEX, 0)))
+            whole = len(found) == len(task.containers) and bool(found) and found[0].running
+            if whole and found[0].labels.get("agola.attempt") == str(task.attempt):
+                return ContainerPlace(self._options, directory, [item.id for item in found])
+            if any(step.phase.value != "notstarted" for step in task.status.steps):
+                raise UnavailableError("the task's containers are gone")
+            for item in found:
+                engine.remove(item.id)
+            made: list[str] = []
+            try:
+                for index, container in enumerate(task.containers):
+                    made.append(self._create(engine, task, container, index, directory, made, log))
+                return ContainerPlace(self._options, directory, made)
+            except BaseException:
+                for container_id in made:
+                    engine.remove(container_id)
+                raise
+
+    def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> ContainerProcess | None:
+        """Return a command that an earlier executor started (see the port)."""
+        engine = Engine(self._options)
+        container, exec_id = str(description["container"]), str(description["exec"])
+        try:
+            known = engine.exec_state(exec_id)[0]
+        except NotFoundError:
+            known = False
+        if not known and read_exit_code(exit_file) is None:
+            engine.close()
+            return None
+        return ContainerProcess(engine, container, exec_id, exit_file, None)
+
+    def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
+        """Remove the containers of tasks that are not known (see the port)."""
+        with closing(Engine(self._options)) as engine:
+            for item in engine.containers([f"{LABEL_EXECUTOR}={executor_id}"]):
+                if not is_known(item.labels.get(LABEL_TASK, "")):
+                    engine.remove(item.id)
+
+    def _create(
+        self,
+        engine: Engine,
+        task: ExecutorTask,
+        container: Container,
+        index: int,
+        directory: Path,
+        made: Sequence[str],
+        log: Callable[[str], None],
+    ) -> str:
+        if not container.image:
+            raise ConfigError(f"container {index} has no image")
+        if container.privileged and not self.allow_privileged:
+            raise ForbiddenError("privileged containers are not allowed on this executor")
+        engine.fetch_image(container.image, task.docker_registries_auth or {}, log)
+        mounts = {}
+        if index == 0:
+            for inside, path, mode in (
+                ("logs", "logs/steps", "rw"),
+                ("exit", "exit", "rw"),
+                ("lists", "lists", "rw"),
+                ("commands", "commands", "ro"),
+            ):
+                (directory / path).mkdir(0o711, exist_ok=True)
+                mounts[f"{_INSIDE}/{inside}"] = str(directory / path), mode
+        entrypoint = container.entrypoint.split() or (_SLEEPER if index == 0 else None)
+        log(f"starting container {index} of image {container.image!r}")
+        return engine.create(
+            container.image,
+            entrypoint=entrypoint,
+            environment=container.environment,
+            user=container.user,
+            privileged=container.privileged,
+            labels={
+                LABEL_EXECUTOR: task.status.executor_id,
+                LABEL_TASK: task.id,
+                LABEL_INDEX: str(index),
+                "agola.attempt": str(task.attempt),
+            },
+            mounts=mounts,
+            network=f"container:{made[0]}" if made else "",
+        )

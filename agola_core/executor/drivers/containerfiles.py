@@ -1,0 +1,131 @@
+"""Files of a container, as tars that its engine gives and takes; what comes from either side is checked."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
+
+import msgspec
+
+from agola_core.executor.archive import check_packable, inside
+from agola_core.executor.globs import compile_globs
+from agola_core.executor.tarstream import Limits, TarWriter, read_members, split_name
+from agola_core.runservice.types import ArchiveContents
+
+_CHUNK = 1 << 20
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What an archive holds, by names relative to where it goes.
+
+    Attributes:
+        count: Its members.
+        directories: Those that its members lie in.
+        files: All others.
+    """
+
+    count: int
+    directories: list[str]
+    files: list[str]
+
+
+def repack(
+    write: Callable[[bytes], object],
+    contents: Iterable[ArchiveContents],
+    working_dir: str,
+    opened: Callable[[str], Iterator[bytes]],
+) -> int:
+    """Write an archive of wanted files out of whole directories, as they stream by; return how many entries it has.
+
+    Args:
+        write: Takes the archive's bytes.
+        contents: Which files.
+        working_dir: Where relative source directories start.
+        opened: Yields a tar of a directory's content.
+    """
+    writer = TarWriter(write)
+    for item in contents:
+        wanted, destination = compile_globs(item.paths), inside(item.dest_dir)
+        source = os.path.normpath(os.path.join(working_dir, item.source_dir))  # noqa: PTH118 - the container's
+        for raw, pieces in _raw_members(opened(source)):
+            parts = split_name(raw.name, Limits())
+            if not parts or not wanted.fullmatch("/".join(parts)):
+                continue
+            info = tarfile.TarInfo(str(destination / "/".join(parts)))
+            info.mode, info.mtime, info.type, info.size = raw.mode & 0o777, raw.mtime, raw.type, raw.size
+            if raw.issym():
+                info.linkname = raw.linkname
+                check_packable(split_name(info.name, Limits()), info)
+            elif raw.islnk():
+                info.linkname = str(destination / "/".join(split_name(raw.linkname, Limits())))
+            elif not (raw.isreg() or raw.isdir()):
+                continue
+            writer.add(info, pieces)
+    writer.finish()
+    return writer.count
+
+
+def check(pieces: Iterable[bytes], spool: IO[bytes]) -> Checked:
+    """Copy an archive aside and check every member of it.
+
+    Raises:
+        BadRequestError: It is damaged, or does what is not allowed.
+    """
+
+    def copied() -> Iterator[bytes]:
+        for piece in pieces:
+            spool.write(piece)
+            yield piece
+
+    count = 0
+    directories: dict[str, None] = {}
+    files = []
+    for member in read_members(copied()):
+        count += 1
+        if member.info.isreg():
+            for _ in member.pieces():
+                pass
+        name = "/".join(member.parts)
+        if member.info.isdir():
+            directories[name] = None
+        else:
+            files.append(name)
+            directories["/".join(member.parts[:-1])] = None
+    directories.pop("", None)
+    return Checked(
+        count, [name for name in directories if "\n" not in name], [name for name in files if "\n" not in name]
+    )
+
+
+def clean(spool: IO[bytes], uid: int, gid: int, skipped: frozenset[str]) -> Iterator[bytes]:
+    """Yield a checked archive anew: owned by a user, without set-user bits, without what is to stay as it is."""
+    spool.seek(0)
+    buffer = io.BytesIO()
+    writer = TarWriter(buffer.write)
+    for member in read_members(iter(lambda: spool.read(_CHUNK), b"")):
+        name = "/".join(member.parts)
+        if not member.parts or name in skipped:
+            continue
+        info = tarfile.TarInfo(name)
+        info.type, info.mode, info.mtime = member.info.type, member.info.mode & 0o777, member.mtime
+        info.uid, info.gid, info.linkname = uid, gid, member.info.linkname
+        if member.info.isreg():
+            info.size = member.info.size
+            yield info.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+            yield from member.pieces()
+            yield bytes(-info.size % tarfile.BLOCKSIZE)
+            continue
+        writer.add(info)
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _raw_members(pieces: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
+    """Yield what an engine packed; a container may hold links and devices that are not taken along."""
+    for member in read_members(pieces, everything=True):
+        yield member.info, member.pieces() if member.info.isreg() else iter(())

@@ -1,0 +1,31 @@
+"""Drivers by name."""
+
+from __future__ import annotations
+
+from agola_core.errors import ConfigError
+from agola_core.executor.drivers.engine import EngineOptions
+from agola_core.executor.drivers.host import HostDriver, Isolation
+from agola_core.executor.drivers.port import Driver
+
+DRIVERS = ("host", "container")
+
+
+def make_driver(name: str, *, isolation: Isolation = Isolation.NONE, engine: EngineOptions | None = None) -> Driver:
+    """Return a driver.
+
+    Args:
+        name: `host` or `container`.
+        isolation: What host steps run in.
+        engine: How a container engine is used.
+
+    Raises:
+        ConfigError: There is none of that name, or it cannot work here.
+        UnavailableError: The container engine cannot be reached.
+    """
+    if name == "host":
+        return HostDriver(isolation=isolation)
+    if name == "container":
+        from agola_core.executor.drivers.container import ContainerDriver  # noqa: PLC0415 - only where it is used
+
+        return ContainerDriver(engine)
+    raise ConfigError(f"unknown driver {name!r}; known are {', '.join(DRIVERS)}")

@@ -1,0 +1,78 @@
+"""Jsonnet: evaluated into JSON in a process of its own, whose time and memory end.
+
+The `jsonnet` package (the extra `jsonnet`) is Google's own. A configuration may import files of its own directory
+and of those below it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from agola_core.errors import ConfigError
+
+_CPU_SECONDS = 5
+_WALL_SECONDS = 60
+_MEMORY = 1 << 30
+_MAX_OUTPUT = 16 << 20
+_MISSING = 3
+_PLACE = re.compile(r":(\d+):\d+")
+
+
+def evaluate(path: Path, source: str) -> bytes:
+    """Return the JSON that a jsonnet file stands for.
+
+    Args:
+        path: The file.
+        source: The file, as the user named it.
+
+    Raises:
+        ConfigError: It has an error, takes too long or too much, or the extra is missing.
+    """
+    command = [sys.executable, "-c", "from agola_core.runconfig.jsonnet import main; main()", str(path.absolute())]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_WALL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"the jsonnet takes longer than {_WALL_SECONDS} s", source=source) from error
+    if done.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+        raise ConfigError(f"the jsonnet takes longer than {_CPU_SECONDS} s", source=source)
+    if done.returncode == _MISSING:
+        raise ConfigError("jsonnet needs the extra: pip install 'agola-core[jsonnet]'", source=source)
+    if done.returncode < 0 or len(done.stdout) > _MAX_OUTPUT:
+        raise ConfigError("the jsonnet needs more memory than it may use", source=source)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        found = next((match for line in said if (match := _PLACE.search(line))), None)
+        raise ConfigError(f"jsonnet: {said[0]}", source=source, line=int(found[1]) if found else None)
+    return done.stdout
+
+
+def main() -> None:
+    """Evaluate the file that the first argument names: what runs in the process of its own."""
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    try:
+        import _jsonnet  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        sys.exit(_MISSING)
+    path = Path(sys.argv[1])
+    root = path.parent.resolve()
+
+    def imported(base: str, name: str) -> tuple[str, bytes]:
+        target = (root / base / name).resolve()
+        if not target.is_relative_to(root):
+            raise RuntimeError(f"{name!r} is not in the directory of the configuration")
+        return str(target), target.read_bytes()
+
+    try:
+        text = _jsonnet.evaluate_snippet(path.name, path.read_text(), import_callback=imported)
+        json.loads(text)
+    except (RuntimeError, OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    sys.stdout.write(text)
