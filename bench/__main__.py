@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, commits3, logs, opening, read, readdb, runs, tasks
+from bench import checkpoint, commit, commits3, hop, logs, opening, read, readdb, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
@@ -20,6 +20,7 @@ BENCHES = {
     "readdb-lag": readdb.lag,
     "logs": logs.run,
     "runs": runs.run,
+    "task-hop": hop.run,
     "tasks": tasks.run,
 }
 

@@ -1,0 +1,113 @@
+"""task-hop: from the end of one task to the start of the next, in a chain of `true` tasks on a host executor.
+
+In one process, and through HTTP between a service and an executor in processes of their own. The reference is
+fork, exec and wait of `true` from Python.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import httpx2
+import msgspec
+
+from agola_core.runservice.types import Run, RunResult
+from agola_core.standalone import Standalone
+from bench.activeruns import chain
+from bench.result import Limit
+
+TASKS = 100
+LIMIT_MS = 15.0
+
+
+def run() -> list[Limit]:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+        bare = _bare()
+        inside = _in_process(Path(directory, "inside"))
+        over_http = _over_http(Path(directory, "http"))
+    return [
+        Limit("task-hop, one process / bare true", inside, bare, LIMIT_MS, "ms"),
+        Limit("task-hop, over HTTP / bare true", over_http, bare, LIMIT_MS, "ms"),
+    ]
+
+
+def _bare() -> float:
+    times = []
+    for _ in range(TASKS):
+        started = time.perf_counter()
+        subprocess.run(["true"], check=True)
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)
+
+
+def _in_process(directory: Path) -> float:
+    with Standalone(directory) as standalone:
+        service = standalone.service
+        state = service.create_run(chain("hop", TASKS)).run
+        while not state.phase.is_finished:
+            state = service.wait_change(state, 60.0)
+        return _median_hop(state)
+
+
+def _over_http(directory: Path) -> float:
+    serve = ("serve", "--port", "0", "--no-executor", "--data-dir", directory / "serve")
+    with (
+        _process(*serve) as url,
+        _process("executor", "--url", url, "--directory", directory / "executor"),
+        httpx2.Client(base_url=f"{url}/api/v1alpha") as client,
+    ):
+        answer = client.post("/runs", content=msgspec.json.encode(chain("hop", TASKS)))
+        run_id = answer.raise_for_status().json()["run"]["id"]
+        while True:
+            answer = client.get(f"/runs/{run_id}").raise_for_status()
+            state = msgspec.convert(answer.json()["run"], Run)
+            if state.phase.is_finished:
+                return _median_hop(state)
+            time.sleep(0.5)
+
+
+@contextmanager
+def _process(*arguments: object) -> Iterator[str]:
+    """Run the command line and yield the first URL that it prints."""
+    command = [sys.executable, "-m", "agola_cli.main", *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if found := re.search(r"http://[\w.:\[\]]+", line):
+                yield found[0]
+                break
+        else:
+            raise RuntimeError(f"{' '.join(command)} ended")
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def _median_hop(state: Run) -> float:
+    assert state.result is RunResult.SUCCESS, state.result
+    tasks = [state.tasks[f"hop-{number}"] for number in range(TASKS)]
+    hops = [
+        (after.start_time - before.end_time).total_seconds()
+        for before, after in pairwise(tasks)
+        if after.start_time and before.end_time
+    ]
+    assert len(hops) == TASKS - 1
+    return 1000 * statistics.median(hops)
