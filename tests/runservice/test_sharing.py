@@ -76,8 +76,9 @@ class Turns:
                 assert self.condition.wait_for(lambda: self.running == 0, SECONDS)
                 if not self.waiting:
                     break
-                wanted = self.order.pop(0) if self.order else min(self.waiting)
-                self.waiting.discard(wanted if wanted in self.waiting else min(self.waiting))
+                while self.order and self.order[0] not in self.waiting:
+                    self.order.pop(0)
+                self.waiting.discard(self.order.pop(0) if self.order else min(self.waiting))
                 self.running += 1
                 self.condition.notify_all()
         for thread in threads:
