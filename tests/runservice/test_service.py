@@ -1,12 +1,15 @@
 """The run service as its clients and executors see it; the tests play the executor."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
+from agola_core.runservice.options import RetentionRule
 from agola_core.runservice.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.retention import expired
 from agola_core.runservice.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
 from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
 
@@ -202,3 +205,85 @@ def test_task_ids_that_name_no_object_are_refused(service):
             service.create_run(request(task("a"), replace(task("b"), id=name)))
     with pytest.raises(BadRequestError, match="has another id"):
         service.create_run(RunCreateRequest(run_config_tasks={"a": task("b")}, group="/project/p"))
+
+
+def test_retention_rules_delete_what_is_too_old_or_too_many(open_service):
+    rules = (
+        RetentionRule("/", max_age=3600.0),
+        RetentionRule("/project/p", max_count=2),
+        RetentionRule("/project/p/branch/keep"),
+    )
+    service = open_service(retention=rules, start_queued=False)
+    groups = ["/project/p/branch/a"] * 4 + ["/project/p/branch/keep"] * 3 + ["/user/u/branch/a"] * 3
+    made = []
+    for number, group in enumerate(groups):
+        made.append(service.create_run(request(task(f"t{number}"), group=group)).run.id)
+        service.change_run_phase(made[-1], RunPhase.CANCELLED)
+    assert service.wait_archived(made, SECONDS)
+    service.list_runs(RunQuery())  # the readdb has them all
+    service._upkeep.clean()
+    assert [run.id for run in service.list_runs(RunQuery(limit=100, ascending=True))] == made[2:]
+    late = service._now() + timedelta(hours=2)
+    gone = list(expired(rules, service._upkeep._find_ended, late))
+    assert sorted(gone) == made[7:]
+
+
+@pytest.mark.parametrize(
+    ("fields", "phase", "errors"),
+    [
+        ({"setup_errors": ["no such image"]}, "setuperror", ["no such image"]),
+        ({"run_config_tasks": {"a": task("a", "a")}}, "setuperror", ["circular dependency between tasks 'a' -> 'a'"]),
+        ({"run_config_tasks": {}}, "queued", []),
+    ],
+)
+def test_what_cannot_start_says_so_in_its_set_up_errors(open_service, fields, phase, errors):
+    service = open_service(start_queued=False)
+    bundle = service.create_run(RunCreateRequest(group="/project/p/branch/b", **fields))
+    assert (bundle.run.phase.value, bundle.run.result) == (phase, RunResult.UNKNOWN)
+    assert bundle.run_config.setup_errors == errors
+    assert (bundle.run.tasks == {}, bundle.run.counter) == (True, 1)
+
+
+def test_a_restart_is_refused_with_agolas_words(service, directory):
+    executor = PlayedExecutor(service, directory)
+    broken = service.create_run(replace(request(), setup_errors=["x"])).run
+    running = service.create_run(request(task("a"))).run
+    for run_id, from_start, words in (
+        ("none", True, 'runconfig "none" doesn\'t exist'),
+        (broken.id, True, "run cannot be restarted: run has setup errors"),
+        (running.id, True, "run cannot be restarted: run is not finished, phase: "),
+    ):
+        with pytest.raises(BadRequestError, match=words):
+            service.create_run(RunCreateRequest(run_id=run_id, from_start=from_start))
+    executor.end("a")
+    archived(service, running.id)
+    with pytest.raises(BadRequestError, match="has success result, cannot restart from failed tasks"):
+        service.create_run(RunCreateRequest(run_id=running.id))
+    again = service.create_run(RunCreateRequest(run_id=running.id, from_start=True)).run
+    assert (again.counter, again.phase) == (3, RunPhase.QUEUED)
+    assert "a" not in again.tasks
+
+
+def test_runs_of_a_group_run_one_after_the_other(service, directory):
+    executor = PlayedExecutor(service, directory)
+    first, second = (service.create_run(request(task(name))).run for name in ("a", "b"))
+    executor.wait_task("a")
+    assert service.find_run(second.id).phase is RunPhase.QUEUED
+    executor.end("a")
+    executor.end("b")
+    assert archived(service, second.id).start_time >= archived(service, first.id).end_time
+
+
+def test_an_approval_lets_a_task_start(service, directory):
+    executor = PlayedExecutor(service, directory)
+    run = service.create_run(request(task("a", needs_approval=True))).run
+    settled(service, run.id, lambda run: run.tasks["a"].waiting_approval)
+    with pytest.raises(BadRequestError, match=f'run "{run.id}" doesn\'t have task "b"'):
+        service.approve_task(run.id, "b")
+    service.approve_task(run.id, "a")
+    with pytest.raises(BadRequestError, match="is already approved"):
+        service.approve_task(run.id, "a")
+    executor.end("a")
+    assert archived(service, run.id).result is RunResult.SUCCESS
+    with pytest.raises(NotFoundError, match="is not active"):
+        service.approve_task(run.id, "a")
