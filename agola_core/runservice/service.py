@@ -276,6 +276,7 @@ class RunService:
 
     def wait_change(self, run: Run, timeout: float) -> Run:
         """Return a run once it differs from what is known, or when the time is over; for a started service."""
+        self._mirror.wait_for(self._store.written, timeout)  # it may have been made just now
         with self._mirror.condition:
             self._mirror.condition.wait_for(lambda: self._mirror.run(run.id) != run, timeout)
         return self._mirror.run(run.id) or self.find_run(run.id) or run
