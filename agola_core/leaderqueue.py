@@ -4,6 +4,9 @@ Callers form rounds. The first of a round leads it: once the round before has en
 for all who joined until then. A lone caller pays no change of threads, and nobody works for others for ever. The
 others of a round wait behind one gate and let each other through it one by one: a crowd that wakes at once would
 only fight for the interpreter.
+
+Where the work is slow (a commit on another machine), a leader gives those whom the round before has just let go a
+moment to come back: otherwise the callers fall into two halves that take turns, and each waits for two rounds.
 """
 
 from __future__ import annotations
@@ -14,6 +17,11 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from agola_core.errors import DeadlineError, UnknownOutcomeError
+
+_SLOW_SECONDS = 0.001
+_GATHER_PART = 0.5
+_GATHER_SECONDS = 0.005
+_LOOK_SECONDS = 0.0004
 
 
 class Waiting:
@@ -65,6 +73,8 @@ class LeaderQueue(Generic[W]):
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._open: _Round[W] | None = None
+        self._served = 1
+        self._took = 0.0
 
     def do(self, wanted: W, timeout: float | None = None) -> None:
         """Have something done, by this thread or another, and raise its error.
@@ -77,7 +87,8 @@ class LeaderQueue(Generic[W]):
             DeadlineError: Its turn did not come in time; it was not begun.
             UnknownOutcomeError: Whoever led was interrupted at work.
         """
-        if self._open is None and self._turn.acquire(blocking=False):  # alone: no round is needed
+        crowded = self._served > 1 and self._took > _SLOW_SECONDS
+        if not crowded and self._open is None and self._turn.acquire(blocking=False):  # alone: no round is needed
             try:
                 self._do([wanted])
             finally:
@@ -123,8 +134,23 @@ class LeaderQueue(Generic[W]):
             raise DeadlineError("the turn did not come in time; nothing was written")
 
     def _lead(self, own: _Round[W]) -> None:
+        if self._took > _SLOW_SECONDS:
+            self._gather(own)
         with self._lock:
             self._open = None
+        started = time.monotonic()
+        self._work_for(own)
+        self._served, self._took = len(own.waiting), time.monotonic() - started
+
+    def _gather(self, own: _Round[W]) -> None:
+        """Wait while others come, as many as were served and are here, and only a part of a round's time."""
+        deadline = time.monotonic() + min(self._took * _GATHER_PART, _GATHER_SECONDS)
+        expected, seen = len(own.waiting) + self._served, 0
+        while seen < len(own.waiting) < expected and time.monotonic() < deadline:
+            seen = len(own.waiting)
+            time.sleep(_LOOK_SECONDS)
+
+    def _work_for(self, own: _Round[W]) -> None:
         if self._parts is None or own.gate is None:
             self._do(own.waiting)
         else:

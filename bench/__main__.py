@@ -7,12 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, commits3, hop, logs, opening, read, readdb, runs, tasks
+from bench import checkpoint, commit, commit_etcd, commits3, hop, logs, opening, read, readdb, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
     "commit-s3": commits3.run,
     "commit": commit.run,
+    "commit-etcd": commit_etcd.run,
     "read": read.run,
     "checkpoint-amp": checkpoint.run,
     "open": opening.run,

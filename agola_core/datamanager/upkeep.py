@@ -22,7 +22,15 @@ from agola_core.datamanager.instance import Instance
 from agola_core.datamanager.log import Log
 from agola_core.datamanager.sync import FLIGHTS, Syncer
 from agola_core.datamanager.types import Durability, Options
-from agola_core.errors import AgolaError, ClosedError, CompactedError, DeadlineError, FencedError, UnavailableError
+from agola_core.errors import (
+    AgolaError,
+    ClosedError,
+    CompactedError,
+    DeadlineError,
+    FencedError,
+    RecoveryError,
+    UnavailableError,
+)
 from agola_core.sequence import Sequence
 from agola_core.supervisor import Loop, Supervisor
 
@@ -76,6 +84,7 @@ class Upkeep:
         self._behind = False
         self._watch: Watch | None = None
         self._sync_loops: list[Loop] = []
+        self._set_back: RecoveryError | None = None
         self._checkpoint_loop: Loop | None = None
 
     def start(self) -> None:
@@ -155,6 +164,7 @@ class Upkeep:
             DeadlineError: The time was over first; the WAL is committed.
             UnavailableError: Without loops: the sync failed; the WAL is committed.
             FencedError: The store was imported or recovered meanwhile.
+            RecoveryError: The coordinator went back in time meanwhile: the WAL may be lost.
         """
         if not self._sync_loops:
             try:
@@ -168,6 +178,8 @@ class Upkeep:
             loop.wake()
 
         def reached() -> bool:
+            if self._set_back is not None:
+                raise self._set_back
             if self._log.lineage.epoch != sequence.epoch:
                 raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
             return self._log.synced >= sequence
@@ -226,8 +238,15 @@ class Upkeep:
         return batch.revision <= self._log.head_revision and all(event.key == keys.HEAD for event in batch.events)
 
     def _sync_if_needed(self) -> None:
-        while not self._stopping.is_set() and self._syncer.claim():
-            self.sync()
+        try:
+            while not self._stopping.is_set() and self._syncer.claim():
+                self.sync()
+                self._set_back = None
+        except RecoveryError as error:  # whoever waits for a sync waits in vain
+            with self._log.lock:
+                self._set_back = error
+                self._log.changed.notify_all()
+            raise
 
     def _checkpoint_if_due(self) -> None:
         view = self._log.view

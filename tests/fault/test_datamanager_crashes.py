@@ -15,7 +15,7 @@ from agola_core import Options, faultpoints
 
 # Writes WALs and does every procedure between them; prints each WAL once it is acknowledged.
 WORKER = textwrap.dedent("""
-    import io, sys
+    import io, os, sys
     import agola_core
     from agola_core import Options, Put, Delete
 
@@ -41,8 +41,10 @@ WORKER = textwrap.dedent("""
         coordinator.txn = txn
 
     options = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_wals=2,
-                      retain_wal_ids=2, retain_manifests=1, retain_groups=1, grace_period=0)
-    with agola_core.open(sys.argv[1], data_types=["n"], options=options, recover=False) as dm:
+                      retain_wal_ids=2, retain_manifests=1, retain_groups=1, grace_period=0,
+                      lock_ttl=float(os.environ.get("LOCK_TTL", "10")))
+    coordinator = os.environ.get("COORDINATOR")
+    with agola_core.open(sys.argv[1], coordinator=coordinator, data_types=["n"], options=options) as dm:
         lose_every_fifth_answer(dm.coordinator)
         start = max((int(key) for key, _ in dm.list_objects("n")), default=0)
         for number in range(start + 1, start + 20):
@@ -71,8 +73,8 @@ POINTS = sorted(
 )
 
 
-def work(path, point="", *more):
-    environment = {**os.environ, **({"AGOLA_FAULTPOINT": point} if point else {})}
+def work(path, point="", *more, **variables):
+    environment = {**os.environ, **({"AGOLA_FAULTPOINT": point} if point else {}), **variables}
     return subprocess.run(
         [sys.executable, "-c", WORKER, str(path), *more], capture_output=True, text=True, check=False, env=environment
     )
@@ -86,9 +88,18 @@ def open_killed_at(path, point):
     )
 
 
-def contents(path):
-    with agola_core.open(path, data_types=["n"], options=Options(background=False)) as dm:
+def contents(path, coordinator=None):
+    options = Options(background=False)
+    with agola_core.open(path, coordinator=coordinator, data_types=["n"], options=options) as dm:
         return dict(dm.list_objects("n"))
+
+
+def check_acknowledged(acknowledged, found):
+    for number in acknowledged:
+        assert found.pop(f"{number:06}") == b"x" * number
+    # At most the WAL that was on its way may be there beyond what was acknowledged: whole, and the next one.
+    following = max(acknowledged, default=0) + 1
+    assert found in ({}, {f"{following:06}": b"x" * following})
 
 
 @pytest.mark.parametrize(
@@ -99,12 +110,7 @@ def test_a_kill_at_a_fault_point_loses_nothing_acknowledged(tmp_path, point, hit
     killed = work(tmp_path, f"{point}:{hit}:kill", "import")
     assert killed.returncode == -9, killed.stderr
     acknowledged = [int(line) for line in killed.stdout.split()]
-    found = contents(tmp_path)
-    for number in acknowledged:
-        assert found.pop(f"{number:06}") == b"x" * number
-    # At most the WAL that was on its way may be there beyond what was acknowledged: whole, and the next one.
-    following = max(acknowledged, default=0) + 1
-    assert found in ({}, {f"{following:06}": b"x" * following})
+    check_acknowledged(acknowledged, contents(tmp_path))
     again = work(tmp_path)
     assert again.returncode == 0, again.stderr
     assert set(map(int, again.stdout.split())) <= {int(key) for key in contents(tmp_path)}

@@ -52,6 +52,10 @@ class StoreMachine(RuleBasedStateMachine):
     def open_one(self, **options):
         return agola_core.open(self.path, data_types=TYPES, options=OPTIONS, **options)
 
+    def wipe_coordinator(self):
+        for file in self.path.glob("coordinator.db*"):
+            file.unlink()
+
     def teardown(self):
         if hasattr(self, "instances"):
             for dm in self.instances:
@@ -144,8 +148,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.instances[0].sync()
         for dm in self.instances:
             dm.close()
-        for file in self.path.glob("coordinator.db*"):
-            file.unlink()
+        self.wipe_coordinator()
         self.instances = [self.open_one(), self.open_one()]
         self.versions = {group: version + 1000 for group, version in self.versions.items()}
         self.start = self.instances[0].sequence

@@ -1,0 +1,60 @@
+"""commit-etcd: WALs of one 1 KiB put from 32 threads on a real etcd, beside bare puts from 32 threads.
+
+The reference is what the etcd3 package does for `put`: one `KV.Put` call each, on one connection, here with the
+same message definitions. Both take turns on the same etcd.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import grpc
+
+import agola_core
+from agola_core import Put
+from agola_pytest.etcd import EtcdMissingError, start_etcd
+from bench.commit import PAYLOAD, _note, _rate
+from bench.result import Result
+
+ROUNDS = 5
+THREADS = 32
+
+
+def run() -> list[Result]:
+    try:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory, start_etcd(Path(directory) / "etcd") as etcd:
+            return _measure(Path(directory), etcd.endpoint, etcd.url("bench"))
+    except EtcdMissingError as error:
+        print(f"commit-etcd is left out: {error}")
+        return []
+
+
+def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
+    from agola_core.coordinator import etcd_messages as rpc
+
+    method = rpc._method("KV", "Put")
+    rates: dict[str, list[float]] = {}
+    with (
+        agola_core.open(storage=str(root / "storage"), coordinator=url, data_types=["object"]) as dm,
+        grpc.insecure_channel(endpoint) as channel,
+    ):
+        bare = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
+
+        def put(number: int) -> None:
+            bare(method.request(key=b"bare/%d" % number, value=PAYLOAD))
+
+        def commit(number: int) -> None:
+            dm.write_wal([Put("object", str(number), PAYLOAD)])
+
+        for _ in range(ROUNDS):
+            _note(rates, "put-1", _rate(put, 1))
+            _note(rates, "ours-1", _rate(commit, 1))
+            _note(rates, "put-32", _rate(put, THREADS))
+            _note(rates, "ours-32", _rate(commit, THREADS))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return [
+        Result("commit-etcd 32 / 32 bare puts", medians["ours-32"], medians["put-32"], 2),
+        Result("commit-etcd 1 / 1 bare put", medians["ours-1"], medians["put-1"], 0.5),
+    ]
