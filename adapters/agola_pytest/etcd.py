@@ -223,6 +223,22 @@ class EtcdServer:
             process.wait()
 
 
+class ExternalEtcd:
+    """A running etcd that somebody else started.
+
+    Args:
+        endpoints: `HOST:PORT,HOST:PORT`.
+    """
+
+    def __init__(self, endpoints: str) -> None:
+        self._endpoints = endpoints
+        self.endpoint = endpoints.partition(",")[0]
+
+    def url(self, prefix: str = "", **parameters: object) -> str:
+        """Return a coordinator URL of a store in this etcd."""
+        return coordinator_url(self._endpoints, prefix, **parameters)
+
+
 class EtcdCluster:
     """Several etcd processes that are one cluster.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agola_pytest.crash import Crash
     from agola_pytest.engine import ContainerEngine
-    from agola_pytest.etcd import EtcdServer
+    from agola_pytest.etcd import EtcdServer, ExternalEtcd
     from agola_pytest.s3 import S3Server
 
 __all__ = [
@@ -56,13 +56,27 @@ def agola_crash() -> Callable[..., Crash]:
 
 
 @pytest.fixture(scope="session")
-def agola_etcd(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[EtcdServer]:
+def agola_etcd(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[EtcdServer | ExternalEtcd]:
     """Yield a running etcd of this session's own; `agola_etcd.url(PREFIX)` names a store in it.
 
-    Skips when there is no etcd program, or fails under `--agola-require=etcd`.
+    The environment variable `AGOLA_ETCD` (`HOST:PORT,HOST:PORT`) names one to use instead. Skips when there is no
+    etcd program, or fails under `--agola-require=etcd`.
     """
-    from agola_pytest.etcd import EtcdMissingError, program, start_etcd  # noqa: PLC0415 - load what is used
+    import os  # noqa: PLC0415 - unused, the plugin costs nothing
 
+    from agola_pytest.etcd import (  # noqa: PLC0415 - load what is used
+        EXTERNAL_VARIABLE,
+        EtcdMissingError,
+        ExternalEtcd,
+        program,
+        start_etcd,
+    )
+
+    if external := os.environ.get(EXTERNAL_VARIABLE):
+        yield ExternalEtcd(external)
+        return
     try:
         program()
     except EtcdMissingError as error:

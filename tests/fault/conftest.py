@@ -3,13 +3,24 @@
 import pytest
 
 from agola_core.coordinator import open_coordinator
-from agola_pytest.etcd import start_etcd
+from agola_pytest import require
+from agola_pytest.etcd import EtcdMissingError, control, program, start_etcd
 from agola_pytest.proxy import BreakableProxy
 
 
+@pytest.fixture(scope="session")
+def etcd_programs(pytestconfig):
+    """Skips, or fails where etcd was required, on a machine that cannot start one."""
+    try:
+        program()
+        control("version")
+    except EtcdMissingError as error:
+        require.missing(pytestconfig, "etcd", str(error))
+
+
 @pytest.fixture
-def own_etcd(tmp_path, agola_etcd):
-    """An etcd of this test alone; `agola_etcd` skips where there is no program."""
+def own_etcd(tmp_path, etcd_programs):
+    """An etcd of this test alone."""
     with start_etcd(tmp_path / "etcd") as server:
         yield server
 

@@ -80,7 +80,7 @@ def certificates(directory):
         )
 
 
-def test_encrypted_connections_with_certificates_on_both_sides(tmp_path, agola_etcd, opened):
+def test_encrypted_connections_with_certificates_on_both_sides(tmp_path, etcd_programs, opened):
     certificates(tmp_path)
     arguments = [
         f"--cert-file={tmp_path}/server.pem",

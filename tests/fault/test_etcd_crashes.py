@@ -20,10 +20,10 @@ from tests.fault.test_datamanager_crashes import WORKER, check_acknowledged, con
 )
 def test_a_kill_at_a_fault_point_loses_nothing_acknowledged(tmp_path, agola_etcd, point):
     url = agola_etcd.url(f"killed-{point}")
-    killed = work(tmp_path, f"{point}:1:kill", "import", COORDINATOR=url, LOCK_TTL="1")
+    killed = work(tmp_path, f"{point}:1:kill", "import", COORDINATOR=url, LOCK_TTL="4")
     assert killed.returncode == -9, killed.stderr
     check_acknowledged([int(line) for line in killed.stdout.split()], contents(tmp_path, url))
-    again = work(tmp_path, COORDINATOR=url, LOCK_TTL="1")
+    again = work(tmp_path, COORDINATOR=url, LOCK_TTL="4")
     assert again.returncode == 0, again.stderr
     assert set(map(int, again.stdout.split())) <= {int(key) for key in contents(tmp_path, url)}
 
@@ -39,7 +39,7 @@ def wait_stopped(process):
 @pytest.mark.parametrize("point", ["checkpoint.before-manifest", "checkpoint.before-txn", "clean.before-wals"])
 def test_a_process_that_was_paused_past_its_lease_changes_nothing(tmp_path, agola_etcd, point):
     url = agola_etcd.url(f"zombie-{point}")
-    environment = {**os.environ, "AGOLA_FAULTPOINT": f"{point}:1:stop", "COORDINATOR": url, "LOCK_TTL": "1"}
+    environment = {**os.environ, "AGOLA_FAULTPOINT": f"{point}:1:stop", "COORDINATOR": url, "LOCK_TTL": "4"}
     zombie = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -49,7 +49,7 @@ def test_a_process_that_was_paused_past_its_lease_changes_nothing(tmp_path, agol
     )
     try:
         wait_stopped(zombie)
-        options = Options(background=False, retain_wals=2, retain_manifests=1, grace_period=0, lock_ttl=2)
+        options = Options(background=False, retain_wals=2, retain_manifests=1, grace_period=0, lock_ttl=4)
         with agola_core.open(tmp_path, coordinator=url, data_types=["n"], options=options) as dm:
             before = dict(dm.list_objects("n"))
             for number in range(5):

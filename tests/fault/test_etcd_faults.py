@@ -96,7 +96,7 @@ def test_what_certainly_went_nowhere_is_told_so_or_sent_again(proxy, opened):
     assert (item.value, item.version, item.mod_revision) == (b"patient", 1, outcome[0])
 
 
-def test_reads_are_repeated_until_they_are_answered(agola_etcd, proxy, opened):
+def test_reads_are_repeated_until_they_are_answered(etcd_programs, proxy, opened):
     broken = opened(coordinator_url(proxy.endpoint, "reads", timeout=20))
     put(broken, "a", b"1")
     proxy.refuse()
@@ -125,7 +125,7 @@ def test_every_request_has_a_deadline_that_names_the_endpoints(proxy, opened):
 # Failover
 
 
-def test_another_endpoint_takes_over(tmp_path, agola_etcd, opened):
+def test_another_endpoint_takes_over(tmp_path, etcd_programs, opened):
     with start_etcd_cluster(tmp_path) as cluster:
         coordinator = opened(cluster.url("failover", timeout=10))
         watch = coordinator.watch("", put(coordinator, "start") + 1)
@@ -143,7 +143,7 @@ def test_another_endpoint_takes_over(tmp_path, agola_etcd, opened):
         assert seen == expected
 
 
-def test_a_member_without_majority_refuses_at_once(tmp_path, agola_etcd, opened):
+def test_a_member_without_majority_refuses_at_once(tmp_path, etcd_programs, opened):
     with start_etcd_cluster(tmp_path) as cluster:
         coordinator = opened(cluster.url("minority", timeout=3))
         put(coordinator, "a", b"1")
@@ -199,7 +199,7 @@ def fill(coordinator):
         put(coordinator, f"k{number % 4}", os.urandom(100_000))
 
 
-def test_a_full_etcd_reads_and_deletes_and_takes_no_writes(tmp_path, agola_etcd, opened):
+def test_a_full_etcd_reads_and_deletes_and_takes_no_writes(tmp_path, etcd_programs, opened):
     with start_etcd(tmp_path, arguments=["--quota-backend-bytes=2000000"]) as server:
         coordinator = opened(server.url("full"))
         with pytest.raises(OutOfSpaceError, match="database space exceeded"):
@@ -242,7 +242,7 @@ def test_a_forked_child_is_refused_and_its_parent_goes_on(agola_etcd):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_close_ends_everything_cleanly_also_while_etcd_is_away(agola_etcd, proxy):
+def test_close_ends_everything_cleanly_also_while_etcd_is_away(etcd_programs, proxy):
     before = set(threading.enumerate())
     for damage in (lambda: None, proxy.refuse, proxy.drop_answers):
         proxy.heal()

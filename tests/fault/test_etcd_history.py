@@ -48,7 +48,7 @@ def test_a_watch_notices_another_history_by_itself(own_etcd, opened):
             list(iter(lambda: watch.next(30), None))
 
 
-def test_another_cluster_at_the_same_address_is_refused(tmp_path, agola_etcd, own_etcd, opened):
+def test_another_cluster_at_the_same_address_is_refused(tmp_path, own_etcd, opened):
     with (
         start_etcd(tmp_path / "other", arguments=["--initial-cluster-token=other"]) as other,
         BreakableProxy(own_etcd.endpoint) as proxy,

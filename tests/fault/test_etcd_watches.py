@@ -27,7 +27,7 @@ def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
     assert watch.next(0) is None
 
 
-def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, agola_etcd, opened):
+def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs, opened):
     with start_etcd_cluster(tmp_path) as cluster:
         reader = opened(cluster.url("silent"))
         writer = opened(coordinator_url(",".join(m.endpoint for m in cluster.members[1:]), "silent", timeout=20))

@@ -158,7 +158,7 @@ class Nemesis:
     def pause_writer(self) -> None:
         writer = self._chance.choice(self._writers)
         os.kill(writer.pid, signal.SIGSTOP)
-        time.sleep(4)  # past its lease
+        time.sleep(5)  # past its lease
         os.kill(writer.pid, signal.SIGCONT)
 
     def kill_writer(self) -> None:

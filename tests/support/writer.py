@@ -23,7 +23,7 @@ from agola_core.errors import (
 
 GROUPS = 2
 OPTIONS = Options(
-    lock_ttl=2,
+    lock_ttl=3,
     sync_interval=0.1,
     checkpoint_wals=30,
     checkpoint_interval=2,
