@@ -1,6 +1,7 @@
 """Streams and slow peers: what is flushed, what is held in memory, what is cut off, what is told at the end."""
 
 import resource
+import socket
 import threading
 from pathlib import Path
 
@@ -205,3 +206,12 @@ def test_an_upload_that_stalls_or_is_too_large_is_refused(start_app):
         with server.connect() as wire:
             wire.send(f"POST {API}/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nabc")
             assert wire.response().status == 408
+
+
+def test_small_answers_are_not_held_back(start_app):
+    with start_app(app_of(lambda call: Answer(b"here"))) as server, server.connect() as wire:
+        get(wire)
+        assert wire.response().body == b"here"
+        for connection in server.server.server_state.connections:  # else Nagle's algorithm makes each wait 40 ms
+            accepted = connection.transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
