@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from agola_core.datamanager import ExportFormat
 from agola_core.datamanager.snapshot import Status
-from agola_core.errors import InternalError, NotFoundError
+from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.requests import (
     RunActionsRequest,
@@ -32,8 +32,9 @@ from agola_core.runservice.requests import (
     RunTaskActionsRequest,
     RunTaskActionType,
 )
-from agola_core.runservice.types import Executor, Run, RunPhase
+from agola_core.runservice.types import Executor, Run, RunEvent, RunPhase
 from agola_http.endpoints import JSON, PREFIX
+from agola_http.eventstream import read_events
 from agola_http.routes.caches import Source
 from agola_http.routes.operations import Version
 from agola_http.routes.runs import MAX_LIMIT, GetRunsResponse, RunResponse
@@ -161,6 +162,36 @@ class Client:
     def change_groups_token(self, groups: Iterable[str]) -> str:
         """Return the token of change groups."""
         return self._call("GET", "/changegroups", str, [("changegroup", group) for group in groups])
+
+    def watch_events(self, after: str = "") -> Iterator[RunEvent]:
+        """Yield run events as they come; a connection that breaks is made anew, and no event is lost or repeated.
+
+        Ends when the service ends.
+
+        Args:
+            after: The sequence of the last event that was seen; "" for events from now on.
+
+        Raises:
+            BadRequestError: `after` is no sequence.
+            UnavailableError: The service stays away.
+        """
+        seen, failures = after, 0
+        while True:
+            try:
+                with self._transport.stream("GET", f"{PREFIX}/events", [("after", seen)] if seen else []) as pieces:
+                    for event in read_events(pieces):
+                        failures = 0
+                        if event.name == "shutdown":
+                            return
+                        seen = event.id
+                        if event.name == "run":
+                            yield _decoded(event.data, RunEvent)
+                raise UnavailableError("the run events broke off")
+            except UnavailableError:
+                failures += 1
+                if failures > self._transport.retries:
+                    raise
+                time.sleep(_ASK_SECONDS * 2**failures)
 
     # Logs and sources
 

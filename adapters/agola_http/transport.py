@@ -41,7 +41,7 @@ class Transport:
     ) -> None:
         self.url = _checked(url)
         self._timeout = timeout
-        self._retries = retries
+        self.retries = retries
         context = httpx2.create_ssl_context()
         if authority is not None:
             try:
@@ -87,7 +87,7 @@ class Transport:
             DeadlineError: The time was over.
         """
         deadline = math.inf if patient else time.monotonic() + self._timeout
-        attempts = 1 + (self._retries if method in IDEMPOTENT else 0)
+        attempts = 1 + (self.retries if method in IDEMPOTENT else 0)
         for attempt in range(attempts):
             try:
                 return self._once(method, path, params, content, headers, deadline)

@@ -36,6 +36,11 @@ class EventFeed:
         if len(self._after) != len(NOTHING) or self._after[13] != "-":
             raise BadRequestError(f"not the sequence of an event: {after[:64]!r}")
 
+    @property
+    def after(self) -> str:
+        """The sequence of the event that the next one comes after: where to go on."""
+        return self._after
+
     def next(self, timeout: float | None = None) -> RunEvent | None:
         """Return the next event; None when the time is over.
 

@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+from agola_core.errors import BadRequestError
+from agola_http.client import Client
+from agola_http.eventstream import read_events
 from agola_http.limits import Limits
 
 API = "/api/v1alpha"
@@ -62,7 +65,7 @@ def test_our_stream_goes_on_where_it_was_left(server):
     path = f"{API}/events"
     with server.connect() as wire:
         stream = Stream(wire, path).begin()
-        assert stream.next() == b"retry: 1000\n\n"
+        assert re.fullmatch(rb"retry: 1000\nid: \S+\nevent: start\ndata: {}\n\n", stream.next())
         first = set_up_error(server)
         piece = stream.next().decode()
         match = re.fullmatch(r"id: (\S+)\nevent: run\ndata: ({.*})\n\n", piece)
@@ -78,11 +81,42 @@ def test_our_stream_goes_on_where_it_was_left(server):
     assert server.request("GET", f"{path}?after=nonsense").status == 400
 
 
+def test_the_client_sees_every_event_once_and_ends_with_the_service(start_server):
+    with start_server() as server, Client(server.url) as client:
+        with server.connect() as wire:
+            stream = Stream(wire, f"{API}/events").begin()
+            stream.next()
+            first = set_up_error(server)
+            place = re.match(r"id: (\S+)", stream.next().decode())[1]
+        wanted = [set_up_error(server) for _ in range(3)]
+        events = client.watch_events(place)
+        seen = [next(events) for _ in wanted]
+        assert [event.run_id for event in seen] == wanted
+        assert first not in wanted
+        for connection in list(server.server.server_state.connections):  # broken under the reader
+            server.server.servers[0].get_loop().call_soon_threadsafe(connection.transport.abort)
+        later = set_up_error(server)
+        assert next(events).run_id == later
+        with pytest.raises(BadRequestError):
+            next(client.watch_events("nonsense"))
+        server.server.should_exit = True
+        assert list(events) == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_event_streams_are_read_however_they_are_cut(size):
+    stream = (
+        b"retry: 1\n\n: comment\nid: 1\ndata: a\ndata:b\n\ndata: c\r\n\r\nevent: e\n\nevent: f\nid\ndata\n\ndata: lost"
+    )
+    pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
+    assert list(read_events(pieces)) == [("message", "1", b"a\nb"), ("message", "1", b"c"), ("f", "", b"")]
+
+
 def test_our_stream_says_that_it_lives_and_that_it_ends(start_server):
     limits = Limits(heartbeat_seconds=0.0)
     with start_server(limits=limits) as server, server.connect() as wire:
         stream = Stream(wire, f"{API}/events").begin()
-        assert next(stream.chunks) == b"retry: 1000\n\n"
+        assert next(stream.chunks).startswith(b"retry: 1000\n")
         assert next(stream.chunks) == b": still here\n\n"
         server.server.should_exit = True
         rest = [chunk for chunk in stream.chunks if not chunk.startswith(b":")]

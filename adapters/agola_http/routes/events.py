@@ -25,7 +25,6 @@ from agola_http.state import State
 _TAG = "events"
 _POLL_SECONDS = 1.0
 _HEADERS = {"Content-Type": EVENT_STREAM, **NO_CACHE, "Connection": "keep-alive"}
-_RETRY = b"retry: 1000\n\n"
 _HEARTBEAT = b": still here\n\n"
 _SHUTDOWN = b"event: shutdown\ndata: {}\n\n"
 
@@ -65,11 +64,11 @@ class Events:
     def events(self, call: Call) -> Answer:
         """Stream events with ids, heartbeats, and a last event when the server ends."""
         feed = self._state.service.watch_events(call.headers.get("last-event-id") or call.text("after"))
-        pieces = self._with_heartbeats(_followed(feed, self._state.ending.is_set, _event))
+        pieces = self._with_heartbeats(_start(feed.after), _followed(feed, self._state.ending.is_set, _event))
         return Answer(pieces, headers=_HEADERS)
 
-    def _with_heartbeats(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        yield _RETRY
+    def _with_heartbeats(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield start
         last = time.monotonic()
         for piece in pieces:
             if piece or time.monotonic() - last >= self._state.limits.heartbeat_seconds:
@@ -89,6 +88,11 @@ def _followed(feed: EventFeed, ends: Callable[[], bool], shown: Callable[[RunEve
                 yield b"" if event is None else shown(event)
         except ClosedError:
             return
+
+
+def _start(place: str) -> bytes:
+    """Return the first event: where to go on if the stream breaks before the first event of a run."""
+    return b"retry: 1000\nid: " + place.encode() + b"\nevent: start\ndata: {}\n\n"
 
 
 def _agola_event(event: RunEvent) -> bytes:

@@ -1,0 +1,86 @@
+"""The documents of Agola's interface, to the byte."""
+
+import re
+
+import pytest
+
+from agola_core.datamanager import Put
+from agola_core.runservice.projection import RUN, RUN_CONFIG
+
+API = "/api/v1alpha"
+RUN_ID = "0000001ekg0a0-0000000000001"
+RUN_DOCUMENT = (
+    '{"id":"RUN_ID","name":"r","counter":1,"group":"/project/p1/branch/a%2Fb","annotations":{"k":"\\u003cv\\u003e"},'
+    '"phase":"finished","result":"success","tasks":{"t1":{"id":"t1","status":"success",'
+    '"setup_step":{"phase":"success","log_phase":"finished"},'
+    '"steps":[{"phase":"success","log_phase":"finished","start_time":"2019-07-01T10:00:00.12+02:00",'
+    '"end_time":"2019-07-01T08:00:01Z"}],"workspace_archives":[0],"workspace_archives_phase":["finished"]}},'
+    '"enqueue_time":"2019-07-01T08:00:00Z","archived":true}'
+).replace("RUN_ID", RUN_ID)
+CONFIG_DOCUMENT = (
+    '{"id":"RUN_ID","name":"r","group":"/project/p1/branch/a%2Fb","tasks":{"t1":{"id":"t1","name":"only",'
+    '"depends":{},"runtime":{"type":"pod","containers":[{"image":"i","privileged":false,"entrypoint":""}]},'
+    '"steps":[{"type":"run","name":"one","command":"true"},null],"docker_registries_auth":null}}}'
+).replace("RUN_ID", RUN_ID)
+
+
+@pytest.fixture(scope="module")
+def archived(server):
+    """A run of an older store, as Agola wrote it, with its logs."""
+    datamanager = server.datamanager
+    datamanager.write_wal([Put(RUN, RUN_ID, RUN_DOCUMENT.encode()), Put(RUN_CONFIG, RUN_ID, CONFIG_DOCUMENT.encode())])
+    datamanager.storage.write("logs/t1/data/setup.log", b"set up\n")
+    datamanager.storage.write("logs/t1/data/steps/0.log", b"\x1b[1mone\n\xff\n")
+    return server
+
+
+def test_a_run_is_read_as_agola_wrote_it(archived):
+    answer = archived.request("GET", f"{API}/runs/{RUN_ID}?changegroup=g")
+    match = re.fullmatch(
+        r'\{"run":(.*),"run_config":(.*),"change_groups_update_tokens":"([A-Za-z0-9+/]+=*)"\}', answer.body.decode()
+    )
+    assert match, answer.body
+    assert match[1] == RUN_DOCUMENT
+    assert match[2] == CONFIG_DOCUMENT
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+
+
+def test_a_list_is_a_page_of_runs(archived):
+    answer = archived.request("GET", f"{API}/runs?group=/project/p1/branch/a%252Fb")
+    assert answer.body.decode().startswith('{"runs":[' + RUN_DOCUMENT + '],"change_groups_update_tokens":"')
+    answer = archived.request("GET", f"{API}/runs?phase=queued&group=/project/p1")
+    assert answer.body.decode().startswith('{"runs":[],')
+
+
+@pytest.mark.parametrize(("query", "body"), [("setup", b"set up\n"), ("step=0", b"\x1b[1mone\n\xff\n")])
+@pytest.mark.parametrize("follow", ["", "&follow"])
+def test_a_stored_log_is_raw_bytes_also_followed(archived, query, body, follow):
+    answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&taskid=t1&{query}{follow}")
+    assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, body, "no-cache")
+
+
+def test_logs_that_the_run_does_not_have(archived):
+    for query, message in (
+        ("taskid=t2&step=0", f"no such task with ID t2 in run {RUN_ID}"),
+        ("taskid=t1&step=1", f"no such step for task t1 in run {RUN_ID}"),
+    ):
+        answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&{query}")
+        assert (answer.status, answer.message) == (404, message)
+
+
+def test_an_export_for_agola_has_no_separators(archived):
+    body = archived.request("GET", f"{API}/export?format=agola").body
+    assert body.startswith(b'{"id":"%s","data_type":"run","data":"' % RUN_ID.encode())
+    assert b"\n" not in body.strip()
+    assert b"}{" in body
+    assert archived.request("GET", f"{API}/export?format=dance").status == 400
+
+
+def test_an_archived_run_takes_no_action(archived):
+    answer = archived.request("PUT", f"{API}/runs/{RUN_ID}/actions", {"action_type": "stop"})
+    assert answer.status in {400, 404}
+    restarted = archived.request("POST", f"{API}/runs", {"run_id": RUN_ID, "from_start": True})
+    assert restarted.status == 201
+    assert restarted.json()["run"]["group"] == "/project/p1/branch/a%2Fb"
+    refused = archived.request("POST", f"{API}/runs", {"run_id": RUN_ID})
+    assert (refused.status, "has success result" in refused.message) == (400, True)
