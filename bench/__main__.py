@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, commit_etcd, commits3, hop, logs, opening, read, readdb, runs, tasks
+from bench import checkpoint, commit, commit_etcd, commits3, hop, logs, moves, opening, read, readdb, runs, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
@@ -17,6 +17,7 @@ BENCHES = {
     "read": read.run,
     "checkpoint-amp": checkpoint.run,
     "open": opening.run,
+    "export": moves.run,
     "readdb-rebuild": readdb.rebuild,
     "readdb-lag": readdb.lag,
     "logs": logs.run,

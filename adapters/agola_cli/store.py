@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, cast
 
 import click
 import msgspec
 
 import agola_core
 from agola_cli.options import data_dir_option, existing_data_dir, json_option
-from agola_core.datamanager import ExportFormat
-from agola_core.runservice import moves
 from agola_core.standalone import open_store
 
 
@@ -75,44 +70,3 @@ def verify_command(repair: bool, data_dir: Path | None, as_json: bool) -> int:
             click.echo(f"{finding.path} at offset {finding.offset}: {finding.message}")
         click.echo("everything holds" if not found else f"{len(found)} findings", err=True)
     return 1 if found else 0
-
-
-@click.command("export")
-@click.option("-o", "--output", default="-", show_default=True, help="A file, or - for standard output.")
-@click.option("--format", "form", type=click.Choice([item.value for item in ExportFormat]), default="native")
-@data_dir_option
-def export_command(output: str, form: str, data_dir: Path | None) -> None:
-    """Write one consistent snapshot of the store; writers may go on meanwhile."""
-    with open_store(existing_data_dir(data_dir), background=False) as store:
-        if output == "-":
-            result = moves.export(store, sys.stdout.buffer, ExportFormat(form))
-        else:
-            temporary = Path(output + ".part")
-            try:
-                with temporary.open("wb") as file:
-                    result = moves.export(store, cast("IO[bytes]", file), ExportFormat(form))
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            temporary.replace(output)
-    click.echo(f"exported up to {result.sequence}: {result.size} bytes", err=True)
-
-
-@click.command("import")
-@click.argument("file", default="-")
-@click.option("--dry-run", is_flag=True, help="Only check the file.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@data_dir_option
-def import_command(file: str, dry_run: bool, yes: bool, data_dir: Path | None) -> None:
-    """Replace the whole content of the store by an export, ours or Agola 0.2's, or change nothing."""
-    if not dry_run and not yes:
-        if file == "-" or not sys.stdin.isatty():
-            raise click.UsageError("import replaces everything in the store: say --yes")
-        click.confirm("import replaces everything in the store; go on?", abort=True)
-    if file != "-" and not Path(file).is_file():
-        raise click.UsageError(f"no file {file}")
-    opened = nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")  # noqa: SIM115
-    with opened as stream, open_store(existing_data_dir(data_dir), background=False) as store:
-        result = moves.import_(store, cast("IO[bytes]", stream), dry_run=dry_run)
-    counts = ", ".join(f"{count} {name}" for name, count in result.entries.items())
-    click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)

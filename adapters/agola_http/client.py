@@ -19,10 +19,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import ExportFormat
+from agola_core.datamanager import ExportFormat, Packing
 from agola_core.datamanager.snapshot import Status
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
+from agola_core.runservice.moves import Include
 from agola_core.runservice.requests import (
     RunActionsRequest,
     RunActionType,
@@ -255,9 +256,15 @@ class Client:
         """
         self._transport.call("DELETE", f"{PREFIX}/maintenance")
 
-    def export_stream(self, form: ExportFormat = ExportFormat.NATIVE) -> Iterator[bytes]:
+    def export_stream(
+        self,
+        form: ExportFormat = ExportFormat.NATIVE,
+        packing: Packing = Packing.NONE,
+        include: Iterable[Include] = (),
+    ) -> Iterator[bytes]:
         """Yield the whole store as one consistent snapshot; a break raises `UnavailableError`."""
-        with self._transport.stream("GET", f"{PREFIX}/export", [("format", form.value)]) as pieces:
+        params = [("format", form.value), ("packing", packing.value), ("include", ",".join(sorted(include)))]
+        with self._transport.stream("GET", f"{PREFIX}/export", params) as pieces:
             yield from pieces
 
     def import_(self, file: IO[bytes], *, dry_run: bool = False) -> None:

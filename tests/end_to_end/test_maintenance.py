@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 
 import httpx2
 import pytest
@@ -34,15 +35,13 @@ class Service:
         self.process.stdout.close()
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(params=["sqlite", "etcd"])
+def store(tmp_path, request):
     (tmp_path / "shared").mkdir()
-    return [
-        "--storage",
-        str(tmp_path / "shared/storage"),
-        "--coordinator",
-        str(tmp_path / "shared/coordinator.db"),
-    ]
+    coordinator = str(tmp_path / "shared/coordinator.db")
+    if request.param == "etcd":
+        coordinator = request.getfixturevalue("agola_etcd").url(uuid.uuid4().hex)
+    return ["--storage", str(tmp_path / "shared/storage"), "--coordinator", coordinator]
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def wait_archived(client, run_id):
     raise AssertionError(run)
 
 
-def test_every_instance_enters_and_leaves_in_its_process(services, command):
+def test_every_instance_enters_and_leaves_in_its_process(services, command, tmp_path):
     one, two = services("one"), services("two")
     first = create_run(one.client).json()["run"]["id"]
     wait_archived(one.client, first)
@@ -137,6 +136,14 @@ def test_every_instance_enters_and_leaves_in_its_process(services, command):
                 break
         assert [run["id"] for run in service.client.get("/runs").json()["runs"]] == [first]
         assert service.process.poll() is None
+    backup_file = tmp_path / "backup.zst"
+    url = str(one.client.base_url).removesuffix(f"{API}/")
+    assert command("export", "--url", url, "-o", str(backup_file)).returncode == 0
+    assert command("import", "--url", url, str(backup_file), "--dry-run").returncode == 0
+    refused = command("import", "--url", url, str(backup_file), "--yes")
+    assert refused.returncode == 2
+    assert "not in maintenance mode" in refused.stderr
+    assert "maintenance mode is off" in command("maintenance", "status", "--url", url).stdout
     third = create_run(two.client).json()["run"]["id"]
     assert third > second
     assert wait_archived(one.client, third)["phase"] == "setuperror"

@@ -44,6 +44,34 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert len(used.runs()) == 2
 
 
+def test_exports_are_packed_and_take_logs_along(used, tmp_path):
+    for name, start in (("b.gz", b"\x1f\x8b"), ("b.zst", b"\x28\xb5\x2f\xfd"), ("b", b"{")):
+        done = used.run("export", "-o", tmp_path / name, "--include", "logs, archives", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["sections"]["logs"] >= 2
+        assert (tmp_path / name).read_bytes().startswith(start)
+    packed = used.run("export", "-o", tmp_path / "named", "--compress", "gz")
+    assert packed.returncode == 0
+    assert (tmp_path / "named").read_bytes().startswith(b"\x1f\x8b")
+    assert used.run("maintenance", "on").returncode == 0
+    other = {"AGOLA_DATA_DIR": str(tmp_path / "other")}
+    (tmp_path / "other").mkdir()
+    assert used.run("maintenance", "on", env=other).returncode == 0
+    for name in ("b.gz", "b.zst", "b"):
+        done = used.run("import", tmp_path / name, "--yes", "--json", env=other)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["entries"] == {"run": 1, "runconfig": 1, "runcounter": 1}
+    assert used.run("maintenance", "off", env=other).returncode == 0
+    (run,) = json.loads(used.run("runs", "list", "--json", env=other).stdout)
+    assert "hello" in used.run("runs", "logs", run["run"]["id"], env=other).stdout
+    wrong = used.run("export", "--include", "caches")
+    assert wrong.returncode == 2
+    assert "include takes any of logs, archives" in wrong.stderr
+    unwritable = used.run("export", "-o", tmp_path / "no/such")
+    assert unwritable.returncode == 3
+    assert "no/such: No such file" in unwritable.stderr
+
+
 def test_agolas_export_format_has_no_separators(used):
     text = used.run("export", "--format", "agola").stdout
     decoder, position, entries = json.JSONDecoder(), 0, []
