@@ -110,8 +110,13 @@ class TaskRunner:
     def check_limits(self) -> None:
         """Fail the task when it runs longer, or writes more, than it may; called now and then."""
         step = next((n for n, s in enumerate(self.task.status.steps) if s.phase is ExecutorPhase.RUNNING), None)
+        definition = self.task.steps[step] if step is not None else None
+        allowed = definition.timeout if isinstance(definition, RunStep) else 0.0
+        begun = self.task.status.steps[step].start_time if step is not None else None
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._fail_from_outside(f"the task ran longer than its timeout of {self.task.timeout:g} s")
+        elif allowed and begun is not None and self._clock() - begun.timestamp() > allowed:
+            self._fail_from_outside(f"step {step} ran longer than its timeout of {allowed:g} s")
         elif step is not None and self.directory.log_size(step) > self._limits.max_log_bytes:
             self._fail_from_outside(f"the log of step {step} is larger than {self._limits.max_log_bytes} bytes")
 

@@ -150,6 +150,7 @@ def _task(
         },
         timeout=task.timeout,
         max_attempts=task.max_attempts,
+        labels=task.labels,
     )
 
 
@@ -166,6 +167,7 @@ def _step(step: StepDefinition, context: RunContext) -> Step:
                 working_dir=step.working_dir,
                 shell=step.shell,
                 user=step.user,
+                timeout=step.timeout,
             )
         case _:
             return step

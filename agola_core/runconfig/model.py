@@ -39,6 +39,7 @@ class CommandStep(msgspec.Struct, frozen=True):
     working_dir: str = ""
     shell: str = ""
     user: str = ""
+    timeout: float = 0.0
 
 
 StepDefinition = CloneStep | CommandStep | SaveToWorkspaceStep | RestoreWorkspaceStep | SaveCacheStep | RestoreCacheStep
@@ -98,6 +99,7 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     docker_registries_auth: Logins = {}
     timeout: float = 0.0
     max_attempts: int = 0
+    labels: dict[str, str] = {}
 
 
 class RunDefinition(msgspec.Struct, frozen=True):

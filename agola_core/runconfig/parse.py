@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from agola_core.runconfig.model import (
     RuntimeDefinition,
     TaskDefinition,
 )
-from agola_core.runconfig.steps import parse_environment, parse_name, parse_step, parse_value
+from agola_core.runconfig.steps import parse_duration, parse_environment, parse_name, parse_step, parse_value
 from agola_core.runconfig.when import When, parse_when
 from agola_core.runservice.graph import graph_errors
 from agola_core.runservice.types import Depend, DependCondition, RunConfigTask
@@ -29,8 +28,6 @@ CONFIG_FILES = (".agola/config.jsonnet", ".agola/config.json", ".agola/config.ym
 
 _DEFAULT_WORKING_DIR = "~/project"
 _ARCHS = ("386", "amd64", "arm", "arm64")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 _TASK_KEYS = (
     "name",
     "runtime",
@@ -46,6 +43,7 @@ _TASK_KEYS = (
     "docker_registries_auth",
     "timeout",
     "max_attempts",
+    "labels",
 )
 
 
@@ -128,8 +126,9 @@ def _task(node: Node) -> TaskDefinition:
         approval=_flag(found, "approval"),
         depends=_depends(found["depends"]) if "depends" in found else (),
         docker_registries_auth=_logins(found),
-        timeout=_duration(found["timeout"]) if "timeout" in found else 0.0,
+        timeout=parse_duration(found["timeout"]) if "timeout" in found else 0.0,
         max_attempts=int(found["max_attempts"].number()) if "max_attempts" in found else 0,
+        labels={key: node.text() for key, node in found["labels"].mapping().items()} if "labels" in found else {},
     )
 
 
@@ -217,19 +216,6 @@ def _text(found: dict[str, Node], key: str) -> str:
 
 def _flag(found: dict[str, Node], key: str) -> bool:
     return found[key].boolean() if key in found else False
-
-
-def _duration(node: Node) -> float:
-    """Return seconds from a number, or from a text such as `90s`, `10m` or `1h`."""
-    if isinstance(node.value, str):
-        match = _DURATION.fullmatch(node.value)
-        if match is None:
-            raise node.error(f"expected seconds, or a duration like 90s, 10m or 1h, not {node.value!r}")
-        return float(match[1]) * _SECONDS[match[2]]
-    seconds = node.number()
-    if not 0 <= seconds < 1e9:
-        raise node.error("a timeout must not be negative, nor endless")
-    return seconds
 
 
 def _check_unique(kind: str, names: list[str], nodes: list[Node]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -18,6 +19,9 @@ from agola_core.runservice.types import (
 
 MAX_NAME = 100
 """The longest name of a run, task or step, in characters."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_step(node: Node) -> StepDefinition:
@@ -62,6 +66,19 @@ def parse_name(node: Node) -> str:
     return name
 
 
+def parse_duration(node: Node) -> float:
+    """Return seconds from a number, or from a text such as `90s`, `10m` or `1h`."""
+    if isinstance(node.value, str):
+        match = _DURATION.fullmatch(node.value)
+        if match is None:
+            raise node.error(f"expected seconds, or a duration like 90s, 10m or 1h, not {node.value!r}")
+        return float(match[1]) * _SECONDS[match[2]]
+    seconds = node.number()
+    if not 0 <= seconds < 1e9:
+        raise node.error("a timeout must not be negative, nor endless")
+    return seconds
+
+
 Fields = dict[str, Node]
 
 
@@ -78,7 +95,7 @@ def _clone(node: Node, fields: Fields) -> StepDefinition:
 
 
 def _run(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("command", "name", "environment", "working_dir", "shell", "user"))
+    _check(node, fields, ("command", "name", "environment", "working_dir", "shell", "user", "timeout"))
     if "command" not in fields:
         raise node.error("a run step needs a command")
     command = fields["command"].text()
@@ -92,7 +109,10 @@ def _run(node: Node, fields: Fields) -> StepDefinition:
         name,
         command,
         parse_environment(fields["environment"]) if "environment" in fields else {},
-        *(_text(fields, key) for key in ("working_dir", "shell", "user")),
+        working_dir=_text(fields, "working_dir"),
+        shell=_text(fields, "shell"),
+        user=_text(fields, "user"),
+        timeout=parse_duration(fields["timeout"]) if "timeout" in fields else 0.0,
     )
 
 

@@ -137,6 +137,7 @@ class RunStep(Record, frozen=True, tag="run"):
         source: The id of a source archive that is unpacked into the working directory instead of running the
             command: how a local or direct run's `clone` gets its tree. An addition; an executor that does not
             know it runs the command, which fails and says why.
+        timeout: Seconds after which the step fails; 0 for never. An addition.
     """
 
     name: str = ""
@@ -146,6 +147,7 @@ class RunStep(Record, frozen=True, tag="run"):
     shell: str = ""
     user: str = ""
     source: str = ""
+    timeout: float = 0.0
 
 
 class SaveToWorkspaceStep(Record, frozen=True, tag="save_to_workspace"):

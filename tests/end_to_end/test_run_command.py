@@ -283,3 +283,45 @@ def test_on_a_terminal_the_graph_is_drawn_while_it_runs(tree):
     assert "▶ first" in text or "· first" in text
     assert "\x1b[31mfailed" in text
     assert "Traceback" not in text
+
+
+def test_a_step_or_a_task_that_runs_too_long_fails_and_says_so(tree):
+    tree.configure(
+        """
+        runs:
+          - name: slow
+            tasks:
+              - name: step
+                steps: [{ run: { command: sleep 300, timeout: 0.5 } }]
+              - name: task
+                timeout: 1s
+                steps: [run: sleep 300]
+              - name: neither
+                timeout: 10m
+                labels: { disk: none }
+                max_attempts: 2
+                steps: [{ run: { command: "true", timeout: 5m } }]
+        """
+    )
+    process = tree.run("config", "check", ".")
+    assert process.returncode == 0, process.stderr
+    tree.configure(
+        """
+        runs:
+          - name: slow
+            tasks:
+              - name: step
+                steps: [{ run: { command: sleep 300, timeout: 0.5 } }]
+              - name: task
+                timeout: 1s
+                ignore_failure: true
+                steps: [run: sleep 300]
+        """
+    )
+    assert tree.run("run", ".").returncode == 1
+    shown = json.loads(tree.run("runs", "show", "last", "--json").stdout)
+    reasons = {shown["run_config"]["tasks"][key]["name"]: task["reason"] for key, task in shown["run"]["tasks"].items()}
+    assert reasons == {
+        "step": "step 0 ran longer than its timeout of 0.5 s",
+        "task": "the task ran longer than its timeout of 1 s",
+    }
