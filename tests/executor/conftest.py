@@ -54,17 +54,23 @@ class Installation:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.started = []
         self.service = None
         self.executor = None
 
+    def start(self, arguments, fault):
+        process = Process(arguments, fault)
+        self.started.append(process)
+        return process
+
     def start_service(self, *options, fault=""):
         arguments = ("serve", "--port", self.port, "--data-dir", self.root / "service", "--no-executor")
-        self.service = Process([*arguments, *options], fault)
+        self.service = self.start([*arguments, *options], fault)
         return self.service
 
     def start_executor(self, *options, fault=""):
         arguments = ("executor", "--url", self.url, "--directory", self.root / "executor")
-        self.executor = Process([*arguments, *options], fault)
+        self.executor = self.start([*arguments, *options], fault)
         if not fault and self.executor.line:
             httpx2.get(f"{self.executor.line.split()[-1]}/healthz", timeout=30, trust_env=False)
         return self.executor
@@ -96,8 +102,8 @@ class Installation:
 
     def close(self):
         self.client.close()
-        for process in (self.executor, self.service):
-            if process is not None:
+        for process in reversed(self.started):
+            if not process.popen.stdout.closed:
                 process.stop()
 
 

@@ -1,0 +1,164 @@
+"""Killing the executor, the service, or both, at every point where something is half done: each step runs once."""
+
+import itertools
+import time
+
+import pytest
+
+from agola_core import faultpoints
+from agola_core.executor import executor, reporter, taskrunner
+
+assert executor
+assert reporter
+assert taskrunner
+POINTS = sorted(name for name in faultpoints.declared() if name.startswith("executor."))
+TWO_STEPS = ("echo x >>$COUNT/one; echo begun", "echo x >>$COUNT/two; echo done")
+
+
+def check(installation, run_id, *, may_fail):
+    """Check that a run has ended, that no step ran twice, and that a failure says why."""
+    run = installation.finished(run_id)
+    for name in ("one", "two"):
+        counted = installation.root / name
+        assert not counted.exists() or counted.read_text() == "x\n", f"step {name} ran twice"
+    if run["result"] == "success":
+        assert (installation.root / "two").exists()
+    else:
+        assert may_fail
+        assert "executor was restarted" in run["tasks"]["a"]["reason"]
+    return run
+
+
+KILLS = [*itertools.product(POINTS, (1, 2)), ("executor.before-save", 3), ("executor.before-save", 4)]
+
+
+@pytest.mark.parametrize(("point", "hit"), [kill for kill in KILLS if kill != ("executor.before-remove", 2)])
+def test_the_executor_dies_at(installation, make_task, point, hit):
+    installation.start_service()
+    installation.start_executor(fault=f"{point}:{hit}")
+    run_id = installation.create(make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)}))
+    installation.executor.popen.wait(60)
+    installation.start_executor("--stop-tasks")
+    # Where the task's own thread dies, what it has on disk decides; the other threads die at any moment of it.
+    check(installation, run_id, may_fail=point not in {"executor.before-save", "executor.before-remove"})
+    assert installation.executor.alive
+
+
+def test_a_running_step_goes_on_without_its_executor(installation, make_task):
+    gate = installation.root / "gate"
+    command = f"echo begun; echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done; echo ended; exit 4"
+    installation.start_service()
+    installation.start_executor()
+    run_id = installation.create(make_task("a", command, environment={"COUNT": str(installation.root)}))
+    wait_for(installation.root / "one")
+    installation.executor.kill()
+    installation.start_executor("--stop-tasks")
+    gate.touch()
+    run = installation.finished(run_id)
+    assert run["result"] == "failed"
+    assert run["tasks"]["a"]["steps"][0]["exit_code"] == 4
+    assert installation.log(run_id, "a") == "begun\nended\n"
+    assert (installation.root / "one").read_text() == "x\n"
+
+
+def test_a_step_that_ended_without_its_executor_keeps_its_result(installation, make_task):
+    gate, ended = installation.root / "gate", installation.root / "ended"
+    command = f"echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done; echo said; touch {ended}"
+    installation.start_service()
+    installation.start_executor()
+    run_id = installation.create(make_task("a", command, environment={"COUNT": str(installation.root)}))
+    wait_for(installation.root / "one")
+    installation.executor.kill()
+    gate.touch()
+    wait_for(ended)
+    installation.start_executor("--stop-tasks")
+    assert installation.finished(run_id)["result"] == "success"
+    assert installation.log(run_id, "a") == "said\n"
+
+
+def test_tasks_end_while_the_service_is_away_and_are_delivered_later(installation, make_task):
+    gate = installation.root / "gate"
+    save = {"type": "save_to_workspace", "contents": [{"source_dir": ".", "paths": ["f"]}]}
+    command = f"echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done; echo kept >f"
+    installation.start_service()
+    installation.start_executor("--stop-tasks")
+    restore = {"type": "restore_workspace"}
+    run_id = installation.create(
+        make_task("a", command, save, "echo x >>$COUNT/two", environment={"COUNT": str(installation.root)}),
+        make_task("b", restore, "cat f", depends=["a"]),
+    )
+    wait_for(installation.root / "one")
+    installation.service.kill()
+    gate.touch()
+    wait_for(installation.root / "two")
+    assert installation.executor.alive
+    installation.start_service()
+    assert installation.finished(run_id)["result"] == "success"
+    assert installation.log(run_id, "b", 1) == "kept\n"
+
+
+def test_a_step_waits_for_a_service_that_is_away(installation, make_task):
+    gate = installation.root / "gate"
+    save = {"type": "save_cache", "key": "k", "contents": [{"source_dir": "c"}]}
+    command = f"mkdir c; echo x >c/f; echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done"
+    installation.start_service()
+    installation.start_executor("--stop-tasks")
+    run_id = installation.create(make_task("a", command, save, environment={"COUNT": str(installation.root)}))
+    wait_for(installation.root / "one")
+    installation.service.kill()
+    gate.touch()
+    (log,) = wait_for_log(installation.root, "1.log")
+    assert "trying again" in log
+    installation.start_service()
+    assert installation.finished(run_id)["result"] == "success"
+
+
+def test_both_die_at_once(installation, make_task):
+    gate = installation.root / "gate"
+    command = f"echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done"
+    installation.start_service()
+    installation.start_executor()
+    run_id = installation.create(make_task("a", command, environment={"COUNT": str(installation.root)}))
+    wait_for(installation.root / "one")
+    installation.service.kill()
+    installation.executor.kill()
+    gate.touch()
+    installation.start_executor("--stop-tasks")
+    installation.start_service()
+    assert check(installation, run_id, may_fail=False)["result"] == "success"
+
+
+def test_an_executor_that_starts_before_its_service_registers_later(installation, make_task):
+    installation.start_executor("--stop-tasks")
+    installation.start_service()
+    assert installation.finished(installation.create(make_task("a", "true")))["result"] == "success"
+
+
+def test_a_stopped_executor_leaves_its_steps_to_the_next_one(installation, make_task):
+    gate = installation.root / "gate"
+    command = f"echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done"
+    installation.start_service()
+    installation.start_executor()
+    run_id = installation.create(make_task("a", command, environment={"COUNT": str(installation.root)}))
+    wait_for(installation.root / "one")
+    assert installation.executor.stop()[0] == 0
+    gate.touch()
+    installation.start_executor("--stop-tasks")
+    assert check(installation, run_id, may_fail=False)["result"] == "success"
+
+
+def wait_for(path, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} never came"
+        time.sleep(0.01)
+
+
+def wait_for_log(root, name, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = [path.read_text() for path in root.glob(f"executor/tasks/*/logs/steps/{name}")]
+        if any("again" in text for text in found):
+            return found
+        time.sleep(0.01)
+    raise AssertionError("no log")
