@@ -8,7 +8,7 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.options import data_dir_option, existing_data_dir, json_option
+from agola_cli.options import data_dir_option, existing_data_dir, json_option, store_data_dir, store_options
 from agola_core.standalone import open_store
 
 
@@ -54,13 +54,15 @@ def gc_command(dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
 
 @click.command("verify")
 @click.option("--repair", is_flag=True, help="First repair what loses nothing by it, and say what was done.")
-@data_dir_option
+@store_options
 @json_option
-def verify_command(repair: bool, data_dir: Path | None, as_json: bool) -> int:
+def verify_command(
+    repair: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
+) -> int:
     """Read and check everything that the store has; ends with 1 when something does not hold."""
-    directory = existing_data_dir(data_dir)
-    done = agola_core.repair(directory) if repair else []
-    found = agola_core.verify(directory)
+    directory = store_data_dir(data_dir, storage, coordinator)
+    done = agola_core.repair(directory, storage=storage, coordinator=coordinator) if repair else []
+    found = agola_core.verify(directory, storage=storage, coordinator=coordinator)
     if as_json:
         click.echo(msgspec.json.encode({"repairs": done, "findings": found} if repair else found))
     else:
