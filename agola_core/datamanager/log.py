@@ -57,6 +57,12 @@ class Applied(NamedTuple):
     revision: int
     frame: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of its actions, about, wherever they are stored."""
+        payload = self.record.payload
+        return len(self.frame) if payload is None else payload.size
+
 
 class Control(NamedTuple):
     """The control keys of a store, read at one revision.
@@ -412,6 +418,6 @@ class Log:
     def _remember(self, wals: Items[Applied]) -> None:
         recent = self._recent
         recent.extend(wals)
-        self._recent_bytes += sum([len(wal.frame) for wal in wals])
+        self._recent_bytes += sum([wal.size for wal in wals])
         while len(recent) > _RECENT_WALS or self._recent_bytes > _RECENT_BYTES:
-            self._recent_bytes -= len(recent.popleft().frame)
+            self._recent_bytes -= recent.popleft().size

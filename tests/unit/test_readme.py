@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[2]
 def test_the_library_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
     output = capsys.readouterr().out
     assert "[('n1', b'hello'), ('n2', b'world')]" in output
     assert "changed by another writer" in output
+    assert output.endswith("b'hello!'\n")
 
 
 def test_the_configuration_of_the_readme_is_right():
