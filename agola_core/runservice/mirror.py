@@ -74,6 +74,7 @@ class Mirror:
         epoch: The epoch of events' sequences.
         changed: Called with the id of each run that changed, after the mirror has the change.
         moved: Called with the id of each executor that came, changed, has more room, or is gone.
+        ended: Called with a run and those of its tasks that have ended now, before `changed`.
 
     Attributes:
         condition: Notified after every change; held by whoever reads more than one thing.
@@ -81,6 +82,7 @@ class Mirror:
         tasks: The tasks on executors.
         executors: The executors, by id.
         alive: The leases of the executors that live, by id.
+        instances: The names of the services that run.
         slots: The revisions of executors' slots (see `keys.slots`).
         events: The newest run events, oldest first.
         revision: The state that is mirrored.
@@ -93,6 +95,7 @@ class Mirror:
         epoch: int,
         changed: Callable[[str], None] = lambda _: None,
         moved: Callable[[str], None] = lambda _: None,
+        ended: Callable[[str, list[str]], None] = lambda _run, _tasks: None,
     ) -> None:
         self.condition = threading.Condition()
         self.runs = ActiveRuns()
@@ -100,6 +103,7 @@ class Mirror:
         self.executors: dict[str, Executor] = {}
         self.alive: dict[str, int] = {}
         self.slots: dict[str, int] = {}
+        self.instances: dict[str, int] = {}
         self.events: deque[RunEvent] = deque(maxlen=_KEPT_EVENTS)
         self.revision = 0
         self.closed = False
@@ -107,6 +111,8 @@ class Mirror:
         self._coordinator = coordinator
         self._changed = changed
         self._tell_moved = moved
+        self._tell_ended = ended
+        self._ended: dict[str, list[str]] = {}
         self._moved: set[str] = set()
         self._parts: dict[str, dict[int, list[RunTask]]] = {}
         self._watch = coordinator.watch(keys.PREFIX, self.load() + 1)
@@ -146,6 +152,7 @@ class Mirror:
             self.executors.clear()
             self.alive.clear()
             self.slots.clear()
+            self.instances.clear()
             self.events.clear()
             self._parts.clear()
             runs = self._take([WatchEvent(item.key, item) for item in (*others, *events)])
@@ -188,8 +195,11 @@ class Mirror:
         with self.condition:
             runs = self._take(batch.events)
             moved, self._moved = self._moved, set()
+            ended, self._ended = self._ended, {}
             self.revision = batch.revision
             self.condition.notify_all()
+        for run_id, tasks in ended.items():
+            self._tell_ended(run_id, tasks)
         for run_id in runs:
             self._changed(run_id)
         for executor_id in moved:
@@ -222,6 +232,8 @@ class Mirror:
                 self._moved.add(key[len(keys.ALIVE) :])
             elif key.startswith(keys.SLOTS):
                 _put(self.slots, key[len(keys.SLOTS) :], item.mod_revision if item else None)
+            elif key.startswith(keys.INSTANCES):
+                _put(self.instances, key[len(keys.INSTANCES) :], item.mod_revision if item else None)
             elif key.startswith(keys.EVENTS) and item is not None:
                 self.events.append(decode_event(item, self._epoch))
         for run_id, item in headers.items():
@@ -231,13 +243,21 @@ class Mirror:
 
     def _take_run(self, run_id: str, item: KeyValue, changed: list[int]) -> None:
         run, count = decode_header(item.value)
+        before = self.runs.get(run_id)
+        touched = run.tasks
         if count:
             parts = self._parts[run_id]
-            before = self.runs.get(run_id)
+            touched = {task.id: task for number in changed for task in parts[number]}
             tasks = dict(before.run.tasks) if before else {}
             for number in sorted(parts) if before is None else changed:
                 tasks.update((task.id, task) for task in parts[number])
             run = replace(run, tasks=tasks)
+        if before is not None:
+            known = before.run.tasks
+            ended = [name for name, task in touched.items() if task.status.is_finished]
+            ended = [name for name in ended if not known[name].status.is_finished]
+            if ended:
+                self._ended[run_id] = ended
         self.runs.put(Stored(run, item.mod_revision))
 
     def _take_task(self, task_id: str, item: KeyValue | None) -> str:

@@ -59,6 +59,7 @@ class Scheduler:
         now: The time.
         is_lost: Returns whether an executor has been silent for too long.
         again: Asks for a run to be advanced soon.
+        share: Asks likewise, for one that every service was told of.
         tell: Tells an executor of a task.
         fetch: Called with a run and a task whose logs or archives are to be fetched.
         archive: Called with a finished run whose logs and archives are all settled.
@@ -74,6 +75,7 @@ class Scheduler:
         *,
         is_lost: Callable[[str], bool],
         again: Callable[[str], None],
+        share: Callable[[str], None],
         tell: Callable[[ExecutorTask], None],
         fetch: Callable[[str, str], None],
         archive: Callable[[Stored], None],
@@ -85,6 +87,7 @@ class Scheduler:
         self._now = now
         self._is_lost = is_lost
         self._again = again
+        self._share = share
         self._tell = tell
         self._fetch = fetch
         self._archive = archive
@@ -93,6 +96,7 @@ class Scheduler:
         self._waiting = WaitingRuns()
         self._lock = Lock()
         self._notes: dict[str, list[Fetched]] = {}
+        self._ended: dict[str, set[str]] = {}
         self._progress: dict[str, _Progress] = {}
 
     def advance(self, run_id: str) -> None:
@@ -124,10 +128,12 @@ class Scheduler:
         progress.committed = revision  # its event brings us back, to decide on what is now
         for task in step.tell:
             self._tell(task)
-        if not progress.thorough:
-            settled = {note.task_id for note in notes if not advance.to_fetch(step.run.tasks[note.task_id])}
-            progress.unfetched -= settled
-            self._fetch_all(run_id, progress, step.run, step.ended)
+        progress.unfetched -= {note.task_id for note in notes if not advance.to_fetch(step.run.tasks[note.task_id])}
+
+    def tasks_ended(self, run_id: str, tasks: Iterable[str]) -> None:
+        """Note that tasks of a run have ended: what they left is to be fetched."""
+        with self._lock:
+            self._ended.setdefault(run_id, set()).update(tasks)
 
     def look_over(self, run_id: str) -> None:
         """Ask for a run to be advanced with nothing about it taken for known: part of the sweep."""
@@ -156,7 +162,7 @@ class Scheduler:
         else:
             concerned = list({task.run_id for task in held if not task.status.phase.is_finished})
         for run_id in concerned:
-            self._again(run_id)
+            self._share(run_id)
 
     def _look(self, run_id: str) -> Seen | None:
         """Return what is to be decided on; None for a run that is no longer active, whose tasks are forgotten."""
@@ -170,6 +176,7 @@ class Scheduler:
             self._waiting.put(run_id, [])
             with self._lock:
                 self._notes.pop(run_id, None)
+                self._ended.pop(run_id, None)
             self._store.forget_tasks(held.values())
             return None
         gone.update({name: "executor lost" for name in owners - gone.keys() if self._is_lost(name)})
@@ -185,24 +192,26 @@ class Scheduler:
     def _follow_up(self, stored: Stored, progress: _Progress) -> None:
         """Begin what a run that gets no further by itself waits for."""
         run = stored.run
+        with self._lock:
+            ended = self._ended.pop(run.id, set())
         if progress.thorough:
             progress.thorough = False
             progress.unfetched.clear()
-            self._fetch_all(run.id, progress, run, run.tasks)
+            ended = set(run.tasks)
+        for task_id in ended:
+            if advance.to_fetch(run.tasks[task_id]):
+                progress.unfetched.add(task_id)
+                self._fetch(run.id, task_id)
         if run.phase.is_finished:
             following = self._mirror.runs.next_queued(run.group)
             if following is not None:
                 self._again(following)
+            # Another service may have fetched some of it.
+            progress.unfetched = {task_id for task_id in progress.unfetched if advance.to_fetch(run.tasks[task_id])}
             if not progress.unfetched:
                 self._archive(stored)
         elif run.phase is RunPhase.QUEUED and self._starts_queued:
             self._start_queued(run)
-
-    def _fetch_all(self, run_id: str, progress: _Progress, run: Run, ended: Iterable[str]) -> None:
-        for task_id in ended:
-            if advance.to_fetch(run.tasks[task_id]):
-                progress.unfetched.add(task_id)
-                self._fetch(run_id, task_id)
 
     def _start_queued(self, run: Run) -> None:
         """Start a queued run unless another of its group runs or waits before it: Agola's scheduler's rule.

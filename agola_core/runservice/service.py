@@ -33,6 +33,7 @@ from agola_core.runservice.queries import RunQueries
 from agola_core.runservice.releases import Releases
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.scheduler import Scheduler
+from agola_core.runservice.sharing import TICK_SECONDS, Sharing
 from agola_core.runservice.step import Fetched
 from agola_core.runservice.store import RunStore
 from agola_core.runservice.types import Executor, Run, RunConfig, RunPhase
@@ -83,9 +84,13 @@ class RunService:
         self._clock = clock
         self._supervisor = Supervisor("runservice")
         self._queue = WorkQueue("runservice-schedule", self._advance, options.workers)
+        self._sharing = sharing = Sharing(self._queue.add)
         epoch = datamanager.sequence.epoch
         self._store = store = RunStore(datamanager.coordinator, epoch)
-        self._mirror = mirror = Mirror(datamanager.coordinator, epoch, self._queue.add, self._executor_moved)
+        self._mirror = mirror = Mirror(
+            datamanager.coordinator, epoch, sharing.changed, self._executor_moved, self._tasks_ended
+        )
+        sharing.instances = mirror.instances
         self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
         self._queries = queries = RunQueries(datamanager, store, mirror, self._readdb)
         self._actions = RunActions(store, self._now)
@@ -114,6 +119,7 @@ class RunService:
             delete_run=self._deleter.delete,
             now=self._now,
         )
+        sharing.name = self._upkeep.name
         self._scheduler = Scheduler(
             store,
             mirror,
@@ -121,6 +127,7 @@ class RunService:
             self._now,
             is_lost=self._upkeep.is_lost,
             again=self._queue.add,
+            share=sharing.changed,
             tell=self._dispatcher.tell,
             fetch=self._fetcher.add,
             archive=Archiver(datamanager, store, queries.forget_config).archive,
@@ -139,6 +146,7 @@ class RunService:
         self._fetcher.start()
         self._queue.start()
         self._supervisor.loop("follow", self._follow, interval=0.0)
+        self._supervisor.loop("share", self._sharing.tick, interval=TICK_SECONDS)
         self._upkeep.start(self._supervisor)
 
     def close(self) -> None:
@@ -342,6 +350,9 @@ class RunService:
 
     def _settle(self, run_id: str, fetched: list[Fetched]) -> None:
         self._scheduler.settle(run_id, fetched)
+
+    def _tasks_ended(self, run_id: str, tasks: list[str]) -> None:
+        self._scheduler.tasks_ended(run_id, tasks)
 
     def _executor_moved(self, executor_id: str) -> None:
         self._scheduler.executor_moved(executor_id)

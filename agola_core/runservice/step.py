@@ -77,7 +77,6 @@ class Step:
         ops: The operations beside those that store the run.
         tell: The tasks that executors are to be told of.
         unplaced: Tasks that may start and that no executor has room for; some of them, when all are full.
-        ended: The tasks that end by this step.
         full: Whether something was left to the next step.
     """
 
@@ -87,7 +86,6 @@ class Step:
         self.ops: list[Op] = []
         self.tell: list[ExecutorTask] = []
         self.unplaced: list[RunConfigTask] = []
-        self.ended: list[str] = []
         self.full = False
         self._seen = seen
         self._config = config
@@ -139,8 +137,6 @@ class Step:
                 self._change(failed(task, reason, self._now))
             if not known.status.is_finished:
                 tasks[task_id] = advance.take_status(known, self._held[task_id])
-                if tasks[task_id].status.is_finished:
-                    self.ended.append(task_id)
         self.run = replace(run, tasks=tasks)
 
     def _take_fetched(self, notes: list[Fetched]) -> None:

@@ -48,6 +48,9 @@ class Upkeep:
         find_ended: Returns the archived runs of a group, newest first.
         delete_run: Deletes a run.
         now: The time.
+
+    Attributes:
+        name: This service's.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Upkeep:
         self._delete_run = delete_run
         self._now = now
         self._keeper: LeaseKeeper | None = None
+        self.name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._to_sweep: list[str] = []
         self._started = time.monotonic()
 
@@ -140,7 +144,6 @@ class Upkeep:
     def _publish(self) -> None:
         self.stop()
         self._keeper = LeaseKeeper(self._store.coordinator, _INSTANCE_TTL)
-        name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         faultpoints.reach("service.before-publish")
-        put = PutOp(keys.instance(name), msgspec.json.encode(this_instance()), self._keeper.lease)
+        put = PutOp(keys.instance(self.name), msgspec.json.encode(this_instance()), self._keeper.lease)
         self._store.write([], [put])

@@ -10,6 +10,7 @@ from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFo
 from agola_core.runservice.options import RetentionRule
 from agola_core.runservice.requests import RunCreateRequest, RunQuery
 from agola_core.runservice.retention import expired
+from agola_core.runservice.sharing import first_of
 from agola_core.runservice.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
 from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
 
@@ -287,3 +288,27 @@ def test_an_approval_lets_a_task_start(service, directory):
     assert archived(service, run.id).result is RunResult.SUCCESS
     with pytest.raises(NotFoundError, match="is not active"):
         service.approve_task(run.id, "a")
+
+
+def test_two_services_share_runs_and_each_goes_on_with_the_others(open_service, directory):
+    services = [open_service(), open_service()]
+    executor = PlayedExecutor(services[0], directory)
+    names = services[0].live_instances()
+    assert len(names) == 2
+    firsts = {first_of(names, f"run-{number}") for number in range(50)}
+    assert firsts == set(names)
+    runs = []
+    for number in range(10):
+        service = services[number % 2]
+        runs.append(service.create_run(request(task(f"t{number}"), group=f"/project/p/branch/{number}")).run)
+        executor.end(f"t{number}")
+    for service in services:
+        assert service.wait_archived([run.id for run in runs], SECONDS)
+        assert {run.result for run in service.list_runs(RunQuery())} == {RunResult.SUCCESS}
+    submitted = [item.id for item in executor.submitted]
+    assert sorted(submitted) == sorted(set(submitted))
+    services[0].close()
+    last = services[1].create_run(request(task("last"))).run
+    executor.side = services[1].executor_side
+    executor.end("last")
+    assert archived(services[1], last.id).result is RunResult.SUCCESS
