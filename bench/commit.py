@@ -1,4 +1,4 @@
-"""commit-1 and commit-n: WALs of one 1 KiB put, beside raw SQLite commits and the `eventsourcing` library.
+"""commit-1, commit-n, commit-batch and conflict: WALs beside raw SQLite and the `eventsourcing` library.
 
 All rounds take turns on the same disk, so a slow moment hits everybody; medians of the rounds are compared.
 """
@@ -11,64 +11,118 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
 import apsw
 
 import agola_core
-from agola_core import Put
+from agola_core import ConflictError, DataManager, Put
 from bench.result import Result
 
-ROUNDS = 7
-COMMITS = 1000
+ROUNDS = 15
+COMMITS = 640
 PAYLOAD = os.urandom(1024)
+
+BATCH_ROUNDS = 5
+BATCH_PUTS = 10_000
+BATCH_PAYLOAD = os.urandom(200)
+
+Work = Callable[[int], None]
 
 
 def run() -> list[Result]:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         root = Path(directory)
-        with agola_core.open(root / "store", data_types=["object"]) as dm:
-            raw = _raw(root / "raw.db")
-            saves = _eventsourcing(root / "events.db")
+        return [*_commits(root), *_batches(root)]
 
-            def ours(number: int) -> None:
-                dm.write_wal([Put("object", str(number), PAYLOAD)])
 
-            rates: dict[str, list[float]] = {}
-            for _ in range(ROUNDS):
-                _note(rates, "raw", _rate(raw, 1))
-                _note(rates, "ours-1", _rate(ours, 1))
-                _note(rates, "ours-16", _rate(ours, 16))
-                _note(rates, "ours-64", _rate(ours, 64))
-                if saves is not None:
-                    _note(rates, "eventsourcing", _rate(saves, 1))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+def _commits(root: Path) -> list[Result]:
+    groups = _Groups()
+    saves = _eventsourcing(root / "events.db")
+    with agola_core.open(root / "store", data_types=["object"]) as dm:
+        numbers = count()
+
+        def ours(_: int) -> None:
+            dm.write_wal([Put("object", str(next(numbers)), PAYLOAD)])
+
+        turns: dict[str, tuple[Work, int]] = {
+            "raw": (_raw(root / "raw.db"), 1),
+            "ours-1": (ours, 1),
+            "ours-16": (ours, 16),
+            "conflict": (lambda thread: groups.write(dm, thread, next(numbers)), 16),
+            "ours-64": (ours, 64),
+        }
+        if saves is not None:
+            turns |= {"saves-1": (saves, 1), "saves-16": (saves, 16)}
+        rates: dict[str, list[float]] = {name: [] for name in turns}
+        for _ in range(ROUNDS):
+            for name, (work, threads) in turns.items():
+                rates[name].append(_rate(work, threads))
+    median = {name: statistics.median(values) for name, values in rates.items()}
     results = [
-        Result("commit-1 / raw commit", medians["ours-1"], medians["raw"], 0.85),
-        Result("commit-n 16 / raw commit", medians["ours-16"], medians["raw"], 4),
-        Result("commit-n 64 / raw commit", medians["ours-64"], medians["raw"], 4),
+        Result("commit-1 / raw commit", median["ours-1"], median["raw"], 0.85),
+        Result("commit-n 16 / raw commit", median["ours-16"], median["raw"], 4),
+        Result("commit-n 64 / raw commit", median["ours-64"], median["raw"], 4),
+        Result("conflict / commit-n 16", median["conflict"], median["ours-16"], 0.9),
+        Result("conflict: refusals", groups.refused, 1, 0, "refusals", at_most=True),
     ]
-    if "eventsourcing" in medians:
-        results.append(Result("commit-1 / eventsourcing", medians["ours-1"], medians["eventsourcing"], 1.3))
+    if saves is not None:
+        results += [
+            Result("commit-1 / eventsourcing", median["ours-1"], median["saves-1"], 1.3),
+            Result("commit-n 16 / eventsourcing 16", median["ours-16"], median["saves-16"], 6),
+            Result("commit-n 64 / eventsourcing 16", median["ours-64"], median["saves-16"], 6),
+        ]
     return results
 
 
-def _note(rates: dict[str, list[float]], name: str, rate: float) -> None:
-    rates.setdefault(name, []).append(rate)
+def _batches(root: Path) -> list[Result]:
+    connection = _database(root / "batches.db")
+    ours: list[float] = []
+    raw: list[float] = []
+    with agola_core.open(root / "batches", data_types=["object"]) as dm:
+        for number in range(BATCH_ROUNDS):
+            names = [f"{number}-{index}" for index in range(BATCH_PUTS)]
+            started = time.perf_counter()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(
+                "INSERT OR REPLACE INTO object VALUES (?, ?)", [(name, BATCH_PAYLOAD) for name in names]
+            )
+            connection.execute("COMMIT")
+            raw.append(BATCH_PUTS / (time.perf_counter() - started))
+            started = time.perf_counter()
+            dm.write_wal([Put("object", name, BATCH_PAYLOAD) for name in names])
+            ours.append(BATCH_PUTS / (time.perf_counter() - started))
+    return [Result("commit-batch / raw rows", statistics.median(ours), statistics.median(raw), 1.5, "rows per second")]
 
 
-def _rate(commit: Callable[[int], None], threads: int) -> float:
+class _Groups:
+    """Writers each on its own change group: nobody may be refused."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self._tokens: dict[int, agola_core.ChangeGroupsToken] = {}
+
+    def write(self, dm: DataManager, thread: int, number: int) -> None:
+        token = self._tokens.get(thread) or dm.change_groups_token([f"group-{thread}"])
+        try:
+            self._tokens[thread] = dm.write_wal([Put("object", str(number), PAYLOAD)], token)
+        except ConflictError:
+            self.refused += 1
+
+
+def _rate(work: Work, threads: int) -> float:
     each = COMMITS // threads
 
-    def work(first: int) -> None:
-        for number in range(each):
-            commit(first + number)
+    def repeat(thread: int) -> None:
+        for _ in range(each):
+            work(thread)
 
-    workers = [threading.Thread(target=work, args=(index * each,)) for index in range(threads)]
+    workers = [threading.Thread(target=repeat, args=(index,)) for index in range(threads)]
     started = time.perf_counter()
     if threads == 1:
-        work(0)
+        repeat(0)
     else:
         for worker in workers:
             worker.start()
@@ -77,21 +131,26 @@ def _rate(commit: Callable[[int], None], threads: int) -> float:
     return each * threads / (time.perf_counter() - started)
 
 
-def _raw(path: Path) -> Callable[[int], None]:
+def _database(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE object (id TEXT PRIMARY KEY, data BLOB)")
+    return connection
 
-    def commit(number: int) -> None:
+
+def _raw(path: Path) -> Work:
+    connection, numbers = _database(path), count()
+
+    def commit(_: int) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT OR REPLACE INTO object VALUES (?, ?)", (str(number), PAYLOAD))
+        connection.execute("INSERT OR REPLACE INTO object VALUES (?, ?)", (str(next(numbers)), PAYLOAD))
         connection.execute("COMMIT")
 
     return commit
 
 
-def _eventsourcing(path: Path) -> Callable[[int], None] | None:
+def _eventsourcing(path: Path) -> Work | None:
     try:
         from eventsourcing.persistence import StoredEvent
         from eventsourcing.sqlite import SQLiteAggregateRecorder, SQLiteDatastore

@@ -82,6 +82,8 @@ class Commit(Waiting):
 
     Attributes:
         unconditional: Whether nothing but the log's head decides on it.
+        ops: How many operations of a transaction it takes.
+        size: About how many bytes of a transaction it takes.
     """
 
     __slots__ = (
@@ -93,10 +95,12 @@ class Commit(Waiting):
         "frame",
         "groups",
         "lineage",
+        "ops",
         "outcome",
         "payload",
         "remembered",
         "sequence",
+        "size",
         "token",
         "unconditional",
         "wal_id",
@@ -132,22 +136,12 @@ class Commit(Waiting):
         self.along = along if along is not None else _NOTHING
         self.unconditional = token is None and not remembered and along is None
         self.outcome: ChangeGroupsToken | None = None
-
-    @property
-    def ops(self) -> int:
-        """How many operations of a transaction it takes."""
-        return 1 + len(self.groups) + self.remembered + max(len(self.along.ops), len(self.along.guards))
-
-    @property
-    def size(self) -> int:
-        """About how many bytes of a transaction it takes."""
-        return (
-            len(self.encoded)
-            + 256 * self.ops
-            + 2 * sum(map(len, self.groups))
-            + len(self.wal_id)
-            + sum(len(op.value) for op in self.along.ops if isinstance(op, PutOp))
-        )
+        self.ops = 1
+        self.size = len(encoded) + len(wal_id) + 256
+        if not self.unconditional:
+            self.ops += len(self.groups) + remembered + max(len(self.along.ops), len(self.along.guards))
+            self.size += 256 * self.ops + 2 * sum(map(len, self.groups))
+            self.size += sum(len(op.value) for op in self.along.ops if isinstance(op, PutOp))
 
     def settle(self, outcome: ChangeGroupsToken | None, error: Exception | None = None) -> None:
         """Note what came of it."""

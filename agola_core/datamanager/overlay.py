@@ -56,22 +56,24 @@ class Overlay:
         """
         self.wals += 1
         self._newest = counter
-        types, size = self._types, 0
+        size = 0
+        data_type = ""
+        changes: dict[str, Change] = {}
         for action in actions:
-            changes = types.get(action.data_type)
-            if changes is None:
-                changes = types[action.data_type] = {}
+            if action.data_type != data_type:
+                data_type = action.data_type
+                changes = self._types.setdefault(data_type, {})
             object_id = action.id
-            if type(action) is Put:
-                data: bytes | None = action.data
-                size += len(action.data)
-            else:
-                data = None
             older = changes.get(object_id)
-            if older is not None and older.counter == counter:
-                older = older.older
-            changes[object_id] = Change(counter, data, older)
-            size += len(object_id) + _ENTRY_OVERHEAD
+            if older is not None and older[0] == counter:
+                older = older[2]
+            if type(action) is Put:
+                changes[object_id] = Change(counter, action.data, older)
+                size += len(action.data) + len(object_id)
+            else:
+                changes[object_id] = Change(counter, None, older)
+                size += len(object_id)
+        size += len(actions) * _ENTRY_OVERHEAD
         self.size += size
 
     def find(self, data_type: str, object_id: str, counter: int) -> Change | None:

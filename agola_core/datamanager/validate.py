@@ -57,35 +57,38 @@ def check_actions(actions: Items[Action], known: frozenset[str], options: Option
         raise BadRequestError(f"{len(actions)} actions; a WAL holds at most {options.max_wal_actions}")
     size = 0
     for index, action in enumerate(actions):
-        if type(action) is not Put and type(action) is not Delete:
-            raise BadRequestError(f"action {index}: expected Put or Delete, not {type(action).__name__}")
-        if type(action.data_type) is not str or action.data_type not in known:
-            raise BadRequestError(f"action {index}: unknown data type {action.data_type!r}")
-        length = _id_bytes(action.id, index)
-        if type(action) is Put:
-            data = action.data
-            if type(data) is not bytes:
-                raise BadRequestError(f"action {index}: data must be bytes, not {type(data).__name__}")
-            length += len(data)
+        if type(action) is Put and type(action.data) is bytes:
+            size += len(action.data)
+        elif type(action) is not Delete:
+            raise _complaint(action, index)
+        object_id = action.id
+        if type(object_id) is not str or type(action.data_type) is not str or action.data_type not in known:
+            raise _complaint(action, index)
+        length = len(object_id) if object_id.isascii() else _utf8_bytes(object_id, index)
+        if not 0 < length <= MAX_ID_BYTES:
+            raise BadRequestError(f"action {index}: an id of {length} bytes; 1 to {MAX_ID_BYTES} are allowed")
         size += length
     if size > options.max_wal_bytes:
         raise BadRequestError(f"{size} bytes; a WAL holds at most {options.max_wal_bytes}")
     return size
 
 
-def _id_bytes(object_id: str, index: int) -> int:
-    if type(object_id) is not str:
-        raise BadRequestError(f"action {index}: an id must be a string, not {type(object_id).__name__}")
-    if object_id.isascii():
-        length = len(object_id)
-    else:
-        try:
-            length = len(object_id.encode())
-        except UnicodeEncodeError as error:
-            raise BadRequestError(f"action {index}: the id is not valid Unicode") from error
-    if not 0 < length <= MAX_ID_BYTES:
-        raise BadRequestError(f"action {index}: an id of {length} bytes; 1 to {MAX_ID_BYTES} are allowed")
-    return length
+def _complaint(action: object, index: int) -> BadRequestError:
+    """Return what is wrong with an action."""
+    if not isinstance(action, (Put, Delete)):
+        return BadRequestError(f"action {index}: expected Put or Delete, not {type(action).__name__}")
+    if isinstance(action, Put) and type(action.data) is not bytes:
+        return BadRequestError(f"action {index}: data must be bytes, not {type(action.data).__name__}")
+    if type(action.id) is not str:
+        return BadRequestError(f"action {index}: an id must be a string, not {type(action.id).__name__}")
+    return BadRequestError(f"action {index}: unknown data type {action.data_type!r}")
+
+
+def _utf8_bytes(object_id: str, index: int) -> int:
+    try:
+        return len(object_id.encode())
+    except UnicodeEncodeError as error:
+        raise BadRequestError(f"action {index}: the id is not valid Unicode") from error
 
 
 def check_groups(groups: Iterable[str]) -> tuple[str, ...]:
