@@ -109,6 +109,23 @@ def test_a_lost_answer_is_resolved_and_the_wal_is_written_once(opened, cut, size
     assert log_of(dm) == log_of(open_one()) == ["before", "a", "after"]
 
 
+def test_what_was_taken_for_lost_cannot_arrive_before_it_is_written_anew(opened):
+    """Between the verdict "not applied" and the second try lies the barrier: it turns the late one away."""
+    coordinator, open_one = opened
+    dm = open_one()
+    coordinator.cuts = [Cut.IN]
+    arrived = []
+
+    def deliver(name):
+        if name == "commit.before-txn" and coordinator.lost:
+            arrived.append(coordinator.deliver())
+
+    with faultpoints.arm(deliver):
+        dm.write_wal([Put("note", "a", b"1")])
+    assert arrived == [False]
+    assert log_of(open_one()) == ["a"]
+
+
 @pytest.mark.parametrize("cuts", [[Cut.BEFORE] * 5, [Cut.AFTER], [Cut.IN, Cut.BEFORE, Cut.AFTER]])
 def test_the_outcome_is_waited_for_while_the_coordinator_is_away(opened, cuts, monkeypatch):
     monkeypatch.setattr(commit, "_RESOLVE_PAUSE", 0.001)
