@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from agola_core.errors import BadRequestError
+from agola_core.objectstorage.factory import check_configured
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +45,7 @@ data_dir_option = click.option(
 storage_option = click.option(
     "--storage",
     metavar="URL",
+    callback=lambda _context, _option, url: url and check_configured(url),
     envvar="AGOLA_STORAGE",
     show_envvar=True,
     help="The object storage, in the place of the data directory's: posix:///DIR or s3://BUCKET/PREFIX.",

@@ -21,6 +21,8 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
         ForbiddenError: The backend denies access.
         UnavailableError: The backend cannot be reached.
     """
+    if configured:
+        check_configured(str(url))
     scheme, separator, rest = str(url).partition("://")
     if not separator:
         scheme, rest = "posix", str(url)
@@ -31,8 +33,6 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
             raise BadRequestError(f"storage {url!r} names no directory")
         if scheme == "posix":
             return PosixStorage(rest)
-        if configured:
-            raise BadRequestError("storage posixflat is for the library; configure posix or s3")
         return PosixFlatStorage(rest)
     if scheme == "s3":
         try:
@@ -41,3 +41,14 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
             raise BadRequestError("storage on S3 needs the extra s3: pip install 'agola-core[s3]'") from error
         return S3Storage.from_url(str(url))
     raise BadRequestError(f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR or s3://BUCKET/PREFIX")
+
+
+def check_configured(url: str) -> str:
+    """Return a storage URL that a service's configuration or a command's option may name.
+
+    Raises:
+        BadRequestError: It names posixflat, which is for the library alone.
+    """
+    if url.partition("://")[0] == "posixflat":
+        raise BadRequestError("storage posixflat is for the library; configure posix or s3")
+    return url

@@ -124,7 +124,9 @@ class PosixStorage:
         """Yield the objects below a prefix (see the port)."""
         directory = prefix.rpartition("/")[0]
         start = f"{directory}/" if directory else ""
-        if any(part in {"", ".", ".."} for part in directory.split("/")) and directory:
+        if directory and any(part in {"", ".", ".."} for part in directory.split("/")):
+            return
+        if _leads_away(f"{self._data}/{start}x", self._data):
             return
         yield from self._walk(start, prefix, start_after, recursive)
 
@@ -159,7 +161,14 @@ class PosixStorage:
 
     def _file(self, path: str) -> str:
         _check_tree_key(path)
-        return f"{self._data}/{path}"
+        return self._confined(path, path)
+
+    def _confined(self, path: str, relative: str) -> str:
+        """Return where a file lies; a symbolic link on the way would leave the root."""
+        target = f"{self._data}/{relative}"
+        if _leads_away(target, self._data):
+            raise BadRequestError(f"object key {path[:80]!r} leads through a symbolic link")
+        return target
 
     def _open(self, path: str) -> int:
         descriptor = os.open(self._file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -217,7 +226,17 @@ class PosixFlatStorage(PosixStorage):
     def _file(self, path: str) -> str:
         if not path:
             raise BadRequestError("object key '' is empty")
-        return f"{self._data}/{encode_flat(path)}"
+        return self._confined(path, encode_flat(path))
+
+
+def _leads_away(target: str, root: str) -> bool:
+    """Return whether a directory between a root and a file below it is a symbolic link."""
+    directory = os.path.dirname(target)  # noqa: PTH120
+    while len(directory) > len(root):
+        if os.path.islink(directory):  # noqa: PTH114
+            return True
+        directory = os.path.dirname(directory)  # noqa: PTH120
+    return False
 
 
 def _passed(directory: str, start_after: str) -> bool:

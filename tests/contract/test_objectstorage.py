@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage import is_portable, open_storage
+from agola_core.objectstorage.filesystem import StorageFileSystem
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_pytest import require
 from agola_pytest.s3 import S3MissingError, S3Program, missing_reason, start_s3
@@ -326,3 +327,28 @@ def test_the_factory_names_what_it_does_not_know(tmp_path):
         open_storage("ftp://x")
     with pytest.raises(BadRequestError, match="configure"):
         open_storage(f"posixflat://{tmp_path}", configured=True)
+
+
+def test_every_storage_is_an_fsspec_file_system(storage, tmp_path):
+    files = StorageFileSystem(storage)
+    files.pipe({"a/one": b"1", "a/b/two": b"22", "top": b"x" * 100})
+    with files.open("a/three", "wb") as file:
+        file.write(b"3" * 70_000)
+        assert not files.exists("a/three")  # as a whole, when it is closed
+    assert files.find("") == ["a/b/two", "a/one", "a/three", "top"]
+    assert sorted(files.ls("a", detail=False)) == ["a/b", "a/one", "a/three"]
+    assert files.isdir("a/b")
+    assert files.isfile("a/one")
+    assert files.glob("a/*e") == ["a/one", "a/three"]
+    assert files.cat_file("top", 2, 5) == files.cat_file("top", -3) == b"xxx"
+    with files.open("a/three") as file:
+        file.seek(69_990)
+        assert file.read(100) == b"3" * 10
+    files.get("a/", str(tmp_path / "copy/"), recursive=True)
+    assert (tmp_path / "copy/b/two").read_bytes() == b"22"
+    files.mv("top", "moved")
+    files.rm("a", recursive=True)
+    assert files.find("") == ["moved"]
+    for use in (files.cat_file, files.info, files.rm_file):
+        with pytest.raises(FileNotFoundError):
+            use("none")

@@ -39,6 +39,7 @@ def test_the_configuration_of_the_readme_is_right():
         "agola_core.datamanager.tiers",
         "agola_core.executor.globs",
         "agola_core.executor.templates",
+        "agola_core.objectstorage.filesystem",
         "agola_core.objectstorage.flatnames",
     ],
 )

@@ -1,0 +1,207 @@
+"""What the directory backends do beyond the contract: durability, confinement, cleaning up, and names."""
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
+from agola_core.objectstorage import durable, is_portable, open_storage
+from agola_core.objectstorage.factory import check_configured
+
+
+@pytest.fixture(params=["posix", "posixflat"])
+def storage(request, tmp_path):
+    return open_storage(f"{request.param}://{tmp_path}/root")
+
+
+def temporary_files(tmp_path):
+    return list((tmp_path / "root/tmp").iterdir())
+
+
+def failing(number, match=lambda *_: True):
+    def call(*arguments, **options):
+        if match(*arguments):
+            raise OSError(number, os.strerror(number))
+        return call.real(*arguments, **options)
+
+    return call
+
+
+def is_directory(descriptor):
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_failed_sync_of_a_directory_is_an_error(storage, tmp_path, monkeypatch, number):
+    """Agola swallowed it and said that the object was stored (defect E2)."""
+    storage.write("old", b"1")
+    call = failing(number, is_directory)
+    call.real = os.fsync
+    monkeypatch.setattr(os, "fsync", call)
+    with pytest.raises(UnavailableError):
+        storage.write("old", b"2")
+    with pytest.raises(UnavailableError):
+        storage.delete("old")
+    with pytest.raises(UnavailableError):
+        storage.write("new/deep", b"2")
+    monkeypatch.undo()
+    assert temporary_files(tmp_path) == []
+    storage.write("old", b"3")
+    assert storage.read("old") == b"3"
+
+
+@pytest.mark.parametrize("name", ["write", "fsync", "rename"])
+def test_a_full_or_broken_disk_changes_nothing(storage, tmp_path, monkeypatch, name):
+    storage.write("old", b"1" * 100)
+    call = failing(errno.ENOSPC)
+    call.real = getattr(os, name)
+    monkeypatch.setattr(os, name, call)
+    with pytest.raises(UnavailableError, match="full"):
+        storage.write("old", b"2" * 100)
+    monkeypatch.undo()
+    assert storage.read("old") == b"1" * 100
+    assert [info.path for info in storage.list()] == ["old"]
+    assert temporary_files(tmp_path) == []
+
+
+def test_a_short_write_goes_on_where_it_stopped(storage, monkeypatch):
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data)[:7]))
+    assert storage.write("key", b"0123456789" * 5) == 50
+    monkeypatch.undo()
+    assert storage.read("key") == b"0123456789" * 5
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_answer(tmp_path, monkeypatch):
+    storage = open_storage(tmp_path / "root")
+    calls = []
+
+    def noted(name):
+        real = getattr(os, name)
+
+        def call(*arguments, **options):
+            kind = name
+            if name == "fsync":
+                kind = "sync-directory" if is_directory(arguments[0]) else "sync-file"
+            calls.append(kind)
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("write", "fsync", "rename", "mkdir"):
+        monkeypatch.setattr(os, name, noted(name))
+    storage.write("a/b", b"data")
+    assert calls == ["write", "sync-file", "mkdir", "sync-directory", "rename", "sync-directory"]
+
+
+def test_what_a_killed_process_left_is_swept_when_it_is_old(tmp_path):
+    open_storage(tmp_path / "root")
+    old, young = (tmp_path / "root/tmp" / name for name in ("1-a.tmp", "2-b.tmp"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    open_storage(tmp_path / "root")
+    assert temporary_files(tmp_path) == [young]  # another process may be at work on it
+
+
+def test_nothing_leaves_the_root_by_links(storage, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    data = tmp_path / "root/data"
+    (data / "link").symlink_to(outside)
+    (data / "12345678").symlink_to(outside)
+    (data / "file").symlink_to(outside / "secret")
+    for key in ("link/secret", "12345678secret", "12345678/secret", "file"):
+        for use in (storage.delete, storage.stat, lambda key: storage.write(key, b"changed")):
+            with contextlib.suppress(BadRequestError, NotFoundError):  # or it is a file of its own beside the link
+                use(key)
+        with contextlib.suppress(BadRequestError, NotFoundError):
+            assert storage.read(key) != b"secret"
+    for prefix in ("", "link/", "12345678"):
+        assert all(storage.read(info.path) != b"secret" for info in storage.list(prefix))
+    assert (outside / "secret").read_bytes() == b"secret"
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+
+
+def test_emptied_directories_go_and_racing_writers_are_not_disturbed(tmp_path):
+    storage = open_storage(tmp_path / "root")
+    stop = threading.Event()
+    failures = []
+
+    def churn():
+        while not stop.is_set():
+            try:
+                storage.write("a/b/c/one", b"1")
+                storage.delete("a/b/c/one")
+            except Exception as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(200):
+            storage.write("a/b/c/two", b"2")
+            assert storage.read("a/b/c/two") == b"2"
+            storage.delete("a/b/c/two")
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+    assert list((tmp_path / "root/data").iterdir()) == []
+
+
+def test_a_stray_file_breaks_no_list(tmp_path):
+    """Agola's posixflat refused to list anything beside one (defect E4)."""
+    storage = open_storage(f"posixflat://{tmp_path}/root")
+    storage.write("key", b"")
+    for name in ("12345678/.f", "123456789", "%zz", "12345678"):
+        path = tmp_path / "root/data/stray" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(b"")
+    assert "key" in [info.path for info in storage.list()]
+    assert all(storage.stat(info.path) for info in storage.list())
+
+
+def test_lists_are_in_byte_order_and_not_in_the_order_of_a_walk(storage):
+    keys = ["a", "a!b", "a-b/c", "a0", "b/a", "b0", "ÿ", "\U00010000"]
+    for key in keys:
+        storage.write(key, b"")
+    storage.write("b/é/x", b"")
+    assert [info.path for info in storage.list()] == sorted([*keys, "b/é/x"], key=str.encode)
+
+
+def test_a_service_cannot_be_configured_with_posixflat(tmp_path):
+    assert check_configured("s3://bucket") == "s3://bucket"
+    for use in (check_configured, lambda url: open_storage(url, configured=True)):
+        with pytest.raises(BadRequestError, match="for the library"):
+            use(f"posixflat://{tmp_path}")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=300))
+def test_a_portable_key_is_taken_by_every_backend_and_stays_below_the_root(tmp_path_factory, key):
+    root = tmp_path_factory.mktemp("portable")
+    for kind in ("posix", "posixflat"):
+        storage = open_storage(f"{kind}://{root}/{kind}")
+        try:
+            storage.write(key, b"x")
+        except BadRequestError:
+            assert not is_portable(key)
+        else:
+            assert storage.read(key) == b"x"
+            assert [info.path for info in storage.list()] == [key]
+    assert {path.name for path in root.iterdir()} == {"posix", "posixflat"}
+
+
+def test_the_sync_of_a_directory_is_really_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        durable.sync_directory(str(tmp_path / "none"))
