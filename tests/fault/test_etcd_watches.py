@@ -27,7 +27,8 @@ def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
     assert watch.next(0) is None
 
 
-def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs, opened):
+def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs, opened, caplog, monkeypatch):
+    monkeypatch.setattr("agola_core.coordinator.etcd_client._CHANNEL_OPTIONS", ())  # the transport notices nothing
     with start_etcd_cluster(tmp_path) as cluster:
         reader = opened(cluster.url("silent"))
         writer = opened(coordinator_url(",".join(m.endpoint for m in cluster.members[1:]), "silent", timeout=20))
@@ -38,6 +39,7 @@ def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs
         revision = eventually(lambda: put(writer, "a"), (UnavailableError, UnknownOutcomeError))
         while (batch := watch.next(20)).revision < revision:
             assert batch is not None
+        assert "was silent for 2.5 s" in caplog.text
         cluster.members[0].resume()
 
 

@@ -60,13 +60,16 @@ class Outcome(NamedTuple):
     slowest: float
 
 
-def campaign(directory: Path, *, seed: int, events: int, tell: Callable[[str], None] = lambda _: None) -> Outcome:
+def campaign(
+    directory: Path, *, seed: int, events: int, storage: str = "", tell: Callable[[str], None] = lambda _: None
+) -> Outcome:
     """Run a campaign and check what it left.
 
     Args:
         directory: Where everything goes.
         seed: Gives the order of the events; the same seed, the same order.
         events: How many; every kind comes once before any comes again.
+        storage: A storage URL; by default a directory.
         tell: Hears what happens.
 
     Raises:
@@ -78,7 +81,7 @@ def campaign(directory: Path, *, seed: int, events: int, tell: Callable[[str], N
         order += chance.sample(list(Event), len(Event))
     order = order[:events]
     with start_cuttable_cluster(directory / "etcd", arguments=[f"--quota-backend-bytes={_QUOTA}"]) as cluster:
-        nemesis = Nemesis(directory, cluster, chance, tell)
+        nemesis = Nemesis(directory, cluster, storage or str(directory / "storage"), chance, tell)
         try:
             nemesis.wait_healthy()
             for event in order:
@@ -92,13 +95,18 @@ class Nemesis:
     """A campaign under way."""
 
     def __init__(
-        self, directory: Path, cluster: CuttableCluster, chance: random.Random, tell: Callable[[str], None]
+        self,
+        directory: Path,
+        cluster: CuttableCluster,
+        storage: str,
+        chance: random.Random,
+        tell: Callable[[str], None],
     ) -> None:
         self.cluster = cluster
         self._directory = directory
         self._chance = chance
         self._tell = tell
-        self._storage = str(directory / "storage")
+        self._storage = storage
         self._url = cluster.url("nemesis", timeout=5)
         self._slowest = 0.0
         self._writers = [self._start_writer(number) for number in range(WRITERS)]
