@@ -4,12 +4,13 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import agola_core
-from agola_core import ConflictError, Delete, Options, Put, faultpoints
+from agola_core import CompactedError, ConflictError, Delete, Options, Put, RecoveryError, Sequence, faultpoints
 from agola_core.faultpoints import InjectedFaultError
 
 TYPES = ["one", "two"]
@@ -46,6 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.versions = dict.fromkeys(GROUPS, 0)
         self.tokens = []
         self.log = []
+        self.past = {0: {name: {} for name in TYPES}}
         self.instances = [self.open_one(), self.open_one()]
         self.start = self.instances[0].sequence
 
@@ -69,6 +71,14 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 self.state[action.data_type].pop(action.id, None)
         self.log.append(tuple(actions))
+        self.past[len(self.log)] = {name: dict(objects) for name, objects in self.state.items()}
+
+    def begin_lineage(self):
+        """Note that the log begins anew: a recovery folded all that was before."""
+        self.start = self.instances[0].sequence
+        self.log.clear()
+        self.past = {0: {name: dict(objects) for name, objects in self.state.items()}}
+        self.versions = {group: version + 1000 for group, version in self.versions.items()}
 
     @rule(instance=instances, actions=wals)
     def write(self, instance, actions):
@@ -150,9 +160,74 @@ class StoreMachine(RuleBasedStateMachine):
             dm.close()
         self.wipe_coordinator()
         self.instances = [self.open_one(), self.open_one()]
-        self.versions = {group: version + 1000 for group, version in self.versions.items()}
-        self.start = self.instances[0].sequence
-        self.log.clear()
+        self.begin_lineage()
+
+    @rule(actions=wals, data=st.data())
+    def lose_the_coordinator_and_crash_in_the_recovery(self, actions, data):
+        self.instances[0].write_wal(actions)
+        self.apply(actions)
+        self.instances[0].sync()
+        for dm in self.instances:
+            dm.close()
+        for file in self.path.glob("coordinator.db*"):
+            file.unlink()
+        points = ["checkpoint.before-data-file", *(p for p in faultpoints.declared() if p.startswith("lineage."))]
+        point = data.draw(st.sampled_from(sorted(points)))
+        with faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")), contextlib.suppress(InjectedFaultError):
+            self.open_one().close()
+        self.instances = [self.open_one(), self.open_one()]
+        self.begin_lineage()
+
+    @rule(actions=wals, more=wals)
+    def restore_an_old_coordinator(self, actions, more):
+        """A backup of the coordinator is noticed, and nothing that reached the storage is lost."""
+        self.instances[0].write_wal(actions)
+        self.apply(actions)
+        for dm in self.instances:
+            dm.close()
+        backup = {file: file.read_bytes() for file in self.path.glob("coordinator.db*")}
+        with self.open_one() as dm:
+            dm.write_wal(more)
+            dm.sync()
+        self.apply(more)
+        for file in self.path.glob("coordinator.db*"):
+            file.unlink()
+        for file, content in backup.items():
+            file.write_bytes(content)
+        with pytest.raises(RecoveryError):
+            self.open_one()
+        self.instances = [self.open_one(recover=True)]
+        self.instances.append(self.open_one())
+        self.begin_lineage()
+
+    @rule(instance=instances, actions=wals, data=st.data())
+    def crash_in_a_write(self, instance, actions, data):
+        """What became of the WAL is not known to its writer; it is there whole, or not at all."""
+        dm = self.instances[instance]
+        dm.refresh()
+        point = data.draw(st.sampled_from(["commit.before-payload", "commit.before-txn", "commit.after-txn"]))
+        with faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")), contextlib.suppress(InjectedFaultError):
+            dm.write_wal(actions)
+        dm._log.close()
+        dm.close()
+        self.instances[instance] = self.open_one()
+        if self.instances[instance].sequence.counter > len(self.log):
+            self.apply(actions)
+
+    @rule(data=st.data())
+    def read_the_past(self, data):
+        counter = data.draw(st.integers(0, len(self.log)))
+        at = Sequence(self.start.epoch, counter)
+        retained = min(Sequence.parse(item.sequence) for item in self.instances[0].checkpoints())
+        try:
+            with agola_core.open(self.path, data_types=TYPES, options=OPTIONS, at=at) as past:
+                assert {name: dict(past.list_objects(name)) for name in TYPES} == self.past[counter]
+        except CompactedError:
+            assert at < retained
+
+    @rule(instance=instances)
+    def verify(self, instance):
+        assert self.instances[instance].verify() == []
 
     @invariant()
     def both_see_the_model(self):
