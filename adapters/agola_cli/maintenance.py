@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 import click
 import msgspec
 
-from agola_cli.options import coordinator_option, data_dir_option, existing_data_dir, json_option
+from agola_cli.options import (
+    coordinator_option,
+    data_dir_option,
+    existing_data_dir,
+    json_option,
+    token_file_option,
+    url_option,
+)
 from agola_cli.output import print_table
-from agola_cli.remote import connected, token_file_option, url_option
+from agola_cli.remote import connected
 from agola_core import maintenance
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator

@@ -12,9 +12,17 @@ from typing import IO, cast
 import click
 import msgspec
 
-from agola_cli.options import coordinator_option, data_dir_option, existing_data_dir, json_option, storage_option
+from agola_cli.options import (
+    coordinator_option,
+    data_dir_option,
+    existing_data_dir,
+    json_option,
+    storage_option,
+    token_file_option,
+    url_option,
+)
 from agola_cli.progress import Bar
-from agola_cli.remote import connected, token_file_option, url_option
+from agola_cli.remote import connected
 from agola_core.datamanager import DataManager, ExportFormat, Packing
 from agola_core.errors import UnavailableError
 from agola_core.progress import Meter

@@ -208,8 +208,7 @@ class Database:
     def _bound(self, connection: apsw.Connection, context: Context) -> Iterator[Tx]:
         context.check()
         forget = context.on_cancel(connection.interrupt)
-        if context.deadline is not None:
-            connection.set_progress_handler(lambda: context.ended, _STEPS)
+        connection.set_progress_handler(lambda: context.ended, _STEPS)  # an interrupt may come before its statement
         try:
             with self._errors(context):
                 yield Tx(connection, context, self.path)

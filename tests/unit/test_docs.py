@@ -22,6 +22,13 @@ def test_the_tutorial_s_programs_run(tmp_path, monkeypatch):
         exec(compile(block, "tutorial.md", "exec"), names)
 
 
+def test_the_projection_of_the_readdb_s_document_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(DOCS / "readdb.md", "python")
+    exec(compile(block, "readdb.md", "exec"), {"__name__": "readdb"})
+    assert "Note(id='n1', words=3)" in capsys.readouterr().out
+
+
 def test_the_tutorial_s_commands_run(tmp_path, monkeypatch):
     monkeypatch.setenv("AGOLA_DATA_DIR", str(tmp_path / "data"))
     setup, *commands = blocks(DOCS / "tutorial.md", "sh")
