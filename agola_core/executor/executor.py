@@ -35,7 +35,7 @@ _LIMITS_SECONDS = 0.25
 _CLEAN_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.02
 _QUIET_SECONDS = 1.0
-_CHUNK = 1 << 16
+_CHUNK = 1 << 20
 
 faultpoints.declare("executor.before-heartbeat", "executor.before-remove")
 

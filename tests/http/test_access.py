@@ -6,9 +6,11 @@ import re
 import pytest
 
 from agola_core.errors import BadRequestError
+from agola_core.runservice.types import ExecutorTask, WorkspaceOperation
 from agola_http.access import Access, Tokens, is_loopback
 from agola_http.endpoints import Principal
 from agola_http.routes import table
+from agola_http.routes.caches import needs_archive
 from agola_http.server import ServeOptions
 from agola_http.state import State
 from agola_http.tokens import read_tokens
@@ -56,7 +58,8 @@ def test_every_endpoint_with_every_kind_of_caller(guarded, kind):
             answer = wire.request(row.method, filled(row.path), body, bearer(kind))
             where = (row.method, row.path, answer.status)
             if kind in GRANTED[row.principal]:
-                refused = kind == "bound" and "{executor_id}" in row.path  # another executor's
+                refused = kind == "bound" and row.path != f"{API}/executor/archives"  # of another executor's tasks
+                refused = refused and row.principal is Principal.EXECUTOR
                 assert (answer.status == 403) == refused, where
                 assert answer.status != 401, where
             else:
@@ -98,6 +101,42 @@ def test_an_executor_speaks_for_itself_alone(guarded):
     assert guarded.request("DELETE", f"{API}/executor/e2", headers=bearer("bound")).status == 403
     task = {"id": "t", "run_id": "r", "status": {"executor_id": "e2"}}
     assert guarded.request("POST", f"{API}/executor/e1/tasks/t", task, bearer("bound")).status == 403
+
+
+def test_an_executor_gets_what_its_own_tasks_need_alone(guarded):
+    source = guarded.service.put_source([b"a tree"])
+    guarded.datamanager.storage.write("workspacearchives/above/data/0.tar", b"an archive")
+    wanted = (
+        ("GET", f"{API}/executor/sources/{source}", 200),
+        ("POST", f"{API}/executor/caches/own-key", 200),
+        ("GET", f"{API}/executor/caches/own-", 404),
+    )
+
+    def ask():
+        for method, path, _ in wanted:
+            data = b"cached" if method == "POST" else None
+            yield guarded.request(method, path, data, bearer("bound")).status
+
+    assert set(ask()) == {403}
+    guarded.request("POST", f"{API}/executor/e1", {"id": "e1", "listenURL": "http://127.0.0.1:1"}, bearer("bound"))
+    steps = [{"type": "run", "name": "clone", "source": source}]
+    tasks = {"own": {"id": "own", "name": "own", "depends": {}, "steps": steps}}
+    body = {"name": "r", "group": "/project/own/branch/main", "run_config_tasks": tasks}
+    guarded.request("POST", f"{API}/runs", body, bearer("client"))
+    while guarded.request("GET", f"{API}/executor/e1/tasks", headers=bearer("bound")).json() == []:
+        for run in guarded.service.active_runs():
+            guarded.service.wait_change(run, 0.05)
+    assert list(ask()) == [status for *_, status in wanted]
+    for path in ("caches/other-key", "archives?taskid=above&step=0", "sources/other"):
+        assert guarded.request("GET", f"{API}/executor/{path}", headers=bearer("bound")).status == 403
+        assert guarded.request("GET", f"{API}/executor/{path}", headers=bearer("executor")).status in {200, 404}
+
+
+def test_a_task_needs_the_archives_that_it_restores():
+    task = ExecutorTask(workspace_operations=[WorkspaceOperation(task_id="above", step=0)])
+    assert needs_archive(task, "above", 0)
+    assert not needs_archive(task, "above", 1)
+    assert not needs_archive(task, "other", 0)
 
 
 @pytest.mark.parametrize(

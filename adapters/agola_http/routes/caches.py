@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.layout import MAX_CACHE_KEY_BYTES
+from agola_core.runservice.types import ExecutorTask, RunStep
 from agola_http.endpoints import (
     NO_CACHE,
     PREFIX,
     TAR,
     Answer,
     Call,
+    Caller,
     Endpoint,
     Param,
     ParamKind,
@@ -81,6 +85,7 @@ class Caches:
         task_id, step = call.text("taskid"), call.integer("step")
         if not task_id or step < 0:
             raise BadRequestError("archives needs a taskid and a step that is not negative")
+        self._check_needed(call.caller, lambda task: needs_archive(task, task_id, step))
         try:
             return stream_answer(self._state.service.artifacts.open_archive(task_id, step), TAR)
         except NotFoundError:
@@ -88,7 +93,7 @@ class Caches:
 
     def cache_exists(self, call: Call) -> Answer:
         """Tell whether a cache exists."""
-        artifacts, key = self._state.service.artifacts, _key(call)
+        artifacts, key = self._state.service.artifacts, self._key(call)
         if call.flag("prefix"):
             artifacts.open_cache(key, prefix=True)
         elif not artifacts.cache_exists(key):
@@ -97,7 +102,7 @@ class Caches:
 
     def cache(self, call: Call) -> Answer:
         """Stream a cache."""
-        key = _key(call)
+        key = self._key(call)
         try:
             pieces = self._state.service.artifacts.open_cache(key, prefix=call.flag("prefix"))
         except NotFoundError:
@@ -106,12 +111,13 @@ class Caches:
 
     def put_cache(self, call: Call) -> Answer:
         """Store a cache unless its key exists."""
-        stored = self._state.service.artifacts.put_cache(_key(call), call.upload, call.content_length)
+        stored = self._state.service.artifacts.put_cache(self._key(call), call.upload, call.content_length)
         return Answer(status=200 if stored else 304, headers=NO_CACHE)
 
     def source(self, call: Call) -> Answer:
         """Stream a source archive."""
         source_id = call.path["source_id"]
+        self._check_needed(call.caller, lambda task: needs_source(task, source_id))
         try:
             return stream_answer(self._state.service.artifacts.open_source(source_id), TAR)
         except NotFoundError:
@@ -121,9 +127,26 @@ class Caches:
         """Store a source archive."""
         return json_answer(Source(self._state.service.put_source(call.upload)), 201)
 
+    def _key(self, call: Call) -> str:
+        key = call.path["key"]
+        if len(key.encode(errors="surrogateescape")) > MAX_CACHE_KEY_BYTES:
+            raise BadRequestError("cache key too long")
+        self._check_needed(call.caller, lambda task: key.startswith(f"{task.cache_prefix}-"))
+        return key
 
-def _key(call: Call) -> str:
-    key = call.path["key"]
-    if len(key.encode(errors="surrogateescape")) > MAX_CACHE_KEY_BYTES:
-        raise BadRequestError("cache key too long")
-    return key
+    def _check_needed(self, caller: Caller, needs: Callable[[ExecutorTask], bool]) -> None:
+        """Refuse what no task of the caller needs, where its token speaks for one executor alone."""
+        if caller.executor_id is not None:
+            tasks = self._state.service.executor_side.tasks(caller.executor_id)
+            if not any(needs(task) for task in tasks):
+                raise ForbiddenError(f"no task of executor {caller.executor_id!r} needs this")
+
+
+def needs_archive(task: ExecutorTask, task_id: str, step: int) -> bool:
+    """Return whether a task restores an archive."""
+    return any((operation.task_id, operation.step) == (task_id, step) for operation in task.workspace_operations)
+
+
+def needs_source(task: ExecutorTask, source_id: str) -> bool:
+    """Return whether a task unpacks a source archive."""
+    return any(isinstance(step, RunStep) and step.source == source_id for step in task.steps)
