@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core import faultpoints
-from agola_core.errors import AgolaError, APIError, NotFoundError, UnavailableError
+from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.reporter import Reporter
@@ -154,7 +154,13 @@ class Executor:
     # What the service asks (see `protocol.ExecutorClient`)
 
     def submit(self, task: ExecutorTask) -> None:
-        """Take a task, or a stop of one."""
+        """Take a task, or a stop of one.
+
+        Raises:
+            BadRequestError: The task is malformed.
+        """
+        if len(task.status.steps) != len(task.steps):
+            raise BadRequestError(f"task {task.id!r} has {len(task.steps)} steps, its status {len(task.status.steps)}")
         with self._lock:
             runner = self._runners.get(task.id)
         if runner is not None:

@@ -50,9 +50,7 @@ def _component(text: str, pattern: str) -> str:
             end = text.find("]", index + 1)
             if end < 0:
                 raise BadRequestError(f"path {pattern!r} has a '[' without a ']'")
-            inside = text[index:end].replace("\\", "\\\\")
-            inside = "^" + inside[1:] if inside[0] in "!^" else inside
-            pieces.append(f"[{inside}]")
+            pieces.append(_class(text[index:end], pattern))
             index = end + 1
         elif character == "\\" and index < len(text):
             pieces.append(re.escape(text[index]))
@@ -60,3 +58,15 @@ def _component(text: str, pattern: str) -> str:
         else:
             pieces.append(re.escape(character))
     return "".join(pieces)
+
+
+def _class(text: str, pattern: str) -> str:
+    """Return the expression of what stands between brackets; a slash is never among it."""
+    negated = text[0] in "!^"
+    inside = re.sub(r"[^\w-]", lambda match: re.escape(match[0]), text[1:] if negated else text, flags=re.ASCII)
+    found = f"[^/{inside}]" if negated else f"(?!/)[{inside}]"
+    try:
+        re.compile(found)
+    except re.error as error:
+        raise BadRequestError(f"path {pattern!r} has a malformed '[...]': {error}") from error
+    return found

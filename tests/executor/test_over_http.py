@@ -126,7 +126,16 @@ def test_bad_questions_to_an_executor(installation, path, status):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"null", b"[]", b"{", b'{"id": 7}', b'{"id":"../x","status":{"phase":"notstarted"}}']
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b'{"id": 7}',
+        b'{"id":"../x","status":{"phase":"notstarted"}}',
+        b'{"id":"x","steps":[null],"status":{"phase":"notstarted"}}',
+    ],
 )
 def test_bad_tasks_are_refused_and_the_executor_lives(installation, body):
     installation.start_executor()
