@@ -75,6 +75,7 @@ class ContainerProcess:
                 break
             self._ended.wait(_POLL_SECONDS)
         self._ended.set()
+        self._engine.close()
         written = read_exit_code(self._exit_file)
         if written is not None:
             return written

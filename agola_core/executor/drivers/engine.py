@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -77,6 +78,9 @@ class Engine:
             raise ConfigError("the container driver needs the extra: pip install 'agola-core[container]'") from error
         self._docker = docker
         self._options = options
+        path = options.socket.removeprefix("unix://")
+        if path != options.socket and not Path(path).exists():
+            raise UnavailableError(f"the container engine cannot be reached: there is no socket {path!r}")
         with self._told():
             self._api = docker.APIClient(base_url=options.socket or None, version="auto", timeout=_SECONDS)
         self._limits = [self._ulimit(name, value) for name, value in options.ulimits.items()]
