@@ -51,7 +51,7 @@ def _commits(root: Path) -> list[Result]:
             "raw": (_raw(root / "raw.db"), 1),
             "ours-1": (ours, 1),
             "ours-16": (ours, 16),
-            "conflict": (lambda thread: groups.write(dm, thread, next(numbers)), 16),
+            "conflict": (lambda number: groups.write(dm, number * 16 // COMMITS, next(numbers)), 16),
             "ours-64": (ours, 64),
         }
         if saves is not None:
@@ -59,7 +59,7 @@ def _commits(root: Path) -> list[Result]:
         rates: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(ROUNDS):
             for name, (work, threads) in turns.items():
-                rates[name].append(_rate(work, threads))
+                rates[name].append(rate(work, threads))
     median = {name: statistics.median(values) for name, values in rates.items()}
     results = [
         Result("commit-1 / raw commit", median["ours-1"], median["raw"], 0.85),
@@ -112,12 +112,13 @@ class _Groups:
             self.refused += 1
 
 
-def _rate(work: Work, threads: int) -> float:
+def rate(work: Work, threads: int) -> float:
+    """Return how often a second threads together do some work, which gets a number of its own each time."""
     each = COMMITS // threads
 
     def repeat(thread: int) -> None:
-        for _ in range(each):
-            work(thread)
+        for number in range(each):
+            work(thread * each + number)
 
     workers = [threading.Thread(target=repeat, args=(index,)) for index in range(threads)]
     started = time.perf_counter()

@@ -15,7 +15,7 @@ import grpc
 import agola_core
 from agola_core import Put
 from agola_pytest.etcd import EtcdMissingError, start_etcd
-from bench.commit import PAYLOAD, _note, _rate
+from bench.commit import PAYLOAD, rate
 from bench.result import Result
 
 ROUNDS = 5
@@ -49,10 +49,10 @@ def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
             dm.write_wal([Put("object", str(number), PAYLOAD)])
 
         for _ in range(ROUNDS):
-            _note(rates, "put-1", _rate(put, 1))
-            _note(rates, "ours-1", _rate(commit, 1))
-            _note(rates, "put-32", _rate(put, THREADS))
-            _note(rates, "ours-32", _rate(commit, THREADS))
+            rates.setdefault("put-1", []).append(rate(put, 1))
+            rates.setdefault("ours-1", []).append(rate(commit, 1))
+            rates.setdefault("put-32", []).append(rate(put, THREADS))
+            rates.setdefault("ours-32", []).append(rate(commit, THREADS))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return [
         Result("commit-etcd 32 / 32 bare puts", medians["ours-32"], medians["put-32"], 2),
