@@ -3,6 +3,7 @@
 import io
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 import agola_core
@@ -18,6 +19,7 @@ from agola_core import (
     Sequence,
 )
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.manifest import decode_manifest, encode_manifest
 
 SMALL = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_wals=2, grace_period=0)
 
@@ -218,3 +220,22 @@ def test_an_overwritten_coordinator_does_not_hide_the_past(tmp_path, states):
     with agola_core.open(tmp_path, data_types=["note"], options=SMALL, recover=True) as dm:
         assert dict(dm.list_objects("note")) == states[list(states)[-1]]
         assert read(tmp_path, sequence) == states[sequence]
+
+
+def test_a_stale_checkpoint_of_the_same_number_hides_nothing(tmp_path, states):
+    """A checkpointer that was paused past its lease may leave one; the WALs after it may be gone."""
+    root = tmp_path / "storage/data"
+    older, newest = sorted(root.glob("lineages/*/manifests/*"))[-2:]
+    stale = decode_manifest(older.read_bytes(), "older")
+    current = decode_manifest(newest.read_bytes(), "newest")
+    stale = msgspec.structs.replace(stale, number=current.number)
+    newest.with_name(f"{current.number:020}-{'f' * 16}.json").write_bytes(encode_manifest(stale))
+    for batch in root.glob("lineages/*/wals/*"):
+        if Sequence.parse(batch.name[28:55]) <= current.sequence:
+            batch.unlink()
+    last = list(states)[-1]
+    assert read(tmp_path, current.sequence) == states[current.sequence]
+    for file in tmp_path.glob("coordinator.db*"):
+        file.unlink()
+    with open_store(tmp_path) as dm:
+        assert dict(dm.list_objects("note")) == states[last]

@@ -1,0 +1,88 @@
+"""Collection beside everything that it must not disturb; each with no grace period at all."""
+
+import io
+
+import pytest
+
+import agola_core
+from agola_core import Options, Put, faultpoints
+
+OPTIONS = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_manifests=1, grace_period=0)
+
+
+def open_store(path):
+    return agola_core.open(path, data_types=["n"], options=OPTIONS)
+
+
+def at_point(name, action):
+    """Return a hook that acts once, at a fault point."""
+    left = [name]
+
+    def hook(point):
+        if left and point == left[0]:
+            left.clear()
+            action()
+
+    return hook
+
+
+@pytest.mark.parametrize(
+    "point", ["checkpoint.before-data-file", "checkpoint.before-manifest", "checkpoint.before-txn"]
+)
+def test_the_files_of_a_checkpoint_that_is_at_work_are_left(tmp_path, point):
+    with open_store(tmp_path) as one, open_store(tmp_path) as two:
+        for turn in range(2):
+            one.write_wal([Put("n", f"{number:03}", b"%d" % turn * 30) for number in range(40)])
+            collected = []
+            with faultpoints.arm(at_point(point, lambda: collected.append(two.collect_garbage()))):  # noqa: B023
+                one.checkpoint(force=True)
+            assert len(collected) == 1
+            assert one.verify() == []
+        assert len(dict(one.list_objects("n"))) == 40
+
+
+@pytest.mark.parametrize("point", ["checkpoint.before-data-file", "lineage.before-manifest", "lineage.before-txn"])
+def test_the_files_of_an_import_that_is_at_work_are_left(tmp_path, point):
+    with open_store(tmp_path) as dm:
+        dm.write_wal([Put("n", f"{number:03}", b"x" * 30) for number in range(40)])
+        exported = io.BytesIO()
+        dm.export(exported)
+        exported.seek(0)
+        collected = []
+        with faultpoints.arm(at_point(point, lambda: collected.append(dm.collect_garbage()))):
+            dm.import_(exported)
+        assert len(collected) == 1
+        assert dm.verify() == []
+        assert len(dict(dm.list_objects("n"))) == 40
+
+
+def test_a_dry_run_says_what_would_go_and_why_and_deletes_nothing(tmp_path):
+    with open_store(tmp_path) as dm:
+        for number in range(4):
+            dm.write_wal([Put("n", "same", b"%d" % number * 50)])
+            dm.checkpoint(force=True)
+        assert dm.clean() == 0  # fewer WALs than are kept
+        before = [info.path for info in dm.storage.list()]
+        would = dm.collect_garbage(dry_run=True)
+        assert [info.path for info in dm.storage.list()] == before
+        assert {garbage.reason for garbage in would} == {
+            "this manifest is no longer retained",
+            "no retained manifest names this data file",
+            "its WALs are in every retained manifest",
+        }
+        assert dm.collect_garbage() == would
+        assert [info.path for info in dm.storage.list()] == [
+            path for path in before if path not in {garbage.path for garbage in would}
+        ]
+        assert dm.verify() == []
+
+
+def test_what_is_young_stays(tmp_path):
+    options = Options(background=False, retain_manifests=1, retain_wals=0, grace_period=3600)
+    with agola_core.open(tmp_path, data_types=["n"], options=options) as dm:
+        for number in range(4):
+            dm.write_wal([Put("n", "same", b"%d" % number)])
+            dm.checkpoint(force=True)
+        dm.clean()
+        assert dm.collect_garbage() == []
+        assert len(dm.checkpoints()) == 5
