@@ -215,8 +215,15 @@ def error_chain(error: BaseException) -> Iterator[BaseException]:
 def api_error(error: BaseException) -> APIError | None:
     """Return the innermost API error of a chain: what a client is shown; None when there is none.
 
+    Only what was raised `from` another wraps it: an error that came while another was handled is another matter.
+
     Args:
         error: The error that was caught.
     """
-    found = [link for link in error_chain(error) if isinstance(link, APIError)]
-    return found[-1] if found else None
+    found = error if isinstance(error, APIError) else None
+    seen = {id(error)}
+    while (cause := error.__cause__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        found = cause if isinstance(cause, APIError) else found
+        error = cause
+    return found

@@ -147,7 +147,7 @@ class Dispatcher:
         with self._gate.enter(lambda: loop.call_soon_threadsafe(cut.cancel)), cut:
             yield
         if cut.cancelled_caught:
-            break_connection(scope)
+            await break_connection(scope)
             raise MaintenanceError("the service went into maintenance mode: try again later")
 
     def _find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:

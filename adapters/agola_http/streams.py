@@ -115,12 +115,12 @@ class Streams:
                 piece = await source.pull()
         except TimeoutError:
             logger.warning("%r: the reader took nothing for %g s", scope["path"], self._limits.stall_seconds)
-            break_connection(scope)
+            await break_connection(scope)
             return
         except Exception as error:
             mark = uuid.uuid4().hex[:12]
             logger.error("%r broke off: id=%s", scope["path"], mark, exc_info=error)
-            break_connection(scope)
+            await break_connection(scope)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -177,8 +177,9 @@ async def _cancel_when_gone(receive: Receive, cancel: Callable[[], None]) -> Non
     cancel()
 
 
-def break_connection(scope: Scope) -> None:
+async def break_connection(scope: Scope) -> None:
     """Break a request's connection at once, with all that was not sent yet."""
     abort = scope.get("state", {}).get(ABORT)
     if abort is not None:
         abort()
+        await anyio.sleep(0)  # the server hears of it before the application returns
