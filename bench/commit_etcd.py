@@ -18,7 +18,7 @@ from agola_pytest.etcd import EtcdMissingError, start_etcd
 from bench.commit import PAYLOAD, rate
 from bench.result import Result
 
-ROUNDS = 5
+ROUNDS = 7
 THREADS = 32
 
 
@@ -35,7 +35,6 @@ def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
     from agola_core.coordinator import etcd_messages as rpc
 
     method = rpc._method("KV", "Put")
-    rates: dict[str, list[float]] = {}
     with (
         agola_core.open(storage=str(root / "storage"), coordinator=url, data_types=["object"]) as dm,
         grpc.insecure_channel(endpoint) as channel,
@@ -48,13 +47,13 @@ def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
         def commit(number: int) -> None:
             dm.write_wal([Put("object", str(number), PAYLOAD)])
 
+        turns = {"put-1": (put, 1), "ours-1": (commit, 1), "put-32": (put, THREADS), "ours-32": (commit, THREADS)}
+        rates: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(ROUNDS):
-            rates.setdefault("put-1", []).append(rate(put, 1))
-            rates.setdefault("ours-1", []).append(rate(commit, 1))
-            rates.setdefault("put-32", []).append(rate(put, THREADS))
-            rates.setdefault("ours-32", []).append(rate(commit, THREADS))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+            for name, (work, threads) in turns.items():
+                rates[name].append(rate(work, threads))
+    median = {name: statistics.median(values) for name, values in rates.items()}
     return [
-        Result("commit-etcd 32 / 32 bare puts", medians["ours-32"], medians["put-32"], 2),
-        Result("commit-etcd 1 / 1 bare put", medians["ours-1"], medians["put-1"], 0.5),
+        Result("commit-etcd 32 / 32 bare puts", median["ours-32"], median["put-32"], 2),
+        Result("commit-etcd 1 / 1 bare put", median["ours-1"], median["put-1"], 0.5),
     ]
