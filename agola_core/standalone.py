@@ -139,7 +139,7 @@ class Standalone:
         self.datamanager.start_upkeep()
         service = RunService(self.datamanager, self._readdb, self._directory, options=self._service_options)
         try:
-            service.start()
+            service.start(context)
             context.check()
         except BaseException:
             service.close()

@@ -138,9 +138,13 @@ class RunService:
 
     # Lifecycle
 
-    def start(self) -> None:
-        """Begin to advance runs, those that an earlier service left behind too."""
-        self._readdb.start()
+    def start(self, context: Context | None = None) -> None:
+        """Begin to advance runs, those that an earlier service left behind too.
+
+        Args:
+            context: Its end gives up a readdb's long build.
+        """
+        self._readdb.start(context)
         self._queries.following = True
         self._dispatcher.start()
         self._fetcher.start()
