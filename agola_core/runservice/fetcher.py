@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from agola_core import faultpoints
@@ -62,7 +62,7 @@ class Fetcher:
         self._patience = patience
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
-        self._deferred: dict[str, deque[str]] = {}
+        self._deferred: dict[str, dict[str, None]] = {}
         self._silent_since: dict[str, float] = {}
         self._most_of_one = max(1, threads * 3 // 8)  # two that hang leave threads for others
         self._queue = WorkQueue("runservice-fetch", self._work, threads)
@@ -84,22 +84,32 @@ class Fetcher:
         self._queue.add(f"{run_id}/{task_id}")
 
     def _work(self, key: str) -> None:
-        run_id, _, task_id = key.partition("/")
+        with self._mirror.condition:
+            held = self._mirror.held(*key.split("/", 1))
+        executor_id = held.status.executor_id if held else ""
+        if not self._enter(executor_id, key):
+            return  # whoever has the executor's last slot takes it over
+        following: str | None = key
+        try:
+            while following is not None:
+                self._fetch_task(following)
+                following = self._next(executor_id)
+        except BaseException:
+            self._leave(executor_id)
+            raise
+
+    def _fetch_task(self, key: str) -> None:
+        run_id, task_id = key.split("/", 1)
         with self._mirror.condition:  # both at one revision: a task is forgotten only when the run notes its fetch
             run = self._mirror.run(run_id)
             held = self._mirror.held(run_id, task_id)
             executor = self._mirror.executors.get(held.status.executor_id) if held else None
         task = run.tasks.get(task_id) if run else None
-        if task is None or not task.status.is_finished:
+        wanted = advance.to_fetch(task) if task is not None else []
+        if task is None or not wanted:
             return
-        wanted = advance.to_fetch(task)
-        if not wanted or not self._enter(executor, key):
-            return
-        try:
-            refer(self._storage, task_id, run_id)  # invariant 10: referred to before it is there
-            done = [fetched for kind, step in wanted if (fetched := self._fetch(task, kind, step, held, executor))]
-        finally:
-            self._leave(executor)
+        refer(self._storage, task_id, run_id)  # invariant 10: referred to before it is there
+        done = [fetched for kind, step in wanted if (fetched := self._fetch(task, kind, step, held, executor))]
         if not self._run_exists(run_id):  # deleted meanwhile: nobody else knows what was just stored
             release(self._storage, task_id, run_id)
         elif done:
@@ -107,27 +117,33 @@ class Fetcher:
 
     # Of one executor, not all threads
 
-    def _enter(self, executor: Executor | None, key: str) -> bool:
-        if executor is None:
-            return True
+    def _enter(self, executor_id: str, key: str) -> bool:
         with self._lock:
-            if self._busy[executor.id] >= self._most_of_one:
-                self._deferred.setdefault(executor.id, deque()).append(key)
+            if executor_id and self._busy[executor_id] >= self._most_of_one:
+                self._deferred.setdefault(executor_id, {})[key] = None
                 return False
-            self._busy[executor.id] += 1
+            self._busy[executor_id] += 1
         return True
 
-    def _leave(self, executor: Executor | None) -> None:
-        if executor is None:
-            return
+    def _next(self, executor_id: str) -> str | None:
+        """Return what else waits for an executor, or give its slot back."""
         with self._lock:
-            self._busy[executor.id] -= 1
-            deferred = self._deferred.get(executor.id)
-            following = deferred.popleft() if deferred else None
-            if not deferred:
-                self._deferred.pop(executor.id, None)
-        if following is not None:
-            self._queue.add(following)
+            deferred = self._deferred.get(executor_id)
+            if deferred:
+                key = next(iter(deferred))
+                del deferred[key]
+                return key
+            self._deferred.pop(executor_id, None)
+            self._busy[executor_id] -= 1
+        return None
+
+    def _leave(self, executor_id: str) -> None:
+        """Give a slot back after a failure; what waited is asked for anew."""
+        with self._lock:
+            self._busy[executor_id] -= 1
+            deferred = self._deferred.pop(executor_id, {})
+        for key in deferred:
+            self._queue.add(key)
 
     # One log or archive
 

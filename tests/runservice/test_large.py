@@ -44,6 +44,7 @@ def test_a_run_of_many_tasks_fits_small_transactions(small_transactions, service
     run = settled(service, run.id, lambda run: run.phase.is_finished)
     assert run.result is RunResult.SUCCESS
     assert list(run.tasks) == [f"t{number}" for number in range(300)]
+    assert service.wait_archived([run.id], 60.0)
 
 
 def test_a_stop_reaches_more_tasks_than_a_transaction_holds(small_transactions, service, directory):
