@@ -33,7 +33,7 @@ cgroupns = "host"
 [engine]
 cgroup_manager = "cgroupfs"
 """
-_START_SECONDS = 20.0
+_START_SECONDS = 90.0
 
 
 class EngineMissingError(Exception):

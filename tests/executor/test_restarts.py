@@ -1,8 +1,10 @@
 """Killing the executor, the service, or both, at every point where something is half done: each step runs once."""
 
+import contextlib
 import itertools
 import time
 
+import httpx2
 import pytest
 
 from agola_core import faultpoints
@@ -41,6 +43,34 @@ def test_the_executor_dies_at(installation, make_task, point, hit):
     installation.start_executor("--stop-tasks")
     # Where the task's own thread dies, what it has on disk decides; the other threads die at any moment of it.
     check(installation, run_id, may_fail=point not in {"executor.before-save", "executor.before-remove"})
+    assert installation.executor.alive
+
+
+AT_THE_END = [("references.before-write", 1), ("fetch.before-log", 2), ("archive.before-wal", 1)]
+SERVICE_KILLS = [
+    *(("runservice.before-txn", hit, "") for hit in (2, 4, 6)),
+    *((*kill, "") for kill in AT_THE_END),
+    *((*kill, "executor.before-report:2") for kill in AT_THE_END),  # the executor dies first, then the service
+]
+
+
+@pytest.mark.parametrize(("point", "hit", "executor_point"), SERVICE_KILLS)
+def test_the_service_dies_at(installation, make_task, point, hit, executor_point):
+    installation.start_service(fault=f"{point}:{hit}")
+    installation.start_executor(*([] if executor_point else ["--stop-tasks"]), fault=executor_point)
+    task = make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)})
+    run_id = None
+    with contextlib.suppress(httpx2.HTTPError):
+        run_id = installation.create(task)
+    if executor_point:
+        installation.executor.popen.wait(60)
+        installation.start_executor("--stop-tasks")
+    installation.service.popen.wait(60)
+    installation.start_service()
+    if run_id is None:  # it died before it answered: the run is there, or it is not
+        runs = installation.client.get("/api/v1alpha/runs").json()["runs"]
+        run_id = runs[0]["id"] if runs else installation.create(task)
+    check(installation, run_id, may_fail=bool(executor_point))
     assert installation.executor.alive
 
 
