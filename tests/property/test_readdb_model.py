@@ -78,6 +78,13 @@ class ReadDBMachine(RuleBasedStateMachine):
             else:
                 self.model.pop((action.data_type, action.id), None)
 
+    @rule(first=wals, second=wals)
+    def write_to_a_readdb_that_follows(self, first, second):
+        self.readdb.catch_up()
+        self.write(first)
+        self.write(second)
+        self.it_equals_the_model_once_it_has_caught_up()
+
     @rule()
     def checkpoint_and_forget(self):
         self.dm.checkpoint(force=True)
@@ -139,6 +146,6 @@ class ReadDBMachine(RuleBasedStateMachine):
 
 
 ReadDBMachine.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestReadDB = ReadDBMachine.TestCase
