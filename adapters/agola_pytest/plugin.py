@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,9 +105,7 @@ def agola_s3(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Conf
 
 
 @pytest.fixture(scope="session")
-def agola_container_engine(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[ContainerEngine]:
+def agola_container_engine(pytestconfig: pytest.Config) -> Iterator[ContainerEngine]:
     """Yield a container engine that works, with an image: the one of `AGOLA_CONTAINER_ENGINE`, or a podman.
 
     Skips with the engine's own words when there is none, or fails under `--agola-require=container`.
@@ -115,7 +115,8 @@ def agola_container_engine(
     except ImportError as error:
         require.missing(pytestconfig, "container", f"the extra container is not installed: {error}")
     try:
-        with start_engine(tmp_path_factory.mktemp("engine")) as engine:
+        # Not below pytest's own directory: podman refuses a path of more than 50 characters.
+        with tempfile.TemporaryDirectory(prefix="agola-") as directory, start_engine(Path(directory)) as engine:
             yield engine
     except EngineMissingError as error:
         require.missing(pytestconfig, "container", str(error))
