@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from agola_core.datamanager import ExportFormat, Packing
 from agola_core.datamanager.snapshot import Status
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.moves import Include
@@ -325,7 +326,7 @@ def _query_params(query: RunQuery, start: str, limit: int) -> Params:
 def _decoded(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise InternalError(f"the service answered with what it should not: {error}") from error
 
 

@@ -7,6 +7,7 @@ import uuid
 
 import msgspec
 
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import (
     AgolaError,
     APIError,
@@ -121,7 +122,7 @@ def restore(status: int, body: bytes, code: str = "") -> AgolaError:
     """
     try:
         document = msgspec.json.decode(body, type=ErrorDocument)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         shown = body[:200].decode(errors="replace").strip()
         document = ErrorDocument(f"unknown api error (code: {status}): {shown}")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import APIError, BadRequestError, ErrorKind, NotFoundError, UnauthorizedError
 from agola_core.runservice.protocol import ExecutorClient
 from agola_core.runservice.types import ExecutorTask
@@ -56,7 +57,7 @@ class ExecutorApi:
                 raise BadRequestError(f"the task is larger than {_MAX_BODY} bytes")
         try:
             task = msgspec.json.decode(bytes(body), type=ExecutorTask)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise BadRequestError(f"malformed task: {error}") from error
         await run_in_threadpool(self._executor.submit, task)
         return Response()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx2
 import msgspec
 
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import (
     APIError,
     BadRequestError,
@@ -105,7 +106,7 @@ class Connection:
         response = self.request("GET", path)
         try:
             return msgspec.json.decode(response.content, type=record)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             raise UnavailableError(f"{self._peer} answers what cannot be read: {error}") from error
 
     def stream(
@@ -158,6 +159,6 @@ def _message(body: bytes) -> str:
     """Return what an error's body says: Agola's JSON object with a message, or plain text."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         return body[:_MAX_MESSAGE].decode(errors="replace").strip()
     return str(found["message"]) if isinstance(found, dict) and "message" in found else ""

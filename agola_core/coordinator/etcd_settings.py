@@ -59,7 +59,10 @@ def parse_url(url: str) -> EtcdSettings:
     Raises:
         BadRequestError: The URL is malformed, or a file or variable that it names does not exist.
     """
-    split = urlsplit(url)
+    try:
+        split = urlsplit(url)
+    except ValueError as error:
+        raise BadRequestError(f"etcd URL: {error}") from error
     parameters = _parameters(url, split.query)
     if "@" in split.netloc:
         raise BadRequestError("etcd URL: give the user as ?user=NAME&password_env=VARIABLE, not before the hosts")

@@ -29,6 +29,7 @@ from agola_core.datamanager import layout
 from agola_core.datamanager.block import LARGEST_BLOCK, encode_block, encode_lone
 from agola_core.datamanager.entries import Entry, entry_key, split_key
 from agola_core.datamanager.types import Options
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 
@@ -135,7 +136,7 @@ def decode_footer(data: bytes, ref: FileRef) -> Footer:
         raise CorruptionError("the checksum of the footer does not match", path=ref.path, offset=ref.footer)
     try:
         footer = msgspec.msgpack.decode(data[:end], type=Footer)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a footer: {error}", path=ref.path, offset=ref.footer) from error
     blocks = len(footer.last_keys)
     if not (

@@ -32,6 +32,7 @@ from agola_core.datamanager.records import (
     SyncRecord,
 )
 from agola_core.datamanager.sealed import seal, unseal
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 
@@ -83,7 +84,7 @@ def read_store(storage: ObjectStorage) -> StoreRecord | None:
         return None
     try:
         record = msgspec.json.decode(unseal(data, layout.STORE), type=StoreRecord)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a store record: {error}", path=layout.STORE) from error
     if record.format > FORMAT:
         raise FormatError(f"the storage has format {record.format}, newer than {FORMAT}, the newest known")
@@ -103,7 +104,7 @@ def read_marker(storage: ObjectStorage, root: str) -> MarkerRecord | None:
         return None
     try:
         marker = msgspec.json.decode(unseal(data, path), type=MarkerRecord)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a marker: {error}", path=path) from error
     if layout.lineage_root(marker.epoch, marker.lineage) != root:
         raise CorruptionError(f"the marker of lineage {marker.lineage}", path=path)

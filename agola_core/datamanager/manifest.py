@@ -9,6 +9,7 @@ import msgspec
 
 from agola_core.datamanager.datafile import FileRef
 from agola_core.datamanager.sealed import seal, unseal
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
@@ -111,7 +112,7 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
             raise FormatError(f"{path}: manifest format {version} is unknown; this release knows {FORMAT}")
         manifest = msgspec.json.decode(body, type=Manifest)
         Sequence.parse(manifest.position)
-    except (msgspec.MsgspecError, AgolaError) as error:
+    except (*DECODE_ERRORS, AgolaError) as error:
         if isinstance(error, FormatError):
             raise
         raise CorruptionError(f"not a manifest: {error}", path=path) from error

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from agola_core.datamanager.types import Action
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import CorruptionError, FormatError
 from agola_core.sequence import Sequence
 
@@ -165,7 +166,7 @@ def decode(record: type[T], value: bytes, key: str) -> T:
     """
     try:
         return msgspec.json.decode(value, type=record)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a {record.__name__}: {error}", path=key) from error
 
 
@@ -186,7 +187,7 @@ def decode_actions(data: bytes, path: str) -> list[Action]:
     """
     try:
         return _actions_decode(data)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a list of actions: {error}", path=path) from error
 
 
@@ -212,7 +213,7 @@ def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalReco
         raise CorruptionError("the checksum of a WAL does not match", path=path, offset=offset)
     try:
         record = _wal_decode(frame[_CRC.size :])
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a WAL: {error}", path=path, offset=offset) from error
     if record.format > FORMAT:
         raise FormatError(f"{path}: WAL format {record.format} is newer than {FORMAT}, the newest known")

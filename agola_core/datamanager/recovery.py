@@ -177,11 +177,14 @@ class StoreOpener:
             "the coordinator is older than the storage (a restored backup?); "
             "recover the store from its storage: open it with recover=True"
         )
-        for lineage in stored_lineages(self._storage):
+        # Others may be writing: the coordinator is read after the storage, which is never ahead of it by itself.
+        lineages = stored_lineages(self._storage)
+        batches = list_batches(self._storage, root_of(control.lineage), control.head)
+        control = read_control(self._coordinator) or control
+        for lineage in lineages:
             if lineage.active and lineage.epoch > control.lineage.epoch:
                 raise RecoveryError(
                     f"storage has epoch {lineage.epoch}, the coordinator {control.lineage.epoch}: {advice}"
                 )
-        batches = list_batches(self._storage, root_of(control.lineage), control.head)
         if batches and max(last for _, last, _ in batches) > control.head:
             raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")

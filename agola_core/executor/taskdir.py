@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.executor.files import open_own
 from agola_core.runservice.types import ExecutorTask
@@ -89,7 +90,7 @@ class TaskDirectory:
         """Return the task as it was written down; None when it was not."""
         try:
             return _decode_task((self.path / "task.json").read_bytes())
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, *DECODE_ERRORS):
             return None
 
     def save_process(self, process: RunningProcess) -> None:
@@ -100,7 +101,7 @@ class TaskDirectory:
         """Return which step was running; None when none was."""
         try:
             return msgspec.json.decode((self.path / "process.json").read_bytes(), type=RunningProcess)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, *DECODE_ERRORS):
             return None
 
     def forget_process(self) -> None:

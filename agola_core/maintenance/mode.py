@@ -18,6 +18,7 @@ import msgspec
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, Target, iterate
 from agola_core.datamanager.instance import list_instances, may_live
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, DeadlineError
 
 KEY = "rs/maintenance"
@@ -195,7 +196,7 @@ def _read(coordinator: Coordinator) -> tuple[KeyValue | None, list[Member]]:
 def _decode(record: type[T], item: KeyValue) -> T:
     try:
         return msgspec.json.decode(item.value or b"{}", type=record)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not a record of the maintenance mode: {error}", path=item.key) from error
 
 

@@ -29,7 +29,7 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
     if scheme in {"posix", "posixflat"}:
         from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage  # noqa: PLC0415 - load what is used
 
-        if not rest:
+        if not rest or "\0" in rest:
             raise BadRequestError(f"storage {url!r} names no directory")
         if scheme == "posix":
             return PosixStorage(rest)
@@ -39,7 +39,10 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
             from agola_core.objectstorage.s3 import S3Storage  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise BadRequestError("storage on S3 needs the extra s3: pip install 'agola-core[s3]'") from error
-        return S3Storage.from_url(str(url))
+        try:
+            return S3Storage.from_url(str(url))
+        except ValueError as error:  # what the client library thinks of a host or a region
+            raise BadRequestError(f"an s3:// URL is malformed: {error}") from error
     raise BadRequestError(f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR or s3://BUCKET/PREFIX")
 
 

@@ -18,6 +18,8 @@ from agola_core.errors import BadRequestError
 
 MIN_PART_SIZE = 5 * 1024 * 1024
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
 
 
 class Checksum(enum.StrEnum):
@@ -93,7 +95,10 @@ def parse_s3_url(url: str) -> S3Options:
         >>> parse_s3_url("s3://bucket/some/where?endpoint=http://localhost:9000").prefix
         'some/where'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadRequestError(f"an s3:// URL is malformed: {error}") from error
     if "@" in parts.netloc:
         raise BadRequestError("an s3:// URL takes no credentials: they come from the environment (option credentials)")
     if not _BUCKET.fullmatch(parts.netloc):
@@ -119,10 +124,10 @@ def parse_s3_url(url: str) -> S3Options:
 
 
 def _checked(options: S3Options) -> S3Options:
-    if options.endpoint:
-        endpoint = urlsplit(options.endpoint)
-        if endpoint.scheme not in {"http", "https"} or not endpoint.hostname or "@" in endpoint.netloc:
-            raise BadRequestError("option endpoint of an s3:// URL: expected http(s)://HOST[:PORT]")
+    if options.endpoint and not (_ENDPOINT.fullmatch(options.endpoint) and _has_port_in_range(options.endpoint)):
+        raise BadRequestError("option endpoint of an s3:// URL: expected http(s)://HOST[:PORT]")
+    if options.region and not _REGION.fullmatch(options.region):
+        raise BadRequestError("option region of an s3:// URL: expected letters, digits and '-'")
     for name in ("connect_timeout", "request_timeout", "timeout", "attempts", "concurrency"):
         if getattr(options, name) <= 0:
             raise BadRequestError(f"option {name} of an s3:// URL must be greater than 0")
@@ -131,6 +136,13 @@ def _checked(options: S3Options) -> S3Options:
     if sum(map(bool, (options.profile, options.credentials, options.anonymous))) > 1:
         raise BadRequestError("options profile, credentials and anonymous of an s3:// URL exclude each other")
     return options
+
+
+def _has_port_in_range(endpoint: str) -> bool:
+    try:
+        return urlsplit(endpoint).port != 0
+    except ValueError:
+        return False
 
 
 def explicit_credentials(name: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from agola_core.datamanager.exportformat import as_go
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.runservice.projection import RUN, RUN_CONFIG, RUN_COUNTER
 from agola_core.runservice.types import (
@@ -74,7 +75,7 @@ def check_object(data_type: str, object_id: str, data: bytes) -> Any:
     """
     try:
         record = _DECODERS[data_type](data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise BadRequestError(f"not a {data_type}: {error}") from error
     if data_type in {RUN, RUN_CONFIG} and record.id != object_id:
         raise BadRequestError(f"the record is of {record.id[:80]!r}")
