@@ -11,7 +11,7 @@ PIP_VARIABLES := $(foreach name,$(filter PIP_% SSL_CERT_FILE,$(shell env | cut -
 # Programs that tests start, each with the Debian package that has it.
 SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium podman:podman runc:runc busybox:busybox-static bwrap:bubblewrap
 
-.PHONY: help run servers test lint types rules bench check docs dist release clean
+.PHONY: help run servers test lint types rules bench soak check docs dist release clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: $(VENV)/ready ## measure, beside references; BENCH=name for one
 docs: $(VENV)/ready ## the documentation, in docs/_build
 	$(BIN)/pip install --quiet --group docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+soak: $(VENV)/ready servers ## fault campaigns for SOAK_MINUTES (5), added up in bench/results/soak.json; SOAK=name for one
+	$(BIN)/python -m tests.soak $(SOAK)
 
 dist: $(VENV)/ready ## sdist and wheel in dist/
 	rm -rf dist

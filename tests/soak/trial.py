@@ -1,0 +1,100 @@
+"""What campaigns share: a trial's outcome, and processes that tell what they did through a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, NoReturn
+
+
+class Violation(AssertionError):  # noqa: N818 - what a campaign looks for, not an error of the program
+    """A promise that the store did not keep."""
+
+
+class Campaign(NamedTuple):
+    """A kind of trial.
+
+    Attributes:
+        name: What the command line calls it.
+        goal: What is counted, in words.
+        trial: Runs one trial from a seed and returns what it counted; raises `Violation`.
+    """
+
+    name: str
+    goal: str
+    trial: Callable[[int], Counter[str]]
+
+
+class Ended(NamedTuple):
+    """A child process that has ended.
+
+    Attributes:
+        status: Its exit status; -N when signal N ended it.
+        said: What it said, one record a call.
+    """
+
+    status: int
+    said: list[Any]
+
+
+Say = Callable[[Any], None]
+
+
+def run_child(work: Callable[[Say], None]) -> Ended:
+    """Run a function in a forked process and return what it said, however it ended.
+
+    The parent must not have opened a store, nor started a thread.
+
+    Args:
+        work: Called in the child with a function that tells the parent a JSON value at once, before it returns.
+    """
+    (ended,) = run_children([work])
+    return ended
+
+
+def run_children(works: Sequence[Callable[[Say], None]]) -> list[Ended]:
+    """Run functions in forked processes at the same time (see `run_child`)."""
+    started = []
+    for work in works:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for _, inherited in started:
+                os.close(inherited)
+            os.close(reading)
+            _child(work, writing)
+        os.close(writing)
+        started.append((pid, reading))
+    with ThreadPoolExecutor(len(started)) as pool:  # all at once, so that no full pipe holds a child up
+        said = list(pool.map(lambda item: list(_read_lines(item[1])), started))
+    ended = []
+    for (pid, reading), records in zip(started, said, strict=True):
+        os.close(reading)
+        ended.append(Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), records))
+    return ended
+
+
+def _child(work: Callable[[Say], None], writing: int) -> NoReturn:
+    code = 0
+    try:
+        work(lambda value: _write_all(writing, json.dumps(value).encode() + b"\n"))
+    except BaseException:
+        _write_all(writing, json.dumps(["error", traceback.format_exc()]).encode() + b"\n")
+        code = 1
+    os._exit(code)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _read_lines(descriptor: int) -> Iterator[Any]:
+    held = b""
+    while piece := os.read(descriptor, 1 << 16):
+        *lines, held = (held + piece).split(b"\n")
+        yield from map(json.loads, lines)
