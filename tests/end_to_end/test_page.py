@@ -170,6 +170,23 @@ def test_it_fits_phones_and_desks_in_light_and_dark(agola_runservice, open_page,
     assert backgrounds == {"rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 22, 29)"}
 
 
+def test_a_token_is_asked_for_once(agola_runservice_factory, open_page):
+    tokens = {"AGOLA_CLIENT_TOKEN": "c" * 32, "AGOLA_EXECUTOR_TOKEN": "e" * 32, "AGOLA_ADMIN_TOKEN": "a" * 32}
+    service = agola_runservice_factory(environment=tokens)
+    page = open_page(service.url)
+    page.get_by_label("Token").fill("wrong-token-of-some-length")
+    page.get_by_role("button", name="Sign in").click()
+    assert "not known" in page.get_by_role("alert").inner_text()
+    page.get_by_label("Token").fill("c" * 32)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Runs").wait_for()
+    (cookie,) = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("heading", name="Sign in").wait_for()
+
+
 def test_what_does_not_exist_is_said_in_words(agola_runservice, open_page):
     page = open_page(f"{agola_runservice.url}/page/runs/missing")
     assert "doesn't exist" in page.get_by_role("alert").inner_text()
