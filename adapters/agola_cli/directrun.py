@@ -25,8 +25,9 @@ from agola_cli.options import (
     token_file_option,
     url_option,
 )
+from agola_cli.remote import connected
 from agola_cli.runs_actions import follow_or_leave
-from agola_cli.service import Connection, open_client
+from agola_cli.service import Connection
 from agola_cli.submission import prepare
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.source import pack_tree
@@ -151,7 +152,7 @@ def repository_uuid(top: Path) -> str:
 @contextmanager
 def _open(url: str | None, token_file: Path | None, data_dir: Path) -> Iterator[Connection]:
     if url:
-        with open_client(url, token_file) as client:
+        with connected(url, token_file) as client:
             yield Connection(client, live=True, option=f" --url {url}")
         return
     from agola_core.standalone import Standalone  # noqa: PLC0415 - a client needs no service

@@ -1,7 +1,7 @@
 """`agola-core`: the commands, and how errors reach people.
 
-Exit codes: 0 success; 1 the run failed; 2 usage or configuration; 3 something cannot be reached; 4 refused;
-70 a defect of agola-core itself; 130 interrupted.
+Exit codes: 0 success; 1 a run failed, or something does not hold; 2 usage or configuration; 3 something cannot be
+reached; 4 refused; 70 a defect of agola-core itself; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _COMMANDS = {
     "checkpoint": "store",
+    "checkpoints": "store",
     "completion": "completion",
     "config": "config",
     "directrun": "directrun",
@@ -149,6 +150,7 @@ def cli(verbose: int, config_file: Path | None) -> None:  # noqa: ARG001 - `Sett
     agola-core runs list              what has run here
     agola-core serve                  the same behind HTTP
     agola-core directrun start --url http://127.0.0.1:4000
+    agola-core export -o backup.zst   one consistent snapshot
 
     Exit codes: 0 success, 1 a run failed or something does not hold, 2 usage or configuration, 3 something cannot be
     reached, 4 refused, 130 interrupted.

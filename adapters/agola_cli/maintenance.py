@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from agola_cli.options import (
+    chosen_url,
     coordinator_option,
     data_dir_option,
     existing_data_dir,
@@ -46,7 +47,7 @@ def maintenance_command() -> None:
 
     \b
     agola-core maintenance on --wait
-    agola-core import backup --yes
+    agola-core import backup.zst
     agola-core maintenance off
     """
 
@@ -184,8 +185,8 @@ def _settle(opened: _Mode, *, enabled: bool, wait: bool, timeout: float) -> None
 def _opened(
     data_dir: Path | None, coordinator: str | None, url: str | None, token_file: Path | None
 ) -> Iterator[_Mode]:
-    if url:
-        with connected(url, token_file) as client:
+    if service := chosen_url(url):
+        with connected(service, token_file) as client:
             yield _Remote(client)
         return
     opened = open_coordinator(coordinator or str(existing_data_dir(data_dir) / COORDINATOR_FILE))

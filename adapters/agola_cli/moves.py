@@ -12,14 +12,17 @@ from typing import IO, cast
 import click
 import msgspec
 
+import agola_core
 from agola_cli.options import (
-    coordinator_option,
-    data_dir_option,
+    chosen_url,
+    confirm,
     existing_data_dir,
     json_option,
-    storage_option,
+    store_data_dir,
+    store_options,
     token_file_option,
     url_option,
+    yes_option,
 )
 from agola_cli.progress import Bar
 from agola_cli.remote import connected
@@ -27,21 +30,30 @@ from agola_core.datamanager import DataManager, ExportFormat, Packing
 from agola_core.errors import UnavailableError
 from agola_core.progress import Meter
 from agola_core.runservice import moves
+from agola_core.runservice.projection import DATA_TYPES
 from agola_core.standalone import open_store
 
 
 @click.command("export")
 @click.option("-o", "--output", default="-", show_default=True, help="A file, or - for standard output.")
-@click.option("--format", "form", type=click.Choice([item.value for item in ExportFormat]), default="native")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([item.value for item in ExportFormat]),
+    default="native",
+    show_default=True,
+    help="Ours, or what Agola 0.2 reads.",
+)
 @click.option(
     "--compress",
     type=click.Choice([item.value for item in Packing]),
     help="How to pack the stream. By default as the file's name says: .gz, .zst, anything else not at all.",
 )
 @click.option("--include", default="", help="What to add, with commas between: logs, archives.")
-@data_dir_option
-@storage_option
-@coordinator_option
+@click.option(
+    "--at", metavar="MOMENT", help="The store as it was then: a sequence, or a time with its zone (see checkpoints)."
+)
+@store_options
 @url_option
 @token_file_option
 @json_option
@@ -50,6 +62,7 @@ def export_command(
     form: str,
     compress: str | None,
     include: str,
+    at: str | None,
     data_dir: Path | None,
     storage: str | None,
     coordinator: str | None,
@@ -63,17 +76,28 @@ def export_command(
     agola-core export -o backup.zst
     agola-core export -o backup.zst --include logs,archives
     agola-core export --format agola > for-agola-0.2
+    agola-core export --at 2026-03-01T12:00:00+00:00 -o then.zst
     """
+    service, format_ = chosen_url(url), ExportFormat(form)
     packing, wanted = Packing(compress) if compress else Packing.of(output), moves.parse_include(include)
+    if at is not None and (service or wanted or format_ is not ExportFormat.NATIVE):
+        raise click.UsageError("--at exports a store's objects in our own format: leave out --url, --include, --format")
+    said: object
     with Bar() as bar, _target(output) as file:
-        if url:
-            with connected(url, token_file) as client:
-                size = _copy(client.export_stream(ExportFormat(form), packing, wanted), file, Meter("export", bar))
-            said: object = {"size": size}
-            text = f"exported {size} bytes"
+        if service:
+            with connected(service, token_file) as client:
+                size = _copy(client.export_stream(format_, packing, wanted), file, Meter("export", bar))
+            said, text = {"size": size}, f"exported {size} bytes"
         else:
-            with _opened(data_dir, storage, coordinator) as store:
-                result = moves.export(store, file, ExportFormat(form), packing=packing, include=wanted, progress=bar)
+            directory = store_data_dir(data_dir, storage, coordinator)
+            if at is not None:
+                with agola_core.open(
+                    directory, data_types=DATA_TYPES, storage=storage, coordinator=coordinator, at=at
+                ) as past:
+                    result = past.export(file, packing=packing, progress=bar)
+            else:
+                with open_store(directory, storage=storage, coordinator=coordinator, background=False) as store:
+                    result = moves.export(store, file, format_, packing=packing, include=wanted, progress=bar)
             said, text = result, f"exported up to {result.sequence}: {result.size} bytes"
     if as_json and output != "-":
         click.echo(msgspec.json.encode(said))
@@ -84,10 +108,8 @@ def export_command(
 @click.command("import")
 @click.argument("file", default="-")
 @click.option("--dry-run", is_flag=True, help="Only check the file.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@data_dir_option
-@storage_option
-@coordinator_option
+@yes_option
+@store_options
 @url_option
 @token_file_option
 @json_option
@@ -110,14 +132,16 @@ def import_command(
     agola-core maintenance on --wait
     agola-core import backup.zst
     agola-core maintenance off
+    agola-core import --dry-run backup.zst      only check it
     """
-    if not dry_run and not yes:
-        if file == "-" or not sys.stdin.isatty():
+    service = chosen_url(url)
+    if not dry_run:
+        if file == "-" and not yes:
             raise click.UsageError("import replaces everything in the store: say --yes")
-        click.confirm("import replaces everything in the store; go on?", abort=True)
+        confirm("import replaces everything in the store", yes=yes)
     with _source(file) as stream:
-        if url:
-            with connected(url, token_file) as client:
+        if service:
+            with connected(service, token_file) as client:
                 client.import_(stream, dry_run=dry_run)
             click.echo("checked" if dry_run else "imported", err=True)
             return

@@ -100,10 +100,47 @@ def existing_data_dir(data_dir: Path | None) -> Path:
 
 
 def store_data_dir(data_dir: Path | None, storage: str | None, coordinator: str | None) -> Path | None:
-    """Return the data directory of a store; None when both of its halves are named by URLs alone."""
+    """Return the data directory of a store that is there; None when both of its halves are named by URLs alone.
+
+    Raises:
+        click.UsageError: There is no store, or only one half is named.
+    """
     if data_dir is None and storage and coordinator:
         return None
-    return existing_data_dir(data_dir)
+    if data_dir is None and (storage or coordinator) and not default_data_dir(Path.cwd()).is_dir():
+        given, missing = ("--storage", "--coordinator") if storage else ("--coordinator", "--storage")
+        raise click.UsageError(f"{given} is half of a store: name the other by {missing} or --data-dir")
+    return used_data_dir(data_dir, storage)
+
+
+def used_data_dir(data_dir: Path | None, storage: str | None) -> Path:
+    """Return the data directory of a store that is there, its storage there or elsewhere.
+
+    Raises:
+        click.UsageError: There is no store.
+    """
+    chosen = existing_data_dir(data_dir)
+    from agola_core.embedded import STORAGE_DIRECTORY  # noqa: PLC0415 - a client needs no store
+
+    if storage is None and not (chosen / STORAGE_DIRECTORY).is_dir():
+        raise click.UsageError(f"no store in {chosen}: nothing has run there, or name another with --data-dir")
+    return chosen
+
+
+def chosen_url(url: str | None) -> str | None:
+    """Return the service that the running command talks to; None when the command line names a store instead.
+
+    Raises:
+        click.UsageError: The command line names both.
+    """
+    source = click.get_current_context().get_parameter_source
+    typed = click.core.ParameterSource.COMMANDLINE
+    named = [name for name in ("data_dir", "storage", "coordinator") if source(name) is typed]
+    if not url or not named:
+        return url
+    if source("url") is typed:
+        raise click.UsageError(f"name it by --url or by --{named[0].replace('_', '-')}, not by both")
+    return None
 
 
 def read_token(token_file: Path | None) -> str:

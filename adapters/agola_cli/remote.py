@@ -1,4 +1,4 @@
-"""A service named by its URL, for the commands that look after a store."""
+"""A service named by its URL."""
 
 from __future__ import annotations
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-import click
+from typing import Any, Protocol, TypeVar
 
 from agola_cli.options import (
+    chosen_url,
     coordinator_option,
     data_dir_option,
-    existing_data_dir,
-    read_token,
     storage_option,
     token_file_option,
     url_option,
+    used_data_dir,
 )
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_cli.remote import connected
+from agola_core.errors import NotFoundError
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.types import Run, RunPhase
-
-if TYPE_CHECKING:
-    from agola_http.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,12 +107,12 @@ class Target:
             UnavailableError: It cannot be reached.
         """
         if self.url:
-            with open_client(self.url, self.token_file) as client:
+            with connected(self.url, self.token_file) as client:
                 yield Connection(client, live=True, option=f" --url {self.url}")
             return
         from agola_core.standalone import open_reader  # noqa: PLC0415 - a client needs no store
 
-        directory = existing_data_dir(self.data_dir)
+        directory = used_data_dir(self.data_dir, self.storage)
         datamanager, service = open_reader(directory, storage=self.storage, coordinator=self.coordinator)
         option = f" --data-dir {directory}" if self.data_dir else ""
         try:
@@ -129,13 +125,9 @@ class Target:
 def target_options(function: F) -> F:
     """Add the options that name a service; the command takes a `target`."""
 
-    @click.pass_context
-    def with_target(context: click.Context, /, **arguments: Any) -> Any:
+    def with_target(**arguments: Any) -> Any:
         named = {key: arguments.pop(key) for key in ("url", "token_file", "data_dir", "storage", "coordinator")}
-        if context.get_parameter_source("data_dir") is click.core.ParameterSource.COMMANDLINE and named["url"]:
-            if context.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
-                raise click.UsageError("name the service by --url or by --data-dir, not by both")
-            named["url"] = None
+        named["url"] = chosen_url(named["url"])
         return function(target=Target(**named), **arguments)
 
     wrapped: Any = with_target
@@ -145,21 +137,6 @@ def target_options(function: F) -> F:
         wrapped = option(wrapped)
     decorated: F = wrapped
     return decorated
-
-
-@contextmanager
-def open_client(url: str, token_file: Path | None) -> Iterator[Client]:
-    """Open the client of a running service for the length of a block.
-
-    Raises:
-        BadRequestError: The extra is not installed, or the token file is wrong.
-    """
-    try:
-        from agola_http.client import Client  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise BadRequestError("--url needs the extra http: pip install 'agola-core[http]'") from error
-    with Client(url, token=read_token(token_file)) as client:
-        yield client
 
 
 def resolve_run(service: Service, run_id: str) -> str:

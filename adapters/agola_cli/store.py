@@ -1,4 +1,4 @@
-"""Commands on a store: status, checkpoint, garbage collection, export and import."""
+"""Commands on a store: status, checkpoints, garbage collection, verification."""
 
 from __future__ import annotations
 
@@ -8,17 +8,45 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.options import data_dir_option, existing_data_dir, json_option, store_data_dir, store_options
+from agola_cli.options import (
+    chosen_url,
+    json_option,
+    store_data_dir,
+    store_options,
+    token_file_option,
+    url_option,
+)
+from agola_cli.output import format_options, print_records
+from agola_cli.remote import connected
+from agola_core.datamanager import DataManager
 from agola_core.standalone import open_store
 
 
 @click.command("status")
-@data_dir_option
+@store_options
+@url_option
+@token_file_option
 @json_option
-def status_command(data_dir: Path | None, as_json: bool) -> None:
-    """Show the state of a store."""
-    with open_store(existing_data_dir(data_dir), background=False) as store:
-        status = store.status()
+def status_command(
+    data_dir: Path | None,
+    storage: str | None,
+    coordinator: str | None,
+    url: str | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Show the state of a store: how far it is synced and checkpointed, and who has it open.
+
+    \b
+    agola-core status
+    agola-core status --url http://127.0.0.1:4000 --json | jq .uncheckpointed_wals
+    """
+    if service := chosen_url(url):
+        with connected(service, token_file) as client:
+            status = client.status()
+    else:
+        with _opened(data_dir, storage, coordinator) as store:
+            status = store.status()
     if as_json:
         click.echo(msgspec.json.encode(status))
         return
@@ -28,28 +56,75 @@ def status_command(data_dir: Path | None, as_json: bool) -> None:
 
 
 @click.command("checkpoint")
-@data_dir_option
-def checkpoint_command(data_dir: Path | None) -> None:
-    """Make a checkpoint now."""
-    with open_store(existing_data_dir(data_dir), background=False) as store:
+@store_options
+@json_option
+def checkpoint_command(data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool) -> None:
+    """Make a checkpoint now; services may go on meanwhile, and make their own when they are due.
+
+    \b
+    agola-core checkpoint --data-dir /var/lib/agola
+    """
+    with _opened(data_dir, storage, coordinator) as store:
         store.checkpoint(force=True)
-        click.echo(f"checkpointed up to {store.status().checkpointed}")
+        status = store.status()
+    if as_json:
+        click.echo(msgspec.json.encode({"checkpointed": status.checkpointed, "number": status.manifest}))
+    else:
+        click.echo(f"checkpointed up to {status.checkpointed}")
+
+
+@click.command("checkpoints")
+@store_options
+@format_options
+def checkpoints_command(data_dir: Path | None, storage: str | None, coordinator: str | None, output: str) -> None:
+    """List the checkpoints that are retained, the oldest first: how far back the past can be read.
+
+    Every state between two of them can be read, too, as long as its WALs are kept.
+
+    \b
+    agola-core checkpoints
+    agola-core export --at SEQUENCE -o then.zst
+    """
+    with _opened(data_dir, storage, coordinator) as store:
+        found = store.checkpoints()
+    print_records(
+        output,
+        found,
+        ("SEQUENCE", "CREATED", "NUMBER", "ORIGIN", "FILES", "BYTES"),
+        lambda item: (
+            item.sequence,
+            item.created.isoformat(timespec="seconds"),
+            item.number,
+            item.origin,
+            item.files,
+            item.size,
+        ),
+    )
 
 
 @click.command("gc")
 @click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
-@data_dir_option
+@store_options
 @json_option
-def gc_command(dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
-    """Delete objects in storage that nothing refers to any more."""
-    with open_store(existing_data_dir(data_dir), background=False) as store:
+def gc_command(
+    dry_run: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
+) -> None:
+    """Delete objects in storage that nothing refers to any more, an hour after they were written at the earliest.
+
+    Services do it by themselves; this does it now.
+
+    \b
+    agola-core gc --dry-run
+    """
+    with _opened(data_dir, storage, coordinator) as store:
         found = store.collect_garbage(dry_run=dry_run)
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
     for garbage in found:
         click.echo(f"{garbage.path}  {garbage.size}  {garbage.reason}")
-    click.echo(f"{len(found)} objects{' would go' if dry_run else ' deleted'}", err=True)
+    objects = f"{len(found)} object{'' if len(found) == 1 else 's'}"
+    click.echo(f"{objects} would go" if dry_run else f"{objects} deleted", err=True)
 
 
 @click.command("verify")
@@ -59,7 +134,14 @@ def gc_command(dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
 def verify_command(
     repair: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
 ) -> int:
-    """Read and check everything that the store has; ends with 1 when something does not hold."""
+    """Read and check everything that the store has; ends with 1 when something does not hold.
+
+    Services may go on meanwhile; a store that does not open is checked, too.
+
+    \b
+    agola-core verify
+    agola-core verify --repair --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
+    """
     directory = store_data_dir(data_dir, storage, coordinator)
     done = agola_core.repair(directory, storage=storage, coordinator=coordinator) if repair else []
     found = agola_core.verify(directory, storage=storage, coordinator=coordinator)
@@ -70,5 +152,11 @@ def verify_command(
             click.echo(f"{'repaired' if item.done else 'not repaired'}: {item.path}: {item.message}", err=True)
         for finding in found:
             click.echo(f"{finding.path} at offset {finding.offset}: {finding.message}")
-        click.echo("everything holds" if not found else f"{len(found)} findings", err=True)
+        findings = f"{len(found)} finding{'' if len(found) == 1 else 's'}"
+        click.echo(findings if found else "everything holds", err=True)
     return 1 if found else 0
+
+
+def _opened(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
+    directory = store_data_dir(data_dir, storage, coordinator)
+    return open_store(directory, storage=storage, coordinator=coordinator, background=False)

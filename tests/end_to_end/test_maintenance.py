@@ -60,9 +60,9 @@ def services(tmp_path, store):
 @pytest.fixture
 def command(store):
     def run(*arguments):
-        coordinator = store[2:] if arguments[0] == "maintenance" else store
+        named = store[2:] if arguments[0] == "maintenance" else store
         return subprocess.run(
-            [sys.executable, "-m", "agola_cli.main", *arguments, *coordinator],
+            [sys.executable, "-m", "agola_cli.main", *arguments, *(() if "--url" in arguments else named)],
             capture_output=True,
             text=True,
             check=False,

@@ -93,6 +93,57 @@ def test_status_checkpoint_and_garbage(used):
     assert json.loads(used.run("gc", "--dry-run", "--json").stdout) == []
 
 
+def test_the_past_is_listed_and_exported(used, tmp_path):
+    assert json.loads(used.run("checkpoint", "--json").stdout)["number"] >= 1
+    *_, then = json.loads(used.run("checkpoints", "--json").stdout)
+    assert then["sequence"] in used.run("checkpoints").stdout
+    whole = tmp_path / "now"
+    assert used.run("export", "-o", whole).returncode == 0
+    used.run("run", ".")
+    assert len(used.runs()) == 2
+    done = used.run("export", "--at", then["sequence"], "-o", tmp_path / "then", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["entries"] == {"run": 1, "runconfig": 1, "runcounter": 1}
+    objects = [line for line in (tmp_path / "then").read_text().splitlines() if '"data_type"' in line]
+    assert objects == [line for line in whole.read_text().splitlines() if '"data_type"' in line]
+    for wrong, said in (("yesterday", "expected a sequence, or a time"), (f"{then['sequence'][:-1]}v", "no WAL has")):
+        refused = used.run("export", "--at", wrong)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+    assert used.run("export", "--at", then["sequence"], "--include", "logs").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("checkpoint",), ("checkpoints",), ("gc",), ("verify",), ("export",), ("runs", "list")]
+)
+def test_commands_that_look_at_a_store_make_none(tree, tmp_path, command):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = tree.run(*command, env={"AGOLA_DATA_DIR": str(empty)})
+    assert done.returncode == 2
+    assert f"no store in {empty}" in done.stderr
+    assert list(empty.iterdir()) == []
+
+
+def test_a_store_is_named_by_its_halves(used):
+    halves = ("--storage", used.data_dir / "storage", "--coordinator", used.data_dir / "coordinator.db")
+    for command in ("status", "checkpoint", "checkpoints", "gc", "verify", "export"):
+        done = used.run(command, *halves, env={"AGOLA_DATA_DIR": ""})
+        assert done.returncode == 0, done.stderr
+    done = used.run("status", *halves[:2], env={"AGOLA_DATA_DIR": "", "XDG_DATA_HOME": str(used.path / "none")})
+    assert done.returncode == 2
+    assert "half of a store: name the other by --coordinator" in done.stderr
+
+
+def test_the_command_line_s_store_counts_before_the_environment_s_service(used):
+    nowhere = "http://127.0.0.1:9"
+    assert used.run("status", env={"AGOLA_URL": nowhere}).returncode == 3
+    assert used.run("status", "--data-dir", used.data_dir, env={"AGOLA_URL": nowhere}).returncode == 0
+    both = used.run("maintenance", "status", "--data-dir", used.data_dir, "--url", nowhere)
+    assert both.returncode == 2
+    assert "not by both" in both.stderr
+
+
 def test_verify_names_what_is_damaged(used):
     used.run("checkpoint")
     assert used.run("verify").returncode == 0
