@@ -24,7 +24,12 @@ def config_command() -> None:
 @config_command.command("check")
 @click.argument("path", type=click.Path(path_type=Path), default=".")
 def check_command(path: Path) -> None:
-    """Check the configuration of PATH, a directory or a file; 2 with the first error's place when it is wrong."""
+    """Check the configuration of PATH, a directory or a file; 2 with the first error's place when it is wrong.
+
+    \b
+    agola-core config check .
+    agola-core config check .agola/config.jsonnet
+    """
     if not path.exists():
         raise ConfigError("no such file or directory", source=str(path))
     file = path if path.is_file() else find_config(path)
@@ -41,6 +46,9 @@ def show_command(context: click.Context, show_all: bool, as_json: bool) -> None:
     """Show which options the settings file and the environment set, and from where each value comes.
 
     Precedence: command line, environment, the table of a command in agola-core.toml, its top level, the default.
+
+    \b
+    agola-core config show --all
     """
     root = context.find_root()
     group = root.command

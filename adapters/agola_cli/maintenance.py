@@ -67,7 +67,12 @@ def on_command(
     url: str | None,
     token_file: Path | None,
 ) -> None:
-    """Turn maintenance mode on: services drain and stop; only export and import go on."""
+    """Turn maintenance mode on: services drain and stop; only export and import go on.
+
+    \b
+    agola-core maintenance on --wait
+    agola-core maintenance on --url https://ci.example.org --token-file admin.txt
+    """
     with _opened(data_dir, coordinator, url, token_file) as opened:
         opened.enable()
         _settle(opened, enabled=True, wait=wait, timeout=timeout)
@@ -88,7 +93,11 @@ def off_command(
     url: str | None,
     token_file: Path | None,
 ) -> None:
-    """Turn maintenance mode off: services start again."""
+    """Turn maintenance mode off: services start again.
+
+    \b
+    agola-core maintenance off --wait
+    """
     with _opened(data_dir, coordinator, url, token_file) as opened:
         opened.disable()
         _settle(opened, enabled=False, wait=wait, timeout=timeout)
@@ -103,7 +112,11 @@ def off_command(
 def status_command(
     data_dir: Path | None, coordinator: str | None, url: str | None, token_file: Path | None, as_json: bool
 ) -> None:
-    """Show whether the mode is on, and the state of each instance."""
+    """Show whether the mode is on, and the state of each instance.
+
+    \b
+    agola-core maintenance status --json
+    """
     with _opened(data_dir, coordinator, url, token_file) as opened:
         found = opened.status()
     if as_json:

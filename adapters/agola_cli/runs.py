@@ -119,7 +119,12 @@ def list_command(
 @target_options
 @json_option
 def show_command(run_id: str, target: Target, as_json: bool) -> None:
-    """Show a run with the graph of its tasks and when each ran; RUN is an id, or `last`."""
+    """Show a run with the graph of its tasks and when each ran; RUN is an id, or `last`.
+
+    \b
+    agola-core runs show last
+    agola-core runs show last --json | jq .run.result
+    """
     with target.open() as connection:
         bundle, live = connection.service.get_run(resolve_run(connection.service, run_id)), connection.live
     run = bundle.run

@@ -17,7 +17,11 @@ from agola_core.runservice.types import RunPhase, RunResult
 @click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
 @target_options
 def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
-    """Stop runs: what runs is killed, what waits does not start. A queued run is cancelled."""
+    """Stop runs: what runs is killed, what waits does not start. A queued run is cancelled.
+
+    \b
+    agola-core runs stop RUN --url http://127.0.0.1:4000
+    """
     with target.open() as connection:
         service = connection.service
         for named in run_ids:
@@ -44,6 +48,10 @@ def restart_command(
     """Run a run that has ended again, as a new run; RUN is an id, or `last`.
 
     By default the tasks that succeeded keep their results. Follows the new run, and ends with 1 when it fails.
+
+    \b
+    agola-core runs restart last --url http://127.0.0.1:4000
+    agola-core runs restart RUN --from-start --detach
     """
     with target.open() as connection:
         service = connection.service
@@ -90,7 +98,12 @@ def follow_or_leave(connection: Connection, bundles: list[RunBundle], *, detach:
 @click.argument("task_names", metavar="[TASK]...", nargs=-1)
 @target_options
 def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) -> None:
-    """Approve the tasks of a run that wait for it: those that are named, or the only one that waits."""
+    """Approve the tasks of a run that wait for it: those that are named, or the only one that waits.
+
+    \b
+    agola-core runs approve last
+    agola-core runs approve RUN deploy --url http://127.0.0.1:4000
+    """
     with target.open() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
@@ -114,7 +127,12 @@ def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) ->
 @yes_option
 @target_options
 def delete_command(run_ids: tuple[str, ...], dry_run: bool, yes: bool, target: Target) -> None:
-    """Delete runs that have ended, with those of their logs and archives that no other run shares."""
+    """Delete runs that have ended, with those of their logs and archives that no other run shares.
+
+    \b
+    agola-core runs delete RUN --dry-run
+    agola-core runs delete RUN RUN --yes
+    """
     with target.open() as connection:
         service = connection.service
         runs = [service.get_run(resolve_run(service, named)).run for named in run_ids]
