@@ -7,6 +7,8 @@ commit judges by a group that is gone.
 
 from __future__ import annotations
 
+from functools import partial
+
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, iterate
 from agola_core.datamanager import keys, records
@@ -67,7 +69,7 @@ class Cleaner:
         found = list(iterate(self._coordinator, keys.WAL_IDS, revision=control.revision))
         if len(found) <= self._options.retain_wal_ids:
             return 0
-        found.sort(key=lambda item: (_of_lineage(item, control), item.mod_revision))
+        found.sort(key=partial(_importance, control.lineage.lineage))
         going = [item.key for item in found[: len(found) - self._options.retain_wal_ids]]
         return self._delete(going, control, "clean.before-ids")
 
@@ -110,5 +112,7 @@ class Cleaner:
         return len(going)
 
 
-def _of_lineage(item: KeyValue, control: Control) -> bool:
-    return records.decode(WalIdRecord, item.value, item.key).lineage == control.lineage.lineage
+def _importance(lineage: str, item: KeyValue) -> tuple[bool, int, str]:
+    """Return what orders remembered ids: of other lineages first, then by age (a recovery writes many at once)."""
+    record = records.decode(WalIdRecord, item.value, item.key)
+    return record.counts_in(lineage), item.mod_revision, record.sequence

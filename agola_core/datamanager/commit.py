@@ -7,7 +7,6 @@ all groups; a head that another process moved is caught up with and the batch ju
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import threading
@@ -146,11 +145,6 @@ class Commit(Waiting):
     def settle(self, outcome: ChangeGroupsToken | None, error: Exception | None = None) -> None:
         """Note what came of it."""
         self.outcome, self.error, self.done = outcome, error, True
-
-
-def digest_of(encoded: bytes) -> str:
-    """Return what tells a retry of a WAL from another WAL under the same id."""
-    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 class Committer:
@@ -307,7 +301,7 @@ class Committer:
         self, commit: Commit, item: KeyValue
     ) -> tuple[ChangeGroupsToken | None, Exception | None] | None:
         earlier = records.decode(WalIdRecord, item.value, item.key)
-        if earlier.lineage != self._log.lineage.lineage:
+        if not earlier.counts_in(self._log.lineage.lineage):
             return None
         if earlier.digest != commit.digest:
             return None, BadRequestError(f"WAL id {commit.wal_id!r} was used before with other actions")
@@ -323,7 +317,15 @@ class Committer:
         for commit, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
             record = WalRecord(
-                epoch, counter, counter - 1, commit.wal_id, now, commit.groups, commit.encoded, commit.payload
+                epoch,
+                counter,
+                counter - 1,
+                commit.wal_id,
+                now,
+                commit.groups,
+                commit.encoded,
+                commit.payload,
+                given=commit.remembered,
             )
             wals.append(record)
             commit.sequence = text

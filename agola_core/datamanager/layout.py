@@ -4,6 +4,7 @@
 
     store.json                                    the store's identity and format version
     lineages/EPOCH-LINEAGE/active.json            marks a lineage that the coordinator switched to
+    lineages/EPOCH-LINEAGE/walids.json            outcomes of given WAL ids that a recovery took over
     lineages/EPOCH-LINEAGE/manifests/NUMBER-NONCE.json
     lineages/EPOCH-LINEAGE/wals/FIRST_LAST-NONCE.wals
                                                   a batch of WALs, named by its first and last sequence
@@ -47,6 +48,11 @@ def root_of_path(path: str) -> str:
 def active_marker(root: str) -> str:
     """Return the path of the marker of a lineage that was switched to."""
     return f"{root}active.json"
+
+
+def wal_ids(root: str) -> str:
+    """Return the path of the outcomes that a lineage took over from the one before it."""
+    return f"{root}walids.json"
 
 
 def manifests(root: str) -> str:

@@ -25,7 +25,7 @@ from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.collect import Garbage
-from agola_core.datamanager.commit import Along, Commit, Committer, check_limits, digest_of
+from agola_core.datamanager.commit import Along, Commit, Committer, check_limits
 from agola_core.datamanager.datafile_verify import Finding
 from agola_core.datamanager.export import Export, ExportParts
 from agola_core.datamanager.exportformat import ExportFormat
@@ -147,7 +147,8 @@ class DataManager(Reader):
             actions: Puts and deletes; the last one on an id wins.
             token: What the writer saw of some change groups: when one has changed since, nothing is written.
             wal_id: A key of the writer's own: a retry with the same id and actions returns the first outcome
-                instead of writing twice, as long as the id is remembered (`Options.retain_wal_ids`).
+                instead of writing twice, as long as the id is remembered (`Options.retain_wal_ids`). After a
+                recovery that is a token of the history before: data must be read again to write with one.
             timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
             along: Changes of other keys in the same transaction, for what is built on the same coordinator.
 
@@ -171,7 +172,7 @@ class DataManager(Reader):
             check_wal_id(wal_id)
         self._upkeep.make_room()
         encoded = records.encode_actions(wal)
-        lineage = self._log.lineage.lineage
+        lineage = self._log.lineage
         payload, expires = None, math.inf
         if len(encoded) > self._inline_limit:
             expires = boot_clock() + self.options.grace_period / 2 if self.options.grace_period else math.inf
@@ -184,16 +185,18 @@ class DataManager(Reader):
             token,
             wal_id=wal_id or f"{self._wal_id_prefix}{next(self._wal_ids):012x}",
             remembered=bool(wal_id),
-            digest=digest_of(encoded) if wal_id else "",
-            lineage=lineage,
+            digest=records.digest_of(encoded) if wal_id else "",
+            lineage=lineage.lineage,
             along=along,
             expires=expires,
         )
         check_limits(commit, self.coordinator.max_txn_ops)
         result = self._committer.commit(commit, timeout)
         self._upkeep.after_commit(size)
-        if self.options.durability is Durability.STORAGE:
-            self._upkeep.wait_synced(Sequence.parse(result.sequence), timeout)
+        sequence = Sequence.parse(result.sequence)
+        # What a recovery took over came from storage.
+        if self.options.durability is Durability.STORAGE and sequence.epoch >= lineage.epoch:
+            self._upkeep.wait_synced(sequence, timeout)
         return result
 
     def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:

@@ -6,6 +6,7 @@ a batch on storage: a crc32 (4 bytes, little-endian) of what follows, then the `
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Sequence as Items
@@ -79,13 +80,26 @@ class FloorRecord(msgspec.Struct, frozen=True):
     revision: int
 
 
-class WalIdRecord(msgspec.Struct, frozen=True):
-    """The outcome of a WAL whose writer gave it an id; its revision is that of the commit."""
+class WalIdRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The outcome of a WAL whose writer gave it an id; its revision is that of the commit.
+
+    Attributes:
+        sequence: The WAL's.
+        lineage: The lineage that committed it.
+        digest: Of its encoded actions (see `digest_of`).
+        groups: The change groups that it touched.
+        heirs: Later lineages that it counts in, too: recoveries took it over.
+    """
 
     sequence: str
     lineage: str
     digest: str
     groups: tuple[str, ...] = ()
+    heirs: tuple[str, ...] = ()
+
+    def counts_in(self, lineage: str) -> bool:
+        """Return whether the WAL is part of a lineage's history."""
+        return lineage == self.lineage or lineage in self.heirs
 
 
 class InstanceRecord(msgspec.Struct, frozen=True):
@@ -119,6 +133,7 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True):
         actions: The encoded actions; empty when `payload` has them.
         payload: Where the actions of a large WAL lie.
         format: The version of this record.
+        given: Whether the writer gave the id: a retry with it may come.
     """
 
     epoch: int
@@ -130,6 +145,7 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True):
     actions: bytes
     payload: PayloadRef | None = None
     format: int = FORMAT
+    given: bool = True
 
     @property
     def sequence(self) -> Sequence:
@@ -189,6 +205,11 @@ def decode_actions(data: bytes, path: str) -> list[Action]:
         return _actions_decode(data)
     except DECODE_ERRORS as error:
         raise CorruptionError(f"not a list of actions: {error}", path=path) from error
+
+
+def digest_of(encoded: bytes) -> str:
+    """Return what tells a retry of a WAL from another WAL under the same id; a payload's digest is the same."""
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 def encode_wal(record: WalRecord) -> bytes:

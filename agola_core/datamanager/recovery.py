@@ -33,6 +33,7 @@ from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, Origin, Run
 from agola_core.datamanager.table import missing_files
 from agola_core.datamanager.types import Options
+from agola_core.datamanager.walids import Heritage
 from agola_core.errors import ConflictError, CorruptionError, FencedError, RecoveryError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 
@@ -113,8 +114,10 @@ class StoreOpener:
     def _begin(self, control: Control | None, fence: Compare, check: Callable[[], None]) -> None:
         store = read_store(self._storage)
         lineages = stored_lineages(self._storage)
-        epoch = max([control.lineage.epoch if control else 0, *(lineage.epoch for lineage in lineages)]) + 1
-        active = [lineage for lineage in lineages if lineage.active]
+        epoch = max([control.lineage.epoch if control else 0, *(stored.epoch for stored in lineages)]) + 1
+        active = [stored for stored in lineages if stored.active]
+        lineage = self._new_uuid()[:16]
+        seen = control.lineage_revision if control else 0
         if store is None or not active:
             if control is not None:
                 raise RecoveryError("the storage holds no store to recover")
@@ -122,21 +125,25 @@ class StoreOpener:
             number, data_types, origin = 1, self._data_types, Origin.CREATE
         else:
             manifest = self._newest_manifest(active[-1])
-            runs = self._fold(active[-1], manifest, check)
+            heritage = Heritage(self._storage, active[-1], lineage, self._options.retain_wal_ids)
+            runs = self._fold(active[-1], manifest, heritage, check)
+            heritage.look_back(manifest.sequence)
+            root = layout.lineage_root(epoch, lineage)
+            heritage.write(self._coordinator, root, [Compare(keys.LINEAGE, seen), fence], check)
             number, data_types, origin = manifest.number + 1, manifest.data_types, Origin.RECOVERY
         switch(
             self._coordinator,
             self._storage,
             store=store.store if store else self._new_uuid(),
             epoch=epoch,
-            lineage=self._new_uuid()[:16],
+            lineage=lineage,
             origin=origin,
             data_types=data_types,
             runs=runs,
             number=number,
             now=self._now(),
             nonce=self._new_uuid()[:16],
-            seen=control.lineage_revision if control else 0,
+            seen=seen,
             fences=[fence],
             check=check,
         )
@@ -157,10 +164,12 @@ class StoreOpener:
             logger.warning("recovery passes over manifest %s: %s is missing", stored.path, missing[0])
         raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
 
-    def _fold(self, lineage: StoredLineage, manifest: Manifest, check: Callable[[], None]) -> tuple[Run, ...]:
+    def _fold(
+        self, lineage: StoredLineage, manifest: Manifest, heritage: Heritage, check: Callable[[], None]
+    ) -> tuple[Run, ...]:
         """Return the manifest's runs with the WALs that storage has after it, folded in part by part."""
         folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
-        wals = read_chain(self._storage, lineage.root, manifest.sequence)
+        wals = heritage.noting(read_chain(self._storage, lineage.root, manifest.sequence))
         runs, reached = folder.fold_wals(manifest.runs, manifest.sequence, wals, check)
         logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, reached, lineage.lineage)
         return runs

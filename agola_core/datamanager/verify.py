@@ -17,6 +17,7 @@ from agola_core.datamanager.lineage import StoredLineage, read_marker, read_stor
 from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
+from agola_core.datamanager.walids import read_taken_over
 from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
@@ -119,6 +120,7 @@ def _verify_identity(
     for lineage in lineages:
         try:
             read_marker(storage, lineage.root)
+            read_taken_over(storage, lineage.root)
         except CorruptionError as error:
             yield finding(error, lineage.root)
     if control is None:

@@ -116,26 +116,42 @@ def test_a_kill_at_a_fault_point_loses_nothing_acknowledged(tmp_path, point, hit
     assert set(map(int, again.stdout.split())) <= {int(key) for key in contents(tmp_path)}
 
 
-def test_a_kill_of_the_recovery_itself_is_survived(tmp_path):
-    store = tmp_path / "store"
+RECOVERY_POINTS = (
+    "checkpoint.before-data-file",  # the fold of the WALs after the last checkpoint
+    "recovery.before-ids",
+    "recovery.before-ids-part",
+    "lineage.before-manifest",
+    "lineage.before-txn",
+    "lineage.before-marker",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a store whose storage has everything."""
+    store = tmp_path_factory.mktemp("whole")
     assert work(store).returncode == 0
     with agola_core.open(store, data_types=["n"], options=Options(background=False)) as dm:
         dm.sync()
-    whole = contents(store)
-    points = (
-        "checkpoint.before-data-file",  # the fold of the WALs after the last checkpoint
-        "lineage.before-manifest",
-        "lineage.before-txn",
-        "lineage.before-marker",
-    )
-    for first, second in [*zip(points, points, strict=True), *itertools.pairwise(points), (points[-1], points[0])]:
-        copy = tmp_path / f"{first}-{second}"
-        shutil.copytree(tmp_path / "store/storage", copy / "storage")
-        for point in (first, second):  # a kill of the recovery, and of the recovery from that
-            killed = open_killed_at(copy, point)
-            # After the switch the marker alone is left to write: other points are not passed again.
-            assert killed.returncode == -9 or (first, second) == (points[-1], points[0]), (first, second, killed.stderr)
-        assert contents(copy) == whole
+    return store
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *((point, point) for point in RECOVERY_POINTS),
+        *itertools.pairwise(RECOVERY_POINTS),
+        (RECOVERY_POINTS[-1], RECOVERY_POINTS[0]),
+    ],
+)
+def test_a_kill_of_the_recovery_itself_is_survived(whole, tmp_path, first, second):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole / "storage", copy / "storage")
+    for point in (first, second):  # a kill of the recovery, and of the recovery from that
+        killed = open_killed_at(copy, point)
+        # After the switch the marker alone is left to write: other points are not passed again.
+        assert killed.returncode == -9 or first == RECOVERY_POINTS[-1] != second, killed.stderr
+    assert contents(copy) == contents(whole)
 
 
 def test_every_write_of_the_datamanager_passes_a_fault_point(tmp_path, monkeypatch):

@@ -148,8 +148,9 @@ class MiniReader:
         assert position + 4 + 16 == len(data)
 
     def actions(self, record):
-        _, counter, previous, _, _, groups, actions, payload, version = record
+        _, counter, previous, _, _, groups, actions, payload, version, given = record
         assert (previous, version) == (counter - 1, 1)
+        assert isinstance(given, bool)
         assert isinstance(groups, list)
         if payload is None:
             return actions
@@ -202,6 +203,8 @@ def _unpack(data, at):
         return data[at : at + (kind & 31)].decode(), at + (kind & 31)
     if kind == 0xC0:
         return None, at
+    if kind in {0xC2, 0xC3}:
+        return kind == 0xC3, at
     size = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4}[
         kind
     ]
