@@ -20,6 +20,8 @@ from agola_core import faultpoints
 from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, GetOp, KeyValue, Op, PutOp, TxnResult
 from agola_core.datamanager import keys, records
+from agola_core.datamanager.batches import list_batches, read_batch
+from agola_core.datamanager.lineage import root_of
 from agola_core.datamanager.log import Applied, Log
 from agola_core.datamanager.records import PayloadRef, WalIdRecord, WalRecord
 from agola_core.datamanager.types import Action, ChangeGroupsToken
@@ -209,13 +211,17 @@ class Committer:
             compare = [*self._log.stands(), *guards]
             seen = [GetOp(key) for key in dict.fromkeys([guard.key for guard in guards])]
             faultpoints.reach("commit.before-txn")
+            doubtful = False
             try:
                 result: TxnResult | None = self._coordinator.txn(compare, ops, seen)
             except UnknownOutcomeError as error:
-                result = self._resolve(wals[0], error)
+                doubtful, result = True, self._resolve(accepted, wals[0], error)
             faultpoints.reach("commit.after-txn")
             if result is not None and result.succeeded:
                 self._settle(accepted, wals, result.revision)
+                if doubtful:  # others may have gone on from it long ago
+                    self._log.groups.clear()
+                    self._log.catch_up()
             else:
                 if result is not None:
                     _refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
@@ -355,10 +361,11 @@ class Committer:
             commit.outcome = ChangeGroupsToken(revision, groups, lineage, commit.sequence)
             commit.done = True
 
-    def _resolve(self, first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
+    def _resolve(self, accepted: list[Commit], first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
         """Find out whether a transaction whose answer was lost has been applied.
 
         Args:
+            accepted: Whose WALs it commits.
             first: The transaction's first WAL.
             cause: What lost the answer.
 
@@ -366,16 +373,16 @@ class Committer:
             The result, or None when the lost transaction was not applied, and never will be.
 
         Raises:
-            UnknownOutcomeError: It could not be found out, or not in time.
+            UnknownOutcomeError: It could not be found out, or not in time; each commit has its own.
         """
         deadline = time.monotonic() + _RESOLVE_SECONDS
         while time.monotonic() < deadline and not self._log.closed:
             try:
-                outcome = self._outcome(first)
+                outcome = self._outcome(accepted[0], first)
             except UnknownOutcomeError:
                 continue
             except UnavailableError:
-                logger.warning("waiting for the coordinator to learn a commit's outcome", exc_info=True)
+                logger.warning("waiting for a backend to learn a commit's outcome", exc_info=True)
                 threading.Event().wait(_RESOLVE_PAUSE)
             except ClosedError:
                 break
@@ -383,11 +390,11 @@ class Committer:
                 if outcome is not None:
                     return outcome if outcome.succeeded else None
                 break
-        raise UnknownOutcomeError(
-            f"the coordinator was lost while it committed WAL {first.wal_id}: retry with wal_id={first.wal_id!r}"
-        ) from cause
+        for commit in accepted:
+            commit.error = _unknown(commit, cause)
+        raise _unknown(accepted[0], cause) from cause
 
-    def _outcome(self, first: WalRecord) -> TxnResult | None:
+    def _outcome(self, commit: Commit, first: WalRecord) -> TxnResult | None:
         """Return what became of a transaction; None when nothing tells any more.
 
         A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
@@ -405,13 +412,43 @@ class Committer:
                 stands = Sequence.parse(records.decode(records.HeadRecord, head.value, keys.HEAD).sequence)
                 if stands < first.sequence:  # rewritten by another writer's barrier
                     return TxnResult(False, head.mod_revision)
-                if self._coordinator.get(key) is None:
-                    return None  # committed by somebody, checkpointed and cleaned since
+                if self._coordinator.get(key) is None:  # committed by somebody, checkpointed and cleaned since
+                    return self._cleaned_outcome(commit, first)
                 continue
             faultpoints.reach("commit.before-barrier")
             barrier = self._coordinator.txn(self._log.stands(), [PutOp(keys.HEAD, head.value)])
             if barrier.succeeded:
                 return TxnResult(False, barrier.revision)
+
+    def _cleaned_outcome(self, commit: Commit, first: WalRecord) -> TxnResult | None:
+        """Return what became of a transaction whose WAL, or another in its place, has left the coordinator.
+
+        The remembered id tells it, or else the batches: nothing is cleaned that storage does not have. Storage
+        does not know the revision; the one before it stands for it, by which a later write at worst has to read
+        again.
+        """
+        if commit.remembered and (item := self._coordinator.get(keys.wal_id(commit.wal_id))) is not None:
+            remembered = records.decode(WalIdRecord, item.value, item.key)
+            if (remembered.sequence, remembered.lineage) == (str(first.sequence), self._log.lineage.lineage):
+                return TxnResult(True, item.mod_revision)
+        root = root_of(self._log.lineage)
+        for begins, _, path in list_batches(self._log.storage, root, first.previous_sequence):
+            if begins <= first.sequence:
+                found = read_batch(self._log.storage, path)[first.counter - begins.counter]
+                return TxnResult(found.wal_id == first.wal_id, self._log.head_revision)
+        return None
+
+
+def _unknown(commit: Commit, cause: UnknownOutcomeError) -> UnknownOutcomeError:
+    """Return what a writer hears whose commit could not be resolved."""
+    message = f"the coordinator was lost while it committed WAL {commit.wal_id}: "
+    if commit.remembered:
+        message += f"retry with wal_id={commit.wal_id!r}"
+    else:
+        message += "read what is there before it is written again; give a wal_id to be able to retry"
+    error = UnknownOutcomeError(message)
+    error.__cause__ = cause
+    return error
 
 
 def _refuse_guarded(accepted: list[Commit], found: dict[str, KeyValue | None]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import agola_core
 from agola_core import ConflictError, NotFoundError, Options, Put, faultpoints
+from agola_core.coordinator.port import DeleteOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.datamanager import DataManager, commit
 from agola_core.errors import UnavailableError, UnknownOutcomeError
@@ -213,6 +214,68 @@ def test_anothers_wal_in_the_place_of_a_lost_one_is_not_taken_for_it(opened):
     coordinator.txn = txn
     dm.write_wal([Put("note", "mine", b"")])
     assert log_of(dm) == ["other", "mine"]
+
+
+@pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.parametrize("given", ["", "key-1"])
+@pytest.mark.parametrize("mine", [False, True])
+def test_an_outcome_whose_wal_was_cleaned_away_is_found_in_ids_or_storage(opened, given, mine, forget):
+    """Everything happens before the writer asks: its WAL, or another in its place, leaves the coordinator."""
+    coordinator, open_one = opened
+    dm, other = open_one(), open_one()
+    original = coordinator.txn
+
+    def txn(compare, then, otherwise=()):
+        if any(op.key.startswith("dm/wals/") for op in then):
+            coordinator.txn = original
+            if mine:
+                original(compare, then, otherwise)
+            for number in range(4):
+                token = other.change_groups_token(["g"] if number == 3 else [])
+                other.write_wal([Put("note", f"{number}", b"")], token)
+            other.checkpoint(force=True)
+            assert other.clean()
+            assert coordinator.get(f"dm/wals/{agola_core.Sequence(1, 1)}") is None
+            if forget:
+                original([], [DeleteOp("dm/walids/key-1")])
+            raise UnknownOutcomeError("the connection was cut")
+        return original(compare, then, otherwise)
+
+    coordinator.txn = txn
+    token = dm.write_wal([Put("note", "mine", b"")], dm.change_groups_token(["h"]), wal_id=given)
+    assert token.sequence == str(agola_core.Sequence(1, 1 if mine else 5))
+    assert dm.sequence.counter == 5
+    assert {key for key, _ in dm.list_objects("note")} == {"0", "1", "2", "3", "mine"}
+    assert dm.read_object("note", "mine", ["g"])[1] == open_one().read_object("note", "mine", ["g"])[1]
+    if not (mine and (forget or not given)):
+        dm.write_wal([Put("note", "next", b"")], token)
+    else:  # its revision is not known any more
+        with pytest.raises(ConflictError, match="read again"):
+            dm.write_wal([Put("note", "next", b"")], token)
+
+
+def test_each_of_a_group_hears_of_its_own_id(opened, monkeypatch):
+    monkeypatch.setattr(commit, "_RESOLVE_SECONDS", 0.0)
+    coordinator, open_one = opened
+    dm = open_one()
+    coordinator.cuts = [Cut.BEFORE] * 20
+    heard = {}
+
+    def write(number):
+        try:
+            dm.write_wal([Put("note", "a", b"")], wal_id=f"key-{number}" if number else "")
+        except UnknownOutcomeError as error:
+            heard[number] = str(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(12)]
+    with dm._log.lock:  # all but the first wait for the first, and go together
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join(JOIN_SECONDS)
+    assert len(heard) == 12
+    assert "give a wal_id" in heard.pop(0)
+    assert all(f"wal_id='key-{number}'" in message for number, message in heard.items())
 
 
 def test_a_conflict_found_out_after_a_lost_answer_is_no_phantom(opened):
