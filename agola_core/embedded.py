@@ -20,7 +20,7 @@ from agola_core.datamanager.instance import pin_everything
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
 from agola_core.datamanager.repair import Repair, Repairer
-from agola_core.datamanager.types import Durability, Options
+from agola_core.datamanager.types import Durability, Options, as_durability
 from agola_core.datamanager.verify import verify_store
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.factory import open_storage
@@ -75,7 +75,7 @@ def open(  # noqa: A001
     data_types: Sequence[str],
     storage: str | None = None,
     coordinator: str | None = None,
-    durability: Durability | str = Durability.COORDINATOR,
+    durability: Durability | str | None = None,
     options: Options | None = None,
     recover: bool = False,
     at: None = None,
@@ -100,7 +100,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     data_types: Sequence[str],
     storage: str | None = None,
     coordinator: str | None = None,
-    durability: Durability | str = Durability.COORDINATOR,
+    durability: Durability | str | None = None,
     options: Options | None = None,
     recover: bool = False,
     at: Place | datetime | str | None = None,
@@ -112,8 +112,8 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         data_types: The types of objects that the application stores.
         storage: A storage URL, in the place of the directory's.
         coordinator: A coordinator URL, in the place of the directory's.
-        durability: What `write_wal` waits for.
-        options: How the datamanager behaves; `durability` goes over its own.
+        durability: What `write_wal` waits for; None for what the options say.
+        options: How the datamanager behaves.
         recover: Take the state of the storage even though the coordinator has another.
         at: A past moment: the sequence of a WAL, or a time with a zone, either also as text. What is opened is
             then read only, and writes nothing; a lost coordinator may be left out.
@@ -135,11 +135,9 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         ...         dm.read_object("note", "n1")[0]
         b'hello'
     """
-    try:
-        level = Durability(durability)
-    except ValueError as error:
-        raise BadRequestError(f"durability {durability!r}: expected 'coordinator' or 'storage'") from error
-    chosen = msgspec.structs.replace(options or Options(), durability=level)
+    chosen = options or Options()
+    if durability is not None:
+        chosen = msgspec.structs.replace(chosen, durability=as_durability(durability))
     if at is not None:
         return _open_past(path, storage, coordinator, data_types, chosen, parse_moment(at))
     coordinator_backend, storage_backend = open_backends(path, storage=storage, coordinator=coordinator)

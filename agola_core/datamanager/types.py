@@ -60,6 +60,18 @@ class Durability(enum.StrEnum):
     """The WAL is in object storage too: nor does losing the whole coordinator."""
 
 
+def as_durability(given: Durability | str) -> Durability:
+    """Return a durability that may be given as text.
+
+    Raises:
+        BadRequestError: It is none.
+    """
+    try:
+        return Durability(given)
+    except ValueError as error:
+        raise BadRequestError(f"durability {given!r}: expected 'coordinator' or 'storage'") from error
+
+
 class WalStatus(enum.StrEnum):
     """Where a WAL stands. The names are Agola's."""
 
@@ -148,6 +160,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         lock_ttl: Seconds after which a dead process's lock is free.
         background: Whether loops sync, checkpoint, clean and collect by themselves.
         instance: This process's name in locks and status; "" makes one up.
+
+    Raises:
+        BadRequestError: The durability is none.
     """
 
     durability: Durability = Durability.COORDINATOR
@@ -170,3 +185,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lock_ttl: float = 10.0
     background: bool = True
     instance: str = ""
+
+    def __post_init__(self) -> None:
+        """Take a durability that was given as plain text for what it says."""
+        msgspec.structs.force_setattr(self, "durability", as_durability(self.durability))
