@@ -1,8 +1,60 @@
-"""What decoding raises for bytes that are not the record they should be."""
+"""What decoding raises for bytes that are not the record they should be, or are one of a later release."""
 
 from __future__ import annotations
 
 import msgspec
 
+from agola_core.errors import FormatError
+
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """msgspec's own error; text that is not UTF-8 and nesting without end raise Python's instead."""
+
+
+class _Version(msgspec.Struct):
+    format: int = 0
+
+
+def newer(what: str, found: int, known: int) -> FormatError:
+    """Return the error for data that a later release wrote.
+
+    Args:
+        what: The data, such as its path.
+        found: Its version.
+        known: The newest version that this release knows.
+    """
+    return FormatError(
+        f"{what} has format {found}, newer than {known}, the newest that this release knows: "
+        "use the release of agola-core that wrote it, or a later one"
+    )
+
+
+def check_json_format(data: bytes, what: str, known: int) -> None:
+    """Refuse a JSON record of a later format, whose other fields may mean anything.
+
+    Raises:
+        FormatError: A later release wrote it.
+    """
+    try:
+        found = msgspec.json.decode(data, type=_Version).format
+    except DECODE_ERRORS:
+        return  # no record at all: whoever decodes it whole says so
+    if found > known:
+        raise newer(what, found, known)
+
+
+def check_magic(data: bytes | memoryview, magic: bytes, path: str) -> None:
+    """Refuse an object whose first line is a magic of a later format; any other first line passes.
+
+    Args:
+        data: The beginning of the object.
+        magic: That of the newest known version: a name, a dash, its number and a line end.
+        path: The object.
+
+    Raises:
+        FormatError: A later release wrote it.
+    """
+    name, _, known = magic.rstrip().rpartition(b"-")
+    start = bytes(data[: len(magic) + 8])
+    number = start[len(name) + 1 :].partition(b"\n")[0]
+    if start.startswith(name + b"-") and number.isdigit() and int(number) > int(known):
+        raise newer(path, int(number), int(known))

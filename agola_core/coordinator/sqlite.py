@@ -30,6 +30,7 @@ from agola_core.coordinator.port import (
 )
 from agola_core.coordinator.sqlite_session import KeyChanges, Session
 from agola_core.coordinator.sqlite_watch import Change, SQLiteWatch, WatchHub
+from agola_core.decoding import newer
 from agola_core.errors import (
     AgolaError,
     BadRequestError,
@@ -307,7 +308,7 @@ class SQLiteCoordinator:
         try:
             (version,) = _one(cursor.execute("PRAGMA user_version"))
             if version > sql.VERSION:
-                raise FormatError(f"{self.path}: version {version} is newer than {sql.VERSION}, the newest known")
+                raise newer(self.path, version, sql.VERSION)
             if version == 0:
                 cursor.execute(sql.SCHEMA)
             elif version == 1:

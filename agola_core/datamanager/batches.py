@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from agola_core.datamanager import layout
 from agola_core.datamanager.records import PayloadRef, WalRecord, decode_actions, decode_wal
 from agola_core.datamanager.types import Action
+from agola_core.decoding import check_magic
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.parallel import parallel_map
@@ -49,7 +50,9 @@ def decode_batch(data: bytes, path: str) -> list[WalRecord]:
 
     Raises:
         CorruptionError: Anything does not hold; names the path and the offset.
+        FormatError: A later release wrote it.
     """
+    check_magic(data, MAGIC, path)
     end = len(data) - _DIGEST_SIZE
     if not data.startswith(MAGIC) or end < len(MAGIC) + _END.size:
         raise CorruptionError("not a batch of WALs", path=path)

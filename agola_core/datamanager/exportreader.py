@@ -179,7 +179,9 @@ class ExportReader:
         try:
             version = msgspec.json.decode(self._start, type=_Version).agola_export
             if version > FORMAT:
-                raise self.bad(f"format {version} is newer than {FORMAT}, the newest known")
+                raise self.bad(
+                    f"format {version} is newer than {FORMAT}, the newest known: use a later release of agola-core"
+                )
             self.header = msgspec.json.decode(self._start, type=Header)
         except _MALFORMED as error:
             raise self.bad(f"the header is damaged: {error}") from error

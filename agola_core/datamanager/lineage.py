@@ -32,8 +32,8 @@ from agola_core.datamanager.records import (
     SyncRecord,
 )
 from agola_core.datamanager.sealed import seal, unseal
-from agola_core.decoding import DECODE_ERRORS
-from agola_core.errors import ConflictError, CorruptionError, FormatError, NotFoundError
+from agola_core.decoding import DECODE_ERRORS, check_json_format
+from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 
 logger = logging.getLogger(__name__)
@@ -83,12 +83,11 @@ def read_store(storage: ObjectStorage) -> StoreRecord | None:
     except NotFoundError:
         return None
     try:
-        record = msgspec.json.decode(unseal(data, layout.STORE), type=StoreRecord)
+        body = unseal(data, layout.STORE)
+        check_json_format(body, f"the storage ({layout.STORE})", FORMAT)
+        return msgspec.json.decode(body, type=StoreRecord)
     except DECODE_ERRORS as error:
         raise CorruptionError(f"not a store record: {error}", path=layout.STORE) from error
-    if record.format > FORMAT:
-        raise FormatError(f"the storage has format {record.format}, newer than {FORMAT}, the newest known")
-    return record
 
 
 def read_marker(storage: ObjectStorage, root: str) -> MarkerRecord | None:

@@ -22,6 +22,7 @@ from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.overlay import Overlay
 from agola_core.datamanager.records import (
+    FORMAT,
     CheckpointRecord,
     FloorRecord,
     HeadRecord,
@@ -35,7 +36,8 @@ from agola_core.datamanager.records import (
 from agola_core.datamanager.table import Table
 from agola_core.datamanager.types import Action
 from agola_core.datamanager.view import View
-from agola_core.errors import ClosedError, CompactedError, CorruptionError, FormatError, RecoveryError
+from agola_core.decoding import check_json_format
+from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
@@ -110,10 +112,9 @@ def read_control(coordinator: Coordinator) -> Control | None:
         raise RecoveryError(
             f"the coordinator has lost the keys {', '.join(sorted(missing))}: recover the store from its storage"
         )
+    check_json_format(found[keys.LINEAGE].value, f"the store ({keys.LINEAGE})", FORMAT)
     lineage = _decoded(LineageRecord, found[keys.LINEAGE])
     head = _decoded(HeadRecord, found[keys.HEAD])
-    if lineage.format > 1:
-        raise FormatError(f"the store has format {lineage.format}, newer than 1, the newest known")
     floor = found.get(keys.GROUPS_FLOOR)
     return Control(
         lineage=lineage,

@@ -9,7 +9,7 @@ import msgspec
 
 from agola_core.datamanager.datafile import FileRef
 from agola_core.datamanager.sealed import seal, unseal
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.decoding import DECODE_ERRORS, newer
 from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
@@ -108,7 +108,9 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
     body = unseal(data, path)
     try:
         version = msgspec.json.decode(body, type=_Version).format
-        if version != FORMAT:
+        if version > FORMAT:
+            raise newer(path, version, FORMAT)
+        if version < 1:
             raise FormatError(f"{path}: manifest format {version} is unknown; this release knows {FORMAT}")
         manifest = msgspec.json.decode(body, type=Manifest)
         Sequence.parse(manifest.position)

@@ -10,13 +10,13 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence as Items
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from agola_core.datamanager.types import Action
-from agola_core.decoding import DECODE_ERRORS
-from agola_core.errors import CorruptionError, FormatError
+from agola_core.decoding import DECODE_ERRORS, newer
+from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
 
 FORMAT = 1
@@ -167,6 +167,8 @@ _actions_encode = msgspec.msgpack.Encoder().encode
 _actions_decode = msgspec.msgpack.Decoder(list[Action]).decode
 _wal_encode = msgspec.msgpack.Encoder().encode
 _wal_decode = msgspec.msgpack.Decoder(WalRecord).decode
+_fields_decode = msgspec.msgpack.Decoder(list[Any]).decode
+_FORMAT_FIELD = WalRecord.__struct_fields__.index("format")
 
 
 def encode(record: Control) -> bytes:
@@ -235,7 +237,20 @@ def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalReco
     try:
         record = _wal_decode(frame[_CRC.size :])
     except DECODE_ERRORS as error:
+        found = _wal_format(frame[_CRC.size :])
+        if found > FORMAT:
+            raise newer(f"the WAL in {path}", found, FORMAT) from error
         raise CorruptionError(f"not a WAL: {error}", path=path, offset=offset) from error
     if record.format > FORMAT:
-        raise FormatError(f"{path}: WAL format {record.format} is newer than {FORMAT}, the newest known")
+        raise newer(f"the WAL in {path}", record.format, FORMAT)
     return record
+
+
+def _wal_format(body: bytes | memoryview) -> int:
+    """Return the format of a WAL whose other fields are not what this release knows; 0 for none."""
+    try:
+        fields = _fields_decode(body)
+    except DECODE_ERRORS:
+        return 0
+    found = fields[_FORMAT_FIELD] if len(fields) > _FORMAT_FIELD else 0
+    return found if isinstance(found, int) else 0

@@ -16,7 +16,8 @@ import apsw
 
 from agola_core.context import Context
 from agola_core.db.tx import Tx, translated
-from agola_core.errors import BadRequestError, ClosedError, FormatError, UnavailableError
+from agola_core.decoding import newer
+from agola_core.errors import BadRequestError, ClosedError, UnavailableError
 
 T = TypeVar("T")
 
@@ -150,7 +151,7 @@ class Database:
             row: tuple[Any, ...] | None = self._writer.execute("PRAGMA user_version").fetchone()
             version = row[0] if row else 0
             if version > len(migrations):
-                raise FormatError(f"{self.path}: version {version} is newer than {len(migrations)}, the newest known")
+                raise newer(str(self.path), version, len(migrations))
             for script in migrations[version:]:
                 self._writer.execute(script)
             self._writer.execute(f"PRAGMA user_version = {len(migrations)}")

@@ -135,7 +135,7 @@ def test_damaged_and_newer_files_are_told_apart(tmp_path):
     with pytest.raises(CorruptionError):
         Database(tmp_path / "text")
     Database(tmp_path / "new", ["CREATE TABLE a (x)", "CREATE TABLE b (x)"]).close()
-    with pytest.raises(FormatError, match="version 2 is newer than 1"):
+    with pytest.raises(FormatError, match="format 2, newer than 1"):
         Database(tmp_path / "new", ["CREATE TABLE a (x)"])
 
 
