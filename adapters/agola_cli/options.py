@@ -25,10 +25,12 @@ def default_data_dir(tree: Path) -> Path:
         tree: A directory, or a file in it; in a git checkout its top stands for all of it.
     """
     directory = tree if tree.is_dir() else tree.parent
-    top = subprocess.run(
-        ["git", "-C", str(directory), "rev-parse", "--show-toplevel"], capture_output=True, check=False, text=True
-    )
-    root = Path(top.stdout.strip()) if top.returncode == 0 and top.stdout.strip() else directory.resolve()
+    try:
+        command = ["git", "-C", str(directory), "rev-parse", "--show-toplevel"]
+        top = subprocess.run(command, capture_output=True, check=False, text=True).stdout.strip()
+    except FileNotFoundError:  # a machine without git
+        top = ""
+    root = Path(top) if top else directory.resolve()
     base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     return base / "agola-core" / f"{root.name or 'root'}-{digest}"

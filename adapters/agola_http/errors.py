@@ -123,7 +123,8 @@ def restore(status: int, body: bytes, code: str = "") -> AgolaError:
     try:
         document = msgspec.json.decode(body, type=ErrorDocument)
     except DECODE_ERRORS:
-        shown = body[:200].decode(errors="replace").strip()
+        text = " ".join(body[:200].decode(errors="replace").split())
+        shown = "a web page, so this is no run service" if text.lower().startswith(("<!doctype", "<html")) else text
         document = ErrorDocument(f"unknown api error (code: {status}): {shown}")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if kind is not None:

@@ -92,9 +92,20 @@ def understand(words):
 
 @pytest.mark.parametrize("document", PAGES, ids=name)
 def test_the_commands_of_a_document_exist(document):
-    for block in re.findall(r"^```(?:sh|ini|sh no-test)?\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE):
-        for words in commands(block):
-            understand(words)
+    for language, block in re.findall(r"^```([^\n]*)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
+        if language in {"", "sh", "sh no-test", "ini"}:
+            for words in commands(block):
+                understand(words)
+
+
+def test_commands_that_do_not_exist_are_found():
+    assert list(commands("agola-core runs list \\\n    --limit 1   # the last\nPATH=x agola-core status > f")) == [
+        ["runs", "list", "--limit", "1"],
+        ["status"],
+    ]
+    for wrong in (["exprot"], ["export", "--nope"], ["runs", "show", "one", "two"]):
+        with pytest.raises((AssertionError, click.UsageError)):
+            understand(wrong)
 
 
 @pytest.mark.parametrize("command", list(leaf_commands(cli)), ids=lambda item: item[0])
