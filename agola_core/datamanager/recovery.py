@@ -40,6 +40,7 @@ from agola_core.objectstorage.port import ObjectStorage
 logger = logging.getLogger(__name__)
 
 _OPEN_SECONDS = 60.0
+_OPEN_TRIES = 5
 
 
 class StoreOpener:
@@ -79,9 +80,11 @@ class StoreOpener:
         Raises:
             RecoveryError: The coordinator is behind the storage, or belongs to another store.
             CorruptionError: The storage is damaged where it must be read.
-            UnavailableError: Another process prepares the store and does not end.
+            UnavailableError: Another process prepares the store and does not end, or a backend refuses each
+                attempt of this one.
         """
         deadline = time.monotonic() + _OPEN_SECONDS
+        tries = 0
         while True:
             control = read_control(self._coordinator)
             if control is not None and not recover:
@@ -105,10 +108,16 @@ class StoreOpener:
                     if control is None or recover:
                         self._begin(control, lock.fence, lock.check)
                         recover = False
-                except (ConflictError, FencedError):
+                except (ConflictError, FencedError) as error:
                     if recover:
                         raise
-                    # This process was paused for so long that another one did it: what that made is opened.
+                    # This process was paused for so long that another one did it: what that made is opened. When
+                    # nobody made anything, it is a storage that refuses what was asked of it.
+                    tries += 1
+                    if tries == _OPEN_TRIES:
+                        raise UnavailableError(
+                            f"the store could not be begun or recovered in {_OPEN_TRIES} attempts: {error}"
+                        ) from error
                     logger.warning("the lock of the opening was lost; looking again", exc_info=True)
 
     def _begin(self, control: Control | None, fence: Compare, check: Callable[[], None]) -> None:

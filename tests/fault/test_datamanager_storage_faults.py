@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import agola_core
-from agola_core import AgolaError, Options, Put
+from agola_core import AgolaError, ConflictError, Options, Put, UnavailableError
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_pytest.faulty import Fault, FaultyStorage
@@ -210,3 +210,31 @@ def test_a_list_may_be_stale(fresh, procedure):
         store.close()
         return
     prove_healthy(store, procedure)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_storage_that_refuses_every_write_ends_the_opening(tmp_path, found):
+    """A precondition that a storage finds unmet is no lost lock for ever: the opening gives up and says why."""
+    path = tmp_path / "store"
+    if found:
+        with agola_core.open(path, data_types=["n"], options=OPTIONS) as dm:
+            dm.write_wal([Put("n", "a", b"1")])
+            dm.sync()
+        for file in path.glob("coordinator.db*"):
+            file.unlink()
+    store = Store(path)
+    writes = []
+
+    class Refusing(FaultyStorage):
+        def write(self, path, data, *, if_absent=False):
+            writes.append(path)
+            raise ConflictError("precondition failed")
+
+    real, store.storage = store.storage, Refusing(store.storage)
+    with pytest.raises(UnavailableError, match="precondition failed"):
+        store.open()
+    assert len(writes) == 5
+    store.storage = real
+    store.open()
+    assert dict(store.dm.list_objects("n")) == ({"a": b"1"} if found else {})
+    store.close()
