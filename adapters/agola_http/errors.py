@@ -92,7 +92,8 @@ class RefusedError(BadRequestError):
 def describe(error: BaseException, request: str) -> Told:
     """Return what tells an error to a client, and log what the client is not told.
 
-    The client is shown the innermost API error of the chain; of anything else only an id.
+    The client is shown the innermost API error of the chain; of anything else only an id, and where a backend is
+    away for now, that trying again later may help.
 
     Args:
         error: What was raised.
@@ -109,6 +110,8 @@ def describe(error: BaseException, request: str) -> Told:
     logger.error("%s failed: id=%s", request, mark, exc_info=error)
     if found is not None:
         return Told(500, str(found), _code(found), mark)
+    if isinstance(error, UnavailableError):
+        return Told(503, f"a backend is unavailable: try again later (id {mark})", mark=mark)
     return Told(500, f"internal server error (id {mark})", mark=mark)
 
 

@@ -22,7 +22,7 @@ _ERRORS = {
     409: "Somebody else changed it first, or it is in use.",
     413: "The body is too large.",
     500: "The service failed; the header Agola-Error-Id finds the cause in its log.",
-    503: "The service is in maintenance mode, or has too much to do.",
+    503: "The service is in maintenance mode, has too much to do, or a backend of it is away.",
 }
 _SECURITY = {Principal.CLIENT: "client", Principal.EXECUTOR: "executor", Principal.ADMIN: "admin"}
 _INTEGER = {"type": "integer"}

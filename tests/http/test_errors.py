@@ -86,7 +86,7 @@ def test_the_innermost_api_error_is_told_and_raised_again(raising, error, status
     "links",
     [
         [ValueError("secret detail")],
-        [OSError("secret detail"), errors.UnavailableError("secret detail")],
+        [errors.UnavailableError("secret detail"), errors.UnknownOutcomeError("secret detail")],
         [errors.CorruptionError("secret detail", path="p"), errors.FencedError("secret detail"), KeyError("k")],
     ],
     ids=["plain", "one", "three"],
@@ -103,6 +103,26 @@ def test_an_unknown_error_is_told_by_an_id_that_finds_its_chain_in_the_log(raisi
     shown = logging.Formatter().format(record)
     for link in links:
         assert type(link).__name__ in shown
+
+
+@pytest.mark.parametrize(
+    "error", [errors.UnavailableError, errors.DeadlineError, errors.NoLeaderError, errors.OutOfSpaceError]
+)
+def test_a_backend_that_is_away_is_told_as_such_and_its_chain_is_in_the_log(raising, caplog, error):
+    server = raising(OSError("secret detail"), error("secret address"))
+    answer = server.request("GET", f"{API}/raise")
+    mark = answer.headers["agola-error-id"]
+    message = f"a backend is unavailable: try again later (id {mark})"
+    assert (answer.status, answer.message) == (503, message)
+    assert "retry-after" in answer.headers
+    record = next(record for record in caplog.records if mark in record.getMessage())
+    shown = logging.Formatter().format(record)
+    assert "secret detail" in shown
+    assert error.__name__ in shown
+    transport = Transport(server.url, retries=0)
+    with pytest.raises(errors.UnavailableError, match="a backend is unavailable"):
+        transport.call("GET", f"{API}/raise")
+    transport.close()
 
 
 def test_an_internal_error_shows_its_message_and_its_context_is_in_the_log(raising, caplog):
