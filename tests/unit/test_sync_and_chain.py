@@ -226,7 +226,7 @@ def test_a_wal_of_a_later_format_is_refused(tmp_path):
         record = records.decode_wal(dm.coordinator.get(key).value, key)
         later = type(record)(1, 1, 0, record.wal_id, record.time, (), record.actions, None, 2)
         dm.coordinator.txn([], [PutOp(key, records.encode_wal(later))])
-    with pytest.raises(agola_core.FormatError, match="WAL format 2 is newer than 1"):
+    with pytest.raises(agola_core.FormatError, match=r"WAL in .* has format 2, newer than 1"):
         open_store(tmp_path)
 
 

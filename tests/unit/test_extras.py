@@ -1,0 +1,62 @@
+"""Without an extra's packages, what needs them says which extra it is; everything else works."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+COMMAND = "import sys; sys.argv[0] = 'agola-core'; from agola_cli.__main__ import main; main()"
+
+
+def without(packages, code, *arguments):
+    """Run code in a Python that has not got some packages."""
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
+    return subprocess.run(
+        [sys.executable, "-c", blocked + code, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_the_base_install_is_five_packages():
+    assert len(PROJECT["dependencies"]) <= 5
+
+
+ALL = [
+    "aiobotocore", "aiohttp", "click", "docker", "etcd3", "google", "grpc", "httpx2", "_jsonnet", "jinja2",
+    "prometheus_client", "pytest", "rich", "s3fs", "starlette", "uvicorn",
+]  # fmt: skip
+
+
+def test_the_core_works_with_the_base_packages_alone(tmp_path):
+    code = """
+import agola_core, agola_core.standalone
+with agola_core.open(sys.argv[1], data_types=["note"]) as dm:
+    dm.write_wal([agola_core.Put("note", "a", b"1")])
+    print(dm.read_object("note", "a")[0])
+"""
+    done = without(ALL, code, str(tmp_path))
+    assert (done.stdout, done.stderr, done.returncode) == ("b'1'\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("click", ["--help"], "cli"),
+        ("uvicorn", ["serve", "--port", "0"], "http"),
+        ("starlette", ["executor", "--url", "http://127.0.0.1:1"], "http"),
+        ("httpx2", ["runs", "list", "--url", "http://127.0.0.1:1"], "http"),
+        ("s3fs", ["status", "--storage", "s3://b/p", "--data-dir", "."], "s3"),
+        ("etcd3", ["status", "--storage", "posix:///nowhere", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
+        ("google", ["status", "--storage", "posix:///nowhere", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
+    ],
+)
+def test_a_command_without_its_extra_names_it_in_one_line(package, arguments, extra, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = without([package], COMMAND, *arguments)
+    assert done.stdout == ""
+    assert done.stderr.startswith("agola-core: ")
+    assert f"pip install 'agola-core[{extra}]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 2
