@@ -113,13 +113,13 @@ class SQLiteCoordinator:
         self._readers_lock = threading.Lock()
         self._writer_lock = threading.Lock()
         with self._errors():
-            created = _create_directory(Path(self.path).parent) or not Path(self.path).exists()
+            _create_directory(Path(self.path).parent)
             self._writer = self._connect()
             self._cursor = self._writer.cursor()
             self._session = Session(self._cursor, clock)
             self._migrate()
-            if created:
-                _sync_directory(Path(self.path).parent)
+            # Always: a process that was killed may have made the files, and SQLite syncs only the names of its own.
+            _sync_directory(Path(self.path).parent)
             self._cursor.execute(sql.LEASES_REBOOTED, (clock(), boot or boot_id()))
             self._poll_reader = self._connect()
             self._data_version = -1
@@ -404,13 +404,12 @@ def _key_bytes(row: Row) -> bytes:
     return key.encode()
 
 
-def _create_directory(path: Path) -> bool:
+def _create_directory(path: Path) -> None:
     if path.is_dir():
-        return False
+        return
     _create_directory(path.parent)
     path.mkdir(exist_ok=True)
     _sync_directory(path.parent)
-    return True
 
 
 def _sync_directory(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import uuid
 from collections.abc import Iterable
 
@@ -16,6 +17,10 @@ from agola_core.errors import ConflictError
 _MODE = 0o660
 _DIRECTORY_MODE = 0o770
 _RENAME_TRIES = 100
+_MOST_SYNCED = 10_000
+
+_synced: dict[str, int] = {}
+"""The directories, and their inodes, of which this process knows that they last."""
 
 
 def write_file(target: str, pieces: Iterable[bytes], temporary_directory: str, *, if_absent: bool) -> int:
@@ -24,21 +29,22 @@ def write_file(target: str, pieces: Iterable[bytes], temporary_directory: str, *
     Args:
         target: The file's path; missing directories above it are created, durably.
         pieces: The bytes; when it raises, nothing changes.
-        temporary_directory: An existing directory on the same file system.
+        temporary_directory: An existing directory on the same file system, beside or above the target's.
         if_absent: Refuse to replace a file.
 
     Raises:
         ConflictError: `if_absent` was given and the file exists.
         OSError: The operating system refused; unless it was the last sync, nothing changed.
     """
+    root = os.path.dirname(temporary_directory)  # noqa: PTH120
     temporary = f"{temporary_directory}/{os.getpid()}-{uuid.uuid4().hex}.tmp"
     try:
         size = _write_temporary(temporary, pieces)
         if if_absent:
-            _place(temporary, target, exclusive=True)
+            _place(temporary, target, root, exclusive=True)
             os.unlink(temporary)  # noqa: PTH108 - plain calls, as the tests of power loss record them
         else:
-            _place(temporary, target, exclusive=False)
+            _place(temporary, target, root, exclusive=False)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
@@ -60,6 +66,7 @@ def delete_file(target: str, root: str) -> None:
             os.rmdir(directory)  # noqa: PTH106
         except OSError:  # not empty, or gone: a concurrent writer or deleter
             break
+        _synced.pop(directory, None)
         directory = os.path.dirname(directory)  # noqa: PTH120
     while True:
         try:
@@ -69,15 +76,30 @@ def delete_file(target: str, root: str) -> None:
             directory = os.path.dirname(directory)  # noqa: PTH120
 
 
-def make_directories(path: str) -> None:
-    """Create a directory and all missing ones above it, durably."""
-    if os.path.isdir(path):  # noqa: PTH112
+def make_directories(path: str, trusted: str) -> None:
+    """Create a directory and all missing ones above it, durably.
+
+    One that is there may be the work of a process that was killed before it was synced, so each process syncs
+    every directory once.
+
+    Args:
+        path: The directory.
+        trusted: A directory above it. It and those above it, where they are there, are not synced.
+    """
+    inode = _inode(path)
+    if inode is not None and (len(path) <= len(trusted) or _synced.get(path) == inode):
         return
     parent = os.path.dirname(path)  # noqa: PTH120
-    make_directories(parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, _DIRECTORY_MODE)  # noqa: PTH102
+    make_directories(parent, trusted)
+    if inode is None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, _DIRECTORY_MODE)  # noqa: PTH102
+        inode = _inode(path)
     sync_directory(parent)
+    if inode is not None:
+        if len(_synced) >= _MOST_SYNCED:
+            _synced.clear()
+        _synced[path] = inode
 
 
 def sync_directory(path: str) -> None:
@@ -104,18 +126,28 @@ def _write_temporary(path: str, pieces: Iterable[bytes]) -> int:
     return size
 
 
-def _place(temporary: str, target: str, *, exclusive: bool) -> None:
+def _place(temporary: str, target: str, root: str, *, exclusive: bool) -> None:
     directory = os.path.dirname(target)  # noqa: PTH120
     for attempt in range(_RENAME_TRIES):
         try:
-            make_directories(directory)
+            make_directories(directory, root)
             if exclusive:
                 os.link(temporary, target)
             else:
                 os.rename(temporary, target)  # noqa: PTH104
             return
         except FileExistsError as error:
+            sync_directory(directory)  # who is told that it exists may rest on it, and its writer may be dead
             raise ConflictError(f"{os.path.basename(target)!r} exists already") from error  # noqa: PTH119
         except FileNotFoundError:  # a concurrent delete took the emptied directory away
             if attempt == _RENAME_TRIES - 1:
                 raise
+
+
+def _inode(path: str) -> int | None:
+    """Return the inode of a directory; None when there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_ino if stat.S_ISDIR(status.st_mode) else None

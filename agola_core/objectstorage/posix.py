@@ -69,8 +69,10 @@ class PosixStorage:
         self._data = f"{self.root}/data"
         self._temporary = os.path.join(self.root, "tmp")  # noqa: PTH118
         with _errors(""):
-            make_directories(self._data)
-            make_directories(self._temporary)
+            parent = os.path.dirname(self.root)  # noqa: PTH120
+            trusted = parent if os.access(parent, os.R_OK) else self.root
+            make_directories(self._data, trusted)
+            make_directories(self._temporary, trusted)
             self._sweep()
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:

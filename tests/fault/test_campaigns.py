@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.soak.history import Read, Refusal, Unknown, Write, violations
+from tests.soak.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
-SLICES = {"kill": 12, "histories": 8, "fuzz": 2, "rot": 4}
+SLICES = {"kill": 12, "histories": 8, "fuzz": 2, "rot": 4, "power": 2}
 
 
 @pytest.mark.parametrize("campaign", SLICES)
@@ -33,6 +34,13 @@ def test_a_slice_of_a_campaign_finds_nothing(campaign):
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "violations: 0" in done.stdout
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_campaign_finds_a_planted_bug(bug):
+    command = [sys.executable, "-m", "tests.soak.planted", bug]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def written(start, end, seen, revision, value, group="g"):

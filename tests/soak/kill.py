@@ -13,6 +13,8 @@ import random
 import shutil
 import signal
 import tempfile
+import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +28,7 @@ from agola_core import Delete, Durability, Options, Put, faultpoints
 from agola_core.coordinator.sqlite import SQLiteCoordinator, boot_clock
 from agola_core.datamanager import DataManager
 from agola_core.errors import ConflictError
+from agola_core.objectstorage import ObjectStorage
 from agola_core.objectstorage.posix import PosixStorage
 from tests.soak.trial import Campaign, Say, Violation, run_child
 
@@ -74,7 +77,17 @@ class Store(Protocol):
 class EmbeddedStore:
     """A store on SQLite and posix below a directory. Each process sees the leases of those before it ended."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        make_storage: Callable[[Path], ObjectStorage] = PosixStorage,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_uuid: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._make_storage = make_storage
+        self._clock = clock
+        self._new_uuid = new_uuid
         self._storage = directory / "storage"
         self._coordinator = directory / "coordinator.db"
 
@@ -83,10 +96,10 @@ class EmbeddedStore:
         """Open it for the length of a block."""
         coordinator = SQLiteCoordinator(self._coordinator, clock=lambda: boot_clock() + age * 3600)
         coordinator.expire_leases()
-        storage = PosixStorage(self._storage)
+        storage = self._make_storage(self._storage)
         options = msgspec.structs.replace(OPTIONS, durability=durability)
         try:
-            with DataManager(coordinator, storage, TYPES, options) as dm:
+            with DataManager(coordinator, storage, TYPES, options, clock=self._clock, new_uuid=self._new_uuid) as dm:
                 yield dm
         finally:
             coordinator.close()
@@ -200,14 +213,13 @@ def _look(
     if findings:
         raise Violation(f"{where}: verify found {findings}")
     if found != state and found != pending:
-        raise Violation(
-            f"{where}: found {_difference(found, state)} beside what was acknowledged; in flight: {pending}"
-        )
+        raise Violation(f"{where}: found {difference(found, state)} beside what was acknowledged; in flight: {pending}")
     result: State = found
     return result
 
 
-def _difference(found: State, wanted: State) -> dict[str, tuple[str | None, str | None]]:
+def difference(found: State, wanted: State) -> dict[str, tuple[str | None, str | None]]:
+    """Return what is found and what is wanted of each key where they differ."""
     keys = found.keys() | wanted.keys()
     return {key: (found.get(key), wanted.get(key)) for key in keys if found.get(key) != wanted.get(key)}
 

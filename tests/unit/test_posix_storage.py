@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
+from agola_core.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
 from agola_core.objectstorage import durable, is_portable, open_storage
 from agola_core.objectstorage.factory import check_configured
 
@@ -99,6 +99,37 @@ def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_answer(tm
         monkeypatch.setattr(os, name, noted(name))
     storage.write("a/b", b"data")
     assert calls == ["write", "sync-file", "mkdir", "sync-directory", "rename", "sync-directory"]
+
+
+def test_directories_of_a_process_that_was_killed_are_synced_before_anything_in_them_is_acknowledged(
+    tmp_path, monkeypatch
+):
+    storage = open_storage(tmp_path / "root")
+    directory = tmp_path / "root/data/made"
+    directory.mkdir()  # and not synced
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), real(descriptor)))
+    storage.write("made/key", b"1")
+    assert directory.parent.stat().st_ino in synced
+    synced.clear()
+    storage.write("made/key", b"2")
+    assert directory.parent.stat().st_ino not in synced  # once is enough
+    storage.delete("made/key")
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir()
+    storage.write("made/key", b"3")
+    assert directory.parent.stat().st_ino in synced
+
+
+def test_an_object_that_exists_lasts_when_its_writer_was_killed_before_it_was_synced(storage, tmp_path, monkeypatch):
+    storage.write("one", b"1")
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), real(descriptor)))
+    with pytest.raises(ConflictError):
+        storage.write("one", b"2", if_absent=True)
+    assert (tmp_path / "root/data").stat().st_ino in synced
 
 
 def test_what_a_killed_process_left_is_swept_when_it_is_old(tmp_path):
