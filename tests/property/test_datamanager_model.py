@@ -113,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(instance=instances, actions=wals, wal_id=st.sampled_from(["k1", "k2"]))
     def write_twice_with_one_id(self, instance, actions, wal_id):
         first, second = self.instances[instance], self.instances[1 - instance]
-        wal_id = f"{wal_id}-{len(self.log)}"
+        wal_id = f"{wal_id}-{self.start.epoch}-{len(self.log)}"  # a recovery remembers ids
         token = first.write_wal(actions, wal_id=wal_id)
         assert second.write_wal(actions, wal_id=wal_id) == token
         self.apply(actions)
@@ -171,7 +171,10 @@ class StoreMachine(RuleBasedStateMachine):
             dm.close()
         for file in self.path.glob("coordinator.db*"):
             file.unlink()
-        points = ["checkpoint.before-data-file", *(p for p in faultpoints.declared() if p.startswith("lineage."))]
+        points = [
+            "checkpoint.before-data-file",
+            *(p for p in faultpoints.declared() if p.startswith(("lineage.", "recovery."))),
+        ]
         point = data.draw(st.sampled_from(sorted(points)))
         with faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")), contextlib.suppress(InjectedFaultError):
             self.open_one().close()
