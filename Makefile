@@ -36,7 +36,7 @@ servers: ## the programs that tests start, from Debian's packages (installed as 
 	fi
 
 test: $(VENV)/ready servers ## set up, then run the tests
-	$(BIN)/python -m pytest tests -q -n 2
+	TMPDIR=$$(tests/support/tmpdir.sh) $(BIN)/python -m pytest tests -q -n 4
 
 lint: $(VENV)/ready ## ruff
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ OPTIONS = Options(
     grace_period=0,
 )
 SMALL, LARGE = 1000, 6000
-ALLOWANCE = 400_000
+ALLOWANCE = 1_000_000
 """Bytes for what does grow, a little: an entry of a list for each data file or batch, an index for each block."""
 
 

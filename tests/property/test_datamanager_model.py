@@ -169,8 +169,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.instances[0].sync()
         for dm in self.instances:
             dm.close()
-        for file in self.path.glob("coordinator.db*"):
-            file.unlink()
+        self.wipe_coordinator()
         points = [
             "checkpoint.before-data-file",
             *(p for p in faultpoints.declared() if p.startswith(("lineage.", "recovery."))),

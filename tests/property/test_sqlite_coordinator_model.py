@@ -19,7 +19,7 @@ PREFIXES = ["", "a", "a/", "a/b", "b/", "c"]
 keys = st.sampled_from(KEYS)
 ops = st.lists(
     st.one_of(
-        st.builds(PutOp, keys, st.binary(max_size=3)),
+        st.builds(PutOp, keys, st.binary(max_size=3), st.just(0)),
         st.builds(DeleteOp, keys),
         st.builds(GetOp, keys),
     ),
