@@ -13,7 +13,7 @@ from tests.soak.history import Read, Refusal, Unknown, Write, violations
 from tests.soak.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
-SLICES = {"kill": 12, "histories": 8, "fuzz": 2, "rot": 4, "power": 2}
+SLICES = {"kill": 12, "histories": 8, "fuzz": 2, "rot": 4, "power": 2, "errors": 3}
 
 
 @pytest.mark.parametrize("campaign", SLICES)

@@ -9,10 +9,10 @@ import sys
 import time
 from collections import Counter
 
-from tests.soak import concurrent, fuzz, kill, ledger, nemesis, power, rot
+from tests.soak import concurrent, errors, fuzz, kill, ledger, nemesis, power, rot
 from tests.soak.trial import Campaign, Violation
 
-CAMPAIGNS = {module.CAMPAIGN.name: module.CAMPAIGN for module in (kill, power, concurrent, fuzz, rot, nemesis)}
+CAMPAIGNS = {module.CAMPAIGN.name: module.CAMPAIGN for module in (kill, power, errors, concurrent, fuzz, rot, nemesis)}
 
 
 def main(arguments: list[str]) -> int:

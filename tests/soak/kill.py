@@ -231,7 +231,7 @@ def work(store: Store, durability: Durability, age: int, state: State, seed: int
     for opening in _openings(rng):
         with store.open(durability, age) as dm:
             for _ in range(opening):
-                state = _operation(dm, rng, state, say)
+                state = operation(dm, rng, state, say)
 
 
 def _openings(rng: random.Random) -> Iterator[int]:
@@ -242,7 +242,8 @@ def _openings(rng: random.Random) -> Iterator[int]:
         yield part
 
 
-def _operation(dm: DataManager, rng: random.Random, state: State, say: Say) -> State:
+def operation(dm: DataManager, rng: random.Random, state: State, say: Say) -> State:
+    """Do a random operation, tell what it makes, and return what the store then holds."""
     kind = rng.random()
     if kind < 0.6:
         return _write(dm, rng, state, say)
