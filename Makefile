@@ -59,6 +59,7 @@ docs: $(VENV)/ready ## the documentation, in docs/_build
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 soak: $(VENV)/ready servers ## fault campaigns for SOAK_MINUTES (5), added up in bench/results/soak.json; SOAK=name for one
+	-$(BIN)/pip install --quiet --group fuzz
 	$(BIN)/python -m tests.soak $(SOAK)
 
 dist: $(VENV)/ready ## sdist and wheel in dist/

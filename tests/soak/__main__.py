@@ -8,11 +8,14 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
-from tests.soak import concurrent, errors, fuzz, kill, ledger, nemesis, power, rot
-from tests.soak.trial import Campaign, Violation
+from tests.soak import concurrent, coverage, errors, fuzz, kill, ledger, nemesis, power, rot
+from tests.soak.trial import Campaign, Skipped, Violation
 
-CAMPAIGNS = {module.CAMPAIGN.name: module.CAMPAIGN for module in (kill, power, errors, concurrent, fuzz, rot, nemesis)}
+CAMPAIGNS = {
+    module.CAMPAIGN.name: module.CAMPAIGN for module in (kill, power, errors, concurrent, fuzz, coverage, rot, nemesis)
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -27,9 +30,18 @@ def main(arguments: list[str]) -> int:
         parser.error(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
     campaigns = [CAMPAIGNS[name] for name in chosen.names or CAMPAIGNS]
     if chosen.seed is not None or chosen.trials is not None:
-        return max([_play(campaign, chosen.seed or 0, chosen.trials or 1) for campaign in campaigns])
+        seed, trials = chosen.seed or 0, chosen.trials or 1
+        return max([_run(campaign, lambda it: _play(it, seed, trials)) for campaign in campaigns])
     share = chosen.minutes * 60 / len(campaigns)
-    return max([_soak(campaign, share) for campaign in campaigns])
+    return max([_run(campaign, lambda it: _soak(it, share)) for campaign in campaigns])
+
+
+def _run(campaign: Campaign, run: Callable[[Campaign], int]) -> int:
+    try:
+        return run(campaign)
+    except Skipped as reason:
+        print(f"{campaign.name}: skipped: {reason}", flush=True)
+        return 0
 
 
 def _play(campaign: Campaign, seed: int, trials: int) -> int:

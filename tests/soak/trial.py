@@ -15,13 +15,17 @@ class Violation(AssertionError):  # noqa: N818 - what a campaign looks for, not 
     """A promise that the store did not keep."""
 
 
+class Skipped(Exception):  # noqa: N818 - an outcome, not an error
+    """The campaign cannot run here; says why."""
+
+
 class Campaign(NamedTuple):
     """A kind of trial.
 
     Attributes:
         name: What the command line calls it.
         goal: What is counted, in words.
-        trial: Runs one trial from a seed and returns what it counted; raises `Violation`.
+        trial: Runs one trial from a seed and returns what it counted; raises `Violation`, or `Skipped`.
     """
 
     name: str
