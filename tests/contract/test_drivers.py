@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agola_core.errors import AgolaError, BadRequestError, ConfigError, NotFoundError, UnavailableError
-from agola_core.executor.drivers import cgroup
+from agola_core.executor.drivers import cgroup, host
 from agola_core.executor.drivers.container import ContainerDriver
 from agola_core.executor.drivers.host import HostDriver, Isolation, check_bubblewrap
 from agola_core.executor.taskdir import TaskDirectory
@@ -204,6 +204,34 @@ def test_nothing_that_a_task_has_started_survives_it(bench, kind, end):
     process.wait()
     bench.place.close()
     assert not sleepers(bench)
+
+
+@pytest.mark.parametrize("kind", ["child", "session", "twice"])
+def test_without_control_groups_what_a_task_leaves_is_found_by_its_mark(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(host, "make_cgroup", lambda _: None)
+    bench = Bench(HostDriver(), tmp_path)
+    bench.run(BACKGROUND[kind])
+    bench.place.close()
+    assert not sleepers(bench)
+
+
+def test_what_has_left_its_control_group_is_ended_by_the_next_clean(tmp_path):
+    group = cgroup.make_cgroup("where-the-test-leaves-to")
+    if group is None:
+        pytest.skip("this process may not make control groups here")
+    bench = Bench(HostDriver(), tmp_path)
+    other = Bench(bench.driver, tmp_path, "task-2")
+    bench.run(f"setsid sh -c 'echo 0 >{group.path}/cgroup.procs; exec sleep 4321' &")
+    other.run("sleep 4321 &")
+    while not sleepers(bench):
+        time.sleep(0.005)
+    bench.place.close()
+    bench.driver.clean("executor", lambda _: False)
+    assert not sleepers(bench)
+    assert sleepers(other), "its place is still open"
+    other.place.close()
+    group.kill()
+    group.remove()
 
 
 def test_a_running_command_is_found_again(bench):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from functools import cache
@@ -45,6 +46,8 @@ class Cgroup:
 
     def kill(self) -> None:
         """Kill every member, also those that are forked meanwhile."""
+        if not self._members():
+            return
         deadline = time.monotonic() + _KILL_SECONDS
         with contextlib.suppress(OSError):
             (self.path / "cgroup.kill").write_text("1")
@@ -77,7 +80,7 @@ def make_cgroup(name: str) -> Cgroup | None:
 
 @cache
 def _own_directory() -> Path | None:
-    """Return the directory of this process's group in a hierarchy where it may make groups and fill them."""
+    """Return the directory of this process's group in a hierarchy where it may make groups and processes join them."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -91,13 +94,22 @@ def _own_directory() -> Path | None:
         probe = Cgroup(directory / f"agola-probe-{os.getpid()}")
         try:
             probe.path.mkdir()
-            os.close(probe.open_join())
-        except OSError:
+            _try_join(probe)
+        except (OSError, subprocess.SubprocessError):
             continue
         finally:
             probe.remove()
         return directory
     return None
+
+
+def _try_join(group: Cgroup) -> None:
+    """Let a process join as steps do: a group that may be opened can still refuse its members."""
+    join = group.open_join()
+    try:
+        subprocess.run(["/bin/sh", "-c", "echo 0 >&0"], stdin=join, stderr=subprocess.DEVNULL, check=True)
+    finally:
+        os.close(join)
 
 
 def _is_zombie(pid: int) -> bool:

@@ -15,6 +15,7 @@ import platform
 import pwd
 import shutil
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,10 +23,17 @@ from agola_core.errors import ConfigError, NotFoundError, UnavailableError
 from agola_core.executor.archive import write_archive
 from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
 from agola_core.executor.drivers.cgroup import make_cgroup
-from agola_core.executor.drivers.hostprocess import MARKER, HostProcess, end_task, find_host_process, start_time
+from agola_core.executor.drivers.hostprocess import (
+    MARKER,
+    HostProcess,
+    end_marked,
+    end_task,
+    find_host_process,
+    start_time,
+)
 from agola_core.executor.files import open_below, open_own
 from agola_core.executor.unpack import unpack_into
-from agola_core.runservice.types import ArchiveContents, ExecutorTask
+from agola_core.runservice.types import ArchiveContents, ExecutorPhase, ExecutorTask
 
 # The shell joins the task's control group through its standard input, which the command does not get.
 _WRAPPER = 'echo 0 2>/dev/null >&0; f=$1; shift; "$@" </dev/null; c=$?; echo "$c" >"$f"; exit "$c"'
@@ -55,15 +63,21 @@ class HostPlace:
         directory: Its directory on the executor.
         path: The commands' PATH.
         isolation: What its commands run in.
+        closed: Called with the task's mark when the place is closed and its group alone was looked at.
     """
 
-    def __init__(self, task: ExecutorTask, directory: Path, path: str, isolation: Isolation) -> None:
+    def __init__(
+        self, task: ExecutorTask, directory: Path, path: str, isolation: Isolation, closed: Callable[[str], None]
+    ) -> None:
         where = hashlib.blake2b(os.fsencode(directory), digest_size=6).hexdigest()  # another executor may be here
         self._marker = f"{task.id[:100]}-{task.attempt}-{where}"
         self._directory = directory
         self._path = path
         self._isolation = isolation
+        self._closed = closed
         self._cgroup = make_cgroup(self._marker)
+        # All that it starts joins the group, or else is looked for; so is what an earlier executor started.
+        self._all_joined = self._cgroup is not None and task.status.setup_step.phase is not ExecutorPhase.SUCCESS
         self._accounts: dict[str, pwd.struct_passwd | None] = {}
 
     def variables(self, user: str) -> dict[str, str]:
@@ -93,6 +107,7 @@ class HostPlace:
         """Start a command (see the port)."""
         account = self._account(user)
         variables = self.variables(user)
+        self._all_joined = self._all_joined and account is None  # older kernels ask for the user's own right to join
         full = {**variables, **environment, "HOME": variables["HOME"], MARKER: self._marker}
         with contextlib.ExitStack() as stack:
             try:
@@ -158,7 +173,11 @@ class HostPlace:
 
     def close(self) -> None:
         """End what is left of the task (see the port); its directory belongs to the executor."""
-        end_task(self._marker, self._cgroup)
+        if self._cgroup is not None and self._all_joined:
+            self._cgroup.kill()
+            self._closed(self._marker)
+        else:
+            end_task(self._marker, self._cgroup)
         if self._cgroup is not None:
             self._cgroup.remove()
 
@@ -250,19 +269,24 @@ class HostDriver:
         self.allow_privileged = False
         self._path = path or os.environ.get("PATH") or _DEFAULT_PATH
         self._isolation = isolation
+        self._closed: deque[str] = deque()
         if isolation is Isolation.BUBBLEWRAP:
             check_bubblewrap()
 
     def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> HostPlace:  # noqa: ARG002
         """Return the place of a task (see the port)."""
-        return HostPlace(task, directory, self._path, self._isolation)
+        return HostPlace(task, directory, self._path, self._isolation, self._closed.append)
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
         """Return a command that an earlier executor started (see the port)."""
         return find_host_process(description, exit_file)
 
-    def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
-        """Do nothing (see the port): a task's processes end with its place."""
+    def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:  # noqa: ARG002
+        """End what left the groups of tasks that have ended, as `su` may (see the port).
+
+        One look at all processes for all those tasks: at each task's end it would cost more than the task.
+        """
+        end_marked({self._closed.popleft() for _ in range(len(self._closed))})
 
 
 def check_bubblewrap() -> None:

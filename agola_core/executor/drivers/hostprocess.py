@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from agola_core.executor.drivers.cgroup import Cgroup
@@ -102,6 +102,12 @@ def end_task(marker: str, cgroup: Cgroup | None, leader: int = 0) -> None:
             return
 
 
+def end_marked(markers: Collection[str]) -> None:
+    """Kill what still runs of tasks, by their marks alone."""
+    for marker in markers and _running_marks() & set(markers):
+        end_task(marker, None)
+
+
 def read_exit_code(path: Path) -> int | None:
     """Return the exit code that a command's shell wrote down; None when it did not, or not whole."""
     text = read_own(path, _MAX_EXIT_BYTES).decode(errors="replace")
@@ -130,6 +136,21 @@ def _wait_for_stranger(pid: int, start: int) -> None:
         os.close(descriptor)
 
 
+def _running_marks() -> set[str]:
+    """Return the marks that processes of this machine have, in one look at them all."""
+    prefix = f"{MARKER}=".encode()
+    found: set[str] = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found.update(os.fsdecode(entry[len(prefix) :]) for entry in entries if entry.startswith(prefix))
+    return found
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - many short names, hot
+
+
 def _signal_marked(marker: str, leader: int, number: int) -> bool:
     found = False
     for pid in _marked(marker, leader):
@@ -142,9 +163,7 @@ def _signal_marked(marker: str, leader: int, number: int) -> bool:
 def _marked(marker: str, leader: int) -> Iterator[int]:
     """Yield the processes of a command: those of its session, and those with its mark in their environment."""
     wanted = f"{MARKER}={marker}".encode()
-    for name in os.listdir("/proc"):  # noqa: PTH208 - many short names, hot when a task is stopped
-        if not name.isdigit():
-            continue
+    for name in _pids():
         try:
             with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                 fields = file.read().rpartition(b")")[2].split()
