@@ -359,4 +359,4 @@ class RunServiceMachine(RuleBasedStateMachine):
 
 
 TestRunService = RunServiceMachine.TestCase
-TestRunService.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestRunService.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)

@@ -48,8 +48,8 @@ with agola_core.open(sys.argv[1], data_types=["note"]) as dm:
         ("starlette", ["executor", "--url", "http://127.0.0.1:1"], "http"),
         ("httpx2", ["runs", "list", "--url", "http://127.0.0.1:1"], "http"),
         ("s3fs", ["status", "--storage", "s3://b/p", "--data-dir", "."], "s3"),
-        ("etcd3", ["status", "--storage", "posix:///nowhere", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
-        ("google", ["status", "--storage", "posix:///nowhere", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
+        ("etcd3", ["status", "--storage", "posix://store", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
+        ("google", ["status", "--storage", "posix://store", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
     ],
 )
 def test_a_command_without_its_extra_names_it_in_one_line(package, arguments, extra, tmp_path, monkeypatch):
