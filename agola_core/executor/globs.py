@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from agola_core.errors import BadRequestError
 
 
+_RANGE = re.compile(r"(.)-(.)|.", re.DOTALL)
+
+
 def compile_globs(patterns: Iterable[str]) -> re.Pattern[str]:
     """Return an expression that fully matches the relative paths that any of the patterns names.
 
@@ -63,10 +66,15 @@ def _component(text: str, pattern: str) -> str:
 def _class(text: str, pattern: str) -> str:
     """Return the expression of what stands between brackets; a slash is never among it."""
     negated = text[0] in "!^"
-    inside = re.sub(r"[^\w-]", lambda match: re.escape(match[0]), text[1:] if negated else text, flags=re.ASCII)
+    inside = _RANGE.sub(_range, text[1:] if negated else text)
     found = f"[^/{inside}]" if negated else f"(?!/)[{inside}]"
     try:
         re.compile(found)
     except re.error as error:
         raise BadRequestError(f"path {pattern!r} has a malformed '[...]': {error}") from error
     return found
+
+
+def _range(match: re.Match[str]) -> str:
+    first, last = match.groups()
+    return re.escape(match[0]) if first is None else f"{re.escape(first)}-{re.escape(last)}"
