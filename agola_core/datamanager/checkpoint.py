@@ -17,10 +17,11 @@ from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp
 from agola_core.datamanager import keys, layout, records
 from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.instance import Instance, InstanceLock
 from agola_core.datamanager.lineage import root_of
-from agola_core.datamanager.log import Control, Log, read_control
+from agola_core.datamanager.log import Log
 from agola_core.datamanager.manifest import Manifest, Origin, write_manifest
 from agola_core.datamanager.records import CheckpointRecord
 from agola_core.datamanager.types import Options

@@ -12,7 +12,7 @@ from functools import partial
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, iterate
 from agola_core.datamanager import keys, records
-from agola_core.datamanager.log import Control, read_control
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.records import FloorRecord, WalIdRecord
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError

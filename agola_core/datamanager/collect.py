@@ -17,10 +17,10 @@ from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_batch
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.history import StoredManifest, past_lineages, retained, stored_manifests
 from agola_core.datamanager.instance import Instance, InstanceLock, list_instances
 from agola_core.datamanager.lineage import root_of
-from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import WalRecord, decode_wal
 from agola_core.datamanager.types import Options

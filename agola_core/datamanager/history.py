@@ -12,8 +12,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from agola_core.datamanager import layout
+from agola_core.datamanager.control import Control
 from agola_core.datamanager.lineage import StoredLineage, root_of, stored_lineages
-from agola_core.datamanager.log import Control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectStorage

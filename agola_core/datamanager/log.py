@@ -6,133 +6,37 @@ their leader right after the coordinator has them, those of others by `catch_up`
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from typing import NamedTuple, TypeVar
 
-from agola_core.coordinator.port import Compare, Coordinator, KeyValue, Target, iterate
+from agola_core.coordinator.port import Compare, Coordinator, Target, iterate
 from agola_core.datamanager import keys
 from agola_core.datamanager.batches import read_actions
 from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.control import Control, decode_item, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.recent import Applied, RecentWals
 from agola_core.datamanager.records import (
-    FORMAT,
     CheckpointRecord,
-    FloorRecord,
     HeadRecord,
     LineageRecord,
     SyncRecord,
-    WalRecord,
-    decode,
     decode_wal,
     encode,
 )
 from agola_core.datamanager.table import Table
-from agola_core.datamanager.types import Action
 from agola_core.datamanager.view import View
-from agola_core.decoding import check_json_format
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T", LineageRecord, HeadRecord, CheckpointRecord, SyncRecord, FloorRecord)
-
-_RECENT_WALS = 16 * 1024
-_RECENT_PAGE = 1024
-_RECENT_BYTES = 8 * 1024 * 1024
 _KNOWN_GROUPS = 100_000
-
-
-class Applied(NamedTuple):
-    """A WAL that the view sees: its record, its actions, the revision of its commit, and its frame as it is stored."""
-
-    record: WalRecord
-    actions: Items[Action]
-    revision: int
-    frame: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes of its actions, about, wherever they are stored."""
-        payload = self.record.payload
-        return len(self.frame) if payload is None else payload.size
-
-
-class Control(NamedTuple):
-    """The control keys of a store, read at one revision.
-
-    Attributes:
-        lineage: The current lineage.
-        head: The newest WAL.
-        head_id: Its id.
-        head_revision: The revision of the head's last change, what a commit compares.
-        lineage_revision: The revision of the lineage's last change, what every publish compares.
-        checkpoint: The current manifest.
-        checkpoint_revision: The revision of its last change.
-        synced: The newest WAL in storage.
-        sync_revision: The revision of its last change.
-        floor: Tokens older than this revision are refused.
-        revision: The revision of the read.
-    """
-
-    lineage: LineageRecord
-    head: Sequence
-    head_id: str
-    head_revision: int
-    lineage_revision: int
-    checkpoint: CheckpointRecord
-    checkpoint_revision: int
-    synced: Sequence
-    sync_revision: int
-    floor: int
-    revision: int
-
-
-def read_control(coordinator: Coordinator) -> Control | None:
-    """Return a store's control keys; None when the coordinator holds no store.
-
-    Raises:
-        RecoveryError: Some of the keys are missing.
-        FormatError: A later release wrote the store.
-    """
-    page = coordinator.list(keys.CONTROL)
-    found = {item.key: item for item in page.items}
-    if not found:
-        return None
-    missing = {keys.LINEAGE, keys.HEAD, keys.CHECKPOINT, keys.SYNC} - found.keys()
-    if missing:
-        raise RecoveryError(
-            f"the coordinator has lost the keys {', '.join(sorted(missing))}: recover the store from its storage"
-        )
-    check_json_format(found[keys.LINEAGE].value, f"the store ({keys.LINEAGE})", FORMAT)
-    lineage = _decoded(LineageRecord, found[keys.LINEAGE])
-    head = _decoded(HeadRecord, found[keys.HEAD])
-    floor = found.get(keys.GROUPS_FLOOR)
-    return Control(
-        lineage=lineage,
-        head=Sequence.parse(head.sequence),
-        head_id=head.wal_id,
-        head_revision=found[keys.HEAD].mod_revision,
-        lineage_revision=found[keys.LINEAGE].mod_revision,
-        checkpoint=_decoded(CheckpointRecord, found[keys.CHECKPOINT]),
-        checkpoint_revision=found[keys.CHECKPOINT].mod_revision,
-        synced=Sequence.parse(_decoded(SyncRecord, found[keys.SYNC]).sequence),
-        sync_revision=found[keys.SYNC].mod_revision,
-        floor=_decoded(FloorRecord, floor).revision if floor else 0,
-        revision=page.revision,
-    )
-
-
-def _decoded(record: type[T], item: KeyValue) -> T:
-    return decode(record, item.value, item.key)
 
 
 class Log:
@@ -164,8 +68,7 @@ class Log:
         self.floor = 0
         self.closed = False
         self._cache = cache
-        self._recent: deque[Applied] = deque()
-        self._recent_bytes = 0
+        self._recent = RecentWals()
         self._waiting = 0
         self._checkpoint_revision = 0
         self.view: View
@@ -231,7 +134,7 @@ class Log:
         item = self.coordinator.get(keys.SYNC)
         if item is None:
             return False
-        synced = Sequence.parse(_decoded(SyncRecord, item).sequence)
+        synced = Sequence.parse(decode_item(SyncRecord, item).sequence)
         if synced > self.synced:
             self.synced = synced
             self.changed.notify_all()
@@ -292,7 +195,7 @@ class Log:
                 groups[group] = revision
         if len(groups) > _KNOWN_GROUPS:
             groups.clear()
-        self._remember(wals)
+        self._recent.add(wals)
         if self._waiting:
             self.changed.notify_all()
 
@@ -332,13 +235,9 @@ class Log:
         with self.lock:
             if sequence == self.view.sequence:
                 return []
-            if not self._recent or sequence.epoch != self.lineage.epoch:
+            if sequence.epoch != self.lineage.epoch:
                 return None
-            first = self._recent[0].record
-            if sequence < first.previous_sequence:
-                return None
-            skip = sequence.counter - first.previous
-            return list(itertools.islice(self._recent, skip, skip + _RECENT_PAGE))
+            return self._recent.after(sequence)
 
     def close(self) -> None:
         """Wake everybody who waits; they get `ClosedError`."""
@@ -354,7 +253,6 @@ class Log:
         manifest, table = self._open_table(control.checkpoint)
         self.groups.clear()
         self._recent.clear()
-        self._recent_bytes = 0
         start = Sequence.parse(control.checkpoint.sequence)
         self.view = View(control.lineage, manifest, table, Overlay(), start, control.head_revision)
         self._checkpoint_revision = control.checkpoint_revision
@@ -415,10 +313,3 @@ class Log:
         if manifest.lineage != checkpoint.lineage or str(manifest.sequence) != checkpoint.sequence:
             raise CorruptionError("the manifest is not the one the coordinator names", path=checkpoint.path)
         return manifest, Table(self.storage, manifest, self._cache)
-
-    def _remember(self, wals: Items[Applied]) -> None:
-        recent = self._recent
-        recent.extend(wals)
-        self._recent_bytes += sum([wal.size for wal in wals])
-        while len(recent) > _RECENT_WALS or self._recent_bytes > _RECENT_BYTES:
-            self._recent_bytes -= recent.popleft().size

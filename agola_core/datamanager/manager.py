@@ -21,7 +21,8 @@ from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.commit import Along, Commit, Committer, check_limits
+from agola_core.datamanager.commit import Along, Commit, check_limits
+from agola_core.datamanager.committer import Committer
 from agola_core.datamanager.feed import Feed
 from agola_core.datamanager.instance import Instance
 from agola_core.datamanager.log import Log

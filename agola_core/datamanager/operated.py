@@ -12,13 +12,14 @@ from typing import IO
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys
 from agola_core.datamanager.collect import Garbage
+from agola_core.datamanager.control import read_control
 from agola_core.datamanager.datafile_verify import Finding
 from agola_core.datamanager.export import Export, ExportParts
 from agola_core.datamanager.exportformat import ExportFormat
 from agola_core.datamanager.importer import Importer, ImportParts, ImportResult
 from agola_core.datamanager.instance import Instance, list_instances, may_live
 from agola_core.datamanager.lineage import switch
-from agola_core.datamanager.log import Log, read_control
+from agola_core.datamanager.log import Log
 from agola_core.datamanager.manifest import Origin
 from agola_core.datamanager.pointintime import Checkpoint, list_checkpoints
 from agola_core.datamanager.reader import Reader

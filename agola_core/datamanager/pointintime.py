@@ -19,10 +19,10 @@ import msgspec
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.batches import list_batches, read_actions
 from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.history import StoredManifest, newest_first, past_lineages, stored_manifests
 from agola_core.datamanager.instance import Instance, pin_everything
 from agola_core.datamanager.lineage import read_store
-from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.overlay import Overlay
 from agola_core.datamanager.reader import Reader

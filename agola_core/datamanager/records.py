@@ -158,9 +158,9 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True):
         return Sequence(self.epoch, self.previous)
 
 
-Control = LineageRecord | HeadRecord | CheckpointRecord | SyncRecord | FloorRecord | WalIdRecord | InstanceRecord
+ControlRecord = LineageRecord | HeadRecord | CheckpointRecord | SyncRecord | FloorRecord | WalIdRecord | InstanceRecord
 
-T = TypeVar("T", bound=Control)
+T = TypeVar("T", bound=ControlRecord)
 
 _json_encode = msgspec.json.Encoder().encode
 _actions_encode = msgspec.msgpack.Encoder().encode
@@ -171,7 +171,7 @@ _fields_decode = msgspec.msgpack.Decoder(list[Any]).decode
 _FORMAT_FIELD = WalRecord.__struct_fields__.index("format")
 
 
-def encode(record: Control) -> bytes:
+def encode(record: ControlRecord) -> bytes:
     """Return a control record as JSON."""
     return _json_encode(record)
 

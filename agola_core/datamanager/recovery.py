@@ -19,6 +19,7 @@ from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_chain
 from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.history import newest_first, stored_manifests
 from agola_core.datamanager.lineage import (
@@ -29,7 +30,6 @@ from agola_core.datamanager.lineage import (
     stored_lineages,
     switch,
 )
-from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, Origin, Run
 from agola_core.datamanager.table import missing_files
 from agola_core.datamanager.types import Options

@@ -21,10 +21,10 @@ from agola_core.coordinator.port import Compare, Coordinator, PutOp, iterate
 from agola_core.datamanager import keys, layout, records
 from agola_core.datamanager.batches import MAX_BATCH_WALS, encode_batch, list_batches, read_batch
 from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.fold import Folder
 from agola_core.datamanager.history import StoredManifest, past_lineages, stored_manifests
 from agola_core.datamanager.lineage import mark_active, read_marker, read_store, root_of, write_marker, write_store
-from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, Origin, read_manifest, write_manifest
 from agola_core.datamanager.records import CheckpointRecord, decode_wal
 from agola_core.datamanager.types import Options

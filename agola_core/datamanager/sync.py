@@ -18,8 +18,9 @@ from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager import keys, layout, records
 from agola_core.datamanager.batches import MAX_BATCH_WALS, encode_batch
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.lineage import mark_active, root_of
-from agola_core.datamanager.log import Control, Log, read_control
+from agola_core.datamanager.log import Log
 from agola_core.datamanager.records import SyncRecord, decode_wal
 from agola_core.errors import CorruptionError, RecoveryError
 from agola_core.sequence import Sequence

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_actions, read_batch
+from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.datafile_verify import Finding, verify_file, verify_order
 from agola_core.datamanager.history import past_lineages, stored_manifests
 from agola_core.datamanager.lineage import StoredLineage, read_marker, read_store, root_of
-from agola_core.datamanager.log import Control, read_control
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
 from agola_core.datamanager.walids import read_taken_over

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.datamanager import keys
 from agola_core.datamanager.batches import read_chain
-from agola_core.datamanager.log import Control
+from agola_core.datamanager.control import Control
 from agola_core.datamanager.records import WalRecord, decode_wal
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectStorage

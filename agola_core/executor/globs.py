@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from agola_core.errors import BadRequestError
 
-
 _RANGE = re.compile(r"(.)-(.)|.", re.DOTALL)
 
 

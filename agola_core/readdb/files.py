@@ -12,7 +12,7 @@ import re
 import uuid
 from pathlib import Path
 
-from agola_core.coordinator.sqlite import boot_id
+from agola_core.clock import boot_id
 from agola_core.errors import UnavailableError
 
 _SIDES = ("", "-wal", "-shm", "-journal")

@@ -9,7 +9,7 @@ import agola_core
 from agola_core import ConflictError, NotFoundError, Options, Put, faultpoints
 from agola_core.coordinator.port import DeleteOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
-from agola_core.datamanager import DataManager, commit
+from agola_core.datamanager import DataManager, outcome
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.faultpoints import InjectedFaultError
 from agola_core.objectstorage.factory import open_storage
@@ -129,7 +129,7 @@ def test_what_was_taken_for_lost_cannot_arrive_before_it_is_written_anew(opened)
 
 @pytest.mark.parametrize("cuts", [[Cut.BEFORE] * 5, [Cut.AFTER], [Cut.IN, Cut.BEFORE, Cut.AFTER]])
 def test_the_outcome_is_waited_for_while_the_coordinator_is_away(opened, cuts, monkeypatch):
-    monkeypatch.setattr(commit, "_RESOLVE_PAUSE", 0.001)
+    monkeypatch.setattr(outcome, "_RESOLVE_PAUSE", 0.001)
     coordinator, open_one = opened
     dm = open_one()
     coordinator.cuts = list(cuts)
@@ -151,8 +151,8 @@ def test_the_outcome_is_waited_for_while_the_coordinator_is_away(opened, cuts, m
 
 @pytest.mark.parametrize("cut", Cut)
 def test_what_cannot_be_resolved_says_so_and_a_retry_applies_once(opened, cut, monkeypatch):
-    monkeypatch.setattr(commit, "_RESOLVE_SECONDS", 0.05)
-    monkeypatch.setattr(commit, "_RESOLVE_PAUSE", 0.001)
+    monkeypatch.setattr(outcome, "_RESOLVE_SECONDS", 0.05)
+    monkeypatch.setattr(outcome, "_RESOLVE_PAUSE", 0.001)
     coordinator, open_one = opened
     dm = open_one()
     coordinator.cuts = [cut]
@@ -255,7 +255,7 @@ def test_an_outcome_whose_wal_was_cleaned_away_is_found_in_ids_or_storage(opened
 
 
 def test_each_of_a_group_hears_of_its_own_id(opened, monkeypatch):
-    monkeypatch.setattr(commit, "_RESOLVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcome, "_RESOLVE_SECONDS", 0.0)
     coordinator, open_one = opened
     dm = open_one()
     coordinator.cuts = [Cut.BEFORE] * 20

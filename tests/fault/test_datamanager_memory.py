@@ -108,7 +108,7 @@ def past_sequence(path):
     ],
 )
 def test_the_peak_is_the_same_for_a_larger_store(tmp_path, monkeypatch, procedure, checkpoints):
-    monkeypatch.setattr("agola_core.datamanager.log._RECENT_BYTES", 200_000)
+    monkeypatch.setattr("agola_core.datamanager.recent._RECENT_BYTES", 200_000)
     peaks = []
     for objects in (SMALL, LARGE):
         path = tmp_path / f"{objects}"

@@ -106,8 +106,8 @@ def newest_data_file(store):
 
 
 def files_of(dm, checkpoint):
+    from agola_core.datamanager.control import read_control
     from agola_core.datamanager.history import past_lineages, stored_manifests
-    from agola_core.datamanager.log import read_control
     from agola_core.datamanager.manifest import read_manifest
 
     for item in stored_manifests(dm.storage, past_lineages(dm.storage, read_control(dm.coordinator))):

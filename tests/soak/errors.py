@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from agola_core import AgolaError, Durability, Put
-from agola_core.datamanager import DataManager, commit
+from agola_core.datamanager import DataManager, outcome
 from agola_core.objectstorage.posix import PosixStorage
 from agola_pytest.faulty import Fault, FaultyStorage
 from tests.soak.failing import FailingDisk
@@ -46,7 +46,7 @@ def trial(seed: int) -> Counter[str]:
 
 def _meet(directory: Path, seed: int, say: Say) -> None:
     logging.disable()
-    commit._RESOLVE_SECONDS = 0.5  # a lasting fault does not end while an outcome is waited for
+    outcome._RESOLVE_SECONDS = 0.5  # a lasting fault does not end while an outcome is waited for
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     disk = FailingDisk(directory)

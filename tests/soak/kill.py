@@ -25,7 +25,8 @@ from typing import Any, Protocol
 import msgspec
 
 from agola_core import Delete, Durability, Options, Put, faultpoints
-from agola_core.coordinator.sqlite import SQLiteCoordinator, boot_clock
+from agola_core.clock import boot_clock
+from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.errors import ConflictError
 from agola_core.objectstorage import ObjectStorage

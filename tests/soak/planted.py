@@ -9,7 +9,7 @@ import sys
 
 import apsw
 
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite_database import Database
 from agola_core.objectstorage import durable
 from tests.soak import power
 from tests.soak.trial import Violation
@@ -25,14 +25,14 @@ def skip_syncs_of_directories() -> None:
 
 def commit_without_syncs() -> None:
     """The coordinator's bytes last by chance."""
-    connect = SQLiteCoordinator._connect
+    connect = Database._connect
 
-    def hasty(self: SQLiteCoordinator) -> apsw.Connection:
+    def hasty(self: Database) -> apsw.Connection:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
-    SQLiteCoordinator._connect = hasty  # type: ignore[method-assign]
+    Database._connect = hasty  # type: ignore[method-assign]
 
 
 def trust_directories_that_are_there() -> None:

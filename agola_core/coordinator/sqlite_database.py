@@ -1,0 +1,182 @@
+"""The database of a SQLite coordinator: its file, its schema, its connections, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from agola_core.coordinator import sqlite_schema as sql
+from agola_core.decoding import newer
+from agola_core.errors import AgolaError, ClosedError, CorruptionError, FormatError, OutOfSpaceError, UnavailableError
+
+MINIMUM_SQLITE = (3, 51, 3)
+"""Older ones can lose data when their write-ahead log is reset."""
+
+_BUSY_MILLISECONDS = 10_000
+_IDLE_READERS = 16
+
+Row = tuple[Any, ...]
+
+
+class Database:
+    """A database in WAL mode that every commit syncs. One connection writes, any number read.
+
+    Args:
+        path: The file; it and its directory are created when missing. Not on a network file system.
+
+    Raises:
+        UnavailableError: The file cannot be opened or created.
+        CorruptionError: It is not a database, or a damaged one.
+        FormatError: A later release made it, or SQLite is too old.
+
+    Attributes:
+        path: Its absolute path.
+        writer: The connection that writes; whoever uses it holds `writing`.
+        writing: Guards `writer`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if tuple(map(int, apsw.sqlite_lib_version().split("."))) < MINIMUM_SQLITE:
+            raise FormatError(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 is the oldest safe one")
+        self.path = str(Path(path).absolute())
+        self.writing = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        self._readers: deque[apsw.Connection] = deque()
+        self._lock = threading.Lock()
+        with self.errors():
+            _create_directory(Path(self.path).parent)
+            self.writer = self._connect()
+            self._migrate()
+            # Always: a process that was killed may have made the files, and SQLite syncs only the names of its own.
+            _sync_directory(Path(self.path).parent)
+            self._version_reader = self._connect()
+        self._data_version = -1
+
+    @contextmanager
+    def reader(self) -> Iterator[apsw.Connection]:
+        """Lend a connection to read with; errors of the block are translated."""
+        self.check_open()
+        with self.errors():
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+        with self._lock:
+            if not self._closed and len(self._readers) < _IDLE_READERS:
+                self._readers.append(connection)
+                return
+        connection.close()
+
+    def foreign_revision(self) -> int | None:
+        """Return the newest revision when a connection other than this method's has committed since the last call.
+
+        Not thread-safe: one thread polls.
+        """
+        with self.errors():
+            (version,) = one(self._version_reader.execute("PRAGMA data_version"))
+            if version == self._data_version:
+                return None
+            self._data_version = version
+            return newest_revision(self._version_reader)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what SQLite and the disk raise in the block as errors of the port."""
+        try:
+            yield
+        except (apsw.Error, OSError) as error:
+            raise self.translated(error) from error
+
+    def translated(self, error: Exception) -> AgolaError:
+        """Return what an error of SQLite or the disk means."""
+        match error:
+            case apsw.NotADBError() | apsw.CorruptError():
+                return CorruptionError(f"not an intact database: {error}", path=self.path)
+            case apsw.FullError():
+                return OutOfSpaceError(f"{self.path}: the disk is full: {error}")
+            case apsw.ConnectionClosedError():
+                return ClosedError("the coordinator was closed")
+            case _:
+                return UnavailableError(f"{self.path}: {error}")
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` once it is closed, and in a process that was forked off with it."""
+        if self._closed:
+            raise ClosedError("the coordinator was closed")
+        if os.getpid() != self._pid:
+            raise ClosedError("the coordinator was opened before a fork: open it again in the child")
+
+    def close(self) -> None:
+        """Close all connections; who writes is waited for. Closing twice is harmless."""
+        with self.writing, self._lock:
+            self._closed = True
+            for connection in (*self._readers, self._version_reader, self.writer):
+                connection.close()
+            self._readers.clear()
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(self.path)
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _migrate(self) -> None:
+        cursor = self.writer.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = one(cursor.execute("PRAGMA user_version"))
+            if version > sql.VERSION:
+                raise newer(self.path, version, sql.VERSION)
+            if version == 0:
+                cursor.execute(sql.SCHEMA)
+            elif version == 1:
+                cursor.execute(sql.FROM_VERSION_1)
+            if version < sql.VERSION:
+                cursor.execute(f"PRAGMA user_version = {sql.VERSION}")
+        except BaseException:
+            cursor.execute("ROLLBACK")
+            raise
+        cursor.execute("COMMIT")
+
+
+def newest_revision(connection: apsw.Connection) -> int:
+    """Return the newest revision that a connection sees; 1 when nothing was written yet."""
+    row: Row | None = connection.execute(sql.REVISION).fetchone()
+    return row[0] if row else 1
+
+
+def one(cursor: apsw.Cursor) -> Row:
+    """Return the row of a statement that gives one."""
+    row: Row | None = cursor.fetchone()
+    assert row is not None
+    return row
+
+
+def _create_directory(path: Path) -> None:
+    if path.is_dir():
+        return
+    _create_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
