@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from typing import Any, Protocol, Self
 
@@ -46,6 +47,7 @@ class PlainDisplay:
         self._err = err
         self._lock = threading.Lock()
         self._shown: dict[str, TaskStatus] = {}
+        self._asked: set[str] = set()
         self._ended = False
         self._width = max((len(task.name) for task in self._tasks.values()), default=0)
 
@@ -55,6 +57,15 @@ class PlainDisplay:
             if self._shown.get(task_id, TaskStatus.NOT_STARTED) is not task.status:
                 self._shown[task_id] = task.status
                 self.say(f"{self._prefix(task_id)} {task_mark(task.status)} {describe_task(task)}")
+        self._say_rest(run)
+
+    def _say_rest(self, run: Run) -> None:
+        """Say which tasks wait for a person, and how the run ended, each once."""
+        for task_id, task in run.tasks.items():
+            if task.waiting_approval and task_id not in self._asked:
+                self._asked.add(task_id)
+                command = f"agola-core runs approve {run.id} {shlex.quote(self._tasks[task_id].name)}"
+                self.say(f"{self._prefix(task_id)} ? waits for approval: {command}")
         if run.phase.is_finished and not self._ended:
             self._ended = True
             self.say(describe_run(run))
@@ -104,9 +115,7 @@ class LiveDisplay(PlainDisplay):
             self._shown[task_id] = task.status
             if before is not task.status and task.status.is_finished:
                 self.say(f"{self._prefix(task_id)} {task_mark(task.status)} {describe_task(task)}")
-        if run.phase.is_finished and not self._ended:
-            self._ended = True
-            self.say(describe_run(run))
+        self._say_rest(run)
 
     def say(self, text: str) -> None:
         """Print a line above the tasks."""
@@ -133,7 +142,8 @@ class LiveDisplay(PlainDisplay):
             task = self._state.tasks.get(item.id)
             if task is not None:
                 took = duration(task.start_time, task.end_time)
-                line = f"{'  ' * item.level}{task_mark(task.status)} {item.name} {took}\n"
+                mark = "?" if task.waiting_approval else task_mark(task.status)
+                line = f"{'  ' * item.level}{mark} {item.name} {took}\n"
                 text.append(line, style=_STYLES.get(task.status, "dim"))
         return text
 

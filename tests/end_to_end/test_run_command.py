@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -327,3 +328,19 @@ def test_a_step_or_a_task_that_runs_too_long_fails_and_says_so(tree):
         "step": "step 0 ran longer than its timeout of 0.5 s",
         "task": "the task ran longer than its timeout of 1 s",
     }
+
+
+def test_a_task_that_waits_for_a_person_says_how_to_approve_it(tree, wait_for_line):
+    tree.configure("""
+        runs:
+          - name: gated
+            tasks:
+              - {name: go live, approval: true, steps: [{run: echo live}]}
+        """)
+    process = tree.start("run", ".")
+    command = wait_for_line(process, "waits for approval")[-1].partition("approval: agola-core ")[2]
+    approved = tree.run(*shlex.split(command))
+    assert approved.returncode == 0, approved.stderr
+    assert "| live" in process.stdout.read()
+    process.stdout.close()
+    assert process.wait() == 0

@@ -42,7 +42,7 @@ WORKER = textwrap.dedent("""
 
     options = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_wals=2,
                       retain_wal_ids=2, retain_manifests=1, retain_groups=1, grace_period=0,
-                      lock_ttl=float(os.environ.get("LOCK_TTL", "10")))
+                      lock_ttl=float(os.environ.get("LOCK_TTL", "3")))
     coordinator = os.environ.get("COORDINATOR")
     with agola_core.open(sys.argv[1], coordinator=coordinator, data_types=["n"], options=options) as dm:
         lose_every_fifth_answer(dm.coordinator)
@@ -81,7 +81,7 @@ def work(path, point="", *more, **variables):
 
 
 def open_killed_at(path, point):
-    opening = "import sys, agola_core; agola_core.open(sys.argv[1], data_types=['n'])"
+    opening = "import sys, agola_core as a; a.open(sys.argv[1], data_types=['n'], options=a.Options(lock_ttl=3))"
     environment = {**os.environ, "AGOLA_FAULTPOINT": f"{point}:1:kill"}
     return subprocess.run(
         [sys.executable, "-c", opening, str(path)], capture_output=True, text=True, check=False, env=environment
@@ -89,7 +89,7 @@ def open_killed_at(path, point):
 
 
 def contents(path, coordinator=None):
-    options = Options(background=False)
+    options = Options(background=False, lock_ttl=3)
     with agola_core.open(path, coordinator=coordinator, data_types=["n"], options=options) as dm:
         return dict(dm.list_objects("n"))
 

@@ -26,18 +26,23 @@ _SAFE = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_WORDS = {"notstarted": "not started", "waiting": "waiting for approval"}
+"""How states are read, where that differs from how they are written."""
+
 
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - the client needs no templates
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("agola_http.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["words"] = lambda state: _WORDS.get(state, state)
+    return environment
 
 
 Values = Mapping[str, object]
