@@ -69,7 +69,7 @@ dist: $(VENV)/ready ## sdist and wheel in dist/
 release: dist ## check what would be released: the wheel in a clean environment runs the example project's tests
 	rm -rf build/release
 	$(PYTHON) -m venv build/release
-	build/release/bin/pip install --quiet "$$(echo dist/*.whl)[all,pytest]" pytest-xdist
+	build/release/bin/pip install --quiet "$$(echo dist/*.whl)[all,pytest]" pytest-xdist ministack
 	cd docs/examples/testing && ../../../build/release/bin/python -m pytest -q -p no:cacheprovider
 	build/release/bin/agola-core --version
 

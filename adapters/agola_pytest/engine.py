@@ -54,25 +54,26 @@ class ContainerEngine:
 
 
 @contextlib.contextmanager
-def start_engine(directory: Path) -> Iterator[ContainerEngine]:
-    """Yield the engine that `AGOLA_CONTAINER_ENGINE` names, with the image `AGOLA_CONTAINER_IMAGE`, or an own podman.
+def start_engine(directory: Path, external: str = "", image: str = "busybox") -> Iterator[ContainerEngine]:
+    """Yield an engine that runs, or an own podman.
 
     Args:
         directory: Where an own one keeps everything.
+        external: The URL of one that runs; "" for an own one.
+        image: An image that this one has or finds.
 
     Raises:
         EngineMissingError: There is none, or it cannot run a container.
     """
-    external = os.environ.get("AGOLA_CONTAINER_ENGINE")
     if external:
         options = EngineOptions(socket=external, pull="missing")
-        engine = ContainerEngine(options, os.environ.get("AGOLA_CONTAINER_IMAGE", "busybox"))
+        engine = ContainerEngine(options, image)
         _probe(engine)
         yield engine
         return
     podman, busybox = shutil.which("podman"), shutil.which("busybox") or _BUSYBOX
     if podman is None or not Path(busybox).exists():
-        raise EngineMissingError("podman or busybox is not installed, and AGOLA_CONTAINER_ENGINE names no engine")
+        raise EngineMissingError("podman or busybox is not installed, and --agola-container-engine names no engine")
     configuration = directory / "containers.conf"
     configuration.write_text(_CONFIGURATION)
     environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}

@@ -20,12 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-EXTERNAL_VARIABLE = "AGOLA_ETCD"
-"""Names the endpoints (`HOST:PORT,HOST:PORT`) of a running etcd that tests are to use instead of their own."""
-
 _READY = "ready to serve client requests"
 _START_SECONDS = 30.0
 _PORT_TRIES = 5
+_DELETED_AT_ONCE = 100
 
 
 class EtcdMissingError(RuntimeError):
@@ -135,6 +133,10 @@ class EtcdServer:
         """Return a coordinator URL of a store in this etcd."""
         return coordinator_url(self.endpoint, prefix, **parameters)
 
+    def below(self, place: str) -> SharedEtcd:
+        """Return this etcd for somebody who has only a place of its own, and not its process."""
+        return SharedEtcd(self.endpoint, place)
+
     def launch(self) -> None:
         """Start the process, without waiting until it serves."""
         client_url = f"{self._scheme}://{self.endpoint}"
@@ -223,20 +225,34 @@ class EtcdServer:
             process.wait()
 
 
-class ExternalEtcd:
-    """A running etcd that somebody else started.
+class SharedEtcd:
+    """A place of its own in a running etcd that others use as well.
 
     Args:
         endpoints: `HOST:PORT,HOST:PORT`.
+        place: What the prefix of every store begins with.
     """
 
-    def __init__(self, endpoints: str) -> None:
+    def __init__(self, endpoints: str, place: str) -> None:
         self._endpoints = endpoints
         self.endpoint = endpoints.partition(",")[0]
+        self._place = place
 
     def url(self, prefix: str = "", **parameters: object) -> str:
-        """Return a coordinator URL of a store in this etcd."""
-        return coordinator_url(self._endpoints, prefix, **parameters)
+        """Return a coordinator URL of a store in this place."""
+        return coordinator_url(self._endpoints, f"{self._place}/{prefix}".rstrip("/"), **parameters)
+
+    def below(self, place: str) -> SharedEtcd:
+        """Return a place in this place."""
+        return SharedEtcd(self._endpoints, f"{self._place}/{place}")
+
+    def empty(self) -> None:
+        """Delete everything in this place."""
+        from agola_core.coordinator import DeleteOp, open_coordinator  # noqa: PLC0415 - load what is used
+
+        with contextlib.closing(open_coordinator(self.url())) as coordinator:
+            while page := coordinator.list("", limit=_DELETED_AT_ONCE).items:
+                coordinator.txn([], [DeleteOp(item.key) for item in page])
 
 
 class EtcdCluster:

@@ -6,12 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-
-def add_option(parser: pytest.Parser) -> None:
-    """Add `--agola-require`."""
-    help_text = "comma-separated servers (etcd, s3, ...; or all) whose absence fails tests instead of skipping them"
-    parser.getgroup("agola").addoption("--agola-require", metavar="NAMES", default=None, help=help_text)
-    parser.addini("agola_require", f"{help_text} (also the environment variable AGOLA_REQUIRE)", default="")
+from agola_pytest.options import required_names, value
 
 
 def missing(config: pytest.Config, name: str, reason: str) -> NoReturn:
@@ -22,9 +17,6 @@ def missing(config: pytest.Config, name: str, reason: str) -> NoReturn:
         name: The server, as `--agola-require` names it.
         reason: Why it is missing, and how to get it.
     """
-    import os  # noqa: PLC0415 - unused, the plugin costs nothing
-
-    required = config.getoption("--agola-require") or os.environ.get("AGOLA_REQUIRE") or config.getini("agola_require")
-    if {name, "all"} & {part.strip() for part in str(required).split(",")}:
+    if {name, "all"} & required_names(value(config, "require")):
         pytest.fail(f"{name} was required, and {reason}", pytrace=False)
     pytest.skip(reason)

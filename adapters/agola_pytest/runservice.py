@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from agola_pytest.logs import attach_log
+from agola_pytest.failures import attach_log
+from agola_pytest.options import value
 
 if TYPE_CHECKING:
     from agola_http.client import Client
 
 _READY = "serving on "
 _STOP_SECONDS = 30.0
+_VERBOSITY = {"error": [], "info": ["-v"], "debug": ["-vv"]}
 
 
 class ServiceProcess:
@@ -34,6 +36,7 @@ class ServiceProcess:
         arguments: Further arguments of `agola-core serve`.
         environment: Over this process's own.
         timeout: Seconds to wait for its start.
+        log_level: How much it logs: error, info or debug.
 
     Attributes:
         data_dir: Its data.
@@ -42,7 +45,12 @@ class ServiceProcess:
     """
 
     def __init__(
-        self, data_dir: Path, arguments: Sequence[str], environment: Mapping[str, str] | None, timeout: float
+        self,
+        data_dir: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None,
+        timeout: float,
+        log_level: str = "error",
     ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.parent / f"{data_dir.name}.log"
@@ -50,6 +58,7 @@ class ServiceProcess:
         self._arguments = arguments
         self._environment = {**os.environ, **(environment or {})}
         self._timeout = timeout
+        self._verbosity = _VERBOSITY[log_level]
         self._process: subprocess.Popen[str] | None = None
         self._clients = ExitStack()
 
@@ -59,8 +68,8 @@ class ServiceProcess:
         Raises:
             RuntimeError: It ended, or did not answer in time.
         """
-        data_dir = str(self.data_dir)
-        command = [sys.executable, "-m", "agola_cli.main", "serve", "--port", "0", "--data-dir", data_dir]
+        program = [sys.executable, "-m", "agola_cli.main", *self._verbosity]
+        command = [*program, "serve", "--port", "0", "--data-dir", str(self.data_dir)]
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             process = subprocess.Popen(
@@ -119,6 +128,7 @@ def running_service(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     timeout: float = 60.0,
+    log_level: str = "error",
 ) -> Iterator[ServiceProcess]:
     """Run a service for the length of a block.
 
@@ -127,8 +137,9 @@ def running_service(
         arguments: Further arguments of `agola-core serve`.
         environment: Over this process's own.
         timeout: Seconds to wait for its start.
+        log_level: How much it logs: error, info or debug.
     """
-    service = ServiceProcess(data_dir, arguments, environment, timeout)
+    service = ServiceProcess(data_dir, arguments, environment, timeout, log_level)
     try:
         service.start()
         yield service
@@ -151,19 +162,28 @@ class ServiceFactory(Protocol):
         """
 
 
-@pytest.fixture
-def agola_runservice_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceFactory]:
-    """Yield what starts services; all are stopped at the test's end, and their logs shown when it fails."""
+@contextmanager
+def _factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[ServiceFactory]:
+    log_level = value(request.config, "log-level")
     with ExitStack() as stack:
 
         def start(
             name: str = "service", *, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
         ) -> ServiceProcess:
-            data_dir = tmp_path / "agola-runservices" / name
-            attach_log(request.node, data_dir.parent / f"{name}.log")
-            return stack.enter_context(running_service(data_dir, arguments=arguments, environment=environment))
+            attach_log(request, directory / f"{name}.log")
+            service = running_service(
+                directory / name, arguments=arguments, environment=environment, log_level=log_level
+            )
+            return stack.enter_context(service)
 
         yield start
+
+
+@pytest.fixture
+def agola_runservice_factory(request: pytest.FixtureRequest, agola_directory: Path) -> Iterator[ServiceFactory]:
+    """Yield what starts services; all are stopped at the test's end, and their logs shown when it fails."""
+    with _factory(request, agola_directory / "agola-runservices") as factory:
+        yield factory
 
 
 @pytest.fixture
@@ -173,7 +193,15 @@ def agola_runservice(agola_runservice_factory: ServiceFactory) -> ServiceProcess
 
 
 @pytest.fixture(scope="session")
-def agola_session_runservice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """Yield one service for all tests of a session (of one worker, under xdist)."""
-    with running_service(tmp_path_factory.mktemp("agola") / "session-runservice") as service:
-        yield service
+def agola_session_runservice_factory(
+    request: pytest.FixtureRequest, agola_session_directory: Path
+) -> Iterator[ServiceFactory]:
+    """Yield what starts services that live as long as the session (of one worker, under xdist)."""
+    with _factory(request, agola_session_directory) as factory:
+        yield factory
+
+
+@pytest.fixture(scope="session")
+def agola_session_runservice(agola_session_runservice_factory: ServiceFactory) -> ServiceProcess:
+    """Return one service for all tests of a session (of one worker, under xdist)."""
+    return agola_session_runservice_factory("session-runservice")

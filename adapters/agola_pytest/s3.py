@@ -33,7 +33,7 @@ BUCKET = "agola"
 
 _START_SECONDS = 60.0
 _PORT_TRIES = 5
-_KEY = {f"{CREDENTIALS}_ACCESS_KEY_ID": "agola", f"{CREDENTIALS}_SECRET_ACCESS_KEY": "agola-secret"}
+_KEY = {"_ACCESS_KEY_ID": "agola", "_SECRET_ACCESS_KEY": "agola-secret"}
 
 
 class S3Program(enum.StrEnum):
@@ -58,11 +58,38 @@ class S3Server:
     Args:
         endpoint: Its URL.
         process: Its process; None for one that runs by itself.
+        bucket: Where storages lie by default.
+        place: What the prefix of every storage begins with; "" for nothing.
+        credentials: The name of its credentials in the environment.
     """
 
-    def __init__(self, endpoint: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        process: subprocess.Popen[bytes] | None = None,
+        *,
+        bucket: str = BUCKET,
+        place: str = "",
+        credentials: str = CREDENTIALS,
+    ) -> None:
         self.endpoint = endpoint
         self.process = process
+        self.bucket = bucket
+        self._place = place
+        self._credentials = credentials
+
+    def below(self, place: str) -> S3Server:
+        """Return the same server for somebody who has only a place of its own, and not its process."""
+        place = f"{self._place}/{place}".lstrip("/")
+        return S3Server(self.endpoint, bucket=self.bucket, place=place, credentials=self._credentials)
+
+    def empty(self) -> None:
+        """Delete everything in this place."""
+        from agola_core.objectstorage import open_storage  # noqa: PLC0415 - load what is used
+
+        with contextlib.closing(open_storage(self.url())) as storage:
+            for info in storage.list(recursive=True):
+                storage.delete(info.path)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -70,16 +97,17 @@ class S3Server:
         parts = urlsplit(self.endpoint)
         return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
-    def url(self, prefix: str = "", bucket: str = BUCKET, **options: object) -> str:
+    def url(self, prefix: str = "", bucket: str = "", **options: object) -> str:
         """Return a storage URL: a prefix in a bucket of this server, which is created when missing.
 
         Args:
             prefix: Keeps stores in one bucket apart.
-            bucket: The bucket.
+            bucket: Another bucket than the default one.
             options: Further or other options of the URL.
         """
-        given = {"endpoint": self.endpoint, "credentials": CREDENTIALS, "create_bucket": "true", **options}
-        return f"s3://{bucket}/{prefix}?{urlencode({name: str(value) for name, value in given.items()})}"
+        given = {"endpoint": self.endpoint, "credentials": self._credentials, "create_bucket": "true", **options}
+        path = f"{self._place}/{prefix}".strip("/") if self._place else prefix
+        return f"s3://{bucket or self.bucket}/{path}?{urlencode({name: str(value) for name, value in given.items()})}"
 
 
 def missing_reason(program: S3Program) -> str | None:
@@ -95,12 +123,20 @@ def missing_reason(program: S3Program) -> str | None:
 
 
 @contextmanager
-def start_s3(directory: Path, program: S3Program = S3Program.MINISTACK) -> Iterator[S3Server]:
+def start_s3(
+    directory: Path,
+    program: S3Program = S3Program.MINISTACK,
+    *,
+    credentials: str = CREDENTIALS,
+    log_level: str = "warning",
+) -> Iterator[S3Server]:
     """Run an S3 server while the block runs; its credentials stand in the environment meanwhile.
 
     Args:
         directory: Where its log goes, and its data if it keeps any.
         program: Which one.
+        credentials: The name of its credentials in the environment.
+        log_level: How much it logs: warning, error, info or debug.
 
     Raises:
         S3MissingError: It is not installed.
@@ -113,16 +149,21 @@ def start_s3(directory: Path, program: S3Program = S3Program.MINISTACK) -> Itera
         yield S3Server(os.environ[EXTERNAL_VARIABLE])
         return
     directory.mkdir(parents=True, exist_ok=True)
-    with _environment(_KEY):
-        server = _launch(directory, program)
+    with _environment({f"{credentials}{suffix}": key for suffix, key in _KEY.items()}):
+        server = _launch(directory, program, credentials, log_level)
         try:
             yield server
         finally:
             _stop(server)
 
 
-def _launch(directory: Path, program: S3Program) -> S3Server:
-    log = directory / "s3.log"
+def log_file(directory: Path) -> Path:
+    """Return the log of a server that was started in a directory."""
+    return directory / "s3.log"
+
+
+def _launch(directory: Path, program: S3Program, credentials: str, log_level: str) -> S3Server:
+    log = log_file(directory)
     for attempt in range(1, _PORT_TRIES + 1):
         (port,) = free_ports(1)
         with log.open("wb") as output:
@@ -132,9 +173,9 @@ def _launch(directory: Path, program: S3Program) -> S3Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
-                env={**os.environ, **_settings(directory, port)},
+                env={**os.environ, **_settings(directory, port, log_level)},
             )
-        server = S3Server(f"http://127.0.0.1:{port}", process)
+        server = S3Server(f"http://127.0.0.1:{port}", process, credentials=credentials)
         try:
             _wait_ready(server, log)
             return server
@@ -162,7 +203,7 @@ def _command(program: S3Program, directory: Path, port: int) -> list[str]:
     ]
 
 
-def _settings(directory: Path, port: int) -> dict[str, str]:
+def _settings(directory: Path, port: int, log_level: str) -> dict[str, str]:
     """Return ministack's settings: S3 alone, in memory, on loopback."""
     return {
         "BIND_HOST": "127.0.0.1",
@@ -171,7 +212,7 @@ def _settings(directory: Path, port: int) -> dict[str, str]:
         "IOT_MTLS_ENABLED": "0",
         "STATE_DIR": str(directory / "state"),
         "S3_DATA_DIR": str(directory / "s3"),
-        "LOG_LEVEL": "WARNING",
+        "LOG_LEVEL": log_level.upper(),
     }
 
 

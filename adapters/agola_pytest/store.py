@@ -47,10 +47,10 @@ def agola_store_types() -> list[str]:
 
 
 @pytest.fixture
-def agola_store_factory(tmp_path: Path, agola_store_types: list[str]) -> Iterator[StoreFactory]:
+def agola_store_factory(agola_directory: Path, agola_store_types: list[str]) -> Iterator[StoreFactory]:
     """Yield what opens embedded stores below the test's temporary directory; all are closed at the test's end."""
     with ExitStack() as stack:
-        yield make_factory(tmp_path / "agola", agola_store_types, stack)
+        yield make_factory(agola_directory / "agola", agola_store_types, stack)
 
 
 @pytest.fixture
@@ -60,9 +60,13 @@ def agola_store(agola_store_factory: StoreFactory) -> DataManager:
 
 
 @pytest.fixture(scope="session")
-def agola_session_store(
-    tmp_path_factory: pytest.TempPathFactory, agola_store_types: list[str]
-) -> Iterator[DataManager]:
-    """Yield one embedded store for all tests of a session (of one worker, under xdist)."""
+def agola_session_store_factory(agola_session_directory: Path, agola_store_types: list[str]) -> Iterator[StoreFactory]:
+    """Yield what opens embedded stores that live as long as the session (of one worker, under xdist)."""
     with ExitStack() as stack:
-        yield make_factory(tmp_path_factory.mktemp("agola"), agola_store_types, stack)("session-store")
+        yield make_factory(agola_session_directory, agola_store_types, stack)
+
+
+@pytest.fixture(scope="session")
+def agola_session_store(agola_session_store_factory: StoreFactory) -> DataManager:
+    """Return one embedded store for all tests of a session (of one worker, under xdist)."""
+    return agola_session_store_factory("session-store")

@@ -1,11 +1,21 @@
 """The pytest plugin, as a project that uses it meets it."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
 import pytest
 
+import agola_core
+from agola_core.coordinator import open_coordinator
+from agola_core.objectstorage import open_storage
+
 pytest_plugins = ["pytester"]
+
+# Other plugins of this project's environment, whose imports would take most of the time.
+OTHERS = [f"-pno:{name}" for name in ("anyio", "benchmark", "hypothesispytest", "schemathesis", "timeout")]
+MODULES = ["failures", "options", "plugin", "require", "runservice", "servers", "store"]
 
 WRITER = """
 import agola_core
@@ -25,7 +35,7 @@ def fail(directory):
 def run(pytester):
     def run_tests(text, *arguments):
         pytester.makepyfile(text)
-        return pytester.runpytest_subprocess("-q", *arguments)
+        return pytester.runpytest_subprocess("-q", *OTHERS, *arguments)
 
     return run_tests
 
@@ -142,6 +152,149 @@ def test_a_service_has_a_client_and_its_log_is_shown_on_failure(run):
     result.stdout.fnmatch_lines(["*log service.log*", "what the service said"])
 
 
-def test_unused_it_imports_nothing_of_the_library():
-    script = "import sys, agola_pytest.plugin; assert not any(name.startswith('agola_core') for name in sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
+def test_each_test_has_a_place_of_its_own_in_the_sessions_servers(run):
+    run(
+        """
+        import agola_core, pytest
+        from agola_core import Put
+
+        endpoints = set()
+
+        @pytest.mark.parametrize("attempt", [1, 2])
+        def test_places(agola_s3, agola_etcd, agola_session_s3, attempt):
+            urls = {"storage": agola_s3.url("s"), "coordinator": agola_etcd.url("c")}
+            with agola_core.open(**urls, data_types=["n"]) as store:
+                assert list(store.list_objects("n")) == []
+                store.write_wal([Put("n", "a", b"1")])
+            assert agola_s3.url("s") == urls["storage"]
+            assert agola_session_s3.endpoint == agola_s3.endpoint
+            endpoints.add((agola_s3.endpoint, agola_etcd.endpoint))
+            assert len(endpoints) == 1
+
+        def test_servers_of_its_own(agola_etcd, agola_etcd_factory, agola_s3_factory, agola_s3):
+            etcd = agola_etcd_factory()
+            assert etcd.endpoint != agola_etcd.endpoint
+            etcd.kill()
+            etcd.start()
+            assert agola_s3_factory().endpoint != agola_s3.endpoint
+
+        def test_failing(agola_etcd):
+            assert False
+        """,
+        "--agola-require=etcd,s3",
+    ).assert_outcomes(passed=3, failed=1)
+
+
+OUTSIDE = """
+import agola_core, os, pytest
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_outside(agola_etcd, agola_s3, attempt):
+    assert agola_etcd.endpoint == os.environ["WANTED_ETCD"]
+    assert agola_s3.endpoint == os.environ["WANTED_S3"]
+    with agola_core.open(
+        storage=agola_s3.url("s"), coordinator=agola_etcd.url("c"), data_types=["n"], durability="storage"
+    ) as store:
+        assert list(store.list_objects("n")) == []
+        store.write_wal([agola_core.Put("n", "a", b"1")])
+"""
+
+
+def test_servers_that_run_already_are_used_and_left_clean(
+    run, pytester, monkeypatch, agola_etcd_factory, agola_s3_factory
+):
+    etcd, s3 = agola_etcd_factory(), agola_s3_factory()
+    monkeypatch.setenv("WANTED_ETCD", etcd.endpoint)
+    monkeypatch.setenv("WANTED_S3", s3.endpoint)
+    monkeypatch.setenv("AGOLA_ETCD", "nowhere:1")  # the command line comes first
+    pytester.makeini(f"[pytest]\nagola_s3 = {s3.endpoint}/mine")
+    run(OUTSIDE, f"--agola-etcd={etcd.endpoint}", "-n", "2").assert_outcomes(passed=2)
+    with contextlib.closing(open_coordinator(etcd.url())) as coordinator:
+        assert coordinator.list("").items == ()
+    with contextlib.closing(open_storage(s3.url(bucket="mine", create_bucket="false"))) as storage:
+        assert list(storage.list(recursive=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "ini", "message"),
+    [
+        (["--agola-s3=localhost:9000"], "", "", "--agola-s3: 'localhost:9000': expected http://HOST:PORT"),
+        (["--agola-s3=http://h:9000/a/b"], "", "", "expected http://HOST:PORT or http://HOST:PORT/BUCKET"),
+        (["--agola-s3=http://h:x"], "", "", "--agola-s3: 'http://h:x': Port could not be cast"),
+        (["--agola-etcd=h1:2379,"], "", "", "--agola-etcd: 'h1:2379,': expected HOST:PORT,HOST:PORT"),
+        (
+            [],
+            "AGOLA_ETCD=http://h:2379",
+            "",
+            "the environment variable AGOLA_ETCD: 'http://h:2379': expected HOST:PORT",
+        ),
+        ([], "", "agola_log_level = loud", "agola_log_level in the ini file: 'loud': expected error, info, debug"),
+        (["--agola-log-lines=-1"], "", "", "--agola-log-lines: '-1': expected a number of lines"),
+        (["--agola-require=etdc"], "", "", "no server 'etdc'; there are chromium, container, etcd, s3 and all"),
+        (["--agola-container-engine=podman"], "", "", "--agola-container-engine: 'podman': expected unix:///PATH"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_usage_error(pytester, monkeypatch, arguments, environment, ini, message):
+    name, _, text = environment.partition("=")
+    if name:
+        monkeypatch.setenv(name, text)
+    pytester.makeini(f"[pytest]\n{ini}")
+    result = pytester.runpytest_inprocess("--collect-only", "-p", "no:xdist", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in result.stderr.lines if line] == [f"ERROR: {line}" for line in [result.errlines[0][7:]]]
+    assert message in result.stderr.str()
+
+
+def test_what_failed_tests_leave_can_be_kept(run, pytester):
+    result = run(
+        """
+        import agola_core, pytest
+        from agola_core import Put
+
+        @pytest.mark.parametrize("works", [True, False])
+        def test_it(agola_store, works):
+            agola_store.write_wal([Put("object", "a", b"1")])
+            assert works
+
+        def test_service(agola_session_runservice):
+            agola_session_runservice.stop()
+            with agola_session_runservice.log.open("a") as log:
+                log.write("one\\ntwo\\nthree\\n")
+            assert False
+        """,
+        "--agola-keep=kept",
+        "--agola-log-level=info",
+        "--agola-log-lines=2",
+        "-o",
+        "tmp_path_retention_policy=none",
+    )
+    result.assert_outcomes(passed=1, failed=2)
+    kept = pytester.path / "kept"
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "session-main",
+        "test_what_failed_tests_leave_can_be_kept.py-test_it-False",
+    ]
+    with agola_core.open(
+        kept / "test_what_failed_tests_leave_can_be_kept.py-test_it-False/agola/store", data_types=["object"]
+    ) as store:
+        assert store.read_object("object", "a")[0] == b"1"
+    result.stdout.fnmatch_lines(["*kept in */kept/*False"])
+    result.stdout.fnmatch_lines(["*log session-runservice.log*", "two", "three"])
+    result.stdout.no_fnmatch_line("one")
+    assert " INFO " in (kept / "session-main/session-runservice.log").read_text()
+
+
+def test_unused_it_imports_nothing_of_the_library(pytester):
+    """Nor of what only its servers need: the modules of a session with it and of one without it, compared."""
+    script = "import pytest, sys; pytest.main(sys.argv[1:]); print('modules', *sorted(sys.modules))"
+    command = [sys.executable, "-c", script, "--collect-only", "-q", *OTHERS]
+
+    def modules(*arguments):
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ""}
+        )
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("modules"))
+        return set(line.split()[1:])
+
+    ours = {"agola_pytest", *(f"agola_pytest.{name}" for name in MODULES)}
+    assert modules() - modules("-p", "no:agola") <= ours

@@ -39,3 +39,8 @@ def test_an_uncommitted_line_is_not_there_after_a_crash(agola_crash, tmp_path):
 
 def test_a_service_answers(agola_runservice):
     assert agola_runservice.client().list_runs(RunQuery()) == []
+
+
+def test_notes_on_a_bucket_and_an_etcd(agola_s3, agola_etcd):
+    with agola_core.open(storage=agola_s3.url(), coordinator=agola_etcd.url(), data_types=["note"]) as store:
+        assert Notes(store).append("n", "one") == "one\n"
