@@ -246,6 +246,10 @@ class SharedEtcd:
         """Return a place in this place."""
         return SharedEtcd(self._endpoints, f"{self._place}/{place}")
 
+    def through(self, endpoints: str) -> SharedEtcd:
+        """Return the same place as it is reached by another way, such as a proxy."""
+        return SharedEtcd(endpoints, self._place)
+
     def empty(self) -> None:
         """Delete everything in this place."""
         from agola_core.coordinator import DeleteOp, open_coordinator  # noqa: PLC0415 - load what is used

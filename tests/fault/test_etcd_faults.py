@@ -55,7 +55,7 @@ def test_a_missing_extra_is_told(monkeypatch):
 @pytest.mark.parametrize("lost", ["request", "answer"])
 def test_a_transaction_that_lost_its_answer_is_of_unknown_outcome_and_never_repeated(agola_etcd, proxy, opened, lost):
     direct = opened(agola_etcd.url(f"lost-{lost}"))
-    broken = opened(coordinator_url(proxy.endpoint, f"lost-{lost}", timeout=10))
+    broken = opened(agola_etcd.through(proxy.endpoint).url(f"lost-{lost}", timeout=10))
     start = put(broken, "n", b"1")
     proxy.drop_requests() if lost == "request" else proxy.drop_answers()
     thread, outcome = in_background(lambda: put(broken, "n", b"2"))
@@ -172,7 +172,7 @@ def test_a_lease_ends_by_etcds_own_clock(agola_etcd, opened):
 
 def test_a_keeper_reports_a_lost_lease_before_anybody_else_can_have_it(agola_etcd, proxy, opened):
     direct = opened(agola_etcd.url("keeper"))
-    broken = opened(coordinator_url(proxy.endpoint, "keeper", timeout=0.5))
+    broken = opened(agola_etcd.through(proxy.endpoint).url("keeper", timeout=0.5))
     keeper = LeaseKeeper(broken, 2)
     direct.txn([], [PutOp("held", b"", keeper.lease)])
     assert keeper.held

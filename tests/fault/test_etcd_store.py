@@ -57,7 +57,7 @@ def test_a_store_whose_etcd_is_away_does_not_open_and_says_where_it_looked(open_
 
 def test_a_write_waits_for_etcd_and_is_told_when_the_time_is_over(agola_etcd, proxy, open_store, monkeypatch):
     monkeypatch.setattr("agola_core.datamanager.outcome._RESOLVE_SECONDS", 1)
-    store = open_store(coordinator_url(proxy.endpoint, "away", timeout=1), options=Options(lock_ttl=2))
+    store = open_store(agola_etcd.through(proxy.endpoint).url("away", timeout=1), options=Options(lock_ttl=2))
     other = open_store(agola_etcd.url("away"))
     write(store, "a")
     proxy.refuse()
@@ -77,7 +77,7 @@ def test_a_write_waits_for_etcd_and_is_told_when_the_time_is_over(agola_etcd, pr
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
 def test_a_commit_that_lost_its_answer_is_settled_before_its_writer_hears(agola_etcd, proxy, open_store, lost):
-    store = open_store(coordinator_url(proxy.endpoint, f"settled-{lost}", timeout=10))
+    store = open_store(agola_etcd.through(proxy.endpoint).url(f"settled-{lost}", timeout=10))
     write(store, "a")
     proxy.drop_requests() if lost == "request" else proxy.drop_answers()
     thread, outcome = in_background(lambda: write(store, "b"))

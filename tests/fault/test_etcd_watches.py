@@ -45,7 +45,7 @@ def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs
 
 def test_a_watch_comes_back_when_the_way_breaks_both_ways(agola_etcd, proxy, opened):
     direct = opened(agola_etcd.url("ways"))
-    watch = opened(coordinator_url(proxy.endpoint, "ways")).watch("", put(direct, "a") + 1)
+    watch = opened(agola_etcd.through(proxy.endpoint).url("ways")).watch("", put(direct, "a") + 1)
     expected = []
     for damage in (proxy.drop_answers, proxy.drop_requests, proxy.refuse, proxy.cut):
         damage()
