@@ -196,15 +196,11 @@ class ContainerPlace:
 
     def _prepare(self, directory: str, user: str, checked: containerfiles.Checked) -> frozenset[str]:
         """Make the directories that an archive needs, as the user; return which of its names exist."""
-        lists = self._directory / "lists"
-        lists.mkdir(0o711, exist_ok=True)
+        lists, found = self._lists()
         (lists / "directories").write_text("".join(f"{name}\n" for name in checked.directories))
         (lists / "files").write_text("".join(f"{name}\n" for name in checked.files))
         for name in ("directories", "files"):
             (lists / name).chmod(0o644)
-        found = lists / "found"
-        found.unlink(missing_ok=True)
-        self._offer(found)
         script = (
             'mkdir -p -- "$1" && cd -- "$1" || exit 1; '
             f'while IFS= read -r n; do mkdir -p "./$n" || exit 1; done <{_INSIDE}/lists/directories; '
@@ -220,13 +216,25 @@ class ContainerPlace:
     def _user(self, user: str) -> tuple[str, int, int]:
         """Return a user's home, and its numbers."""
         if user not in self._users:
-            code, out, errors = self._engine.run(self._main, ["/bin/sh", "-c", "echo ~; id -u; id -g"], user)
-            lines = out.decode(errors="replace").splitlines()
+            _, found = self._lists()  # an engine may lose the output of a command that ends at once
+            script = f"{{ echo ~; id -u; id -g; }} >{_INSIDE}/lists/found"
+            code, out, errors = self._engine.run(self._main, ["/bin/sh", "-c", script], user)
+            with os.fdopen(open_own(found), errors="replace") as file:
+                lines = file.read().splitlines()
             if code or len(lines) != 3 or not (lines[1].isdecimal() and lines[2].isdecimal()):
                 said = (errors or out).decode(errors="replace").strip()
                 raise ConfigError(f"user {user!r} cannot run commands in the container: {said}")
             self._users[user] = (lines[0] if lines[0].startswith("/") else "/", int(lines[1]), int(lines[2]))
         return self._users[user]
+
+    def _lists(self) -> tuple[Path, Path]:
+        """Return the directory of lists that pass between here and the container, and the empty one it writes."""
+        lists = self._directory / "lists"
+        lists.mkdir(0o711, exist_ok=True)
+        found = lists / "found"
+        found.unlink(missing_ok=True)
+        self._offer(found)
+        return lists, found
 
     @staticmethod
     def _offer(path: Path) -> None:
