@@ -21,7 +21,7 @@ from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundErr
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.reporter import Reporter
-from agola_core.executor.taskdir import TaskDirectory, list_task_directories, task_directory
+from agola_core.executor.taskdir import TaskDirectories, TaskDirectory
 from agola_core.executor.taskrunner import TaskLimits, TaskRunner
 from agola_core.runservice.protocol import RunserviceClient
 from agola_core.runservice.types import Executor as ExecutorStatus
@@ -77,10 +77,9 @@ class Executor:
         self, directory: Path, service: RunserviceClient, driver: Driver, options: ExecutorOptions | None = None
     ) -> None:
         directory = directory.absolute()
-        self._tasks_root = directory / "tasks"
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._tasks_root.mkdir(0o711, exist_ok=True)  # a task's own user passes through, and lists nothing
+            self._directories = TaskDirectories(directory / "tasks")
             self._lock_file = lock_directory(directory)
             self.id = _kept_id(directory / "id")
         except OSError as error:
@@ -106,10 +105,10 @@ class Executor:
             APIError: The service refuses this executor.
         """
         self._reporter.start()
-        for directory in list_task_directories(self._tasks_root):
+        for directory in self._directories:
             task = directory.load()
-            if task is None:
-                directory.remove()
+            if task is None:  # it was not begun, or not made here
+                self._directories.remove(directory)
                 continue
             if task.status.phase.is_finished:
                 self._reporter.report(task)
@@ -169,7 +168,7 @@ class Executor:
             return
         if task.status.phase is not ExecutorPhase.NOT_STARTED:
             return
-        directory = task_directory(self._tasks_root, task.id)
+        directory = self._directories.of(task.id)
         local = directory.load()
         if local is not None and _is_known(task, local):
             return  # it has run here
@@ -178,16 +177,16 @@ class Executor:
             self._reporter.report(replace(task, status=status))
             return
         try:
-            directory.remove()
-            self._add(task, directory)
+            self._directories.remove(directory)
         except OSError as error:
             logger.error("task %s cannot be taken: %s", task.id, error)
             self._report_failed(task, f"the executor cannot take the task: {error.strerror}")
+            return
+        self._add(task, self._directories.of(task.id))
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; with `follow` also empty pieces now and then, while nothing comes."""
-        directory = task_directory(self._tasks_root, task_id)
-        path = directory.log(step)
+        path = self._directories.of(task_id).log(step)
         with self._lock:
             runner = self._runners.get(task_id)
         if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
@@ -198,7 +197,7 @@ class Executor:
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
-        path = task_directory(self._tasks_root, task_id).archive(step)
+        path = self._directories.of(task_id).archive(step)
         if not path.exists():
             raise NotFoundError(f"no archive of task {task_id!r} step {step} on executor {self.id}")
         return _read_file(path, offset)
@@ -209,8 +208,6 @@ class Executor:
         with self._lock:
             if task.id in self._runners:
                 return
-            directory.path.mkdir(parents=True, exist_ok=True)
-            directory.save(task)
             runner = TaskRunner(
                 task,
                 directory,
@@ -276,21 +273,30 @@ class Executor:
         """Set right what lost calls left: tasks to start or stop, and data that nobody needs any more."""
         held = {task.id: task for task in self._service.executor_tasks(self.id)}
         for task in held.values():
-            local = task_directory(self._tasks_root, task.id).load()
-            if local is not None and not _is_known(task, local):
-                local = None
-            if task.stop or task.status.phase is ExecutorPhase.NOT_STARTED:
-                self.submit(task)
-            if local is None and task.status.phase is ExecutorPhase.RUNNING:
-                self._report_failed(task, "the executor has lost the task")
-            elif local is not None and not task.status.phase.is_finished and local.status != task.status:
-                self._reporter.report(local)
-        for directory in list_task_directories(self._tasks_root):
-            task_id = directory.path.name
-            if task_id not in held:
-                self._forget(task_id, directory)
+            if task.stop or not task.status.phase.is_finished:
+                self._compare(task)
+        with self._lock:
+            here = set(self._runners)
+        here.update(directory.path.name for directory in self._directories)
+        for task_id in here - held.keys():
+            self._forget(task_id)
+        self._directories.sweep()
 
-    def _forget(self, task_id: str, directory: TaskDirectory) -> None:
+    def _compare(self, task: ExecutorTask) -> None:
+        """Start, stop or report a task, where what the service knows of it is not so."""
+        with self._lock:
+            runner = self._runners.get(task.id)
+        local = runner.task if runner is not None else self._directories.of(task.id).load()
+        if local is not None and not _is_known(task, local):
+            local = None
+        if task.stop or task.status.phase is ExecutorPhase.NOT_STARTED:
+            self.submit(task)
+        if local is None and task.status.phase is ExecutorPhase.RUNNING:
+            self._report_failed(task, "the executor has lost the task")
+        elif local is not None and not task.status.phase.is_finished and local.status != task.status:
+            self._reporter.report(local)
+
+    def _forget(self, task_id: str) -> None:
         """Remove a task that the service does not know any more; what still runs of it is stopped first."""
         try:
             self._service.executor_task(self.id, task_id)
@@ -304,7 +310,7 @@ class Executor:
             runner.stop()
             return  # its directory goes in a later round
         faultpoints.reach("executor.before-remove")
-        directory.remove()
+        self._directories.remove(self._directories.of(task_id))
 
     def _report_failed(self, task: ExecutorTask, reason: str) -> None:
         status = replace(task.status, phase=ExecutorPhase.FAILED)

@@ -155,6 +155,7 @@ def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
 def _pack(context: StepContext, contents: list[ArchiveContents]) -> int:
     """Write the step's archive whole or not at all: the service asks for it by its name."""
     temporary = context.archive.with_suffix(".part")
+    temporary.parent.mkdir(0o711, exist_ok=True)
     try:
         count = context.place.pack(temporary, contents, context.working_dir, context.user)
         temporary.replace(context.archive)

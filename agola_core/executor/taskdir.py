@@ -2,30 +2,39 @@
 
 ::
 
-    TASKS/TASK-ID/task.json          the task with its status, as last reported or to be reported
-                  process.json       the step that runs and what finds its process again
-                  exit/N             the exit code of step N, written by its shell
-                  logs/setup.log  logs/steps/N.log
-                  archives/N.tar
-                  commands/N         the script of step N
-                  home/  tmp/        the place of a host task's commands
+    TASKS/TASK-ID/task.jsonl         the task, then a line for each change of its status and for each process
+                  setup.log
+                  steps/N.log        the log of step N
+                  steps/N.exit       its exit code, written by its shell
+                  archives/N.tar     what it saved
+                  home/  tmp/  ...   the place of its commands, as its driver makes it
+          .removed/                  what is being deleted
+
+A task of one command is here for a moment, so it is given few files, and those are added to and not replaced: making
+and deleting them is most of what a short task costs its executor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
+import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.executor.files import open_own
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.types import ExecutorTask, ExecutorTaskStatus
 
-_decode_task = msgspec.json.Decoder(ExecutorTask).decode
+_REMOVED: Final = ".removed"
+_AT_ONCE = 1000
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class RunningProcess(msgspec.Struct, frozen=True):
@@ -33,6 +42,20 @@ class RunningProcess(msgspec.Struct, frozen=True):
 
     step: int
     description: dict[str, str | int]
+
+
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of `task.jsonl`: what has changed."""
+
+    task: ExecutorTask | None = None
+    status: ExecutorTaskStatus | None = None
+    setup_error: str = ""
+    fail_error: str = ""
+    process: RunningProcess | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Line).decode
 
 
 class TaskDirectory:
@@ -44,16 +67,17 @@ class TaskDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._state = path / "task.jsonl"
+        self._holds_task = False
 
     def create(self) -> None:
-        """Make the directory and those inside it; others may pass through to what is theirs, and list nothing."""
+        """Make the directory and the one inside it; others may pass through to what is theirs, and list nothing."""
         self.path.mkdir(0o711, parents=True, exist_ok=True)
-        for name in ("logs", "logs/steps", "archives", "exit"):
-            (self.path / name).mkdir(0o711, exist_ok=True)
+        (self.path / "steps").mkdir(0o711, exist_ok=True)
 
     def log(self, step: int | None) -> Path:
         """Return the path of a step's log, or of the set-up's for None."""
-        return self.path / "logs/setup.log" if step is None else self.path / f"logs/steps/{step}.log"
+        return self.path / ("setup.log" if step is None else f"steps/{step}.log")
 
     def append_log(self, step: int | None, text: str) -> None:
         """Add a line to a step's log.
@@ -61,7 +85,7 @@ class TaskDirectory:
         Raises:
             OSError: It cannot be written, or something else lies there.
         """
-        descriptor = open_own(self.log(step), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptor = open_own(self.log(step), _APPEND)
         try:
             os.write(descriptor, f"{text}\n".encode(errors="surrogateescape"))
         finally:
@@ -80,60 +104,98 @@ class TaskDirectory:
 
     def exit_file(self, step: int) -> Path:
         """Return the path of a step's exit code."""
-        return self.path / f"exit/{step}"
+        return self.path / f"steps/{step}.exit"
 
     def save(self, task: ExecutorTask) -> None:
-        """Write the task down, whole or not at all."""
-        _replace(self.path / "task.json", msgspec.json.encode(task))
-
-    def load(self) -> ExecutorTask | None:
-        """Return the task as it was written down; None when it was not."""
-        try:
-            return _decode_task((self.path / "task.json").read_bytes())
-        except (FileNotFoundError, *DECODE_ERRORS):
-            return None
+        """Write down the task with its status; killed in the midst of it, the status before stands."""
+        if self._holds_task:
+            self._append(_Line(status=task.status, setup_error=task.setup_error, fail_error=task.fail_error))
+        else:
+            self._append(_Line(task=task))
+            self._holds_task = True
 
     def save_process(self, process: RunningProcess) -> None:
         """Write down which step runs."""
-        _replace(self.path / "process.json", msgspec.json.encode(process))
+        self._append(_Line(process=process))
+
+    def load(self) -> ExecutorTask | None:
+        """Return the task as it was written down; None when it was not."""
+        task = None
+        for line in self._lines():
+            if line.task is not None:
+                task = line.task
+            elif line.status is not None and task is not None:
+                task = replace(task, status=line.status, setup_error=line.setup_error, fail_error=line.fail_error)
+        self._holds_task = task is not None
+        return task
 
     def load_process(self) -> RunningProcess | None:
-        """Return which step was running; None when none was."""
+        """Return what was the last to be started; None when nothing was."""
+        return next((line.process for line in reversed(self._lines()) if line.process is not None), None)
+
+    def _append(self, line: _Line) -> None:
+        # A newline comes first: it ends what an earlier process was killed in the midst of writing.
+        data = memoryview(b"\n" + _encode(line))
+        descriptor = os.open(self._state, _APPEND, 0o600)  # it holds secrets
         try:
-            return msgspec.json.decode((self.path / "process.json").read_bytes(), type=RunningProcess)
-        except (FileNotFoundError, *DECODE_ERRORS):
-            return None
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
 
-    def forget_process(self) -> None:
-        """Note that no step runs."""
-        (self.path / "process.json").unlink(missing_ok=True)
+    def _lines(self) -> list[_Line]:
+        try:
+            data = self._state.read_bytes()
+        except FileNotFoundError:
+            return []
+        lines = []
+        for text in data.split(b"\n"):
+            try:
+                lines.append(_decode(text))
+            except DECODE_ERRORS:
+                continue  # nothing, or less than a line
+        return lines
 
-    def remove(self) -> None:
-        """Delete the directory with everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
 
+class TaskDirectories:
+    """The directories of all tasks.
 
-def task_directory(root: Path, task_id: str) -> TaskDirectory:
-    """Return the directory of a task.
-
-    Raises:
-        BadRequestError: The id would leave the root.
+    Args:
+        root: Where they lie; made when missing.
     """
-    if not task_id or "/" in task_id or "\0" in task_id or task_id in {".", ".."} or len(task_id.encode()) > 255:
-        raise BadRequestError(f"malformed task id {task_id[:80]!r}")
-    return TaskDirectory(root / task_id)
 
+    def __init__(self, root: Path) -> None:
+        root.mkdir(0o711, exist_ok=True)  # a task's own user passes through, and lists nothing
+        self._root = root
+        self._removed = root / _REMOVED
+        self._removed.mkdir(0o700, exist_ok=True)
 
-def list_task_directories(root: Path) -> Iterator[TaskDirectory]:
-    """Yield the directories of all tasks."""
-    for path in sorted(root.iterdir()):
-        if path.is_dir():
-            yield TaskDirectory(path)
+    def of(self, task_id: str) -> TaskDirectory:
+        """Return the directory of a task.
 
+        Raises:
+            BadRequestError: The id would leave the root.
+        """
+        if not task_id or "/" in task_id or "\0" in task_id or len(task_id.encode()) > 255:
+            raise BadRequestError(f"malformed task id {task_id[:80]!r}")
+        if task_id in {".", "..", _REMOVED}:
+            raise BadRequestError(f"malformed task id {task_id!r}")
+        return TaskDirectory(self._root / task_id)
 
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)  # it holds secrets
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)  # noqa: PTH105 - hot: once a step
+    def __iter__(self) -> Iterator[TaskDirectory]:
+        """Yield the directories of all tasks."""
+        for name in sorted(os.listdir(self._root)):  # noqa: PTH208 - plain names of many
+            if name != _REMOVED and (self._root / name).is_dir():
+                yield TaskDirectory(self._root / name)
+
+    def remove(self, directory: TaskDirectory) -> None:
+        """Take a task's directory away, at once; `sweep` deletes it."""
+        with contextlib.suppress(FileNotFoundError):
+            directory.path.rename(self._removed / uuid.uuid4().hex)
+
+    def sweep(self) -> None:
+        """Delete what was removed, in a process of its own: tasks leave many files, and this one has other work."""
+        names = os.listdir(self._removed)  # noqa: PTH208 - plain names of many
+        for start in range(0, len(names), _AT_ONCE):
+            part = [f"./{name}" for name in names[start : start + _AT_ONCE]]
+            subprocess.run(["rm", "-rf", *part], cwd=self._removed, stderr=subprocess.DEVNULL, check=False)

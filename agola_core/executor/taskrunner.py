@@ -150,7 +150,7 @@ class TaskRunner:
             self._log(None, f"set-up failed: {error}")
             begun = self.task.status.setup_step.phase is ExecutorPhase.SUCCESS  # by an earlier executor
             if not begun:
-                self._update(setup=ExecutorPhase.FAILED)
+                self._change(setup=ExecutorPhase.FAILED)
             self._fail_running_steps()
             self._end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
             return
@@ -178,10 +178,11 @@ class TaskRunner:
         if self.task.status.setup_step.phase is ExecutorPhase.SUCCESS:
             return self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
         self.directory.create()
-        self._update(setup=ExecutorPhase.RUNNING, report=False)
+        self.directory.save(self.task)  # what cannot be written down is not begun: it could be begun twice
+        self._change(setup=ExecutorPhase.RUNNING)
         self._log(None, f"executor starts task {self.task.task_name!r}")
         place = self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
-        self._update(task=ExecutorPhase.RUNNING, setup=ExecutorPhase.SUCCESS, report=not self.task.steps)
+        self._change(task=ExecutorPhase.RUNNING, setup=ExecutorPhase.SUCCESS)
         return place
 
     def _run_step(self, place: Place, number: int, step: Step | None) -> bool:
@@ -192,10 +193,11 @@ class TaskRunner:
             found = self._find_running(number)
             if command and found is None:  # the other kinds are done again: that changes nothing
                 self._failure = "the executor was restarted and the step's process is gone"
-                self._step_ended(number, ExecutorPhase.FAILED, None)
+                self._change(step=(number, ExecutorPhase.FAILED, None))
                 return False
         else:
-            self._update(step=(number, ExecutorPhase.RUNNING, None))
+            self._change(step=(number, ExecutorPhase.RUNNING, None))
+            self._tell()
         code: int | None = None
         try:
             if isinstance(step, RunStep) and command:
@@ -216,18 +218,14 @@ class TaskRunner:
             phase = ExecutorPhase.FAILED
         elif self._stopped and phase is ExecutorPhase.FAILED:
             phase = ExecutorPhase.STOPPED
-        self._step_ended(number, phase, code)
+        # Told with what follows, the next step's start or the task's end: a later executor finds the step's result.
+        self._change(step=(number, phase, code))
         return phase is ExecutorPhase.SUCCESS
-
-    def _step_ended(self, number: int, phase: ExecutorPhase, code: int | None) -> None:
-        last = number == len(self.task.steps) - 1 or phase is not ExecutorPhase.SUCCESS
-        self._update(step=(number, phase, code), report=not last)  # the task's end is reported with it
-        self.directory.forget_process()
 
     def _fail_running_steps(self) -> None:
         for number, status in enumerate(self.task.status.steps):
             if status.phase is ExecutorPhase.RUNNING:
-                self._update(step=(number, ExecutorPhase.FAILED, None), report=False)
+                self._change(step=(number, ExecutorPhase.FAILED, None))
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()
@@ -311,17 +309,17 @@ class TaskRunner:
     def _end(self, phase: ExecutorPhase, *, setup_error: str = "", fail_error: str = "") -> None:
         with self.condition:
             self.task = replace(self.task, setup_error=setup_error, fail_error=fail_error)
-        self._update(task=phase)
+        self._change(task=phase)
+        self._tell()
 
-    def _update(
+    def _change(
         self,
         *,
         task: ExecutorPhase | None = None,
         setup: ExecutorPhase | None = None,
         step: tuple[int, ExecutorPhase, int | None] | None = None,
-        report: bool = True,
     ) -> None:
-        """Change the status, write it down, and report it."""
+        """Change the status, for those in this process who look at it."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         status = self.task.status
         if task is not None:
@@ -353,13 +351,15 @@ class TaskRunner:
         with self.condition:
             self.task = replace(self.task, status=status)
             self.condition.notify_all()
+
+    def _tell(self) -> None:
+        """Write the status down, and report it."""
         faultpoints.reach("executor.before-save")
         try:
             self.directory.save(self.task)
         except OSError as error:  # a full disk must not stop the service from hearing of it
             logger.error("task %s: its state cannot be written: %s", self.task.id, error)
-        if report:
-            self._report(self.task)
+        self._report(self.task)
 
     def _log(self, number: int | None, text: str) -> None:
         try:

@@ -140,13 +140,13 @@ class ContainerPlace:
             for path in (output, exit_file):
                 self._offer(path)
             if script:
-                path = self._directory / "commands" / exit_file.name
+                path = self._directory / "commands" / exit_file.stem
                 path.write_text(script if script.endswith("\n") else script + "\n", errors="surrogateescape")
                 path.chmod(0o755)
-                command.append(f"{_INSIDE}/commands/{exit_file.name}")
+                command.append(f"{_INSIDE}/commands/{exit_file.stem}")
         except OSError as error:
             raise UnavailableError(f"the step could not be started: {error}") from error
-        paths = [f"{_INSIDE}/logs/{output.name}", f"{_INSIDE}/exit/{exit_file.name}", working_dir]
+        paths = [f"{_INSIDE}/steps/{output.name}", f"{_INSIDE}/steps/{exit_file.name}", working_dir]
         engine = Engine(self._options)
         exec_id = engine.start_exec(
             self._main, ["/bin/sh", "-c", _WRAPPER, "agola-step", *paths, *command], environment, user
@@ -320,14 +320,9 @@ class ContainerDriver:
         engine.fetch_image(container.image, task.docker_registries_auth or {}, log)
         mounts = {}
         if index == 0:
-            for inside, path, mode in (
-                ("logs", "logs/steps", "rw"),
-                ("exit", "exit", "rw"),
-                ("lists", "lists", "rw"),
-                ("commands", "commands", "ro"),
-            ):
-                (directory / path).mkdir(0o711, exist_ok=True)
-                mounts[f"{_INSIDE}/{inside}"] = str(directory / path), mode
+            for name, mode in (("steps", "rw"), ("lists", "rw"), ("commands", "ro")):
+                (directory / name).mkdir(0o711, exist_ok=True)
+                mounts[f"{_INSIDE}/{name}"] = str(directory / name), mode
         entrypoint = container.entrypoint.split() or (_SLEEPER if index == 0 else None)
         log(f"starting container {index} of image {container.image!r}")
         return engine.create(

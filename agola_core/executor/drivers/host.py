@@ -112,9 +112,10 @@ class HostPlace:
         with contextlib.ExitStack() as stack:
             try:
                 self._open(working_dir, account, stack)
-                command = [*argv, *([str(self._script(script, exit_file.name, account))] if script else [])]
+                scripts = [str(self._script(script, exit_file.stem, account))] if script else []
+                command = [*argv, *scripts]
                 if self._isolation is Isolation.BUBBLEWRAP:
-                    command = [*self._sandbox(working_dir, variables), *command]
+                    command = [*self._sandbox(working_dir, variables, scripts), *command]
                 self._own(exit_file, account)
                 log = open_own(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 stack.callback(os.close, log)
@@ -198,9 +199,7 @@ class HostPlace:
         return path
 
     def _script(self, text: str, name: str, account: pwd.struct_passwd | None) -> Path:
-        folder = self._directory / "commands"
-        folder.mkdir(0o711, exist_ok=True)
-        path = folder / name
+        path = self._directory / f"command-{name}"
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
         with os.fdopen(descriptor, "w", errors="surrogateescape") as file:
@@ -238,14 +237,13 @@ class HostPlace:
         stack.callback(os.close, descriptor)
         return descriptor
 
-    def _sandbox(self, working_dir: str, variables: Mapping[str, str]) -> list[str]:
+    def _sandbox(self, working_dir: str, variables: Mapping[str, str], scripts: Sequence[str]) -> list[str]:
         """Return the command that shows a step the machine read-only, other tasks not at all, and its own files."""
         found = shutil.which("bwrap")
         if found is None:
             raise UnavailableError("isolation needs bubblewrap, which this machine does not have")
         own = [option for key in ("HOME", "TMPDIR") for option in ("--bind", variables[key], variables[key])]
-        commands = str(self._directory / "commands")
-        shown = ["--ro-bind", commands, commands] if Path(commands).exists() else []
+        shown = [option for path in scripts for option in ("--ro-bind", path, path)]
         return [
             *(found, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
             *("--tmpfs", str(self._directory.parent), *own, *shown),
