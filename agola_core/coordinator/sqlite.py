@@ -255,6 +255,7 @@ class SQLiteCoordinator:
             if isinstance(error, (apsw.Error, OSError)):
                 raise self._database.translated(error) from error
             raise
+        self._hub.written = session.revision
         try:
             execute("COMMIT")
         except BaseException as error:

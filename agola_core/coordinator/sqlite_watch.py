@@ -37,11 +37,16 @@ class WatchHub:
             raises `CompactedError`.
         read_revision: Returns the newest revision when another process has committed since the last call,
             else None.
+
+    Attributes:
+        revision: The newest revision that the watches may report.
+        written: The newest revision that this process commits, or has committed.
     """
 
     def __init__(self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None]) -> None:
         self.lock = threading.Lock()
         self.revision = revision
+        self.written = 0
         self.closed = False
         self._read_changes = read_changes
         self._read_revision = read_revision
@@ -143,8 +148,9 @@ class WatchHub:
                 continue
             if revision is None:
                 continue
-            busy_until = time.monotonic() + _BUSY_SECONDS
             with self.lock:
+                if revision > self.written:  # of another process: more may follow soon
+                    busy_until = time.monotonic() + _BUSY_SECONDS
                 if revision > self.revision:
                     self._advance_from_database(revision)
 

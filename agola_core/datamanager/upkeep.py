@@ -242,6 +242,8 @@ class Upkeep:
             while not self._stopping.is_set() and self._syncer.claim():
                 self.sync()
                 self._set_back = None
+                if self._options.durability is not Durability.STORAGE:
+                    return  # nobody waits: what was committed meanwhile goes with the next, larger batch
         except RecoveryError as error:  # whoever waits for a sync waits in vain
             with self._log.lock:
                 self._set_back = error

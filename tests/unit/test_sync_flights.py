@@ -61,3 +61,20 @@ def test_a_later_batch_does_not_wait_for_an_earlier_one(tmp_path, held, order):
         file.unlink()
     with agola_core.open(tmp_path, data_types=["n"]) as dm:  # everything acknowledged is in storage
         assert dict(dm.list_objects("n")) == {"0": b"x", "1": b"x"}
+
+
+def test_what_nobody_waits_for_goes_with_the_next_batch(tmp_path, held):
+    coordinator = open_coordinator(str(tmp_path / "coordinator.db"))
+    options = Options(sync_bytes=100, sync_interval=3600, checkpoint_interval=3600)
+    with DataManager(coordinator, held, ["n"], options) as dm:
+        first = dm.write_wal([Put("n", "first", b"x" * 200)]).sequence
+        assert held.arrived.acquire(timeout=30)
+        dm.write_wal([Put("n", "small", b"x")])  # while the first one's batch is on its way
+        held.gates[0].set()
+        assert dm._log.wait(lambda: str(dm._log.synced) == first, 30)
+        third = dm.write_wal([Put("n", "third", b"x" * 200)]).sequence
+        assert held.arrived.acquire(timeout=30)
+        held.gates[1].set()
+        assert dm._log.wait(lambda: str(dm._log.synced) == third, 30)
+        assert sum(info.path.endswith(".wals") for info in held.list()) == 2
+    coordinator.close()
