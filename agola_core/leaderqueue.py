@@ -23,6 +23,8 @@ _GATHER_PART = 0.5
 _GATHER_SECONDS = 0.005
 _LOOK_SECONDS = 0.0004
 
+_INTERRUPTED = "whoever led the commit was interrupted; its outcome is not known"
+
 
 class Waiting:
     """What a caller wants done.
@@ -158,7 +160,7 @@ class LeaderQueue(Generic[W]):
                 self._do(part)
 
     def _do(self, part: list[W]) -> None:
-        error: Exception = UnknownOutcomeError("whoever led the commit was interrupted; its outcome is not known")
+        error: Exception | None = None
         try:
             self._work(part)
         except Exception as raised:  # noqa: BLE001 - everybody who waited must hear of it
@@ -166,7 +168,7 @@ class LeaderQueue(Generic[W]):
         finally:
             for one in part:
                 if not one.done:
-                    one.error = one.error or error
+                    one.error = one.error or error or UnknownOutcomeError(_INTERRUPTED)
                     one.done = True
 
     def _follow(self, wanted: W, joined: _Round[W], gate: threading.Lock, deadline: float | None) -> None:

@@ -8,6 +8,7 @@ it rises by one each time a store is created, recovered or imported, so a clock 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from agola_core.errors import BadRequestError
@@ -37,7 +38,7 @@ class Sequence(NamedTuple):
 
     def __str__(self) -> str:
         """Return the 27 characters that sort as the sequence does."""
-        return f"{_encode(self.epoch)}-{_encode(self.counter)}"
+        return _epoch_prefix(self.epoch) + _encode(self.counter)
 
     def next(self, step: int = 1) -> Sequence:
         """Return the sequence `step` places on, in the same epoch."""
@@ -70,8 +71,13 @@ def texts(epoch: int, first: int, count: int) -> list[str]:
         first: The counter of the first.
         count: How many.
     """
-    prefix = f"{_encode(epoch)}-"
+    prefix = _epoch_prefix(epoch)
     return [prefix + _encode(counter) for counter in range(first, first + count)]
+
+
+@lru_cache(maxsize=16)
+def _epoch_prefix(epoch: int) -> str:
+    return f"{_encode(epoch)}-"
 
 
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]

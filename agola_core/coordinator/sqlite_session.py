@@ -63,13 +63,10 @@ class Session:
         rows = self._rows
         if rows:
             self._rows = []
-            self._bytes += sum([len(row[5]) for row in rows if row[5]])
             self.cursor.executemany(sql.INSERT, rows)
             self._waiting_rows += len(rows)
             if self._waiting_rows > sql.UNINDEXED:
                 self.index()
-            else:
-                self._waiting.update([(row[1], row[0]) for row in rows])
 
     def index(self) -> None:
         """Take the rows that wait for the index into it."""
@@ -104,7 +101,7 @@ class Session:
     def holds(self, compare: Compare) -> bool:
         """Return whether a condition holds."""
         key, expected, target = compare
-        item = self.newest(key)
+        item = self._known[key] if key in self._known else self.newest(key)
         match target:
             case Target.MOD_REVISION:
                 return (item.mod_revision if item else 0) == expected
@@ -129,21 +126,19 @@ class Session:
         number = revision * sql.PLACES
         reads: list[KeyValue | None] = []
         rows: list[Row] = []
+        known, size = self._known, 0
         written: dict[str, KeyValue | None] = {}
         for op in ops:
             key = op[0]
-            existing = written[key] if key in written else self.newest(key)
+            existing = written[key] if key in written else known[key] if key in known else self.newest(key)
             if type(op) is PutOp:
                 _, value, lease = op
                 if lease:
                     self._check_lease(lease)
-                if existing is None:
-                    item = KeyValue(key, value, revision, revision, 1, lease)
-                    rows.append((number, key, revision, 1, lease, value))
-                else:
-                    item = KeyValue(key, value, existing[2], revision, existing[4] + 1, lease)
-                    rows.append((number, key, existing[2], existing[4] + 1, lease, value))
-                written[key] = item
+                created, version = (revision, 1) if existing is None else (existing[2], existing[4] + 1)
+                rows.append((number, key, created, version, lease, value))
+                written[key] = KeyValue(key, value, created, revision, version, lease)
+                size += len(value)
                 number += 1
             elif type(op) is DeleteOp:
                 if existing is not None:
@@ -155,7 +150,9 @@ class Session:
         if rows:
             self.revision = revision
             self._rows += rows
-            self._known.update(written)
+            self._waiting.update([(row[1], row[0]) for row in rows])
+            self._bytes += size
+            known.update(written)
             self.batches.append((revision, [*written.items()]))
         return TxnResult(succeeded, self.revision, tuple(reads))
 

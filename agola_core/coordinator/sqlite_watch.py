@@ -117,7 +117,9 @@ class WatchHub:
         before, self.revision = self.revision, batches[-1][0]
         self._recent.extend(batches)
         for watch in self._watches:
-            if watch.woken or watch.concerned(batches):
+            if watch.woken:
+                continue  # it will look at all there is
+            if watch.concerned(batches):
                 watch.wake()
             elif watch.position == before + 1:  # up to date and not concerned: its place moves on
                 watch.position = self.revision + 1
@@ -184,7 +186,11 @@ class SQLiteWatch:
     def concerned(self, changes: list[Change]) -> bool:
         """Return whether any of the changes is one to report."""
         prefix = self.prefix
-        return any(key.startswith(prefix) for _, changed in changes for key, _ in changed)
+        for _, changed in changes:
+            for key, _ in changed:
+                if key.startswith(prefix):
+                    return True
+        return False
 
     def next(self, timeout: float | None = None) -> WatchBatch | None:
         """Return the next batch (see the port)."""

@@ -62,7 +62,6 @@ class Commit(Waiting):
         "digest",
         "encoded",
         "expires",
-        "frame",
         "groups",
         "lineage",
         "ops",
@@ -97,14 +96,13 @@ class Commit(Waiting):
         self.payload = payload
         self.token = token if token is not None else _NO_TOKEN
         self.groups = tuple(self.token.groups)
-        self.frame = b""
         self.sequence = ""
         self.wal_id = wal_id
         self.remembered = remembered
         self.digest = digest
         self.lineage = lineage
         self.along = along if along is not None else _NOTHING
-        self.unconditional = token is None and not remembered and along is None
+        self.unconditional = token is None and not remembered and along is None and payload is None
         self.outcome: ChangeGroupsToken | None = None
         self.ops = 1
         self.size = len(encoded) + len(wal_id) + 256

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import GetOp, Op, PutOp, TxnResult
+from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.commit import Commit
 from agola_core.datamanager.judge import Judge, refuse_guarded
 from agola_core.datamanager.log import Log
 from agola_core.datamanager.outcome import OutcomeResolver
 from agola_core.datamanager.recent import Applied
-from agola_core.datamanager.records import WalIdRecord, WalRecord
+from agola_core.datamanager.records import HeadRecord, WalIdRecord, WalRecord
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.leaderqueue import LeaderQueue
@@ -81,41 +81,48 @@ class Committer:
             self._commit(batch)
 
     def _commit(self, batch: list[Commit]) -> None:
+        waiting = batch
         for _ in range(_LOST_RACES):
-            waiting = [commit for commit in batch if not commit.done]
+            accepted = self._judge.accept(waiting)
+            if accepted:
+                self._transact(accepted)
+            waiting = [commit for commit in waiting if not commit.done]
             if not waiting:
                 return
-            accepted = self._judge.accept(waiting)
-            if not accepted:
-                continue
-            wals, ops = self._prepare(accepted)
-            guards = [guard for commit in accepted for guard in commit.along.guards]
-            compare = [*self._log.stands(), *guards]
-            seen = [GetOp(key) for key in dict.fromkeys([guard.key for guard in guards])]
-            faultpoints.reach("commit.before-txn")
-            doubtful = False
-            try:
-                result: TxnResult | None = self._coordinator.txn(compare, ops, seen)
-            except UnknownOutcomeError as error:
-                doubtful, result = True, self._outcomes.resolve(accepted, wals[0], error)
-            faultpoints.reach("commit.after-txn")
-            if result is not None and result.succeeded:
-                self._settle(accepted, wals, result.revision)
-                if doubtful:  # others may have gone on from it long ago
-                    self._log.groups.clear()
-                    self._log.catch_up()
-            else:
-                if result is not None:
-                    refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
-                self._log.catch_up()
         raise UnavailableError(f"lost the race for the head of the log {_LOST_RACES} times")
 
-    def _prepare(self, accepted: list[Commit]) -> tuple[list[WalRecord], list[Op]]:
-        lineage = self._log.lineage.lineage
-        epoch, counter = self._log.view.sequence
+    def _transact(self, accepted: list[Commit]) -> None:
+        """Run the transaction of some commits and settle them; those that lost a race stay as they are."""
+        wals, head, ops, guards = self._prepare(accepted)
+        compare = self._log.stands() + guards
+        seen = [GetOp(key) for key in dict.fromkeys([guard.key for guard in guards])] if guards else []
+        faultpoints.reach("commit.before-txn")
+        doubtful = False
+        try:
+            result: TxnResult | None = self._coordinator.txn(compare, ops, seen)
+        except UnknownOutcomeError as error:
+            doubtful, result = True, self._outcomes.resolve(accepted, wals[0].record, error)
+        faultpoints.reach("commit.after-txn")
+        if result is not None and result.succeeded:
+            self._log.applied(wals, result.revision, head)
+            self._settle(accepted, result.revision)
+            if doubtful:  # others may have gone on from it long ago
+                self._log.groups.clear()
+                self._log.catch_up()
+        else:
+            if result is not None:
+                refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
+            self._log.catch_up()
+
+    def _prepare(self, accepted: list[Commit]) -> tuple[list[Applied], bytes, list[Op], list[Compare]]:
+        """Return the WALs of some commits, the head's value after them, and a transaction's operations and guards."""
+        view = self._log.view
+        lineage = view.lineage.lineage
+        epoch, counter = view.sequence
         now = int(self._clock() * 1_000_000)
-        wals: list[WalRecord] = []
+        wals: list[Applied] = []
         ops: list[Op] = []
+        guards: list[Compare] = []
         for commit, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
             record = WalRecord(
@@ -129,9 +136,9 @@ class Committer:
                 commit.payload,
                 given=commit.remembered,
             )
-            wals.append(record)
             commit.sequence = text
-            commit.frame = frame = records.encode_wal(record)
+            frame = records.encode_wal(record)
+            wals.append(Applied(record, commit.actions, frame))
             ops.append(PutOp(f"{keys.WALS}{text}", frame))
             if commit.unconditional:
                 continue
@@ -140,18 +147,13 @@ class Committer:
                 remembered = WalIdRecord(text, lineage, commit.digest, commit.groups)
                 ops.append(PutOp(keys.wal_id(commit.wal_id), records.encode(remembered)))
             ops.extend(commit.along.ops)
-        ops.append(PutOp(keys.HEAD, records.encode(records.HeadRecord(commit.sequence, lineage, commit.wal_id))))
-        return wals, ops
+            guards.extend(commit.along.guards)
+        head = records.encode(HeadRecord(text, lineage, commit.wal_id))
+        ops.append(PutOp(keys.HEAD, head))
+        return wals, head, ops, guards
 
-    def _settle(self, accepted: list[Commit], wals: list[WalRecord], revision: int) -> None:
-        lineage = self._log.lineage.lineage
-        self._log.applied(
-            [
-                Applied(record, commit.actions, revision, commit.frame)
-                for commit, record in zip(accepted, wals, strict=True)
-            ],
-            revision,
-        )
+    def _settle(self, accepted: list[Commit], revision: int) -> None:
+        lineage = self._log.view.lineage.lineage
         for commit in accepted:
             groups = dict.fromkeys(commit.groups, revision)
             commit.outcome = ChangeGroupsToken(revision, groups, lineage, commit.sequence)

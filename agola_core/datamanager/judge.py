@@ -32,13 +32,13 @@ class Judge:
 
         Whoever is neither is to be judged again, after a commit of the others.
         """
-        waiting = _unexpired(waiting)
-        lineage = self._log.lineage.lineage
+        lineage = self._log.view.lineage.lineage
         for commit in waiting:
             if not commit.unconditional or commit.lineage != lineage:
                 break
         else:
             return waiting
+        waiting = _unexpired(waiting)
         found = self._look_up(waiting)
         accepted: list[Commit] = []
         moved: set[str] = set()

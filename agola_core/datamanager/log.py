@@ -74,8 +74,7 @@ class Log:
         self.view: View
         self.head_revision: int
         self.head_id = ""
-        self._head: tuple[Sequence, str] | None = None
-        self._head_value = b""
+        self._head_value = b""  # not known yet
         self.lineage_revision: int
         self.synced: Sequence
         with self.lock:
@@ -92,9 +91,8 @@ class Log:
     @property
     def head_value(self) -> bytes:
         """The value of the head key that `view` stands on."""
-        view = self.view
-        if self._head != (view.sequence, self.head_id):
-            self._head = (view.sequence, self.head_id)
+        if not self._head_value:
+            view = self.view
             self._head_value = encode(HeadRecord(str(view.sequence), view.lineage.lineage, self.head_id))
         return self._head_value
 
@@ -168,30 +166,32 @@ class Log:
             self._adopt(control.checkpoint, control.checkpoint_revision)
         self._take_control(control)
 
-    def applied(self, wals: Items[Applied], head_revision: int) -> None:
-        """Add WALs that the coordinator has committed; the caller holds the lock.
+    def applied(self, wals: Items[Applied], revision: int, head_value: bytes = b"") -> None:
+        """Add WALs that the coordinator has committed in one transaction; the caller holds the lock.
 
         Args:
             wals: At least one, in order; the first must follow the view's newest.
-            head_revision: The revision of the head key after the last one's commit.
+            revision: The transaction's.
+            head_value: What it wrote to the head key, where that is known.
         """
         view, groups = self.view, self.groups
         epoch, newest = view.sequence
         apply = view.overlay.apply
-        for record, actions, _, _ in wals:
+        for wal in wals:
+            record = wal.record
             if record.previous != newest or record.epoch != epoch:
                 raise CorruptionError(
                     f"WAL {record.sequence} follows {record.previous_sequence}, not {Sequence(epoch, newest)}",
                     path=keys.wal(record.sequence),
                 )
             newest = record.counter
-            apply(newest, actions)
+            apply(newest, wal.actions)
         # Readers take tokens before data, so the data must show before the group's new revision does.
-        self.view = View(view.lineage, view.manifest, view.table, view.overlay, Sequence(epoch, newest), head_revision)
-        self.head_revision = head_revision
-        self.head_id = record.wal_id
-        for record, _, revision, _ in wals:
-            for group in record.groups:
+        self.view = View(view.lineage, view.manifest, view.table, view.overlay, Sequence(epoch, newest), revision)
+        self.head_revision = revision
+        self.head_id, self._head_value = record.wal_id, head_value
+        for wal in wals:
+            for group in wal.record.groups:
                 groups[group] = revision
         if len(groups) > _KNOWN_GROUPS:
             groups.clear()
@@ -268,7 +268,7 @@ class Log:
         ):
             record = decode_wal(item.value, item.key)
             actions = read_actions(self.storage, record)
-            self.applied([Applied(record, actions, item.mod_revision, item.value)], item.mod_revision)
+            self.applied([Applied(record, actions, item.value)], item.mod_revision)
         if self.view.sequence != control.head:
             raise CorruptionError(f"the log ends at {self.view.sequence}, its head is {control.head}", path=keys.HEAD)
 
@@ -291,7 +291,7 @@ class Log:
     def _take_control(self, control: Control) -> None:
         self.view = self.view._replace(revision=control.head_revision)
         self.head_revision = control.head_revision
-        self.head_id = control.head_id
+        self.head_id, self._head_value = control.head_id, b""
         self.lineage_revision = control.lineage_revision
         if control.floor != self.floor:
             self.floor = control.floor

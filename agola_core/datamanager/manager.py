@@ -168,10 +168,10 @@ class DataManager(OperatedStore):
         check_limits(commit, self.coordinator.max_txn_ops)
         result = self._committer.commit(commit, timeout)
         self._upkeep.after_commit(size)
-        sequence = Sequence.parse(result.sequence)
-        # What a recovery took over came from storage.
-        if self.options.durability is Durability.STORAGE and sequence.epoch >= lineage.epoch:
-            self._upkeep.wait_synced(sequence, timeout)
+        if self.options.durability is Durability.STORAGE:
+            sequence = Sequence.parse(result.sequence)
+            if sequence.epoch >= lineage.epoch:  # what a recovery took over came from storage
+                self._upkeep.wait_synced(sequence, timeout)
         return result
 
     def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:

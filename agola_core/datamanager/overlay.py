@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
-from typing import NamedTuple
+
+import msgspec
 
 from agola_core.datamanager.types import Action, Put
 
@@ -18,8 +19,8 @@ _ENTRY_OVERHEAD = 200
 """Bytes of memory that one change costs beside its id and data, about."""
 
 
-class Change(NamedTuple):
-    """One change of one object.
+class Change(msgspec.Struct, frozen=True):
+    """One change of one object. Not `gc=False`: letting go of a long chain of such would recurse too deep.
 
     Attributes:
         counter: The counter of its WAL.
@@ -65,8 +66,8 @@ class Overlay:
                 changes = self._types.setdefault(data_type, {})
             object_id = action.id
             older = changes.get(object_id)
-            if older is not None and older[0] == counter:
-                older = older[2]
+            if older is not None and older.counter == counter:
+                older = older.older
             if type(action) is Put:
                 changes[object_id] = Change(counter, action.data, older)
                 size += len(action.data) + len(object_id)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence as Items
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 from agola_core.datamanager.records import WalRecord
 from agola_core.datamanager.types import Action
@@ -16,12 +17,11 @@ _RECENT_PAGE = 1024
 _RECENT_BYTES = 8 * 1024 * 1024
 
 
-class Applied(NamedTuple):
-    """A WAL that the view sees: its record, its actions, the revision of its commit, and its frame as it is stored."""
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """A WAL that the view sees: its record, its actions, and its frame as it is stored."""
 
     record: WalRecord
     actions: Items[Action]
-    revision: int
     frame: bytes
 
     @property
@@ -40,11 +40,13 @@ class RecentWals:
 
     def add(self, wals: Items[Applied]) -> None:
         """Add WALs that follow the newest, and drop the oldest beyond the bounds."""
-        held = self._wals
-        held.extend(wals)
-        self._bytes += sum([wal.size for wal in wals])
-        while len(held) > _RECENT_WALS or self._bytes > _RECENT_BYTES:
-            self._bytes -= held.popleft().size
+        held, size = self._wals, self._bytes
+        for wal in wals:
+            held.append(wal)
+            size += wal.size
+        while len(held) > _RECENT_WALS or size > _RECENT_BYTES:
+            size -= held.popleft().size
+        self._bytes = size
 
     def clear(self) -> None:
         """Drop all."""

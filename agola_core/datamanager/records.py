@@ -112,7 +112,7 @@ class InstanceRecord(msgspec.Struct, frozen=True):
     manifest: int = 0
 
 
-class PayloadRef(msgspec.Struct, frozen=True, array_like=True):
+class PayloadRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where the actions of a large WAL lie."""
 
     path: str
@@ -120,7 +120,7 @@ class PayloadRef(msgspec.Struct, frozen=True, array_like=True):
     digest: str
 
 
-class WalRecord(msgspec.Struct, frozen=True, array_like=True):
+class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A WAL as it is stored.
 
     Attributes:

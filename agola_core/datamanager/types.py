@@ -22,7 +22,7 @@ MAX_GROUP_CHARACTERS = 256
 """The longest change group name, in characters: Agola's rule."""
 
 
-class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
+class Put(msgspec.Struct, frozen=True, tag="put", array_like=True, gc=False):
     """Store an object, new or over an old one.
 
     Attributes:
@@ -36,7 +36,7 @@ class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
     data: bytes
 
 
-class Delete(msgspec.Struct, frozen=True, tag="delete", array_like=True):
+class Delete(msgspec.Struct, frozen=True, tag="delete", array_like=True, gc=False):
     """Delete an object; deleting a missing one is allowed and does nothing.
 
     Attributes:

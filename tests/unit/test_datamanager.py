@@ -1,6 +1,7 @@
 """What an application sees of its store."""
 
 import io
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from agola_core import (
     Sequence,
     TokenExpiredError,
 )
+from agola_core.datamanager.overlay import Overlay
 
 QUIET = Options(background=False)
 
@@ -345,3 +347,18 @@ def test_a_store_needs_a_place(tmp_path: Path):
         agola_core.open(tmp_path / "file", data_types=["a"])
     with pytest.raises(BadRequestError, match="durability"):
         agola_core.open(tmp_path, data_types=["a"], durability="maybe")
+
+
+def test_any_number_of_changes_of_one_object_is_let_go_of():
+    overlay = Overlay()
+    for counter in range(1, 50_000):  # each change holds the one before it
+        overlay.apply(counter, [Put("note", "a", b"")])
+    overlays = [overlay]
+    del overlay
+    before = threading.stack_size(256 * 1024)
+    try:
+        thread = threading.Thread(target=overlays.clear)  # a recursion through all of them would end the process
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
