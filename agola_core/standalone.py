@@ -155,7 +155,12 @@ class Standalone:
 
 
 def open_store(
-    data_dir: Path | None, *, storage: str | None = None, coordinator: str | None = None, background: bool = True
+    data_dir: Path | None,
+    *,
+    storage: str | None = None,
+    coordinator: str | None = None,
+    background: bool = True,
+    recover: bool = False,
 ) -> DataManager:
     """Open the store of a run service.
 
@@ -164,6 +169,7 @@ def open_store(
         storage: A storage URL, in the place of the directory's.
         coordinator: A coordinator URL, in the place of the directory's.
         background: Whether loops sync, checkpoint and clean.
+        recover: Take the state of the storage even though the coordinator has another.
     """
     return embedded.open(
         data_dir,
@@ -171,6 +177,7 @@ def open_store(
         storage=storage,
         coordinator=coordinator,
         options=Options(background=background),
+        recover=recover,
     )
 
 

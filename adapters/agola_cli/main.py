@@ -47,6 +47,7 @@ _COMMANDS = {
     "gc": "store",
     "import": "moves",
     "maintenance": "maintenance",
+    "recover": "store",
     "run": "run",
     "runs": "runs",
     "serve": "serve",

@@ -157,6 +157,28 @@ def verify_command(
     return 1 if found else 0
 
 
+@click.command("recover")
+@store_options
+@json_option
+def recover_command(data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool) -> None:
+    """Take the state of a store from its storage, whatever its coordinator says; stop all services first.
+
+    For a coordinator that was restored from a backup, or is another one than before. What was committed and never
+    came to the storage is left behind.
+
+    \b
+    agola-core recover
+    agola-core recover --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
+    """
+    directory = store_data_dir(data_dir, storage, coordinator)
+    with open_store(directory, storage=storage, coordinator=coordinator, background=False, recover=True) as store:
+        status = store.status()
+    if as_json:
+        click.echo(msgspec.json.encode({"lineage": status.lineage, "epoch": status.epoch, "manifest": status.manifest}))
+    else:
+        click.echo(f"recovered from the storage, as epoch {status.epoch} with manifest {status.manifest}")
+
+
 def _opened(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
     directory = store_data_dir(data_dir, storage, coordinator)
     return open_store(directory, storage=storage, coordinator=coordinator, background=False)

@@ -64,6 +64,10 @@ class EtcdCoordinator:
 
     # Reads
 
+    def identity(self) -> str:
+        """Return the cluster's id and the prefix (see the port); etcd makes the id of its members' addresses."""
+        return f"etcd {self._client.cluster():016x}/{self._client.settings.prefix.decode(errors='replace')}"
+
     def get(self, key: str) -> KeyValue | None:
         """Return the newest state of a key (see the port)."""
         found = self._client.ask(rpc.RANGE, rpc.RangeRequest(key=self._keys.encode(key))).kvs

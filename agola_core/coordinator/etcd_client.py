@@ -179,6 +179,12 @@ class EtcdClient:
         """Return the cluster's newest revision. Linearizable; raises when the cluster's history is another one."""
         return int(self.ask(rpc.RANGE, self._harmless()).header.revision)
 
+    def cluster(self) -> int:
+        """Return the cluster's id."""
+        if not self._cluster:
+            self.revision()
+        return self._cluster
+
     def watch(self, requests: Iterable[Any], turn: int) -> tuple[Any, str]:
         """Start a watch's stream; return it with the endpoint's name.
 

@@ -172,6 +172,9 @@ class Coordinator(Protocol):
     max_txn_ops: int
     max_txn_bytes: int
 
+    def identity(self) -> str:
+        """Return what tells this coordinator from all others: where it is moved to, or restored, may change it."""
+
     def get(self, key: str) -> KeyValue | None:
         """Return the newest state of a key; None when it does not exist. Linearizable."""
 

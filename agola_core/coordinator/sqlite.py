@@ -96,6 +96,11 @@ class SQLiteCoordinator:
 
     # Reads
 
+    def identity(self) -> str:
+        """Return the database's own id (see the port); its copies have it, too."""
+        with self._database.reader() as connection:
+            return f"sqlite {one(connection.execute(sql.IDENTITY))[0]}"
+
     def get(self, key: str) -> KeyValue | None:
         """Return the newest state of a key (see the port)."""
         with self._database.reader() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +146,9 @@ class Database:
                 cursor.execute(sql.SCHEMA)
             elif version == 1:
                 cursor.execute(sql.FROM_VERSION_1)
+            cursor.execute(sql.IDENTITY_TABLE)
+            if cursor.execute(sql.IDENTITY).fetchone() is None:
+                cursor.execute(sql.IDENTITY_NEW, (uuid.uuid4().hex,))
             if version < sql.VERSION:
                 cursor.execute(f"PRAGMA user_version = {sql.VERSION}")
         except BaseException:

@@ -50,6 +50,14 @@ INSERT INTO progress SELECT ifnull(max(number), 0) FROM entry;
 DROP INDEX entry_key;
 """
 
+# Added within version 2: who does not know it, passes it over.
+
+IDENTITY_TABLE = "CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL)"
+
+IDENTITY_NEW = "INSERT INTO identity VALUES (?)"
+
+IDENTITY = "SELECT id FROM identity"
+
 REVISION = "SELECT number >> 20 FROM entry ORDER BY number DESC LIMIT 1"
 
 NEWEST = """

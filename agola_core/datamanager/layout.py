@@ -4,6 +4,7 @@
 
     store.json                                    the store's identity and format version
     lineages/EPOCH-LINEAGE/active.json            marks a lineage that the coordinator switched to
+    lineages/EPOCH-LINEAGE/coordinator.json       which coordinator it is in, and a revision that this had reached
     lineages/EPOCH-LINEAGE/walids.json            outcomes of given WAL ids that a recovery took over
     lineages/EPOCH-LINEAGE/manifests/NUMBER-NONCE.json
     lineages/EPOCH-LINEAGE/wals/FIRST_LAST-NONCE.wals
@@ -48,6 +49,11 @@ def root_of_path(path: str) -> str:
 def active_marker(root: str) -> str:
     """Return the path of the marker of a lineage that was switched to."""
     return f"{root}active.json"
+
+
+def binding(root: str) -> str:
+    """Return the path of the record of the coordinator that a lineage is in."""
+    return f"{root}coordinator.json"
 
 
 def wal_ids(root: str) -> str:

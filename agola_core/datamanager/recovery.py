@@ -18,6 +18,7 @@ from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_chain
+from agola_core.datamanager.binding import ADVICE, check_binding, read_binding, write_binding
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.fold import Folder
@@ -88,8 +89,10 @@ class StoreOpener:
         while True:
             control = read_control(self._coordinator)
             if control is not None and not recover:
-                self._check(control)
+                bound = self._check(control)
                 mark_active(self._storage, control.lineage)
+                if not bound:
+                    write_binding(self._coordinator, self._storage, control)
                 return
             lock = try_lock(
                 self._coordinator,
@@ -183,26 +186,37 @@ class StoreOpener:
         logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, reached, lineage.lineage)
         return runs
 
-    def _check(self, control: Control) -> None:
-        """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state."""
+    def _check(self, control: Control) -> bool:
+        """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state.
+
+        Returns:
+            Whether the storage says which coordinator the lineage is in.
+        """
         store = read_store(self._storage)
         if store is not None and store.store != control.lineage.store:
             raise RecoveryError(
                 f"the storage belongs to store {store.store}, the coordinator to {control.lineage.store}: "
                 "they were mixed up; open each with its own"
             )
-        advice = (
-            "the coordinator is older than the storage (a restored backup?); "
-            "recover the store from its storage: open it with recover=True"
-        )
+        advice = f"the coordinator is older than the storage (a restored backup?); {ADVICE}"
         # Others may be writing: the coordinator is read after the storage, which is never ahead of it by itself.
         lineages = stored_lineages(self._storage)
-        batches = list_batches(self._storage, root_of(control.lineage), control.head)
+        root = root_of(control.lineage)
+        batches = list_batches(self._storage, root, control.head)
+        binding = read_binding(self._storage, root)
         control = read_control(self._coordinator) or control
         for lineage in lineages:
             if lineage.active and lineage.epoch > control.lineage.epoch:
                 raise RecoveryError(
                     f"storage has epoch {lineage.epoch}, the coordinator {control.lineage.epoch}: {advice}"
                 )
+            if lineage.active and lineage.epoch == control.lineage.epoch and lineage.lineage != control.lineage.lineage:
+                raise RecoveryError(
+                    f"storage has lineage {lineage.lineage}, the coordinator {control.lineage.lineage} of the same "
+                    f"epoch: two coordinators have taken this storage; open the store with the right one, or {ADVICE}"
+                )
         if batches and max(last for _, last, _ in batches) > control.head:
             raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")
+        if binding is not None:
+            check_binding(self._coordinator, control, binding)
+        return binding is not None

@@ -20,6 +20,7 @@ from agola_core.coordinator.lock import Lock, try_lock
 from agola_core.coordinator.port import Compare, Coordinator, PutOp, iterate
 from agola_core.datamanager import keys, layout, records
 from agola_core.datamanager.batches import MAX_BATCH_WALS, encode_batch, list_batches, read_batch
+from agola_core.datamanager.binding import read_binding, write_binding
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.fold import Folder
@@ -116,6 +117,11 @@ class Repairer:
             marked = True
             write_marker(self._storage, control.lineage, "repaired")
             yield Repair(marker, done=True, message="written again, from the coordinator")
+        try:
+            read_binding(self._storage, root_of(control.lineage))
+        except CorruptionError as error:
+            write_binding(self._coordinator, self._storage, control)
+            yield Repair(error.path, done=True, message="written again, for the coordinator that is named")
         try:
             mark_active(self._storage, control.lineage)
         except ConflictError as error:

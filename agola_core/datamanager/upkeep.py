@@ -14,6 +14,7 @@ from functools import partial
 
 from agola_core.coordinator.port import Watch, WatchBatch
 from agola_core.datamanager import keys
+from agola_core.datamanager.binding import Binder
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.checkpoint import Checkpointer
 from agola_core.datamanager.clean import Cleaner
@@ -78,6 +79,7 @@ class Upkeep:
         self._now = now
         self._syncer = Syncer(log, lambda: new_uuid()[:16])
         self._checkpointer = Checkpointer(log, instance, cache, options, new_uuid, now)
+        self._binder = Binder(log.coordinator, log.storage)
         self._unsynced_bytes = 0
         self._stopping = threading.Event()
         self._supervisor = Supervisor("datamanager")
@@ -117,8 +119,9 @@ class Upkeep:
         self._sync_loops = []
         try:
             self._syncer.sync()
+            self._binder.mark()
         except AgolaError:
-            logger.warning("the last WALs stay in the coordinator alone until the next start", exc_info=True)
+            logger.warning("the last changes stay in the coordinator alone until the next start", exc_info=True)
 
     def loops(self) -> dict[str, bool]:
         """Return for each loop whether it runs."""
@@ -136,6 +139,7 @@ class Upkeep:
         self.sync()
         for _ in range(_CHECKPOINT_TRIES):
             if self._checkpointer.checkpoint():
+                self._binder.try_mark()
                 return True
             if not force or self._stopping.wait(0.1):
                 return False
@@ -262,6 +266,7 @@ class Upkeep:
     def _clean(self) -> None:
         self.cleaner.clean()
         self.cleaner.compact()
+        self._binder.try_mark()
 
     def _collect(self) -> None:
         for garbage in self.collector.collect():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.datamanager import keys, layout
 from agola_core.datamanager.batches import list_batches, read_actions, read_batch
+from agola_core.datamanager.binding import check_binding, read_binding
 from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.datafile_verify import Finding, verify_file, verify_order
 from agola_core.datamanager.history import past_lineages, stored_manifests
@@ -42,6 +43,7 @@ def verify_store(coordinator: Coordinator, storage: ObjectStorage) -> Iterator[F
     lineages = past_lineages(storage, control)
     yield from _verify_identity(storage, control, lineages)
     if control is not None:
+        yield from _verify_binding(coordinator, storage, control)
         yield from _verify_log(coordinator, storage, control)
         yield from _verify_records(coordinator, control)
     verified: set[str] = set()
@@ -120,6 +122,7 @@ def _verify_identity(
     for lineage in lineages:
         try:
             read_marker(storage, lineage.root)
+            read_binding(storage, lineage.root)
             read_taken_over(storage, lineage.root)
         except CorruptionError as error:
             yield finding(error, lineage.root)
@@ -131,6 +134,21 @@ def _verify_identity(
     newest = max((lineage.epoch for lineage in past_lineages(storage, None)), default=0)
     if newest > control.lineage.epoch:
         yield Finding(marker, 0, f"storage has epoch {newest}, after the coordinator's {control.lineage.epoch}")
+
+
+def _verify_binding(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> Iterator[Finding]:
+    root = root_of(control.lineage)
+    try:
+        binding = read_binding(storage, root)
+    except CorruptionError:
+        return  # found with its lineage
+    newer = read_control(coordinator)  # after the storage: marks rise
+    if binding is None or newer is None or newer.lineage != control.lineage:
+        return
+    try:
+        check_binding(coordinator, newer, binding)
+    except RecoveryError as error:
+        yield finding(error, layout.binding(root))
 
 
 def _verify_log(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> Iterator[Finding]:

@@ -96,6 +96,17 @@ def put(coordinator, key, value=b""):
     return coordinator.txn([], [PutOp(key, value)]).revision
 
 
+def test_it_is_the_same_one_each_time_it_is_opened_and_no_other(backend, coordinator, tmp_path):
+    assert backend.open().identity() == coordinator.identity()
+    if isinstance(backend, EtcdBackend):
+        other = EtcdBackend(f"{backend.url}-other")
+    else:
+        other = SQLiteBackend(tmp_path / "other.db")
+    opened = other.open()
+    assert opened.identity() != coordinator.identity()
+    opened.close()
+
+
 def test_a_key_remembers_its_revisions(coordinator):
     assert coordinator.get("a") is None
     first = put(coordinator, "a", b"1")

@@ -155,6 +155,14 @@ def test_verify_names_what_is_damaged(used):
     assert len(json.loads(used.run("verify", "--json").stdout)) == 1
 
 
+def test_recover_takes_the_state_of_the_storage(used):
+    before = json.loads(used.run("status", "--json").stdout)
+    assert json.loads(used.run("recover", "--json").stdout)["epoch"] == before["epoch"] + 1
+    assert f"epoch {before['epoch'] + 2} with manifest" in used.run("recover").stdout
+    assert used.run("verify").returncode == 0
+    assert len(used.runs()) == 1
+
+
 def test_verify_repairs_what_has_a_second_source(used):
     batch = next((used.data_dir / "storage/data/lineages").rglob("*.wals"))
     batch.write_bytes(b"nothing")

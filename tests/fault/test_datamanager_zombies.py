@@ -78,7 +78,13 @@ CASES = [
     *(("commit", point) for point in ("commit.before-payload", "commit.before-txn")),
     *(
         ("open", point)
-        for point in ("lineage.before-manifest", "lineage.before-txn", "lineage.before-store", "lineage.before-marker")
+        for point in (
+            "lineage.before-manifest",
+            "lineage.before-txn",
+            "lineage.before-store",
+            "lineage.before-marker",
+            "lineage.before-binding",
+        )
     ),
 ]
 

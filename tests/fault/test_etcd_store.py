@@ -1,9 +1,12 @@
 """A store on etcd when etcd is away, full, set back or wiped: what its users are told, and what is kept."""
 
+from contextlib import closing
+
 import pytest
 
 import agola_core
 from agola_core import Options, Put, Sequence, faultpoints
+from agola_core.coordinator import PutOp, open_coordinator
 from agola_core.errors import (
     AgolaError,
     DeadlineError,
@@ -176,6 +179,32 @@ def test_an_etcd_behind_its_storage_is_refused_until_it_is_recovered(tmp_path, r
     with pytest.raises(RecoveryError):
         write(store, "e")
     assert names(open_store(restored.url("behind"))) == ["a", "b", "c"]
+
+
+def test_an_etcd_set_back_without_a_trace_in_the_log_is_refused(tmp_path, restored, open_store):
+    """What is written beside the log counts too: the revision that it had reached stands in storage."""
+    store = open_store(restored.url("beside"))
+    write(store, "a")
+    store.checkpoint(force=True)
+    restored.snapshot(tmp_path / "snapshot")
+    store.coordinator.txn([], [PutOp("run/active", b"")])
+    store.checkpoint(force=True)
+    store.close()
+    restored.set_back()
+    with pytest.raises(RecoveryError, match=r"went back from revision .* agola-core recover"):
+        open_store(restored.url("beside"))
+    assert names(open_store(restored.url("beside"), recover=True)) == ["a"]
+
+
+def test_the_keys_of_a_store_in_another_etcd_are_refused(tmp_path, restored, open_store):
+    store = open_store(restored.url("moved"))
+    write(store, "a")
+    store.sync()
+    with closing(open_coordinator(restored.url("copied"))) as copy:
+        copy.txn([], [PutOp(item.key, item.value) for item in store.coordinator.list("dm/").items])
+    with pytest.raises(RecoveryError, match="another one"):
+        open_store(restored.url("copied"))
+    assert names(open_store(restored.url("moved"))) == ["a"]
 
 
 def test_a_writer_that_slept_through_a_restore_is_refused(tmp_path, restored, open_store):
