@@ -80,6 +80,7 @@ class Upkeep:
         self._syncer = Syncer(log, lambda: new_uuid()[:16])
         self._checkpointer = Checkpointer(log, instance, cache, options, new_uuid, now)
         self._binder = Binder(log.coordinator, log.storage)
+        self._changed = False
         self._unsynced_bytes = 0
         self._stopping = threading.Event()
         self._supervisor = Supervisor("datamanager")
@@ -109,17 +110,20 @@ class Upkeep:
         self._supervisor.loop("collect", self._collect, interval=_COLLECT_SECONDS)
 
     def stop(self) -> None:
-        """End the loops, and sync what was committed; `start` begins anew."""
+        """End the loops, sync what was committed, and write down how far the coordinator came; `start` begins anew."""
         self._stopping.set()
-        if self._watch is None:
-            return
-        self._watch.close()
-        self._supervisor.stop()
-        self._watch = self._checkpoint_loop = None
-        self._sync_loops = []
+        looped = self._watch is not None
+        if self._watch is not None:
+            self._watch.close()
+            self._supervisor.stop()
+            self._watch = self._checkpoint_loop = None
+            self._sync_loops = []
         try:
-            self._syncer.sync()
-            self._binder.mark()
+            if looped:
+                self._syncer.sync()
+            if looped or self._changed:
+                self._changed = False
+                self._binder.mark()
         except AgolaError:
             logger.warning("the last changes stay in the coordinator alone until the next start", exc_info=True)
 
@@ -136,10 +140,10 @@ class Upkeep:
         """Make a checkpoint when one is due, or when it is forced (see `DataManager.checkpoint`)."""
         if not force and not self._checkpointer.due():
             return False
+        self._changed = True
         self.sync()
         for _ in range(_CHECKPOINT_TRIES):
             if self._checkpointer.checkpoint():
-                self._binder.try_mark()
                 return True
             if not force or self._stopping.wait(0.1):
                 return False
@@ -152,6 +156,7 @@ class Upkeep:
 
     def after_commit(self, size: int) -> None:
         """Wake the loops that a commit of some bytes gives work."""
+        self._changed = True
         if not self._sync_loops or self._checkpoint_loop is None:
             return
         self._unsynced_bytes += size
@@ -260,6 +265,7 @@ class Upkeep:
         waiting = view.sequence > view.manifest.sequence
         if self._checkpointer.due() or (waiting and age >= self._options.checkpoint_interval):
             self.checkpoint(force=True)
+            self._binder.try_mark()
             self.cleaner.clean()
         self._instance.publish()
 

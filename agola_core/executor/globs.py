@@ -13,6 +13,9 @@ _RANGE = re.compile(r"(.)-(.)|.", re.DOTALL)
 def compile_globs(patterns: Iterable[str]) -> re.Pattern[str]:
     """Return an expression that fully matches the relative paths that any of the patterns names.
 
+    What stands between two stars is looked for once, at the first place where it fits, and so is what stands
+    between two `**`: a later place could match no more, and trying them all would take exponential time.
+
     Raises:
         BadRequestError: A pattern is malformed.
 
@@ -28,38 +31,48 @@ def _translated(pattern: str) -> str:
     components = [part for part in pattern.split("/") if part not in {"", "."}]
     if ".." in components:
         raise BadRequestError(f"path {pattern!r} leaves its source directory")
-    pieces: list[str] = []
-    for index, component in enumerate(components):
-        last = index == len(components) - 1
-        if component == "**":
-            pieces.append(".*" if last else "(?:.*/)?")
-        else:
-            pieces.append(_component(component, pattern) + ("" if last else "/"))
-    return "".join(pieces)
+    groups: list[list[str]] = [[]]
+    for component in components:
+        if component != "**":
+            groups[-1].append(_component(component, pattern))
+        elif groups[-1] or len(groups) == 1:
+            groups.append([])  # of several in a row, one is enough
+    first, *later = ["/".join(group) for group in groups]
+    if not later:
+        return first
+    *middle, last = later
+    found = f"{first}/" if first else ""
+    found += "".join(f"(?>(?:[^/]*/)*?{group}/)" for group in middle)
+    return f"{found}(?:[^/]*/)*{last}" if last else f"{found}.*"
 
 
 def _component(text: str, pattern: str) -> str:
-    pieces: list[str] = []
+    chunks: list[list[str]] = [[]]
     index = 0
     while index < len(text):
         character = text[index]
         index += 1
         if character == "*":
-            pieces.append("[^/]*")
+            if chunks[-1] or len(chunks) == 1:
+                chunks.append([])
         elif character == "?":
-            pieces.append("[^/]")
+            chunks[-1].append("[^/]")
         elif character == "[":
             end = text.find("]", index + 1)
             if end < 0:
                 raise BadRequestError(f"path {pattern!r} has a '[' without a ']'")
-            pieces.append(_class(text[index:end], pattern))
+            chunks[-1].append(_class(text[index:end], pattern))
             index = end + 1
         elif character == "\\" and index < len(text):
-            pieces.append(re.escape(text[index]))
+            chunks[-1].append(re.escape(text[index]))
             index += 1
         else:
-            pieces.append(re.escape(character))
-    return "".join(pieces)
+            chunks[-1].append(re.escape(character))
+    first, *later = ["".join(chunk) for chunk in chunks]
+    if not later:
+        return first
+    *middle, last = later
+    return first + "".join(f"(?>[^/]*?{chunk})" for chunk in middle) + f"[^/]*{last}"
 
 
 def _class(text: str, pattern: str) -> str:

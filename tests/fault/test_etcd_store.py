@@ -185,10 +185,9 @@ def test_an_etcd_set_back_without_a_trace_in_the_log_is_refused(tmp_path, restor
     """What is written beside the log counts too: the revision that it had reached stands in storage."""
     store = open_store(restored.url("beside"))
     write(store, "a")
-    store.checkpoint(force=True)
     restored.snapshot(tmp_path / "snapshot")
+    store.sync()
     store.coordinator.txn([], [PutOp("run/active", b"")])
-    store.checkpoint(force=True)
     store.close()
     restored.set_back()
     with pytest.raises(RecoveryError, match=r"went back from revision .* agola-core recover"):

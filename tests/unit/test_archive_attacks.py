@@ -1,6 +1,7 @@
 """Archives made to get out, to break in, or to use everything up; and any bytes at all."""
 
 import contextlib
+import fnmatch
 import os
 import stat
 import tarfile
@@ -229,6 +230,42 @@ def test_globs(pattern, matching, others):
     found = compile_globs([pattern])
     assert [path for path in matching if not found.fullmatch(path)] == []
     assert [path for path in others if found.fullmatch(path)] == []
+
+
+def names(pattern, path):
+    """Whether a pattern of `*`, `?` and `**` names a path, by trying everything."""
+    if not pattern or not path:
+        return not pattern and not path
+    if pattern[0] == "**":
+        return len(pattern) == 1 or names(pattern[1:], path) or names(pattern, path[1:])
+    return fnmatch.fnmatchcase(path[0], pattern[0]) and names(pattern[1:], path[1:])
+
+
+component = st.text(st.sampled_from("aab*?"), min_size=1, max_size=5).filter(lambda text: text != "**")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(component | st.just("**"), min_size=1, max_size=5),
+    st.lists(st.text(st.sampled_from("aab"), min_size=1, max_size=4), min_size=1, max_size=5),
+)
+def test_a_glob_names_what_trying_everything_finds(pattern, path):
+    found = compile_globs(["/".join(pattern)]).fullmatch("/".join(path))
+    assert bool(found) == names(pattern, path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("**/" * 200 + "x", "a/" * 2000 + "a"),
+        ("**/*/" * 100 + "x", "a/" * 1000 + "a"),
+        ("*a" * 200 + "b", "a" * 4000),
+        ("**/*a*a/" * 100 + "x", "aaa/" * 1000 + "a"),
+    ],
+)
+def test_a_glob_of_many_stars_is_soon_done(pattern, path):
+    """Trying every place for every star would take longer than the world will last."""
+    assert not compile_globs([pattern]).fullmatch(path)
 
 
 @settings(max_examples=300, deadline=None)
