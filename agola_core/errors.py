@@ -35,6 +35,7 @@ Source: the error rules of Agola 0.2, where a remote error is wrapped by what ad
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterator
 
 
@@ -196,6 +197,18 @@ class FormatError(AgolaError):
 
 class ClosedError(AgolaError):
     """The object was closed."""
+
+
+def disk_error(error: OSError, message: str) -> UnavailableError:
+    """Return what an error of the operating system means for a backend: no room, or something else.
+
+    Args:
+        error: What it raised.
+        message: What is told besides.
+    """
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OutOfSpaceError(f"{message}: the disk is full")
+    return UnavailableError(f"{message}: {error.strerror or error}")
 
 
 def error_chain(error: BaseException) -> Iterator[BaseException]:

@@ -12,7 +12,7 @@ from typing import Self
 from agola_core import embedded
 from agola_core.context import Context
 from agola_core.datamanager import DataManager, Options
-from agola_core.errors import ConflictError, MaintenanceError, UnavailableError
+from agola_core.errors import ConflictError, MaintenanceError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.maintenance import Gate, Participant
@@ -195,7 +195,7 @@ def _lock_directory(path: Path) -> int:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     except OSError as error:
-        raise UnavailableError(f"the data directory {str(path)!r} cannot be used: {error.strerror}") from error
+        raise disk_error(error, f"the data directory {str(path)!r} cannot be used") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

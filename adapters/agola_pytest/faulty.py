@@ -14,7 +14,7 @@ import enum
 import threading
 from collections.abc import Callable, Iterator
 
-from agola_core.errors import ConflictError, DeadlineError, ForbiddenError, UnavailableError
+from agola_core.errors import ConflictError, DeadlineError, ForbiddenError, OutOfSpaceError, UnavailableError
 from agola_core.objectstorage import ObjectInfo, ObjectReader, ObjectStorage
 from agola_core.objectstorage.port import Payload
 
@@ -36,7 +36,7 @@ class Fault(enum.Enum):
 _RAISED: dict[Fault, Callable[[str], Exception]] = {
     Fault.BEFORE: lambda name: UnavailableError(f"injected: {name} failed"),
     Fault.AFTER: lambda name: UnavailableError(f"injected: {name} has no answer"),
-    Fault.FULL: lambda name: UnavailableError(f"injected: {name}: the storage is full"),
+    Fault.FULL: lambda name: OutOfSpaceError(f"injected: {name}: the storage is full"),
     Fault.SHORT_WRITE: lambda name: UnavailableError(f"injected: {name} was cut short"),
     Fault.DENIED: lambda name: ForbiddenError(f"injected: {name} is denied"),
     Fault.PRECONDITION: lambda name: ConflictError(f"injected: {name} has a failed precondition"),

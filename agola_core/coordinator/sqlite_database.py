@@ -15,13 +15,22 @@ import apsw
 
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.decoding import newer
-from agola_core.errors import AgolaError, ClosedError, CorruptionError, FormatError, OutOfSpaceError, UnavailableError
+from agola_core.errors import (
+    AgolaError,
+    ClosedError,
+    CorruptionError,
+    FormatError,
+    OutOfSpaceError,
+    UnavailableError,
+    disk_error,
+)
 
 MINIMUM_SQLITE = (3, 51, 3)
 """Older ones can lose data when their write-ahead log is reset."""
 
 _BUSY_MILLISECONDS = 10_000
 _IDLE_READERS = 16
+_LEAST_ROOM = 64 * 1024
 
 Row = tuple[Any, ...]
 
@@ -110,6 +119,10 @@ class Database:
                 return OutOfSpaceError(f"{self.path}: the disk is full: {error}")
             case apsw.ConnectionClosedError():
                 return ClosedError("the coordinator was closed")
+            case OSError():
+                return disk_error(error, self.path)
+            case apsw.IOError() | apsw.CantOpenError() if self._has_no_room():
+                return OutOfSpaceError(f"{self.path}: the disk is full: {error}")
             case _:
                 return UnavailableError(f"{self.path}: {error}")
 
@@ -134,6 +147,14 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
+
+    def _has_no_room(self) -> bool:
+        """Return whether the disk is full: SQLite has several names for what that leads to."""
+        try:
+            status = os.statvfs(self.path if Path(self.path).exists() else Path(self.path).parent)
+        except OSError:
+            return False
+        return status.f_bavail * status.f_frsize < _LEAST_ROOM or (status.f_files > 0 and status.f_favail == 0)
 
     def _migrate(self) -> None:
         cursor = self.writer.cursor()

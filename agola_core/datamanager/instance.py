@@ -22,7 +22,7 @@ from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target, iterate
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.records import InstanceRecord
-from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError
+from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ class Instance:
         self._pins: Counter[int] = Counter()
         self._current = manifest
         self._published = -1
+        self._held: set[str] = set()
+        self._left: set[str] = set()
         self._keeper = LeaseKeeper(coordinator, ttl)
         self._record = InstanceRecord(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat())
         self.publish()
@@ -109,6 +111,7 @@ class Instance:
 
     def publish(self) -> None:
         """Publish the oldest manifest in use, when it changed, or everything when the lease was lost."""
+        self._release_left()
         with self._lock:
             oldest = min([self._current, *self._pins])
             if oldest == self._published and self._keeper.held:
@@ -126,6 +129,7 @@ class Instance:
 
     def try_lock(self, name: str) -> InstanceLock | None:
         """Acquire a lock if it is free, without waiting; None when another instance, or this one, holds it."""
+        self._release_left()
         if self.coordinator.get(name) is not None:
             return None
         keeper = self._keeper
@@ -137,7 +141,13 @@ class Instance:
         except NotFoundError:
             self.publish()  # the lease has ended; the next try has a new one
             return None
-        return InstanceLock(self, name, result.revision, keeper) if result.succeeded else None
+        except UnknownOutcomeError:
+            self._left.add(name)
+            raise
+        if not result.succeeded:
+            return None
+        self._held.add(name)
+        return InstanceLock(self, name, result.revision, keeper)
 
     def lock(self, name: str, timeout: float) -> InstanceLock:
         """Acquire a lock, waiting while another instance, or this one, holds it.
@@ -159,10 +169,20 @@ class Instance:
     def unlock(self, lock: InstanceLock) -> None:
         """Give a lock back; harmless when it was lost."""
         faultpoints.reach("instance.before-unlock")
+        self._held.discard(lock.name)
         try:
             self.coordinator.txn([lock.fence], [DeleteOp(lock.name)])
         except AgolaError:
-            logger.warning("lock %s was not released; it ends with its lease", lock.name, exc_info=True)
+            self._left.add(lock.name)  # its lease lives on with this instance, and so would the lock
+            logger.warning("lock %s was not released; it will be, or ends with its lease", lock.name, exc_info=True)
+
+    def _release_left(self) -> None:
+        """Release the locks that may be left of this instance because a transaction failed."""
+        for name in self._left - self._held:
+            item = self.coordinator.get(name)
+            if item is not None and item.lease == self._keeper.lease:
+                self.coordinator.txn([Compare(name, item.create_revision, Target.CREATE_REVISION)], [DeleteOp(name)])
+            self._left.discard(name)
 
     def close(self) -> None:
         """Withdraw from the store: the record and all locks end."""

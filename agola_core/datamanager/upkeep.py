@@ -29,6 +29,7 @@ from agola_core.errors import (
     CompactedError,
     DeadlineError,
     FencedError,
+    OutOfSpaceError,
     RecoveryError,
     UnavailableError,
 )
@@ -179,9 +180,8 @@ class Upkeep:
             try:
                 self._syncer.sync()
             except UnavailableError as error:
-                raise UnavailableError(
-                    f"WAL {sequence} is committed, but is not in object storage yet: {error}"
-                ) from error
+                kind = OutOfSpaceError if isinstance(error, OutOfSpaceError) else UnavailableError
+                raise kind(f"WAL {sequence} is committed, but is not in object storage yet: {error}") from error
             return
         for loop in self._sync_loops:
             loop.wake()

@@ -9,7 +9,7 @@ import apsw
 import msgspec
 
 from agola_core.context import Context
-from agola_core.errors import AgolaError, ClosedError, CorruptionError, NotFoundError, UnavailableError
+from agola_core.errors import AgolaError, ClosedError, CorruptionError, NotFoundError, OutOfSpaceError, UnavailableError
 
 R = TypeVar("R")
 
@@ -19,7 +19,6 @@ _UNAVAILABLE = (
     apsw.BusyError,
     apsw.LockedError,
     apsw.InterruptError,
-    apsw.FullError,
     apsw.IOError,
     apsw.CantOpenError,
     apsw.ReadOnlyError,
@@ -109,6 +108,8 @@ def translated(error: apsw.Error, path: str) -> AgolaError | None:
         return CorruptionError(f"not an intact database: {error}", path=path)
     if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):
         return ClosedError("the database was closed")
+    if isinstance(error, apsw.FullError):
+        return OutOfSpaceError(f"{path}: the disk is full: {error}")
     if isinstance(error, _UNAVAILABLE):
         return UnavailableError(f"{path}: {error}")
     return None

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core import faultpoints
-from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError
+from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.reporter import Reporter
@@ -83,7 +83,7 @@ class Executor:
             self._lock_file = lock_directory(directory)
             self.id = _kept_id(directory / "id")
         except OSError as error:
-            raise UnavailableError(f"the directory {str(directory)!r} cannot be used: {error.strerror}") from error
+            raise disk_error(error, f"the directory {str(directory)!r} cannot be used") from error
         self._service = service
         self._driver = driver
         self._options = options or ExecutorOptions()

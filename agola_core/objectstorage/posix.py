@@ -19,13 +19,13 @@ from agola_core.errors import (
     ForbiddenError,
     NotFoundError,
     UnavailableError,
+    disk_error,
 )
 from agola_core.objectstorage.durable import delete_file, make_directories, write_file
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
 
 _STALE_SECONDS = 3600.0
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -62,6 +62,7 @@ class PosixStorage:
 
     Raises:
         UnavailableError: It cannot be created.
+        OutOfSpaceError: The disk is full.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -280,5 +281,4 @@ def _errors(path: str) -> Iterator[None]:
             raise ForbiddenError(f"object {path!r}: {error}") from error
         if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
             raise BadRequestError(f"object key {path[:80]!r}: {error.strerror}") from error
-        what = "the storage is full" if error.errno in _FULL else str(error)
-        raise UnavailableError(f"object {path!r}: {what}") from error
+        raise disk_error(error, f"object {path!r}") from error

@@ -21,6 +21,7 @@ from agola_core.errors import (
     DeadlineError,
     ForbiddenError,
     NotFoundError,
+    OutOfSpaceError,
     UnavailableError,
 )
 
@@ -92,7 +93,7 @@ def _of_code(error: ClientError, what: str, bucket: str) -> AgolaError:
     if code in _ELSEWHERE:
         return UnavailableError(f"{what}: bucket {bucket!r} is in another region or at another endpoint ({said})")
     if code in _FULL or status == 507:
-        return UnavailableError(f"{what}: the storage is full ({said})")
+        return OutOfSpaceError(f"{what}: the storage is full ({said})")
     if code in _WRONG_KEY:
         return BadRequestError(f"{what}: the storage refuses it ({said})")
     if status == 404:

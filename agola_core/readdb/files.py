@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from agola_core.clock import boot_id
-from agola_core.errors import UnavailableError
+from agola_core.errors import disk_error
 
 _SIDES = ("", "-wal", "-shm", "-journal")
 
@@ -31,7 +31,7 @@ class ReadDBFiles:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UnavailableError(f"{self.path.parent}: {error.strerror}") from error
+            raise disk_error(error, str(self.path.parent)) from error
 
     def exists(self) -> bool:
         """Return whether there is a file to open."""

@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tests.soak import concurrent, coverage, errors, fuzz, kill, ledger, nemesis, power, rot
+from tests.soak import concurrent, coverage, errors, full_disk, fuzz, kill, ledger, nemesis, power, rot
 from tests.soak.trial import Campaign, Skipped, Violation
 
 CAMPAIGNS = {
-    module.CAMPAIGN.name: module.CAMPAIGN for module in (kill, power, errors, concurrent, fuzz, coverage, rot, nemesis)
+    module.CAMPAIGN.name: module.CAMPAIGN
+    for module in (kill, power, errors, full_disk, concurrent, fuzz, coverage, rot, nemesis)
 }
 
 

@@ -18,7 +18,7 @@ from agola_core.datamanager import DataManager, outcome
 from agola_core.objectstorage.posix import PosixStorage
 from agola_pytest.faulty import Fault, FaultyStorage
 from tests.soak.failing import FailingDisk
-from tests.soak.kill import MEMORY, TYPES, EmbeddedStore, State, difference, operation
+from tests.soak.kill import MEMORY, EmbeddedStore, State, content, difference, operation
 from tests.soak.trial import Campaign, Say, Violation, run_child
 
 FAULTS = 12
@@ -64,20 +64,20 @@ def _meet(directory: Path, seed: int, say: Say) -> None:
             where = f"fault {number}"
             with store.open(durability, number) as dm:
                 for _ in range(rng.randrange(3)):
-                    state, _ = _attempt(dm, rng, state)
+                    state, _ = attempt(dm, rng, state)
                 name = _fault(rng, disk, faulty[0])
                 states, error = [state], None
                 try:
-                    state, states = _attempt(dm, rng, state, states)
+                    state, states = attempt(dm, rng, state, states)
                 except AgolaError as caught:
                     error = caught
                 disk.heal()
                 faulty[0].heal()
                 counts[f"{name}: {type(error).__name__ if error else 'nothing raised, or not reached'}"] += 1
                 counts["faults"] += 1
-                state = _go_on(dm, states, where)
+                state = go_on(dm, states, where)
             with store.open(durability, number) as dm:
-                state = _go_on(dm, [state], f"{where}, opened anew")
+                state = go_on(dm, [state], f"{where}, opened anew")
     say(counts)
 
 
@@ -93,7 +93,7 @@ def _fault(rng: random.Random, disk: FailingDisk, storage: FaultyStorage) -> str
     return f"storage {fault.name} {often}"
 
 
-def _attempt(
+def attempt(
     dm: DataManager, rng: random.Random, state: State, states: list[State] | None = None
 ) -> tuple[State, list[State]]:
     """Do an operation; `states` always has what may be found, also when it fails."""
@@ -112,9 +112,9 @@ def _attempt(
     return possible[0], possible
 
 
-def _go_on(dm: DataManager, states: list[State], where: str) -> State:
+def go_on(dm: DataManager, states: list[State], where: str) -> State:
     """Compare what a healthy store has, and write to it."""
-    found = {f"{kind}/{key}": data.decode() for kind in TYPES for key, data in dm.list_objects(kind)}
+    found = content(dm)
     if found not in states:
         raise Violation(f"{where}: found {difference(found, states[0])} beside what was acknowledged")
     dm.write_wal([Put("a", "healthy", where.encode())])

@@ -201,7 +201,7 @@ def _look(
 
     def look(age: int, say: Say) -> None:
         with store.open(durability, age) as dm:
-            found = {f"{kind}/{key}": data.decode() for kind in TYPES for key, data in dm.list_objects(kind)}
+            found = content(dm)
             dm.sync()  # an unacknowledged WAL that is seen here might go with the coordinator later
             say(["found", found, [str(finding) for finding in dm.verify()]])
 
@@ -217,6 +217,11 @@ def _look(
         raise Violation(f"{where}: found {difference(found, state)} beside what was acknowledged; in flight: {pending}")
     result: State = found
     return result
+
+
+def content(dm: DataManager) -> State:
+    """Return what a store holds."""
+    return {f"{kind}/{key}": data.decode() for kind in TYPES for key, data in dm.list_objects(kind)}
 
 
 def difference(found: State, wanted: State) -> dict[str, tuple[str | None, str | None]]:
@@ -295,7 +300,7 @@ def _replace(dm: DataManager, rng: random.Random, say: Say) -> State:
     exported = io.BytesIO()
     dm.export(exported)
     exported.seek(0)
-    found = {f"{kind}/{key}": data.decode() for kind in TYPES for key, data in dm.list_objects(kind)}
+    found = content(dm)
     extra = f"x{rng.randrange(1 << 40):x}"
     say(["begin", {**found, "a/k0": extra}])
     dm.write_wal([Put("a", "k0", extra.encode())])

@@ -21,7 +21,7 @@ from typing import Any
 from agola_core import Durability, Put
 from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
 from tests.soak.disk import Disk, Fate, Fates
-from tests.soak.kill import MEMORY, TYPES, EmbeddedStore, State, difference, work
+from tests.soak.kill import MEMORY, EmbeddedStore, State, content, difference, work
 from tests.soak.recorder import Recorder
 from tests.soak.trial import Campaign, Say, Violation, run_child
 
@@ -84,7 +84,7 @@ def _record(
             store = make_store(root, new_uuid=lambda: f"{ids.getrandbits(128):032x}")
             with Recorder(root, say, last).recording():
                 with store.open(durability, 2 * number) as dm:
-                    found = _content(dm)
+                    found = content(dm)
                     dm.sync()  # what was seen lasts once something after it was synced
                     say(["is", found])
                 work(store, durability, 2 * number + 1, found, work_seed, say)
@@ -144,13 +144,13 @@ def _look(store: EmbeddedStore, durability: Durability, states: list[State], whe
 
     def look(say: Say) -> None:
         with store.open(durability, 100) as dm:
-            say(_content(dm))
+            say(content(dm))
             say([str(finding) for finding in dm.verify()])
             dm.write_wal([Put("a", "after", b"power")])
             dm.checkpoint(force=True)
             dm.collect_garbage()
         with store.open(durability, 101) as dm:
-            say(_content(dm))
+            say(content(dm))
             say([str(finding) for finding in dm.verify()])
 
     ended = run_child(look)
@@ -163,10 +163,6 @@ def _look(store: EmbeddedStore, durability: Durability, states: list[State], whe
         raise Violation(f"{where}: found {difference(found, states[0])} beside what was acknowledged")
     if later != {**found, "a/after": "power"}:
         raise Violation(f"{where}: went on to {difference(later, found)}")
-
-
-def _content(dm: Any) -> State:
-    return {f"{kind}/{key}": data.decode() for kind in TYPES for key, data in dm.list_objects(kind)}
 
 
 CAMPAIGN = Campaign("power", "crash states after a loss of power, SQLite and posix", trial)

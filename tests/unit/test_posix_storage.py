@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
+from agola_core.errors import BadRequestError, ConflictError, NotFoundError, OutOfSpaceError, UnavailableError
 from agola_core.objectstorage import durable, is_portable, open_storage
 from agola_core.objectstorage.factory import check_configured
 
@@ -57,13 +57,14 @@ def test_a_failed_sync_of_a_directory_is_an_error(storage, tmp_path, monkeypatch
     assert storage.read("old") == b"3"
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("name", ["write", "fsync", "rename"])
-def test_a_full_or_broken_disk_changes_nothing(storage, tmp_path, monkeypatch, name):
+def test_a_full_disk_changes_nothing(storage, tmp_path, monkeypatch, name, number):
     storage.write("old", b"1" * 100)
-    call = failing(errno.ENOSPC)
+    call = failing(number)
     call.real = getattr(os, name)
     monkeypatch.setattr(os, name, call)
-    with pytest.raises(UnavailableError, match="full"):
+    with pytest.raises(OutOfSpaceError, match="full"):
         storage.write("old", b"2" * 100)
     monkeypatch.undo()
     assert storage.read("old") == b"1" * 100

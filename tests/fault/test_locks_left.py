@@ -1,0 +1,91 @@
+"""A lock whose release or acquisition failed does not stay for as long as its process lives."""
+
+import pytest
+
+import agola_core
+import agola_core.embedded
+from agola_core import Options, Put
+from agola_core.datamanager import keys
+from agola_core.datamanager.instance import Instance
+from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
+
+QUIET = Options(background=False)
+
+
+class Refusing:
+    """A coordinator that refuses the transactions that it is told to, before or after it does them."""
+
+    def __init__(self, coordinator):
+        self._coordinator = coordinator
+        self.refuse = lambda then: None
+
+    def __getattr__(self, name):
+        return getattr(self._coordinator, name)
+
+    def txn(self, compare, then, otherwise=()):
+        error = self.refuse(then)
+        if isinstance(error, UnknownOutcomeError):
+            self._coordinator.txn(compare, then, otherwise)
+        if error is not None:
+            raise error
+        return self._coordinator.txn(compare, then, otherwise)
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    inner, storage = agola_core.embedded.open_backends(tmp_path)
+    yield Refusing(inner)
+    inner.close()
+    storage.close()
+
+
+@pytest.fixture
+def instance(coordinator):
+    instance = Instance(coordinator, "one", 60.0, 0)
+    yield instance
+    instance.close()
+
+
+def of_lock(error):
+    return lambda then: error if any(op.key == keys.CHECKPOINT_LOCK for op in then) else None
+
+
+@pytest.mark.parametrize("publish", [False, True])
+def test_a_lock_that_could_not_be_released_is_later(coordinator, instance, publish):
+    lock = instance.try_lock(keys.CHECKPOINT_LOCK)
+    coordinator.refuse = of_lock(OutOfSpaceError("full"))
+    lock.release()
+    with pytest.raises(OutOfSpaceError):
+        instance.try_lock(keys.CHECKPOINT_LOCK)
+    coordinator.refuse = lambda then: None
+    if publish:
+        instance.publish()
+        assert coordinator.get(keys.CHECKPOINT_LOCK) is None
+    with instance.try_lock(keys.CHECKPOINT_LOCK):
+        assert instance.try_lock(keys.CHECKPOINT_LOCK) is None
+        instance.publish()
+        assert coordinator.get(keys.CHECKPOINT_LOCK) is not None
+
+
+def test_a_lock_that_was_acquired_unheard_is_released(coordinator, instance):
+    coordinator.refuse = of_lock(UnknownOutcomeError("cut"))
+    with pytest.raises(UnknownOutcomeError):
+        instance.try_lock(keys.CHECKPOINT_LOCK)
+    assert coordinator.get(keys.CHECKPOINT_LOCK) is not None
+    coordinator.refuse = lambda then: None
+    instance.try_lock(keys.CHECKPOINT_LOCK).release()
+
+
+def test_a_checkpoint_after_one_whose_lock_stayed_is_made(tmp_path):
+    inner, storage = agola_core.embedded.open_backends(tmp_path)
+    coordinator = Refusing(inner)
+    with agola_core.datamanager.DataManager(coordinator, storage, ["n"], QUIET) as dm:
+        dm.write_wal([Put("n", "a", b"")])
+        coordinator.refuse = lambda then: OutOfSpaceError("full") if len(then) == 1 and len(then[0]) == 1 else None
+        dm.checkpoint(force=True)
+        coordinator.refuse = lambda then: None
+        dm.write_wal([Put("n", "b", b"")])
+        dm.checkpoint(force=True)
+        assert dm.status().uncheckpointed_wals == 0
+    inner.close()
+    storage.close()
