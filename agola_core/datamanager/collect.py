@@ -180,7 +180,7 @@ class Collector:
         return [Garbage(info.path, info.size, "no retained WAL names this payload") for info in going]
 
     def _committed_before_barrier(self, control: Control) -> set[str] | None:
-        """Move the log's head, so that a writer that was paused cannot commit a payload unseen.
+        """Move the log's head, so that a writer that wrote a payload before cannot commit it unseen.
 
         Returns:
             The payloads of the WALs that were committed meanwhile; None when writers were faster each time.
@@ -192,7 +192,7 @@ class Collector:
             faultpoints.reach("collect.before-barrier")
             barrier = self._coordinator.txn(
                 [Compare(keys.HEAD, head.mod_revision), Compare(keys.LINEAGE, control.lineage_revision)],
-                [PutOp(keys.HEAD, head.value)],
+                [PutOp(keys.HEAD, head.value), PutOp(keys.COLLECTION, b"")],
             )
             if barrier.succeeded:
                 after = keys.wal(control.head)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence as Items
 
 import msgspec
@@ -48,7 +47,8 @@ class Commit(Waiting):
         digest: Of the encoded actions, for a given id.
         lineage: The lineage its writer saw.
         along: What a layer above commits with it.
-        expires: When, by the boot clock, its payload may be collected if nothing has committed it.
+        collected: The last collection of payloads before its payload was written (see `Log.collected`).
+        payload_lost: Whether it was not committed because a later collection may have taken its payload.
 
     Attributes:
         unconditional: Whether nothing but the log's head decides on it.
@@ -59,14 +59,15 @@ class Commit(Waiting):
     __slots__ = (
         "actions",
         "along",
+        "collected",
         "digest",
         "encoded",
-        "expires",
         "groups",
         "lineage",
         "ops",
         "outcome",
         "payload",
+        "payload_lost",
         "remembered",
         "sequence",
         "size",
@@ -87,10 +88,11 @@ class Commit(Waiting):
         digest: str,
         lineage: str,
         along: Along | None = None,
-        expires: float = math.inf,
+        collected: int = 0,
     ) -> None:
         super().__init__()
-        self.expires = expires
+        self.collected = collected
+        self.payload_lost = False
         self.actions = actions
         self.encoded = encoded
         self.payload = payload

@@ -37,6 +37,7 @@ class Control(NamedTuple):
         synced: The newest WAL in storage.
         sync_revision: The revision of its last change.
         floor: Tokens older than this revision are refused.
+        collection_revision: The revision of the last collection of payloads; 0 for none.
         revision: The revision of the read.
     """
 
@@ -50,6 +51,7 @@ class Control(NamedTuple):
     synced: Sequence
     sync_revision: int
     floor: int
+    collection_revision: int
     revision: int
 
 
@@ -73,6 +75,7 @@ def read_control(coordinator: Coordinator) -> Control | None:
     lineage = decode_item(LineageRecord, found[keys.LINEAGE])
     head = decode_item(HeadRecord, found[keys.HEAD])
     floor = found.get(keys.GROUPS_FLOOR)
+    collection = found.get(keys.COLLECTION)
     return Control(
         lineage=lineage,
         head=Sequence.parse(head.sequence),
@@ -84,6 +87,7 @@ def read_control(coordinator: Coordinator) -> Control | None:
         synced=Sequence.parse(decode_item(SyncRecord, found[keys.SYNC]).sequence),
         sync_revision=found[keys.SYNC].mod_revision,
         floor=decode_item(FloorRecord, floor).revision if floor else 0,
+        collection_revision=collection.mod_revision if collection else 0,
         revision=page.revision,
     )
 

@@ -5,7 +5,6 @@ A verdict is by the log's head, which every change of a change group moves: it h
 
 from __future__ import annotations
 
-from agola_core.clock import boot_clock
 from agola_core.coordinator.port import GetOp, KeyValue
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.commit import Commit
@@ -38,7 +37,7 @@ class Judge:
                 break
         else:
             return waiting
-        waiting = _unexpired(waiting)
+        waiting = _with_payloads(waiting, self._log.collected)
         found = self._look_up(waiting)
         accepted: list[Commit] = []
         moved: set[str] = set()
@@ -128,17 +127,14 @@ def refuse_guarded(accepted: list[Commit], found: dict[str, KeyValue | None]) ->
                 break
 
 
-def _unexpired(waiting: list[Commit]) -> list[Commit]:
+def _with_payloads(waiting: list[Commit], collected: int) -> list[Commit]:
     """Settle those whose payloads may be gone, and return the rest.
 
-    A collection moves the head before it deletes a payload, so a commit that was looked at here before fails its
-    compare and is looked at again.
+    A collection moves the head, and this key with it, before it deletes a payload, so a commit that was looked at
+    here before fails its compare and is looked at again. No clock tells what is old enough: clocks jump.
     """
-    if all(commit.payload is None for commit in waiting):
-        return waiting
-    now = boot_clock()
     for commit in waiting:
-        if commit.expires < now:
-            message = "this process was paused for so long that the WAL's payload may be gone: nothing was written"
-            commit.settle(None, UnavailableError(message))
+        if commit.payload is not None and commit.collected != collected:
+            commit.payload_lost = True
+            commit.settle(None, UnavailableError("collections took the WAL's payload each time: nothing was written"))
     return [commit for commit in waiting if not commit.done]

@@ -14,6 +14,7 @@ HEAD = f"{CONTROL}head"
 CHECKPOINT = f"{CONTROL}checkpoint"
 SYNC = f"{CONTROL}sync"
 GROUPS_FLOOR = f"{CONTROL}groups-floor"
+COLLECTION = f"{CONTROL}collection"
 
 WALS = "dm/wals/"
 WAL_IDS = "dm/walids/"

@@ -56,6 +56,7 @@ class Log:
         lineage_revision: The revision of the lineage key.
         groups: The revisions of change groups, as far as known.
         floor: Tokens older than this revision are refused.
+        collected: The revision of the last collection of payloads that came before `head_revision`.
         synced: The newest WAL that is in storage.
     """
 
@@ -66,6 +67,7 @@ class Log:
         self.changed = threading.Condition(self.lock)
         self.groups: dict[str, int] = {}
         self.floor = 0
+        self.collected = 0
         self.closed = False
         self._cache = cache
         self._recent = RecentWals()
@@ -293,6 +295,7 @@ class Log:
         self.head_revision = control.head_revision
         self.head_id, self._head_value = control.head_id, b""
         self.lineage_revision = control.lineage_revision
+        self.collected = control.collection_revision
         if control.floor != self.floor:
             self.floor = control.floor
             self.groups.clear()

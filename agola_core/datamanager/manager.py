@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import threading
 import time
@@ -16,7 +15,6 @@ from typing import Self
 import msgspec
 
 from agola_core import faultpoints
-from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
@@ -38,11 +36,13 @@ from agola_core.datamanager.validate import (
     check_token,
     check_wal_id,
 )
-from agola_core.errors import CorruptionError, NotFoundError
+from agola_core.errors import CorruptionError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
 faultpoints.declare("commit.before-payload")
+
+_PAYLOAD_TRIES = 5
 
 
 class DataManager(OperatedStore):
@@ -148,25 +148,30 @@ class DataManager(OperatedStore):
         self._upkeep.make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage
-        payload, expires = None, math.inf
-        if len(encoded) > self._inline_limit:
-            expires = boot_clock() + self.options.grace_period / 2 if self.options.grace_period else math.inf
-            faultpoints.reach("commit.before-payload")
-            payload = write_payload(self.storage, self._new_uuid(), encoded)
-        commit = Commit(
-            wal,
-            b"" if payload else encoded,
-            payload,
-            token,
-            wal_id=wal_id or f"{self._wal_id_prefix}{next(self._wal_ids):012x}",
-            remembered=bool(wal_id),
-            digest=records.digest_of(encoded) if wal_id else "",
-            lineage=lineage.lineage,
-            along=along,
-            expires=expires,
-        )
-        check_limits(commit, self.coordinator.max_txn_ops)
-        result = self._committer.commit(commit, timeout)
+        for tries in range(_PAYLOAD_TRIES, 0, -1):
+            payload, collected = None, self._log.collected
+            if len(encoded) > self._inline_limit:
+                faultpoints.reach("commit.before-payload")
+                payload = write_payload(self.storage, self._new_uuid(), encoded)
+            commit = Commit(
+                wal,
+                b"" if payload else encoded,
+                payload,
+                token,
+                wal_id=wal_id or f"{self._wal_id_prefix}{next(self._wal_ids):012x}",
+                remembered=bool(wal_id),
+                digest=records.digest_of(encoded) if wal_id else "",
+                lineage=lineage.lineage,
+                along=along,
+                collected=collected,
+            )
+            check_limits(commit, self.coordinator.max_txn_ops)
+            try:
+                result = self._committer.commit(commit, timeout)
+                break
+            except UnavailableError:
+                if not commit.payload_lost or tries == 1:
+                    raise
         self._upkeep.after_commit(size)
         if self.options.durability is Durability.STORAGE:
             sequence = Sequence.parse(result.sequence)

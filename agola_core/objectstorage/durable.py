@@ -7,6 +7,7 @@ of any sync is raised: the outcome is then unknown, and nothing is retried.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import uuid
@@ -139,7 +140,9 @@ def _place(temporary: str, target: str, root: str, *, exclusive: bool) -> None:
         except FileExistsError as error:
             sync_directory(directory)  # who is told that it exists may rest on it, and its writer may be dead
             raise ConflictError(f"{os.path.basename(target)!r} exists already") from error  # noqa: PTH119
-        except FileNotFoundError:  # a concurrent delete took the emptied directory away
+        except FileNotFoundError as error:  # a concurrent delete took the emptied directory away
+            if not os.path.lexists(temporary):  # swept by a process whose clock is ahead
+                raise OSError(errno.ESTALE, "the temporary file is gone") from error
             if attempt == _RENAME_TRIES - 1:
                 raise
 

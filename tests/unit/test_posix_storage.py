@@ -237,3 +237,17 @@ def test_a_portable_key_is_taken_by_every_backend_and_stays_below_the_root(tmp_p
 def test_the_sync_of_a_directory_is_really_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError):
         durable.sync_directory(str(tmp_path / "none"))
+
+
+def test_a_temporary_file_that_is_swept_away_is_no_missing_object(storage, tmp_path):
+    """A process whose clock is ahead takes it for an abandoned one when it opens the storage."""
+
+    def pieces():
+        yield b"1"
+        for file in temporary_files(tmp_path):
+            file.unlink()
+
+    with pytest.raises(UnavailableError, match="temporary file"):
+        storage.write("a", pieces())
+    storage.write("a", b"2")
+    assert storage.read("a") == b"2"
