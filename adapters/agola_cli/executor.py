@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from agola_cli.kinds import DURATION
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.engine import EngineOptions
@@ -23,14 +24,27 @@ from agola_core.executor.taskrunner import TaskLimits
     envvar="AGOLA_EXECUTOR_DIRECTORY",
     help="Where its id and its tasks are kept; by default a directory of your home.",
 )
-@click.option("--driver", type=click.Choice(DRIVERS), default="host", show_default=True)
+@click.option("--driver", type=click.Choice(DRIVERS), default="host", show_default=True, help="What runs the steps.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen for the service.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, for a free one.")
 @click.option("--listen-url", default="", help="How the service reaches it, where that is not HOST:PORT.")
 @click.option("--listen-token", default="", envvar="AGOLA_EXECUTOR_LISTEN_TOKEN", help="What the service must show.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label; repeatable.")
 @click.option("--tasks", type=click.IntRange(0), default=2, show_default=True, help="How many at once; 0: no limit.")
-@click.option("--max-log-bytes", type=click.IntRange(1), default=1 << 30, show_default=True)
+@click.option(
+    "--max-log-bytes",
+    type=click.IntRange(1),
+    default=1 << 30,
+    show_default=True,
+    help="The size at which a step's log fails its task.",
+)
+@click.option(
+    "--service-patience",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="How long a step waits for a service that cannot be reached.",
+)
 @click.option("--stop-tasks", is_flag=True, help="At its end stop what runs; otherwise the next start goes on with it.")
 @click.option(
     "--isolation",
@@ -43,7 +57,13 @@ from agola_core.executor.taskrunner import TaskLimits
 )
 @click.option("--allow-privileged", is_flag=True, help="container: run privileged containers.")
 @click.option("--network", default="", help="container: the network; the engine's own by default.")
-@click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="always", show_default=True)
+@click.option(
+    "--pull",
+    type=click.Choice(["always", "missing", "never"]),
+    default="always",
+    show_default=True,
+    help="container: when images are pulled.",
+)
 @click.option("--memory", default=0, type=click.IntRange(0), help="container: bytes for each; 0: no limit.")
 @click.option("--cpus", default=0.0, type=click.FloatRange(0), help="container: processors for each; 0: no limit.")
 @click.option("--pids", default=0, type=click.IntRange(0), help="container: processes in each; 0: no limit.")
@@ -61,6 +81,7 @@ def executor_command(
     labels: tuple[str, ...],
     tasks: int,
     max_log_bytes: int,
+    service_patience: float,
     stop_tasks: bool,
     isolation: str,
     socket: str,
@@ -108,7 +129,7 @@ def executor_command(
         options=ExecutorOptions(
             labels=_pairs(labels, "--label"),
             active_tasks_limit=tasks,
-            limits=TaskLimits(max_log_bytes=max_log_bytes),
+            limits=TaskLimits(max_log_bytes=max_log_bytes, service_patience=service_patience),
         ),
         stop_tasks=stop_tasks,
         on_start=_started,

@@ -77,16 +77,16 @@ def export_command(
     agola-core export -o backup.zst --include logs,archives
     agola-core export --format agola > for-agola-0.2
     agola-core export --at 2026-03-01T12:00:00+00:00 -o then.zst
+
+    Of a past moment come the runs that had ended, and of logs and archives what is still stored.
     """
     service, format_ = chosen_url(url), ExportFormat(form)
     packing, wanted = Packing(compress) if compress else Packing.of(output), moves.parse_include(include)
-    if at is not None and (service or wanted or format_ is not ExportFormat.NATIVE):
-        raise click.UsageError("--at exports a store's objects in our own format: leave out --url, --include, --format")
     said: object
     with Bar() as bar, _target(output) as file:
         if service:
             with connected(service, token_file) as client:
-                size = _copy(client.export_stream(format_, packing, wanted), file, Meter("export", bar))
+                size = _copy(client.export_stream(format_, packing, wanted, at or ""), file, Meter("export", bar))
             said, text = {"size": size}, f"exported {size} bytes"
         else:
             directory = store_data_dir(data_dir, storage, coordinator)
@@ -94,7 +94,7 @@ def export_command(
                 with agola_core.open(
                     directory, data_types=DATA_TYPES, storage=storage, coordinator=coordinator, at=at
                 ) as past:
-                    result = past.export(file, packing=packing, progress=bar)
+                    result = moves.export(past, file, format_, packing=packing, include=wanted, progress=bar)
             else:
                 with open_store(directory, storage=storage, coordinator=coordinator, background=False) as store:
                     result = moves.export(store, file, format_, packing=packing, include=wanted, progress=bar)

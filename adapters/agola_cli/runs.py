@@ -23,7 +23,7 @@ _PAGE = 40
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Time(click.ParamType[datetime]):
+class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click 8.4
     """A time: ISO 8601, or an age such as 90m, 12h or 7d."""
 
     name = "time"
@@ -64,12 +64,26 @@ for _command in (logs_command, stop_command, restart_command, approve_command, d
 
 @runs_command.command("list")
 @click.option("--limit", type=click.IntRange(0), default=25, show_default=True, help="The most runs to list.")
-@click.option("--phase", "phases", multiple=True, type=click.Choice([item.value for item in RunPhase]))
-@click.option("--result", "results", multiple=True, type=click.Choice([item.value for item in RunResult]))
+@click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    type=click.Choice([item.value for item in RunPhase]),
+    help="Only runs in this phase; repeatable.",
+)
+@click.option(
+    "--result",
+    "results",
+    multiple=True,
+    type=click.Choice([item.value for item in RunResult]),
+    help="Only runs with this result; repeatable.",
+)
 @click.option("--group", "groups", multiple=True, help="Only this group and those below it.")
 @click.option("--since", type=Time(), help="Only runs made at or after this time.")
 @click.option("--until", type=Time(), help="Only runs made before this time.")
-@click.option("--order", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True)
+@click.option(
+    "--order", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True, help="Which come first."
+)
 @target_options
 @format_options
 def list_command(

@@ -9,7 +9,11 @@ from typing import Any, TypeVar
 import click
 
 from agola_cli.options import coordinator_option, data_dir_option, default_data_dir, storage_option
+from agola_cli.service_options import service_options
 from agola_core.errors import BadRequestError
+from agola_core.executor import ExecutorOptions
+from agola_core.executor.taskrunner import TaskLimits
+from agola_core.runservice.options import ServiceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +31,14 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, envvar="AGOLA_HOST", help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65535), default=4000, show_default=True, envvar="AGOLA_PORT")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=4000,
+    show_default=True,
+    envvar="AGOLA_PORT",
+    help="0 for a free one.",
+)
 @data_dir_option
 @storage_option
 @coordinator_option
@@ -39,13 +50,15 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @click.option("--tls-key", type=_FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
 @click.option("--tls-client-ca", type=_FILE, help="PEM file of whose certificates clients must show.")
 @click.option("--executor/--no-executor", "with_executor", default=True, help="Whether tasks are also run here.")
+@click.option("--tasks", type=click.IntRange(0), default=0, help="How many tasks run here at once; 0: no limit.")
+@_limit("max-log-bytes", 1 << 30, "The size at which a step's log fails its task here.")
 @click.option(
     "--executor-token", default="", envvar="AGOLA_EXECUTOR_LISTEN_TOKEN", help="What executors elsewhere ask for."
 )
 @click.option(
     "--executor-network", "executor_networks", multiple=True, help="Where executors may listen, such as 10.0.0.0/8."
 )
-@click.option("--external-scheduler", is_flag=True, help="Leave queued runs to Agola's scheduler.")
+@service_options
 @click.option("--access-log", metavar="FILE", help="Where every request is a line; - for standard error.")
 @_limit("max-body-bytes", 16 * 1024**2, "The largest JSON body.")
 @_limit("max-upload-bytes", 16 * 1024**3, "The largest cache or source archive.")
@@ -63,7 +76,9 @@ def serve_command(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     executor_networks: tuple[str, ...],
-    external_scheduler: bool,
+    service: ServiceOptions,
+    tasks: int,
+    max_log_bytes: int,
     max_body_bytes: int,
     max_upload_bytes: int,
     max_connections: int,
@@ -75,6 +90,7 @@ def serve_command(
 
     \b
     agola-core serve
+    agola-core serve --retain /=90d --retain /project/ID=30d,100 --cache-expiry 14d
     agola-core serve --host 0.0.0.0 --client-tokens c.txt --executor-tokens e.txt --admin-tokens a.txt \\
         --tls-certificate cert.pem --tls-key key.pem
     """
@@ -94,7 +110,8 @@ def serve_command(
         tokens=read_tokens({"client": client_tokens, "executor": executor_tokens, "admin": admin_tokens}),
         tls=tls,
         executor_networks=executor_networks or LOCAL_NETWORKS,
-        start_queued=not external_scheduler,
+        service=service,
+        executor=ExecutorOptions(active_tasks_limit=tasks, limits=TaskLimits(max_log_bytes=max_log_bytes)),
         limits=Limits(
             body_bytes=max_body_bytes,
             upload_bytes=max_upload_bytes,

@@ -57,26 +57,51 @@ def status_command(
 
 @click.command("checkpoint")
 @store_options
+@url_option
+@token_file_option
 @json_option
-def checkpoint_command(data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool) -> None:
+def checkpoint_command(
+    data_dir: Path | None,
+    storage: str | None,
+    coordinator: str | None,
+    url: str | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
     """Make a checkpoint now; services may go on meanwhile, and make their own when they are due.
 
     \b
     agola-core checkpoint --data-dir /var/lib/agola
+    agola-core checkpoint --url http://127.0.0.1:4000
     """
-    with _opened(data_dir, storage, coordinator) as store:
-        store.checkpoint(force=True)
-        status = store.status()
-    if as_json:
-        click.echo(msgspec.json.encode({"checkpointed": status.checkpointed, "number": status.manifest}))
+    if service := chosen_url(url):
+        with connected(service, token_file) as client:
+            made = client.checkpoint()
+        reached, number = made.checkpointed, made.number
     else:
-        click.echo(f"checkpointed up to {status.checkpointed}")
+        with _opened(data_dir, storage, coordinator) as store:
+            store.checkpoint(force=True)
+            status = store.status()
+        reached, number = status.checkpointed, status.manifest
+    if as_json:
+        click.echo(msgspec.json.encode({"checkpointed": reached, "number": number}))
+    else:
+        click.echo(f"checkpointed up to {reached}")
 
 
 @click.command("checkpoints")
 @store_options
+@url_option
+@token_file_option
 @format_options
-def checkpoints_command(data_dir: Path | None, storage: str | None, coordinator: str | None, output: str) -> None:
+def checkpoints_command(
+    data_dir: Path | None,
+    storage: str | None,
+    coordinator: str | None,
+    url: str | None,
+    token_file: Path | None,
+    output: str,
+) -> None:
     """List the checkpoints that are retained, the oldest first: how far back the past can be read.
 
     Every state between two of them can be read, too, as long as its WALs are kept.
@@ -85,8 +110,12 @@ def checkpoints_command(data_dir: Path | None, storage: str | None, coordinator:
     agola-core checkpoints
     agola-core export --at SEQUENCE -o then.zst
     """
-    with _opened(data_dir, storage, coordinator) as store:
-        found = store.checkpoints()
+    if service := chosen_url(url):
+        with connected(service, token_file) as client:
+            found = client.checkpoints()
+    else:
+        with _opened(data_dir, storage, coordinator) as store:
+            found = store.checkpoints()
     print_records(
         output,
         found,
@@ -105,9 +134,17 @@ def checkpoints_command(data_dir: Path | None, storage: str | None, coordinator:
 @click.command("gc")
 @click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
 @store_options
+@url_option
+@token_file_option
 @json_option
 def gc_command(
-    dry_run: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
+    dry_run: bool,
+    data_dir: Path | None,
+    storage: str | None,
+    coordinator: str | None,
+    url: str | None,
+    token_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Delete objects in storage that nothing refers to any more, an hour after they were written at the earliest.
 
@@ -116,8 +153,12 @@ def gc_command(
     \b
     agola-core gc --dry-run
     """
-    with _opened(data_dir, storage, coordinator) as store:
-        found = store.collect_garbage(dry_run=dry_run)
+    if service := chosen_url(url):
+        with connected(service, token_file) as client:
+            found = client.collect_garbage(dry_run=dry_run)
+    else:
+        with _opened(data_dir, storage, coordinator) as store:
+            found = store.collect_garbage(dry_run=dry_run)
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
@@ -136,7 +177,8 @@ def verify_command(
 ) -> int:
     """Read and check everything that the store has; ends with 1 when something does not hold.
 
-    Services may go on meanwhile; a store that does not open is checked, too.
+    Services may go on meanwhile; a store that does not open is checked, too. There is no --url: what a service has in
+    memory and in hand would hide what it stored, so the storage and the coordinator are read without it.
 
     \b
     agola-core verify

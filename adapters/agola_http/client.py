@@ -19,7 +19,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import ExportFormat, Packing
+from agola_core.datamanager import Checkpoint, ExportFormat, Packing
+from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.snapshot import Status
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
@@ -40,6 +41,7 @@ from agola_http.eventstream import read_events
 from agola_http.routes.caches import Source
 from agola_http.routes.operations import Version
 from agola_http.routes.runs import MAX_LIMIT, GetRunsResponse, RunResponse
+from agola_http.routes.store import Checkpointed
 from agola_http.transport import Params, Transport
 
 T = TypeVar("T")
@@ -237,6 +239,24 @@ class Client:
         """Return what runs."""
         return _decoded(self._transport.call("GET", "/version").content, Version)
 
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the states that the store retains, the oldest first."""
+        return self._call("GET", "/checkpoints", list[Checkpoint])
+
+    def checkpoint(self) -> Checkpointed:
+        """Make a checkpoint now."""
+        return _decoded(self._transport.call("POST", f"{PREFIX}/checkpoints", patient=True).content, Checkpointed)
+
+    def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
+        """Delete what nothing in storage refers to, and return it.
+
+        Args:
+            dry_run: Only tell it.
+        """
+        params = [("dry_run", "")] if dry_run else []
+        response = self._transport.call("POST", f"{PREFIX}/garbage", params, patient=True)
+        return _decoded(response.content, list[Garbage])
+
     def maintenance_status(self) -> MaintenanceStatus:
         """Return the mode and the states of all instances."""
         return self._call("GET", "/maintenance", MaintenanceStatus)
@@ -262,9 +282,21 @@ class Client:
         form: ExportFormat = ExportFormat.NATIVE,
         packing: Packing = Packing.NONE,
         include: Iterable[Include] = (),
+        at: str = "",
     ) -> Iterator[bytes]:
-        """Yield the whole store as one consistent snapshot; a break raises `UnavailableError`."""
+        """Yield the whole store as one consistent snapshot.
+
+        Args:
+            form: The native format, or Agola 0.2's.
+            packing: Whether to pack it.
+            include: What to add to the native format.
+            at: A past moment, a sequence or a time with its zone; "" for now.
+
+        Raises:
+            UnavailableError: The stream broke off: what came so far is no export.
+        """
         params = [("format", form.value), ("packing", packing.value), ("include", ",".join(sorted(include)))]
+        params += [("at", at)] if at else []
         with self._transport.stream("GET", f"{PREFIX}/export", params) as pieces:
             yield from pieces
 

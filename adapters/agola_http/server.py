@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from agola_core.errors import BadRequestError, UnavailableError
+from agola_core.executor import ExecutorOptions
 from agola_core.runservice.options import ServiceOptions
 from agola_core.standalone import Standalone
 from agola_http.access import Access, Tokens, is_loopback
@@ -56,7 +57,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         with_executor: Whether tasks are also run in this process.
         executor_token: What executors elsewhere ask the service for.
         executor_networks: Where executors elsewhere may listen.
-        start_queued: Whether queued runs start by themselves; otherwise a scheduler elsewhere starts them, as Agola's.
+        service: How the run service behaves.
+        executor: How the executor in this process behaves.
         access_log: The file that every request is a line of; `-` for standard error, None for none.
     """
 
@@ -69,7 +71,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     with_executor: bool = True
     executor_token: str = ""
     executor_networks: tuple[str, ...] = LOCAL_NETWORKS
-    start_queued: bool = True
+    service: ServiceOptions = ServiceOptions()
+    executor: ExecutorOptions = ExecutorOptions()
     access_log: str | None = None
 
     def check(self) -> None:
@@ -178,7 +181,8 @@ def serve(
             coordinator=coordinator,
             with_executor=options.with_executor,
             remote=executors,
-            service=ServiceOptions(start_queued=options.start_queued),
+            service=options.service,
+            executor=options.executor,
         ) as standalone,
     ):
         access = Access(options.tokens, trust_network=options.trust_network)

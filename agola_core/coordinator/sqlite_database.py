@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import uuid
@@ -194,6 +195,8 @@ def one(cursor: apsw.Cursor) -> Row:
 def _create_directory(path: Path) -> None:
     if path.is_dir():
         return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     _create_directory(path.parent)
     path.mkdir(exist_ok=True)
     _sync_directory(path.parent)

@@ -69,7 +69,7 @@ class PosixStorage:
         self.root = os.path.abspath(os.fspath(root))  # noqa: PTH100 - follows no links, unlike resolve()
         self._data = f"{self.root}/data"
         self._temporary = os.path.join(self.root, "tmp")  # noqa: PTH118
-        with _errors(""):
+        with _root_errors(self.root):
             parent = os.path.dirname(self.root)  # noqa: PTH120
             trusted = parent if os.access(parent, os.R_OK) else self.root
             make_directories(self._data, trusted)
@@ -266,6 +266,18 @@ def _pieces(reader: FileReader, chunk_size: int) -> Iterator[bytes]:
             yield piece
     finally:
         reader.close()
+
+
+@contextmanager
+def _root_errors(root: str) -> Iterator[None]:
+    """Name the directory of the storage, not an object in it."""
+    try:
+        yield
+    except (NotADirectoryError, FileExistsError) as error:
+        raise BadRequestError(f"storage {root!r} is no directory, or lies below a file") from error
+    except OSError as error:
+        refused = ForbiddenError if error.errno in _DENIED else UnavailableError
+        raise refused(f"storage {root!r}: {error.strerror}") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
 from datetime import UTC, datetime
@@ -20,14 +21,15 @@ from msgspec.structs import replace
 
 from agola_core import faultpoints, maintenance
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
-from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, Put
+from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, PastStore, Put
 from agola_core.datamanager.export import Item
+from agola_core.datamanager.pointintime import Moment
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.objectstorage.port import check_portable
 from agola_core.progress import Progress, ignore
 from agola_core.runservice import keys
 from agola_core.runservice.agolaform import agola_data, check_object
-from agola_core.runservice.projection import RUN
+from agola_core.runservice.projection import DATA_TYPES, RUN
 from agola_core.runservice.store import RunStore
 from agola_core.runservice.types import (
     ExecutorPhase,
@@ -79,7 +81,7 @@ def parse_include(text: str) -> frozenset[Include]:
 
 
 def export(
-    datamanager: DataManager,
+    datamanager: DataManager | PastStore,
     file: IO[bytes],
     form: ExportFormat = ExportFormat.NATIVE,
     *,
@@ -90,7 +92,8 @@ def export(
     """Write an export of a run service (see `DataManager.export`).
 
     Args:
-        datamanager: Its store.
+        datamanager: Its store, or how that was at a moment: then without runs that were active, and with what is
+            still stored of what is added.
         file: A binary file.
         form: The native format, or Agola 0.2's, which holds archived runs alone.
         packing: Whether to pack it.
@@ -102,10 +105,25 @@ def export(
 
 
 def export_stream(
-    datamanager: DataManager, form: ExportFormat, *, packing: Packing = Packing.NONE, include: Iterable[Include] = ()
+    datamanager: DataManager,
+    form: ExportFormat,
+    *,
+    packing: Packing = Packing.NONE,
+    include: Iterable[Include] = (),
+    at: Moment | None = None,
 ) -> Iterator[bytes]:
-    """Yield what `export` writes."""
-    return datamanager.export_stream(form, packing=packing, parts=_Export(datamanager, form, include))
+    """Yield what `export` writes, of now or of a moment."""
+    if at is None:
+        return datamanager.export_stream(form, packing=packing, parts=_Export(datamanager, form, include))
+    return _past_stream(datamanager, form, packing, include, at)
+
+
+def _past_stream(
+    datamanager: DataManager, form: ExportFormat, packing: Packing, include: Iterable[Include], at: Moment
+) -> Iterator[bytes]:
+    name = f"{datamanager.options.instance}-{uuid.uuid4().hex}"
+    with PastStore(datamanager.coordinator, datamanager.storage, DATA_TYPES, at, name=name) as past:
+        yield from past.export_stream(form, packing=packing, parts=_Export(past, form, include))
 
 
 def import_(
@@ -126,13 +144,14 @@ def import_(
 class _Export:
     """What an export of a run service has beside its objects (see `datamanager.export.ExportParts`)."""
 
-    def __init__(self, datamanager: DataManager, form: ExportFormat, include: Iterable[Include]) -> None:
+    def __init__(self, source: DataManager | PastStore, form: ExportFormat, include: Iterable[Include]) -> None:
         self._include = sorted(include)
         if form is ExportFormat.AGOLA and self._include:
             raise BadRequestError("Agola's format has no place for " + ", ".join(self._include))
-        self._coordinator = datamanager.coordinator
-        self._storage = datamanager.storage
-        finish_import(self._coordinator)
+        self._coordinator = source.coordinator if isinstance(source, DataManager) else None
+        self._storage = source.storage
+        if self._coordinator is not None:
+            finish_import(self._coordinator)
 
     def agola_data(self, data_type: str, data: bytes) -> bytes:
         """Return an object's bytes as Agola stores them."""
@@ -140,14 +159,18 @@ class _Export:
 
     def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
         """Yield the active runs, then what else was asked for."""
+        if self._coordinator is not None:
+            yield from self._active_runs(self._coordinator, revision)
+        for name in self._include:
+            yield name, self._objects(name)
+
+    def _active_runs(self, coordinator: Coordinator, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             # Read at once: the coordinator does not keep an old revision for as long as a client may read.
-            for run in RunStore(self._coordinator, 0).runs(revision):
+            for run in RunStore(coordinator, 0).runs(revision):
                 spool.write(_encode(run) + b"\n")
             spool.seek(0)
             yield ACTIVE_RUNS, ((_decode_run(line).id, iter((line[:-1],))) for line in spool)
-        for name in self._include:
-            yield name, self._objects(name)
 
     def _objects(self, name: Include) -> Iterator[Item]:
         for info in self._storage.list(name.prefix):

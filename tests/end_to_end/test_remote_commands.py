@@ -83,3 +83,22 @@ def test_a_token_comes_from_a_file_or_the_environment(tree, agola_runservice_fac
     empty = tree.run("runs", "list", "--url", service.url, "--token-file", file)
     assert empty.returncode == 2
     assert "is empty" in empty.stderr
+
+
+def test_the_store_behind_a_service_is_looked_after(remote, tmp_path):
+    remote("directrun", "start", "--detach", "--user-id", "u1")
+    made = remote("checkpoint", "--json")
+    assert made.returncode == 0, made.stderr
+    sequence = json.loads(made.stdout)["checkpointed"]
+    listed = json.loads(remote("checkpoints", "--json").stdout)
+    assert listed[-1]["sequence"] == sequence
+    remote("directrun", "start", "--detach", "--user-id", "u2")
+    assert json.loads(remote("gc", "--dry-run", "--json").stdout) == []
+    for form in ("native", "agola"):
+        file = tmp_path / form
+        done = remote("export", "--at", sequence, "--format", form, "-o", file)
+        assert done.returncode == 0, done.stderr
+        assert b'"data_type":"runcounter"' in file.read_bytes().replace(b" ", b"")
+    refused = remote("export", "--at", "yesterday", "-o", tmp_path / "none")
+    assert refused.returncode == 2
+    assert not list(tmp_path.glob("none*"))

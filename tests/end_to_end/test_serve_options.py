@@ -4,7 +4,9 @@ import signal
 
 import pytest
 
+from agola_cli.kinds import DURATION, RETENTION
 from agola_core.errors import ForbiddenError, UnauthorizedError
+from agola_core.runservice.options import RetentionRule
 from agola_core.runservice.requests import RunCreateRequest, RunQuery
 from agola_http.client import Client
 
@@ -53,6 +55,12 @@ def test_tokens_are_asked_for_and_show_nowhere(tree, wait_for_line, token_option
         (["--tls-key", "/nowhere"], "needs both"),
         (["--tls-key", "/nowhere", "--tls-certificate", "/nowhere"], "certificate"),
         (["--executor-network", "everything"], "not a network"),
+        (["--retain", "project=1d"], "no rule such as"),
+        (["--retain", "/=1y"], "'1y' is no duration such as 90s"),
+        (["--retain", "/=1d,2d"], "twice"),
+        (["--retain", "/=1", "--retain", "/=2d"], "says twice what is kept of /"),
+        (["--cache-expiry", "0"], "'0' is no duration"),
+        (["--storage", "posix:///dev/null/x"], "no directory, or lies below a file"),
         (["--access-log", "/nowhere/at/all"], "cannot be written"),
     ],
 )
@@ -61,3 +69,27 @@ def test_options_that_do_not_do_are_one_clear_error(tree, options, message):
     assert done.returncode in {2, 3}
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("/=90d", RetentionRule("/", 90 * 86400.0, None)),
+        ("/project/p=100", RetentionRule("/project/p", None, 100)),
+        ("/project/p=1.5h,0", RetentionRule("/project/p", 5400.0, 0)),
+        ("/project/p=7,4w", RetentionRule("/project/p", 4 * 7 * 86400.0, 7)),
+    ],
+)
+def test_which_runs_are_kept_is_said_by_age_and_count(text, rule):
+    assert RETENTION.convert(text, None, None) == rule
+    assert DURATION.convert("90", None, None) == 90.0
+
+
+def test_runs_beyond_the_number_to_keep_are_deleted_by_the_service(agola_runservice_factory):
+    service = agola_runservice_factory(arguments=["--retain", "/project/p=1", "--upkeep-interval", "0.05s"])
+    client = service.client()
+    for group in ("/project/p", "/project/p", "/project/q", "/project/q"):
+        last = client.create_run(RunCreateRequest(name="r", group=group, setup_errors=["wrong"])).run
+    while len(client.list_runs(RunQuery(groups=("/project/p",)))) > 1:
+        client.wait_change(last, 0.05)
+    assert len(client.list_runs(RunQuery(groups=("/project/q",)))) == 2

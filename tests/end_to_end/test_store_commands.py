@@ -1,6 +1,7 @@
 """The commands on a store, as a person at a shell meets them."""
 
 import json
+import re
 
 import pytest
 
@@ -110,7 +111,11 @@ def test_the_past_is_listed_and_exported(used, tmp_path):
         refused = used.run("export", "--at", wrong)
         assert refused.returncode == 2
         assert said in refused.stderr
-    assert used.run("export", "--at", then["sequence"], "--include", "logs").returncode == 2
+    done = used.run("export", "--at", then["sequence"], "--include", "logs", "-o", tmp_path / "logs", "--json")
+    assert json.loads(done.stdout)["sections"]["logs"] >= 2
+    assert used.run("import", "--dry-run", tmp_path / "logs").returncode == 0
+    agola = used.run("export", "--at", then["sequence"], "--format", "agola").stdout
+    assert re.findall(r'"data_type":"(\w+)"', agola) == ["run", "runconfig", "runcounter"]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,12 @@ def test_the_help_of_a_command_teaches_by_an_example(command):
         understand(words)
 
 
+@pytest.mark.parametrize("command", list(leaf_commands(cli)), ids=lambda item: item[0])
+def test_every_option_has_its_help(command):
+    silent = [item.opts[0] for item in command[1].params if isinstance(item, click.Option) and not item.help]
+    assert silent == []
+
+
 @pytest.mark.parametrize("document", PAGES, ids=name)
 def test_links_lead_to_files(document):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):

@@ -13,6 +13,7 @@ from agola_http.routes.logs import Logs
 from agola_http.routes.maintenance import Maintenance
 from agola_http.routes.operations import Operations
 from agola_http.routes.runs import Runs
+from agola_http.routes.store import Store
 from agola_http.state import State
 
 
@@ -31,6 +32,7 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
         Events(state),
         Runs(state),
         Maintenance(state),
+        Store(state),
         Operations(state, metrics, document),
         Pages(state),
     )

@@ -8,6 +8,7 @@ from typing import IO, TypeVar, cast
 
 from agola_core import maintenance
 from agola_core.datamanager import ExportFormat, Packing
+from agola_core.datamanager.pointintime import parse_moment
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice import moves
@@ -33,6 +34,7 @@ _BUFFER_BYTES = 1 << 18
 _FORMAT = Param("format", ParamKind.TEXT, "`native` (default), or `agola` for Agola 0.2's stream.")
 _PACKING = Param("packing", ParamKind.TEXT, "`none` (default), `gz` or `zst`.")
 _INCLUDE = Param("include", ParamKind.TEXT, "What to add to a native stream: `logs`, `archives`, or both with a comma.")
+_AT = Param("at", ParamKind.TEXT, "The store as it was then: a sequence, or a time with its zone.")
 _DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only check the stream.")
 
 
@@ -62,7 +64,7 @@ class Maintenance:
             ),
             Endpoint(
                 "GET", f"{PREFIX}/export", self.export, admin, "Stream the whole store.", _TAG,
-                params=(_FORMAT, _PACKING, _INCLUDE), media_type=BINARY, in_maintenance=True,
+                params=(_FORMAT, _PACKING, _INCLUDE, _AT), media_type=BINARY, in_maintenance=True,
             ),
             Endpoint(
                 "POST", f"{PREFIX}/import", self.import_, admin, "Replace the whole store.", _TAG,
@@ -89,9 +91,9 @@ class Maintenance:
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
         packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
         include = moves.parse_include(call.text("include", ""))
-        return stream_answer(
-            moves.export_stream(self._state.datamanager, form, packing=packing, include=include), BINARY
-        )
+        at = parse_moment(call.text("at")) if call.text("at") else None
+        pieces = moves.export_stream(self._state.datamanager, form, packing=packing, include=include, at=at)
+        return stream_answer(pieces, BINARY)
 
     def import_(self, call: Call) -> Answer:
         """Replace the content of the store by the body, or only check it with `dry_run`."""

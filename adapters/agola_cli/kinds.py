@@ -1,0 +1,56 @@
+"""Kinds of option values: durations, and which runs are kept."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from agola_core.runservice.options import RetentionRule
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)")
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # no generic before click 8.4
+    """Seconds, said as `90`, `90s`, `10m`, `1h`, `7d` or `4w`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds, more than none."""
+        if isinstance(value, float):
+            return value
+        match = _DURATION.fullmatch(str(value))
+        seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+        if not seconds:
+            self.fail(f"{value!r} is no duration such as 90s, 10m, 1h, 7d or 4w", param, ctx)
+        return seconds
+
+
+class Retention(click.ParamType):  # type: ignore[type-arg]
+    """Which runs of a group are kept, said as `GROUP=AGE`, `GROUP=COUNT` or `GROUP=AGE,COUNT`."""
+
+    name = "retention"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RetentionRule:
+        """Return the rule."""
+        if isinstance(value, RetentionRule):
+            return value
+        group, equals, rule = str(value).partition("=")
+        if not group.startswith("/") or not equals:
+            self.fail(f"{value!r} is no rule such as /=90d or /project/ID=30d,100", param, ctx)
+        ages, counts = [], []
+        for part in rule.split(","):
+            if part.isascii() and part.isdecimal():
+                counts.append(int(part))
+            else:
+                ages.append(DURATION.convert(part, param, ctx))
+        if len(ages) > 1 or len(counts) > 1:
+            self.fail(f"{value!r} says an age or a count twice", param, ctx)
+        return RetentionRule(group, ages[0] if ages else None, counts[0] if counts else None)
+
+
+DURATION = Duration()
+RETENTION = Retention()

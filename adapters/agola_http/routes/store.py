@@ -1,0 +1,69 @@
+"""The upkeep that an operator asks a store for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agola_core.datamanager import Checkpoint
+from agola_core.datamanager.collect import Garbage
+from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
+from agola_http.state import State
+
+_TAG = "store"
+_DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only tell what would go.")
+
+
+class Checkpointed(msgspec.Struct, frozen=True):
+    """A checkpoint that was asked for.
+
+    Attributes:
+        checkpointed: The newest WAL that it holds.
+        number: Its manifest's number.
+    """
+
+    checkpointed: str
+    number: int
+
+
+class Store:
+    """The handlers.
+
+    Args:
+        state: What they work on.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area."""
+        return [
+            Endpoint(
+                "GET", f"{PREFIX}/checkpoints", self.checkpoints, Principal.CLIENT,
+                "Return the states that are retained, the oldest first.", _TAG,
+                answer=list[Checkpoint], in_maintenance=True,
+            ),
+            Endpoint(
+                "POST", f"{PREFIX}/checkpoints", self.checkpoint, Principal.ADMIN, "Make a checkpoint now.", _TAG,
+                answer=Checkpointed,
+            ),
+            Endpoint(
+                "POST", f"{PREFIX}/garbage", self.collect_garbage, Principal.ADMIN,
+                "Delete the objects that nothing refers to, and return them.", _TAG,
+                params=(_DRY_RUN,), answer=list[Garbage],
+            ),
+        ]  # fmt: skip
+
+    def checkpoints(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Return the states that are retained."""
+        return json_answer(self._state.datamanager.checkpoints())
+
+    def checkpoint(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Make a checkpoint."""
+        self._state.datamanager.checkpoint(force=True)
+        status = self._state.datamanager.status()
+        return json_answer(Checkpointed(str(status.checkpointed), status.manifest))
+
+    def collect_garbage(self, call: Call) -> Answer:
+        """Delete what nothing refers to, or only tell it with `dry_run`."""
+        return json_answer(self._state.datamanager.collect_garbage(dry_run=call.flag("dry_run")))
