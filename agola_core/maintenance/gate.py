@@ -43,6 +43,11 @@ class Gate(Generic[S]):
             raise MaintenanceError(self._reason)
         return service
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are let in; those that have no end of their own end when it is not."""
+        return self._open
+
     @contextmanager
     def enter(self, abort: Callable[[], object] = lambda: None) -> Iterator[S]:
         """Be inside while the block runs; yields the service.

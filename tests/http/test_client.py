@@ -1,10 +1,13 @@
 """Our client against our server: the methods of the run service, over a real connection."""
 
 import io
+import os
+from pathlib import Path
 
 import pytest
 
-from agola_core import errors
+from agola_cli.main import cli
+from agola_core import Put, errors
 from agola_core.datamanager import ExportFormat
 from agola_core.runservice.requests import RunCreateRequest, RunQuery
 from agola_core.runservice.types import RunConfigTask, RunPhase, RunStep
@@ -65,3 +68,23 @@ def test_logs_sources_and_operations(client, server):
     with pytest.raises(errors.BadRequestError, match="not in maintenance mode"):
         client.import_(io.BytesIO(exported))
     client.import_(io.BytesIO(b"".join(client.export_stream())), dry_run=True)
+
+
+def test_an_export_that_breaks_off_is_told_and_leaves_no_file(start_server, tmp_path):
+    with start_server() as server, Client(server.url) as client:
+        for number in range(40):
+            server.datamanager.write_wal([Put("runconfig", f"c{number:02}", os.urandom(64 * 1024))])
+        server.datamanager.checkpoint(force=True)
+        storage = server.datamanager.storage
+        largest = max(storage.list(), key=lambda info: info.size)
+        file = Path(storage.root, "data", largest.path)
+        data = bytearray(file.read_bytes())
+        data[len(data) * 3 // 4] ^= 1
+        file.write_bytes(data)
+        pieces = client.export_stream()
+        assert next(pieces)
+        with pytest.raises(errors.UnavailableError, match="broke off"):
+            list(pieces)
+        with pytest.raises(errors.UnavailableError, match="broke off"):
+            cli.main(["export", "--url", server.url, "-o", str(tmp_path / "backup")], standalone_mode=False)
+        assert list(tmp_path.iterdir()) == []

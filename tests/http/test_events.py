@@ -121,3 +121,24 @@ def test_our_stream_says_that_it_lives_and_that_it_ends(start_server):
         server.server.should_exit = True
         rest = [chunk for chunk in stream.chunks if not chunk.startswith(b":")]
         assert rest == [b"event: shutdown\ndata: {}\n\n"]
+
+
+def test_open_streams_end_in_order_when_maintenance_begins(start_server):
+    with (
+        start_server() as server,
+        server.connect() as ours,
+        server.connect() as agolas,
+        Client(server.url) as client,
+    ):
+        stream = Stream(ours, f"{API}/events").begin()
+        place = re.search(rb"id: (\S+)", stream.next())[1].decode()
+        Stream(agolas, f"{API}/runs/events")
+        run_id = set_up_error(server)
+        events = client.watch_events(place)
+        assert next(events).run_id == run_id
+        while server.app.open_streams < 3:
+            set_up_error(server)
+        assert server.app.state.backend.gate.close(60) is server.service  # nobody has to be cut off
+        list(events)  # an end, no error
+        assert list(stream.chunks)[-1] == b"event: shutdown\ndata: {}\n\n"
+        assert agolas.response().status == 200

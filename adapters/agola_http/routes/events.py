@@ -59,13 +59,17 @@ class Events:
     def agola_events(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Stream events as Agola's notification service parses them: it takes nothing but `data: ` lines."""
         feed = self._state.service.watch_events()
-        return Answer(_followed(feed, self._state.ending.is_set, _agola_event), headers=_HEADERS)
+        return Answer(_followed(feed, self._ends, _agola_event), headers=_HEADERS)
 
     def events(self, call: Call) -> Answer:
-        """Stream events with ids, heartbeats, and a last event when the server ends."""
+        """Stream events with ids, heartbeats, and a last event when the server ends or maintenance begins."""
         feed = self._state.service.watch_events(call.headers.get("last-event-id") or call.text("after"))
-        pieces = self._with_heartbeats(_start(feed.after), _followed(feed, self._state.ending.is_set, _event))
+        pieces = self._with_heartbeats(_start(feed.after), _followed(feed, self._ends, _event))
         return Answer(pieces, headers=_HEADERS)
+
+    def _ends(self) -> bool:
+        """Return whether the server ends, or goes into maintenance mode."""
+        return self._state.ending.is_set() or not self._state.backend.gate.is_open
 
     def _with_heartbeats(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield start
