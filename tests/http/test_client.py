@@ -63,6 +63,7 @@ def test_logs_sources_and_operations(client, server):
     assert client.version().name == "agola-core"
     assert client.change_groups_token(["g"])
     assert client.maintenance_status().enabled is False
+    client.create_run(request())
     exported = b"".join(client.export_stream(ExportFormat.AGOLA))
     assert b'"data_type"' in exported
     with pytest.raises(errors.BadRequestError, match="not in maintenance mode"):
