@@ -17,6 +17,7 @@ from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
     DeleteOp,
+    DeleteRangeOp,
     GetOp,
     KeyValue,
     Op,
@@ -126,11 +127,15 @@ class EtcdCoordinator:
         writes = any(type(op) is not GetOp for op in (*then, *otherwise))
         answer = self._client.send(rpc.TXN, request) if writes else self._client.ask(rpc.TXN, request)
         reads: list[KeyValue | None] = []
+        deleted = 0
         for response in answer.responses:
-            if response.WhichOneof("response") == "response_range":
-                found = response.response_range.kvs
-                reads.append(self._keys.item(found[0]) if found else None)
-        return TxnResult(answer.succeeded, answer.header.revision, tuple(reads))
+            match response.WhichOneof("response"):
+                case "response_range":
+                    found = response.response_range.kvs
+                    reads.append(self._keys.item(found[0]) if found else None)
+                case "response_delete_range":
+                    deleted += response.response_delete_range.deleted
+        return TxnResult(answer.succeeded, answer.header.revision, tuple(reads), deleted)
 
     def compact(self, revision: int) -> None:
         """Forget the history before a revision (see the port).
@@ -193,6 +198,9 @@ class EtcdCoordinator:
                 return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=op.value, lease=op.lease))
             case DeleteOp():
                 return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+            case DeleteRangeOp():
+                end = self._keys.encode(op.end)
+                return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key, range_end=end))
             case GetOp():
                 return rpc.RequestOp(request_range=rpc.RangeRequest(key=key))
 

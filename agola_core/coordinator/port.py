@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -77,13 +78,20 @@ class DeleteOp(NamedTuple):
     key: str
 
 
+class DeleteRangeOp(NamedTuple):
+    """Delete every key from `key` up to before `end`, in byte order; `end` sorts after `key`."""
+
+    key: str
+    end: str
+
+
 class GetOp(NamedTuple):
     """Read a key as it stands inside the transaction, after the operations before it."""
 
     key: str
 
 
-Op = PutOp | DeleteOp | GetOp
+Op = PutOp | DeleteOp | DeleteRangeOp | GetOp
 
 
 class TxnResult(NamedTuple):
@@ -93,11 +101,13 @@ class TxnResult(NamedTuple):
         succeeded: Whether all comparisons held, so that `then` ran; otherwise `otherwise` did.
         revision: The coordinator's revision after the transaction; all its writes carry it.
         reads: What its `GetOp` operations read, in their order.
+        deleted: How many keys its deletions removed.
     """
 
     succeeded: bool
     revision: int
     reads: tuple[KeyValue | None, ...] = ()
+    deleted: int = 0
 
 
 class Page(NamedTuple):
@@ -244,20 +254,37 @@ def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
         most_bytes: How many bytes of keys and values it holds.
     """
     written: set[str] = set()
+    ranges: list[DeleteRangeOp] = []
     writes = size = 0
     for op in ops:
-        if type(op) is not GetOp:
+        if type(op) is PutOp or type(op) is DeleteOp:
             writes += 1
             key = op[0]
             written.add(key)
             size += len(key) + len(op[1]) if type(op) is PutOp else len(key)
+        elif type(op) is DeleteRangeOp:
+            ranges.append(op)
     if writes != len(written):
-        twice, _ = Counter(op.key for op in ops if type(op) is not GetOp).most_common(1)[0]
+        twice, _ = Counter(op.key for op in ops if type(op) in {PutOp, DeleteOp}).most_common(1)[0]
         raise BadRequestError(f"key {twice!r} is written twice in one transaction")
+    if ranges:
+        _check_ranges(ranges, written)
     if len(ops) > most:
         raise BadRequestError(f"{len(ops)} operations are more than the {most} of a transaction")
     if size > most_bytes:
         raise BadRequestError(f"{size} bytes are more than the {most_bytes} of a transaction")
+
+
+def _check_ranges(ranges: list[DeleteRangeOp], written: set[str]) -> None:
+    for start, end in ranges:
+        if start >= end:
+            raise BadRequestError(f"a range of keys cannot begin at {start!r} and end before {end!r}")
+        if twice := [key for key in written if start <= key < end]:
+            raise BadRequestError(f"key {twice[0]!r} is written twice in one transaction")
+    ordered = sorted(ranges)
+    for one, other in pairwise(ordered):
+        if other.key < one.end:
+            raise BadRequestError(f"key {other.key!r} is written twice in one transaction")
 
 
 def iterate(coordinator: Coordinator, prefix: str, *, start_after: str = "", revision: int = 0) -> Iterator[KeyValue]:

@@ -92,20 +92,23 @@ INDEX_DONE = "UPDATE progress SET indexed = ifnull((SELECT max(number) FROM entr
 # Lists: the indexed keys from ?1 to before ?2 (to the end when that is ''), and what waits for the index, both
 # as at revision ?3. The first steps from key to key, so that a key's many old rows cost nothing.
 
-LIST = """
+_LISTED = """
 WITH RECURSIVE found (key) AS (
     SELECT min(key) FROM keyed WHERE key >= ?1
     UNION ALL
     SELECT (SELECT min(key) FROM keyed WHERE keyed.key > found.key) FROM found
     WHERE found.key IS NOT NULL AND (?2 = '' OR found.key < ?2)
 )
-SELECT found.key, entry.value, entry.created, entry.number >> 20, entry.version, entry.lease
-FROM found CROSS JOIN entry ON entry.number = (
+SELECT {} FROM found CROSS JOIN entry ON entry.number = (
     SELECT max(number) FROM keyed WHERE keyed.key = found.key AND keyed.number < (?3 + 1) << 20
 )
 WHERE entry.value IS NOT NULL AND (?2 = '' OR found.key < ?2)
 LIMIT ?4
 """
+
+LIST = _LISTED.format("found.key, entry.value, entry.created, entry.number >> 20, entry.version, entry.lease")
+
+LIVING = _LISTED.format("found.key")
 
 LIST_WAITING = """
 SELECT key, value, created, number >> 20, version, lease FROM entry

@@ -13,14 +13,16 @@ from typing import Any
 import apsw
 
 from agola_core.coordinator import sqlite_schema as sql
-from agola_core.coordinator.port import Compare, DeleteOp, KeyValue, Op, PutOp, Target, TxnResult
-from agola_core.errors import NotFoundError
+from agola_core.coordinator.port import Compare, DeleteOp, DeleteRangeOp, GetOp, KeyValue, Op, PutOp, Target, TxnResult
+from agola_core.errors import BadRequestError, NotFoundError
 
 Row = tuple[Any, ...]
 KeyChanges = list[tuple[str, KeyValue | None]]
 
 _KNOWN_KEYS = 4096
 _KNOWN_BYTES = 4 * 1024 * 1024
+_ALL_REVISIONS = (1 << 43) - 2
+"""Later than any revision, and still a number of rows."""
 
 
 class Session:
@@ -121,12 +123,13 @@ class Session:
 
         Raises:
             NotFoundError: A put names a lease that does not exist; nothing was written.
+            BadRequestError: A range has too many keys; nothing was written.
         """
         revision = self.revision + 1
         number = revision * sql.PLACES
         reads: list[KeyValue | None] = []
         rows: list[Row] = []
-        known, size = self._known, 0
+        known, size, deleted = self._known, 0, 0
         written: dict[str, KeyValue | None] = {}
         for op in ops:
             key = op[0]
@@ -140,13 +143,15 @@ class Session:
                 written[key] = KeyValue(key, value, created, revision, version, lease)
                 size += len(value)
                 number += 1
-            elif type(op) is DeleteOp:
-                if existing is not None:
+            elif type(op) is GetOp:
+                reads.append(existing)
+            else:
+                going = self._living(*op) if type(op) is DeleteRangeOp else [key] if existing is not None else ()
+                for key in going:
                     rows.append((number, key, 0, 0, 0, None))
                     written[key] = None
                     number += 1
-            else:
-                reads.append(existing)
+                deleted += len(going)
         if rows:
             self.revision = revision
             self._rows += rows
@@ -154,7 +159,7 @@ class Session:
             self._bytes += size
             known.update(written)
             self.batches.append((revision, [*written.items()]))
-        return TxnResult(succeeded, self.revision, tuple(reads))
+        return TxnResult(succeeded, self.revision, tuple(reads), deleted)
 
     def end_lease(self, lease: int) -> None:
         """Delete a lease with its keys."""
@@ -163,6 +168,16 @@ class Session:
         self.cursor.execute(sql.LEASE_DELETE, (lease,))
         attached = [key for key, revision in rows if (item := self.newest(key)) and item.mod_revision == revision]
         self.run(True, [DeleteOp(key) for key in attached])
+
+    def _living(self, start: str, end: str) -> list[str]:
+        """Return the keys that exist in a range, in order."""
+        self.flush()
+        rows: list[Row] = self.cursor.execute(sql.LIVING, (start, end, _ALL_REVISIONS, -1)).fetchall()
+        waiting = {key for key in self._waiting if start <= key < end}
+        living = {row[0] for row in rows} - waiting | {key for key in waiting if self.newest(key) is not None}
+        if len(living) > sql.PLACES // 2:
+            raise BadRequestError(f"{len(living)} keys from {start!r} to {end!r} are more than a transaction deletes")
+        return sorted(living)
 
     def _check_lease(self, lease: int) -> None:
         if self.cursor.execute(sql.LEASE_EXISTS, (lease, self._clock())).fetchone() is None:

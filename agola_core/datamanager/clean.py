@@ -7,10 +7,11 @@ commit judges by a group that is gone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from functools import partial
 
 from agola_core import faultpoints
-from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, iterate
+from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, DeleteRangeOp, KeyValue, PutOp, iterate
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.control import Control, read_control
 from agola_core.datamanager.records import FloorRecord, WalIdRecord
@@ -21,6 +22,9 @@ from agola_core.sequence import Sequence
 faultpoints.declare("clean.before-wals", "clean.before-ids", "clean.before-groups", "clean.before-compaction")
 
 _PART = 100
+_RANGE = 1000
+"""Sequences of WALs that one transaction deletes: writers wait for it."""
+
 _HISTORY = 10_000
 
 
@@ -35,6 +39,7 @@ class Cleaner:
     def __init__(self, coordinator: Coordinator, options: Options) -> None:
         self._coordinator = coordinator
         self._options = options
+        self._cleaned = ""
 
     def clean(self) -> int:
         """Remove what is no longer needed and return how many keys went."""
@@ -57,21 +62,28 @@ class Cleaner:
     def _clean_wals(self, control: Control) -> int:
         checkpointed = min(Sequence.parse(control.checkpoint.sequence), control.synced)
         newest_to_go = min(checkpointed.counter, control.head.counter - self._options.retain_wals)
-        going = []
-        for item in iterate(self._coordinator, keys.WALS, revision=control.revision):
-            sequence = keys.wal_sequence(item.key)
-            if sequence.epoch == control.lineage.epoch and sequence.counter > newest_to_go:
+        end = Sequence(control.lineage.epoch, max(newest_to_go, 0) + 1)
+        removed = 0
+        while page := self._coordinator.list(keys.WALS, start_after=self._cleaned, limit=1).items:
+            first = keys.wal_sequence(page[0].key)
+            if first >= end:
                 break
-            going.append(item.key)
-        return self._delete(going, control, "clean.before-wals")
+            stop = min(first.next(_RANGE), end)
+            faultpoints.reach("clean.before-wals")
+            removed += self._delete([DeleteRangeOp(page[0].key, keys.wal(stop))], control)
+            self._cleaned = keys.wal(stop.next(-1))  # a coordinator that keeps its history steps over what is gone
+        return removed
 
     def _clean_ids(self, control: Control) -> int:
         found = list(iterate(self._coordinator, keys.WAL_IDS, revision=control.revision))
         if len(found) <= self._options.retain_wal_ids:
             return 0
         found.sort(key=partial(_importance, control.lineage.lineage))
-        going = [item.key for item in found[: len(found) - self._options.retain_wal_ids]]
-        return self._delete(going, control, "clean.before-ids")
+        going = found[: len(found) - self._options.retain_wal_ids]
+        for start in range(0, len(going), _PART):
+            faultpoints.reach("clean.before-ids")
+            self._delete([DeleteOp(item.key) for item in going[start : start + _PART]], control)
+        return len(going)
 
     def _clean_groups(self, control: Control) -> int:
         found = list(iterate(self._coordinator, keys.GROUPS, revision=control.revision))
@@ -100,16 +112,12 @@ class Cleaner:
             removed += len(part)
         return removed
 
-    def _delete(self, going: list[str], control: Control, faultpoint: str) -> int:
-        for start in range(0, len(going), _PART):
-            part = going[start : start + _PART]
-            faultpoints.reach(faultpoint)
-            result = self._coordinator.txn(
-                [Compare(keys.LINEAGE, control.lineage_revision)], [DeleteOp(key) for key in part]
-            )
-            if not result.succeeded:
-                raise ConflictError("the store was imported or recovered meanwhile")
-        return len(going)
+    def _delete(self, ops: Items[DeleteOp | DeleteRangeOp], control: Control) -> int:
+        """Delete keys of the lineage that was read, and return how many there were."""
+        result = self._coordinator.txn([Compare(keys.LINEAGE, control.lineage_revision)], ops)
+        if not result.succeeded:
+            raise ConflictError("the store was imported or recovered meanwhile")
+        return result.deleted
 
 
 def _importance(lineage: str, item: KeyValue) -> tuple[bool, int, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 
 import msgspec
 
-from agola_core.coordinator.port import Compare, Op, PutOp
+from agola_core.coordinator.port import Compare, DeleteRangeOp, Op, PutOp
 from agola_core.datamanager.records import PayloadRef
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import BadRequestError
@@ -21,10 +21,18 @@ class Along(msgspec.Struct, frozen=True):
     Attributes:
         ops: Applied together with the WAL, or not at all.
         guards: Comparisons of revisions; when one fails, so does the WAL, with `ConflictError`.
+
+    Raises:
+        BadRequestError: One of the operations deletes a range.
     """
 
     ops: tuple[Op, ...] = ()
     guards: tuple[Compare, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse ranges: commits that share a transaction are told apart by single keys."""
+        if any(isinstance(op, DeleteRangeOp) for op in self.ops):
+            raise BadRequestError("a range of keys cannot be deleted along with a WAL")
 
     def keys(self) -> set[str]:
         """Return the keys that are written or compared."""

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from agola_core.coordinator import Compare, DeleteOp, GetOp, PutOp, Target, open_coordinator
+from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target, open_coordinator
 from agola_core.coordinator.etcd import EtcdCoordinator
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import iterate, prefix_end
@@ -165,6 +165,45 @@ def test_bad_transactions_change_nothing(coordinator):
     with pytest.raises(BadRequestError, match="operations"):
         coordinator.txn([], [GetOp("a")] * (coordinator.max_txn_ops + 1))
     assert coordinator.get("a") is None
+
+
+def test_a_range_is_deleted_at_one_revision(coordinator):
+    for key in ("p/a", "p/b", "p/b/c", "p/é", "p/😀", "p0"):
+        put(coordinator, key, b"x" * 100)
+    first = put(coordinator, "p/b", b"again")
+    with coordinator.watch("", first + 1) as watch:
+        result = coordinator.txn([], [GetOp("p/b"), DeleteRangeOp("p/b", "p/😀"), GetOp("p/b"), PutOp("p/a", b"new")])
+        assert (result.revision, result.deleted) == (first + 1, 3)
+        assert [item and item.value for item in result.reads] == [b"again", None]
+        batch = watch.next(5)
+    assert batch.revision == first + 1
+    assert [event.key for event in batch.events if event.item is None] == ["p/b", "p/b/c", "p/é"]
+    assert [item.key for item in coordinator.list("p").items] == ["p/a", "p/😀", "p0"]
+    assert [item.key for item in coordinator.list("p", revision=first).items][:3] == ["p/a", "p/b", "p/b/c"]
+    assert coordinator.txn([], [DeleteRangeOp("p/b", "p/😀")])[1:] == (first + 1, (), 0)
+    assert coordinator.txn([], [DeleteOp("p0"), DeleteOp("none")]).deleted == 1
+    assert coordinator.txn([Compare("p/a", 0)], [DeleteRangeOp("p", "q")]).deleted == 0
+    put(coordinator, "p/b")
+    assert coordinator.get("p/b").version == 1
+    assert coordinator.txn([], [DeleteRangeOp("p", "q")]).deleted == 3
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        [DeleteRangeOp("a", "a")],
+        [DeleteRangeOp("b", "a")],
+        [DeleteRangeOp("a", "")],
+        [DeleteRangeOp("a", "c"), PutOp("b", b"")],
+        [DeleteOp("a"), DeleteRangeOp("a", "c")],
+        [DeleteRangeOp("a", "c"), DeleteRangeOp("b", "d")],
+    ],
+)
+def test_bad_ranges_change_nothing(coordinator, ops):
+    put(coordinator, "a")
+    with pytest.raises(BadRequestError):
+        coordinator.txn([], ops)
+    assert coordinator.get("a") is not None
 
 
 def test_lists_are_in_byte_order_and_page_at_one_revision(coordinator):

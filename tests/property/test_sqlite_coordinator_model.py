@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agola_core.coordinator import Compare, DeleteOp, GetOp, PutOp, Target
+from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import KeyValue, iterate
 from agola_core.coordinator.sqlite import SQLiteCoordinator
@@ -26,6 +26,17 @@ ops = st.lists(
     max_size=6,
     unique_by=lambda op: (type(op) is GetOp, op.key),
 )
+ranges = st.lists(keys, min_size=2, max_size=2, unique=True).map(lambda ends: DeleteRangeOp(*sorted(ends)))
+
+
+def outside(drawn):
+    """Return the range among the operations, without those that write in it."""
+    span, others, place = drawn
+    others = [op for op in others if isinstance(op, GetOp) or not span.key <= op.key < span.end]
+    return [*others[:place], span, *others[place:]]
+
+
+ops = st.one_of(ops, st.tuples(ranges, ops, st.integers(0, 6)).map(outside))
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("txn"), st.integers(0, 1), ops, keys, st.integers(0, 3)),
@@ -57,6 +68,8 @@ class Model:
             old = state.get(op.key)
             if isinstance(op, GetOp):
                 reads.append(old)
+            elif isinstance(op, DeleteRangeOp):
+                state = {key: item for key, item in state.items() if not op.key <= key < op.end}
             elif isinstance(op, DeleteOp):
                 state.pop(op.key, None)
             elif old is None:

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 import agola_core
-from agola_core import ConflictError, Options, Put
-from agola_core.coordinator.port import Compare, PutOp
+from agola_core import BadRequestError, ConflictError, Options, Put
+from agola_core.coordinator.port import Compare, DeleteRangeOp, PutOp
 from agola_core.datamanager import Along
 
 
@@ -47,3 +47,8 @@ def test_a_refused_guard_refuses_only_its_own_wal(dm):
         thread.join()
     assert sorted(number % 4 for number in outcomes) == [0, 1, 2, 3]
     assert sorted(int(name) for name, _ in dm.list_objects("note")) == sorted(outcomes)
+
+
+def test_a_range_of_keys_is_refused():
+    with pytest.raises(BadRequestError, match="a range of keys cannot be deleted along with a WAL"):
+        Along((DeleteRangeOp("up/", "up0"),))
