@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, commit_etcd, commits3, hop, logs, moves, opening, read, readdb, runs, tasks
+from bench import checkpoint, commit, commit_etcd, commits3, hop, logs, moves, opening, read, readdb, runs, size, tasks
 from bench.result import Limit, Result
 
 BENCHES = {
@@ -24,6 +24,7 @@ BENCHES = {
     "runs": runs.run,
     "task-hop": hop.run,
     "tasks": tasks.run,
+    "size": size.run,
 }
 
 

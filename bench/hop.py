@@ -6,15 +6,10 @@ fork, exec and wait of `true` from Python.
 
 from __future__ import annotations
 
-import os
-import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +19,7 @@ import msgspec
 from agola_core.runservice.types import Run, RunResult
 from agola_core.standalone import Standalone
 from bench.activeruns import chain
+from bench.processes import agola_core_command
 from bench.result import Limit
 
 TASKS = 100
@@ -62,8 +58,8 @@ def _in_process(directory: Path) -> float:
 def _over_http(directory: Path) -> float:
     serve = ("serve", "--port", "0", "--no-executor", "--data-dir", directory / "serve")
     with (
-        _process(*serve) as url,
-        _process("executor", "--url", url, "--directory", directory / "executor"),
+        agola_core_command(*serve) as (url, _),
+        agola_core_command("executor", "--url", url, "--directory", directory / "executor"),
         httpx2.Client(base_url=f"{url}/api/v1alpha") as client,
     ):
         answer = client.post("/runs", content=msgspec.json.encode(chain("hop", TASKS)))
@@ -74,31 +70,6 @@ def _over_http(directory: Path) -> float:
             if state.phase.is_finished:
                 return _median_hop(state)
             time.sleep(0.5)
-
-
-@contextmanager
-def _process(*arguments: object) -> Iterator[str]:
-    """Run the command line and yield the first URL that it prints."""
-    command = [sys.executable, "-m", "agola_cli.main", *map(str, arguments)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if found := re.search(r"http://[\w.:\[\]]+", line):
-                yield found[0]
-                break
-        else:
-            raise RuntimeError(f"{' '.join(command)} ended")
-    finally:
-        process.terminate()
-        process.wait(30)
-        process.stdout.close()
 
 
 def _median_hop(state: Run) -> float:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -17,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.processes import agola_core_command
 from bench.result import Limit, Result
 
 SIZE = 100 * 1024 * 1024
@@ -30,7 +29,7 @@ def run() -> list[Result | Limit]:
         content = directory / "content"
         content.write_bytes((os.urandom(48).hex() + "\n").encode() * (SIZE // 97 + 1))
         ours, firsts, references = [], [], []
-        with _serving(directory / "data") as url:
+        with agola_core_command("serve", "--port", "0", "--data-dir", directory / "data") as (url, _):
             for number in range(ROUNDS):
                 seconds, first = _follow(url, content, directory / f"gate-{number}", number)
                 ours.append(seconds)
@@ -41,17 +40,6 @@ def run() -> list[Result | Limit]:
         Result("logs", size / statistics.median(ours), size / statistics.median(references), 0.3, "MB/s"),
         Limit("logs first byte", statistics.median(firsts), _round_trip(), 50, "ms"),
     ]
-
-
-@contextmanager
-def _serving(data_dir: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "agola_cli.main", "serve", "--port", "0", "--data-dir", str(data_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.send_signal(signal.SIGTERM)
 
 
 def _follow(url: str, content: Path, gate: Path, number: int) -> tuple[float, float]:
