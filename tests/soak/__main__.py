@@ -10,12 +10,25 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tests.soak import concurrent, coverage, errors, full_disk, fuzz, kill, ledger, nemesis, power, rot
+from tests.soak import (
+    clock,
+    concurrent,
+    coverage,
+    errors,
+    full_disk,
+    fuzz,
+    kill,
+    kill_remote,
+    ledger,
+    nemesis,
+    power,
+    rot,
+)
 from tests.soak.trial import Campaign, Skipped, Violation
 
 CAMPAIGNS = {
     module.CAMPAIGN.name: module.CAMPAIGN
-    for module in (kill, power, errors, full_disk, concurrent, fuzz, coverage, rot, nemesis)
+    for module in (kill, kill_remote, power, errors, full_disk, clock, concurrent, fuzz, coverage, rot, nemesis)
 }
 
 

@@ -15,7 +15,6 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -36,9 +35,6 @@ _OPERATIONS = 12
 _LEFT = (0, 0, 4 << 10, 16 << 10, 48 << 10, 160 << 10)
 _GO_ON_SECONDS = 30.0
 _NEW_MOUNTS, _PRIVATE, _RECURSIVE = 0x00020000, 1 << 18, 1 << 14
-
-Plant = Callable[[], None]
-"""Plants a bug in the process that meets the full disk, so that tests see it found."""
 
 
 class Filler:
@@ -68,7 +64,7 @@ class Filler:
         return status.f_bavail * status.f_frsize
 
 
-def trial(seed: int, plant: Plant = lambda: None) -> Counter[str]:
+def trial(seed: int) -> Counter[str]:
     """Let one store meet a full disk some times.
 
     Raises:
@@ -77,7 +73,7 @@ def trial(seed: int, plant: Plant = lambda: None) -> Counter[str]:
     """
     directory = Path(tempfile.mkdtemp(prefix="agola-soak-"))
     try:
-        ended = run_child(partial(_live, directory, seed, plant))
+        ended = run_child(partial(_live, directory, seed))
         if ended.said[:1] == ["skipped"]:
             raise Skipped("mounting a tmpfs is not permitted")
         if ended.status != 0:
@@ -98,11 +94,10 @@ def mount(directory: Path, size: int) -> bool:
     return not refused
 
 
-def _live(directory: Path, seed: int, plant: Plant, say: Say) -> None:
+def _live(directory: Path, seed: int, say: Say) -> None:
     if not mount(directory, _SIZE):
         say("skipped")
         return
-    plant()
     logging.disable()
     outcome._RESOLVE_SECONDS = 0.5
     rng = random.Random(seed)

@@ -26,6 +26,7 @@ import msgspec
 
 from agola_core import Delete, Durability, Options, Put, faultpoints
 from agola_core.clock import boot_clock
+from agola_core.coordinator.port import Coordinator
 from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.errors import ConflictError
@@ -76,7 +77,16 @@ class Store(Protocol):
 
 
 class EmbeddedStore:
-    """A store on SQLite and posix below a directory. Each process sees the leases of those before it ended."""
+    """A store on SQLite and posix below a directory. Each process sees the leases of those before it ended.
+
+    Args:
+        directory: Where it lies.
+        make_storage: Opens its storage.
+        clock: The time of day.
+        new_uuid: Makes ids.
+        options: The store's.
+        hours: How much later each process of its life comes.
+    """
 
     def __init__(
         self,
@@ -85,26 +95,34 @@ class EmbeddedStore:
         *,
         clock: Callable[[], float] = time.time,
         new_uuid: Callable[[], str] = lambda: uuid.uuid4().hex,
+        options: Options = OPTIONS,
+        hours: int = 1,
     ) -> None:
         self._make_storage = make_storage
         self._clock = clock
         self._new_uuid = new_uuid
+        self._options = options
+        self._hours = hours
         self._storage = directory / "storage"
         self._coordinator = directory / "coordinator.db"
 
     @contextmanager
     def open(self, durability: Durability, age: int) -> Iterator[DataManager]:
         """Open it for the length of a block."""
-        coordinator = SQLiteCoordinator(self._coordinator, clock=lambda: boot_clock() + age * 3600)
-        coordinator.expire_leases()
+        coordinator = self._open_coordinator(age)
         storage = self._make_storage(self._storage)
-        options = msgspec.structs.replace(OPTIONS, durability=durability)
+        options = msgspec.structs.replace(self._options, durability=durability)
         try:
             with DataManager(coordinator, storage, TYPES, options, clock=self._clock, new_uuid=self._new_uuid) as dm:
                 yield dm
         finally:
             coordinator.close()
             storage.close()
+
+    def _open_coordinator(self, age: int) -> Coordinator:
+        coordinator = SQLiteCoordinator(self._coordinator, clock=lambda: boot_clock() + age * self._hours * 3600)
+        coordinator.expire_leases()
+        return coordinator
 
     def lose_coordinator(self) -> None:
         """Delete the database."""

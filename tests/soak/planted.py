@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import apsw
 
 from agola_core.coordinator.sqlite_database import Database
+from agola_core.datamanager import judge, recovery, sync
+from agola_core.datamanager.control import Control
 from agola_core.objectstorage import durable
-from tests.soak import power
+from tests.soak import clock, errors, full_disk, kill, power
 from tests.soak.trial import Violation
 
-_SEEDS = range(5)
 _CUTS = 12
 
 
@@ -45,17 +51,108 @@ class _Everything(dict[str, int]):
         return durable._inode(path)
 
 
+def note_a_sync_before_it_is_made() -> None:
+    """The record says that storage has WALs that are on their way there."""
+    make = sync.Syncer._sync_batch
+
+    def early(self: sync.Syncer, control: Control) -> None:
+        self._move_record(control, control.head)
+        make(self, control)
+
+    sync.Syncer._sync_batch = early  # type: ignore[method-assign]
+
+
+def swallow_errors_of_the_disk() -> None:
+    """A write of an object that the disk refused is taken as done, as by a file system that ignores failed syncs."""
+    write = durable._write_temporary
+
+    def careless(path: str, pieces: Iterable[bytes]) -> int:
+        try:
+            return write(path, pieces)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EIO}:
+                raise
+            return 0
+
+    durable._write_temporary = careless
+
+
+def take_a_full_disk_for_done() -> None:
+    """The same, of a disk that is really full."""
+    swallow_errors_of_the_disk()
+
+
+def number_epochs_by_the_clock() -> None:
+    """The newest lineage is the one with the latest time, as in Agola 0.2."""
+    switch = recovery.switch
+
+    def by_clock(*arguments: Any, epoch: int, **options: Any) -> Any:
+        return switch(*arguments, epoch=int(time.time()), **options)
+
+    recovery.switch = by_clock  # type: ignore[assignment]
+
+
+def take_young_payloads_for_kept() -> None:
+    """A payload is committed although a collection came after it was written."""
+    judge._with_payloads = lambda waiting, collected: waiting
+
+
+class Bug(NamedTuple):
+    """A planted bug.
+
+    Attributes:
+        plant: Plants it in this process.
+        trial: Runs the trial of a seed that is to find it.
+        seeds: Those that are tried.
+    """
+
+    plant: Callable[[], None]
+    trial: Callable[[int], Counter[str]]
+    seeds: Iterable[int]
+
+
+def _power(plant: Callable[[], None], *seeds: int) -> Bug:
+    """In power trials, only what is recorded has the bug."""
+    return Bug(plant, lambda seed: power.trial(seed, _CUTS if seed < 5 else 2 * power.CUTS, plant), seeds or range(5))
+
+
+def _forked(plant: Callable[[], None], trial: Callable[[int], Counter[str]], seeds: Iterable[int]) -> Bug:
+    """What is forked off this process has the bug."""
+
+    def planted(seed: int) -> Counter[str]:
+        plant()
+        return trial(seed)
+
+    return Bug(plant, planted, seeds)
+
+
+def _clock(plant: Callable[[], None], seeds: Iterable[int]) -> Bug:
+    return Bug(plant, lambda seed: clock.trial(seed, plant.__name__), seeds)
+
+
 BUGS = {
-    bug.__name__: bug for bug in (skip_syncs_of_directories, commit_without_syncs, trust_directories_that_are_there)
+    bug.plant.__name__: bug
+    for bug in (
+        _power(skip_syncs_of_directories),
+        _power(commit_without_syncs),
+        _power(trust_directories_that_are_there, 100, 3001),
+        _forked(note_a_sync_before_it_is_made, kill.trial, range(20)),
+        _forked(swallow_errors_of_the_disk, errors.trial, (15, *range(15))),
+        _forked(take_a_full_disk_for_done, full_disk.trial, range(10)),
+        _clock(number_epochs_by_the_clock, range(10)),
+        _clock(take_young_payloads_for_kept, range(20)),
+    )
 }
 
 
 def main(name: str) -> int:
-    for seed in [*_SEEDS, 3001]:
+    """Look for a bug."""
+    bug = BUGS[name]
+    for seed in bug.seeds:
         try:
-            power.trial(seed, power.CUTS if seed not in _SEEDS else _CUTS, BUGS[name])
+            bug.trial(seed)
         except Violation as violation:
-            print(f"found: {violation}")
+            print(f"found with seed {seed}: {violation}")
             return 0
     print("not found")
     return 1
