@@ -9,7 +9,7 @@ PIP_VARIABLES := $(foreach name,$(filter PIP_% SSL_CERT_FILE,$(shell env | cut -
 .DEFAULT_GOAL := help
 
 # Programs that tests start, each with the Debian package that has it.
-SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium podman:podman runc:runc busybox:busybox-static bwrap:bubblewrap
+SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium podman:podman runc:runc busybox:busybox-static bwrap:bubblewrap faketime:faketime
 
 .PHONY: help run servers test lint types rules bench soak check docs dist release clean
 

@@ -13,7 +13,18 @@ from tests.soak.history import Read, Refusal, Unknown, Write, violations
 from tests.soak.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
-SLICES = {"kill": 12, "histories": 8, "fuzz": 2, "rot": 4, "power": 2, "errors": 3}
+SLICES = {
+    "kill": 6,
+    "kill-remote": 1,
+    "zombie": 2,
+    "power": 2,
+    "errors": 3,
+    "full-disk": 1,
+    "clock": 2,
+    "histories": 6,
+    "fuzz": 2,
+    "rot": 4,
+}
 
 
 @pytest.mark.parametrize("campaign", SLICES)
@@ -33,6 +44,8 @@ def test_a_slice_of_a_campaign_finds_nothing(campaign):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
+    if ": skipped: " in done.stdout:
+        pytest.skip(done.stdout)
     assert "violations: 0" in done.stdout
 
 
@@ -40,6 +53,8 @@ def test_a_slice_of_a_campaign_finds_nothing(campaign):
 def test_a_campaign_finds_a_planted_bug(bug):
     command = [sys.executable, "-m", "tests.soak.planted", bug]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        pytest.skip(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

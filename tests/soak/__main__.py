@@ -23,13 +23,27 @@ from tests.soak import (
     nemesis,
     power,
     rot,
+    zombie,
+    zombie_remote,
 )
 from tests.soak.trial import Campaign, Skipped, Violation
 
-CAMPAIGNS = {
-    module.CAMPAIGN.name: module.CAMPAIGN
-    for module in (kill, kill_remote, power, errors, full_disk, clock, concurrent, fuzz, coverage, rot, nemesis)
-}
+_MODULES = (
+    kill,
+    kill_remote,
+    zombie,
+    zombie_remote,
+    power,
+    errors,
+    full_disk,
+    clock,
+    concurrent,
+    fuzz,
+    coverage,
+    rot,
+    nemesis,
+)
+CAMPAIGNS = {module.CAMPAIGN.name: module.CAMPAIGN for module in _MODULES}
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ is also done behind it and the checksum made anew.
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import random
@@ -206,6 +207,7 @@ def _exports() -> tuple[bytes, ...]:
 @cache
 def _store() -> agola_core.DataManager:
     directory = tempfile.mkdtemp(prefix="agola-soak-", dir=MEMORY)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return agola_core.open(directory, data_types=["note", "tag"], options=Options(background=False))
 
 

@@ -107,11 +107,11 @@ class EmbeddedStore:
         self._coordinator = directory / "coordinator.db"
 
     @contextmanager
-    def open(self, durability: Durability, age: int) -> Iterator[DataManager]:
+    def open(self, durability: Durability, age: int, name: str = "") -> Iterator[DataManager]:
         """Open it for the length of a block."""
         coordinator = self._open_coordinator(age)
         storage = self._make_storage(self._storage)
-        options = msgspec.structs.replace(self._options, durability=durability)
+        options = msgspec.structs.replace(self._options, durability=durability, instance=name)
         try:
             with DataManager(coordinator, storage, TYPES, options, clock=self._clock, new_uuid=self._new_uuid) as dm:
                 yield dm

@@ -1,6 +1,7 @@
 """R7: bugs planted in the processes that a campaign watches, to see that it finds them.
 
-`python -m tests.soak.planted NAME` ends with 0 when the bug was found, and 1 when it was not.
+`python -m tests.soak.planted NAME` ends with 0 when the bug was found, 1 when it was not, and 2 when its campaign
+cannot run here.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import apsw
 
 from agola_core.coordinator.sqlite_database import Database
-from agola_core.datamanager import judge, recovery, sync
+from agola_core.datamanager import checkpoint, instance, judge, recovery, sync
 from agola_core.datamanager.control import Control
 from agola_core.objectstorage import durable
-from tests.soak import clock, errors, full_disk, kill, power
-from tests.soak.trial import Violation
+from tests.soak import clock, errors, full_disk, kill, power, zombie
+from tests.soak.trial import Skipped, Violation
 
 _CUTS = 12
 
@@ -92,6 +94,19 @@ def number_epochs_by_the_clock() -> None:
     recovery.switch = by_clock  # type: ignore[assignment]
 
 
+def publish_without_compares() -> None:
+    """A checkpoint is published whatever happened to its lock and to the one before."""
+    publish = checkpoint.Checkpointer._publish
+
+    def careless(self: checkpoint.Checkpointer, *arguments: Any) -> None:
+        coordinator = self._log.coordinator
+        with patch.object(coordinator, "txn", lambda compare, *ops: type(coordinator).txn(coordinator, [], *ops)):
+            publish(self, *arguments)
+
+    checkpoint.Checkpointer._publish = careless  # type: ignore[method-assign]
+    instance.InstanceLock.check = lambda self: None  # type: ignore[method-assign]
+
+
 def take_young_payloads_for_kept() -> None:
     """A payload is committed although a collection came after it was written."""
     judge._with_payloads = lambda waiting, collected: waiting
@@ -139,6 +154,7 @@ BUGS = {
         _forked(note_a_sync_before_it_is_made, kill.trial, range(20)),
         _forked(swallow_errors_of_the_disk, errors.trial, (15, *range(15))),
         _forked(take_a_full_disk_for_done, full_disk.trial, range(10)),
+        _forked(publish_without_compares, zombie.trial, range(20)),
         _clock(number_epochs_by_the_clock, range(10)),
         _clock(take_young_payloads_for_kept, range(20)),
     )
@@ -154,6 +170,9 @@ def main(name: str) -> int:
         except Violation as violation:
             print(f"found with seed {seed}: {violation}")
             return 0
+        except Skipped as reason:
+            print(f"skipped: {reason}")
+            return 2
     print("not found")
     return 1
 

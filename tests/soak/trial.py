@@ -62,24 +62,58 @@ def run_child(work: Callable[[Say], None]) -> Ended:
 
 def run_children(works: Sequence[Callable[[Say], None]]) -> list[Ended]:
     """Run functions in forked processes at the same time (see `run_child`)."""
-    started = []
-    for work in works:
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            for _, inherited in started:
-                os.close(inherited)
-            os.close(reading)
-            _child(work, writing)
-        os.close(writing)
-        started.append((pid, reading))
+    started = [start_child(work) for work in works]
     with ThreadPoolExecutor(len(started)) as pool:  # all at once, so that no full pipe holds a child up
-        said = list(pool.map(lambda item: list(_read_lines(item[1])), started))
-    ended = []
-    for (pid, reading), records in zip(started, said, strict=True):
+        return list(pool.map(Started.end, started))
+
+
+class Started:
+    """A forked process that runs.
+
+    Args:
+        pid: Its id.
+        reading: The end of its pipe.
+    """
+
+    def __init__(self, pid: int, reading: int) -> None:
+        self._pid = pid
+        self._reading = reading
+        self._ended: Ended | None = None
+        self._status: int | None = None
+
+    def stopped(self) -> bool:
+        """Wait until it has stopped itself, or ended; return whether it stopped."""
+        _, status = os.waitpid(self._pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            return True
+        self._status = status
+        return False
+
+    def send(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._ended is None and self._status is None:
+            os.kill(self._pid, number)
+
+    def end(self) -> Ended:
+        """Wait for its end, and return what came of it."""
+        if self._ended is None:
+            said = list(_read_lines(self._reading))
+            os.close(self._reading)
+            if self._status is None:
+                self._status = os.waitpid(self._pid, 0)[1]
+            self._ended = Ended(os.waitstatus_to_exitcode(self._status), said)
+        return self._ended
+
+
+def start_child(work: Callable[[Say], None]) -> Started:
+    """Start a function in a forked process (see `run_child`)."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
         os.close(reading)
-        ended.append(Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), records))
-    return ended
+        _child(work, writing)
+    os.close(writing)
+    return Started(pid, reading)
 
 
 def _child(work: Callable[[Say], None], writing: int) -> NoReturn:
