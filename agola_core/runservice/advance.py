@@ -9,6 +9,7 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from agola_core.runservice.types import (
+    Depend,
     DependCondition,
     ExecutorPhase,
     ExecutorTask,
@@ -109,32 +110,34 @@ def advance_tasks(
         for task_id, task in tasks.items()
         if task.status is TaskStatus.NOT_STARTED and task_id not in scheduled
     ]
+    decided = run.result.is_set
     for configured in sorted(waiting, key=attrgetter("level")):
         task_id = configured.id
-        task = tasks[task_id]
-        depends = configured.depends or {}
-        if run.result.is_set and not depends:
-            tasks[task_id] = replace(task, status=TaskStatus.CANCELLED, waiting_approval=False)
-            continue
-        above = [tasks[parent] for parent in depends]
-        if not all(parent.status.is_finished and archives_fetched(parent) for parent in above):
-            continue
-        satisfied = all(
-            any(
-                tasks[parent].status is _CONDITIONS[condition]
-                for condition in depend.conditions or [DependCondition.ON_SUCCESS]
-            )
-            for parent, depend in depends.items()
-        )
-        if not satisfied:
-            tasks[task_id] = replace(task, status=TaskStatus.SKIPPED)
-        elif run.stop:
-            tasks[task_id] = replace(task, status=TaskStatus.CANCELLED, waiting_approval=False)
-        elif configured.needs_approval and not task.approved:
-            tasks[task_id] = replace(task, waiting_approval=True)
+        if configured.depends:
+            above = [tasks[parent] for parent in configured.depends]
+            if not all(parent.status.is_finished and archives_fetched(parent) for parent in above):
+                continue
+            if not _is_satisfied(configured.depends, tasks):
+                tasks[task_id] = replace(tasks[task_id], status=TaskStatus.SKIPPED)
+                continue
+        if run.stop or (decided and not configured.depends):
+            tasks[task_id] = replace(tasks[task_id], status=TaskStatus.CANCELLED, waiting_approval=False)
+        elif configured.needs_approval and not tasks[task_id].approved:
+            tasks[task_id] = replace(tasks[task_id], waiting_approval=True)
         else:
             ready.append(configured)
     return replace(run, tasks=tasks), ready
+
+
+def _is_satisfied(depends: Mapping[str, Depend], tasks: Mapping[str, RunTask]) -> bool:
+    """Return whether the tasks that one depends on, all of them finished, ended as it asks for."""
+    return all(
+        any(
+            tasks[parent].status is _CONDITIONS[condition]
+            for condition in depend.conditions or [DependCondition.ON_SUCCESS]
+        )
+        for parent, depend in depends.items()
+    )
 
 
 def advance_run(run: Run, config: RunConfig, unfinished: int, now: datetime) -> Run:
@@ -237,15 +240,17 @@ def tried_again(task: RunTask, configured: RunConfigTask, attempt: int, reason: 
 
 
 def _ran(step: RunTaskStep) -> bool:
-    return step.phase not in {None, ExecutorPhase.NOT_STARTED}
+    return step.phase is not None and step.phase is not ExecutorPhase.NOT_STARTED
 
 
 def _settle_fetches(task: RunTask) -> RunTask:
     """Mark as fetched what never ran: there is nothing to wait for."""
     for number, step in enumerate(task.steps):
-        if step.log_phase is FetchPhase.NOT_STARTED and not _ran(step):
+        if _ran(step):
+            continue
+        if step.log_phase is FetchPhase.NOT_STARTED:
             task = mark_fetched(task, "log", number)
-        if number in task.workspace_archives and not _ran(step):
+        if number in task.workspace_archives:
             task = mark_fetched(task, "archive", number)
     if task.setup_step.log_phase is FetchPhase.NOT_STARTED and not _ran(task.setup_step):
         task = mark_fetched(task, "log", None)

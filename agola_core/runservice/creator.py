@@ -119,13 +119,13 @@ class RunCreator:
         counter = self._read_counter(draft.root) + 1
         bundle = draft.make(self._store.next_id(), counter)
         run = bundle.run
-        kept = [task.id for task in run.tasks.values() if task.status is TaskStatus.SUCCESS]
+        kept = [task for task in run.tasks.values() if task.status is TaskStatus.SUCCESS]
         if kept:
-            noted = self._releases.note(run.id, kept)
+            noted = self._releases.note(run.id, [task.id for task in kept])
             guards = [*guards, noted]
             ops = [*ops, DeleteOp(noted.key)]
-            for task_id in kept:
-                refer(self._datamanager.storage, task_id, run.id)
+            for task in kept:
+                refer(self._datamanager.storage, task, run.id)
         try:
             self._commit(bundle, draft.root, token, guards, ops)
         except ConflictError:

@@ -104,6 +104,11 @@ class ExecutorSide:
                 fail_error=reported.fail_error,
             )
 
+        known = self._mirror.held(reported.run_id, reported.id)
+        if known is not None:
+            changed = change(known)
+            if changed != known and self._store.replace_task(known, changed):
+                return  # the usual case; what is known may be old, so it refuses nothing
         if self._store.change_task(reported.id, change) is None:
             raise BadRequestError(f"task {reported.id!r} does not exist")
 

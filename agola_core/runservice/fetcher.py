@@ -108,7 +108,7 @@ class Fetcher:
         wanted = advance.to_fetch(task) if task is not None else []
         if task is None or not wanted:
             return
-        refer(self._storage, task_id, run_id)  # invariant 10: referred to before it is there
+        refer(self._storage, task, run_id)  # invariant 10: referred to before it is there
         done = [fetched for kind, step in wanted if (fetched := self._fetch(task, kind, step, held, executor))]
         if not self._run_exists(run_id):  # deleted meanwhile: nobody else knows what was just stored
             release(self._storage, task_id, run_id)

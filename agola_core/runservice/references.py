@@ -11,13 +11,17 @@ from agola_core import faultpoints
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import layout
+from agola_core.runservice.types import RunTask
 
 faultpoints.declare("references.before-write", "references.before-release", "references.before-delete")
 
 
-def refer(storage: ObjectStorage, task_id: str, run_id: str) -> None:
-    """Hold on to a task's logs and archives for a run."""
-    for path in (layout.logs_reference(task_id, run_id), layout.archives_reference(task_id, run_id)):
+def refer(storage: ObjectStorage, task: RunTask, run_id: str) -> None:
+    """Hold on to a task's logs for a run, and to its archives where it has steps that save any."""
+    paths = [layout.logs_reference(task.id, run_id)]
+    if task.workspace_archives:
+        paths.append(layout.archives_reference(task.id, run_id))
+    for path in paths:
         faultpoints.reach("references.before-write")
         storage.write(path, b"")
 

@@ -289,8 +289,13 @@ class RunService:
     def wait_change(self, run: Run, timeout: float) -> Run:
         """Return a run once it differs from what is known, or when the time is over; for a started service."""
         self._mirror.wait_for(self._store.written, timeout)  # it may have been made just now
+
+        def has_changed() -> bool:
+            current = self._mirror.run(run.id)
+            return current is not run and current != run  # most changes are others', and a run may be large
+
         with self._mirror.condition:
-            self._mirror.condition.wait_for(lambda: self._mirror.run(run.id) != run, timeout)
+            self._mirror.condition.wait_for(has_changed, timeout)
         return self._mirror.run(run.id) or self.find_run(run.id) or run
 
     def active_runs(self) -> list[Run]:

@@ -219,6 +219,10 @@ class RunStore:
             tasks += [decode_task(item) for item in reads if item is not None]
         return [task for task in tasks if task.status.executor_id == executor_id]
 
+    def replace_task(self, known: ExecutorTask, changed: ExecutorTask) -> bool:
+        """Store an executor's task changed, unless it is no longer as it was known; return whether it was stored."""
+        return bool(self.write([Compare(keys.task(known.id), known.revision)], [put_task(changed)]))
+
     def change_task(self, task_id: str, change: Callable[[ExecutorTask], ExecutorTask]) -> ExecutorTask | None:
         """Change an executor's task, again after lost races; return it, or None when it does not exist."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -26,10 +26,26 @@ def _constant(value: T) -> Callable[[], T]:
 
 
 _GOING_ON = frozenset(("queued", "notstarted", "running"))
-"""The phases and statuses of what has not ended; looked up for every task of a run at every step."""
+"""The phases and statuses of what has not ended."""
 
 
-class RunPhase(enum.StrEnum):
+class _Phase(enum.StrEnum):
+    """What goes on, and ends.
+
+    Attributes:
+        is_finished: Whether it will not go on; kept, for it is looked up for every task of a run at every step.
+    """
+
+    is_finished: bool
+
+    def __new__(cls, value: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.is_finished = value not in _GOING_ON
+        return member
+
+
+class RunPhase(_Phase):
     """How far a run has come."""
 
     SETUP_ERROR = "setuperror"
@@ -37,11 +53,6 @@ class RunPhase(enum.StrEnum):
     CANCELLED = "cancelled"
     RUNNING = "running"
     FINISHED = "finished"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run will not go on: setup error, cancelled or finished."""
-        return self not in _GOING_ON
 
 
 class RunResult(enum.StrEnum):
@@ -58,7 +69,7 @@ class RunResult(enum.StrEnum):
         return self is not RunResult.UNKNOWN
 
 
-class TaskStatus(enum.StrEnum):
+class TaskStatus(_Phase):
     """The state of a run's task."""
 
     NOT_STARTED = "notstarted"
@@ -69,13 +80,8 @@ class TaskStatus(enum.StrEnum):
     SUCCESS = "success"
     FAILED = "failed"
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the task will not go on."""
-        return self not in _GOING_ON
 
-
-class ExecutorPhase(enum.StrEnum):
+class ExecutorPhase(_Phase):
     """The state of a task or a step on its executor."""
 
     NOT_STARTED = "notstarted"
@@ -84,11 +90,6 @@ class ExecutorPhase(enum.StrEnum):
     STOPPED = "stopped"
     SUCCESS = "success"
     FAILED = "failed"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it will not go on."""
-        return self not in _GOING_ON
 
 
 class FetchPhase(enum.StrEnum):

@@ -9,6 +9,7 @@ import os
 import platform
 import pwd
 from collections.abc import Iterator
+from functools import cache
 
 from agola_core.errors import ConfigError
 
@@ -32,6 +33,7 @@ def find_account(user: str) -> pwd.struct_passwd | None:
     return account
 
 
+@cache
 def own_name() -> str:
     """Return the name of whoever runs the executor."""
     try:
