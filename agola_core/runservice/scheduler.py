@@ -38,14 +38,16 @@ class _Progress:
     Attributes:
         committed: The revision of the newest step.
         thorough: Whether all its tasks are to be looked at for something to fetch.
+        ended: The tasks that have ended since it was last looked what they left.
         unfetched: The ended tasks that have something to fetch.
     """
 
-    __slots__ = ("committed", "thorough", "unfetched")
+    __slots__ = ("committed", "ended", "thorough", "unfetched")
 
     def __init__(self) -> None:
         self.committed = 0
         self.thorough = True
+        self.ended: set[str] = set()
         self.unfetched: set[str] = set()
 
 
@@ -103,6 +105,8 @@ class Scheduler:
         """Bring a run as far as it gets now."""
         progress = self._progress.setdefault(run_id, _Progress())
         self._mirror.wait_for(progress.committed, _BEHIND_SECONDS)
+        with self._lock:  # first: what is seen is then at least as new
+            progress.ended |= self._ended.pop(run_id, set())
         seen = self._look(run_id)
         if seen is None:
             self._progress.pop(run_id, None)
@@ -114,6 +118,7 @@ class Scheduler:
             step.decide(notes, placing)
             self._waiting.put(run_id, step.unplaced)
             if step.run == seen.stored.run and not step.ops:
+                self._fetch_ended(seen.stored.run, progress)
                 self._follow_up(seen.stored, progress)
                 return
             revision = self._store.commit(seen.stored, step.run, step.compare, step.ops)
@@ -128,6 +133,7 @@ class Scheduler:
         progress.committed = revision  # its event brings us back, to decide on what is now
         for task in step.tell:
             self._tell(task)
+        self._fetch_ended(seen.stored.run, progress, urgent=not progress.thorough)
         progress.unfetched -= {note.task_id for note in notes if not advance.to_fetch(step.run.tasks[note.task_id])}
 
     def tasks_ended(self, run_id: str, tasks: Iterable[str]) -> None:
@@ -189,19 +195,22 @@ class Scheduler:
 
     # Afterwards
 
-    def _follow_up(self, stored: Stored, progress: _Progress) -> None:
-        """Begin what a run that gets no further by itself waits for."""
-        run = stored.run
-        with self._lock:
-            ended = self._ended.pop(run.id, set())
-        if progress.thorough:
+    def _fetch_ended(self, run: Run, progress: _Progress, *, urgent: bool = False) -> None:
+        """Ask for what ended tasks left; only for those with archives, which others wait for, where it is urgent."""
+        if progress.thorough and not urgent:
             progress.thorough = False
             progress.unfetched.clear()
-            ended = set(run.tasks)
-        for task_id in ended:
+            progress.ended = set(run.tasks)
+        looked = {task_id for task_id in progress.ended if not urgent or run.tasks[task_id].workspace_archives}
+        progress.ended -= looked
+        for task_id in looked:
             if advance.to_fetch(run.tasks[task_id]):
                 progress.unfetched.add(task_id)
                 self._fetch(run.id, task_id)
+
+    def _follow_up(self, stored: Stored, progress: _Progress) -> None:
+        """Begin what a run that gets no further by itself waits for."""
+        run = stored.run
         if run.phase.is_finished:
             following = self._mirror.runs.next_queued(run.group)
             if following is not None:
