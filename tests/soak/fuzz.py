@@ -7,8 +7,10 @@ is also done behind it and the checksum made anew.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gzip
 import io
+import os
 import random
 import shutil
 import struct
@@ -23,7 +25,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from starlette.datastructures import Headers, QueryParams
+
 import agola_core
+from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
 from agola_core.compression import compress
 from agola_core.coordinator.etcd_settings import parse_url
@@ -35,11 +40,14 @@ from agola_core.executor.globs import compile_globs
 from agola_core.executor.tarstream import Limits
 from agola_core.executor.templates import expand_key
 from agola_core.executor.unpack import unpack
+from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
 from agola_core.objectstorage.s3url import parse_s3_url
 from agola_core.runconfig import parse_config
 from agola_core.runservice.requests import RunCreateRequest
 from agola_core.runservice.types import ExecutorTask
+from agola_http.endpoints import Call, Caller
 from agola_http.gojson import decode as decode_json
+from agola_http.routes.runs import parse_query
 from tests.soak.kill import MEMORY
 from tests.soak.trial import Campaign, Violation
 
@@ -109,7 +117,14 @@ def trial(seed: int) -> Counter[str]:
     Raises:
         Violation: Another error than this package's came out, or an input took too long.
     """
-    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="agola-soak-", dir=MEMORY) as directory, contextlib.chdir(directory):
+        counts = _damage_all(random.Random(seed), seed)
+        if made := os.listdir(directory):  # noqa: PTH208 - names alone
+            raise Violation(f"seed {seed}: a parser made {made} in the current directory")
+    return counts
+
+
+def _damage_all(rng: random.Random, seed: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     for target in targets():
         for _ in range(EXECUTIONS):
@@ -155,6 +170,11 @@ def targets() -> tuple[Target, ...]:
         Target("configuration", (_CONFIG,), lambda data: parse_config(data, "config.yml")),
         Target("HTTP create", (create,), lambda data: decode_json(data, RunCreateRequest)),
         Target("HTTP task", (task,), lambda data: decode_json(data, ExecutorTask)),
+        Target("HTTP query", (b"phase=running&result=success&group=/a&start=x&limit=5&asc=&lastrun",), _query),
+        Target(
+            "storage key", (b"lineages/0000000000001-0123456789abcdef/active.json", "é/a~b".encode()), _store_object
+        ),
+        Target("settings", (_SETTINGS,), _read_settings_file),
         Target("export", _exports(), _import),
         Target("archive", _archives(), _unpack),
         Target("cache key", (b'a-{{ md5sum "f" }}-{{ env "A" }}-{{ os }}{{ unixtime }}',), _expand),
@@ -178,6 +198,15 @@ runs:
         steps: [clone, {run: make}, {type: save_to_workspace, contents: [{source_dir: d, paths: ["**"]}]}]
       - {name: b, depends: [a, {c: [on_success]}], timeout: 10m, steps: [{restore_cache: {keys: [k], dest_dir: x}}]}
       - {name: c, steps: [{run: {command: "x", name: y}}]}
+"""
+
+
+_SETTINGS = b"""
+url = "http://127.0.0.1:4000"
+[serve]
+port = 4100
+[runs.list]
+limit = 50
 """
 
 
@@ -239,6 +268,35 @@ def _unpack(data: bytes) -> None:
         shutil.rmtree(outer, ignore_errors=True)
         if outside:
             raise Violation(f"an archive made {outside} outside of its directory")
+
+
+def _query(data: bytes) -> object:
+    return parse_query(Call({}, QueryParams(_text(data)), Headers(), Caller()))
+
+
+def _store_object(data: bytes) -> None:
+    """Write an object under a key, and find it there and nowhere else."""
+    outer, key = Path(tempfile.mkdtemp(prefix="agola-soak-", dir=MEMORY)), _text(data)
+    try:
+        for make in (PosixStorage, PosixFlatStorage):
+            storage = make(outer / "root" / make.__name__)
+            storage.write(key, b"x")
+            found = [info.path for info in storage.list()]
+            if found != [key] or storage.read(key) != b"x":
+                raise Violation(f"an object under {key!r} is found as {found}")
+            storage.delete(key)
+    finally:
+        outside = sorted(path.name for path in outer.glob("*") if path.name != "root")
+        shutil.rmtree(outer, ignore_errors=True)
+        if outside:
+            raise Violation(f"a key made {outside} outside of its directory")
+
+
+def _read_settings_file(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(prefix="agola-soak-", dir=MEMORY) as file:
+        file.write(data)
+        file.flush()
+        SettingsFile(Path(file.name)).all_defaults(cli)
 
 
 def _expand(data: bytes) -> str:
