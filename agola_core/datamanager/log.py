@@ -28,6 +28,7 @@ from agola_core.datamanager.records import (
     decode_wal,
     encode,
 )
+from agola_core.datamanager.syncgate import SyncGate
 from agola_core.datamanager.table import Table
 from agola_core.datamanager.view import View
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
@@ -72,6 +73,7 @@ class Log:
         self._cache = cache
         self._recent = RecentWals()
         self._waiting = 0
+        self._gate = SyncGate()
         self._checkpoint_revision = 0
         self.view: View
         self.head_revision: int
@@ -135,9 +137,7 @@ class Log:
         if item is None:
             return False
         synced = Sequence.parse(decode_item(SyncRecord, item).sequence)
-        if synced > self.synced:
-            self.synced = synced
-            self.changed.notify_all()
+        self.take_synced(synced)
         return synced == self.synced
 
     def _catch_up(self, attempt: int) -> None:
@@ -204,8 +204,10 @@ class Log:
     def take_synced(self, sequence: Sequence) -> None:
         """Note that storage has the log up to a WAL."""
         with self.lock:
-            self.synced = max(self.synced, sequence)
-            self.changed.notify_all()
+            if sequence > self.synced:
+                self.synced = sequence
+                self._gate.let_through(sequence)
+                self.changed.notify_all()
 
     def adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         """Read through a newer manifest from now on; views that were handed out stay as they are."""
@@ -232,6 +234,36 @@ class Log:
             finally:
                 self._waiting -= 1
 
+    def wait_synced(self, sequence: Sequence, satisfied: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `satisfied()`, which is looked at again once storage has a WAL; return whether it is.
+
+        Args:
+            sequence: The WAL.
+            satisfied: Called with the lock; what it raises is raised.
+            timeout: Seconds to wait; None waits without limit.
+
+        Raises:
+            ClosedError: The log was closed meanwhile.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self.lock:
+                if satisfied():
+                    return True
+                self._check_open()
+                left = -1.0 if deadline is None else deadline - time.monotonic()
+                if deadline is not None and left <= 0:
+                    return False
+                held = self._gate.enter(sequence)
+            if not held.acquire(timeout=left):
+                with self.lock:
+                    self._gate.leave(held)
+
+    def let_writers_look(self) -> None:
+        """Wake everybody who waits in `wait_synced`, to look whether it is still worth it."""
+        with self.lock:
+            self._gate.let_all_look()
+
     def recent_after(self, sequence: Sequence) -> list[Applied] | None:
         """Return the WALs after a place when all of them are still in memory, else None."""
         with self.lock:
@@ -246,6 +278,7 @@ class Log:
         with self.lock:
             self.closed = True
             self.changed.notify_all()
+            self._gate.let_all_look()
 
     def _check_open(self) -> None:
         if self.closed:
@@ -261,6 +294,7 @@ class Log:
         self._apply_from_coordinator(control)
         self.synced = control.synced
         self._take_control(control)
+        self._gate.let_all_look()
 
     def _apply_from_coordinator(self, control: Control) -> None:
         if control.head == self.view.sequence:
@@ -299,7 +333,7 @@ class Log:
         if control.floor != self.floor:
             self.floor = control.floor
             self.groups.clear()
-        self.synced = max(self.synced, control.synced)
+        self.take_synced(control.synced)
         self.changed.notify_all()
 
     def _adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 faultpoints.declare("sync.before-batch", "sync.before-txn")
 
-FLIGHTS = 2
+FLIGHTS = 4
 """How many batches may be on their way at once."""
 
 _BATCH_BYTES = 8 * 1024 * 1024

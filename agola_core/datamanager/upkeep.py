@@ -193,7 +193,7 @@ class Upkeep:
                 raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
             return self._log.synced >= sequence
 
-        if not self._log.wait(reached, timeout):
+        if not self._log.wait_synced(sequence, reached, timeout):
             raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
 
     def _watch_from_now(self) -> Watch:
@@ -254,9 +254,8 @@ class Upkeep:
                 if self._options.durability is not Durability.STORAGE:
                     return  # nobody waits: what was committed meanwhile goes with the next, larger batch
         except RecoveryError as error:  # whoever waits for a sync waits in vain
-            with self._log.lock:
-                self._set_back = error
-                self._log.changed.notify_all()
+            self._set_back = error
+            self._log.let_writers_look()
             raise
 
     def _checkpoint_if_due(self) -> None:
