@@ -66,11 +66,15 @@ dist: $(VENV)/ready ## sdist and wheel in dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
-release: dist ## check what would be released: the wheel in a clean environment runs the example project's tests
-	rm -rf build/release
+release: dist ## check what would be released: the wheel alone, and with all extras under the example project's tests
+	rm -rf build/alone build/release
+	$(PYTHON) -m venv build/alone
+	build/alone/bin/pip install --quiet dist/*.whl
+	@test "$$(build/alone/bin/pip freeze | wc -l)" -le 6 || { echo "the wheel alone brings more than five packages:"; build/alone/bin/pip freeze; exit 1; }
+	cd build/alone && bin/python -c 'import agola_core; agola_core.open("store", data_types=["note"]).close(); print("alone:", agola_core.__version__)'
 	$(PYTHON) -m venv build/release
-	build/release/bin/pip install --quiet "$$(echo dist/*.whl)[all,pytest]" pytest-xdist ministack
-	cd docs/examples/testing && ../../../build/release/bin/python -m pytest -q -p no:cacheprovider
+	build/release/bin/pip install --quiet "$$(echo dist/*.whl)[all,pytest]" ./docs/examples/testing pytest-xdist
+	cd docs/examples/testing && ../../../build/release/bin/python -m pytest -q -n 2 -p no:cacheprovider
 	build/release/bin/agola-core --version
 
 clean: ## remove what was built; data directories stay
