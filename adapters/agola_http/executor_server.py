@@ -10,7 +10,7 @@ import msgspec
 from agola_core.errors import ConfigError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.port import Driver
-from agola_http.access import is_loopback
+from agola_http.access import Access, Tokens, is_loopback
 from agola_http.executor_app import make_executor_app
 from agola_http.limits import Limits
 from agola_http.server import Server, listen, url_of
@@ -76,6 +76,9 @@ def run_executor(
     """
     listening = listening or ListenOptions()
     listening.check()
+    # Whoever names a URL may name it by a host's name; otherwise only what a page elsewhere could not send is taken.
+    tokens = Tokens(client=[listening.token] if listening.token else [])
+    access, limits = Access(tokens, trust_network=bool(listening.url)), Limits()
     with (
         HttpRunserviceClient(service_url, service_token) as service,
         listen(listening.host, listening.port) as listener,
@@ -86,6 +89,6 @@ def run_executor(
         try:
             executor.start()
             on_start(executor, url)
-            Server(make_executor_app(executor, listening.token), Limits()).run(sockets=[listener])
+            Server(make_executor_app(executor, access, limits), limits).run(sockets=[listener])
         finally:
             executor.close(stop_tasks=stop_tasks)

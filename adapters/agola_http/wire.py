@@ -1,4 +1,4 @@
-"""What both protocol clients share: connections that are kept, errors by status, bodies as streams."""
+"""What both clients of the executor protocol share: connections that are kept, errors by status, bodies as streams."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from agola_core.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-
-PREFIX = "/api/v1alpha"
+from agola_http.endpoints import PREFIX
 
 # A peer that has vanished is noticed in half a minute, also where a quiet stream has no read timeout.
 _KEEPALIVE = [

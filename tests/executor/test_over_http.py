@@ -141,6 +141,8 @@ def test_bad_tasks_are_refused_and_the_executor_lives(installation, body):
     installation.start_executor()
     url = installation.executor.line.split()[-1]
     assert httpx2.post(f"{url}{API}/executor", content=body, trust_env=False).status_code == 400
+    foreign = {"Origin": "http://elsewhere.example"}  # what a page of another site would send through a browser
+    assert httpx2.post(f"{url}{API}/executor", content=body, headers=foreign, trust_env=False).status_code == 403
     assert httpx2.get(f"{url}/healthz", trust_env=False).status_code == 200
 
 
