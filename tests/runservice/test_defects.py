@@ -112,6 +112,7 @@ def test_f4_an_executor_keeps_its_task_until_the_log_is_durable(service, directo
         "logs/a/data/setup.log",
         "logs/a/data/steps/0.log",
     ]
+    assert [info.path for info in dm.storage.list("workspacearchives/")] == []  # it saves none, so none is referred to
     assert executor.side.tasks("e1") == []
 
 
