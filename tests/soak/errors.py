@@ -1,4 +1,4 @@
-"""R3: one call of a procedure fails, or all from one on, to the storage or to the disk below storage and coordinator.
+"""R3: a call of a procedure, an opening or a recovery fails, or all from one on: of the storage, or of the disk below.
 
 Nothing that was acknowledged is lost, the error is one of ours, and the same process goes on when the fault ends.
 """
@@ -11,6 +11,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from agola_core import AgolaError, Durability, Put
@@ -51,9 +52,12 @@ def _meet(directory: Path, seed: int, say: Say) -> None:
     counts: Counter[str] = Counter()
     disk = FailingDisk(directory)
     faulty: list[FaultyStorage] = []
+    coming: list[Callable[[FaultyStorage], None]] = []
 
     def make_storage(root: Path) -> FaultyStorage:
         faulty[:] = [FaultyStorage(PosixStorage(root))]
+        while coming:
+            coming.pop()(faulty[0])
         return faulty[0]
 
     store = EmbeddedStore(directory, make_storage)
@@ -62,10 +66,11 @@ def _meet(directory: Path, seed: int, say: Say) -> None:
     with disk.installed():
         for number in range(FAULTS):
             where = f"fault {number}"
-            with store.open(durability, number) as dm:
+            with store.open(durability, 3 * number) as dm:
                 for _ in range(rng.randrange(3)):
                     state, _ = attempt(dm, rng, state)
-                name = _fault(rng, disk, faulty[0])
+                name, fail = _fault(rng, disk)
+                fail(faulty[0])
                 states, error = [state], None
                 try:
                     state, states = attempt(dm, rng, state, states)
@@ -76,21 +81,44 @@ def _meet(directory: Path, seed: int, say: Say) -> None:
                 counts[f"{name}: {type(error).__name__ if error else 'nothing raised, or not reached'}"] += 1
                 counts["faults"] += 1
                 state = go_on(dm, states, where)
-            with store.open(durability, number) as dm:
+            if rng.random() < 0.6:
+                lost = durability is Durability.STORAGE and rng.random() < 0.5
+                if lost:
+                    store.lose_coordinator()
+                what = "recovery" if lost else "opening"
+                name, fail = _fault(rng, disk, lists=not lost)
+                coming.append(fail)
+                counts[f"{what}, {name}: {_open_failing(store, durability, 3 * number + 1, state, where)}"] += 1
+                counts["faults of openings"] += 1
+                disk.heal()
+                coming.clear()
+            with store.open(durability, 3 * number + 2) as dm:
                 state = go_on(dm, [state], f"{where}, opened anew")
     say(counts)
 
 
-def _fault(rng: random.Random, disk: FailingDisk, storage: FaultyStorage) -> str:
+def _open_failing(store: EmbeddedStore, durability: Durability, age: int, state: State, where: str) -> str:
+    """Open a store while something fails; return what was raised."""
+    try:
+        with store.open(durability, age) as dm:
+            found = content(dm)
+    except AgolaError as error:
+        return type(error).__name__
+    if found != state:
+        raise Violation(f"{where}: a failing opening found {difference(found, state)}")
+    return "nothing raised, or not reached"
+
+
+def _fault(rng: random.Random, disk: FailingDisk, *, lists: bool = True) -> tuple[str, Callable[[FaultyStorage], None]]:
+    """Let the disk fail, or return what lets a storage fail, with its name."""
     at, lasting = rng.randint(1, rng.choice([3, _MOST_CALLS])), rng.random() < 0.5
     often = "lasting" if lasting else "once"
     if rng.random() < 0.5:
         number = rng.choice(_ERRNOS)
         disk.fail(number, at, lasting=lasting)
-        return f"disk {errno.errorcode[number]} {often}"
-    fault = rng.choice(_STORAGE_FAULTS)
-    storage.fail(fault, at=at, lasting=lasting)
-    return f"storage {fault.name} {often}"
+        return f"disk {errno.errorcode[number]} {often}", lambda _: None
+    fault = rng.choice([fault for fault in _STORAGE_FAULTS if lists or fault is not Fault.STALE_LIST])
+    return f"storage {fault.name} {often}", lambda storage: storage.fail(fault, at=at, lasting=lasting)
 
 
 def attempt(

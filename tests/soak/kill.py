@@ -110,7 +110,11 @@ class EmbeddedStore:
     def open(self, durability: Durability, age: int, name: str = "") -> Iterator[DataManager]:
         """Open it for the length of a block."""
         coordinator = self._open_coordinator(age)
-        storage = self._make_storage(self._storage)
+        try:
+            storage = self._make_storage(self._storage)
+        except BaseException:
+            coordinator.close()
+            raise
         options = msgspec.structs.replace(self._options, durability=durability, instance=name)
         try:
             with DataManager(coordinator, storage, TYPES, options, clock=self._clock, new_uuid=self._new_uuid) as dm:
@@ -121,7 +125,11 @@ class EmbeddedStore:
 
     def _open_coordinator(self, age: int) -> Coordinator:
         coordinator = SQLiteCoordinator(self._coordinator, clock=lambda: boot_clock() + age * self._hours * 3600)
-        coordinator.expire_leases()
+        try:
+            coordinator.expire_leases()
+        except BaseException:
+            coordinator.close()
+            raise
         return coordinator
 
     def lose_coordinator(self) -> None:
