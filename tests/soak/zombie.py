@@ -56,6 +56,10 @@ ALONE: dict[str, tuple[str, ...]] = {
 }
 
 
+class _StoppedWithinError(Exception):
+    """A thread of a stopped process is in a transaction of SQLite: nobody else can write until it goes on."""
+
+
 def make_embedded(directory: Path) -> EmbeddedStore:
     """Return a store on SQLite and posix whose leases last as long as they say."""
     return EmbeddedStore(directory, options=OPTIONS, hours=0)
@@ -88,8 +92,12 @@ def trial(seed: int, make_store: Callable[[Path], EmbeddedStore] = make_embedded
             else:
                 counts["not stopped"] += 1
             zombies.append(zombie)
-        _wait_until_leases_ended(store, seed)
-        state = _work(store, state, rng.randrange(1 << 60), seed)
+        try:
+            _wait_until_leases_ended(store, seed)
+            state = _work(store, state, rng.randrange(1 << 60), seed)
+        except _StoppedWithinError:
+            counts["stopped within a transaction of SQLite"] += 1
+            return counts
         for zombie in zombies:
             zombie.send(signal.SIGCONT)
         ended = [zombie.end() for zombie in zombies]
@@ -117,9 +125,7 @@ def _work(store: EmbeddedStore, state: State, work_seed: int, seed: int) -> Stat
                 dm.collect_garbage()
             say(content(dm))
 
-    ended = run_child(task)
-    if ended.status != 0:
-        raise Violation(f"seed {seed}: {ended.said[-1:]}")
+    ended = _run(task, seed)
     found: State = ended.said[0]
     return found
 
@@ -169,9 +175,16 @@ def _wait_until_leases_ended(store: EmbeddedStore, seed: int) -> None:
         coordinator.close()
         say("ended")
 
-    ended = run_child(wait)
+    _run(wait, seed)
+
+
+def _run(task: Callable[[Say], None], seed: int) -> Ended:
+    ended = run_child(task)
     if ended.status != 0:
+        if "database is locked" in str(ended.said[-1:]):
+            raise _StoppedWithinError
         raise Violation(f"seed {seed}: {ended.said[-1:]}")
+    return ended
 
 
 def _check(
