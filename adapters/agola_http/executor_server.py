@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from agola_core.errors import ConfigError
+from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.port import Driver
 from agola_http.access import Access, Tokens, is_loopback
@@ -77,7 +77,10 @@ def run_executor(
     listening = listening or ListenOptions()
     listening.check()
     # Whoever names a URL may name it by a host's name; otherwise only what a page elsewhere could not send is taken.
-    tokens = Tokens(client=[listening.token] if listening.token else [])
+    try:
+        tokens = Tokens(client=[listening.token] if listening.token else [])
+    except BadRequestError as error:
+        raise ConfigError(f"the token that the service must show: {error}") from error
     access, limits = Access(tokens, trust_network=bool(listening.url)), Limits()
     with (
         HttpRunserviceClient(service_url, service_token) as service,

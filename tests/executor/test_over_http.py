@@ -151,6 +151,7 @@ def test_bad_tasks_are_refused_and_the_executor_lives(installation, body):
     [
         (["--host", "0.0.0.0"], 2, "listens on loopback only"),
         (["--host", "0.0.0.0", "--listen-token", "t"], 2, "by which URL"),
+        (["--listen-token", "short"], 2, "at least 8"),
         (["--label", "x"], 2, "expected NAME=VALUE"),
         (["--listen-url", "ftp://x"], 2, "is not a URL"),
     ],
