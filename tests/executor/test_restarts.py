@@ -102,7 +102,8 @@ def test_a_step_that_ended_without_its_executor_keeps_its_result(installation, m
     gate.touch()
     wait_for(ended)
     installation.start_executor("--stop-tasks")
-    assert installation.finished(run_id)["result"] == "success"
+    run = installation.finished(run_id)
+    assert run["result"] == "success", run["tasks"]["a"]["reason"]
     assert installation.log(run_id, "a") == "said\n"
 
 

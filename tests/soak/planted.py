@@ -150,7 +150,7 @@ BUGS = {
     for bug in (
         _power(skip_syncs_of_directories),
         _power(commit_without_syncs),
-        _power(trust_directories_that_are_there, 100, 3001),
+        _power(trust_directories_that_are_there, 100, 3001, *range(101, 106)),
         _forked(note_a_sync_before_it_is_made, kill.trial, range(20)),
         _forked(swallow_errors_of_the_disk, errors.trial, (15, *range(15))),
         _forked(take_a_full_disk_for_done, full_disk.trial, range(10)),
