@@ -22,6 +22,9 @@ _BLOCK_BYTES = 60
 _FIRST_SPAN, _LAST_SPAN = 32 * 1024, 1024 * 1024
 """Bytes that a scan reads at once, at its beginning and later: a short one shall not read much too far."""
 
+_WHOLE = 64 * 1024
+"""A file of at most this many bytes is read at once when it is opened: one request instead of two."""
+
 _GATES = 16
 _LARGEST_SHARE = 8
 """A block larger than this part of the cache is not kept: it would push out too many others."""
@@ -34,17 +37,18 @@ class OpenFile:
         ref: The file.
         reader: Reads its ranges.
         footer: Its index, as it is stored.
+        held: Bytes of the file that the reader holds in memory.
 
     Attributes:
         last_keys: The last key of each block.
         filter: Which keys it has; None for a file of the oldest run.
-        size: Bytes of memory that its index takes, about.
+        size: Bytes of memory that its index and what is held of it take, about.
         used: Whether it was used again since it was opened, or last looked at for dropping.
     """
 
     __slots__ = ("_codings", "_crcs", "_offsets", "filter", "last_keys", "reader", "ref", "size", "used")
 
-    def __init__(self, ref: FileRef, reader: ObjectReader, footer: Footer) -> None:
+    def __init__(self, ref: FileRef, reader: ObjectReader, footer: Footer, held: int = 0) -> None:
         self.ref = ref
         self.reader = reader
         self.last_keys = footer.last_keys
@@ -53,6 +57,7 @@ class OpenFile:
         self._codings = footer.codings
         self.filter = KeyFilter(footer.filter) if footer.filter else None
         self.size = _FILE_BYTES + _BLOCK_BYTES * len(footer.crcs) + sum(map(len, footer.last_keys)) + len(footer.filter)
+        self.size += held
         self.used = False
 
     def read(self, index: int) -> Block | LoneValue:
@@ -169,8 +174,21 @@ class BlockCache:
             self._index_size += file.size
 
 
+class _WholeFile:
+    """Reads the ranges of a small file, which it holds (an `ObjectReader`)."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
 def open_file(storage: ObjectStorage, ref: FileRef) -> OpenFile:
-    """Return a data file, opened: its footer is one range read.
+    """Return a data file, opened by one range read: of its footer, or of all of a small one.
 
     Raises:
         CorruptionError: The file is missing or damaged.
@@ -179,4 +197,8 @@ def open_file(storage: ObjectStorage, ref: FileRef) -> OpenFile:
         reader = storage.open_reader(ref.path)
     except NotFoundError as error:
         raise CorruptionError("the data file is missing", path=ref.path) from error
-    return OpenFile(ref, reader, read_footer(reader, ref))
+    if ref.size > _WHOLE:
+        return OpenFile(ref, reader, read_footer(reader, ref))
+    whole = _WholeFile(reader.read(0, ref.size + 1))  # a byte more: a file that is too long is noticed
+    reader.close()
+    return OpenFile(ref, whole, read_footer(whole, ref), held=ref.size)

@@ -51,7 +51,8 @@ class CountingReader:
 
 
 @pytest.fixture
-def storage(tmp_path):
+def storage(tmp_path, monkeypatch):
+    monkeypatch.setattr("agola_core.datamanager.blockcache._WHOLE", 0)  # as if its files were large ones
     return CountingStorage(PosixStorage(tmp_path))
 
 
@@ -299,3 +300,13 @@ def test_missing_files_are_named_by_one_listing(storage, write):
     assert missing_files(storage, refs) == [refs[1].path]
     with pytest.raises(NotFoundError):
         storage.stat(refs[1].path)
+
+
+def test_a_small_file_is_read_by_one_range_for_all_its_objects(storage, write, manifest_of, monkeypatch):
+    (small,) = write(numbered(range(20)), with_filter=False)
+    (large,) = write(numbered(range(21)), with_filter=False)
+    assert large.size > small.size
+    monkeypatch.setattr("agola_core.datamanager.blockcache._WHOLE", small.size)
+    for ref, ranges in ((small, 1), (large, 3)):
+        table = Table(storage, manifest_of([[ref]]), BlockCache())
+        assert requests(storage, lambda: [table.get("note", key) for key in ("0000", "0019")])[1] == ranges  # noqa: B023
