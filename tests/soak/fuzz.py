@@ -51,6 +51,7 @@ from agola_http.routes.runs import parse_query
 from tests.soak.kill import MEMORY
 from tests.soak.trial import Campaign, Violation
 
+_LONG_PATH = "aa/" * 30 + "x"
 EXECUTIONS = 300
 MAX_SECONDS = 1.0
 """Of processor time for one input."""
@@ -178,7 +179,11 @@ def targets() -> tuple[Target, ...]:
         Target("export", _exports(), _import),
         Target("archive", _archives(), _unpack),
         Target("cache key", (b'a-{{ md5sum "f" }}-{{ env "A" }}-{{ os }}{{ unixtime }}',), _expand),
-        Target("globs", (b"**/*.[ch]", b"a/**/b?", b"dir/**"), lambda data: compile_globs([_text(data)])),
+        Target(
+            "globs",
+            (b"**/*.[ch]", b"a/**/b?", b"dir/**"),
+            lambda data: compile_globs([_text(data)]).fullmatch(_LONG_PATH),
+        ),
         Target(
             "S3 URL", (b"s3://bucket/a?endpoint=http://127.0.0.1:1&region=r",), lambda data: parse_s3_url(_text(data))
         ),
@@ -268,6 +273,10 @@ def _unpack(data: bytes) -> None:
         shutil.rmtree(outer, ignore_errors=True)
         if outside:
             raise Violation(f"an archive made {outside} outside of its directory")
+
+
+def _match(data: bytes) -> object:
+    return compile_globs([_text(data)]).fullmatch(_LONG_PATH)
 
 
 def _query(data: bytes) -> object:

@@ -17,10 +17,10 @@ from unittest.mock import patch
 import apsw
 
 from agola_core.coordinator.sqlite_database import Database
-from agola_core.datamanager import checkpoint, instance, judge, recovery, sync
+from agola_core.datamanager import binding, checkpoint, instance, judge, lineage, manifest, records, recovery, sync
 from agola_core.datamanager.control import Control
 from agola_core.objectstorage import durable
-from tests.soak import clock, errors, full_disk, kill, power, zombie
+from tests.soak import clock, concurrent, errors, full_disk, fuzz, kill, power, rot, zombie
 from tests.soak.trial import Skipped, Violation
 
 _CUTS = 12
@@ -112,6 +112,22 @@ def take_young_payloads_for_kept() -> None:
     judge._with_payloads = lambda waiting, collected: waiting
 
 
+def never_refuse() -> None:
+    """Whoever writes late overwrites what it has not seen."""
+    judge.Judge._refusal = lambda self, commit, moved: None  # type: ignore[method-assign]
+
+
+def trust_what_is_sealed() -> None:
+    """Digests of records in storage are not looked at."""
+    for module in (manifest, lineage, binding):
+        module.unseal = lambda data, path: data.partition(b"\n")[0]  # type: ignore[attr-defined]
+
+
+def let_a_parser_raise_what_it_likes() -> None:
+    """Errors of a library come out of the parser of WALs."""
+    records.DECODE_ERRORS = ()  # type: ignore[misc]
+
+
 class Bug(NamedTuple):
     """A planted bug.
 
@@ -155,6 +171,9 @@ BUGS = {
         _forked(swallow_errors_of_the_disk, errors.trial, (15, *range(15))),
         _forked(take_a_full_disk_for_done, full_disk.trial, range(10)),
         _forked(publish_without_compares, zombie.trial, range(20)),
+        _forked(never_refuse, concurrent.trial, range(5)),
+        _forked(trust_what_is_sealed, rot.trial, range(20)),
+        _forked(let_a_parser_raise_what_it_likes, fuzz.trial, range(3)),
         _clock(number_epochs_by_the_clock, range(10)),
         _clock(take_young_payloads_for_kept, range(20)),
     )
