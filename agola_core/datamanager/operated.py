@@ -28,7 +28,7 @@ from agola_core.datamanager.types import Options, WalStatus
 from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.verify import verify_store
 from agola_core.datamanager.view import View
-from agola_core.errors import ClosedError, ConflictError, FencedError, NotFoundError, RecoveryError
+from agola_core.errors import AgolaError, ClosedError, ConflictError, FencedError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.progress import Progress, ignore
 from agola_core.sequence import Sequence
@@ -178,21 +178,37 @@ class OperatedStore(Reader):
         Raises:
             BadRequestError: Anything in the stream does not hold; nothing was changed.
             ConflictError: Another process has the store open, or imported at the same time.
+            UnavailableError: A backend failed: nothing was changed, unless it was the last write, of the mark that the
+                store was switched; then what is read is what was imported.
         """
         self._check_open()
         if dry_run:
             return Importer(file, self._known_types, self.options, parts=parts, progress=progress).check()
         check = parts.barrier if parts is not None else self._check_alone
         check()
+        lineage = self._new_uuid()[:16]
         try:
-            return self._import(file, parts, progress, check)
+            return self._import(file, parts, progress, check, lineage)
         except BaseException:
-            if parts is not None:
+            if not self._may_have_switched(lineage) and parts is not None:
                 parts.undo()
             raise
 
+    def _may_have_switched(self, lineage: str) -> bool:
+        """Return whether an import that failed may be made all the same; then what is read from now on says so."""
+        try:
+            self._log.catch_up()
+        except AgolaError:
+            return True
+        return self._log.lineage.lineage == lineage
+
     def _import(
-        self, file: IO[bytes], parts: ImportParts | None, progress: Progress, check: Callable[[], Items[Compare]]
+        self,
+        file: IO[bytes],
+        parts: ImportParts | None,
+        progress: Progress,
+        check: Callable[[], Items[Compare]],
+        lineage: str,
     ) -> ImportResult:
         importer = Importer(file, self._known_types, self.options, parts=parts, progress=progress)
         # The lock keeps collections, however long the import takes, from the data files that it has written.
@@ -206,7 +222,7 @@ class OperatedStore(Reader):
                 self.storage,
                 store=control.lineage.store,
                 epoch=control.lineage.epoch + 1,
-                lineage=self._new_uuid()[:16],
+                lineage=lineage,
                 origin=Origin.IMPORT,
                 data_types=sorted({*result.entries, *self.data_types}),
                 runs=runs,

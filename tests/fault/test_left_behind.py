@@ -1,10 +1,12 @@
-"""A lock whose release or acquisition failed does not stay for as long as its process lives."""
+"""What a transaction or a write that failed leaves behind is put right later, or told as what it is."""
+
+import io
 
 import pytest
 
 import agola_core
 import agola_core.embedded
-from agola_core import Options, Put
+from agola_core import Options, Put, faultpoints
 from agola_core.datamanager import keys
 from agola_core.datamanager.instance import Instance
 from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
@@ -89,3 +91,45 @@ def test_a_checkpoint_after_one_whose_lock_stayed_is_made(tmp_path):
         assert dm.status().uncheckpointed_wals == 0
     inner.close()
     storage.close()
+
+
+@pytest.mark.parametrize("point", ["lineage.before-marker", "lineage.before-txn"])
+def test_an_import_whose_end_failed_is_read_as_what_it_made(tmp_path, point):
+    """The switch is one transaction: an error after it changes nothing of that, nor may what came with it be undone."""
+
+    class Parts:
+        sections = frozenset()
+        undone = False
+
+        def barrier(self):
+            return ()
+
+        def check(self, data_type, object_id, data):
+            pass
+
+        def operations(self):
+            return ()
+
+        def undo(self):
+            self.undone = True
+
+    parts, exported = Parts(), io.BytesIO()
+    with agola_core.open(tmp_path, data_types=["n"], options=QUIET) as dm:
+        dm.write_wal([Put("n", "old", b"1")])
+        dm.export(exported)
+        exported.seek(0)
+        dm.write_wal([Put("n", "new", b"2")])
+        with (
+            faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")),
+            pytest.raises(faultpoints.InjectedFaultError),
+        ):
+            dm.import_(exported, parts=parts)
+        made = point == "lineage.before-marker"
+        assert [key for key, _ in dm.list_objects("n")] == (["old"] if made else ["new", "old"])
+        assert parts.undone is not made
+        dm.write_wal([Put("n", "after", b"3")])
+        dm.sync()
+    for file in tmp_path.glob("coordinator.db*"):
+        file.unlink()
+    with agola_core.open(tmp_path, data_types=["n"], options=QUIET) as dm:
+        assert [key for key, _ in dm.list_objects("n")] == (["after", "old"] if made else ["after", "new", "old"])
