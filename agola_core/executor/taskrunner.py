@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from agola_core import faultpoints
 from agola_core.errors import AgolaError, ConfigError
+from agola_core.executor.drivers.exitfile import EndedProcess, read_exit_code
 from agola_core.executor.drivers.port import Driver, Place, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
@@ -197,7 +198,13 @@ class TaskRunner:
                 return False
         else:
             self._change(step=(number, ExecutorPhase.RUNNING, None))
-            self._tell()
+            try:
+                self._save()
+            except OSError as error:  # what cannot be written down is not begun: it could be begun twice
+                self._failure = f"step {number} was not started: its state cannot be written: {error}"
+                self._change(step=(number, ExecutorPhase.FAILED, None))
+                return False
+            self._report(self.task)
         code: int | None = None
         try:
             if isinstance(step, RunStep) and command:
@@ -229,9 +236,10 @@ class TaskRunner:
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()
-        if running is None or running.step != number:
-            return None
-        return self._driver.find_process(running.description, self.directory.exit_file(number))
+        if running is not None and running.step == number:
+            return self._driver.find_process(running.description, self.directory.exit_file(number))
+        code = read_exit_code(self.directory.exit_file(number))  # the executor was killed before it noted the process
+        return None if code is None else EndedProcess(code)
 
     def _run_command(self, place: Place, number: int, step: RunStep, found: StepProcess | None) -> int:
         process = found or self._start_command(place, number, step)
@@ -354,12 +362,15 @@ class TaskRunner:
 
     def _tell(self) -> None:
         """Write the status down, and report it."""
-        faultpoints.reach("executor.before-save")
         try:
-            self.directory.save(self.task)
+            self._save()
         except OSError as error:  # a full disk must not stop the service from hearing of it
             logger.error("task %s: its state cannot be written: %s", self.task.id, error)
         self._report(self.task)
+
+    def _save(self) -> None:
+        faultpoints.reach("executor.before-save")
+        self.directory.save(self.task)
 
     def _log(self, number: int | None, text: str) -> None:
         try:

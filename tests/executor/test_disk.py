@@ -1,10 +1,17 @@
 """A disk that is full: the task fails and says why, and the executor lives."""
 
 import contextlib
+import errno
 import os
 import subprocess
 
 import pytest
+from msgspec.structs import replace
+
+from agola_core.executor.taskdir import TaskDirectory
+from agola_core.runservice.types import ExecutorPhase, RunResult, RunStep
+from agola_core.standalone import Standalone
+from tests.support.runs import request, task
 
 SIZE = "12m"
 
@@ -65,3 +72,25 @@ def test_what_comes_after_a_full_disk_runs_again(crowded, make_task, small_disk)
     assert crowded.executor.alive
     filler.unlink()
     assert crowded.finished(crowded.create(make_task("b", "true")))["result"] == "success"
+
+
+def test_a_step_whose_start_cannot_be_written_down_is_not_started(tmp_path, monkeypatch):
+    """A later executor would start it again."""
+    save = TaskDirectory.save
+
+    def full(self, state):
+        if state.status.steps[0].phase is ExecutorPhase.RUNNING:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, state)
+
+    monkeypatch.setattr(TaskDirectory, "save", full)
+    started = tmp_path / "started"
+    with Standalone(tmp_path / "data") as standalone:
+        run = standalone.service.create_run(
+            request(replace(task("a"), steps=[RunStep(command=f"touch {started}")]))
+        ).run
+        while not run.phase.is_finished:
+            run = standalone.service.wait_change(run, 60)
+    assert run.result is RunResult.FAILED
+    assert "step 0 was not started" in run.tasks["a"].reason
+    assert not started.exists()

@@ -107,6 +107,17 @@ def test_a_step_that_ended_without_its_executor_keeps_its_result(installation, m
     assert installation.log(run_id, "a") == "said\n"
 
 
+def test_a_step_that_was_not_noted_down_keeps_its_result_once_it_has_ended(installation, make_task):
+    installation.start_service()
+    installation.start_executor(fault="executor.before-process-noted:1")
+    run_id = installation.create(make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)}))
+    installation.executor.popen.wait(60)
+    while not any(path.read_bytes() for path in installation.root.rglob("steps/0.exit")):  # its shell goes on alone
+        time.sleep(0.02)
+    installation.start_executor("--stop-tasks")
+    assert check(installation, run_id, may_fail=False)["result"] == "success"
+
+
 def test_tasks_end_while_the_service_is_away_and_are_delivered_later(installation, make_task):
     gate = installation.root / "gate"
     save = {"type": "save_to_workspace", "contents": [{"source_dir": ".", "paths": ["f"]}]}

@@ -19,7 +19,7 @@ from typing import IO, cast
 from agola_core.errors import AgolaError, BadRequestError, ConfigError, ForbiddenError, NotFoundError, UnavailableError
 from agola_core.executor.drivers import containerfiles
 from agola_core.executor.drivers.engine import Engine, EngineOptions
-from agola_core.executor.drivers.hostprocess import read_exit_code
+from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.files import open_own
 from agola_core.runservice.types import ArchiveContents, Container, ExecutorTask
 

@@ -13,14 +13,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from agola_core.executor.drivers.cgroup import Cgroup
-from agola_core.executor.files import read_own
+from agola_core.executor.drivers.exitfile import read_exit_code
 
 MARKER = "AGOLA_TASK_MARKER"
 """In the environment of every command, so that what has left its session is found where there are no cgroups."""
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
-_MAX_EXIT_BYTES = 16
 
 
 class HostProcess:
@@ -106,12 +105,6 @@ def end_marked(markers: Collection[str]) -> None:
     """Kill what still runs of tasks, by their marks alone."""
     for marker in markers and _running_marks() & set(markers):
         end_task(marker, None)
-
-
-def read_exit_code(path: Path) -> int | None:
-    """Return the exit code that a command's shell wrote down; None when it did not, or not whole."""
-    text = read_own(path, _MAX_EXIT_BYTES).decode(errors="replace")
-    return int(text) if text.endswith("\n") and text.strip().isdecimal() else None
 
 
 def start_time(pid: int) -> int | None:
