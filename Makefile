@@ -36,7 +36,7 @@ servers: ## the programs that tests start, from Debian's packages (installed as 
 	fi
 
 test: $(VENV)/ready servers ## set up, then run the tests
-	TMPDIR=$$(tests/support/tmpdir.sh) $(BIN)/python -m pytest tests -q -n 4
+	TMPDIR=$$(tests/support/tmpdir.sh) $(BIN)/python -m pytest tests -q -n 6 --dist worksteal
 
 lint: $(VENV)/ready ## ruff
 	$(BIN)/ruff check .
