@@ -109,9 +109,10 @@ class WatchHub:
         start = revision - self._recent[0][0]
         return [self._recent[index] for index in range(start, min(len(self._recent), start + _PAGE))]
 
-    def read(self, revision: int) -> list[Change]:
-        """Return a page of batches from a revision on, read from the database."""
-        return self._read_changes(revision, min(revision + _PAGE, self.revision + 1))
+    def read(self, revision: int, newest: int) -> tuple[list[Change], int]:
+        """Return a page of batches from a revision to the newest one wanted, read from the database, and its end."""
+        end = min(revision + _PAGE, newest + 1)
+        return self._read_changes(revision, end), end
 
     def _advance(self, batches: list[Change]) -> None:
         before, self.revision = self.revision, batches[-1][0]
@@ -211,13 +212,13 @@ class SQLiteWatch:
     def _fill(self) -> bool:
         """Look at further revisions; return whether there were any."""
         with self._hub.lock:
-            if self.position > self._hub.revision:
+            begin, newest = self.position, self._hub.revision
+            if begin > newest:
                 return False
-            batches = self._hub.recent_from(self.position)
-            end = batches[-1][0] + 1 if batches else self.position
-        if batches is None:
-            batches = self._hub.read(self.position)
-            end = min(self.position + _PAGE, self._hub.revision + 1)
+            batches = self._hub.recent_from(begin)
+            end = batches[-1][0] + 1 if batches else begin
+        if batches is None:  # what is committed while the database is read comes with the next look
+            batches, end = self._hub.read(begin, newest)
         prefix = self.prefix
         for revision, changed in batches:
             events = tuple([WatchEvent(key, item) for key, item in changed if key.startswith(prefix)])

@@ -291,6 +291,26 @@ def test_a_watch_sees_every_revision_once_in_order_while_several_processes_write
     coordinator.close()
 
 
+def test_a_commit_while_a_watch_reads_the_past_is_not_skipped(tmp_path, monkeypatch):
+    path = tmp_path / "coordinator.db"
+    with contextlib.closing(SQLiteCoordinator(path)) as coordinator:
+        for number in range(3):
+            coordinator.txn([], [PutOp("a", b"%d" % number)])
+    with contextlib.closing(SQLiteCoordinator(path)) as coordinator:
+        read = coordinator._hub._read_changes
+
+        def read_and_commit(begin, end):
+            found = read(begin, end)
+            coordinator.txn([], [PutOp("a", b"meanwhile")])
+            monkeypatch.undo()
+            return found
+
+        monkeypatch.setattr(coordinator._hub, "_read_changes", read_and_commit)
+        with coordinator.watch("a", 1) as watch:
+            seen = [watch.next(WAIT_SECONDS).events[0].item.value for _ in range(4)]
+        assert seen == [b"0", b"1", b"2", b"meanwhile"]
+
+
 COMPACTOR = textwrap.dedent("""
     import sys
     from agola_core.coordinator.sqlite import SQLiteCoordinator
