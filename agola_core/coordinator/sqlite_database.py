@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import uuid
@@ -25,6 +26,8 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
+
+logger = logging.getLogger(__name__)
 
 MINIMUM_SQLITE = (3, 51, 3)
 """Older ones can lose data when their write-ahead log is reset."""
@@ -139,7 +142,10 @@ class Database:
         with self.writing, self._lock:
             self._closed = True
             for connection in (*self._readers, self._version_reader, self.writer):
-                connection.close()
+                try:
+                    connection.close()
+                except (apsw.Error, OSError):  # of SQLite's last checkpoint: the next opening makes up for it
+                    logger.warning("%s: closing it met an error of the disk", self.path, exc_info=True)
             self._readers.clear()
 
     def _connect(self) -> apsw.Connection:

@@ -49,6 +49,7 @@ class OperatedStore(Reader):
     _log: Log
     _instance: Instance
     _upkeep: Upkeep
+    _may_be_behind: bool = False  # an import's outcome is not known: look before anything else is done
 
     # Upkeep
 
@@ -196,8 +197,9 @@ class OperatedStore(Reader):
 
     def _may_have_switched(self, lineage: str) -> bool:
         """Return whether an import that failed may be made all the same; then what is read from now on says so."""
+        self._may_be_behind = True
         try:
-            self._log.catch_up()
+            self._check_open()
         except AgolaError:
             return True
         return self._log.lineage.lineage == lineage
@@ -285,3 +287,6 @@ class OperatedStore(Reader):
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise ClosedError("the datamanager was closed")
+        if self._may_be_behind:
+            self._log.catch_up()
+            self._may_be_behind = False

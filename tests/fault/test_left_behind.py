@@ -9,7 +9,7 @@ import agola_core.embedded
 from agola_core import Options, Put, faultpoints
 from agola_core.datamanager import keys
 from agola_core.datamanager.instance import Instance
-from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
+from agola_core.errors import OutOfSpaceError, UnavailableError, UnknownOutcomeError
 
 QUIET = Options(background=False)
 
@@ -31,6 +31,29 @@ class Refusing:
         if error is not None:
             raise error
         return self._coordinator.txn(compare, then, otherwise)
+
+
+class Away:
+    """A coordinator that cannot be reached now and then."""
+
+    def __init__(self, coordinator):
+        self._coordinator = coordinator
+        self._away = False
+
+    def go(self):
+        self._away = True
+        raise UnavailableError("away")
+
+    def come_back(self):
+        self._away = False
+
+    def get(self, key):
+        if self._away:
+            raise UnavailableError("away")
+        return self._coordinator.get(key)
+
+    def __getattr__(self, name):
+        return getattr(self._coordinator, name)
 
 
 @pytest.fixture
@@ -133,3 +156,25 @@ def test_an_import_whose_end_failed_is_read_as_what_it_made(tmp_path, point):
         file.unlink()
     with agola_core.open(tmp_path, data_types=["n"], options=QUIET) as dm:
         assert [key for key, _ in dm.list_objects("n")] == (["after", "old"] if made else ["after", "new", "old"])
+
+
+def test_an_import_whose_outcome_is_not_known_is_looked_for_before_anything_else(tmp_path):
+    """The switch is made, its answer is lost, and for a while the coordinator cannot be read."""
+    exported = io.BytesIO()
+    with agola_core.open(tmp_path, data_types=["n"], options=QUIET) as dm:
+        dm.write_wal([Put("n", "old", b"1")])
+        dm.export(exported)
+        exported.seek(0)
+        dm.write_wal([Put("n", "new", b"2")])
+        real = dm.coordinator
+        dm.coordinator = dm._log.coordinator = away = Away(real)
+        with (
+            faultpoints.arm(lambda point: away.go() if point == "lineage.before-marker" else None),
+            pytest.raises(UnavailableError),
+        ):
+            dm.import_(exported)
+        with pytest.raises(UnavailableError):
+            dm.read_object("n", "old")
+        away.come_back()
+        dm.write_wal([Put("n", "after", b"3")])
+        assert [key for key, _ in dm.list_objects("n")] == ["after", "old"]
