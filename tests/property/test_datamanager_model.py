@@ -222,7 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
         at = Sequence(self.start.epoch, counter)
         retained = min(Sequence.parse(item.sequence) for item in self.instances[0].checkpoints())
         try:
-            with agola_core.open(self.path, data_types=TYPES, options=OPTIONS, at=at) as past:
+            with self.open_one(at=at) as past:
                 assert {name: dict(past.list_objects(name)) for name in TYPES} == self.past[counter]
         except CompactedError:
             assert at < retained

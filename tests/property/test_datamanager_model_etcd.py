@@ -33,6 +33,6 @@ def test_two_datamanagers_on_etcd_agree_with_the_model(agola_etcd):
     run_state_machine_as_test(
         EtcdStoreMachine,
         settings=settings(
-            max_examples=4, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=8, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -18,7 +18,7 @@ from agola_http.routes.runs import MAX_LIMIT, parse_query
 from tests.soak.fuzz import targets
 
 names = st.text(string.ascii_letters + "-_.", min_size=1, max_size=12)
-counters = st.integers(0, 32**13 - 1)
+counters = st.integers(0, 2**64 - 1)
 sequences = st.builds(lambda epoch, counter: str(Sequence(epoch, counter)), counters, counters)
 digits = st.text("0123456789abcdef", min_size=16, max_size=16)
 
@@ -69,7 +69,7 @@ def test_a_token_of_change_groups_is_read_as_it_was_written(revision, groups, li
 
 @settings(deadline=None)
 @given(
-    st.integers(1, 2**53), st.integers(1, 32**13 - 1), digits, counters,
+    st.integers(1, 2**53), st.integers(1, 2**64 - 1), digits, counters,
     st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2200, 1, 1)),
     st.lists(names, unique=True, max_size=4), st.sampled_from(Origin), st.data(),
 )  # fmt: skip
