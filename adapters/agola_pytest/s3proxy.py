@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -30,6 +31,7 @@ class Failure(enum.Enum):
 
     RESET_BEFORE = "the connection breaks before the server has the request"
     RESET_AFTER = "the server did it, and the connection breaks before the answer"
+    AWAY = "the connection breaks before the server has the request, and no other one is taken until `back`"
     TRUNCATE = "the answer ends in the middle of its body"
     STALL = "no answer ever comes"
     SERVER_ERROR = "500 InternalError"
@@ -106,13 +108,20 @@ class S3Proxy(S3Server):
         """Let every request through again."""
         self._rules.clear()
 
+    def away(self) -> None:
+        """Cut every connection, and refuse new ones until `back`, as the port of a server that is being restarted."""
+        asyncio.run_coroutine_threadsafe(self._go_away(), self._loop).result()
+
+    def back(self) -> None:
+        """Take connections again."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
     def __enter__(self) -> Self:
         """Start to listen."""
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_HEAD_LIMIT), self._loop
-        ).result()
-        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._bind(0)
+        self.back()
+        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         return self
 
     def __exit__(
@@ -124,11 +133,27 @@ class S3Proxy(S3Server):
         self._thread.join()
         self._loop.close()
 
+    def _bind(self, port: int) -> None:
+        """Take a port: until the socket listens, connections to it are refused."""
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, sock=self._socket, limit=_HEAD_LIMIT)
+
+    async def _go_away(self) -> None:
+        port = self._socket.getsockname()[1]
+        await self._stop()
+        self._bind(port)
+
     async def _stop(self) -> None:
         self._server.close()
-        for task in self._connections:
+        self._socket.close()
+        others = self._connections - {asyncio.current_task()}
+        for task in others:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = self._loop.create_task(self._serve(reader, writer))
@@ -171,7 +196,9 @@ class S3Proxy(S3Server):
             await asyncio.sleep(self.delay)
         while self.gate is not None and not self.gate.is_set():
             await asyncio.sleep(0.005)
-        if failure is Failure.RESET_BEFORE:
+        if failure is Failure.AWAY:
+            await self._go_away()
+        if failure in {Failure.RESET_BEFORE, Failure.AWAY}:
             return False
         if failure is Failure.STALL:
             await asyncio.sleep(3600)

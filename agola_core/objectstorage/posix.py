@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from agola_core.errors import (
@@ -151,10 +151,9 @@ class PosixStorage:
             key = start + name
             if not key.endswith("/"):
                 if key.startswith(prefix) and key > start_after:
-                    try:
-                        yield self._info(key, f"{self._data}/{key}")
-                    except (FileNotFoundError, NotFoundError):  # deleted since the directory was read
-                        continue
+                    info = self._info_if_there(key, f"{self._data}/{key}")
+                    if info is not None:
+                        yield info
             elif (not key.startswith(prefix) and not prefix.startswith(key)) or _passed(key, start_after):
                 continue
             elif recursive or len(key) <= len(prefix):
@@ -182,16 +181,27 @@ class PosixStorage:
 
     def _info(self, path: str, target: str) -> ObjectInfo:
         status = os.stat(target, follow_symlinks=False)  # noqa: PTH116
-        if not os.path.isfile(target):  # noqa: PTH113
+        if not stat.S_ISREG(status.st_mode):
             raise NotFoundError(f"object {path!r} does not exist")
         return ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def _info_if_there(self, path: str, target: str) -> ObjectInfo | None:
+        """Return what is known of an object that was listed; None when it has gone since."""
+        try:
+            with _errors(path):
+                return self._info(path, target)
+        except NotFoundError:
+            return None
 
     def _sweep(self) -> None:
         oldest = time.time() - _STALE_SECONDS
         with os.scandir(self._temporary) as entries:
             for entry in entries:
-                if entry.name.endswith(".tmp") and entry.stat(follow_symlinks=False).st_mtime < oldest:
-                    os.unlink(entry.path)  # noqa: PTH108
+                if not entry.name.endswith(".tmp"):
+                    continue
+                with suppress(FileNotFoundError):  # its writer was faster, or another sweep
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)  # noqa: PTH108
 
 
 class PosixFlatStorage(PosixStorage):
@@ -213,13 +223,12 @@ class PosixFlatStorage(PosixStorage):
                     yield ObjectInfo(common, 0, None)
                 seen = common
             elif key > start_after:
-                try:
-                    yield self._info(key, target)
-                except FileNotFoundError:
-                    continue
+                info = self._info_if_there(key, target)
+                if info is not None:
+                    yield info
 
     def _keys(self) -> Iterator[tuple[str, str]]:
-        for directory, _, files in os.walk(self._data):
+        for directory, _, files in os.walk(self._data, onerror=_raise_unless_gone):
             for name in files:
                 target = f"{directory}/{name}"
                 key = decode_flat(target[len(self._data) + 1 :])
@@ -230,6 +239,12 @@ class PosixFlatStorage(PosixStorage):
         if not path:
             raise BadRequestError("object key '' is empty")
         return self._confined(path, encode_flat(path))
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Raise what keeps a directory from being read: a list that leaves out what it cannot see would not tell."""
+    with suppress(NotFoundError), _errors(os.fspath(error.filename or "")):
+        raise error
 
 
 def _leads_away(target: str, root: str) -> bool:

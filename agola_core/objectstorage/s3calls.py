@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import random
 from collections.abc import Coroutine
@@ -21,6 +22,8 @@ from s3fs import S3FileSystem
 from agola_core.errors import AgolaError, ClosedError, DeadlineError
 from agola_core.objectstorage.s3errors import TruncatedBodyError, may_retry, translate
 from agola_core.objectstorage.s3url import S3Options, explicit_credentials
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Answer = dict[str, Any]
@@ -109,6 +112,7 @@ class S3Calls:
                 pause = _pause(attempt)
                 if self._loop.time() + pause >= end:
                     raise DeadlineError(f"{ours} (tried {attempt} times)") from error
+                logger.info("trying again: operation=%s attempt=%d error=%s", operation, attempt, ours)
             await asyncio.sleep(pause)
 
     async def _send(self, operation: str, parameters: Answer, limit: asyncio.Timeout) -> Answer:

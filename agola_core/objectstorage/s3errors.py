@@ -6,11 +6,13 @@ from aiohttp import ClientError as TransportError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 - a refused connection, and every other one that was not made
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -54,7 +56,9 @@ def may_retry(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = status_of(error)
         return status >= 500 or status == 429 or code_of(error) in BUSY | _CORRUPTED
-    if isinstance(error, TimeoutError | TruncatedBodyError | OSError | TransportError):
+    if isinstance(error, SSLError):
+        return "CERTIFICATE_VERIFY_FAILED" not in str(error)  # the server will not have another one
+    if isinstance(error, TimeoutError | TruncatedBodyError | OSError | TransportError | ConnectionError):
         return True
     return isinstance(error, HTTPClientError | IncompleteReadError | ResponseParserError) or _is_checksum(error)
 

@@ -1,6 +1,9 @@
 """S3 servers and networks that fail: nothing is lost, repeated blindly or believed when it is damaged."""
 
+import contextlib
+import functools
 import itertools
+import logging
 import threading
 from datetime import timedelta
 
@@ -88,6 +91,52 @@ def test_a_failure_that_passes_is_not_noticed(proxy, storage, failure):
 
 def storage_has(storage, key):
     return any(info.path == key for info in storage.list(key))
+
+
+@pytest.fixture
+def on_retry():
+    """Return a function that sets what is done whenever the storage is about to try again."""
+
+    class Noted(logging.Handler):
+        act = staticmethod(lambda: None)
+
+        def emit(self, record):
+            if "trying again" in record.getMessage():
+                self.act()
+
+    handler = Noted()
+    logger = logging.getLogger("agola_core.objectstorage")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield functools.partial(setattr, handler, "act")
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+@pytest.mark.parametrize("name", list(uses(None)))
+def test_a_server_that_is_away_for_a_moment_is_waited_for(proxy, storage, on_retry, name):
+    """A refused connection was an error at once, however many attempts there were to be."""
+    refused = itertools.count(1)
+    on_retry(lambda: proxy.back() if next(refused) == 3 else None)
+    if name == "create":  # what may not be repeated blindly; whether it is there can be asked
+        proxy.fail(Failure.AWAY, lambda request: request.method == "PUT", times=1)
+    else:
+        proxy.away()
+    uses(storage)[name]()
+    assert next(refused) > 3
+    if name == "create":
+        assert storage.read("created") == b"new"
+
+
+def test_a_server_that_stays_away_is_tried_as_often_as_was_asked(proxy, on_retry):
+    retries = []
+    with contextlib.closing(agola_core.open_storage(proxy.url("away", attempts=4))) as storage:
+        on_retry(lambda: retries.append(1))
+        proxy.away()
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            storage.read("old")
+    assert len(retries) == 3
 
 
 @pytest.mark.parametrize("failure", LASTING, ids=lambda failure: failure.name)
