@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import msgspec
+
 from agola_core import faultpoints
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target, iterate
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.records import InstanceRecord
 from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
+from agola_core.process import start_time
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +92,10 @@ class Instance:
         self._held: set[str] = set()
         self._left: set[str] = set()
         self._keeper = LeaseKeeper(coordinator, ttl)
-        self._record = InstanceRecord(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat())
+        pid = os.getpid()
+        self._record = InstanceRecord(
+            name, socket.gethostname(), pid, datetime.now(UTC).isoformat(), start=start_time(pid) or 0
+        )
         self.publish()
 
     @contextmanager
@@ -120,9 +126,7 @@ class Instance:
                 logger.warning("instance %s lost its lease; taking a new one", self.name)
                 self._keeper.close()
                 self._keeper = LeaseKeeper(self.coordinator, self._ttl)
-            record = InstanceRecord(
-                self._record.name, self._record.host, self._record.pid, self._record.started, oldest
-            )
+            record = msgspec.structs.replace(self._record, manifest=oldest)
             faultpoints.reach("instance.before-publish")
             self.coordinator.txn([], [PutOp(keys.instance(self.name), records.encode(record), self._keeper.lease)])
             self._published = oldest
@@ -208,16 +212,3 @@ def pin_everything(coordinator: Coordinator, name: str, ttl: float) -> Instance:
         instance.close()
         raise
     return instance
-
-
-def may_live(record: InstanceRecord) -> bool:
-    """Return False for a process of this machine that is certainly gone, before its lease ends."""
-    if record.host != socket.gethostname():
-        return True
-    try:
-        os.kill(record.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True

@@ -17,7 +17,7 @@ from agola_core.datamanager.datafile_verify import Finding
 from agola_core.datamanager.export import Export, ExportParts
 from agola_core.datamanager.exportformat import ExportFormat
 from agola_core.datamanager.importer import Importer, ImportParts, ImportResult
-from agola_core.datamanager.instance import Instance, list_instances, may_live
+from agola_core.datamanager.instance import Instance, list_instances
 from agola_core.datamanager.lineage import switch
 from agola_core.datamanager.log import Log
 from agola_core.datamanager.manifest import Origin
@@ -30,6 +30,7 @@ from agola_core.datamanager.verify import verify_store
 from agola_core.datamanager.view import View
 from agola_core.errors import AgolaError, ClosedError, ConflictError, FencedError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.process import may_live
 from agola_core.progress import Progress, ignore
 from agola_core.sequence import Sequence
 

@@ -103,13 +103,23 @@ class WalIdRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InstanceRecord(msgspec.Struct, frozen=True):
-    """A running instance and the oldest manifest that it still reads."""
+    """A running instance and the oldest manifest that it still reads.
+
+    Attributes:
+        name: Unique among the store's instances.
+        host: The machine.
+        pid: The process there.
+        started: When it opened the store, for people.
+        manifest: The number of the manifest.
+        start: When the process was started, in ticks since the machine's boot; 0 where that is not known.
+    """
 
     name: str
     host: str
     pid: int
     started: str
     manifest: int = 0
+    start: int = 0
 
 
 class PayloadRef(msgspec.Struct, frozen=True, array_like=True, gc=False):

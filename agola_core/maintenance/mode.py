@@ -17,9 +17,10 @@ import msgspec
 
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, Target, iterate
-from agola_core.datamanager.instance import list_instances, may_live
+from agola_core.datamanager.instance import list_instances
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, DeadlineError
+from agola_core.process import may_live
 
 KEY = "rs/maintenance"
 """Agola's key `maintenance`, below the run service's prefix."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agola_core.clock import boot_id
 from agola_core.errors import disk_error
+from agola_core.process import is_running, start_time
 
 _SIDES = ("", "-wal", "-shm", "-journal")
 
@@ -27,7 +28,7 @@ class ReadDBFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-[0-9a-f]{8}(?:-wal|-shm|-journal)?")
+        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-(?:(\d+)-)?[0-9a-f]{8}(?:-wal|-shm|-journal)?")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -41,9 +42,10 @@ class ReadDBFiles:
         """Return the path of a new file, named after this process; leftovers of dead processes go."""
         for entry in self.path.parent.iterdir():
             match = self._made.fullmatch(entry.name)
-            if match and not self._in_use(entry, int(match[1])):
+            if match and not self._in_use(entry, int(match[1]), int(match[2] or 0)):
                 entry.unlink(missing_ok=True)
-        return self.path.with_name(f"{self.path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        pid = os.getpid()
+        return self.path.with_name(f"{self.path.name}.{pid}-{start_time(pid) or 0}-{uuid.uuid4().hex[:8]}")
 
     def publish(self, file: Path) -> None:
         """Make a new file the one that is opened from now on, and remove the one before it."""
@@ -56,11 +58,11 @@ class ReadDBFiles:
         for side in _SIDES[1:]:  # of a file that stood at the path itself
             self.path.with_name(self.path.name + side).unlink(missing_ok=True)
 
-    def _in_use(self, entry: Path, pid: int) -> bool:
+    def _in_use(self, entry: Path, pid: int, start: int) -> bool:
         current = self.path.resolve() if self.path.is_symlink() else None
         if current is not None and entry.name.startswith(current.name):
             return True
-        return pid == os.getpid() or Path(f"/proc/{pid}").exists()
+        return is_running(pid, start)
 
 
 def discard(file: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 import msgspec
+
+from agola_core.process import start_time
 
 
 class ServiceInstance(msgspec.Struct, frozen=True):
@@ -26,19 +27,4 @@ class ServiceInstance(msgspec.Struct, frozen=True):
 def this_instance() -> ServiceInstance:
     """Return this process."""
     pid = os.getpid()
-    return ServiceInstance(socket.gethostname(), pid, _start_time(pid) or 0)
-
-
-def may_live(instance: ServiceInstance) -> bool:
-    """Return False for a process of this machine that is certainly gone, before its lease ends."""
-    if instance.host != socket.gethostname():
-        return True
-    return _start_time(instance.pid) == (instance.start or None)
-
-
-def _start_time(pid: int) -> int | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
+    return ServiceInstance(socket.gethostname(), pid, start_time(pid) or 0)

@@ -15,9 +15,10 @@ from agola_core import faultpoints
 from agola_core.coordinator.lock import LeaseKeeper, try_lock
 from agola_core.coordinator.port import PutOp, iterate
 from agola_core.errors import AgolaError
+from agola_core.process import may_live
 from agola_core.runservice import keys
 from agola_core.runservice.artifacts import Artifacts
-from agola_core.runservice.instances import ServiceInstance, may_live, this_instance
+from agola_core.runservice.instances import ServiceInstance, this_instance
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.options import ServiceOptions
 from agola_core.runservice.releases import Releases

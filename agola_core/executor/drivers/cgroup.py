@@ -15,6 +15,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from agola_core.process import start_time
+
 _MOUNT = Path("/sys/fs/cgroup")
 _PREFERRED = ("", "pids", "freezer", "name=systemd")
 _POLL_SECONDS = 0.01
@@ -41,7 +43,7 @@ class Cgroup:
         for pid in self._members():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
-                found = found or not _is_zombie(pid)
+                found = found or start_time(pid) is not None
         return found
 
     def kill(self) -> None:
@@ -110,10 +112,3 @@ def _try_join(group: Cgroup) -> None:
         subprocess.run(["/bin/sh", "-c", "echo 0 >&0"], stdin=join, stderr=subprocess.DEVNULL, check=True)
     finally:
         os.close(join)
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except (OSError, IndexError):
-        return True

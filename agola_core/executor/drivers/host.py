@@ -29,10 +29,10 @@ from agola_core.executor.drivers.hostprocess import (
     end_marked,
     end_task,
     find_host_process,
-    start_time,
 )
 from agola_core.executor.files import open_below, open_own
 from agola_core.executor.unpack import unpack_into
+from agola_core.process import start_time
 from agola_core.runservice.types import ArchiveContents, ExecutorPhase, ExecutorTask
 
 # The shell joins the task's control group through its standard input, which the command does not get.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agola_core.executor.drivers.cgroup import Cgroup
 from agola_core.executor.drivers.exitfile import read_exit_code
+from agola_core.process import start_time
 
 MARKER = "AGOLA_TASK_MARKER"
 """In the environment of every command, so that what has left its session is found where there are no cgroups."""
@@ -105,15 +106,6 @@ def end_marked(markers: Collection[str]) -> None:
     """Kill what still runs of tasks, by their marks alone."""
     for marker in markers and _running_marks() & set(markers):
         end_task(marker, None)
-
-
-def start_time(pid: int) -> int | None:
-    """Return when a process was started, in ticks since boot: with the pid it names one process for ever."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == b"Z" else int(fields[19])
 
 
 def _wait_for_stranger(pid: int, start: int) -> None:
