@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import apsw
 
 from agola_core.context import Context
-from agola_core.db.tx import Tx, translated
+from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
 
@@ -106,14 +106,18 @@ class Database:
             return result
 
     def read(self, context: Context, function: Callable[[Tx], T]) -> T:
-        """Run a function in one reading transaction; writers do not block it (see `do`)."""
+        """Run a function in one reading transaction; writers do not block it (see `do`).
+
+        Raises:
+            BadRequestError: The function writes: nothing was written.
+        """
         with self._errors():
             try:
                 connection = self._readers.pop()
             except IndexError:
-                connection = self._connect()
+                connection = self._connect(read_only=True)
         try:
-            with self._bound(connection, context) as transaction, connection:
+            with self._bound(connection, context, Reading) as transaction, connection:
                 result = function(transaction)
         except BaseException:
             connection.close()
@@ -136,10 +140,11 @@ class Database:
                 connection.close()
             self._readers.clear()
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self, *, read_only: bool = False) -> apsw.Connection:
         if self._closed:
             raise ClosedError("the database was closed")
-        connection = apsw.Connection(self.path)
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        connection = apsw.Connection(self.path, flags)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         for pragma in self._pragmas:
             self._retried(partial(connection.execute, pragma))
@@ -206,13 +211,13 @@ class Database:
             self._turns.notify_all()
 
     @contextmanager
-    def _bound(self, connection: apsw.Connection, context: Context) -> Iterator[Tx]:
+    def _bound(self, connection: apsw.Connection, context: Context, kind: type[Tx] = Tx) -> Iterator[Tx]:
         context.check()
         forget = context.on_cancel(connection.interrupt)
         connection.set_progress_handler(lambda: context.ended, _STEPS)  # an interrupt may come before its statement
         try:
             with self._errors(context):
-                yield Tx(connection, context, self.path)
+                yield kind(connection, context, self.path)
         finally:
             forget()
             connection.set_progress_handler(None)

@@ -9,7 +9,15 @@ import apsw
 import msgspec
 
 from agola_core.context import Context
-from agola_core.errors import AgolaError, ClosedError, CorruptionError, NotFoundError, OutOfSpaceError, UnavailableError
+from agola_core.errors import (
+    AgolaError,
+    BadRequestError,
+    ClosedError,
+    CorruptionError,
+    NotFoundError,
+    OutOfSpaceError,
+    UnavailableError,
+)
 
 R = TypeVar("R")
 
@@ -100,6 +108,15 @@ class Tx:
         if not found:
             raise NotFoundError("no such row")
         return found[0]
+
+
+class Reading(Tx):
+    """A transaction that only reads."""
+
+    def _raise(self, error: apsw.Error) -> NoReturn:
+        if isinstance(error, apsw.ReadOnlyError) and error.extendedresult == apsw.SQLITE_READONLY:
+            raise BadRequestError("a reading transaction cannot write: use `Database.do`") from error
+        super()._raise(error)
 
 
 def translated(error: apsw.Error, path: str) -> AgolaError | None:

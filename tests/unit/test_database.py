@@ -162,3 +162,27 @@ def test_damage_is_told_from_everything_else(tmp_path, database):
     with pytest.raises(CorruptionError, match="not an intact database"):
         ids(damaged)
     damaged.close()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda tx: tx.execute("DELETE FROM t"),
+        lambda tx: tx.executemany("INSERT INTO t VALUES (?)", [("b",)]),
+        lambda tx: list(tx.rows("DELETE FROM t RETURNING id")),
+        lambda tx: tx.query(dict, "UPDATE t SET id = 'b' RETURNING id"),
+        lambda tx: tx.execute("DROP TABLE t"),
+        lambda tx: tx.execute("PRAGMA user_version = 7"),
+        lambda tx: tx.execute("PRAGMA query_only = OFF; DELETE FROM t"),
+    ],
+)
+def test_a_reading_transaction_cannot_write(tmp_path, database, write):
+    database.do(Context(), insert("a"))
+    with pytest.raises(BadRequestError, match="a reading transaction cannot write"):
+        database.read(Context(), write)
+    assert ids(database) == ["a"]
+    database.do(Context(), insert("b"))  # nothing is left locked
+    database.close()
+    again = Database(tmp_path / "db", SCHEMA)
+    assert ids(again) == ["a", "b"]
+    again.close()

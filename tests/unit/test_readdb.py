@@ -186,6 +186,16 @@ def test_a_readdb_is_built_then_follows(tmp_path, store):
         assert sizes(readdb) == {"b": 2, "c": 3, "d": 0}
 
 
+def test_reading_cannot_write(tmp_path, store):
+    with ReadDB(store, tmp_path / "read.db", [Notes()]) as readdb:
+        readdb.wait_for(store.write_wal([Put("note", "a", b"1")]), 10)
+        with pytest.raises(BadRequestError, match="a reading transaction cannot write"):
+            readdb.read(Context(), lambda tx: tx.execute("DELETE FROM note"))
+        assert sizes(readdb) == {"a": 1}
+    with ReadDB(store, tmp_path / "read.db", [Notes()]) as readdb:
+        assert sizes(readdb) == {"a": 1}
+
+
 def test_damage_other_versions_and_old_places_lead_to_a_rebuild(tmp_path, store):
     path = tmp_path / "read.db"
     store.write_wal([Put("note", "a", b"1")])
