@@ -52,7 +52,15 @@ class ErrorKind(enum.StrEnum):
 
 
 class AgolaError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package. It survives pickling and copying, whatever its constructor takes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return what makes it anew: without the constructor, whose arguments are not kept."""
+        return _anew, (type(self), self.args), self.__dict__.copy()
+
+
+def _anew(kind: type[AgolaError], args: tuple[object, ...]) -> AgolaError:
+    return kind.__new__(kind, *args)
 
 
 class APIError(AgolaError):
