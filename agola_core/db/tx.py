@@ -114,7 +114,8 @@ class Reading(Tx):
     """A transaction that only reads."""
 
     def _raise(self, error: apsw.Error) -> NoReturn:
-        if isinstance(error, apsw.ReadOnlyError) and error.extendedresult == apsw.SQLITE_READONLY:
+        code = getattr(error, "extendedresult", 0)  # the file being replaced, or lost locks, have codes of their own
+        if isinstance(error, apsw.ReadOnlyError) and code == apsw.SQLITE_READONLY:
             raise BadRequestError("a reading transaction cannot write: use `Database.do`") from error
         super()._raise(error)
 
