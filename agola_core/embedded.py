@@ -72,7 +72,7 @@ def open_backends(
 def open(  # noqa: A001
     path: str | os.PathLike[str] | None = None,
     *,
-    data_types: Sequence[str],
+    data_types: Sequence[str] | None = None,
     storage: str | None = None,
     coordinator: str | None = None,
     durability: Durability | str | None = None,
@@ -86,7 +86,7 @@ def open(  # noqa: A001
 def open(  # noqa: A001
     path: str | os.PathLike[str] | None = None,
     *,
-    data_types: Sequence[str],
+    data_types: Sequence[str] | None = None,
     storage: str | None = None,
     coordinator: str | None = None,
     options: Options | None = None,
@@ -97,7 +97,7 @@ def open(  # noqa: A001
 def open(  # noqa: A001 - the public name, used as agola_core.open
     path: str | os.PathLike[str] | None = None,
     *,
-    data_types: Sequence[str],
+    data_types: Sequence[str] | None = None,
     storage: str | None = None,
     coordinator: str | None = None,
     durability: Durability | str | None = None,
@@ -107,9 +107,12 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
 ) -> DataManager | PastStore:
     """Open a store, and create it when it does not exist; or read one as it stood at a moment.
 
+    A store knows the types of its objects. It is created only when `data_types` names them, and it refuses an
+    application that names none of those that it has, since that one meant another store.
+
     Args:
         path: A directory: an embedded store, SQLite and files below it.
-        data_types: The types of objects that the application stores.
+        data_types: The types of objects that the application stores; None for those that the store has.
         storage: A storage URL, in the place of the directory's.
         coordinator: A coordinator URL, in the place of the directory's.
         durability: What `write_wal` waits for; None for what the options say.
@@ -119,11 +122,11 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
             then read only, and writes nothing; a lost coordinator may be left out.
 
     Raises:
-        BadRequestError: An argument is malformed.
+        BadRequestError: An argument is malformed, or the store has objects of other types alone.
         RecoveryError: The coordinator is behind the storage, or belongs to another store.
         CorruptionError: Stored data that must be read is damaged.
         CompactedError: The state at that moment is no longer kept.
-        NotFoundError: There is no store that was anything at that moment.
+        NotFoundError: There is no store, and `data_types` or `at` asked for one that is there.
         UnavailableError: A backend cannot be reached.
 
     Example:
@@ -140,6 +143,8 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         chosen = msgspec.structs.replace(chosen, durability=as_durability(durability))
     if at is not None:
         return _open_past(path, storage, coordinator, data_types, chosen, parse_moment(at))
+    if data_types is None:
+        _check_existing(path, storage)
     coordinator_backend, storage_backend = open_backends(path, storage=storage, coordinator=coordinator)
     try:
         return OwnedDataManager(coordinator_backend, storage_backend, data_types, options=chosen, recover=recover)
@@ -156,7 +161,7 @@ class _OwnedPastStore(PastStore):
         self,
         coordinator: Coordinator | None,
         storage: ObjectStorage,
-        data_types: Sequence[str],
+        data_types: Sequence[str] | None,
         options: Options,
         at: Moment,
     ) -> None:
@@ -232,14 +237,19 @@ def _existing(
     path: str | os.PathLike[str] | None, storage: str | None, coordinator: str | None
 ) -> Iterator[tuple[Coordinator, ObjectStorage]]:
     """Open the halves of a store that is there; create nothing in a directory that has none."""
-    if path is not None and storage is None and not (Path(path) / STORAGE_DIRECTORY).is_dir():
-        raise NotFoundError(f"there is no store in {os.fspath(path)!r}")
+    _check_existing(path, storage)
     log, opened = open_backends(path, storage=storage, coordinator=coordinator)
     try:
         yield log, opened
     finally:
         log.close()
         opened.close()
+
+
+def _check_existing(path: str | os.PathLike[str] | None, storage: str | None) -> None:
+    """Refuse a directory that has no store, before anything is made in it."""
+    if path is not None and storage is None and not (Path(path) / STORAGE_DIRECTORY).is_dir():
+        raise NotFoundError(f"there is no store in {os.fspath(path)!r}")
 
 
 def _name(options: Options) -> str:
@@ -250,15 +260,14 @@ def _open_past(
     path: str | os.PathLike[str] | None,
     storage: str | None,
     coordinator: str | None,
-    data_types: Sequence[str],
+    data_types: Sequence[str] | None,
     options: Options,
     at: Moment,
 ) -> PastStore:
     """Open what is there, and create nothing."""
+    _check_existing(path, storage)
     directory = Path(path) if path is not None else Path()
     if path is not None:
-        if storage is None and not (directory / STORAGE_DIRECTORY).is_dir():
-            raise NotFoundError(f"there is no store in {str(directory)!r}")
         if coordinator is None and (directory / COORDINATOR_FILE).is_file():
             coordinator = str(directory / COORDINATOR_FILE)
         storage = storage or str(directory / STORAGE_DIRECTORY)

@@ -6,12 +6,13 @@ The changes are merged with the newer runs that `tiers` names, so writes follow 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from agola_core.datamanager.batches import read_actions
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.datafile import write_files
 from agola_core.datamanager.entries import Entry, entry_key, merge
-from agola_core.datamanager.manifest import Run
+from agola_core.datamanager.manifest import Manifest, Run
 from agola_core.datamanager.overlay import Overlay
 from agola_core.datamanager.records import WalRecord
 from agola_core.datamanager.table import scan_run
@@ -21,6 +22,20 @@ from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
 Runs = tuple[Run, ...]
+
+
+class Folded(NamedTuple):
+    """What a manifest is made of.
+
+    Attributes:
+        runs: The runs, newest first.
+        reached: The newest WAL that they hold.
+        data_types: Every type that they may hold, sorted.
+    """
+
+    runs: Runs
+    reached: Sequence
+    data_types: tuple[str, ...]
 
 
 class Folder:
@@ -65,27 +80,25 @@ class Folder:
         )
         return (Run(tuple(files)), *kept) if files else kept
 
-    def fold_wals(
-        self, runs: Runs, after: Sequence, wals: Iterator[WalRecord], check: Callable[[], None]
-    ) -> tuple[Runs, Sequence]:
+    def fold_wals(self, manifest: Manifest, wals: Iterator[WalRecord], check: Callable[[], None]) -> Folded:
         """Fold WALs that are read back, a checkpoint's worth of them at a time in memory.
 
         Args:
-            runs: What was before, newest first.
-            after: The newest WAL that they hold.
+            manifest: What was before.
             wals: Those that follow, in order.
             check: As for `fold`.
-
-        Returns:
-            The runs, and the newest WAL that they hold.
         """
-        overlay, reached = Overlay(), after
+        overlay, runs, reached, data_types = Overlay(), manifest.runs, manifest.sequence, {*manifest.data_types}
         for record in wals:
             overlay.apply(record.counter, read_actions(self._storage, record))
             reached = record.sequence
             if overlay.size >= self._options.checkpoint_bytes:
+                data_types.update(overlay.data_types())
                 runs, overlay = self.fold(runs, overlay, reached.counter, check), Overlay()
-        return (self.fold(runs, overlay, reached.counter, check) if overlay.size else runs), reached
+        if overlay.size:
+            data_types.update(overlay.data_types())
+            runs = self.fold(runs, overlay, reached.counter, check)
+        return Folded(runs, reached, tuple(sorted(data_types)))
 
 
 def _changes(overlay: Overlay, counter: int) -> Iterator[Entry]:

@@ -36,7 +36,7 @@ from agola_core.datamanager.validate import (
     check_token,
     check_wal_id,
 )
-from agola_core.errors import CorruptionError, NotFoundError, UnavailableError
+from agola_core.errors import BadRequestError, CorruptionError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
@@ -53,13 +53,14 @@ class DataManager(OperatedStore):
     Args:
         coordinator: Where the log is committed.
         storage: Where it is kept.
-        data_types: The types of objects that the application stores.
+        data_types: The types of objects that the application stores; None for those that the store has.
         options: How the datamanager behaves.
         recover: Take the state of the storage even though the coordinator has another.
         clock: Seconds since 1970; for people, it orders nothing.
         new_uuid: Makes unique ids of 32 hexadecimal digits.
 
     Raises:
+        BadRequestError: The store has objects of other types alone.
         RecoveryError: The coordinator is behind the storage, or belongs to another store.
         CorruptionError: Stored data that must be read is damaged.
         UnavailableError: A backend cannot be reached.
@@ -67,7 +68,7 @@ class DataManager(OperatedStore):
     Attributes:
         coordinator: The coordinator, for what is built on top.
         storage: The object storage, for what is built on top.
-        data_types: The types it was opened with.
+        data_types: The types it was opened with, or those that the store has.
         options: Its options.
     """
 
@@ -75,7 +76,7 @@ class DataManager(OperatedStore):
         self,
         coordinator: Coordinator,
         storage: ObjectStorage,
-        data_types: Items[str],
+        data_types: Items[str] | None,
         options: Options | None = None,
         *,
         recover: bool = False,
@@ -85,20 +86,27 @@ class DataManager(OperatedStore):
         options = options or Options()
         name = options.instance or f"{os.getpid()}-{new_uuid()[:12]}"
         self.options = msgspec.structs.replace(options, instance=name)
-        self.data_types = check_data_types(data_types)
+        given = check_data_types(data_types) if data_types is not None else ()
         self.coordinator = coordinator
         self.storage = storage
-        self._known_types = frozenset(self.data_types)
         self._clock = clock
         self._new_uuid = new_uuid
         self._wal_id_prefix = new_uuid()[:20]
         self._wal_ids = itertools.count()
         self._inline_limit = min(self.options.inline_limit, coordinator.max_txn_bytes // 2)
         self._closed = threading.Event()
-        opener = StoreOpener(coordinator, storage, self.options, self.data_types, new_uuid, self._now)
+        opener = StoreOpener(coordinator, storage, self.options, given, new_uuid, self._now)
         opener.prepare(recover=recover)
         cache = BlockCache()
         self._log = Log(coordinator, storage, cache)
+        self.data_types = given or self.stored_types
+        self._known_types = frozenset(self.data_types)
+        if not self._known_types.intersection(self.stored_types):
+            self._log.close()
+            raise BadRequestError(
+                f"the store holds objects of the types {', '.join(self.stored_types)}, none of which is among "
+                f"{', '.join(given)}: it belongs to another application; to add types, name those that it has, too"
+            )
         self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
         self._committer = Committer(self._log, clock)
         self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
@@ -254,6 +262,11 @@ class DataManager(OperatedStore):
     def sequence(self) -> Sequence:
         """The newest WAL that this process knows."""
         return self._log.view.sequence
+
+    @property
+    def stored_types(self) -> tuple[str, ...]:
+        """The types of objects that the store was made for or has objects of, sorted."""
+        return tuple(self._log.view.data_types())
 
     @property
     def lineage(self) -> str:

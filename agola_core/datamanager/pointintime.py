@@ -134,7 +134,7 @@ class PastStore(Reader):
     Args:
         coordinator: The store's coordinator; None when it is lost, then nothing keeps others from collecting.
         storage: Its object storage.
-        data_types: The types to read; those that the store had then are known beside them.
+        data_types: Types to read beside those that the store had then; None for no others.
         at: The moment: the newest WAL to see, or the time up to which WALs count, by their leaders' clocks.
         name: This reader's name among the store's instances.
         ttl: Seconds after which the others take a dead reader for gone.
@@ -154,13 +154,13 @@ class PastStore(Reader):
         self,
         coordinator: Coordinator | None,
         storage: ObjectStorage,
-        data_types: Items[str],
+        data_types: Items[str] | None,
         at: Moment,
         *,
         name: str,
         ttl: float = 10.0,
     ) -> None:
-        given = check_data_types(data_types)
+        given = check_data_types(data_types) if data_types is not None else ()
         self.storage = storage
         self._closed = False
         self._instance: Instance | None = None

@@ -21,7 +21,7 @@ from agola_core.datamanager.batches import list_batches, read_chain
 from agola_core.datamanager.binding import ADVICE, check_binding, read_binding, write_binding
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.control import Control, read_control
-from agola_core.datamanager.fold import Folder
+from agola_core.datamanager.fold import Folded, Folder
 from agola_core.datamanager.history import newest_first, stored_manifests
 from agola_core.datamanager.lineage import (
     StoredLineage,
@@ -35,7 +35,14 @@ from agola_core.datamanager.manifest import Manifest, Origin, Run
 from agola_core.datamanager.table import missing_files
 from agola_core.datamanager.types import Options
 from agola_core.datamanager.walids import Heritage
-from agola_core.errors import ConflictError, CorruptionError, FencedError, RecoveryError, UnavailableError
+from agola_core.errors import (
+    ConflictError,
+    CorruptionError,
+    FencedError,
+    NotFoundError,
+    RecoveryError,
+    UnavailableError,
+)
 from agola_core.objectstorage.port import ObjectStorage
 
 logger = logging.getLogger(__name__)
@@ -51,7 +58,7 @@ class StoreOpener:
         coordinator: The store's coordinator.
         storage: The store's object storage.
         options: The sizes of data files.
-        data_types: The types of a new store.
+        data_types: The types of a new store; none when no store is to be made.
         new_uuid: Makes ids of 32 hexadecimal digits.
         now: The time, for people.
     """
@@ -79,6 +86,7 @@ class StoreOpener:
             recover: Take the state of the storage even though the coordinator has another.
 
         Raises:
+            NotFoundError: There is no store, and none is to be made.
             RecoveryError: The coordinator is behind the storage, or belongs to another store.
             CorruptionError: The storage is damaged where it must be read.
             UnavailableError: Another process prepares the store and does not end, or a backend refuses each
@@ -133,16 +141,19 @@ class StoreOpener:
         if store is None or not active:
             if control is not None:
                 raise RecoveryError("the storage holds no store to recover")
+            if not self._data_types:
+                raise NotFoundError("there is no store")
             runs: tuple[Run, ...] = ()
             number, data_types, origin = 1, self._data_types, Origin.CREATE
         else:
             manifest = self._newest_manifest(active[-1])
             heritage = Heritage(self._storage, active[-1], lineage, self._options.retain_wal_ids)
-            runs = self._fold(active[-1], manifest, heritage, check)
+            folded = self._fold(active[-1], manifest, heritage, check)
             heritage.look_back(manifest.sequence)
             root = layout.lineage_root(epoch, lineage)
             heritage.write(self._coordinator, root, [Compare(keys.LINEAGE, seen), fence], check)
-            number, data_types, origin = manifest.number + 1, manifest.data_types, Origin.RECOVERY
+            runs, data_types = folded.runs, folded.data_types
+            number, origin = manifest.number + 1, Origin.RECOVERY
         switch(
             self._coordinator,
             self._storage,
@@ -178,13 +189,13 @@ class StoreOpener:
 
     def _fold(
         self, lineage: StoredLineage, manifest: Manifest, heritage: Heritage, check: Callable[[], None]
-    ) -> tuple[Run, ...]:
-        """Return the manifest's runs with the WALs that storage has after it, folded in part by part."""
+    ) -> Folded:
+        """Return the manifest's content with the WALs that storage has after it, folded in part by part."""
         folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
         wals = heritage.noting(read_chain(self._storage, lineage.root, manifest.sequence))
-        runs, reached = folder.fold_wals(manifest.runs, manifest.sequence, wals, check)
-        logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, reached, lineage.lineage)
-        return runs
+        folded = folder.fold_wals(manifest, wals, check)
+        logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, folded.reached, lineage.lineage)
+        return folded
 
     def _check(self, control: Control) -> bool:
         """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state.

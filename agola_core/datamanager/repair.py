@@ -217,16 +217,17 @@ class Repairer:
             lambda record: record.sequence <= target,
             wals_after(self._coordinator, self._storage, control, root_of(control.lineage), base.sequence),
         )
-        runs, reached = folder.fold_wals(base.runs, base.sequence, wals, lock.check)
-        if reached != target:
-            raise CorruptionError(f"they end at {reached}, before {target}", path=control.checkpoint.path)
+        folded = folder.fold_wals(base, wals, lock.check)
+        if folded.reached != target:
+            raise CorruptionError(f"they end at {folded.reached}, before {target}", path=control.checkpoint.path)
         number = control.checkpoint.number + 1
         manifest = msgspec.structs.replace(
             base,
             number=number,
             position=str(target),
             created=self._now(),
-            runs=runs,
+            data_types=folded.data_types,
+            runs=folded.runs,
             origin=Origin.REPAIR,
             replaces=control.checkpoint.path,
         )
