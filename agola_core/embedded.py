@@ -15,8 +15,10 @@ import msgspec
 
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
+from agola_core.datamanager.control import read_control
 from agola_core.datamanager.datafile_verify import Finding
 from agola_core.datamanager.instance import pin_everything
+from agola_core.datamanager.lineage import read_store
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
 from agola_core.datamanager.repair import Repair, Repairer
@@ -241,6 +243,29 @@ def _existing(
     log, opened = open_backends(path, storage=storage, coordinator=coordinator)
     try:
         yield log, opened
+    finally:
+        log.close()
+        opened.close()
+
+
+def exists(
+    path: str | os.PathLike[str] | None = None, *, storage: str | None = None, coordinator: str | None = None
+) -> bool:
+    """Return whether there is a store, or what is left of one; makes none.
+
+    Args:
+        path: A directory: an embedded store.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+
+    Raises:
+        UnavailableError: A backend cannot be reached.
+    """
+    if path is not None and storage is None and not (Path(path) / STORAGE_DIRECTORY).is_dir():
+        return False
+    log, opened = open_backends(path, storage=storage, coordinator=coordinator)
+    try:
+        return read_control(log) is not None or read_store(opened) is not None
     finally:
         log.close()
         opened.close()

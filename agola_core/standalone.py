@@ -12,10 +12,11 @@ from typing import Self
 from agola_core import embedded
 from agola_core.context import Context
 from agola_core.datamanager import DataManager, Options
-from agola_core.errors import ConflictError, MaintenanceError, disk_error
+from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.maintenance import Gate, Participant
+from agola_core.runservice import moves
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
 from agola_core.runservice.options import ServiceOptions
 from agola_core.runservice.projection import DATA_TYPES
@@ -162,7 +163,7 @@ def open_store(
     background: bool = True,
     recover: bool = False,
 ) -> DataManager:
-    """Open the store of a run service.
+    """Open the store of a run service, and create it when it does not exist.
 
     Args:
         data_dir: Holds what is not named elsewhere.
@@ -170,8 +171,11 @@ def open_store(
         coordinator: A coordinator URL, in the place of the directory's.
         background: Whether loops sync, checkpoint and clean.
         recover: Take the state of the storage even though the coordinator has another.
+
+    Raises:
+        BadRequestError: The store is another application's.
     """
-    return embedded.open(
+    opened = embedded.open(
         data_dir,
         data_types=DATA_TYPES,
         storage=storage,
@@ -179,6 +183,11 @@ def open_store(
         options=Options(background=background),
         recover=recover,
     )
+    if not moves.is_run_service(opened.stored_types):
+        types = ", ".join(opened.stored_types)
+        opened.close()
+        raise BadRequestError(f"the store holds objects of the types {types}: it is no run service's")
+    return opened
 
 
 def open_reader(

@@ -26,7 +26,7 @@ from agola_core import maintenance
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
 from agola_core.embedded import COORDINATOR_FILE
-from agola_core.errors import ConflictError, DeadlineError
+from agola_core.errors import ConflictError, DeadlineError, disk_error
 from agola_core.maintenance import MaintenanceStatus
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ timeout_option = click.option(
 @click.group("maintenance")
 def maintenance_command() -> None:
     """Stop every service of a store for an import, and start them again.
+
+    A new store needs none of it: `agola-core import` makes one by itself.
 
     \b
     agola-core maintenance on --wait
@@ -73,7 +75,7 @@ def on_command(
     agola-core maintenance on --wait
     agola-core maintenance on --url https://ci.example.org --token-file admin.txt
     """
-    with _opened(data_dir, coordinator, url, token_file) as opened:
+    with _opened(data_dir and _made(data_dir), coordinator, url, token_file) as opened:
         opened.enable()
         _settle(opened, enabled=True, wait=wait, timeout=timeout)
 
@@ -192,6 +194,18 @@ def _settle(opened: _Mode, *, enabled: bool, wait: bool, timeout: float) -> None
     instances = f"{len(found.instances)} instance{'' if len(found.instances) == 1 else 's'}"
     rest = "" if found.settled else "; see maintenance status, or say --wait"
     click.echo(f"maintenance mode is {'on' if enabled else 'off'}: {instances}{rest}", err=True)
+
+
+def _made(data_dir: Path) -> Path:
+    """Return a data directory, made if need be: services that are yet to come begin in the mode."""
+    if data_dir.is_dir():
+        return data_dir
+    try:
+        data_dir.mkdir(parents=True)
+    except OSError as error:
+        raise disk_error(error, f"the data directory {str(data_dir)!r} cannot be made") from error
+    click.echo(f"{data_dir} is a new data directory", err=True)
+    return data_dir
 
 
 @contextmanager

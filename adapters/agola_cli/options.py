@@ -115,6 +115,17 @@ def store_data_dir(data_dir: Path | None, storage: str | None, coordinator: str 
     return used_data_dir(data_dir, storage)
 
 
+def recovered_data_dir(data_dir: Path | None, storage: str | None, coordinator: str | None) -> Path | None:
+    """Return the data directory of a store that is to be recovered: on a new machine its storage alone is there.
+
+    Raises:
+        click.UsageError: There is no store.
+    """
+    if data_dir is not None and storage is not None:
+        return data_dir
+    return store_data_dir(data_dir, storage, coordinator)
+
+
 def used_data_dir(data_dir: Path | None, storage: str | None) -> Path:
     """Return the data directory of a store that is there, its storage there or elsewhere.
 

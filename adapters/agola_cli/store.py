@@ -11,6 +11,7 @@ import agola_core
 from agola_cli.options import (
     chosen_url,
     json_option,
+    recovered_data_dir,
     store_data_dir,
     store_options,
     token_file_option,
@@ -18,8 +19,7 @@ from agola_cli.options import (
 )
 from agola_cli.output import format_options, print_records
 from agola_cli.remote import connected
-from agola_core.datamanager import DataManager
-from agola_core.standalone import open_store
+from agola_core.datamanager import DataManager, Options
 
 
 @click.command("status")
@@ -205,15 +205,18 @@ def verify_command(
 def recover_command(data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool) -> None:
     """Take the state of a store from its storage, whatever its coordinator says; stop all services first.
 
-    For a coordinator that was restored from a backup, or is another one than before. What was committed and never
-    came to the storage is left behind.
+    For a coordinator that was restored from a backup, or is another one than before, or is gone with its machine.
+    What was committed and never came to the storage is left behind.
 
     \b
     agola-core recover
+    agola-core recover --storage s3://ci-store/prod --data-dir /var/lib/agola     on a new machine
     agola-core recover --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
     """
-    directory = store_data_dir(data_dir, storage, coordinator)
-    with open_store(directory, storage=storage, coordinator=coordinator, background=False, recover=True) as store:
+    directory = recovered_data_dir(data_dir, storage, coordinator)
+    with agola_core.open(
+        directory, storage=storage, coordinator=coordinator, options=Options(background=False), recover=True
+    ) as store:
         status = store.status()
     if as_json:
         click.echo(msgspec.json.encode({"lineage": status.lineage, "epoch": status.epoch, "manifest": status.manifest}))
@@ -223,4 +226,4 @@ def recover_command(data_dir: Path | None, storage: str | None, coordinator: str
 
 def _opened(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
     directory = store_data_dir(data_dir, storage, coordinator)
-    return open_store(directory, storage=storage, coordinator=coordinator, background=False)
+    return agola_core.open(directory, storage=storage, coordinator=coordinator, options=Options(background=False))

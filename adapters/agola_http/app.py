@@ -41,5 +41,6 @@ class App(Dispatcher):
         super().__init__(endpoints, self.state.access, self.state.limits, gate=backend.gate, observe=metrics.observe)
 
     def end_streams(self) -> None:
-        """Tell the streams that have no end of their own that the server ends."""
+        """Tell the streams that have no end of their own that the server ends, and give uploads up."""
         self.state.ending.set()
+        self.end_uploads()

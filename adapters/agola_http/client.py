@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Checkpoint, ExportFormat, Packing
+from agola_core.datamanager import Checkpoint, ExportFormat, ImportResult, Packing
 from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.snapshot import Status
 from agola_core.decoding import DECODE_ERRORS
@@ -300,8 +300,10 @@ class Client:
         with self._transport.stream("GET", f"{PREFIX}/export", params) as pieces:
             yield from pieces
 
-    def import_(self, file: IO[bytes], *, dry_run: bool = False) -> None:
-        """Replace the content of the store by an export, or change nothing; the service is in maintenance mode.
+    def import_(self, file: IO[bytes], *, dry_run: bool = False) -> ImportResult:
+        """Replace the content of the store by an export, or change nothing; return what was imported.
+
+        The service must be in maintenance mode.
 
         Args:
             file: A binary file.
@@ -310,9 +312,10 @@ class Client:
         Raises:
             BadRequestError: The stream does not hold, or the service is not in maintenance mode.
         """
-        params = [("dry_run", "")] if dry_run else []
+        params = [("result", ""), *([("dry_run", "")] if dry_run else [])]
         pieces = iter(lambda: file.read(_CHUNK), b"")
-        self._transport.call("POST", f"{PREFIX}/import", params, pieces, patient=True)
+        response = self._transport.call("POST", f"{PREFIX}/import", params, pieces, patient=True)
+        return _decoded(response.content, ImportResult)
 
     # Helpers
 

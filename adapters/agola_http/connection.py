@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import select
 
 import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agola_http.errors import ErrorDocument
-from agola_http.streams import ABORT
+from agola_http.streams import ABORT, HAS_LEFT
 
 
 class Connection(H11Protocol):
@@ -22,7 +23,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request's head, not for long."""
         super().connection_made(transport)
-        self.app_state = {**self.app_state, ABORT: transport.abort}
+        self.app_state = {**self.app_state, ABORT: transport.abort, HAS_LEFT: self._has_left}
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
@@ -49,6 +50,14 @@ class Connection(H11Protocol):
         except h11.LocalProtocolError:
             pass  # an answer is under way already
         self.transport.close()
+
+    def _has_left(self) -> bool:
+        """Return whether the peer has closed, though what it sent before may be unread."""
+        if self.transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _watch_head(self) -> None:
         if self.conn.their_state is not h11.IDLE:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Message, Receive, Scope, Send
 
+from agola_core.context import Context
 from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
 from agola_http.access import Access
@@ -75,6 +76,10 @@ class Dispatcher:
         self._observe = observe
         self._streams = Streams(limits)
         self._workers: anyio.CapacityLimiter | None = None
+
+    def end_uploads(self) -> None:
+        """Give up what uploads are at work on, as far as it can be given up; from any thread."""
+        self._streams.end_uploads()
 
     @property
     def open_streams(self) -> int:
@@ -174,10 +179,11 @@ class Dispatcher:
         query = QueryParams(scope["query_string"])
         if endpoint.upload is not None:
             with self._streams.place():
+                context = Context()
                 most = None if endpoint.principal is Principal.ADMIN else self._limits.upload_bytes
                 upload = upload_pieces(headers, receive, most, self._limits.stall_seconds)
-                call = Call(path, query, headers, caller, upload=upload)
-                return await anyio.to_thread.run_sync(endpoint.handler, call, limiter=self._streams.limiter)
+                call = Call(path, query, headers, caller, upload=upload, context=context)
+                return await self._streams.take(endpoint.handler, call, scope)
         kind = endpoint.body
         data = b"" if kind is None else await read_body(headers, receive, self._limits)
 

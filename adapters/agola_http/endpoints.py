@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, QueryParams
 
+from agola_core.context import Context
 from agola_core.errors import BadRequestError
 from agola_http.gojson import encode
 
@@ -97,6 +98,7 @@ class Call:
         caller: Who calls.
         body: The decoded body of an endpoint that takes a record.
         upload: The pieces of the body of an endpoint that takes bytes; consumed once, in the handler's thread.
+        context: Of an endpoint that takes bytes: ends when the client has left, or the server stops.
     """
 
     def __init__(
@@ -107,12 +109,14 @@ class Call:
         caller: Caller,
         body: object = None,
         upload: Iterator[bytes] = _NO_PIECES,
+        context: Context | None = None,
     ) -> None:
         self.path = path
         self.query = query
         self.headers = headers
         self.caller = caller
         self.upload = upload
+        self.context = context or Context()
         self._body = body
 
     def record(self, kind: type[T]) -> T:

@@ -17,7 +17,9 @@ import anyio
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
-from agola_http.endpoints import Answer
+from agola_core.context import Context
+from agola_core.errors import DeadlineError
+from agola_http.endpoints import Answer, Call
 from agola_http.errors import RefusedError
 from agola_http.limits import Limits
 
@@ -25,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 ABORT = "agola_http.abort"
 """The key in a request's state of the function that breaks its connection at once."""
+
+HAS_LEFT = "agola_http.has_left"
+"""The key in a request's state of the function that says whether its client has closed the connection."""
+
+_LOOK_SECONDS = 0.25
 
 
 class Streams:
@@ -39,6 +46,7 @@ class Streams:
         self._limiter: anyio.CapacityLimiter | None = None
         self._lock = threading.Lock()
         self._open = 0
+        self._uploads: set[Context] = set()
 
     @property
     def limiter(self) -> anyio.CapacityLimiter:
@@ -88,6 +96,50 @@ class Streams:
             await source.close()
         if failure is not None:
             raise failure
+
+    async def take(self, handler: Callable[[Call], Answer], call: Call, scope: Scope) -> Answer:
+        """Return what a handler answers to an upload; when the client leaves, the call's context ends.
+
+        Args:
+            handler: Called in a worker thread.
+            call: The request.
+            scope: The request's.
+        """
+        failure: Exception | None = None
+        answer = Answer()
+
+        async def watch() -> None:
+            # Not by the next message: it waits behind a body that the handler is still at work on.
+            has_left = scope.get("state", {}).get(HAS_LEFT, lambda: False)
+            while not has_left():
+                await anyio.sleep(_LOOK_SECONDS)
+            call.context.cancel()
+
+        with self._lock:
+            self._uploads.add(call.context)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch)
+                try:
+                    answer = await anyio.to_thread.run_sync(handler, call, limiter=self.limiter)
+                except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
+                    failure = error
+                group.cancel_scope.cancel()
+        finally:
+            with self._lock:
+                self._uploads.discard(call.context)
+        if isinstance(failure, DeadlineError) and call.context.ended:
+            raise RefusedError(503, "the server stops") from failure
+        if failure is not None:
+            raise failure
+        return answer
+
+    def end_uploads(self) -> None:
+        """End the contexts of all uploads; from any thread."""
+        with self._lock:
+            uploads = list(self._uploads)
+        for context in uploads:
+            context.cancel()
 
     def _take_place(self) -> None:
         with self._lock:

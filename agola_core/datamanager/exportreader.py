@@ -6,10 +6,11 @@ An error names the line (native) or the entry (Agola's format has no lines), and
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
@@ -22,13 +23,16 @@ from agola_core.datamanager.exportformat import (
     Header,
     SectionEntry,
 )
-from agola_core.datamanager.packing import DAMAGE, unpack
+from agola_core.datamanager.packing import DAMAGE, Prefixed, unpack
 from agola_core.datamanager.types import MAX_ID_BYTES
 from agola_core.errors import BadRequestError
 
 _CHUNK = 1 << 20
+_HEADER = b'{"agola_export"'
 _TRIES = 64
+_MOST_BLANK = 1 << 20
 _PLAIN_START = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*","data_type":"[A-Za-z0-9._-]*","data":"[A-Za-z0-9+/=]*')
+_BLANK = re.compile(rb"\s*")
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 
 
@@ -53,6 +57,46 @@ def _plain_entry(buffer: bytes, position: int) -> tuple[ExportEntry, int] | None
         except _MALFORMED:
             end = buffer.find(b'"}', end + 1)
     return None
+
+
+def peek(file: IO[bytes]) -> tuple[tuple[str, ...] | None, IO[bytes]]:
+    """Return the data types that the header of an export names, and the export as if it had not been begun.
+
+    Args:
+        file: The export, plain or packed.
+
+    Returns:
+        The types, None for Agola's format, which has no header; and what to read in the place of the file.
+
+    Raises:
+        BadRequestError: Its header, or what it is packed in, is damaged.
+    """
+    plain = unpack(file)
+    try:
+        start = plain.readline(_CHUNK)
+    except DAMAGE as error:
+        raise _bad("line 1", f"the packed stream is damaged: {error}") from error
+    whole = cast("IO[bytes]", io.BufferedReader(Prefixed(start, plain), _CHUNK))
+    return (_parse_header(start).data_types if start.startswith(_HEADER) else None), whole
+
+
+def _parse_header(line: bytes) -> Header:
+    if not line.endswith(b"\n"):
+        raise _bad("line 1", "the header is cut short, or too long")
+    try:
+        version = msgspec.json.decode(line, type=_Version).agola_export
+        if version > FORMAT:
+            raise _bad(
+                "line 1",
+                f"format {version} is newer than {FORMAT}, the newest known: use a later release of agola-core",
+            )
+        return msgspec.json.decode(line, type=Header)
+    except _MALFORMED as error:
+        raise _bad("line 1", f"the header is damaged: {error}") from error
+
+
+def _bad(place: str, reason: str) -> BadRequestError:
+    return BadRequestError(f"import: {place}: {reason}; nothing was imported")
 
 
 class ExportReader:
@@ -92,15 +136,18 @@ class ExportReader:
         self._line = b""
         self._ended = False
         self._start = self._read(lambda: self._file.readline(_CHUNK))
-        if self._start.startswith(b'{"agola_export"'):
+        if self._start.startswith(_HEADER):
             self.form = ExportFormat.NATIVE
-            self._read_header()
+            self._place = 1
+            self.header = _parse_header(self._start)
+            self._digest.update(self._start)
+            self.size = len(self._start)
         self._stream = self._native_entries() if self.form is ExportFormat.NATIVE else self._agola_entries()
 
     def bad(self, reason: str) -> BadRequestError:
         """Return the error for the place where the reader is."""
         unit = "line" if self.form is ExportFormat.NATIVE else "entry"
-        return BadRequestError(f"import: {unit} {self._place}: {reason}; nothing was imported")
+        return _bad(f"{unit} {self._place}", reason)
 
     def groups(self) -> Iterator[tuple[str, Iterator[ExportEntry]]]:
         """Yield each data type with its entries, their ids rising; they must be used up before the next."""
@@ -123,7 +170,9 @@ class ExportReader:
         while held is not None:
             data_type = held.data_type
             if data_type not in self._known_types:
-                raise self.bad(f"unknown data type {data_type[:80]!r}")
+                raise self.bad(
+                    f"unknown data type {data_type[:80]!r}: the store has {', '.join(sorted(self._known_types))}"
+                )
             if data_type in counts:
                 raise self.bad(f"data type {data_type!r} comes a second time")
             counts[data_type] = 0
@@ -171,22 +220,6 @@ class ExportReader:
         return key
 
     # The native format
-
-    def _read_header(self) -> None:
-        self._place = 1
-        if not self._start.endswith(b"\n"):
-            raise self.bad("the header is cut short, or too long")
-        try:
-            version = msgspec.json.decode(self._start, type=_Version).agola_export
-            if version > FORMAT:
-                raise self.bad(
-                    f"format {version} is newer than {FORMAT}, the newest known: use a later release of agola-core"
-                )
-            self.header = msgspec.json.decode(self._start, type=Header)
-        except _MALFORMED as error:
-            raise self.bad(f"the header is damaged: {error}") from error
-        self._digest.update(self._start)
-        self.size = len(self._start)
 
     def _native_entries(self) -> Iterator[ExportEntry]:
         readline, digest = self._file.readline, self._digest
@@ -299,8 +332,11 @@ class ExportReader:
         """Yield the entries that lie whole in a buffer, each with the place behind it."""
         position = 0
         while True:
-            while buffer[position : position + 1].isspace():
-                position += 1
+            blank = _BLANK.match(buffer, position)
+            assert blank is not None
+            position = blank.end()
+            if position - blank.start() > _MOST_BLANK:
+                raise self.bad(f"more than {_MOST_BLANK} bytes of white space before an entry")
             if position == len(buffer):
                 return
             self._place += 1

@@ -24,6 +24,9 @@ from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.progress import Meter, Progress, ignore
 
+_TOLD_ENTRIES = 256
+_TOLD_BYTES = 1 << 20
+
 
 class ImportParts(Protocol):
     """What whoever stands on a datamanager takes of its imports, and may refuse.
@@ -150,7 +153,7 @@ class Importer:
                     raise reader.bad(f"{data_type} {entry.id[:80]!r}: {error}") from error
             yield entry_key(data_type, entry.id), entry.data
             count += 1
-            if count == 256:
+            if count == _TOLD_ENTRIES or reader.size - size >= _TOLD_BYTES:
                 self._meter.add(count, reader.size - size)
                 count, size = 0, reader.size
         self._meter.add(count, reader.size - size)
@@ -161,16 +164,22 @@ class Importer:
                 pass
             return
         for section, item, pieces in self._reader.items():
-            size = self._reader.size
             try:
-                added = self._parts.take(section, item, pieces, dry_run=dry_run)
+                added = self._parts.take(section, item, self._metered(pieces), dry_run=dry_run)
             except BadRequestError as error:
                 if str(error).startswith("import: "):
                     raise
                 raise self._reader.bad(f"{section} {item[:80]!r}: {error}") from error
             if added is not None:
                 self._added.append((entry_key(added.data_type, added.id), added.data))
-            self._meter.add(1, self._reader.size - size)
+            self._meter.add(1)
+
+    def _metered(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        size = self._reader.size
+        for piece in pieces:
+            self._meter.add(0, self._reader.size - size)
+            size = self._reader.size
+            yield piece
 
     def _result(self) -> ImportResult:
         self._meter.add(0, self._reader.size - self._meter.size)

@@ -175,7 +175,7 @@ class OperatedStore(Reader):
             dry_run: Only check it.
             parts: What whoever stands on the datamanager takes of it, and under which conditions. Without it,
                 nobody else may have the store open.
-            progress: Told of entries and bytes.
+            progress: Told of entries and bytes; what it raises gives the import up, and changes nothing.
 
         Raises:
             BadRequestError: Anything in the stream does not hold; nothing was changed.

@@ -98,7 +98,7 @@ def unpack(file: IO[bytes]) -> IO[bytes]:
     start = b""
     while len(start) < len(_ZSTD) and (piece := file.read(len(_ZSTD) - len(start))):
         start += piece
-    whole = cast("IO[bytes]", io.BufferedReader(_Prefixed(start, file), _CHUNK))
+    whole = cast("IO[bytes]", io.BufferedReader(Prefixed(start, file), _CHUNK))
     if start.startswith(_GZIP):
         return cast("IO[bytes]", io.BufferedReader(gzip.GzipFile(fileobj=whole), _CHUNK))
     if start == _ZSTD:
@@ -106,7 +106,7 @@ def unpack(file: IO[bytes]) -> IO[bytes]:
     return whole
 
 
-class _Prefixed(io.RawIOBase):
+class Prefixed(io.RawIOBase):
     """A file with bytes put before it."""
 
     def __init__(self, first: bytes, file: IO[bytes]) -> None:
@@ -115,9 +115,11 @@ class _Prefixed(io.RawIOBase):
         self._file = file
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Read from the bytes before the file, then from the file."""
         wanted = len(buffer)
         if self._first:
             piece, self._first = self._first[:wanted], self._first[wanted:]

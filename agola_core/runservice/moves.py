@@ -80,6 +80,11 @@ def parse_include(text: str) -> frozenset[Include]:
         raise BadRequestError(f"include takes any of {known}, not {text[:40]!r}") from error
 
 
+def is_run_service(data_types: Iterable[str]) -> bool:
+    """Return whether a store, or an export, with these types of objects is a run service's."""
+    return set(DATA_TYPES).issubset(data_types)
+
+
 def export(
     datamanager: DataManager | PastStore,
     file: IO[bytes],

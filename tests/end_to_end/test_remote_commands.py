@@ -99,6 +99,8 @@ def test_the_store_behind_a_service_is_looked_after(remote, tmp_path):
         done = remote("export", "--at", sequence, "--format", form, "-o", file)
         assert done.returncode == 0, done.stderr
         assert b'"data_type":"runcounter"' in file.read_bytes().replace(b" ", b"")
+    checked = remote("import", "--dry-run", "--json", tmp_path / "native")
+    assert json.loads(checked.stdout)["exported_at"] == sequence
     refused = remote("export", "--at", "yesterday", "-o", tmp_path / "none")
     assert refused.returncode == 2
     assert not list(tmp_path.glob("none*"))

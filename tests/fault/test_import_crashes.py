@@ -12,6 +12,7 @@ import pytest
 import agola_core
 from agola_core import Options, Put, maintenance
 from agola_core.coordinator.port import PutOp
+from agola_core.datamanager import keys as log_keys
 from agola_core.runservice import keys, moves
 from agola_core.runservice.store import RunStore
 from agola_core.standalone import open_store
@@ -127,14 +128,14 @@ def test_a_writer_that_slept_through_an_import_is_refused(tmp_path, guard):
             env={**os.environ, "AGOLA_FAULTPOINT": "commit.before-txn:1:stop"},
         )
         assert os.waitpid(process.pid, os.WUNTRACED)[1] & 0xFF == 0x7F  # it has stopped
-        for _ in range(10_000):
-            try:
-                dm.import_(exported)
-                break
-            except agola_core.ConflictError:  # its lease has not ended yet
-                exported.seek(0)
-        else:
-            raise AssertionError("the sleeper's lease never ended")
+        while True:
+            with dm.coordinator.watch(log_keys.INSTANCES, dm.coordinator.list(log_keys.HEAD).revision + 1) as watch:
+                try:
+                    dm.import_(exported)
+                    break
+                except agola_core.ConflictError:  # its lease has not ended yet
+                    exported.seek(0)
+                    watch.next(60)
         process.send_signal(signal.SIGCONT)
         output = process.communicate(timeout=60)[0].split()
         assert output[0] in {"FencedError", "TokenExpiredError"}

@@ -292,3 +292,10 @@ def test_agolas_stream_may_have_white_space_and_other_order(open_store):
     stream = b' {"data_type" : "note", "more": {"x": [1]}, "id": "a\\"}"}\n\n' + entry('b"}', data="QQ==") + b"\n"
     assert dm.import_(io.BytesIO(stream)).entries == {"note": 2}
     assert contents(dm)["note"] == {'a"}': b"", 'b"}': b"A"}
+
+
+def test_white_space_without_end_is_refused_early(open_store):
+    dm = open_store()
+    bomb = compress(b"\n" * (512 << 20))
+    assert len(bomb) < 32_000
+    refused(dm, bomb, "bytes of white space before an entry")

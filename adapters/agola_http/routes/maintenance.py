@@ -35,6 +35,7 @@ _FORMAT = Param("format", ParamKind.TEXT, "`native` (default), or `agola` for Ag
 _PACKING = Param("packing", ParamKind.TEXT, "`none` (default), `gz` or `zst`.")
 _INCLUDE = Param("include", ParamKind.TEXT, "What to add to a native stream: `logs`, `archives`, or both with a comma.")
 _AT = Param("at", ParamKind.TEXT, "The store as it was then: a sequence, or a time with its zone.")
+_RESULT = Param("result", ParamKind.FLAG, "Say what was imported; without it the answer is empty, as Agola's.")
 _DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only check the stream.")
 
 
@@ -68,7 +69,7 @@ class Maintenance:
             ),
             Endpoint(
                 "POST", f"{PREFIX}/import", self.import_, admin, "Replace the whole store.", _TAG,
-                params=(_DRY_RUN,), upload=BINARY, errors=(409,), in_maintenance=True,
+                params=(_DRY_RUN, _RESULT), upload=BINARY, errors=(409,), in_maintenance=True,
             ),
         ]  # fmt: skip
 
@@ -98,8 +99,13 @@ class Maintenance:
     def import_(self, call: Call) -> Answer:
         """Replace the content of the store by the body, or only check it with `dry_run`."""
         body = cast("IO[bytes]", io.BufferedReader(_PiecesFile(call.upload), _BUFFER_BYTES))
-        moves.import_(self._state.datamanager, body, dry_run=call.flag("dry_run"))
-        return _done()
+        result = moves.import_(
+            self._state.datamanager,
+            body,
+            dry_run=call.flag("dry_run"),
+            progress=lambda _: call.context.check(),  # nobody waits for it any more
+        )
+        return json_answer(result) if call.flag("result") else _done()
 
 
 class _PiecesFile(io.RawIOBase):

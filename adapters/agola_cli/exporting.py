@@ -1,4 +1,4 @@
-"""`agola-core export` and `import`: a whole run service as one stream, and back."""
+"""`agola-core export`: a whole store as one stream."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ import msgspec
 import agola_core
 from agola_cli.options import (
     chosen_url,
-    confirm,
-    existing_data_dir,
     json_option,
     store_data_dir,
     store_options,
     token_file_option,
     url_option,
-    yes_option,
 )
 from agola_cli.progress import Bar
 from agola_cli.remote import connected
-from agola_core.datamanager import DataManager, ExportFormat, Packing
+from agola_core.datamanager import DataManager, ExportFormat, Options, Packing, PastStore
 from agola_core.errors import UnavailableError
 from agola_core.progress import Meter
 from agola_core.runservice import moves
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.standalone import open_store
+
+_QUIET = Options(background=False)
 
 
 @click.command("export")
@@ -78,7 +75,8 @@ def export_command(
     agola-core export --format agola > for-agola-0.2
     agola-core export --at 2026-03-01T12:00:00+00:00 -o then.zst
 
-    Of a past moment come the runs that had ended, and of logs and archives what is still stored.
+    A store of a library's own data is exported all the same, without --include. Of a past moment come the runs that
+    had ended, and of logs and archives what is still stored.
     """
     service, format_ = chosen_url(url), ExportFormat(form)
     packing, wanted = Packing(compress) if compress else Packing.of(output), moves.parse_include(include)
@@ -90,14 +88,13 @@ def export_command(
             said, text = {"size": size}, f"exported {size} bytes"
         else:
             directory = store_data_dir(data_dir, storage, coordinator)
-            if at is not None:
-                with agola_core.open(
-                    directory, data_types=DATA_TYPES, storage=storage, coordinator=coordinator, at=at
-                ) as past:
-                    result = moves.export(past, file, format_, packing=packing, include=wanted, progress=bar)
-            else:
-                with open_store(directory, storage=storage, coordinator=coordinator, background=False) as store:
+            with _exported(directory, storage, coordinator, at) as store:
+                if moves.is_run_service(store.data_types):
                     result = moves.export(store, file, format_, packing=packing, include=wanted, progress=bar)
+                elif wanted:
+                    raise click.UsageError(f"--include: the store holds {', '.join(store.data_types)}, no runs")
+                else:
+                    result = store.export(file, format_, packing=packing, progress=bar)
             said, text = result, f"exported up to {result.sequence}: {result.size} bytes"
     if as_json and output != "-":
         click.echo(msgspec.json.encode(said))
@@ -105,60 +102,16 @@ def export_command(
         click.echo(text, err=True)
 
 
-@click.command("import")
-@click.argument("file", default="-")
-@click.option("--dry-run", is_flag=True, help="Only check the file.")
-@yes_option
-@store_options
-@url_option
-@token_file_option
-@json_option
-def import_command(
-    file: str,
-    dry_run: bool,
-    yes: bool,
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Replace the whole content of a store by an export, ours or Agola 0.2's, or change nothing.
-
-    Every service of the store must be in maintenance mode.
-
-    \b
-    agola-core maintenance on --wait
-    agola-core import backup.zst
-    agola-core maintenance off
-    agola-core import --dry-run backup.zst      only check it
-    """
-    service = chosen_url(url)
-    if not dry_run:
-        if file == "-" and not yes:
-            raise click.UsageError("import replaces everything in the store: say --yes")
-        confirm("import replaces everything in the store", yes=yes)
-    with _source(file) as stream:
-        if service:
-            with connected(service, token_file) as client:
-                client.import_(stream, dry_run=dry_run)
-            click.echo("checked" if dry_run else "imported", err=True)
-            return
-        with Bar() as bar, _opened(data_dir, storage, coordinator) as store:
-            result = moves.import_(store, stream, dry_run=dry_run, progress=bar)
-    if as_json:
-        click.echo(msgspec.json.encode(result))
-        return
-    counts = ", ".join(f"{count} {name}" for name, count in (*result.entries.items(), *result.sections.items()))
-    click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)
-
-
 @contextmanager
-def _opened(data_dir: Path | None, storage: str | None, coordinator: str | None) -> Iterator[DataManager]:
-    directory = None if data_dir is None and storage and coordinator else existing_data_dir(data_dir)
-    with open_store(directory, storage=storage, coordinator=coordinator, background=False) as store:
-        yield store
+def _exported(
+    directory: Path | None, storage: str | None, coordinator: str | None, at: str | None
+) -> Iterator[DataManager | PastStore]:
+    if at is not None:
+        with agola_core.open(directory, storage=storage, coordinator=coordinator, at=at) as past:
+            yield past
+    else:
+        with agola_core.open(directory, storage=storage, coordinator=coordinator, options=_QUIET) as store:
+            yield store
 
 
 @contextmanager
@@ -181,17 +134,6 @@ def _target(output: str) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _source(file: str) -> Iterator[IO[bytes]]:
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    if not Path(file).is_file():
-        raise click.UsageError(f"no file {file}")
-    with Path(file).open("rb") as opened:
-        yield cast("IO[bytes]", opened)
 
 
 def _copy(pieces: Iterable[bytes], file: IO[bytes], meter: Meter) -> int:
