@@ -27,6 +27,7 @@ from agola_core.datamanager.verify import verify_store
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.private import warn_when_open
 from agola_core.sequence import Sequence as Place
 
 COORDINATOR_FILE = "coordinator.db"
@@ -62,6 +63,8 @@ def open_backends(
     directory = Path(path) if path is not None else Path()
     if path is not None and directory.exists() and not directory.is_dir():
         raise BadRequestError(f"{str(directory)!r} is not a directory")
+    if path is not None:
+        warn_when_open(directory)
     opened = open_storage(storage or str(directory / STORAGE_DIRECTORY))
     try:
         return open_coordinator(coordinator or str(directory / COORDINATOR_FILE)), opened

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agola_core import embedded
+from agola_core import embedded, private
 from agola_core.context import Context
 from agola_core.datamanager import DataManager, Options
 from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, disk_error
@@ -201,8 +201,10 @@ def open_reader(
 def _lock_directory(path: Path) -> int:
     """Take a directory for this process; the lock ends with the process, however that ends."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        private.make_directories(path)
+        private.warn_when_open(path)
+        private.create_file(path / _LOCK_FILE)
+        descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise disk_error(error, f"the data directory {str(path)!r} cannot be used") from error
     try:

@@ -9,12 +9,13 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from agola_core import private
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.decoding import newer
 from agola_core.errors import (
@@ -67,6 +68,8 @@ class Database:
         self._lock = threading.Lock()
         with self.errors():
             _create_directory(Path(self.path).parent)
+            private.create_file(self.path)  # SQLite gives its side files the owner and the mode of this one
+            private.warn_when_open(self.path)
             self.writer = self._connect()
             self._migrate()
             # Always: a process that was killed may have made the files, and SQLite syncs only the names of its own.
@@ -204,7 +207,8 @@ def _create_directory(path: Path) -> None:
     if path.exists():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     _create_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        private.Access.below(path.parent).make_directory(path)
     _sync_directory(path.parent)
 
 

@@ -14,9 +14,8 @@ import uuid
 from collections.abc import Iterable
 
 from agola_core.errors import ConflictError
+from agola_core.private import Access
 
-_MODE = 0o660
-_DIRECTORY_MODE = 0o770
 _RENAME_TRIES = 100
 _MOST_SYNCED = 10_000
 
@@ -24,13 +23,16 @@ _synced: dict[str, int] = {}
 """The directories, and their inodes, of which this process knows that they last."""
 
 
-def write_file(target: str, pieces: Iterable[bytes], temporary_directory: str, *, if_absent: bool) -> int:
+def write_file(
+    target: str, pieces: Iterable[bytes], temporary_directory: str, access: Access, *, if_absent: bool
+) -> int:
     """Write a whole file atomically and durably, and return its size in bytes.
 
     Args:
         target: The file's path; missing directories above it are created, durably.
         pieces: The bytes; when it raises, nothing changes.
         temporary_directory: An existing directory on the same file system, beside or above the target's.
+        access: Who gets the file, and directories that are made for it.
         if_absent: Refuse to replace a file.
 
     Raises:
@@ -40,12 +42,12 @@ def write_file(target: str, pieces: Iterable[bytes], temporary_directory: str, *
     root = os.path.dirname(temporary_directory)  # noqa: PTH120
     temporary = f"{temporary_directory}/{os.getpid()}-{uuid.uuid4().hex}.tmp"
     try:
-        size = _write_temporary(temporary, pieces)
+        size = _write_temporary(temporary, pieces, access)
         if if_absent:
-            _place(temporary, target, root, exclusive=True)
+            _place(temporary, target, root, access, exclusive=True)
             os.unlink(temporary)  # noqa: PTH108 - plain calls, as the tests of power loss record them
         else:
-            _place(temporary, target, root, exclusive=False)
+            _place(temporary, target, root, access, exclusive=False)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
@@ -77,7 +79,7 @@ def delete_file(target: str, root: str) -> None:
             directory = os.path.dirname(directory)  # noqa: PTH120
 
 
-def make_directories(path: str, trusted: str) -> None:
+def make_directories(path: str, trusted: str, access: Access) -> None:
     """Create a directory and all missing ones above it, durably.
 
     One that is there may be the work of a process that was killed before it was synced, so each process syncs
@@ -86,15 +88,16 @@ def make_directories(path: str, trusted: str) -> None:
     Args:
         path: The directory.
         trusted: A directory above it. It and those above it, where they are there, are not synced.
+        access: Who gets it.
     """
     inode = _inode(path)
     if inode is not None and (len(path) <= len(trusted) or _synced.get(path) == inode):
         return
     parent = os.path.dirname(path)  # noqa: PTH120
-    make_directories(parent, trusted)
+    make_directories(parent, trusted, access)
     if inode is None:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, _DIRECTORY_MODE)  # noqa: PTH102
+            access.make_directory(path)
         inode = _inode(path)
     sync_directory(parent)
     if inode is not None:
@@ -112,9 +115,9 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def _write_temporary(path: str, pieces: Iterable[bytes]) -> int:
+def _write_temporary(path: str, pieces: Iterable[bytes], access: Access) -> int:
     size = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    descriptor = access.create_file(path, os.O_WRONLY)
     try:
         for piece in pieces:
             view = memoryview(piece)
@@ -127,11 +130,11 @@ def _write_temporary(path: str, pieces: Iterable[bytes]) -> int:
     return size
 
 
-def _place(temporary: str, target: str, root: str, *, exclusive: bool) -> None:
+def _place(temporary: str, target: str, root: str, access: Access, *, exclusive: bool) -> None:
     directory = os.path.dirname(target)  # noqa: PTH120
     for attempt in range(_RENAME_TRIES):
         try:
-            make_directories(directory, root)
+            make_directories(directory, root, access)
             if exclusive:
                 os.link(temporary, target)
             else:

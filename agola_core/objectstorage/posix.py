@@ -24,6 +24,7 @@ from agola_core.errors import (
 from agola_core.objectstorage.durable import delete_file, make_directories, write_file
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
+from agola_core.private import Access, warn_when_open
 
 _STALE_SECONDS = 3600.0
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -72,8 +73,10 @@ class PosixStorage:
         with _root_errors(self.root):
             parent = os.path.dirname(self.root)  # noqa: PTH120
             trusted = parent if os.access(parent, os.R_OK) else self.root
-            make_directories(self._data, trusted)
-            make_directories(self._temporary, trusted)
+            self._access = Access.below(self.root, may_share=True)
+            warn_when_open(self.root)
+            make_directories(self._data, trusted, self._access)
+            make_directories(self._temporary, trusted, self._access)
             self._sweep()
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -106,7 +109,7 @@ class PosixStorage:
             if os.path.isdir(target):  # noqa: PTH112
                 raise BadRequestError(f"object key {path!r} is a directory of other objects")
             try:
-                return write_file(target, pieces, self._temporary, if_absent=if_absent)
+                return write_file(target, pieces, self._temporary, self._access, if_absent=if_absent)
             except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
                 raise BadRequestError(f"object key {path!r} lies below or above another object") from error
 

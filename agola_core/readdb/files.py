@@ -12,6 +12,7 @@ import re
 import uuid
 from pathlib import Path
 
+from agola_core import private
 from agola_core.clock import boot_id
 from agola_core.errors import disk_error
 from agola_core.process import is_running, start_time
@@ -30,7 +31,7 @@ class ReadDBFiles:
         self.path = path.absolute()
         self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-(?:(\d+)-)?[0-9a-f]{8}(?:-wal|-shm|-journal)?")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            private.make_directories(self.path.parent)
         except OSError as error:
             raise disk_error(error, str(self.path.parent)) from error
 
@@ -39,13 +40,18 @@ class ReadDBFiles:
         return self.path.exists()
 
     def new(self) -> Path:
-        """Return the path of a new file, named after this process; leftovers of dead processes go."""
+        """Make an empty file, named after this process, and return its path; leftovers of dead processes go."""
         for entry in self.path.parent.iterdir():
             match = self._made.fullmatch(entry.name)
             if match and not self._in_use(entry, int(match[1]), int(match[2] or 0)):
                 entry.unlink(missing_ok=True)
         pid = os.getpid()
-        return self.path.with_name(f"{self.path.name}.{pid}-{start_time(pid) or 0}-{uuid.uuid4().hex[:8]}")
+        file = self.path.with_name(f"{self.path.name}.{pid}-{start_time(pid) or 0}-{uuid.uuid4().hex[:8]}")
+        try:
+            private.create_file(file)
+        except OSError as error:
+            raise disk_error(error, str(file)) from error
+        return file
 
     def publish(self, file: Path) -> None:
         """Make a new file the one that is opened from now on, and remove the one before it."""
