@@ -25,6 +25,7 @@ from agola_core.datamanager.repair import Repair, Repairer
 from agola_core.datamanager.types import Durability, Options, as_durability
 from agola_core.datamanager.verify import verify_store
 from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.locations import check_directory
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.private import warn_when_open
@@ -60,7 +61,7 @@ def open_backends(
     """
     if path is None and (storage is None or coordinator is None):
         raise BadRequestError("name the store by a directory, or by both a storage and a coordinator")
-    directory = Path(path) if path is not None else Path()
+    directory = check_directory(path, "path") if path is not None else Path()
     if path is not None and directory.exists() and not directory.is_dir():
         raise BadRequestError(f"{str(directory)!r} is not a directory")
     if path is not None:
@@ -276,7 +277,7 @@ def exists(
 
 def _check_existing(path: str | os.PathLike[str] | None, storage: str | None) -> None:
     """Refuse a directory that has no store, before anything is made in it."""
-    if path is not None and storage is None and not (Path(path) / STORAGE_DIRECTORY).is_dir():
+    if path is not None and storage is None and not (check_directory(path, "path") / STORAGE_DIRECTORY).is_dir():
         raise NotFoundError(f"there is no store in {os.fspath(path)!r}")
 
 
@@ -294,7 +295,7 @@ def _open_past(
 ) -> PastStore:
     """Open what is there, and create nothing."""
     _check_existing(path, storage)
-    directory = Path(path) if path is not None else Path()
+    directory = check_directory(path, "path") if path is not None else Path()
     if path is not None:
         if coordinator is None and (directory / COORDINATOR_FILE).is_file():
             coordinator = str(directory / COORDINATOR_FILE)

@@ -15,6 +15,7 @@ from agola_core.datamanager import DataManager, Options
 from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
+from agola_core.locations import check_directory
 from agola_core.maintenance import Gate, Participant
 from agola_core.runservice import moves
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
@@ -67,7 +68,7 @@ class Standalone:
         service: ServiceOptions | None = None,
         drain: float = DRAIN_SECONDS,
     ) -> None:
-        data_dir = data_dir.absolute()  # a step has another working directory
+        data_dir = check_directory(data_dir, "data_dir").absolute()  # a step has another working directory
         self._lock = _lock_directory(data_dir)
         try:
             self.datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False)
@@ -194,6 +195,7 @@ def open_reader(
     data_dir: Path, *, storage: str | None = None, coordinator: str | None = None
 ) -> tuple[DataManager, RunService]:
     """Open a run service's store to answer questions, beside a service that may run on it."""
+    check_directory(data_dir, "data_dir")
     datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False)
     return datamanager, RunService(datamanager, data_dir / READDB_FILE, InProcessDirectory())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from agola_cli.kinds import DURATION
+from agola_cli.options import DirectoryType
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.engine import EngineOptions
@@ -20,7 +21,7 @@ from agola_core.executor.taskrunner import TaskLimits
 @click.option("--token", default="", envvar="AGOLA_EXECUTOR_TOKEN", help="What the service asks executors for.")
 @click.option(
     "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=DirectoryType(),
     envvar="AGOLA_EXECUTOR_DIRECTORY",
     help="Where its id and its tasks are kept; by default a directory of your home.",
 )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from agola_core.errors import BadRequestError
+from agola_core.locations import no_directory
 from agola_core.objectstorage.factory import check_configured
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,9 +37,23 @@ def default_data_dir(tree: Path) -> Path:
     return base / "agola-core" / f"{root.name or 'root'}-{digest}"
 
 
+class DirectoryType(click.Path):
+    """A directory, which is made when missing; a URL in its place is told what it should have been given as."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        reason = no_directory(value)
+        if reason is not None:
+            self.fail(f"{os.fspath(value)!r} {reason}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=DirectoryType(),
     envvar="AGOLA_DATA_DIR",
     show_envvar=True,
     help="Where runs, logs and the store are kept. By default a directory of your home for each checkout.",

@@ -31,7 +31,9 @@ def make_factory(directory: Path, data_types: Sequence[str], stack: ExitStack) -
 
     def make(name: str = "store", *, data_types: Sequence[str] | None = None, **arguments: Any) -> DataManager:
         import agola_core  # noqa: PLC0415 - unused, the plugin costs nothing
+        from agola_core.locations import check_directory  # noqa: PLC0415
 
+        check_directory(name, "name")
         wanted = data_types if data_types is not None else default
         store: DataManager = agola_core.open(directory / name, data_types=wanted, **arguments)
         return stack.enter_context(store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agola_core.coordinator.port import Coordinator
 from agola_core.errors import BadRequestError
+from agola_core.locations import no_directory
 
 
 def open_coordinator(url: str) -> Coordinator:
@@ -20,7 +21,7 @@ def open_coordinator(url: str) -> Coordinator:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "sqlite", url
-    if scheme == "sqlite" and rest:
+    if scheme == "sqlite" and rest and no_directory(rest) is None:
         from agola_core.coordinator.sqlite import SQLiteCoordinator  # noqa: PLC0415 - load what is used
 
         return SQLiteCoordinator(rest)

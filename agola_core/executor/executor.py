@@ -23,6 +23,7 @@ from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.taskdir import TaskDirectories, TaskDirectory
 from agola_core.executor.taskrunner import TaskLimits, TaskRunner
+from agola_core.locations import check_directory
 from agola_core.runservice.protocol import RunserviceClient
 from agola_core.runservice.types import Executor as ExecutorStatus
 from agola_core.runservice.types import ExecutorPhase, ExecutorTask
@@ -76,7 +77,7 @@ class Executor:
     def __init__(
         self, directory: Path, service: RunserviceClient, driver: Driver, options: ExecutorOptions | None = None
     ) -> None:
-        directory = directory.absolute()
+        directory = check_directory(directory, "directory").absolute()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._directories = TaskDirectories(directory / "tasks")

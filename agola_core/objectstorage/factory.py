@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
+from agola_core.locations import check_directory
 from agola_core.objectstorage.port import ObjectStorage
 
 
@@ -25,12 +26,11 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
         check_configured(str(url))
     scheme, separator, rest = str(url).partition("://")
     if not separator:
-        scheme, rest = "posix", str(url)
+        scheme, rest = "posix", str(check_directory(url, "storage"))
     if scheme in {"posix", "posixflat"}:
         from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage  # noqa: PLC0415 - load what is used
 
-        if not rest or "\0" in rest:
-            raise BadRequestError(f"storage {url!r} names no directory")
+        check_directory(rest, "storage")
         if scheme == "posix":
             return PosixStorage(rest)
         return PosixFlatStorage(rest)

@@ -15,6 +15,7 @@ from pathlib import Path
 from agola_core import private
 from agola_core.clock import boot_id
 from agola_core.errors import disk_error
+from agola_core.locations import check_directory
 from agola_core.process import is_running, start_time
 
 _SIDES = ("", "-wal", "-shm", "-journal")
@@ -30,6 +31,8 @@ class ReadDBFiles:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-(?:(\d+)-)?[0-9a-f]{8}(?:-wal|-shm|-journal)?")
+        self.path = check_directory(path, "readdb").absolute()
+        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-[0-9a-f]{8}(?:-wal|-shm|-journal)?")
         try:
             private.make_directories(self.path.parent)
         except OSError as error:
