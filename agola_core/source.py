@@ -1,8 +1,9 @@
 """Source archives: a directory as git sees it, packed into a tar for the `clone` step of a run.
 
-In a git checkout that is what is tracked or untracked, as it lies there; ignored files and `.git` are left out.
-Elsewhere, and in a directory that the checkout around it ignores, it is everything. The same tree gives the same
-bytes: sorted, without times or owners.
+In a git checkout that is what is tracked or untracked, as it lies there; ignored files and `.git` are left out. When
+git does not answer for a checkout nothing is packed, since ignored files often hold secrets. Elsewhere, and in a
+directory that the checkout around it ignores, it is everything. The same tree gives the same bytes: sorted, without
+times or owners.
 """
 
 from __future__ import annotations
@@ -33,17 +34,62 @@ def pack_tree(
         include_ignored: Whether files that git is told to ignore are packed.
 
     Raises:
-        BadRequestError: It is not a directory, or cannot be read.
+        BadRequestError: It is not a directory, cannot be read, or is a git checkout that git does not answer for.
     """
     root = Path(path)
     if not root.is_dir():
         raise BadRequestError(f"{str(root)!r} is not a directory")
-    names = None
-    if not _is_ignored(root):
-        names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
-    if names is None:
+    if not is_checkout(root) or _is_ignored(root):
         names = _all_files(root)
+    else:
+        names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
     return _packed(root, sorted(names))
+
+
+def is_checkout(path: Path) -> bool:
+    """Return whether a directory is in a git checkout.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        BadRequestError: It is, but git does not answer for it: what is ignored there cannot be told, so nothing of
+            it may be packed.
+    """
+    top = _top_of(path)
+    if top is None:
+        return False
+    try:
+        done = _git(path, "rev-parse", "--show-toplevel")
+    except FileNotFoundError as error:
+        raise BadRequestError(
+            f"{str(top)!r} is a git checkout and git is not installed: what it ignores cannot be told; install git"
+        ) from error
+    reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
+    if done.returncode and "must be run in a work tree" in reason:  # inside of .git
+        return False
+    if not done.returncode and Path(os.fsdecode(done.stdout.rstrip(b"\n"))).resolve() != top:
+        reason = "its .git is damaged"  # git goes on to look above it
+    if reason:
+        raise BadRequestError(f"{str(top)!r} is a git checkout that git does not answer for: {reason}")
+    return True
+
+
+def _top_of(path: Path) -> Path | None:
+    """Return the directory at or above a path that has a `.git`, on the same file system, as git looks for it."""
+    path = path.resolve()
+    device = path.stat().st_dev
+    for directory in (path, *path.parents):
+        if directory.stat().st_dev != device:
+            return None
+        if os.path.lexists(directory / ".git"):
+            return directory
+    return None
+
+
+def _git(path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    return subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, check=False, env=environment)
 
 
 def _packed(root: Path, names: list[str]) -> Iterator[bytes]:
@@ -83,15 +129,15 @@ def _neutral(info: tarfile.TarInfo) -> None:
 
 def _is_ignored(root: Path) -> bool:
     """Return whether a checkout around the directory ignores it: then git knows nothing of what is in it."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), "check-ignore", "-q", "."], capture_output=True, check=False)
-    except FileNotFoundError:
-        return False
-    return done.returncode == 0
+    return _git(root, "check-ignore", "-q", ".").returncode == 0
 
 
-def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) -> list[str] | None:
-    """Return the files of a git checkout; None when the directory is not in one, or git is missing."""
+def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) -> list[str]:
+    """Return the files of a git checkout.
+
+    Raises:
+        BadRequestError: git does not list them.
+    """
     commands = [["ls-files", "-z", "--cached"]]
     if include_untracked:
         commands.append(["ls-files", "-z", "--others", "--exclude-standard"])
@@ -99,12 +145,10 @@ def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) ->
         commands.append(["ls-files", "-z", "--others", "--ignored", "--exclude-standard"])
     names: set[str] = set()
     for command in commands:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, check=False)
-        except FileNotFoundError:
-            return None
+        done = _git(root, *command)
         if done.returncode:
-            return None
+            reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
+            raise BadRequestError(f"git cannot list the files of {str(root)!r}: {reason}")
         names.update(os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
     found: list[str] = []
     for name in names:
@@ -112,8 +156,12 @@ def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) ->
         if not os.path.lexists(target):
             continue
         if target.is_dir() and not target.is_symlink():  # a submodule, or another checkout inside
-            inner = _git_files(target, include_untracked=include_untracked, include_ignored=include_ignored)
-            found.extend(str(Path(name) / item) for item in (inner if inner is not None else _all_files(target)))
+            inner = (
+                _git_files(target, include_untracked=include_untracked, include_ignored=include_ignored)
+                if os.path.lexists(target / ".git") and is_checkout(target)
+                else _all_files(target)
+            )
+            found.extend(str(Path(name) / item) for item in inner)
         else:
             found.append(name)
     return [name for name in found if Path(name).parts[0] not in _LEFT_OUT]

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from agola_core.errors import BadRequestError
+from agola_core.source import is_checkout
 
 
 class Checkout(msgspec.Struct, frozen=True):
@@ -37,7 +38,13 @@ class Checkout(msgspec.Struct, frozen=True):
 
 
 def describe_checkout(path: Path) -> Checkout:
-    """Return what git says of a directory; outside of git it counts as branch `master`, as Agola's direct runs."""
+    """Return what git says of a directory; outside of git it counts as branch `master`, as Agola's direct runs.
+
+    Raises:
+        BadRequestError: It is in a checkout that git does not answer for.
+    """
+    if not is_checkout(path):
+        return Checkout(branch="master", ref="refs/heads/master")
     branch = _git(path, "symbolic-ref", "--short", "-q", "HEAD")
     commit = _git(path, "rev-parse", "-q", "--verify", "HEAD")
     if not branch and not commit:

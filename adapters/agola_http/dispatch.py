@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import anyio
 import anyio.to_thread
@@ -201,6 +201,10 @@ def _check_head(scope: Scope, limit: int) -> None:
     size = len(scope["raw_path"]) + len(scope["query_string"])
     if size + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > limit:
         raise RefusedError(431, f"the request's head is larger than {limit} bytes")
+    try:
+        unquote_to_bytes(scope["raw_path"]).decode()
+    except UnicodeDecodeError as error:  # the server has put one character in the place of each wrong byte
+        raise RefusedError(400, "the path is not valid UTF-8") from error
 
 
 def _cleaned(scope: Scope) -> str | None:

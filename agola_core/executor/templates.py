@@ -10,8 +10,13 @@ from datetime import UTC, datetime
 
 from agola_core.errors import BadRequestError, NotFoundError
 
-_ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
-_CALL = re.compile(r"""(\w+)(?:\s+(?:"((?:[^"\\]|\\.)*)"|`([^`]*)`))?""")
+MAX_TEMPLATE_CHARACTERS = 4096
+_TRIMMED = " \t\r\n"
+
+# Matched at a "{{", once: no two parts that repeat meet, so its time grows with the action alone.
+_ACTION = re.compile(
+    r"""\{\{(?:-\s)?\s*(\w+)(?:\s+(?:"((?:[^"\\]|\\.)*)"|`([^`]*)`))?\s*(?:(?<=\s)-)?\}\}""", re.DOTALL
+)
 
 
 def expand_key(
@@ -25,19 +30,22 @@ def expand_key(
     """Return a cache key with its template's actions replaced.
 
     Args:
-        template: Such as `deps-{{ md5sum "lock" }}`.
+        template: Such as `deps-{{ md5sum "lock" }}`, of at most `MAX_TEMPLATE_CHARACTERS`.
         read: Yields the files of `md5sum` and `sha256sum`.
         environment: What `env` looks at.
         arch: This machine's architecture by its Go name.
         clock: Seconds since 1970.
 
     Raises:
-        BadRequestError: An action is malformed, unknown, or names a file that cannot be read.
+        BadRequestError: The template is too long, or an action is malformed, unknown, or names a file that cannot be
+            read.
 
     Example:
         >>> expand_key("{{ os }}-{{ env `A` }}", read=lambda _: iter(()), environment={"A": "x"}, arch="amd64")
         'linux-x'
     """
+    if len(template) > MAX_TEMPLATE_CHARACTERS:
+        raise BadRequestError(f"a cache key of {len(template)} characters; at most {MAX_TEMPLATE_CHARACTERS}")
 
     def digest(algorithm: str, name: str) -> str:
         found = hashlib.new(algorithm, usedforsecurity=False)
@@ -60,10 +68,7 @@ def expand_key(
     }
 
     def replaced(match: re.Match[str]) -> str:
-        call = _CALL.fullmatch(match[1])
-        if call is None:
-            raise BadRequestError(f"cache key {template!r}: cannot understand {match[0]!r}")
-        name, argument = call[1], call[2] if call[2] is not None else call[3]
+        name, argument = match[1], match[2] if match[2] is not None else match[3]
         if argument is None and name in plain:
             return plain[name]
         if argument is not None and name in {"md5sum", "sha256sum"}:
@@ -72,4 +77,14 @@ def expand_key(
             return environment.get(argument, "")
         raise BadRequestError(f"cache key {template!r}: unknown function or wrong argument in {match[0]!r}")
 
-    return _ACTION.sub(replaced, template)
+    parts, position = [], 0
+    while (begin := template.find("{{", position)) >= 0:
+        match = _ACTION.match(template, begin)
+        if match is None:
+            raise BadRequestError(f"cache key {template!r}: cannot understand {template[begin : begin + 40]!r}")
+        text = template[position:begin]
+        parts += [text.rstrip(_TRIMMED) if match[0].startswith("{{-") else text, replaced(match)]
+        position = match.end()
+        if match[0].endswith("-}}"):
+            position += len(template) - position - len(template[position:].lstrip(_TRIMMED))
+    return "".join([*parts, template[position:]])

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from agola_core.runservice import layout
 from agola_core.runservice.graph import ancestors
 from agola_core.runservice.types import (
     ExecutorPhase,
@@ -21,8 +22,8 @@ from agola_core.runservice.types import (
 
 
 def cache_prefix(config: RunConfig) -> str:
-    """Return who shares a run's caches: its cache group, else the root of its group."""
-    return config.cache_group or config.group.split("/")[2]
+    """Return what the keys of a run's caches begin with, for its cache group, else for the root of its group."""
+    return layout.cache_owner(config.cache_group or config.group.split("/")[2])
 
 
 def new_executor_task(run: Run, config: RunConfig, task: RunConfigTask, executor_id: str) -> ExecutorTask:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import string
+
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import check_portable
 
 CACHES = "caches/"
 MAX_CACHE_KEY_BYTES = 200
+
+_MAX_OWNER_BYTES = 100
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._@")
+_PLAIN_NAME = re.compile(rf"[A-Za-z0-9._@]{{1,{_MAX_OWNER_BYTES}}}")
+_UUID_BEGIN = re.compile(r"[0-9a-fA-F]{8}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 LOGS = "logs/"
@@ -61,6 +71,28 @@ def archive(task_id: str, step: int) -> str:
 def archives_reference(task_id: str, run_id: str) -> str:
     """Return the path of the object by which a run holds on to a task's archives."""
     return f"workspacearchives/{task_id}/runs/{run_id}"
+
+
+def cache_owner(group: str) -> str:
+    """Return what the keys of a cache group begin with, before a "-": no two groups share a key.
+
+    Executors join it and a task's own key with a "-", as Agola does. So no group's beginning may be that of another's:
+    a UUID, which is what Agola's groups are, stays as it is, and so does a name without a "-" that cannot be the
+    beginning of one; any other is escaped, behind a "=".
+
+    Args:
+        group: The group's name.
+
+    Example:
+        >>> cache_owner("acme"), cache_owner("acme-prod")
+        ('acme', '=acme=2Dprod')
+    """
+    if _UUID.fullmatch(group) or (_PLAIN_NAME.fullmatch(group) and not _UUID_BEGIN.fullmatch(group)):
+        return group
+    escaped = "=" + "".join(chr(byte) if chr(byte) in _PLAIN else f"={byte:02X}" for byte in group.encode())
+    if len(escaped) <= _MAX_OWNER_BYTES:
+        return escaped
+    return f"=={hashlib.blake2b(group.encode(), digest_size=20).hexdigest()}"
 
 
 def cache(key: str) -> str:

@@ -190,3 +190,10 @@ def test_tokens_of_change_groups(server, create_run):
     assert server.request("PUT", path, {**body, "change_groups_update_tokens": "nonsense!"}).status in {400, 409}
     assert server.request("GET", f"{API}/changegroups").json()
     assert server.request("GET", f"{API}/runs/{run}?changegroup=g1").json()["change_groups_update_tokens"]
+
+
+def test_bytes_of_a_path_that_are_no_text_are_refused(server):
+    """Two of them would be one and the same key otherwise."""
+    for path in (f"{API}/executor/caches/a%ff", f"{API}/executor/caches/a%fe", "/%c3%28"):
+        answer = server.request("GET", path)
+        assert (answer.status, answer.message) == (400, "the path is not valid UTF-8")
