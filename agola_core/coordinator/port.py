@@ -158,6 +158,7 @@ class Watch(Protocol):
         Raises:
             CompactedError: The next revision was compacted away: list anew, watch from there.
             UnavailableError: The backend was lost and the watch cannot go on.
+            RecoveryError: The backend is another one now, or its files are gone.
             ClosedError: The watch or its coordinator was closed.
         """
 
@@ -211,6 +212,7 @@ class Coordinator(Protocol):
             BadRequestError: A key written twice, too many operations or bytes.
             NotFoundError: A put names a lease that does not exist (or has ended).
             UnknownOutcomeError: The answer was lost; the transaction may have been applied. Never retried inside.
+            RecoveryError: The backend is another one now, or its files are gone.
         """
 
     def watch(self, prefix: str, from_revision: int) -> Watch:

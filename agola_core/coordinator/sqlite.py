@@ -33,6 +33,7 @@ from agola_core.errors import (
     ClosedError,
     CompactedError,
     NotFoundError,
+    RecoveryError,
     UnknownOutcomeError,
 )
 from agola_core.leaderqueue import LeaderQueue, Waiting
@@ -70,6 +71,9 @@ class SQLiteCoordinator:
         UnavailableError: The file cannot be opened or created.
         CorruptionError: It is not a database, or a damaged one.
         FormatError: A later release made it, or SQLite is too old.
+
+    Once its file was deleted, moved or replaced, every call raises `RecoveryError`: writers at once, the others
+    within half a second.
     """
 
     max_txn_ops = 100_000
@@ -206,6 +210,10 @@ class SQLiteCoordinator:
 
     def expire_leases(self) -> None:
         """End the leases whose time is over; a loop of every process that has the database open calls it."""
+        try:
+            self._database.look(closely=True)
+        except RecoveryError:  # told by whoever uses it
+            return
         now = self._clock()
         with self._database.reader() as connection:
             if connection.execute(sql.LEASES_EXPIRED, (now,)).fetchone() is None:
@@ -246,6 +254,7 @@ class SQLiteCoordinator:
 
     def _commit(self, batch: Works) -> None:
         execute, session = self._cursor.execute, self._session
+        self._database.check_found()
         try:
             execute("BEGIN IMMEDIATE")
             session.begin()
@@ -270,6 +279,11 @@ class SQLiteCoordinator:
             if isinstance(error, apsw.Error):
                 raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
             raise
+        try:
+            self._database.look()  # invariant 3: what is acknowledged is at the path
+        except RecoveryError as error:
+            session.forget()
+            raise UnknownOutcomeError(f"{error}; the last commit went into it") from error
         session.end()
         if session.batches:
             self._hub.committed(session.batches)

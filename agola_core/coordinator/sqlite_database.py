@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
@@ -17,6 +18,7 @@ import apsw
 
 from agola_core import private
 from agola_core.coordinator import sqlite_schema as sql
+from agola_core.coordinator.sqlite_files import OpenFiles
 from agola_core.decoding import newer
 from agola_core.errors import (
     AgolaError,
@@ -24,6 +26,7 @@ from agola_core.errors import (
     CorruptionError,
     FormatError,
     OutOfSpaceError,
+    RecoveryError,
     UnavailableError,
     disk_error,
 )
@@ -64,28 +67,33 @@ class Database:
         self.writing = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
+        self._lost = False
         self._readers: deque[apsw.Connection] = deque()
         self._lock = threading.Lock()
         with self.errors():
             _create_directory(Path(self.path).parent)
             private.create_file(self.path)  # SQLite gives its side files the owner and the mode of this one
             private.warn_when_open(self.path)
-            self.writer = self._connect()
+            self.writer = self._connect(checkpoint=True)
             self._migrate()
             # Always: a process that was killed may have made the files, and SQLite syncs only the names of its own.
             _sync_directory(Path(self.path).parent)
             self._version_reader = self._connect()
+            self._files = OpenFiles(self.path)
+            if _has_moved(self.writer):
+                raise UnavailableError(f"{self.path} was replaced while it was being opened")
         self._data_version = -1
 
     @contextmanager
     def reader(self) -> Iterator[apsw.Connection]:
         """Lend a connection to read with; errors of the block are translated."""
         self.check_open()
+        self.check_found()
         with self.errors():
             try:
                 connection = self._readers.pop()
             except IndexError:
-                connection = self._connect()
+                connection = self._connect_again()
             try:
                 yield connection
             except BaseException:
@@ -102,12 +110,39 @@ class Database:
 
         Not thread-safe: one thread polls.
         """
+        self.look()
         with self.errors():
             (version,) = one(self._version_reader.execute("PRAGMA data_version"))
             if version == self._data_version:
                 return None
             self._data_version = version
             return newest_revision(self._version_reader)
+
+    def look(self, *, closely: bool = False) -> None:
+        """Look whether the files are still there: what everybody is told from now on.
+
+        Args:
+            closely: Look at each file.
+
+        Raises:
+            RecoveryError: They are not.
+        """
+        try:
+            if closely:
+                self._files.check_each()
+            else:
+                self._files.check()
+        except RecoveryError as error:
+            if not self._lost:
+                logger.error("%s", error)
+            self._lost = True
+            raise
+        self._lost = False
+
+    def check_found(self) -> None:
+        """Raise `RecoveryError` when the last look did not find the files, and this one does not, either."""
+        if self._lost:
+            self.look(closely=True)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -143,7 +178,13 @@ class Database:
     def close(self) -> None:
         """Close all connections; who writes is waited for. Closing twice is harmless."""
         with self.writing, self._lock:
+            if self._closed:
+                return
             self._closed = True
+            try:
+                self._files.check_each()
+            except RecoveryError:
+                self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             for connection in (*self._readers, self._version_reader, self.writer):
                 try:
                     connection.close()
@@ -151,8 +192,25 @@ class Database:
                     logger.warning("%s: closing it met an error of the disk", self.path, exc_info=True)
             self._readers.clear()
 
-    def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(self.path)
+    def _connect_again(self) -> apsw.Connection:
+        """Return a further connection, to the same files."""
+        self.look(closely=True)
+        try:
+            connection = self._connect()
+        except apsw.Error:
+            self.look(closely=True)
+            raise
+        try:
+            self.look(closely=True)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, *, checkpoint: bool = False) -> apsw.Connection:
+        connection = apsw.Connection(self.path, apsw.SQLITE_OPEN_READWRITE)
+        # Whoever checkpoints at its end deletes the log at the path, which may be another database's by then.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not checkpoint))
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -186,6 +244,13 @@ class Database:
             cursor.execute("ROLLBACK")
             raise
         cursor.execute("COMMIT")
+
+
+def _has_moved(connection: apsw.Connection) -> bool:
+    """Return whether the file that a connection opened is not the one at its path."""
+    moved = ctypes.c_int()
+    connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
+    return bool(moved.value)
 
 
 def newest_revision(connection: apsw.Connection) -> int:

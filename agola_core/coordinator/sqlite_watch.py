@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
-from agola_core.errors import AgolaError, ClosedError
+from agola_core.errors import AgolaError, ClosedError, RecoveryError
 
 _RECENT = 4096
 _PAGE = 512
@@ -41,6 +41,7 @@ class WatchHub:
     Attributes:
         revision: The newest revision that the watches may report.
         written: The newest revision that this process commits, or has committed.
+        lost: What the watches raise while the database is gone; "" while it is there.
     """
 
     def __init__(self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None]) -> None:
@@ -48,6 +49,7 @@ class WatchHub:
         self.revision = revision
         self.written = 0
         self.closed = False
+        self.lost = ""
         self._read_changes = read_changes
         self._read_revision = read_revision
         self._committed = False
@@ -139,6 +141,14 @@ class WatchHub:
             by_revision = dict(found)
             self._advance([(number, by_revision.get(number, [])) for number in range(self.revision + 1, end)])
 
+    def _lose(self, message: str) -> None:
+        if self.lost:
+            return
+        self.lost = message
+        with self.lock:
+            for watch in self._watches:
+                watch.wake()
+
     def _poll(self) -> None:
         busy_until = 0.0
         while not self._stop_polling.wait(_BUSY_POLL if time.monotonic() < busy_until else _IDLE_POLL):
@@ -147,8 +157,12 @@ class WatchHub:
                 continue
             try:
                 revision = self._read_revision()
+            except RecoveryError as error:  # the database is gone
+                self._lose(str(error))
+                continue
             except AgolaError:  # closing, or the disk fails: the watches' own reads report it
                 continue
+            self.lost = ""
             if revision is None:
                 continue
             with self.lock:
@@ -201,6 +215,8 @@ class SQLiteWatch:
                 raise ClosedError("the watch was closed")
             if self._ready:
                 return self._ready.popleft()
+            if self._hub.lost:
+                raise RecoveryError(self._hub.lost)
             self._woken.clear()
             if self._fill():
                 continue

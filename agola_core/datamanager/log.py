@@ -59,6 +59,7 @@ class Log:
         floor: Tokens older than this revision are refused.
         collected: The revision of the last collection of payloads that came before `head_revision`.
         synced: The newest WAL that is in storage.
+        lost: Why the coordinator cannot be followed any more, while it cannot: readers and feeds are told.
     """
 
     def __init__(self, coordinator: Coordinator, storage: ObjectStorage, cache: BlockCache) -> None:
@@ -70,6 +71,7 @@ class Log:
         self.floor = 0
         self.collected = 0
         self.closed = False
+        self.lost: RecoveryError | None = None
         self._cache = cache
         self._recent = RecentWals()
         self._waiting = 0
@@ -112,6 +114,7 @@ class Log:
         """
         with self.lock:
             self._check_open()
+            self.lost = None
             head = self.coordinator.get(keys.HEAD)
             checkpoint = self.coordinator.get(keys.CHECKPOINT)
             if (
@@ -226,6 +229,7 @@ class Log:
             try:
                 while not satisfied():
                     self._check_open()
+                    self.check_followed()
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return False
@@ -263,6 +267,18 @@ class Log:
         """Wake everybody who waits in `wait_synced`, to look whether it is still worth it."""
         with self.lock:
             self._gate.let_all_look()
+
+    def lose(self, error: RecoveryError) -> None:
+        """Note why the coordinator cannot be followed, and tell everybody who waits."""
+        with self.lock:
+            self.lost = error
+            self.changed.notify_all()
+            self._gate.let_all_look()
+
+    def check_followed(self) -> None:
+        """Raise `RecoveryError` while the coordinator cannot be followed."""
+        if self.lost is not None:
+            raise RecoveryError(str(self.lost)) from self.lost
 
     def recent_after(self, sequence: Sequence) -> list[Applied] | None:
         """Return the WALs after a place when all of them are still in memory, else None."""

@@ -288,6 +288,7 @@ class OperatedStore(Reader):
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise ClosedError("the datamanager was closed")
+        self._log.check_followed()
         if self._may_be_behind:
             self._log.catch_up()
             self._may_be_behind = False

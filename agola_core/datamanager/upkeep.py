@@ -206,6 +206,14 @@ class Upkeep:
 
     def _follow(self) -> None:
         """Take in what other processes commit, checkpoint or import."""
+        try:
+            self._follow_on()
+        except RecoveryError as error:
+            self._behind = True
+            self._log.lose(error)
+            raise
+
+    def _follow_on(self) -> None:
         if self._behind:  # the round before failed at it
             self._catch_up()
         gather, caught_up, seen = _GATHER_SECONDS, 0.0, 0

@@ -18,6 +18,7 @@ from agola_core.errors import (
     BadRequestError,
     ForbiddenError,
     NotFoundError,
+    RecoveryError,
     UnavailableError,
     disk_error,
 )
@@ -64,6 +65,8 @@ class PosixStorage:
     Raises:
         UnavailableError: It cannot be created.
         OutOfSpaceError: The disk is full.
+
+    Once the directory was deleted, moved or replaced, writing, deleting and opening what is gone raise `RecoveryError`.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -77,6 +80,7 @@ class PosixStorage:
             warn_when_open(self.root)
             make_directories(self._data, trusted, self._access)
             make_directories(self._temporary, trusted, self._access)
+            self._opened = os.stat(self._data)  # noqa: PTH116
             self._sweep()
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -103,6 +107,7 @@ class PosixStorage:
 
     def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
         """Write a whole object (see the port)."""
+        self._check_root()
         target = self._file(path)
         pieces = (bytes(data),) if isinstance(data, bytes | bytearray | memoryview) else data
         with _errors(path):
@@ -120,6 +125,7 @@ class PosixStorage:
 
     def delete(self, path: str) -> None:
         """Delete an object (see the port)."""
+        self._check_root()
         with _errors(path):
             target = self._file(path)
             if os.path.isdir(target):  # noqa: PTH112
@@ -175,8 +181,25 @@ class PosixStorage:
             raise BadRequestError(f"object key {path[:80]!r} leads through a symbolic link")
         return target
 
+    def _check_root(self) -> None:
+        """Raise `RecoveryError` unless the directory is the one that was opened: another's is not written to."""
+        try:
+            found = os.stat(self._data)  # noqa: PTH116
+            if os.path.samestat(found, self._opened):
+                return
+            why = "another one is there now"
+        except OSError as error:
+            why = error.strerror or str(error)
+        raise RecoveryError(
+            f"storage {self.root!r} was deleted, moved or replaced while it was open ({why}): open it again"
+        )
+
     def _open(self, path: str) -> int:
-        descriptor = os.open(self._file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(self._file(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self._check_root()
+            raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise NotFoundError(f"object {path!r} does not exist")
