@@ -96,7 +96,11 @@ class Instance:
         self._record = InstanceRecord(
             name, socket.gethostname(), pid, datetime.now(UTC).isoformat(), start=start_time(pid) or 0
         )
-        self.publish()
+        try:
+            self.publish()
+        except BaseException:  # nobody would end the lease, and what was published all the same would stay with it
+            self._keeper.close()
+            raise
 
     @contextmanager
     def pin(self, manifest: int) -> Iterator[None]:
@@ -122,14 +126,26 @@ class Instance:
             oldest = min([self._current, *self._pins])
             if oldest == self._published and self._keeper.held:
                 return
-            if not self._keeper.held:
-                logger.warning("instance %s lost its lease; taking a new one", self.name)
-                self._keeper.close()
-                self._keeper = LeaseKeeper(self.coordinator, self._ttl)
             record = msgspec.structs.replace(self._record, manifest=oldest)
-            faultpoints.reach("instance.before-publish")
-            self.coordinator.txn([], [PutOp(keys.instance(self.name), records.encode(record), self._keeper.lease)])
+            if not self._keeper.held:
+                self._take_new_lease()
+            while not self._put(record):  # it ended between the look at it and the transaction
+                self._take_new_lease()
             self._published = oldest
+
+    def _put(self, record: InstanceRecord) -> bool:
+        """Write the record under the lease; return whether there still is one."""
+        faultpoints.reach("instance.before-publish")
+        try:
+            self.coordinator.txn([], [PutOp(keys.instance(self.name), records.encode(record), self._keeper.lease)])
+        except NotFoundError:
+            return False
+        return True
+
+    def _take_new_lease(self) -> None:
+        logger.warning("instance %s lost its lease; taking a new one", self.name)
+        self._keeper.close()
+        self._keeper = LeaseKeeper(self.coordinator, self._ttl)
 
     def try_lock(self, name: str) -> InstanceLock | None:
         """Acquire a lock if it is free, without waiting; None when another instance, or this one, holds it."""

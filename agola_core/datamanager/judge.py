@@ -56,10 +56,12 @@ class Judge:
                     commit.settle(*outcome)
                     behind |= outcome[0] is not None and Sequence.parse(outcome[0].sequence) > self._log.view.sequence
                     continue
-            error = self._refusal(commit, moved)
+            error = self._refusal(commit)
             if error is not None:
                 commit.settle(None, error)
                 continue
+            if not moved.isdisjoint(commit.groups):
+                continue  # invariant 5: the other may yet lose its race, so only its commit is a conflict
             moved.update(commit.groups)
             written.update(op.key for op in commit.along.ops)
             accepted.append(commit)
@@ -88,7 +90,7 @@ class Judge:
                     groups[name] = item.mod_revision if item else 0
         return found
 
-    def _refusal(self, commit: Commit, moved: set[str]) -> Exception | None:
+    def _refusal(self, commit: Commit) -> Exception | None:
         log, token = self._log, commit.token
         if commit.lineage != log.lineage.lineage:
             return FencedError("the store was imported or recovered since this write began")
@@ -101,7 +103,7 @@ class Judge:
                 f"the token's revision {token.revision} is older than {log.floor}, the oldest retained: read again"
             )
         for name, seen in token.groups.items():
-            if name in moved or log.groups[name] != seen:
+            if log.groups[name] != seen:
                 return ConflictError(f"change group {name!r} was changed by another writer: read again")
         return None
 

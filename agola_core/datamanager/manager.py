@@ -111,7 +111,11 @@ class DataManager(OperatedStore):
         self._committer = Committer(self._log, clock)
         self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
         if self.options.background:
-            self._upkeep.start()
+            try:
+                self._upkeep.start()
+            except BaseException:  # nobody else would end the lease and the loops that run already
+                self.close()
+                raise
 
     # Writing
 

@@ -12,6 +12,7 @@ from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import iterate, prefix_end
 from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError
+from tests.simulation.memory_coordinator import Cluster, MemoryCoordinator
 
 
 class Clock:
@@ -76,10 +77,30 @@ class EtcdBackend:
                 self.opened[0].revoke_lease(lease)
 
 
-@pytest.fixture(params=["sqlite", "etcd"])
+class MemoryBackend:
+    """Opens clients of one cluster in memory, of this process alone, with a clock of the test's own."""
+
+    def __init__(self, identity):
+        self.url = None
+        self.clock = Clock()
+        self.cluster = Cluster(identity, self.clock)
+        self.opened = []
+
+    def open(self):
+        self.opened.append(MemoryCoordinator(self.cluster))
+        return self.opened[-1]
+
+    def pass_time(self, seconds):
+        self.clock.now += seconds
+        self.cluster.expire()
+
+
+@pytest.fixture(params=["sqlite", "etcd", "memory"])
 def backend(request, tmp_path):
     if request.param == "sqlite":
         backend = SQLiteBackend(tmp_path / "coordinator.db")
+    elif request.param == "memory":
+        backend = MemoryBackend("one")
     else:
         backend = EtcdBackend(request.getfixturevalue("agola_etcd").url(f"contract/{uuid.uuid4().hex}"))
     yield backend
@@ -100,6 +121,8 @@ def test_it_is_the_same_one_each_time_it_is_opened_and_no_other(backend, coordin
     assert backend.open().identity() == coordinator.identity()
     if isinstance(backend, EtcdBackend):
         other = EtcdBackend(f"{backend.url}-other")
+    elif isinstance(backend, MemoryBackend):
+        other = MemoryBackend("other")
     else:
         other = SQLiteBackend(tmp_path / "other.db")
     opened = other.open()
@@ -371,6 +394,7 @@ def _count_in_process(url, times):
     coordinator.close()
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "etcd"], indirect=True)
 def test_processes_share_a_coordinator_and_its_watches(backend, coordinator):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_count_in_process, args=(backend.url, 50)) for _ in range(3)]

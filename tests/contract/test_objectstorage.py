@@ -15,10 +15,11 @@ from agola_core.objectstorage.filesystem import StorageFileSystem
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_pytest import require
 from agola_pytest.s3 import S3MissingError, S3Program, missing_reason, start_s3
+from tests.simulation.memory_storage import Bucket, MemoryStorage
 
 EXTERNAL = [] if missing_reason(S3Program.EXTERNAL) else ["s3-external"]
 S3 = ["s3-ministack", "s3-rclone", *EXTERNAL]
-BACKENDS = ["posix", "posixflat", *S3]
+BACKENDS = ["posix", "posixflat", "memory", *S3]
 NOT_RCLONE = [kind for kind in BACKENDS if kind != "s3-rclone"]  # it keeps keys as paths, and ignores conditions
 PLAIN = [kind for kind in NOT_RCLONE if kind != "posix"]
 PORTABLE_KEYS = [
@@ -65,6 +66,8 @@ def open_kind(request, tmp_path):
         def open_one(kind):
             if kind.startswith("s3-"):
                 url = request.getfixturevalue("s3_server")(kind.removeprefix("s3-"))
+            elif kind == "memory":
+                return MemoryStorage(Bucket())
             else:
                 url = f"{kind}://{tmp_path}/root{next(numbers)}"
             return stack.enter_context(contextlib.closing(open_storage(url)))

@@ -1,15 +1,17 @@
 """What a transaction or a write that failed leaves behind is put right later, or told as what it is."""
 
 import io
+import threading
 
 import pytest
 
 import agola_core
 import agola_core.embedded
 from agola_core import Options, Put, faultpoints
-from agola_core.datamanager import keys
-from agola_core.datamanager.instance import Instance
+from agola_core.datamanager import DataManager, keys
+from agola_core.datamanager.instance import Instance, list_instances
 from agola_core.errors import OutOfSpaceError, UnavailableError, UnknownOutcomeError
+from agola_core.objectstorage import open_storage
 
 QUIET = Options(background=False)
 
@@ -99,6 +101,43 @@ def test_a_lock_that_was_acquired_unheard_is_released(coordinator, instance):
     assert coordinator.get(keys.CHECKPOINT_LOCK) is not None
     coordinator.refuse = lambda then: None
     instance.try_lock(keys.CHECKPOINT_LOCK).release()
+
+
+@pytest.mark.parametrize("error", [UnavailableError, UnknownOutcomeError])
+def test_an_instance_that_could_not_be_published_leaves_nothing(coordinator, error):
+    coordinator.refuse = lambda then: error("no answer")
+    with pytest.raises(error):
+        Instance(coordinator, "me", 10.0, 1)
+    assert list_instances(coordinator) == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lease-")]
+
+
+def test_a_store_whose_loops_could_not_be_started_leaves_nothing(coordinator, tmp_path):
+    storage = open_storage(str(tmp_path / "storage"))
+
+    def refuse(*arguments):
+        raise UnavailableError("no answer")
+
+    coordinator.watch = refuse
+    with pytest.raises(UnavailableError, match="no answer"):
+        DataManager(coordinator, storage, ["note"])
+    assert list_instances(coordinator) == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("lease-", "datamanager-"))]
+
+
+def test_an_instance_whose_lease_ends_while_it_is_published_takes_another(coordinator, instance):
+    lost = []
+
+    def lose(name):
+        if name == "instance.before-publish" and not lost:
+            lost.append(instance._keeper.lease)
+            coordinator.revoke_lease(lost[0])
+
+    instance.reads(7)
+    with faultpoints.arm(lose):
+        instance.publish()
+    assert [record.manifest for record in list_instances(coordinator)] == [7]
+    assert lost != [instance._keeper.lease]
 
 
 def test_a_checkpoint_after_one_whose_lock_stayed_is_made(tmp_path):

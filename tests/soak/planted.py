@@ -114,7 +114,7 @@ def take_young_payloads_for_kept() -> None:
 
 def never_refuse() -> None:
     """Whoever writes late overwrites what it has not seen."""
-    judge.Judge._refusal = lambda self, commit, moved: None  # type: ignore[method-assign]
+    judge.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
 
 
 def trust_what_is_sealed() -> None:

@@ -14,8 +14,11 @@ from agola_core import (
     Put,
     TokenExpiredError,
     WalStatus,
+    faultpoints,
 )
 from agola_core.coordinator import PutOp
+from agola_core.datamanager import records
+from agola_core.datamanager.commit import Commit
 
 
 def open_store(path, **options):
@@ -113,6 +116,31 @@ def test_a_token_survives_as_text_and_guards_the_same(dm):
     with pytest.raises(ConflictError):
         dm.write_wal([Put("note", "b", b"")], token)
     dm.write_wal([Put("note", "c", b"")], ChangeGroupsToken.decode(after.encode()))
+
+
+def test_nobody_is_refused_for_the_sake_of_a_writer_in_the_same_transaction_that_is_refused_itself(tmp_path):
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+
+        def waiting(object_id, groups):
+            actions, token = [Put("note", object_id, b"")], dm.change_groups_token(groups)
+            encoded = records.encode_actions(actions)
+            return Commit(
+                actions, encoded, None, token, wal_id=object_id, remembered=False, digest="", lineage=dm.lineage
+            )
+
+        first, second = waiting("first", ["g", "h"]), waiting("second", ["h"])
+        passed = []
+
+        def overtake(name):
+            if name == "commit.before-txn" and not passed:
+                passed.append(name)
+                other.write_wal([Put("note", "other", b"")], other.change_groups_token(["g"]))
+
+        with faultpoints.arm(overtake):
+            dm._committer._work([first, second])
+        assert isinstance(first.error, ConflictError)
+        assert second.error is None
+        assert [key for key, _ in dm.list_objects("note")] == ["other", "second"]
 
 
 def test_a_group_that_was_created_meanwhile_conflicts_with_a_token_that_saw_none(dm):
