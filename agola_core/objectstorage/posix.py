@@ -112,7 +112,8 @@ class PosixStorage:
         pieces = (bytes(data),) if isinstance(data, bytes | bytearray | memoryview) else data
         with _errors(path):
             if os.path.isdir(target):  # noqa: PTH112
-                raise BadRequestError(f"object key {path!r} is a directory of other objects")
+                reason = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+                raise BadRequestError(f"object key {path!r} is a directory of other objects") from reason
             try:
                 return write_file(target, pieces, self._temporary, self._access, if_absent=if_absent)
             except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
