@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import anyio
@@ -15,51 +16,58 @@ from agola_http.limits import Limits
 _GONE = "the client went away before the end of the body"
 
 
-async def read_body(headers: Headers, receive: Receive, limits: Limits) -> bytes:
+async def read_body(headers: Headers, receive: Receive, most: int, seconds: float) -> bytes:
     """Return a whole body.
 
     Args:
         headers: The request's.
         receive: Brings the pieces.
-        limits: Its size and the time it may take.
+        most: The largest size in bytes.
+        seconds: How long it may take in all.
 
     Raises:
         RefusedError: It is too large, too slow, or cut short.
     """
-    _check_length(headers, limits.body_bytes)
+    _check_length(headers, most)
     body = bytearray()
     more = True
     try:
-        with anyio.fail_after(limits.body_seconds):
+        with anyio.fail_after(seconds):
             while more:
                 piece, more = _take(await receive())
                 body += piece
-                _check_size(len(body), limits.body_bytes)
+                _check_size(len(body), most)
     except TimeoutError as error:
-        raise RefusedError(408, f"the body took longer than {limits.body_seconds:g} s") from error
+        raise RefusedError(408, f"the body took longer than {seconds:g} s") from error
     return bytes(body)
 
 
-def upload_pieces(headers: Headers, receive: Receive, most: int | None, stall: float) -> Iterator[bytes]:
+def upload_pieces(headers: Headers, receive: Receive, most: int | None, limits: Limits) -> Iterator[bytes]:
     """Yield the pieces of a body to a worker thread; the next one is read when it is asked for.
 
     Args:
         headers: The request's.
         receive: Brings the pieces.
         most: The largest size in bytes; None for any.
-        stall: The most seconds without a piece.
+        limits: The most seconds without a piece, and the least rate; only time that the client takes counts.
 
     Raises:
-        RefusedError: It is too large, too slow, or cut short.
+        RefusedError: It is empty, too large, too slow, or cut short.
     """
     _check_length(headers, most)
-    size, more = 0, True
+    size, waited, more = 0, 0.0, True
     while more:
-        piece, more = _take(anyio.from_thread.run(_receive_in_time, receive, stall))
+        began = time.monotonic()
+        piece, more = _take(anyio.from_thread.run(_receive_in_time, receive, limits.stall_seconds))
+        waited += time.monotonic() - began
         size += len(piece)
+        if more and size < limits.upload_rate * (waited - limits.stall_seconds):
+            raise RefusedError(408, f"the body brought {size} bytes in {waited:.0f} s")
         _check_size(size, most)
         if piece:
             yield piece
+    if not size:
+        raise RefusedError(400, "the body is empty")
 
 
 async def _receive_in_time(receive: Receive, seconds: float) -> Message:

@@ -12,6 +12,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from agola_http.errors import ErrorDocument
 from agola_http.streams import ABORT, HAS_LEFT
 
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+SAFE = (
+    ("Content-Security-Policy", _POLICY),
+    ("Referrer-Policy", "same-origin"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""Sent with every answer: whatever a browser is made to open here, no script in it runs but the page's own."""
+
 
 class Connection(H11Protocol):
     """One connection."""
@@ -43,6 +54,7 @@ class Connection(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
+            *((name.lower().encode(), value.encode()) for name, value in SAFE),
         ]
         try:
             for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import posixpath
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +24,8 @@ from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
 from agola_http.access import Access
 from agola_http.bodies import read_body, upload_pieces
-from agola_http.endpoints import JSON, PREFIX, Answer, Call, Caller, Endpoint, Principal
-from agola_http.errors import ErrorDocument, RefusedError, describe
+from agola_http.endpoints import FORM, JSON, PREFIX, Answer, Call, Caller, Endpoint, Principal
+from agola_http.errors import ErrorDocument, MethodError, RefusedError, describe
 from agola_http.gojson import decode, encode
 from agola_http.limits import Limits
 from agola_http.streams import Streams, break_connection
@@ -33,6 +33,7 @@ from agola_http.streams import Streams, break_connection
 access_log = logging.getLogger("agola_http.access")
 
 _RETRY_SECONDS = 5
+_LINGER_SECONDS = 10.0
 Observe = Callable[[str, str, int, float], None]
 
 
@@ -46,6 +47,7 @@ class Exchange:
     status: int = 0
     sent: int = 0
     caller: str = "-"
+    body_left: bool = False
 
 
 class Dispatcher:
@@ -91,7 +93,7 @@ class Dispatcher:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        exchange = Exchange(scope["method"], scope["path"])
+        exchange = Exchange(scope["method"], scope["path"], body_left=_has_body(Headers(scope=scope)))
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,8 +102,13 @@ class Dispatcher:
                 exchange.sent += len(message.get("body", b""))
             await send(message)
 
+        async def taken() -> Message:
+            message = await receive()
+            exchange.body_left = exchange.body_left and message.get("more_body", False)
+            return message
+
         try:
-            await self._serve(scope, receive, counted, exchange)
+            await self._serve(scope, taken, counted, exchange)
         finally:
             seconds = time.perf_counter() - started
             self._observe(exchange.method, exchange.route, exchange.status, seconds)
@@ -132,14 +139,13 @@ class Dispatcher:
                 async with self._inside(endpoint, scope):
                     answer = await self._call(endpoint, path, caller, scope, receive)
                     if not isinstance(answer.body, bytes):
-                        await self._streams.send(answer, scope, receive, send)
+                        await self._streams.send(answer, _kind(caller, endpoint), scope, receive, send)
                         return
         except Exception as error:  # noqa: BLE001 - every error becomes an answer
             if exchange.status:  # begun already: the connection was broken
                 return
             answer = _error_answer(error, f"{exchange.method} {exchange.path[:500]!r}")
-        response = Response(answer.body, answer.status, dict(answer.headers))
-        await response(scope, receive, send)
+        await _send(answer, scope, receive, send, exchange)
 
     @asynccontextmanager
     async def _inside(self, endpoint: Endpoint, scope: Scope) -> AsyncIterator[None]:
@@ -156,18 +162,18 @@ class Dispatcher:
             raise MaintenanceError("the service went into maintenance mode: try again later")
 
     def _find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
-        known = False
+        known: list[str] = []
         for pattern, endpoint in self._routes:
             match = pattern.fullmatch(path)
             if match is not None:
                 if endpoint.method == method:
                     return endpoint, match.groupdict()
-                known = True
+                known.append(endpoint.method)
         if path.startswith(PREFIX) and self._gate is not None:
             with self._gate.enter():  # in maintenance mode 503 goes before everything else
                 pass
         if known:
-            raise RefusedError(405, "method not allowed")
+            raise MethodError(known)
         if path.startswith(PREFIX):
             raise RefusedError(400, "unknown path")
         raise RefusedError(404, "404 page not found")
@@ -177,23 +183,49 @@ class Dispatcher:
     ) -> Answer:
         headers = Headers(scope=scope)
         query = QueryParams(scope["query_string"])
-        if endpoint.upload is not None:
-            with self._streams.place():
-                context = Context()
-                most = None if endpoint.principal is Principal.ADMIN else self._limits.upload_bytes
-                upload = upload_pieces(headers, receive, most, self._limits.stall_seconds)
-                call = Call(path, query, headers, caller, upload=upload, context=context)
-                return await self._streams.take(endpoint.handler, call, scope)
-        kind = endpoint.body
-        data = b"" if kind is None else await read_body(headers, receive, self._limits)
+        limits, kind, in_place = self._limits, endpoint.body, endpoint.waits
+        upload: Iterator[bytes] = iter(())
+        context = Context()
+        if endpoint.upload == FORM:
+            upload = iter([await read_body(headers, receive, limits.form_bytes, limits.body_seconds)])
+        elif endpoint.upload is not None:
+            most = None if endpoint.principal is Principal.ADMIN else limits.upload_bytes
+            upload, in_place = upload_pieces(headers, receive, most, limits), True
+        data = b"" if kind is None else await read_body(headers, receive, limits.body_bytes, limits.body_seconds)
 
         def work() -> Answer:
             body = None if kind is None else decode(data, kind)
-            return endpoint.handler(Call(path, query, headers, caller, body))
+            return endpoint.handler(Call(path, query, headers, caller, body, upload, context))
+
+        if in_place:
+            with self._streams.place(_kind(caller, endpoint)):
+                return await self._streams.take(work, context, scope)
 
         if self._workers is None:  # a limiter belongs to an event loop
             self._workers = anyio.CapacityLimiter(self._limits.workers)
         return await anyio.to_thread.run_sync(work, limiter=self._workers)
+
+
+async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    """Send an answer of bytes, and read what is left of the request's body; one without an end breaks the connection.
+
+    A connection that is closed while bytes of its client are unread is reset, and the answer is lost with it.
+    """
+    assert isinstance(answer.body, bytes)
+    response = Response(answer.body, answer.status, dict(answer.headers))
+    await send({"type": "http.response.start", "status": answer.status, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": exchange.body_left})
+    if exchange.body_left:
+        with anyio.move_on_after(_LINGER_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        await break_connection(scope)
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _check_head(scope: Scope, limit: int) -> None:
@@ -219,6 +251,13 @@ def _cleaned(scope: Scope) -> str | None:
     return quote(clean) + (f"?{query.decode('latin-1')}" if query else "")
 
 
+def _kind(caller: Caller, endpoint: Endpoint) -> Principal:
+    """Return whose place among the streams a caller takes."""
+    if caller.is_known:
+        return caller.principal
+    return Principal.CLIENT if endpoint.principal is Principal.PUBLIC else endpoint.principal
+
+
 def _shown(caller: Caller) -> str:
     return f"{caller.principal.value}:{caller.executor_id}" if caller.executor_id else caller.principal.value
 
@@ -226,10 +265,10 @@ def _shown(caller: Caller) -> str:
 def _error_answer(error: Exception, request: str) -> Answer:
     told = describe(error, request)
     headers = {"Content-Type": JSON, **told.headers()}
+    if isinstance(error, MethodError):
+        headers["Allow"] = error.allowed
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     if told.status == 503:
         headers["Retry-After"] = str(_RETRY_SECONDS)
-    if told.status in {408, 413}:
-        headers["Connection"] = "close"  # the rest of the body is not read
     return Answer(encode(ErrorDocument(told.message)), told.status, headers)

@@ -20,6 +20,7 @@ BINARY = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"
 TAR = "application/x-tar"
 EVENT_STREAM = "text/event-stream"
+FORM = "application/x-www-form-urlencoded"
 NO_CACHE = {"Cache-Control": "no-cache"}
 
 T = TypeVar("T")
@@ -174,11 +175,13 @@ class Endpoint:
         tag: The area.
         params: The query parameters it knows; others are ignored.
         body: The record that its JSON body says.
-        upload: The media type of a body of bytes.
+        upload: The media type of a body of bytes; a form is small, and read before its handler is called.
         answer: The type of its JSON answer.
         media_type: The type of an answer of bytes.
         status: The status of success.
         errors: Statuses of errors beyond those that every endpoint may answer.
+        waits: Whether its handler may wait for an executor: it then has one of the places of streams, so that it never
+            keeps the threads that answer everybody.
         in_maintenance: Whether it is served in maintenance mode; the others answer 503 then.
         documented: Whether the OpenAPI document names it; pages for people are no interface.
     """
@@ -196,6 +199,7 @@ class Endpoint:
     media_type: str | None = None
     status: int = 200
     errors: tuple[int, ...] = ()
+    waits: bool = False
     in_maintenance: bool = False
     documented: bool = True
 
@@ -211,9 +215,15 @@ def json_answer(value: object, status: int = 200, *, newline: bool = False) -> A
     return Answer(encode(value) + (b"\n" if newline else b""), status, {"Content-Type": JSON})
 
 
-def stream_answer(pieces: Iterator[bytes], media_type: str | None = None) -> Answer:
-    """Return an answer that is streamed; its head is sent with its first piece, as Agola does."""
-    return Answer(pieces, 200, {**NO_CACHE, **({"Content-Type": media_type} if media_type else {})})
+def stream_answer(pieces: Iterator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return an answer that is streamed; its head is sent with its first piece, as Agola does.
+
+    Args:
+        pieces: Its body.
+        media_type: What the body is: a browser that is not told guesses, and takes a log for a page.
+        headers: Further headers.
+    """
+    return Answer(pieces, 200, {**NO_CACHE, "Content-Type": media_type, **(headers or {})})
 
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)

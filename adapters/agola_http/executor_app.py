@@ -14,12 +14,14 @@ from agola_http.access import Access
 from agola_http.dispatch import Dispatcher
 from agola_http.endpoints import (
     JSON,
-    NO_CACHE,
     PREFIX,
+    TAR,
+    TEXT,
     Answer,
     Call,
     Endpoint,
     Principal,
+    stream_answer,
 )
 from agola_http.executor_client import OFFSET_HEADER
 from agola_http.limits import Limits
@@ -59,13 +61,13 @@ class ExecutorApi:
             raise BadRequestError("logs needs either setup or step")
         number, offset = None if setup else _number(step, "step"), _offset(call)
         pieces = self._executor.open_log(_task_id(call), number, follow=call.flag("follow"), offset=offset)
-        return _streamed(pieces, offset)
+        return _streamed(pieces, TEXT, offset)
 
     def archive(self, call: Call) -> Answer:
         """Stream an archive that a step saved to the workspace."""
         offset = _offset(call)
         pieces = self._executor.open_archive(_task_id(call), _number(call.text("step"), "step"), offset=offset)
-        return _streamed(pieces, offset)
+        return _streamed(pieces, TAR, offset)
 
     def health(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Tell that the process lives."""
@@ -83,8 +85,8 @@ def make_executor_app(executor: ExecutorClient, access: Access, limits: Limits) 
     return Dispatcher(ExecutorApi(executor).endpoints(), access, limits)
 
 
-def _streamed(pieces: Iterator[bytes], offset: int) -> Answer:
-    return Answer(pieces, headers={**NO_CACHE, OFFSET_HEADER: str(offset)})
+def _streamed(pieces: Iterator[bytes], media_type: str, offset: int) -> Answer:
+    return stream_answer(pieces, media_type, {OFFSET_HEADER: str(offset)})
 
 
 def _task_id(call: Call) -> str:

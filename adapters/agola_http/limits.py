@@ -13,11 +13,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         upload_bytes: The largest cache or source archive.
         header_bytes: The most bytes of a request's head.
         header_seconds: How long a request's head may take to arrive.
-        body_seconds: How long a JSON body may take to arrive.
+        form_bytes: The largest form of the page.
+        body_seconds: How long a JSON body or a form may take to arrive, in all.
         stall_seconds: How long an upload may bring nothing, or the reader of a stream take nothing.
+        upload_rate: The fewest bytes a second that an upload brings on average, after its first `stall_seconds`.
         keep_alive_seconds: How long a connection is kept between requests.
         connections: The most connections at once; a request on one more is answered 503.
-        streams: The most streams and uploads at once; one more is answered 503.
+        streams: The most streams and uploads at once; one more is answered 503. Of them three quarters may be of
+            one kind of caller, so that none takes the places of the others; admins may take all.
         heartbeat_seconds: How often an idle event stream says that it lives.
         workers: Threads that answer requests.
     """
@@ -26,8 +29,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     upload_bytes: int = 16 * 1024 * 1024 * 1024
     header_bytes: int = 64 * 1024
     header_seconds: float = 20.0
+    form_bytes: int = 64 * 1024
     body_seconds: float = 60.0
     stall_seconds: float = 300.0
+    upload_rate: float = 1024.0
     keep_alive_seconds: int = 75
     connections: int = 2000
     streams: int = 512

@@ -21,7 +21,7 @@ from agola_core.runservice.options import ServiceOptions
 from agola_core.standalone import Standalone
 from agola_http.access import Access, Tokens, is_loopback
 from agola_http.app import App
-from agola_http.connection import Connection
+from agola_http.connection import SAFE, Connection
 from agola_http.dispatch import access_log
 from agola_http.executor_client import HttpExecutorDirectory
 from agola_http.limits import Limits
@@ -112,6 +112,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            headers=list(SAFE),
             proxy_headers=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             timeout_keep_alive=limits.keep_alive_seconds,

@@ -11,7 +11,9 @@ import contextlib
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -19,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from agola_core.context import Context
 from agola_core.errors import DeadlineError
-from agola_http.endpoints import Answer, Call
+from agola_http.endpoints import Answer, Principal
 from agola_http.errors import RefusedError
 from agola_http.limits import Limits
 
@@ -45,7 +47,7 @@ class Streams:
         self._limits = limits
         self._limiter: anyio.CapacityLimiter | None = None
         self._lock = threading.Lock()
-        self._open = 0
+        self._open: Counter[Principal] = Counter()
         self._uploads: set[Context] = set()
 
     @property
@@ -58,31 +60,34 @@ class Streams:
     @property
     def open(self) -> int:
         """How many there are now."""
-        return self._open
+        return self._open.total()
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, kind: Principal) -> Iterator[None]:
         """Hold one of the places of streams.
 
+        Args:
+            kind: Whose it is.
+
         Raises:
-            RefusedError: All are taken.
+            RefusedError: All that this kind of caller may have are taken.
         """
-        self._take_place()
+        self._take_place(kind)
         try:
             yield
         finally:
-            self._give_place()
+            self._give_place(kind)
 
-    async def send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    async def send(self, answer: Answer, kind: Principal, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer whose body is pieces.
 
         Raises:
-            RefusedError: There are too many streams.
+            RefusedError: There are too many streams of this kind of caller.
             Exception: What the pieces raised before the head was sent.
         """
         assert not isinstance(answer.body, bytes)
-        self._take_place()
-        source = _Source(answer.body, self.limiter, self._give_place)
+        self._take_place(kind)
+        source = _Source(answer.body, self.limiter, partial(self._give_place, kind))
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -97,12 +102,12 @@ class Streams:
         if failure is not None:
             raise failure
 
-    async def take(self, handler: Callable[[Call], Answer], call: Call, scope: Scope) -> Answer:
-        """Return what a handler answers to an upload; when the client leaves, the call's context ends.
+    async def take(self, work: Callable[[], Answer], context: Context, scope: Scope) -> Answer:
+        """Return what a handler answers that may take long: to an upload, or after asking an executor.
 
         Args:
-            handler: Called in a worker thread.
-            call: The request.
+            work: Called in a thread of streams.
+            context: The request's; it ends when the client leaves.
             scope: The request's.
         """
         failure: Exception | None = None
@@ -113,22 +118,22 @@ class Streams:
             has_left = scope.get("state", {}).get(HAS_LEFT, lambda: False)
             while not has_left():
                 await anyio.sleep(_LOOK_SECONDS)
-            call.context.cancel()
+            context.cancel()
 
         with self._lock:
-            self._uploads.add(call.context)
+            self._uploads.add(context)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(watch)
                 try:
-                    answer = await anyio.to_thread.run_sync(handler, call, limiter=self.limiter)
+                    answer = await anyio.to_thread.run_sync(work, limiter=self.limiter)
                 except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
                     failure = error
                 group.cancel_scope.cancel()
         finally:
             with self._lock:
-                self._uploads.discard(call.context)
-        if isinstance(failure, DeadlineError) and call.context.ended:
+                self._uploads.discard(context)
+        if isinstance(failure, DeadlineError) and context.ended:
             raise RefusedError(503, "the server stops") from failure
         if failure is not None:
             raise failure
@@ -141,15 +146,17 @@ class Streams:
         for context in uploads:
             context.cancel()
 
-    def _take_place(self) -> None:
+    def _take_place(self, kind: Principal) -> None:
+        most = self._limits.streams
+        of_kind = most if kind is Principal.ADMIN else most - most // 4
         with self._lock:
-            if self._open >= self._limits.streams:
-                raise RefusedError(503, f"more than {self._limits.streams} streams at once")
-            self._open += 1
+            if self._open.total() >= most or self._open[kind] >= of_kind:
+                raise RefusedError(503, f"more than {most} streams at once, or {of_kind} of one kind of caller")
+            self._open[kind] += 1
 
-    def _give_place(self) -> None:
+    def _give_place(self, kind: Principal) -> None:
         with self._lock:
-            self._open -= 1
+            self._open[kind] -= 1
 
     async def _send(self, answer: Answer, source: _Source, scope: Scope, send: Send) -> None:
         piece: bytes | None = b""

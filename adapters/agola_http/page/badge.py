@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from html import escape
 
 _COLOURS = {"success": "#17692f", "failed": "#b3201f", "setuperror": "#b3201f", "running": "#0b5fa5"}
 _CHARACTER = 6.6
+_MAX_LABEL = 200
 
 
 def badge(label: str, state: str) -> str:
@@ -15,6 +16,7 @@ def badge(label: str, state: str) -> str:
         label: The left half.
         state: The right half.
     """
+    label = label[:_MAX_LABEL]
     left, right = int(len(label) * _CHARACTER) + 14, int(len(state) * _CHARACTER) + 14
     colour = _COLOURS.get(state, "#566275")
     return (

@@ -20,12 +20,12 @@ from agola_core.errors import (
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.types import RunPhase, RunResult
 from agola_http.access import COOKIE
-from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal
+from agola_http.endpoints import FORM, PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal
 from agola_http.errors import describe
 from agola_http.page import graph
 from agola_http.page.badge import badge
 from agola_http.page.loglines import log_lines
-from agola_http.page.render import FORM, HTML, form, page, part, redirect, static_file
+from agola_http.page.render import HTML, form, page, part, redirect, static_file
 from agola_http.page.samples import Samples, plots
 from agola_http.page.views import TaskView, state_of, view_run, view_tasks
 from agola_http.state import State
@@ -81,11 +81,16 @@ class Pages:
         step = Param("step", ParamKind.INTEGER, "The step's number.", required=True)
 
         def shown(
-            path: str, handler: Callable[[Call], Answer], summary: str, *params: Param, media: str = HTML
+            path: str,
+            handler: Callable[[Call], Answer],
+            summary: str,
+            *params: Param,
+            media: str = HTML,
+            waits: bool = False,
         ) -> Endpoint:
             return Endpoint(
                 "GET", path, handler, public, summary, _TAG,
-                params=params, media_type=media, in_maintenance=True, documented=False,
+                params=params, media_type=media, waits=waits, in_maintenance=True, documented=False,
             )  # fmt: skip
 
         def done(path: str, handler: Callable[[Call], Answer], summary: str) -> Endpoint:
@@ -97,7 +102,7 @@ class Pages:
         return [
             shown("/", self.runs, "Show runs.", state, group, start, _PART),
             shown(run, self.run, "Show a run.", _PART),
-            shown(f"{task}/log", self.log, "Show a log.", step),
+            shown(f"{task}/log", self.log, "Show a log.", step, waits=True),
             shown("/page/store", self.store, "Show the store.", _PART),
             shown("/page/static/{name}", self.static, "Return a file of the page.", media="application/octet-stream"),
             shown("/badge.svg", self.badge, "Return a badge of a group's newest run.", group, media="image/svg+xml"),

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 HTML = "text/html; charset=utf-8"
-FORM = "application/x-www-form-urlencoded"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-_MAX_FORM = 64 * 1024
-_SAFE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
 
 _WORDS = {"notstarted": "not started", "waiting": "waiting for approval"}
 """How states are read, where that differs from how they are written."""
@@ -58,7 +50,7 @@ def page(template: str, values: Values, *, status: int = 200, headers: Mapping[s
         headers: Further headers.
     """
     body = _environment().get_template(template).render(values).encode(errors="replace")
-    return Answer(body, status, {"Content-Type": HTML, "Cache-Control": "no-cache", **_SAFE, **(headers or {})})
+    return Answer(body, status, {"Content-Type": HTML, "Cache-Control": "no-cache", **(headers or {})})
 
 
 def part(call: Call, template: str, values: Values, *, finished: bool = False) -> Answer:
@@ -89,7 +81,7 @@ def static_file(name: str) -> Answer:
     target = files("agola_http.page") / "static" / name
     if kind is None or "/" in name or not target.is_file():
         raise NotFoundError(f"no file {name[:80]!r}")
-    return Answer(target.read_bytes(), 200, {"Content-Type": kind, "Cache-Control": "max-age=300", **_SAFE})
+    return Answer(target.read_bytes(), 200, {"Content-Type": kind, "Cache-Control": "max-age=300"})
 
 
 def redirect(location: str, headers: dict[str, str] | None = None) -> Answer:
@@ -101,14 +93,9 @@ def form(pieces: Iterator[bytes]) -> dict[str, str]:
     """Return the fields of a form.
 
     Raises:
-        BadRequestError: It is no form, or a very large one.
+        BadRequestError: It is no form.
     """
-    body = b""
-    for piece in pieces:
-        body += piece
-        if len(body) > _MAX_FORM:
-            raise BadRequestError("the form is too large")
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=50))
+        return dict(parse_qsl(b"".join(pieces).decode("ascii"), keep_blank_values=True, max_num_fields=50))
     except ValueError as error:
         raise BadRequestError("not a form") from error

@@ -40,7 +40,7 @@ class Logs:
         return [
             Endpoint(
                 "GET", f"{PREFIX}/logs", self.log, Principal.CLIENT, "Stream the log of a step.", "logs",
-                params=params, media_type=TEXT, errors=(404,),
+                params=params, media_type=TEXT, errors=(404,), waits=True,
             )
         ]  # fmt: skip
 
