@@ -4,7 +4,18 @@ Stands on the run service's shared types.
 """
 
 from agola_core.runconfig.convert import RunContext, run_tasks
+from agola_core.runconfig.findings import Finding, FindingKind
 from agola_core.runconfig.model import Config, RunDefinition
 from agola_core.runconfig.parse import find_config, load_config, parse_config
 
-__all__ = ["Config", "RunContext", "RunDefinition", "find_config", "load_config", "parse_config", "run_tasks"]
+__all__ = [
+    "Config",
+    "Finding",
+    "FindingKind",
+    "RunContext",
+    "RunDefinition",
+    "find_config",
+    "load_config",
+    "parse_config",
+    "run_tasks",
+]

@@ -20,7 +20,17 @@ from agola_core.runconfig.model import (
     Variable,
 )
 from agola_core.runconfig.when import matches
-from agola_core.runservice.types import Container, Depend, RegistryAuth, RunConfigTask, RunStep, Runtime, Step
+from agola_core.runservice.types import (
+    Container,
+    Depend,
+    RegistryAuth,
+    RunConfigTask,
+    RunStep,
+    Runtime,
+    Step,
+    TemporaryFileSystem,
+    Volume,
+)
 
 _NO_SOURCE = """\
 echo "this run's tree was packed by agola_core: this executor does not know how to unpack it" >&2
@@ -110,6 +120,7 @@ def _task(
         **run.docker_registries_auth,
         **task.docker_registries_auth,
     }
+    timeouts = (task.timeout, run.task_timeout, config.task_timeout)
     return RunConfigTask(
         id=ids[task.name],
         name=task.name,
@@ -127,6 +138,10 @@ def _task(
                     user=container.user,
                     privileged=container.privileged,
                     entrypoint=container.entrypoint,
+                    volumes=[
+                        Volume(path=volume.path, tmpfs=TemporaryFileSystem(size=volume.size))
+                        for volume in container.volumes
+                    ],
                 )
                 for container in task.runtime.containers
             ],
@@ -138,7 +153,8 @@ def _task(
         steps=[_step(step, context) for step in task.steps],
         ignore_failure=task.ignore_failure,
         needs_approval=task.approval,
-        skip=not matches(task.when, branch=context.branch, tag=context.tag, ref=context.ref),
+        skip=not matches(task.when, branch=context.branch, tag=context.tag, ref=context.ref)
+        or any(dependency.never for dependency in task.depends),
         docker_registries_auth={
             name: RegistryAuth(
                 type=login.type,
@@ -148,7 +164,7 @@ def _task(
             )
             for name, login in logins.items()
         },
-        timeout=task.timeout,
+        timeout=next((seconds for seconds in timeouts if seconds is not None), 0.0),
         max_attempts=task.max_attempts,
         labels=task.labels,
     )

@@ -1,183 +1,248 @@
-"""A configuration file as a tree of nodes that know their line and their place, for errors that say both."""
+"""A configuration file as nodes that know their line and their place, for errors and warnings that say both.
+
+Values are taken as Go's decoder takes them, which Agola 0.2 reads with: a key is known in any case, an unknown one is
+ignored, and null is as good as nothing.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Any
-
-import yaml
 
 from agola_core.errors import ConfigError
+from agola_core.runconfig.findings import Finding, FindingKind, Report
+from agola_core.runconfig.scalars import as_text
+from agola_core.runconfig.tree import Document, Tree, read_tree
 
-_MAX_BYTES = 1024 * 1024
-_MAX_NODES = 100_000
-_MAX_DEPTH = 50
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Known = Mapping[str, str]
+"""The keys that a mapping may have; those that nothing reads here have the reason, the others ""."""
+
+
+class Reading:
+    """One reading of a file: where its findings go."""
+
+    def __init__(self, source: str, report: Report, document: Document, *, lines: bool) -> None:
+        self.source = source
+        self.lines = lines
+        self._report = report
+        self._reported: set[Finding] = set()
+        self._document = document
+        self._taken_as_text: set[int] = set()
+
+    def report(self, finding: Finding) -> None:
+        """Report a finding once, however often its place is looked at."""
+        if finding not in self._reported:
+            self._reported.add(finding)
+            self._report(finding)
+
+    def take_as_text(self, tree: Tree) -> None:
+        """Note that a number is a text, so that it need not be finite."""
+        self._taken_as_text.add(id(tree))
+
+    def finish(self) -> None:
+        """Refuse what no JSON can hold, and say what stands behind the document.
+
+        Raises:
+            ConfigError: A number is not finite.
+        """
+        for tree in self._document.infinite():
+            if id(tree) not in self._taken_as_text:
+                raise ConfigError(f"{tree.text} is no number of JSON", source=self.source, line=self.line_of(tree))
+        if self._document.second is not None:
+            message = "this document is ignored: only the first one is read"
+            self.report(Finding(FindingKind.WARNING, message, self.source, self._document.second))
+
+    def line_of(self, tree: Tree) -> int | None:
+        """Return the line of a tree, if lines mean something."""
+        return tree.line if self.lines else None
 
 
 class Node:
     """A value of a document.
 
     Attributes:
-        value: A dict of nodes by key, a list of nodes, or a scalar: text, number, boolean or None.
-        line: From 1; None where lines mean nothing.
+        tree: The value.
         place: Such as `runs[0].tasks[2]`.
-        source: The file, as the user named it.
     """
 
-    __slots__ = ("line", "place", "source", "value")
+    __slots__ = ("_reading", "place", "tree")
 
-    def __init__(self, value: Any, line: int | None, place: str, source: str) -> None:
-        self.value = value
-        self.line = line
+    def __init__(self, tree: Tree, place: str, reading: Reading) -> None:
+        self.tree = tree
         self.place = place
-        self.source = source
+        self._reading = reading
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it is nothing."""
+        return self.tree.value is None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a string."""
+        return isinstance(self.tree.value, str)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is a string, a number or a boolean."""
+        return isinstance(self.tree.value, str | bool | int | float)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list."""
+        return isinstance(self.tree.value, list)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it is a mapping."""
+        return isinstance(self.tree.value, dict)
+
+    def blank(self) -> Node:
+        """Return nothing, at the same place."""
+        return Node(Tree(None, self.tree.line), self.place, self._reading)
 
     def error(self, message: str) -> ConfigError:
         """Return an error at this place."""
-        return ConfigError(message, source=self.source, line=self.line, place=self.place)
+        line = self._reading.line_of(self.tree)
+        return ConfigError(message, source=self._reading.source, line=line, place=self.place)
 
-    def mapping(self, known: Collection[str] | None = None) -> dict[str, Node]:
-        """Return the nodes of a mapping.
+    def note(self, message: str, kind: FindingKind = FindingKind.WARNING) -> None:
+        """Report a finding at this place."""
+        line = self._reading.line_of(self.tree)
+        self._reading.report(Finding(kind, message, self._reading.source, line, self.place))
+
+    def mapping(self) -> dict[str, Node]:
+        """Return all values of a mapping, nulls too; nothing for null."""
+        if self.is_null:
+            return {}
+        if not isinstance(self.tree.value, dict):
+            raise self.error(f"expected a mapping, not {self.kind()}")
+        for line, key in self.tree.lost:
+            self._note_at(line, f"key {key!r} stands twice: the last one counts, the others are ignored")
+        prefix = f"{self.place}." if self.place else ""
+        return {key: Node(tree, prefix + key, self._reading) for key, tree in self.tree.value.items()}
+
+    def written(self, key: str) -> str:
+        """Return how a key of this mapping is written, which is not always how it is read."""
+        return self.tree.written.get(key, key)
+
+    def fields(self, known: Known, *, not_null: Collection[str] = ()) -> dict[str, Node]:
+        """Return the values of known keys, without nulls; nothing for null.
 
         Args:
-            known: The keys that are allowed; None for any.
-
-        Raises:
-            ConfigError: It is no mapping, or has another key.
+            known: The keys. What has another one is reported.
+            not_null: The keys whose nulls are errors.
         """
-        if not isinstance(self.value, dict):
-            raise self.error(f"expected a mapping, not {self.kind()}")
-        if known is not None:
-            for key, node in self.value.items():
-                if key not in known:
-                    close = get_close_matches(key, known, 1)
-                    hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
-                    raise node.error(f"unknown key {key!r}{hint}")
-        found: dict[str, Node] = self.value
+        found: dict[str, Node] = {}
+        for key, node in sorted(self.mapping().items()):
+            name = key if key in known else _folded(key, known)
+            if name is None:
+                node.note(_unknown(key, known))
+            elif known[name]:
+                node.note(known[name])
+            elif node.is_null and name in not_null:
+                raise node.error("expected a string or from_variable, not nothing")
+            elif not node.is_null:
+                if name in found:
+                    found[name].note(f"key {name!r} stands twice: the last one counts, the others are ignored")
+                found[name] = node
         return found
 
     def items(self) -> list[Node]:
-        """Return the nodes of a list."""
-        if not isinstance(self.value, list):
+        """Return the nodes of a list; none for null."""
+        if self.is_null:
+            return []
+        if not isinstance(self.tree.value, list):
             raise self.error(f"expected a list, not {self.kind()}")
-        return self.value
+        return [Node(tree, f"{self.place}[{index}]", self._reading) for index, tree in enumerate(self.tree.value)]
 
     def text(self) -> str:
-        """Return a text; numbers and booleans are taken as they are written in YAML."""
-        if isinstance(self.value, bool):
-            return "true" if self.value else "false"
-        if isinstance(self.value, int | float):
-            return str(self.value)
-        if not isinstance(self.value, str):
-            raise self.error(f"expected a string, not {self.kind()}")
-        return self.value
+        """Return a string; "" for null."""
+        if self.is_null:
+            return ""
+        if not isinstance(self.tree.value, str):
+            hint = "; put it in quotes" if isinstance(self.tree.value, bool | int | float) else ""
+            raise self.error(f"expected a string, not {self.kind()}{hint}")
+        return self.tree.value
+
+    def loose_text(self) -> str:
+        """Return a string, where a number or a boolean is taken for one."""
+        if not isinstance(self.tree.value, bool | int | float):
+            return self.text()
+        text = as_text(self.tree.value)
+        self._reading.take_as_text(self.tree)
+        if text != self.tree.text:
+            self.note(f"{self.tree.text} is read as {text!r}; put it in quotes to keep it as it is written")
+        return text
+
+    def written_text(self) -> str:
+        """Return a number or a boolean as it is written."""
+        self._reading.take_as_text(self.tree)
+        return self.tree.text
 
     def boolean(self) -> bool:
-        """Return a boolean."""
-        if not isinstance(self.value, bool):
+        """Return a boolean; false for null."""
+        if self.is_null:
+            return False
+        if not isinstance(self.tree.value, bool):
             raise self.error(f"expected true or false, not {self.kind()}")
-        return self.value
+        return self.tree.value
 
     def number(self) -> float:
         """Return a number."""
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+        if isinstance(self.tree.value, bool) or not isinstance(self.tree.value, int | float):
             raise self.error(f"expected a number, not {self.kind()}")
-        return float(self.value)
+        return float(self.tree.value)
 
     def texts(self) -> list[str]:
-        """Return a list of texts."""
+        """Return a list of strings."""
         return [node.text() for node in self.items()]
 
     def kind(self) -> str:
         """Return what it is, for people."""
-        if self.value is None:
+        value = self.tree.value
+        if value is None:
             return "nothing"
-        if isinstance(self.value, dict):
+        if isinstance(value, dict):
             return "a mapping"
-        if isinstance(self.value, list):
+        if isinstance(value, list):
             return "a list"
-        return repr(self.value)[:40]
+        if isinstance(value, bool) and self.tree.text.lower() not in {"true", "false"}:
+            return f"{'true' if value else 'false'}, as {self.tree.text!r} is read"
+        return repr(value)[:40]
+
+    def _note_at(self, line: int, message: str) -> None:
+        shown = line if self._reading.lines else None
+        self._reading.report(Finding(FindingKind.WARNING, message, self._reading.source, shown, self.place))
 
 
-def load_document(data: bytes, source: str, *, strict_json: bool = False, lines: bool = True) -> Node:
-    """Return the tree of a document.
+def load_document(data: bytes, source: str, report: Report, *, lines: bool = True) -> tuple[Node, Reading]:
+    """Return the root of a document, and the reading that is to be finished when everything in it was looked at.
 
     Args:
-        data: YAML, or JSON.
+        data: YAML, of which JSON is a part.
         source: The file, for errors.
-        strict_json: The document must be JSON.
+        report: Gets the warnings.
         lines: Whether nodes know their lines.
 
     Raises:
-        ConfigError: It is not, is too large, or has a key twice.
+        ConfigError: It is not YAML, is empty, or is too large.
     """
-    if len(data) > _MAX_BYTES:
-        raise ConfigError(f"larger than {_MAX_BYTES} bytes", source=source)
-    try:
-        text = data.decode()
-        if strict_json:
-            json.loads(text)
-        root = yaml.compose(text, Loader=_LOADER)
-    except UnicodeDecodeError as error:
-        raise ConfigError("not UTF-8", source=source, line=data[: error.start].count(b"\n") + 1) from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"not JSON: {error.msg}", source=source, line=error.lineno) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ConfigError(f"not YAML: {error.problem or error.context}", source=source, line=line) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"not YAML: {str(error).splitlines()[0]}", source=source) from error
-    if root is None:
+    document = read_tree(data, source)
+    if document.root is None:
         raise ConfigError("the file is empty", source=source)
-    return _Builder(source, lines=lines).build(root, "", 0)
+    reading = Reading(source, report, document, lines=lines)
+    return Node(document.root, "", reading), reading
 
 
-class _Builder:
-    def __init__(self, source: str, *, lines: bool) -> None:
-        self._source = source
-        self._lines = lines
-        self._count = 0
-        self._scalars = yaml.SafeLoader("")
+def _unknown(key: str, known: Known) -> str:
+    read = sorted(name for name, reason in known.items() if not reason)
+    longer = [name for name in read if len(name) > 2 and key.lower().startswith(name)]
+    close = longer or get_close_matches(key.lower(), read, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(read)}"
+    return f"unknown key {key!r} is ignored{hint}"
 
-    def build(self, node: yaml.Node, place: str, depth: int) -> Node:
-        line = self._line(node)
-        self._count += 1
-        if self._count > _MAX_NODES or depth > _MAX_DEPTH:
-            raise ConfigError("the document is too large or too deep", source=self._source, line=line, place=place)
-        value: Any
-        if isinstance(node, yaml.MappingNode):
-            value = dict(self._pairs(node, place, depth))
-        elif isinstance(node, yaml.SequenceNode):
-            value = [self.build(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(node.value)]
-        else:
-            value = self._scalar(node, place)
-        return Node(value, line, place, self._source)
 
-    def _pairs(self, node: yaml.MappingNode, place: str, depth: int) -> Iterator[tuple[str, Node]]:
-        seen: set[str] = set()
-        for key_node, value_node in node.value:
-            line = self._line(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError("a key must be a string", source=self._source, line=line, place=place)
-            key = key_node.value
-            if key in seen:
-                raise ConfigError(f"key {key!r} stands twice", source=self._source, line=line, place=place)
-            seen.add(key)
-            inner = self.build(value_node, f"{place}.{key}" if place else key, depth + 1)
-            inner.line = line if isinstance(inner.value, dict | list) or inner.value is None else inner.line
-            yield key, inner
-
-    def _scalar(self, node: yaml.Node, place: str) -> str | int | float | bool | None:
-        try:
-            value = self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            line = self._line(node)
-            raise ConfigError("a value that cannot be read", source=self._source, line=line, place=place) from error
-        # Dates and the like stay as they are written.
-        return value if value is None or isinstance(value, str | int | float | bool) else str(node.value)
-
-    def _line(self, node: yaml.Node) -> int | None:
-        return int(node.start_mark.line) + 1 if self._lines else None
+def _folded(key: str, known: Known) -> str | None:
+    folded = key.replace("\N{LATIN SMALL LETTER LONG S}", "s").lower()
+    return folded if folded in known else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agola_core.runconfig.findings import Finding
 from agola_core.runconfig.when import When
 from agola_core.runservice.types import (
     DependCondition,
@@ -57,6 +58,18 @@ class RegistryLogin(msgspec.Struct, frozen=True):
 Logins = dict[str, RegistryLogin]
 
 
+class TemporaryVolume(msgspec.Struct, frozen=True):
+    """A directory of a container that is in memory.
+
+    Attributes:
+        path: Where it is.
+        size: The most bytes that it takes; 0 for no limit of its own.
+    """
+
+    path: str
+    size: int = 0
+
+
 class ContainerDefinition(msgspec.Struct, frozen=True):
     """A container of a runtime."""
 
@@ -65,6 +78,7 @@ class ContainerDefinition(msgspec.Struct, frozen=True):
     user: str = ""
     privileged: bool = False
     entrypoint: str = ""
+    volumes: tuple[TemporaryVolume, ...] = ()
 
 
 class RuntimeDefinition(msgspec.Struct, frozen=True):
@@ -76,14 +90,25 @@ class RuntimeDefinition(msgspec.Struct, frozen=True):
 
 
 class Dependency(msgspec.Struct, frozen=True):
-    """A task that must have ended before."""
+    """A task that must have ended before.
+
+    Attributes:
+        task: Its name.
+        conditions: How it may have ended.
+        never: None of its conditions is known, so that they never hold.
+    """
 
     task: str
     conditions: tuple[DependCondition, ...] = (DependCondition.ON_SUCCESS,)
+    never: bool = False
 
 
 class TaskDefinition(msgspec.Struct, frozen=True):
-    """A task."""
+    """A task.
+
+    Attributes:
+        timeout: Seconds; None for its run's.
+    """
 
     name: str
     steps: tuple[StepDefinition, ...]
@@ -97,22 +122,34 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     approval: bool = False
     depends: tuple[Dependency, ...] = ()
     docker_registries_auth: Logins = {}
-    timeout: float = 0.0
+    timeout: float | None = None
     max_attempts: int = 0
     labels: dict[str, str] = {}
 
 
 class RunDefinition(msgspec.Struct, frozen=True):
-    """A run."""
+    """A run.
+
+    Attributes:
+        task_timeout: Seconds, for the tasks that have none of their own; None for the configuration's.
+    """
 
     name: str
     tasks: tuple[TaskDefinition, ...]
     when: When | None = None
     docker_registries_auth: Logins = {}
+    task_timeout: float | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A whole configuration."""
+    """A whole configuration.
+
+    Attributes:
+        task_timeout: Seconds, for the tasks whose runs have none; None for none.
+        findings: What is worth knowing about it.
+    """
 
     runs: tuple[RunDefinition, ...]
     docker_registries_auth: Logins = {}
+    task_timeout: float | None = None
+    findings: tuple[Finding, ...] = ()

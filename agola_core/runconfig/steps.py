@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from agola_core.runconfig.document import Node
-from agola_core.runconfig.model import CloneStep, CommandStep, StepDefinition, Value, Values, Variable
+from agola_core.runconfig.document import Known, Node
+from agola_core.runconfig.findings import FindingKind
+from agola_core.runconfig.model import CloneStep, CommandStep, StepDefinition
+from agola_core.runconfig.scalars import lossy
+from agola_core.runconfig.values import MAX_NAME, parse_duration, parse_environment
+from agola_core.runconfig.when import parse_when
 from agola_core.runservice.types import (
     ArchiveContents,
     RestoreCacheStep,
@@ -17,133 +20,129 @@ from agola_core.runservice.types import (
     SaveToWorkspaceStep,
 )
 
-MAX_NAME = 100
-"""The longest name of a run, task or step, in characters."""
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-def parse_step(node: Node) -> StepDefinition:
-    """Return a step from its short form (one key, the type), or its long form (a key `type`)."""
-    if isinstance(node.value, str):  # "- clone"
-        return _parser(node, node.value)(node, {})
-    found = node.mapping()
-    if "type" in found:
-        parse = _parser(found["type"], found["type"].text())
-        return parse(node, {key: value for key, value in found.items() if key != "type"})
-    if len(found) != 1:
-        raise node.error(f"a step has one key, its type, or a key 'type'; found {', '.join(found) or 'none'}")
-    ((kind, inner),) = found.items()
-    parse = _parser(inner, kind)
-    if kind == "run" and isinstance(inner.value, str):
-        return parse(inner, {"command": inner})
-    return parse(inner, {} if inner.value is None else inner.mapping())
-
-
-def parse_value(node: Node) -> Value:
-    """Return a text, or a reference to a variable."""
-    if isinstance(node.value, dict):
-        found = node.mapping(("from_variable",))
-        if "from_variable" not in found:
-            raise node.error("expected a string or from_variable")
-        return Variable(found["from_variable"].text())
-    return node.text()
-
-
-def parse_environment(node: Node) -> Values:
-    """Return an environment."""
-    return {name: parse_value(value) for name, value in node.mapping().items()}
-
-
-def parse_name(node: Node) -> str:
-    """Return a name of at most 100 characters."""
-    name = node.text()
-    if not name:
-        raise node.error("the name is empty")
-    if len(name) > MAX_NAME:
-        raise node.error(f"the name is longer than {MAX_NAME} characters")
-    return name
-
-
-def parse_duration(node: Node) -> float:
-    """Return seconds from a number, or from a text such as `90s`, `10m` or `1h`."""
-    if isinstance(node.value, str):
-        match = _DURATION.fullmatch(node.value)
-        if match is None:
-            raise node.error(f"expected seconds, or a duration like 90s, 10m or 1h, not {node.value!r}")
-        return float(match[1]) * _SECONDS[match[2]]
-    seconds = node.number()
-    if not 0 <= seconds < 1e9:
-        raise node.error("a timeout must not be negative, nor endless")
-    return seconds
-
+_BASE: Known = {"type": "", "name": "", "when": ""}
+_CLONE: Known = {
+    **_BASE,
+    "depth": "depth is ignored: the whole history of the commit is fetched, or the packed tree is unpacked",
+    "recurse_submodules": "recurse_submodules is ignored: submodules are not fetched, as in Agola 0.2",
+}
+_RUN: Known = {
+    **_BASE,
+    **dict.fromkeys(("command", "environment", "working_dir", "shell", "user", "timeout"), ""),
+    "tty": "tty is ignored: commands run without a terminal",
+}
+_SAVE_TO_WORKSPACE: Known = {**_BASE, "contents": ""}
+_RESTORE_WORKSPACE: Known = {**_BASE, "dest_dir": ""}
+_SAVE_CACHE: Known = {**_BASE, "key": "", "contents": ""}
+_RESTORE_CACHE: Known = {**_BASE, "keys": "", "dest_dir": ""}
+_CONTENTS: Known = {"source_dir": "", "dest_dir": "", "paths": ""}
 
 Fields = dict[str, Node]
 
 
-def _parser(node: Node, kind: str) -> Callable[[Node, Fields], StepDefinition]:
+def parse_step(node: Node) -> StepDefinition:
+    """Return a step from its short form (one key, the type), or its long form (a key `type`)."""
+    if node.is_text:
+        node.note("Agola 0.2 refuses a step that is a string: put a colon behind it", FindingKind.REFUSED)
+        return _parser(node, node.text())(node.blank())
+    found = node.mapping()
+    if not found:
+        raise node.error(f"a step has one key, its type, or a key 'type'; {_CRASHES}")
+    if "type" in found:
+        kind = found["type"]
+        return _parser(kind, kind.text())(node)
+    if len(found) != 1:
+        raise node.error(f"a step has one key, its type, or a key 'type'; found {', '.join(found)}")
+    ((name, inner),) = found.items()
+    parse = _parser(inner, name)
+    if name == "run" and inner.is_text:
+        return _command(inner, inner, {})
+    return parse(inner)
+
+
+_CRASHES = "Agola 0.2 crashes on it"
+
+
+def _parser(node: Node, kind: str) -> Callable[[Node], StepDefinition]:
     parse = _PARSERS.get(kind)
     if parse is None:
         raise node.error(f"unknown step type {kind!r}; known are {', '.join(sorted(_PARSERS))}")
     return parse
 
 
-def _clone(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("name", "depth", "recurse_submodules"))
-    return CloneStep(parse_name(fields["name"])) if "name" in fields else CloneStep()
+def _clone(node: Node) -> StepDefinition:
+    fields = _fields(node, _CLONE)
+    if _text(fields, "name"):
+        fields["name"].note("the name of a clone step is ignored")
+    return CloneStep()
 
 
-def _run(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("command", "name", "environment", "working_dir", "shell", "user", "timeout"))
+def _run(node: Node) -> StepDefinition:
+    fields = _fields(node, _RUN)
     if "command" not in fields:
         raise node.error("a run step needs a command")
-    command = fields["command"].text()
-    if "name" in fields:
-        name = parse_name(fields["name"])
-    elif len(command.strip().splitlines()) > 1:
-        raise node.error("a command of several lines needs a name")
-    else:
-        name = command.strip()[:MAX_NAME]
+    return _command(node, fields["command"], fields)
+
+
+def _command(node: Node, command_node: Node, fields: Fields) -> CommandStep:
+    command = command_node.text()
+    if not command:
+        raise node.error("a run step needs a command")
+    timeout = 0.0
+    if "timeout" in fields:
+        timeout = parse_duration(fields["timeout"])
+        fields["timeout"].note("Agola 0.2 ignores the timeout of a step", FindingKind.EXTENSION)
     return CommandStep(
-        name,
+        _text(fields, "name") or _name_of(command, node),
         command,
         parse_environment(fields["environment"]) if "environment" in fields else {},
         working_dir=_text(fields, "working_dir"),
         shell=_text(fields, "shell"),
         user=_text(fields, "user"),
-        timeout=parse_duration(fields["timeout"]) if "timeout" in fields else 0.0,
+        timeout=timeout,
     )
 
 
-def _save_to_workspace(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("name", "contents"))
-    return SaveToWorkspaceStep(name=_name(fields, "save to workspace"), contents=_contents(fields))
+def _name_of(command: str, node: Node) -> str:
+    if "\n" in command:
+        stripped = command.strip()
+        if "\n" in stripped or not stripped:
+            raise node.error("a command of several lines needs a name")
+        node.note("Agola 0.2 refuses a command with a newline at its end that has no name", FindingKind.REFUSED)
+        command = stripped
+    return lossy(command.encode()[:MAX_NAME])
 
 
-def _restore_workspace(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("name", "dest_dir"))
-    return RestoreWorkspaceStep(name=_name(fields, "restore workspace"), dest_dir=_text(fields, "dest_dir"))
+def _save_to_workspace(node: Node) -> StepDefinition:
+    fields = _fields(node, _SAVE_TO_WORKSPACE)
+    return SaveToWorkspaceStep(name=_text(fields, "name") or "save to workspace", contents=_contents(fields))
 
 
-def _save_cache(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("name", "key", "contents"))
+def _restore_workspace(node: Node) -> StepDefinition:
+    fields = _fields(node, _RESTORE_WORKSPACE)
+    return RestoreWorkspaceStep(name=_text(fields, "name") or "restore workspace", dest_dir=_text(fields, "dest_dir"))
+
+
+def _save_cache(node: Node) -> StepDefinition:
+    fields = _fields(node, _SAVE_CACHE)
     key = _text(fields, "key")
     if not key:
         raise node.error("save_cache needs a key")
     contents = [item if item.paths else replace(item, paths=["**"]) for item in _contents(fields)]
-    return SaveCacheStep(name=_name(fields, "save cache"), key=key, contents=contents)
+    return SaveCacheStep(name=_text(fields, "name") or "save cache", key=key, contents=contents)
 
 
-def _restore_cache(node: Node, fields: Fields) -> StepDefinition:
-    _check(node, fields, ("name", "keys", "dest_dir"))
+def _restore_cache(node: Node) -> StepDefinition:
+    fields = _fields(node, _RESTORE_CACHE)
     keys = fields["keys"].texts() if "keys" in fields else []
     if not keys:
         raise node.error("restore_cache needs keys")
-    return RestoreCacheStep(name=_name(fields, "restore cache"), keys=keys, dest_dir=_text(fields, "dest_dir"))
+    return RestoreCacheStep(
+        name=_text(fields, "name") or "restore cache", keys=keys, dest_dir=_text(fields, "dest_dir")
+    )
 
 
-_PARSERS: dict[str, Callable[[Node, Fields], StepDefinition]] = {
+_PARSERS: dict[str, Callable[[Node], StepDefinition]] = {
     "clone": _clone,
     "run": _run,
     "save_to_workspace": _save_to_workspace,
@@ -153,24 +152,25 @@ _PARSERS: dict[str, Callable[[Node, Fields], StepDefinition]] = {
 }
 
 
-def _check(node: Node, fields: Fields, known: tuple[str, ...]) -> None:
-    Node(fields, node.line, node.place, node.source).mapping(known)
+def _fields(node: Node, known: Known) -> Fields:
+    fields = node.fields(known)
+    _text(fields, "type")
+    if "when" in fields:
+        parse_when(fields["when"])
+        fields["when"].note("the condition of a step is ignored: only runs and tasks have one that counts")
+    return fields
 
 
 def _text(fields: Fields, key: str) -> str:
-    return fields[key].text() if key in fields and fields[key].value is not None else ""
-
-
-def _name(fields: Fields, default: str) -> str:
-    return parse_name(fields["name"]) if "name" in fields else default
+    return fields[key].text() if key in fields else ""
 
 
 def _contents(fields: Fields) -> list[ArchiveContents]:
-    if "contents" not in fields:
-        return []
     contents = []
-    for item in fields["contents"].items():
-        found = item.mapping(("source_dir", "dest_dir", "paths"))
+    for item in fields["contents"].items() if "contents" in fields else []:
+        if item.is_null:
+            raise item.error(f"expected a mapping, not nothing; {_CRASHES}")
+        found = item.fields(_CONTENTS)
         paths = found["paths"].texts() if "paths" in found else []
         contents.append(
             ArchiveContents(source_dir=_text(found, "source_dir"), dest_dir=_text(found, "dest_dir"), paths=paths)

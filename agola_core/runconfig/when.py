@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from agola_core.runconfig.document import Node
+from agola_core.runconfig.regexp import RegexpError, compile_regexp
+
+_KEYS = {"branch": "", "tag": "", "ref": ""}
+_LISTS = ("include", "exclude")
 
 
 class Pattern(msgspec.Struct, frozen=True):
-    """An exact text, or an unanchored regular expression."""
+    """An exact text, or an unanchored regular expression in Go's syntax."""
 
     text: str
     regular_expression: bool = False
 
     def matches(self, value: str) -> bool:
-        """Return whether a value matches."""
-        return bool(re.search(self.text, value)) if self.regular_expression else self.text == value
+        """Return whether a value matches, in time linear in its length."""
+        return compile_regexp(self.text).matches(value) if self.regular_expression else self.text == value
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -59,28 +61,49 @@ def matches(when: When | None, *, branch: str, tag: str, ref: str) -> bool:
 
 def parse_when(node: Node) -> When:
     """Return the conditions of a `when` node."""
-    found = {key: _condition(value) for key, value in node.mapping(("branch", "tag", "ref")).items()}
-    return When(**found)
+    when = When(**{key: _condition(value) for key, value in node.fields(_KEYS).items()})
+    if when == When():
+        node.note("this condition never holds: it has no branch, tag or ref")
+    return when
 
 
 def _condition(node: Node) -> Condition:
-    if isinstance(node.value, dict):
-        parts = {key: _patterns(value) for key, value in node.mapping(("include", "exclude")).items()}
-        return Condition(**parts)
-    return Condition(include=_patterns(node))
+    if node.is_text:
+        return Condition(include=(_pattern(node),))
+    if node.is_list:
+        return Condition(include=_patterns(node))
+    if not node.is_mapping:
+        raise node.error(f"expected a string, a list or include and exclude, not {node.kind()}")
+    parts = node.mapping()
+    for key, inner in parts.items():
+        if key not in _LISTS:
+            raise inner.error(f"expected include or exclude, not {key!r}")
+    return Condition(**{key: _string_or_list(inner) for key, inner in parts.items()})
+
+
+def _string_or_list(node: Node) -> tuple[Pattern, ...]:
+    if node.is_text:
+        return (_pattern(node),)
+    if node.is_list:
+        return _patterns(node)
+    if not node.is_null:
+        node.note(f"{node.kind()} is ignored: expected a string, or a list of strings")
+    return ()
 
 
 def _patterns(node: Node) -> tuple[Pattern, ...]:
-    nodes = node.items() if isinstance(node.value, list) else [node]
-    return tuple(_pattern(item) for item in nodes)
+    for item in node.items():
+        if item.is_null:
+            raise item.error("expected a string, not nothing")
+    return tuple(_pattern(item) for item in node.items())
 
 
 def _pattern(node: Node) -> Pattern:
     text = node.text()
-    if len(text) > 1 and text[0] in "/#" and text[-1] == text[0]:
+    if len(text.encode()) > 2 and text[0] in "/#" and text[-1] == text[0]:  # "//" is an exact text
         try:
-            re.compile(text[1:-1])
-        except (re.error, OverflowError, RecursionError) as error:
-            raise node.error(f"not a regular expression: {text!r}: {error}") from error
+            compile_regexp(text[1:-1])
+        except RegexpError as error:
+            raise node.error(f"not a regular expression: {text[:100]!r}: {error}") from error
         return Pattern(text[1:-1], regular_expression=True)
     return Pattern(text)

@@ -47,8 +47,8 @@ def with_levels(tasks: Tasks) -> dict[str, RunConfigTask]:
 def graph_errors(tasks: Tasks) -> list[str]:
     """Return what is wrong with a graph; nothing when it is sound.
 
-    Agola's rules: names are unique, dependencies exist, no cycles, and a task does not depend on a task that
-    one of its other dependencies depends on directly.
+    Agola's rules: names are unique, dependencies exist, no cycles, and a task does not depend on a task that is above
+    one of its other dependencies.
     """
     errors = []
     names: dict[str, str] = {}
@@ -66,15 +66,43 @@ def graph_errors(tasks: Tasks) -> list[str]:
     cycle = _find_cycle(tasks)
     if cycle:
         return ["circular dependency between tasks " + " -> ".join(repr(tasks[item].name) for item in cycle)]
-    for task_id, task in tasks.items():
-        above = parents(tasks, task_id)
-        for parent in above:
-            both = set(above) & set(parents(tasks, parent))
-            errors.extend(
-                f"task {task.name!r} and its dependency {tasks[parent].name!r} both depend on {tasks[item].name!r}"
-                for item in sorted(both)
-            )
+    return _redundant_edges(tasks)
+
+
+def _redundant_edges(tasks: Tasks) -> list[str]:
+    # What is above a task is a set of bits, one a task, so that a long chain stays cheap.
+    bits = {task_id: 1 << number for number, task_id in enumerate(tasks)}
+    above: dict[str, int] = {}
+    errors = []
+    for task_id in _parents_first(tasks):
+        direct = parents(tasks, task_id)
+        above[task_id] = 0
+        for parent in direct:
+            above[task_id] |= above[parent] | bits[parent]
+        for parent in direct:
+            errors += [
+                f"task {tasks[task_id].name!r} and its dependency {tasks[parent].name!r} "
+                f"both depend on {tasks[item].name!r}"
+                for item in sorted(direct)
+                if above[parent] & bits[item]
+            ]
     return errors
+
+
+def _parents_first(tasks: Tasks) -> list[str]:
+    """Return the ids of a graph without cycles, each after all that it depends on."""
+    found: dict[str, None] = {}
+    for root in tasks:
+        waiting = [root]
+        while waiting:
+            current = waiting[-1]
+            missing = [parent for parent in parents(tasks, current) if parent not in found]
+            if missing and current not in found:
+                waiting += missing
+            else:
+                found[current] = None
+                waiting.pop()
+    return list(found)
 
 
 def _find_cycle(tasks: Tasks) -> list[str]:

@@ -184,6 +184,19 @@ class RestoreCacheStep(Record, frozen=True, tag="restore_cache"):
 Step = RunStep | SaveToWorkspaceStep | RestoreWorkspaceStep | SaveCacheStep | RestoreCacheStep
 
 
+class TemporaryFileSystem(Record, frozen=True):
+    """A file system in memory: its size in bytes, 0 for no limit of its own."""
+
+    size: int = _always(0)
+
+
+class Volume(Record, frozen=True):
+    """A directory of a container that is none of its image; of Agola 0.3."""
+
+    path: str = _always("")
+    tmpfs: TemporaryFileSystem | None = _always(None)
+
+
 class Container(Record, frozen=True):
     """A container of a task's runtime; the first one runs the steps."""
 
@@ -192,6 +205,7 @@ class Container(Record, frozen=True):
     user: str = ""
     privileged: bool = _always(False)
     entrypoint: str = _always("")
+    volumes: list[Volume] = []
 
 
 class Runtime(Record, frozen=True):

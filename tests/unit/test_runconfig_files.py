@@ -67,7 +67,10 @@ def test_a_jsonnet_file_with_an_import():
         ("{ runs: import 'none' }", "none"),
         ("local f(x) = f(x + 1) tailstrict; f(0)", "takes longer"),
         ("{ runs: std.range(1, 1000000000) }", "memory"),
-        ("{ runs: [{ name: 'r', tasks: [{ name: 't', stps: [] }] }] }", "runs[0].tasks[0].stps: unknown key 'stps'"),
+        (
+            "{ runs: [{ name: 'r', tasks: [{ name: 't', steps: [{}] }] }] }",
+            "runs[0].tasks[0].steps[0]: a step has one key",
+        ),
         ("42", "expected a mapping"),
     ],
 )

@@ -338,5 +338,6 @@ class ContainerDriver:
                 "agola.attempt": str(task.attempt),
             },
             mounts=mounts,
+            temporary={volume.path: volume.tmpfs.size for volume in container.volumes if volume.tmpfs},
             network=f"container:{made[0]}" if made else "",
         )

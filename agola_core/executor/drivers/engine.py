@@ -130,6 +130,7 @@ class Engine:
         labels: Mapping[str, str],
         mounts: Mapping[str, tuple[str, str]],
         network: str = "",
+        temporary: Mapping[str, int] | None = None,
     ) -> str:
         """Make and start a container and return its id.
 
@@ -142,6 +143,7 @@ class Engine:
             labels: What it is found by.
             mounts: By the path inside: a path of the engine's machine and `ro` or `rw`.
             network: Over the options'.
+            temporary: Directories in memory: the bytes of each, 0 for no limit of its own.
         """
         options = self._options
         extra: dict[str, Any] = {"runtime": options.runtime} if options.runtime else {}
@@ -153,6 +155,7 @@ class Engine:
                 nano_cpus=int(options.cpus * 1_000_000_000) or None,
                 pids_limit=options.pids or None,
                 ulimits=self._limits or None,
+                tmpfs={path: f"size={size}" if size else "" for path, size in (temporary or {}).items()},
                 binds={source: {"bind": inside, "mode": mode} for inside, (source, mode) in mounts.items()},
                 security_opt=None if privileged else ["no-new-privileges"],
                 **extra,
