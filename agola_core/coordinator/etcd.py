@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 from agola_core.coordinator import etcd_messages as rpc
 from agola_core.coordinator.etcd_client import EtcdClient
-from agola_core.coordinator.etcd_errors import COMPACTED, FUTURE, TOO_LARGE_ANSWER
+from agola_core.coordinator.etcd_errors import COMPACTED, FUTURE, LEASE_EXISTS, TOO_LARGE_ANSWER
 from agola_core.coordinator.etcd_keys import Keyspace
+from agola_core.coordinator.etcd_outcome import Applied, Marks
 from agola_core.coordinator.etcd_settings import EtcdSettings, parse_url
 from agola_core.coordinator.etcd_watch import BEAT_SECONDS, EtcdWatch
 from agola_core.coordinator.port import (
@@ -26,9 +28,12 @@ from agola_core.coordinator.port import (
     Target,
     TxnResult,
     check_ops,
+    check_reads,
 )
-from agola_core.errors import BadRequestError, CompactedError, NotFoundError, UnavailableError
+from agola_core.errors import BadRequestError, CompactedError, NotFoundError, OutOfSpaceError, UnavailableError
 from agola_core.supervisor import Supervisor
+
+_LARGEST_LEASE = 2**63 - 1
 
 _TARGETS = {
     Target.VERSION: (0, "version"),
@@ -50,13 +55,14 @@ class EtcdCoordinator:
         AuthenticationError: The user or the password is wrong.
     """
 
-    max_txn_ops = 128
+    max_txn_ops = 127
     max_txn_bytes = 1_400_000
 
     def __init__(self, where: str | EtcdSettings) -> None:
         settings = parse_url(where) if isinstance(where, str) else where
         self._client = EtcdClient(settings)
         self._keys = Keyspace(settings.prefix)
+        self._marks = Marks(self._client)
         self._watches: set[EtcdWatch] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -82,7 +88,7 @@ class EtcdCoordinator:
         start, end = self._keys.range(prefix, start_after)
         while True:
             request = rpc.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
-            if end != b"\0" and start >= end:
+            if start >= end:
                 request = rpc.RangeRequest(key=start, range_end=start, limit=limit, revision=revision)
             try:
                 answer = self._client.ask(rpc.RANGE, request)
@@ -113,29 +119,50 @@ class EtcdCoordinator:
 
     # Writes
 
-    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:
         """Run a transaction (see the port)."""
         check_ops(then, self.max_txn_ops, self.max_txn_bytes)
-        check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
+        check_reads(otherwise, self.max_txn_ops)
         if len(compare) > self.max_txn_ops:
             raise BadRequestError(f"{len(compare)} comparisons are more than the {self.max_txn_ops} of a transaction")
-        request = rpc.TxnRequest(
-            compare=[self._compare(item) for item in compare],
-            success=[self._op(op) for op in then],
-            failure=[self._op(op) for op in otherwise],
-        )
-        writes = any(type(op) is not GetOp for op in (*then, *otherwise))
-        answer = self._client.send(rpc.TXN, request) if writes else self._client.ask(rpc.TXN, request)
+        conditions = [self._compare(item) for item in compare]
+        success, failure = [self._op(op) for op in then], [self._op(op) for op in otherwise]
+        if all(type(op) is GetOp or (not compare and type(op) is not PutOp) for op in then):  # may be repeated
+            request = rpc.TxnRequest(compare=conditions, success=success, failure=failure)
+            answer = self._client.ask(rpc.TXN, request)
+            outcome = Applied(answer.header.revision, answer.succeeded, tuple(answer.responses))
+        else:
+            outcome = self._marks.send(conditions, success, failure)
+        responses = self._answers_of(success, outcome.revision) if outcome.responses is None else outcome.responses
         reads: list[KeyValue | None] = []
         deleted = 0
-        for response in answer.responses:
+        for response in responses:
             match response.WhichOneof("response"):
                 case "response_range":
                     found = response.response_range.kvs
                     reads.append(self._keys.item(found[0]) if found else None)
                 case "response_delete_range":
                     deleted += response.response_delete_range.deleted
-        return TxnResult(answer.succeeded, answer.header.revision, tuple(reads), deleted)
+        return TxnResult(outcome.succeeded, outcome.revision, tuple(reads), deleted)
+
+    def _answers_of(self, success: Sequence[Any], revision: int) -> Sequence[Any]:
+        """Return what a transaction that was applied read and deleted, from the cluster's history."""
+        answers = []
+        for index, op in enumerate(success):
+            kind = op.WhichOneof("request")
+            if kind == "request_range":
+                key = op.request_range.key
+                before = any(_writes(later, key) for later in success[index + 1 :])
+                request = rpc.RangeRequest(key=key, revision=revision - 1 if before else revision)
+                answers.append(rpc.ResponseOp(response_range=self._client.ask(rpc.RANGE, request)))
+            elif kind == "request_delete_range":
+                going = op.request_delete_range
+                request = rpc.RangeRequest(
+                    key=going.key, range_end=going.range_end, revision=revision - 1, count_only=True
+                )
+                count = self._client.ask(rpc.RANGE, request).count
+                answers.append(rpc.ResponseOp(response_delete_range=rpc.DeleteRangeResponse(deleted=count)))
+        return answers
 
     def compact(self, revision: int) -> None:
         """Forget the history before a revision (see the port).
@@ -151,6 +178,7 @@ class EtcdCoordinator:
                 raise BadRequestError(f"revision {revision} lies after the newest") from error
             if COMPACTED not in str(error):
                 raise
+        self._marks.sweep()
 
     # Leases
 
@@ -158,7 +186,16 @@ class EtcdCoordinator:
         """Create a lease (see the port); etcd rounds up to whole seconds, and to about two election timeouts."""
         if ttl <= 0:
             raise BadRequestError(f"a lease's time must be positive, not {ttl}")
-        return int(self._client.send(rpc.LEASE_GRANT, rpc.LeaseGrantRequest(TTL=math.ceil(ttl))).ID)
+        lease = secrets.randbelow(_LARGEST_LEASE) + 1  # of this process's choice: asking twice grants one lease
+        try:
+            self._client.ask(rpc.LEASE_GRANT, rpc.LeaseGrantRequest(ID=lease, TTL=math.ceil(ttl)))
+        except BadRequestError as error:
+            if LEASE_EXISTS not in str(error):
+                raise
+        except OutOfSpaceError:  # etcd says so of leases that it has granted, too
+            if not self.keep_alive(lease):
+                raise
+        return lease
 
     def keep_alive(self, lease: int) -> float:
         """Renew a lease (see the port)."""
@@ -179,6 +216,7 @@ class EtcdCoordinator:
                 return
             self._closed = True
             watches = list(self._watches)
+        self._marks.close()
         self._client.closing.set()  # waiting requests end
         self._supervisor.stop()
         for watch in watches:  # their streams end before the connections do
@@ -222,3 +260,12 @@ class EtcdCoordinator:
     def _forget(self, watch: EtcdWatch) -> None:
         with self._lock:
             self._watches.discard(watch)
+
+
+def _writes(op: Any, key: bytes) -> bool:
+    """Return whether an operation of a transaction changes a key."""
+    kind = op.WhichOneof("request")
+    if kind == "request_delete_range":
+        going = op.request_delete_range
+        return bool(going.key <= key < going.range_end if going.range_end else going.key == key)
+    return bool(kind == "request_put" and op.request_put.key == key)

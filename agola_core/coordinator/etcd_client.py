@@ -166,14 +166,20 @@ class EtcdClient:
         """
         return self._request(method, request, timeout or self.settings.timeout, once=False)
 
-    def send(self, method: Method, request: Any) -> Any:
+    def send(self, method: Method, request: Any, timeout: float | None = None) -> Any:
         """Send a request that must not be applied twice.
 
         Raises:
-            UnknownOutcomeError: It was sent, and may have been applied.
+            UnknownOutcomeError: It was sent, and may have been applied; its cause is what its caller is told when it
+                was not.
             UnavailableError: It was not applied.
         """
-        return self._request(method, request, self.settings.timeout, once=True)
+        return self._request(method, request, timeout or self.settings.timeout, once=True)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the newest request to the preferred endpoint was answered."""
+        return self._endpoints[self._current].answers
 
     def revision(self) -> int:
         """Return the cluster's newest revision. Linearizable; raises when the cluster's history is another one."""
@@ -209,7 +215,7 @@ class EtcdClient:
             endpoint = self._endpoints[self._current]
             left = deadline - time.monotonic()
             if left <= 0:
-                self._out_of_time(timeout, failure)
+                self.out_of_time(timeout, failure.error if failure else None)
             if once and not endpoint.answers:
                 endpoint = self._answering(left)
                 left = max(deadline - time.monotonic(), 0.1)
@@ -224,13 +230,13 @@ class EtcdClient:
                     logged_in = True
                     self._log_in(token)
                     continue
-                if failure.verdict in {Verdict.FINAL, Verdict.LOGGED_OUT}:
+                failure.error.__cause__ = error
+                if once and failure.verdict in {Verdict.LOST, Verdict.DOUBTFUL}:
+                    self._turn_from(endpoint)
+                    raise UnknownOutcomeError(f"it may have been applied: {failure.error}") from failure.error
+                if failure.verdict in {Verdict.FINAL, Verdict.DOUBTFUL, Verdict.LOGGED_OUT}:
                     raise failure.error from error
                 self._turn_from(endpoint)
-                if once and failure.verdict is Verdict.LOST:
-                    raise UnknownOutcomeError(
-                        f"the answer was lost, it may have been applied: {failure.error}"
-                    ) from error
                 self.closing.wait(min(backoff.next(), max(deadline - time.monotonic(), 0.0)))
                 continue
             except ValueError as error:  # gRPC's way to say that the channel was closed
@@ -263,8 +269,13 @@ class EtcdClient:
         if self._endpoints[self._current] is endpoint:
             self._current = (self._current + 1) % len(self._endpoints)
 
-    def _out_of_time(self, timeout: float, failure: Failure | None) -> NoReturn:
-        cause = failure.error if failure else None
+    def out_of_time(self, timeout: float, cause: BaseException | None) -> NoReturn:
+        """Raise what a caller is told whose time is over.
+
+        Args:
+            timeout: Seconds that it had.
+            cause: What failed last.
+        """
         text = f"etcd at {self.settings.where} did not answer within {timeout:.3g} s"
         if isinstance(cause, NoLeaderError):
             raise NoLeaderError(f"{text}: {cause}") from cause

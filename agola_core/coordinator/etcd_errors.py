@@ -26,7 +26,8 @@ class Verdict(enum.Enum):
     REFUSED = "certainly not applied; another member, or the same one later, may take it"
     FINAL = "certainly not applied; asking again changes nothing"
     LOGGED_OUT = "certainly not applied; log in again"
-    LOST = "perhaps applied"
+    LOST = "perhaps applied, perhaps later"
+    DOUBTFUL = "perhaps applied, but not later; asking again changes nothing"
 
 
 class Failure(NamedTuple):
@@ -45,6 +46,7 @@ class Failure(NamedTuple):
 
 COMPACTED = "required revision has been compacted"
 FUTURE = "required revision is a future revision"
+LEASE_EXISTS = "lease already exists"
 TOO_LARGE_ANSWER = "larger than max"
 
 # The words of gRPC's and etcd's own code; where a release changes them, an error is only taken for less certain.
@@ -81,7 +83,8 @@ def explain(error: grpc.RpcError, where: str) -> Failure:
         case grpc.StatusCode.NOT_FOUND:
             return Failure(Verdict.FINAL, NotFoundError(text), reason)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "space exceeded" in reason:
-            return Failure(Verdict.FINAL, OutOfSpaceError(f"{text}; compact, defragment, disarm the alarm"), reason)
+            # Its quota layer applies a request that it has let in, and answers this when there is no room afterwards.
+            return Failure(Verdict.DOUBTFUL, OutOfSpaceError(f"{text}; compact, defragment, disarm the alarm"), reason)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if TOO_LARGE_ANSWER in reason:
             return Failure(Verdict.FINAL, UnavailableError(text), reason)
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.FAILED_PRECONDITION:

@@ -7,7 +7,9 @@ from typing import Any
 from agola_core.coordinator.port import KeyValue
 from agola_core.errors import BadRequestError
 
-_ALL = b"\0"
+_FIRST = b"\0"
+_AFTER_TEXT = b"\xff"
+"""Sorts after every key's text, and is none."""
 
 
 class Keyspace:
@@ -34,19 +36,13 @@ class Keyspace:
     def range(self, prefix: str, start_after: str = "") -> tuple[bytes, bytes]:
         """Return etcd's first key and its end of the keys that begin with a prefix and sort after another."""
         first = self.encode(prefix)
-        end = _after_all_with(first)
+        end = first + _AFTER_TEXT
         if start_after:
             first = max(first, self.encode(start_after) + b"\0")
-        return first or _ALL, end
+        return first or _FIRST, end
 
     def item(self, found: Any) -> KeyValue:
         """Return a key that etcd has sent."""
         return KeyValue(
             self.decode(found.key), found.value, found.create_revision, found.mod_revision, found.version, found.lease
         )
-
-
-def _after_all_with(prefix: bytes) -> bytes:
-    """Return the smallest key after all that begin with a prefix; etcd's mark for "to the last" when it is empty."""
-    kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1]) if kept else _ALL

@@ -106,6 +106,8 @@ Compare = _message("Compare")
 RequestOp = _message("RequestOp")
 PutRequest = _message("PutRequest")
 DeleteRangeRequest = _message("DeleteRangeRequest")
+DeleteRangeResponse = _message("DeleteRangeResponse")
+ResponseOp = _message("ResponseOp")
 
 EVENT_DELETE = 1
 """The type of a deletion among watch events."""

@@ -203,15 +203,17 @@ class Coordinator(Protocol):
             BadRequestError: The revision lies in the future.
         """
 
-    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
-        """Run `then` when every comparison holds, else `otherwise`; all or nothing, at one revision.
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:
+        """Run `then` when every comparison holds, else read `otherwise`; all or nothing, at one revision.
 
-        Once it returns, what it wrote is durable. A key is written at most once in a transaction.
+        Once it returns, what it wrote is durable. A key is written at most once in a transaction. Whatever error it
+        ends in but `UnknownOutcomeError`, it was not applied and never will be: where an answer is lost, or may be
+        untrue, the backend reads what became of the transaction before it says anything.
 
         Raises:
             BadRequestError: A key written twice, too many operations or bytes.
             NotFoundError: A put names a lease that does not exist (or has ended).
-            UnknownOutcomeError: The answer was lost; the transaction may have been applied. Never retried inside.
+            UnknownOutcomeError: The backend could not be read in time: the transaction may have been applied.
             RecoveryError: The backend is another one now, or its files are gone.
         """
 
@@ -275,6 +277,19 @@ def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
         raise BadRequestError(f"{len(ops)} operations are more than the {most} of a transaction")
     if size > most_bytes:
         raise BadRequestError(f"{size} bytes are more than the {most_bytes} of a transaction")
+
+
+def check_reads(ops: Sequence[GetOp], most: int) -> None:
+    """Raise `BadRequestError` for what a transaction cannot do when its comparisons do not hold.
+
+    Args:
+        ops: The operations.
+        most: How many a transaction holds.
+    """
+    if any(type(op) is not GetOp for op in ops):
+        raise BadRequestError("a transaction whose comparisons do not hold only reads")
+    if len(ops) > most:
+        raise BadRequestError(f"{len(ops)} operations are more than the {most} of a transaction")
 
 
 def _check_ranges(ranges: list[DeleteRangeOp], written: set[str]) -> None:

@@ -18,11 +18,13 @@ from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
+    GetOp,
     KeyValue,
     Op,
     Page,
     TxnResult,
     check_ops,
+    check_reads,
     prefix_end,
 )
 from agola_core.coordinator.sqlite_database import Database, Row, newest_revision, one
@@ -157,11 +159,11 @@ class SQLiteCoordinator:
 
     # Writes
 
-    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:
         """Run a transaction (see the port)."""
         check_ops(then, self.max_txn_ops, self.max_txn_bytes)
         if otherwise:
-            check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
+            check_reads(otherwise, self.max_txn_ops)
 
         def work(session: Session) -> TxnResult:
             for item in compare:

@@ -10,9 +10,19 @@ import time
 
 import pytest
 
-from agola_core.coordinator import Compare, DeleteOp, PutOp, Target, open_coordinator
+from agola_core.coordinator import (
+    Compare,
+    DeleteOp,
+    DeleteRangeOp,
+    GetOp,
+    PutOp,
+    Target,
+    etcd_outcome,
+    open_coordinator,
+)
 from agola_core.coordinator import etcd_messages as rpc
 from agola_core.coordinator.lock import LeaseKeeper
+from agola_core.coordinator.port import iterate
 from agola_core.errors import (
     BadRequestError,
     ClosedError,
@@ -53,29 +63,104 @@ def test_a_missing_extra_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
-def test_a_transaction_that_lost_its_answer_is_of_unknown_outcome_and_never_repeated(agola_etcd, proxy, opened, lost):
+def test_a_transaction_that_lost_its_answer_is_settled_and_applied_once(agola_etcd, proxy, opened, lost):
     direct = opened(agola_etcd.url(f"lost-{lost}"))
     broken = opened(agola_etcd.through(proxy.endpoint).url(f"lost-{lost}", timeout=10))
     start = put(broken, "n", b"1")
     proxy.drop_requests() if lost == "request" else proxy.drop_answers()
-    thread, outcome = in_background(lambda: put(broken, "n", b"2"))
+    ops = [GetOp("n"), PutOp("n", b"2"), PutOp("m", b""), DeleteOp("none"), GetOp("n")]
+    thread, outcome = in_background(lambda: broken.txn([Compare("n", start)], ops))
     assert proxy.wait_dropped()
     if lost == "answer":  # what was swallowed may be another answer of the connection
         with direct.watch("n", start + 1) as watch:
             assert watch.next(20) is not None
     proxy.heal()
-    thread.join(20)
-    assert isinstance(outcome[0], UnknownOutcomeError)
-    item = eventually(lambda: broken.get("n"))
-    assert (item.value, item.version) == ((b"1", 1) if lost == "request" else (b"2", 2))
+    thread.join(30)
+    result, item = outcome[0], direct.get("n")
+    assert (result.succeeded, result.revision, result.deleted) == (True, item.mod_revision, 0)
+    assert [read.value for read in result.reads] == [b"1", b"2"]
+    assert (item.value, item.version) == (b"2", 2)
+    assert not broken.txn([Compare("n", start)], [PutOp("n", b"3")]).succeeded
     assert put(broken, "n", b"3") > item.mod_revision
 
 
-def test_a_lease_that_lost_its_answer_is_of_unknown_outcome(proxy, opened):
-    broken = opened(coordinator_url(proxy.endpoint, "lost-lease", timeout=1))
+def test_deletions_that_lost_their_answer_are_counted(agola_etcd, proxy, opened):
+    direct = opened(agola_etcd.url("counted"))
+    broken = opened(agola_etcd.through(proxy.endpoint).url("counted", timeout=10))
+    revision = [put(broken, f"k{number}") for number in range(5)][-1]
+    proxy.drop_answers()
+    thread, outcome = in_background(
+        lambda: broken.txn([Compare("k4", revision)], [DeleteRangeOp("k0", "k3"), DeleteOp("k4"), DeleteOp("none")])
+    )
+    assert proxy.wait_dropped()
+    with direct.watch("k4", revision + 1) as watch:
+        assert watch.next(20) is not None
+    proxy.heal()
+    thread.join(30)
+    assert (outcome[0].succeeded, outcome[0].deleted) == (True, 4)
+    assert [item.key for item in direct.list("").items] == ["k3"]
+
+
+def test_what_arrives_after_it_was_settled_does_nothing(agola_etcd, opened):
+    """The transaction is held on its way, its sender takes it for lost and goes on, and then it arrives."""
+    coordinator = opened(agola_etcd.url("late"))
+    put(coordinator, "other")
+    held = []
+    send = coordinator._client.send
+
+    def lose(method, request, timeout=None):
+        coordinator._client.send = send
+        held.append((method, request))
+        raise UnknownOutcomeError("lost") from UnavailableError("lost")
+
+    coordinator._client.send = lose
+    revision = put(coordinator, "n", b"1")
+    assert coordinator.get("n").version == 1
+    assert not send(*held[0]).succeeded
+    assert coordinator.get("n").mod_revision == revision
+
+
+def test_an_outcome_that_cannot_be_settled_is_told_as_unknown(proxy, opened, monkeypatch):
+    monkeypatch.setattr(etcd_outcome, "_SETTLE_SECONDS", 0.5)
+    broken = opened(coordinator_url(proxy.endpoint, "unsettled", timeout=0.5))
+    put(broken, "n")
     proxy.drop_answers()
     with pytest.raises(UnknownOutcomeError, match="may have been applied"):
-        broken.grant_lease(5)
+        put(broken, "n")
+
+
+def test_a_lease_that_lost_its_answer_is_granted_once(agola_etcd, proxy, opened):
+    direct = opened(agola_etcd.url("lost-lease"))
+    broken = opened(agola_etcd.through(proxy.endpoint).url("lost-lease", timeout=20))
+    proxy.drop_answers()
+    thread, outcome = in_background(lambda: broken.grant_lease(60))
+    assert proxy.wait_dropped()
+    proxy.heal()
+    thread.join(30)
+    assert direct.keep_alive(outcome[0]) == 60
+
+
+def test_marks_of_others_are_swept_once_nobody_waits_for_them(agola_etcd, opened, monkeypatch):
+    dead, other, sweeper = (opened(agola_etcd.url("swept")) for _ in range(3))
+    put(dead, "a")
+    put(other, "b")
+    for _ in range(2):
+        sweeper.compact(sweeper.list("").revision)
+    assert len(marks(sweeper)) == 2  # they may be in use
+    monkeypatch.setattr(etcd_outcome, "_SWEEP_SECONDS", 0.0)
+    sweeper.compact(sweeper.list("").revision)
+    assert marks(sweeper) == []
+    put(sweeper, "c")
+    assert put(other, "b") == sweeper.get("b").mod_revision  # it makes a new one
+    other.close()
+    assert len(marks(sweeper)) == 1
+    assert [item.key for item in sweeper.list("").items] == ["a", "b", "c"]
+
+
+def marks(coordinator):
+    prefix = coordinator._client.settings.prefix + etcd_outcome.MARKS
+    end = coordinator._client.settings.prefix[:-1] + b"0"
+    return list(coordinator._client.ask(rpc.RANGE, rpc.RangeRequest(key=prefix, range_end=end)).kvs)
 
 
 def test_what_certainly_went_nowhere_is_told_so_or_sent_again(proxy, opened):
@@ -212,6 +297,55 @@ def test_a_full_etcd_reads_and_deletes_and_takes_no_writes(tmp_path, etcd_progra
         control("defrag", endpoint=server.endpoint)
         control("alarm", "disarm", endpoint=server.endpoint)
         assert put(coordinator, "k0")
+
+
+def test_what_a_full_etcd_refuses_is_not_there(tmp_path, etcd_programs, opened):
+    """etcd lets requests in while there is room, applies them, and answers "no space" when they have filled it."""
+    told = {}
+    with start_etcd(tmp_path, arguments=["--quota-backend-bytes=4000000"]) as server:
+        coordinator = opened(server.url("doubtful"))
+
+        def write(writer):
+            for number in range(100):
+                name = f"{writer}-{number}"
+                try:
+                    told[name] = put(coordinator, name, os.urandom(60_000))
+                except OutOfSpaceError:
+                    told[name] = None
+                    return
+
+        threads = [threading.Thread(target=write, args=(writer,)) for writer in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        found = {item.key: item.mod_revision for item in iterate(coordinator, "")}
+    assert sum(revision is None for revision in told.values()) == 32
+    assert found == {name: revision for name, revision in told.items() if revision is not None}
+
+
+def test_a_lock_that_a_full_etcd_gave_is_known_or_not_there(tmp_path, etcd_programs, opened):
+    with start_etcd(tmp_path, arguments=["--quota-backend-bytes=4000000"]) as server:
+        coordinator = opened(server.url("locks"))
+        leases = [coordinator.grant_lease(60) for _ in range(32)]
+        known = set()
+
+        def lock(number):
+            for attempt in range(100):
+                name = f"lock-{number}-{attempt}"
+                try:
+                    ops = [PutOp(name, os.urandom(60_000), leases[number])]
+                    assert coordinator.txn([Compare(name, 0, Target.CREATE_REVISION)], ops).succeeded
+                    known.add(name)
+                except OutOfSpaceError:
+                    return
+
+        threads = [threading.Thread(target=lock, args=(number,)) for number in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert {item.key for item in iterate(coordinator, "")} == known
 
 
 # Ending

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Sequence
 
-from agola_core.coordinator.port import MAX_LIST, Compare, KeyValue, Op, Page, TxnResult
+from agola_core.coordinator.port import MAX_LIST, Compare, GetOp, KeyValue, Op, Page, TxnResult
 from agola_core.errors import AgolaError, NoLeaderError, OutOfSpaceError, UnavailableError, UnknownOutcomeError
 from agola_core.objectstorage.port import ObjectInfo, Payload
 from tests.simulation.memory_coordinator import Cluster, MemoryCoordinator, MemoryWatch
@@ -83,7 +83,7 @@ class WorldCoordinator(MemoryCoordinator):
         self._calls.read(f"list {prefix}")
         return super().list(prefix, start_after=start_after, limit=limit, revision=revision)
 
-    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:
         calls = self._calls
         label = f"txn {then[-1].key}" if then else "txn"
         fate = calls.change(label)

@@ -24,6 +24,7 @@ from agola_core.coordinator.port import (
     WatchBatch,
     WatchEvent,
     check_ops,
+    check_reads,
     prefix_end,
 )
 from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError
@@ -119,7 +120,7 @@ class Cluster:
 
     # Writes
 
-    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op]) -> TxnResult:
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp]) -> TxnResult:
         succeeded = all(self._holds(item) for item in compare)
         ops = then if succeeded else otherwise
         for op in ops:
@@ -279,10 +280,10 @@ class MemoryCoordinator:
             cluster.expire()
             return cluster.list(prefix, start_after, limit, revision)
 
-    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
+    def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:
         cluster = self._open()
         check_ops(then, self.max_txn_ops, self.max_txn_bytes)
-        check_ops(otherwise, self.max_txn_ops, self.max_txn_bytes)
+        check_reads(otherwise, self.max_txn_ops)
         with cluster.lock:
             cluster.expire()
             return cluster.txn(compare, then, otherwise)
