@@ -83,7 +83,11 @@ class Collector:
         if lock is None:
             return []
         with lock:
-            found = self._find(dry_run=dry_run)
+            try:
+                found = self._find(dry_run=dry_run)
+            except NotFoundError as error:
+                lock.check()  # paused past its lease: another collector took what was listed
+                raise UnavailableError("something that was listed is gone; nothing was collected") from error
             if not dry_run:
                 self._delete(lock, found)
             return found

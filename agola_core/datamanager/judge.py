@@ -31,6 +31,9 @@ class Judge:
 
         Whoever is neither is to be judged again, after a commit of the others.
         """
+        head_revision = self._log.head_revision
+        if any(commit.token.revision > head_revision for commit in waiting):
+            self._log.catch_up()  # another process gave the token: what it saw is no conflict
         lineage = self._log.view.lineage.lineage
         for commit in waiting:
             if not commit.unconditional or commit.lineage != lineage:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
+from itertools import groupby
+from operator import attrgetter
 
 from agola_core.coordinator.port import Compare, Coordinator, Target, iterate
 from agola_core.datamanager import keys
@@ -179,22 +181,11 @@ class Log:
             revision: The transaction's.
             head_value: What it wrote to the head key, where that is known.
         """
-        view, groups = self.view, self.groups
-        epoch, newest = view.sequence
-        apply = view.overlay.apply
-        for wal in wals:
-            record = wal.record
-            if record.previous != newest or record.epoch != epoch:
-                raise CorruptionError(
-                    f"WAL {record.sequence} follows {record.previous_sequence}, not {Sequence(epoch, newest)}",
-                    path=keys.wal(record.sequence),
-                )
-            newest = record.counter
-            apply(newest, wal.actions)
+        groups = self.groups
         # Readers take tokens before data, so the data must show before the group's new revision does.
-        self.view = View(view.lineage, view.manifest, view.table, view.overlay, Sequence(epoch, newest), revision)
+        self.view = self.view.extended(wals, revision)
         self.head_revision = revision
-        self.head_id, self._head_value = record.wal_id, head_value
+        self.head_id, self._head_value = wals[-1].record.wal_id, head_value
         for wal in wals:
             for group in wal.record.groups:
                 groups[group] = revision
@@ -301,28 +292,42 @@ class Log:
             raise ClosedError("the datamanager was closed")
 
     def _reload(self, control: Control) -> None:
+        """Take the coordinator's state anew; readers keep the view that they have until all of it is read."""
         manifest, table = self._open_table(control.checkpoint)
-        self.groups.clear()
-        self._recent.clear()
         start = Sequence.parse(control.checkpoint.sequence)
-        self.view = View(control.lineage, manifest, table, Overlay(), start, control.head_revision)
+        view = View(control.lineage, manifest, table, Overlay(), start, control.head_revision)
+        recent, groups = RecentWals(), dict[str, int]()
+        for wals, revision in self._read_after(start, control):
+            view = view.extended(wals, revision)
+            recent.add(wals)
+            groups.update((group, revision) for wal in wals for group in wal.record.groups)
+            if len(groups) > _KNOWN_GROUPS:
+                groups.clear()
+        _check_end(view, control)
+        self.groups.clear()
+        self.view, self._recent = view, recent
+        self.groups.update(groups)
         self._checkpoint_revision = control.checkpoint_revision
-        self._apply_from_coordinator(control)
         self.synced = control.synced
         self._take_control(control)
         self._gate.let_all_look()
 
     def _apply_from_coordinator(self, control: Control) -> None:
-        if control.head == self.view.sequence:
+        for wals, revision in self._read_after(self.view.sequence, control):
+            self.applied(wals, revision)
+        _check_end(self.view, control)
+
+    def _read_after(self, after: Sequence, control: Control) -> Iterator[tuple[list[Applied], int]]:
+        """Yield the WALs between a place and the head, those of one transaction together, with its revision."""
+        if control.head == after:
             return
-        for item in iterate(
-            self.coordinator, keys.WALS, start_after=keys.wal(self.view.sequence), revision=control.revision
-        ):
-            record = decode_wal(item.value, item.key)
-            actions = read_actions(self.storage, record)
-            self.applied([Applied(record, actions, item.value)], item.mod_revision)
-        if self.view.sequence != control.head:
-            raise CorruptionError(f"the log ends at {self.view.sequence}, its head is {control.head}", path=keys.HEAD)
+        items = iterate(self.coordinator, keys.WALS, start_after=keys.wal(after), revision=control.revision)
+        for revision, together in groupby(items, key=attrgetter("mod_revision")):
+            wals = []
+            for item in together:
+                record = decode_wal(item.value, item.key)
+                wals.append(Applied(record, read_actions(self.storage, record), item.value))
+            yield wals, revision
 
     def _check_same_history(self, control: Control) -> None:
         """Raise `RecoveryError` when the coordinator's log is not the continuation of the view's."""
@@ -366,3 +371,8 @@ class Log:
         if manifest.lineage != checkpoint.lineage or str(manifest.sequence) != checkpoint.sequence:
             raise CorruptionError("the manifest is not the one the coordinator names", path=checkpoint.path)
         return manifest, Table(self.storage, manifest, self._cache)
+
+
+def _check_end(view: View, control: Control) -> None:
+    if view.sequence != control.head:
+        raise CorruptionError(f"the log ends at {view.sequence}, its head is {control.head}", path=keys.HEAD)

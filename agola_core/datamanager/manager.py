@@ -206,6 +206,8 @@ class DataManager(OperatedStore):
             if revision is None:
                 item = self.coordinator.get(keys.group(name))
                 revision = item.mod_revision if item else 0
+            if revision > view.revision:  # a writer that was refused may have looked it up, too, beyond the view
+                view = self._log.view
                 if revision > view.revision:
                     self._log.catch_up()
                     view = self._log.view

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Items
 from typing import NamedTuple
 
+from agola_core.datamanager import keys
 from agola_core.datamanager.manifest import Manifest
 from agola_core.datamanager.overlay import Overlay
+from agola_core.datamanager.recent import Applied
 from agola_core.datamanager.records import LineageRecord
 from agola_core.datamanager.table import Table
+from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
 
 
@@ -30,6 +34,29 @@ class View(NamedTuple):
     overlay: Overlay
     sequence: Sequence
     revision: int
+
+    def extended(self, wals: Items[Applied], revision: int) -> View:
+        """Return the view that sees some more WALs, too; one writer at a time.
+
+        Args:
+            wals: Those that follow, committed in one transaction.
+            revision: The transaction's.
+
+        Raises:
+            CorruptionError: They do not follow the newest.
+        """
+        epoch, newest = self.sequence
+        apply = self.overlay.apply
+        for wal in wals:
+            record = wal.record
+            if record.previous != newest or record.epoch != epoch:
+                raise CorruptionError(
+                    f"WAL {record.sequence} follows {record.previous_sequence}, not {Sequence(epoch, newest)}",
+                    path=keys.wal(record.sequence),
+                )
+            newest = record.counter
+            apply(newest, wal.actions)
+        return View(self.lineage, self.manifest, self.table, self.overlay, Sequence(epoch, newest), revision)
 
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist."""

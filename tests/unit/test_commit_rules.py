@@ -118,6 +118,19 @@ def test_a_token_survives_as_text_and_guards_the_same(dm):
     dm.write_wal([Put("note", "c", b"")], ChangeGroupsToken.decode(after.encode()))
 
 
+def test_a_token_of_another_process_that_has_seen_more_is_no_conflict(tmp_path):
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        token = other.write_wal([Put("note", "a", b"")], dm.change_groups_token(["g"]))
+        token = dm.write_wal([Put("note", "b", b"")], token)
+        token = other.write_wal([Put("note", "c", b"")], token)
+        dm.write_wal([Put("note", "d", b"")], token)
+        with pytest.raises(ConflictError):
+            other.write_wal([Put("note", "e", b"")], token)
+        ahead = ChangeGroupsToken(token.revision + 1000, {"g": token.revision + 1000}, token.lineage)
+        with pytest.raises(ConflictError):
+            other.write_wal([Put("note", "e", b"")], ahead)
+
+
 def test_nobody_is_refused_for_the_sake_of_a_writer_in_the_same_transaction_that_is_refused_itself(tmp_path):
     with open_store(tmp_path) as dm, open_store(tmp_path) as other:
 

@@ -1,0 +1,100 @@
+"""How a process takes in what others commit: its readers see whole transactions, and nothing older than before."""
+
+import pytest
+
+import agola_core
+from agola_core import ConflictError, Options, Put
+from agola_core.datamanager import keys, records
+from agola_core.datamanager.commit import Commit
+
+
+def open_store(path):
+    return agola_core.open(path, data_types=["note"], options=Options(background=False, inline_limit=50))
+
+
+def write_together(dm, *writes):
+    """Commit several WALs, each of one group, in one transaction."""
+    commits = []
+    for number, (group, data) in enumerate(writes):
+        actions = [Put("note", group, data)]
+        encoded = records.encode_actions(actions)
+        payload = None
+        if len(encoded) > 50:
+            dm.storage.write(f"payloads/{number:032x}.payload", encoded)
+            digest = records.digest_of(encoded)
+            payload = records.PayloadRef(f"payloads/{number:032x}.payload", len(encoded), digest)
+        token = dm.change_groups_token([group])
+        commits.append(
+            Commit(
+                actions,
+                b"" if payload else encoded,
+                payload,
+                token,
+                wal_id=group,
+                remembered=False,
+                digest="",
+                lineage=dm.lineage,
+                collected=dm._log.collected,
+            )
+        )
+    dm._committer._work(commits)
+    assert [commit.error for commit in commits] == [None] * len(commits)
+
+
+class Watched:
+    """A backend that calls back before each call of one method."""
+
+    def __init__(self, backend, method, callback):
+        self._backend = backend
+        self._method = method
+        self._callback = callback
+
+    def __getattr__(self, name):
+        if name == self._method:
+            self._callback()
+        return getattr(self._backend, name)
+
+
+def test_a_transaction_of_another_process_is_seen_as_a_whole(tmp_path):
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        seen = []
+        other._log.storage = Watched(other._log.storage, "read", lambda: seen.append(other._log.view))
+        before = other._log.view
+        write_together(dm, ("g", b"x" * 100), ("h", b"y" * 100))
+        assert other.refresh().counter == 2
+        assert seen == [before, before]  # a view of the first alone would have the revision of both
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_readers_keep_their_view_while_the_log_is_read_anew(tmp_path, behind):
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        token = dm.write_wal([Put("note", "n", b"1")], dm.change_groups_token(["g"]))
+        if not behind:
+            other.refresh()
+        token = dm.write_wal([Put("note", "n", b"2")], token)
+        dm.checkpoint(force=True)
+        dm.write_wal([Put("note", "n", b"3")], token)
+        before, seen = other._log.view, []
+        coordinator = other._log.coordinator
+
+        def look():
+            if other._log.view is not before:
+                seen.append((other._log.view.sequence.counter, other._log.view.revision))
+
+        other._log.coordinator = Watched(coordinator, "list", look)
+        other.refresh()
+        assert seen == []
+        data, token = other.read_object("note", "n", ["g"])
+        assert (data, token.revision) == (b"3", coordinator.get(keys.HEAD).mod_revision)
+        dm.write_wal([Put("note", "n", b"4")], token)
+
+
+def test_a_token_is_not_newer_than_what_is_read_after_a_refused_write(tmp_path):
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        token = other.change_groups_token(["g"])
+        dm.write_wal([Put("note", "n", b"1")], token)
+        with pytest.raises(ConflictError):
+            other.write_wal([Put("note", "n", b"late")], token)
+        data, token = other.read_object("note", "n", ["g"])
+        assert data == b"1"
+        other.write_wal([Put("note", "n", b"2")], token)
