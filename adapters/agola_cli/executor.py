@@ -57,7 +57,11 @@ from agola_core.executor.taskrunner import TaskLimits
     "--socket", default="", envvar="DOCKER_HOST", help="container: the engine, such as unix:///run/docker.sock."
 )
 @click.option("--allow-privileged", is_flag=True, help="container: run privileged containers.")
-@click.option("--network", default="", help="container: the network; the engine's own by default.")
+@click.option(
+    "--network",
+    default="",
+    help="container: the network, the engine's own by default. With --isolation: 'host' for the machine's, else none.",
+)
 @click.option(
     "--pull",
     type=click.Choice(["always", "missing", "never"]),

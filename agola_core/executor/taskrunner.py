@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from agola_core import faultpoints
 from agola_core.errors import AgolaError, ConfigError
-from agola_core.executor.drivers.exitfile import EndedProcess, read_exit_code
 from agola_core.executor.drivers.port import Driver, Place, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
@@ -35,7 +34,10 @@ _DEFAULT_SHELL = "/bin/sh -e"
 _DEFAULT_WORKING_DIR = "~/project"
 _FULL_BYTES = 1 << 20
 
-faultpoints.declare("executor.before-save", "executor.before-start", "executor.before-process-noted")
+faultpoints.declare(
+    *("executor.before-save", "executor.before-start", "executor.before-process-noted"),
+    *("executor.before-begin", "executor.after-begin"),
+)
 
 
 class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,12 +192,9 @@ class TaskRunner:
         """Run a step and return whether it succeeded."""
         command = isinstance(step, RunStep) and not step.source
         found = None
-        if self.task.status.steps[number].phase is ExecutorPhase.RUNNING:  # an earlier executor began it
-            found = self._find_running(number)
-            if command and found is None:  # the other kinds are done again: that changes nothing
-                self._failure = "the executor was restarted and the step's process is gone"
-                self._change(step=(number, ExecutorPhase.FAILED, None))
-                return False
+        if self.task.status.steps[number].phase is ExecutorPhase.RUNNING:  # an earlier executor was about to begin it
+            if command:  # the other kinds are done again: that changes nothing
+                found = self._find_running(number)
         else:
             self._change(step=(number, ExecutorPhase.RUNNING, None))
             try:
@@ -210,8 +209,10 @@ class TaskRunner:
             if isinstance(step, RunStep) and command:
                 code = self._run_command(place, number, step, found)
                 phase = ExecutorPhase.SUCCESS if code == 0 else ExecutorPhase.FAILED
-                if code and self._disk_is_full():
+                if code != 0 and self._disk_is_full():
                     self._failure = self._failure or f"step {number} failed while the executor's disk was full"
+                if code is None and not self._stopped:
+                    self._failure = self._failure or f"step {number} was killed: it left no exit code"
             else:
                 self._run_builtin(place, number, step)
                 phase = ExecutorPhase.SUCCESS
@@ -236,12 +237,11 @@ class TaskRunner:
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()
-        if running is not None and running.step == number:
-            return self._driver.find_process(running.description, self.directory.exit_file(number))
-        code = read_exit_code(self.directory.exit_file(number))  # the executor was killed before it noted the process
-        return None if code is None else EndedProcess(code)
+        if running is None or running.step != number:
+            return None  # nothing begins before it is noted
+        return self._driver.find_process(running.description, self.directory.exit_file(number))
 
-    def _run_command(self, place: Place, number: int, step: RunStep, found: StepProcess | None) -> int:
+    def _run_command(self, place: Place, number: int, step: RunStep, found: StepProcess | None) -> int | None:
         process = found or self._start_command(place, number, step)
         with self.condition:
             self._process = process
@@ -263,6 +263,12 @@ class TaskRunner:
             raise ConfigError("the shell is empty")
         environment = {**task.environment, **step.environment}
         user = step.user or task.user
+
+        def note(description: Mapping[str, str | int]) -> None:
+            faultpoints.reach("executor.before-process-noted")
+            self.directory.save_process(RunningProcess(number, dict(description)))
+            faultpoints.reach("executor.before-begin")
+
         faultpoints.reach("executor.before-start")
         process = place.start(
             argv,
@@ -272,9 +278,9 @@ class TaskRunner:
             user=user,
             output=self.directory.log(number),
             exit_file=self.directory.exit_file(number),
+            note=note,
         )
-        faultpoints.reach("executor.before-process-noted")
-        self.directory.save_process(RunningProcess(number, process.describe()))
+        faultpoints.reach("executor.after-begin")
         return process
 
     def _working_dir(self, place: Place, configured: str, environment: Mapping[str, str], user: str) -> str:
@@ -353,7 +359,7 @@ class TaskRunner:
                 phase=phase,
                 start_time=changed[number].start_time or now,
                 end_time=now if phase.is_finished else None,
-                exit_code=code or 0,
+                exit_code=code,
             )
             status = replace(status, steps=changed)
         with self.condition:

@@ -349,12 +349,16 @@ class RunEvent(Record, frozen=True):
 
 
 class ExecutorTaskStepStatus(Record, frozen=True):
-    """The state of a step on its executor."""
+    """The state of a step on its executor.
+
+    Attributes:
+        exit_code: Of a command that has ended by itself; Agola leaves 0 out, too.
+    """
 
     phase: ExecutorPhase = _always(ExecutorPhase.NOT_STARTED)
     start_time: datetime | None = None
     end_time: datetime | None = None
-    exit_code: int = 0
+    exit_code: int | None = None
 
 
 class ExecutorTaskStatus(Record, frozen=True):

@@ -9,6 +9,7 @@ from agola_core.errors import ConfigError, ForbiddenError, UnavailableError
 from agola_core.executor.drivers.container import LABEL_EXECUTOR, LABEL_TASK, ContainerDriver
 from agola_core.executor.drivers.engine import Engine, EngineOptions, registry_login, split_image
 from agola_core.executor.drivers.factory import make_driver
+from agola_core.executor.drivers.host import Isolation
 from agola_core.executor.taskdir import TaskDirectory
 from agola_core.runservice.types import (
     Container,
@@ -121,6 +122,9 @@ def test_no_engine_is_said(tmp_path):
         make_driver("container", engine=EngineOptions(socket=f"unix://{tmp_path}/none"))
     with pytest.raises(ConfigError, match="known are host, container"):
         make_driver("nothing")
+    for network, isolation in (("bridge", Isolation.NONE), ("none", Isolation.NONE)):
+        with pytest.raises(ConfigError, match="isolated steps"):
+            make_driver("host", isolation=isolation, engine=EngineOptions(network=network))
 
 
 BASIC = RegistryAuth(type="basic", username="u", password="p")

@@ -1,10 +1,13 @@
 """The contract of every driver: places, commands, their ends, and files in and out."""
 
+import errno
 import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -14,8 +17,10 @@ import pytest
 
 from agola_core.errors import AgolaError, BadRequestError, ConfigError, NotFoundError, UnavailableError
 from agola_core.executor.drivers import cgroup, host
+from agola_core.executor.drivers.bubblewrap import check_bubblewrap
 from agola_core.executor.drivers.container import ContainerDriver
-from agola_core.executor.drivers.host import HostDriver, Isolation, check_bubblewrap
+from agola_core.executor.drivers.exitfile import read_exit_code
+from agola_core.executor.drivers.host import HostDriver, Isolation
 from agola_core.executor.taskdir import TaskDirectory
 from agola_core.runservice.types import ArchiveContents, Container, ExecutorTask, ExecutorTaskStatus
 
@@ -41,6 +46,7 @@ class Bench:
 
     def start(self, script, *, argv=SHELL, user="", environment=None, working_dir=None):
         step, self.count = self.count, self.count + 1
+        self.noted = None
         process = self.place.start(
             argv,
             script,
@@ -49,8 +55,16 @@ class Bench:
             user=user,
             output=self.directory.log(step),
             exit_file=self.directory.exit_file(step),
+            note=self.note,
         )
         return process, self.directory.log(step)
+
+    def note(self, description):
+        self.noted = description
+
+    def find(self):
+        """Return the command that was noted last, as a later executor finds it."""
+        return self.driver.find_process(self.noted, self.directory.exit_file(self.count - 1))
 
     def run(self, script, **options):
         process, log = self.start(script, **options)
@@ -95,7 +109,7 @@ def bench(driver, tmp_path):
 def test_a_command_runs_and_its_output_and_code_are_kept(bench):
     code, log = bench.run("echo out; echo err >&2; echo out2; exit 7")
     assert (code, log) == (7, "out\nerr\nout2\n")
-    assert bench.directory.exit_file(0).read_text() == "7\n"
+    assert read_exit_code(bench.directory.exit_file(0)) == 7
     assert bench.run("true")[0] == 0
 
 
@@ -155,15 +169,20 @@ def test_output_that_is_no_text(bench):
 def test_killing_ends_a_command_that_will_not_end(bench):
     process, _ = bench.started("trap '' TERM; echo begun; while :; do sleep 0.1; done")
     process.kill()
-    assert process.wait() >= 128
+    assert process.wait() is None, "it has no exit code"
     process.kill()  # harmless
 
 
-def test_a_killed_command_may_clean_up(bench):
-    process, log = bench.started("trap 'echo cleaned; exit 3' TERM; echo begun; while :; do sleep 0.05; done")
-    process.kill()
-    process.wait()
-    assert "begun\n" in log.read_text()
+def test_a_killed_command_has_time_to_clean_up(bench):
+    script = "trap 'sleep 0.3; echo cleaned; exit 3' TERM; echo begun; while :; do sleep 0.05 || :; done"
+    process, log = bench.started(script)
+    killer = threading.Thread(target=process.kill)
+    killer.start()
+    assert process.wait() == 3
+    killer.join()
+    bench.place.close()
+    assert log.read_text().startswith("begun\n")
+    assert log.read_text().endswith("cleaned\n")
 
 
 BACKGROUND = {
@@ -236,25 +255,60 @@ def test_what_has_left_its_control_group_is_ended_by_the_next_clean(tmp_path):
 
 def test_a_running_command_is_found_again(bench):
     process, log = bench.started("echo begun; while [ ! -e gate ]; do sleep 0.02; done; echo ended; exit 5")
-    again = bench.driver.find_process(process.describe(), bench.directory.exit_file(0))
+    again = bench.find()
     codes = []
     waiter = threading.Thread(target=lambda: codes.append(again.wait()))
     waiter.start()
     assert not codes
-    bench.run("touch gate")
+    gate = Path(bench.path("project/gate"))
+    if gate.parent.exists():
+        gate.touch()
+    else:
+        bench.run("touch gate")
     waiter.join(20)
     assert codes == [5]
     assert log.read_text() == "begun\nended\n"
     process.wait()
-    ended = bench.driver.find_process(process.describe(), bench.directory.exit_file(0))
-    assert ended.wait() == 5
 
 
-def test_a_command_that_left_nothing_is_not_found(bench):
-    process, _ = bench.start("kill -9 $PPID")
+def test_a_command_that_ended_is_found_with_its_code(bench):
+    process, _ = bench.start("exit 5")
     process.wait()
-    bench.directory.exit_file(0).unlink(missing_ok=True)
-    assert bench.driver.find_process(process.describe(), bench.directory.exit_file(0)) is None
+    assert bench.find().wait() == 5
+
+
+def test_a_command_whose_shell_was_killed_has_no_exit_code(bench):
+    if isolated(bench):  # the shell is not seen from inside
+        process, _ = bench.started("echo begun; while :; do sleep 0.05; done")
+        os.kill(bench.noted["pid"], signal.SIGKILL)
+    else:
+        process, _ = bench.start("kill -9 $PPID")
+    assert process.wait() is None
+    assert bench.find().wait() is None
+
+
+def isolated(bench):
+    return getattr(bench.driver, "_isolation", Isolation.NONE) is not Isolation.NONE
+
+
+def test_a_command_is_noted_before_it_begins(bench):
+    """An executor that cannot write down where a command is found does not let it begin."""
+
+    def refuse(description):
+        bench.noted = description
+        raise OSError(errno.ENOSPC, "no space")
+
+    bench.run("true")
+    bench.note = refuse
+    with pytest.raises(UnavailableError, match="could not be started"):
+        bench.start("echo never >never")
+    del bench.note
+    again = bench.find()
+    if again is not None:  # an engine starts the same one then, and only then
+        assert again.wait() == 0
+        assert bench.find().wait() == 0
+    else:
+        assert bench.run("ls")[1] == ""
 
 
 def test_the_place_is_found_again(bench):
@@ -376,11 +430,83 @@ def test_archives_of_another_user_have_no_more_rights_than_it(driver, tmp_path):
     bench.place.close()
 
 
-def test_an_isolated_step_sees_no_other_task_and_changes_nothing_else(tmp_path):
+@pytest.fixture
+def isolating():
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
-    driver = HostDriver(isolation=Isolation.BUBBLEWRAP)
-    one, two = Bench(driver, tmp_path, "one"), Bench(driver, tmp_path, "two")
+    return HostDriver(isolation=Isolation.BUBBLEWRAP)
+
+
+def test_no_variable_of_a_task_leaves_its_sandbox(isolating, tmp_path):
+    """What decides which code is loaded reaches the step alone, not what makes its sandbox."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    bench = Bench(isolating, tmp_path)
+    out = tmp_path / "outside"
+    source, library = tmp_path / "attack.c", Path(bench.path("attack.so"))
+    source.write_text(
+        f'''#include <fcntl.h>
+        __attribute__((constructor)) static void attack(void) {{ open("{out}", O_CREAT | O_WRONLY, 0600); }}'''
+    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    shell = Path(bench.path("rc"))
+    shell.write_text(f"echo x >{out}\n")
+    hostile = {
+        **{name: str(library) for name in ("LD_PRELOAD", "LD_AUDIT")},
+        **{name: str(library.parent) for name in ("LD_LIBRARY_PATH", "GCONV_PATH", "LOCPATH", "PATH")},
+        **{name: str(shell) for name in ("BASH_ENV", "ENV")},
+    }
+    code, log = bench.run('echo "$LD_PRELOAD"', environment=hostile)
+    assert (code, log.splitlines()[-1]) == (0, str(library)), "the step itself has them"
+    assert not out.exists()
+    with pytest.raises(UnavailableError, match="null byte"):
+        bench.run("true", environment={"A": f"x\0--bind\0{tmp_path}\0{tmp_path}"})
+    bench.place.close()
+
+
+def test_an_isolated_step_has_no_rights_to_leave_with(isolating, tmp_path):
+    """As root, too: no capability, none to be gained, and what is mounted stays as it is."""
+    bench, other = Bench(isolating, tmp_path), Bench(isolating, tmp_path, "other")
+    other.run("echo secret >file")
+    status = bench.run("cat /proc/self/status")[1]
+    found = dict(line.split(":", 1) for line in status.splitlines())
+    assert {found[name].strip() for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
+    assert found["NoNewPrivs"].strip() == "1"
+    marks = [Path(path, "agola-was-here") for path in ("/usr", "/etc", "/run", str(tmp_path))]
+    tries = [
+        "mount -o remount,rw,bind /",
+        "umount -l " + str(tmp_path / "tasks"),
+        "umount -l /run",
+        "unshare -Urm sh -c 'mount -o remount,rw,bind /; umount -l "
+        + str(tmp_path / "tasks")
+        + "; touch /usr/agola-was-here'",
+        "echo x >/proc/sys/kernel/hostname",
+        *(f"touch {mark}" for mark in marks),
+    ]
+    _, log = bench.run(
+        "set +e; " + "; ".join(tries) + f"; cat {other.path('project/file')}; ls -A /run {tmp_path}/tasks"
+    )
+    assert "secret" not in log
+    assert not any(mark.exists() for mark in marks)
+    bench.place.close()
+    other.place.close()
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_an_isolated_step_has_a_network_only_where_it_is_given_one(isolating, tmp_path, network):
+    driver = HostDriver(isolation=Isolation.BUBBLEWRAP, network=network)
+    bench = Bench(driver, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        call = f"{sys.executable} -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 5)'"
+        code, log = bench.run(call)
+    assert (code == 0) is network, log
+    bench.place.close()
+
+
+def test_an_isolated_step_sees_no_other_task_and_changes_nothing_else(isolating, tmp_path):
+    one, two = Bench(isolating, tmp_path, "one"), Bench(isolating, tmp_path, "two")
     two.run("echo secret >file")
     code, log = one.run(f"cat {two.path('project/file')}")
     assert code != 0
@@ -392,6 +518,5 @@ def test_an_isolated_step_sees_no_other_task_and_changes_nothing_else(tmp_path):
     with pytest.raises((OSError, UnavailableError)):
         one.place.unpack([tar(("f", b"x"))], one.path("project/l"), "", overwrite=True)
     assert two.run("ls")[1] == "file\n"
-    subprocess.run(["true"], check=True)
     one.place.close()
     two.place.close()

@@ -12,7 +12,7 @@ def start(installation, agola_container_engine):
     for name, value in options.ulimits.items():
         arguments += ["--ulimit", f"{name}={value}"]
     installation.start_service()
-    return lambda *more: installation.start_executor(*arguments, *more)
+    return lambda *more, fault="": installation.start_executor(*arguments, *more, fault=fault)
 
 
 def runtime(image, **fields):
@@ -51,6 +51,19 @@ def test_a_step_goes_on_without_its_executor(installation, agola_container_engin
     run = installation.finished(run_id, 120)
     assert run["result"] == "stopped"
     assert installation.log(run_id, "a").startswith("begun\n")
+
+
+@pytest.mark.parametrize("point", ["executor.before-begin", "executor.after-begin"])
+def test_a_step_is_found_wherever_its_executor_died_at_its_start(
+    installation, agola_container_engine, start, make_task, point
+):
+    start(fault=f"{point}:1")
+    run_id = installation.create(make_task("a", "echo x; exit 4", runtime=runtime(agola_container_engine.image)))
+    installation.executor.popen.wait(60)
+    start("--stop-tasks")
+    run = installation.finished(run_id, 120)
+    assert run["tasks"]["a"]["steps"][0]["exit_code"] == 4
+    assert installation.log(run_id, "a") == "x\n"
 
 
 def test_a_privileged_task_is_not_given_to_an_executor_that_does_not_allow_it(

@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import os
+import signal
 import time
 
 import httpx2
@@ -17,32 +19,28 @@ POINTS = sorted(name for name in faultpoints.declared() if name.startswith("exec
 TWO_STEPS = ("echo x >>$COUNT/one; echo begun", "echo x >>$COUNT/two; echo done")
 
 
-def check(installation, run_id, *, may_fail):
-    """Check that a run has ended, that no step ran twice, and that a failure says why."""
+def check(installation, run_id):
+    """Check that a run has succeeded, and that each of its steps ran once."""
     run = installation.finished(run_id)
+    assert run["result"] == "success", run["tasks"]["a"].get("reason")
     for name in ("one", "two"):
-        counted = installation.root / name
-        assert not counted.exists() or counted.read_text() == "x\n", f"step {name} ran twice"
-    if run["result"] == "success":
-        assert (installation.root / "two").exists()
-    else:
-        assert may_fail
-        assert "executor was restarted" in run["tasks"]["a"]["reason"]
+        assert (installation.root / name).read_text() == "x\n", f"step {name} did not run once"
+    assert [step["exit_code"] for step in run["tasks"]["a"]["steps"]] == [0, 0]
     return run
 
 
-KILLS = [*itertools.product(POINTS, (1, 2)), ("executor.before-save", 3)]
+BEGINNING = ["executor.before-start", "executor.before-process-noted", "executor.before-begin", "executor.after-begin"]
+KILLS = {*itertools.product(POINTS, (1, 2)), ("executor.before-save", 3)} - {("executor.before-remove", 2)}
 
 
-@pytest.mark.parametrize(("point", "hit"), [kill for kill in KILLS if kill != ("executor.before-remove", 2)])
+@pytest.mark.parametrize(("point", "hit"), sorted(KILLS - {(point, 1) for point in BEGINNING}))
 def test_the_executor_dies_at(installation, make_task, point, hit):
     installation.start_service()
     installation.start_executor(fault=f"{point}:{hit}")
     run_id = installation.create(make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)}))
     installation.executor.popen.wait(60)
     installation.start_executor("--stop-tasks")
-    # Where the task's own thread dies, what it has on disk decides; the other threads die at any moment of it.
-    check(installation, run_id, may_fail=point not in {"executor.before-save", "executor.before-remove"})
+    check(installation, run_id)
     assert installation.executor.alive
 
 
@@ -70,7 +68,7 @@ def test_the_service_dies_at(installation, make_task, point, hit, executor_point
     if run_id is None:  # it died before it answered: the run is there, or it is not
         runs = installation.client.get("/api/v1alpha/runs").json()["runs"]
         run_id = runs[0]["id"] if runs else installation.create(task)
-    check(installation, run_id, may_fail=bool(executor_point))
+    check(installation, run_id)
     assert installation.executor.alive
 
 
@@ -107,15 +105,36 @@ def test_a_step_that_ended_without_its_executor_keeps_its_result(installation, m
     assert installation.log(run_id, "a") == "said\n"
 
 
-def test_a_step_that_was_not_noted_down_keeps_its_result_once_it_has_ended(installation, make_task):
+@pytest.mark.parametrize("point", BEGINNING)
+def test_a_step_is_found_wherever_its_executor_died_at_its_start(installation, make_task, point):
+    """It goes on when it had begun, and begins when it had not; it is still there to be stopped, too."""
+    gate = installation.root / "gate"
+    command = f"echo x >>$COUNT/one; while [ ! -e {gate} ]; do sleep 0.02; done; exit 4"
     installation.start_service()
-    installation.start_executor(fault="executor.before-process-noted:1")
-    run_id = installation.create(make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)}))
+    installation.start_executor(fault=f"{point}:1")
+    run_id = installation.create(make_task("a", command, environment={"COUNT": str(installation.root)}))
     installation.executor.popen.wait(60)
-    while not any(path.read_bytes() for path in installation.root.rglob("steps/0.exit")):  # its shell goes on alone
-        time.sleep(0.02)
     installation.start_executor("--stop-tasks")
-    assert check(installation, run_id, may_fail=False)["result"] == "success"
+    wait_for(installation.root / "one")
+    gate.touch()
+    run = installation.finished(run_id)
+    assert run["tasks"]["a"]["steps"][0]["exit_code"] == 4
+    assert (installation.root / "one").read_text() == "x\n"
+
+
+def test_a_step_that_was_killed_without_its_executor_is_called_killed(installation, make_task):
+    installation.start_service()
+    installation.start_executor()
+    command = "echo $PPID >$COUNT/pid; mv $COUNT/pid $COUNT/shell; while :; do sleep 0.02; done"
+    run_id = installation.create(make_task("a", command, environment={"COUNT": str(installation.root)}))
+    wait_for(installation.root / "shell")
+    installation.executor.kill()
+    os.kill(int((installation.root / "shell").read_text()), signal.SIGKILL)
+    installation.start_executor("--stop-tasks")
+    run = installation.finished(run_id)
+    assert run["tasks"]["a"]["reason"] == "step 0 was killed: it left no exit code"
+    step = run["tasks"]["a"]["steps"][0]
+    assert (step["phase"], step.get("exit_code")) == ("failed", None)
 
 
 def test_tasks_end_while_the_service_is_away_and_are_delivered_later(installation, make_task):

@@ -70,7 +70,7 @@ DOCUMENTS = [
         ExecutorTask(
             revision=7,
             id="t",
-            status=ExecutorTaskStatus(executor_id="e", steps=[ExecutorTaskStepStatus(exit_code=0)]),
+            status=ExecutorTaskStatus(executor_id="e", steps=[ExecutorTaskStepStatus()]),
             workspace_operations=[WorkspaceOperation(task_id="s")],
         ),
         (

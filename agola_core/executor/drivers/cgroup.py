@@ -1,7 +1,7 @@
 """Control groups, where this process may make them: a process cannot leave one, whatever it forks or clears.
 
-One hierarchy is enough, version 2 or any of version 1: only membership is used. A process joins by writing to a
-descriptor that was opened for it, so a step that runs as another user needs no right of its own.
+One hierarchy is enough, version 2 or any of version 1: only membership is used. The executor makes a step's shell a
+member before the step begins, so a step that runs as another user needs no right of its own.
 """
 
 from __future__ import annotations
@@ -33,27 +33,35 @@ class Cgroup:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open_join(self) -> int:
-        """Return a descriptor; a process that writes `0` to it becomes a member."""
-        return os.open(self.path / "cgroup.procs", os.O_WRONLY)
+    def add(self, pid: int) -> None:
+        """Make a process a member, and what it forks from then on.
 
-    def signal(self, number: int) -> bool:
-        """Send a signal to every member; return whether there was one that lives."""
-        found = False
-        for pid in self._members():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-                found = found or start_time(pid) is not None
-        return found
+        Raises:
+            OSError: The group refuses it.
+        """
+        descriptor = os.open(
+            self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC
+        )  # where it is no group, none is made
+        try:
+            os.write(descriptor, str(pid).encode())
+        finally:
+            os.close(descriptor)
+
+    def members(self) -> list[int]:
+        """Return the processes of the group."""
+        try:
+            return [int(line) for line in (self.path / "cgroup.procs").read_text().split()]
+        except OSError:
+            return []
 
     def kill(self) -> None:
         """Kill every member, also those that are forked meanwhile."""
-        if not self._members():
+        if not self.members():
             return
         deadline = time.monotonic() + _KILL_SECONDS
         with contextlib.suppress(OSError):
             (self.path / "cgroup.kill").write_text("1")
-        while self.signal(signal.SIGKILL) and time.monotonic() < deadline:
+        while self._kill_members() and time.monotonic() < deadline:
             threading.Event().wait(_POLL_SECONDS)
 
     def remove(self) -> None:
@@ -61,11 +69,14 @@ class Cgroup:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def _members(self) -> list[int]:
-        try:
-            return [int(line) for line in (self.path / "cgroup.procs").read_text().split()]
-        except OSError:
-            return []
+    def _kill_members(self) -> bool:
+        """Kill every member; return whether there was one that lives."""
+        found = False
+        for pid in self.members():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                found = found or start_time(pid) is not None
+        return found
 
 
 def make_cgroup(name: str) -> Cgroup | None:
@@ -106,9 +117,6 @@ def _own_directory() -> Path | None:
 
 
 def _try_join(group: Cgroup) -> None:
-    """Let a process join as steps do: a group that may be opened can still refuse its members."""
-    join = group.open_join()
-    try:
-        subprocess.run(["/bin/sh", "-c", "echo 0 >&0"], stdin=join, stderr=subprocess.DEVNULL, check=True)
-    finally:
-        os.close(join)
+    """Let a process join as steps do: a group that may be made can still refuse its members."""
+    with subprocess.Popen(["/bin/sh", "-c", "read -r _"], stdin=subprocess.PIPE) as process:
+        group.add(process.pid)

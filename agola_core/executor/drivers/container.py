@@ -16,10 +16,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, cast
 
-from agola_core.errors import AgolaError, BadRequestError, ConfigError, ForbiddenError, NotFoundError, UnavailableError
+from agola_core.errors import (
+    AgolaError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    UnavailableError,
+)
 from agola_core.executor.drivers import containerfiles
 from agola_core.executor.drivers.engine import Engine, EngineOptions
-from agola_core.executor.drivers.exitfile import read_exit_code
+from agola_core.executor.drivers.exitfile import BEGUN, has_begun, read_exit_code
 from agola_core.executor.files import open_own
 from agola_core.runservice.types import ArchiveContents, Container, ExecutorTask
 
@@ -27,12 +35,14 @@ LABEL_EXECUTOR, LABEL_TASK, LABEL_INDEX = "agola.executorid", "agola.taskid", "a
 _INSIDE = "/mnt/agola"
 _SLEEPER = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 86400 & wait $!; done"]
 # The shell keeps the engine's pipes and writes nothing to them: they close when it ends, and wake the executor.
+# It outlives a polite end, for the command has some time for its own and leaves an exit code.
 _WRAPPER = (
-    'l=$1 f=$2 w=$3; shift 3; { mkdir -p "$w" && cd "$w"; } 2>>"$l" || { echo 1 >"$f"; exit 1; }; '
-    '"$@" </dev/null >>"$l" 2>&1; c=$?; echo "$c" >"$f"; exit "$c"'
+    f'trap : TERM INT HUP; l=$1 f=$2 w=$3; shift 3; echo {BEGUN} >>"$f" || exit 125; '
+    '{ mkdir -p "$w" && cd "$w"; } 2>>"$l" || { echo 1 >>"$f"; exit 1; }; '
+    '"$@" </dev/null >>"$l" 2>&1; c=$?; echo "$c" >>"$f"; exit "$c"'
 )
 _GRACE_SECONDS, _POLL_SECONDS = 2.0, 0.1
-_KILLED = 137
+_BY_SIGNAL = 128
 
 
 class ContainerProcess:
@@ -56,7 +66,7 @@ class ContainerProcess:
         self._output = output
         self._ended = threading.Event()
 
-    def wait(self) -> int:
+    def wait(self) -> int | None:
         """Wait for the command's end (see the port)."""
         code: int | None = None
         try:
@@ -77,9 +87,9 @@ class ContainerProcess:
         self._ended.set()
         self._engine.close()
         written = read_exit_code(self._exit_file)
-        if written is not None:
-            return written
-        return code or _KILLED  # without a written code the shell itself was ended
+        if written is None and code is not None and code < _BY_SIGNAL and has_begun(self._exit_file):
+            return code  # it could not be written: the disk is full
+        return written
 
     def kill(self) -> None:
         """End the container with everything in it (see the port): first politely, then not."""
@@ -93,10 +103,6 @@ class ContainerProcess:
         except AgolaError:
             pass
         self._engine.kill(self._container)
-
-    def describe(self) -> dict[str, str | int]:
-        """Return what finds the command again (see the port)."""
-        return {"container": self._container, "exec": self._exec_id}
 
 
 class ContainerPlace:
@@ -133,6 +139,7 @@ class ContainerPlace:
         user: str,
         output: Path,
         exit_file: Path,
+        note: Callable[[Mapping[str, str | int]], None] = lambda _: None,
     ) -> ContainerProcess:
         """Start a command (see the port)."""
         command = list(argv)
@@ -151,7 +158,15 @@ class ContainerPlace:
         exec_id = engine.start_exec(
             self._main, ["/bin/sh", "-c", _WRAPPER, "agola-step", *paths, *command], environment, user
         )
-        return ContainerProcess(engine, self._main, exec_id, exit_file, engine.follow_exec(exec_id))
+        try:
+            note({"container": self._main, "exec": exec_id})
+            output_ends = engine.follow_exec(exec_id)
+        except BaseException as error:
+            engine.close()
+            if isinstance(error, OSError):
+                raise UnavailableError(f"the step could not be started: {error}") from error
+            raise
+        return ContainerProcess(engine, self._main, exec_id, exit_file, output_ends)
 
     def read(self, path: str, user: str) -> Iterator[bytes]:
         """Yield a file (see the port)."""
@@ -284,17 +299,22 @@ class ContainerDriver:
                 raise
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> ContainerProcess | None:
-        """Return a command that an earlier executor started (see the port)."""
+        """Return a command that an earlier executor noted (see the port).
+
+        One that has not begun is started now, as the same one: the engine starts none a second time.
+        """
         engine = Engine(self._options)
         container, exec_id = str(description["container"]), str(description["exec"])
-        try:
-            known = engine.exec_state(exec_id)[0]
-        except NotFoundError:
-            known = False
-        if not known and read_exit_code(exit_file) is None:
-            engine.close()
-            return None
-        return ContainerProcess(engine, container, exec_id, exit_file, None)
+        output: Iterator[object] | None = None
+        if not has_begun(exit_file):
+            try:
+                output = engine.follow_exec(exec_id)
+            except NotFoundError:
+                engine.close()
+                return None
+            except ConflictError:
+                output = None  # it had been started, and begins
+        return ContainerProcess(engine, container, exec_id, exit_file, output)
 
     def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
         """Remove the containers of tasks that are not known (see the port)."""

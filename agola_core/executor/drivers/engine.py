@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from agola_core.errors import ConfigError, NotFoundError, UnavailableError
+from agola_core.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
 from agola_core.runservice.types import RegistryAuth
 
 _SECONDS = 60
+_CONFLICT = 409
 _ARCHS = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
 _HUB_NAMES = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
 
@@ -197,9 +198,19 @@ class Engine:
         return exec_id
 
     def follow_exec(self, exec_id: str) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """Start a prepared command; yield its output and errors until it ends."""
+        """Start a prepared command; yield its output and errors until it ends.
+
+        Raises:
+            ConflictError: It had been started.
+            NotFoundError: The engine does not know it any more.
+        """
         with self._told():
-            started = self._api.exec_start(exec_id, stream=True, demux=True)
+            try:
+                started = self._api.exec_start(exec_id, stream=True, demux=True)
+            except self._docker.errors.APIError as error:
+                if error.status_code == _CONFLICT:
+                    raise ConflictError(f"the container engine says: {error.explanation or error}") from error
+                raise
         return self._followed(started)
 
     def exec_state(self, exec_id: str) -> tuple[bool, int | None]:

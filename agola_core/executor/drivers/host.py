@@ -1,7 +1,8 @@
 """The host driver: steps are processes of this machine, each task in a private directory.
 
 Every command runs in a session of its own under a small shell that writes down its exit code, with its output
-going straight to a file: it goes on when the executor dies, and is found again by the next one. The images of
+going straight to a file: it goes on when the executor dies, and is found again by the next one. The shell waits with
+the command until the executor has written down where it is found. The images of
 containers are not used. Without isolation nothing here confines a command: run what you trust.
 """
 
@@ -13,16 +14,23 @@ import hashlib
 import os
 import platform
 import pwd
-import shutil
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from agola_core.errors import ConfigError, NotFoundError, UnavailableError
+from agola_core.errors import NotFoundError, UnavailableError
 from agola_core.executor.archive import write_archive
 from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
+from agola_core.executor.drivers.bubblewrap import (
+    check_bubblewrap,
+    find_bubblewrap,
+    launcher_environment,
+    open_options,
+    sandbox_options,
+)
 from agola_core.executor.drivers.cgroup import make_cgroup
+from agola_core.executor.drivers.exitfile import BEGUN
 from agola_core.executor.drivers.hostprocess import (
     MARKER,
     HostProcess,
@@ -35,8 +43,12 @@ from agola_core.executor.unpack import unpack_into
 from agola_core.process import start_time
 from agola_core.runservice.types import ArchiveContents, ExecutorPhase, ExecutorTask
 
-# The shell joins the task's control group through its standard input, which the command does not get.
-_WRAPPER = 'echo 0 2>/dev/null >&0; f=$1; shift; "$@" </dev/null; c=$?; echo "$c" >"$f"; exit "$c"'
+# The shell begins the command only when it is told to, and it is told when it has been noted: nothing runs unknown.
+# It outlives a polite end, for the command has some time for its own and leaves an exit code.
+_WRAPPER = (
+    "trap : TERM INT HUP; f=$1; shift; read -r _ || exit 125; "
+    f'echo {BEGUN} >>"$f" || exit 125; "$@" </dev/null; c=$?; echo "$c" >>"$f"; exit "$c"'
+)
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ARCHS = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -63,17 +75,25 @@ class HostPlace:
         directory: Its directory on the executor.
         path: The commands' PATH.
         isolation: What its commands run in.
+        network: Whether isolated commands share the machine's network.
         closed: Called with the task's mark when the place is closed and its group alone was looked at.
     """
 
     def __init__(
-        self, task: ExecutorTask, directory: Path, path: str, isolation: Isolation, closed: Callable[[str], None]
+        self,
+        task: ExecutorTask,
+        directory: Path,
+        path: str,
+        isolation: Isolation,
+        network: bool,
+        closed: Callable[[str], None],
     ) -> None:
         where = hashlib.blake2b(os.fsencode(directory), digest_size=6).hexdigest()  # another executor may be here
         self._marker = f"{task.id[:100]}-{task.attempt}-{where}"
         self._directory = directory
         self._path = path
         self._isolation = isolation
+        self._network = network
         self._closed = closed
         self._cgroup = make_cgroup(self._marker)
         # All that it starts joins the group, or else is looked for; so is what an earlier executor started.
@@ -103,39 +123,58 @@ class HostPlace:
         user: str,
         output: Path,
         exit_file: Path,
+        note: Callable[[Mapping[str, str | int]], None] = lambda _: None,
     ) -> HostProcess:
         """Start a command (see the port)."""
         account = self._account(user)
         variables = self.variables(user)
-        self._all_joined = self._all_joined and account is None  # older kernels ask for the user's own right to join
         full = {**variables, **environment, "HOME": variables["HOME"], MARKER: self._marker}
-        with contextlib.ExitStack() as stack:
-            try:
+        try:
+            with contextlib.ExitStack() as stack:
                 self._open(working_dir, account, stack)
                 scripts = [str(self._script(script, exit_file.stem, account))] if script else []
                 command = [*argv, *scripts]
+                passed: list[int] = []
+                directory = working_dir
                 if self._isolation is Isolation.BUBBLEWRAP:
-                    command = [*self._sandbox(working_dir, variables, scripts), *command]
+                    passed.append(self._sandbox(working_dir, variables, scripts, full))
+                    stack.callback(os.close, passed[0])
+                    command = [find_bubblewrap(), "--args", str(passed[0]), "--", *command]
+                    full, directory = launcher_environment(self._marker), "/"
                 self._own(exit_file, account)
                 log = open_own(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 stack.callback(os.close, log)
-                join = self._cgroup.open_join() if self._cgroup else os.open(os.devnull, os.O_WRONLY)
-                stack.callback(os.close, join)
-                child = subprocess.Popen(
-                    ["/bin/sh", "-c", _WRAPPER, "agola-step", str(exit_file), *command],
-                    stdin=join,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=working_dir,
-                    env=full,
-                    start_new_session=True,
-                    user=account.pw_uid if account else None,
-                    group=account.pw_gid if account else None,
-                    extra_groups=groups_of(account) if account and os.geteuid() == 0 else None,
+                hold, go = os.pipe()
+                stack.callback(os.close, go)
+                with os.fdopen(hold, "rb", buffering=0) as held:
+                    child = subprocess.Popen(
+                        ["/bin/sh", "-c", _WRAPPER, "agola-step", str(exit_file), *command],
+                        stdin=held,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        cwd=directory,
+                        env=full,
+                        pass_fds=passed,
+                        start_new_session=True,
+                        user=account.pw_uid if account else None,
+                        group=account.pw_gid if account else None,
+                        extra_groups=groups_of(account) if account and os.geteuid() == 0 else None,
+                    )
+                process = HostProcess(
+                    child.pid, start_time(child.pid) or 0, self._marker, exit_file, self._cgroup, child
                 )
-            except (OSError, ValueError) as error:
-                raise UnavailableError(f"the step could not be started: {error}") from error
-        return HostProcess(child.pid, start_time(child.pid) or 0, self._marker, exit_file, self._cgroup, child)
+                self._join(child.pid)
+                try:
+                    note(process.describe())
+                except BaseException:
+                    child.kill()
+                    child.wait()
+                    raise
+                with contextlib.suppress(BrokenPipeError):  # it was killed meanwhile
+                    os.write(go, b"\n")
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"the step could not be started: {error}") from error
+        return process
 
     def read(self, path: str, user: str) -> Iterator[bytes]:
         """Yield a file (see the port)."""
@@ -237,18 +276,28 @@ class HostPlace:
         stack.callback(os.close, descriptor)
         return descriptor
 
-    def _sandbox(self, working_dir: str, variables: Mapping[str, str], scripts: Sequence[str]) -> list[str]:
-        """Return the command that shows a step the machine read-only, other tasks not at all, and its own files."""
-        found = shutil.which("bwrap")
-        if found is None:
-            raise UnavailableError("isolation needs bubblewrap, which this machine does not have")
-        own = [option for key in ("HOME", "TMPDIR") for option in ("--bind", variables[key], variables[key])]
-        shown = [option for path in scripts for option in ("--ro-bind", path, path)]
-        return [
-            *(found, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
-            *("--tmpfs", str(self._directory.parent), *own, *shown),
-            *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--chdir", working_dir, "--"),
-        ]
+    def _join(self, pid: int) -> None:
+        """Make a command's shell a member of the task's group, before it begins the command."""
+        try:
+            if self._cgroup is not None:
+                self._cgroup.add(pid)
+        except OSError:
+            self._all_joined = False
+
+    def _sandbox(
+        self, working_dir: str, variables: Mapping[str, str], scripts: Sequence[str], environment: Mapping[str, str]
+    ) -> int:
+        """Return what shows a step the machine read-only, other tasks not at all, and its own files."""
+        return open_options(
+            sandbox_options(
+                hidden=str(self._directory.parent),
+                own=[variables["HOME"], variables["TMPDIR"]],
+                shown=scripts,
+                working_dir=working_dir,
+                environment=environment,
+                network=self._network,
+            )
+        )
 
 
 class HostDriver:
@@ -257,23 +306,27 @@ class HostDriver:
     Args:
         path: The commands' PATH; None for this process's own.
         isolation: What the commands run in.
+        network: Whether isolated commands share the machine's network; otherwise they have none.
 
     Raises:
         ConfigError: This machine cannot isolate.
     """
 
-    def __init__(self, path: str | None = None, isolation: Isolation = Isolation.NONE) -> None:
+    def __init__(
+        self, path: str | None = None, isolation: Isolation = Isolation.NONE, *, network: bool = False
+    ) -> None:
         self.archs = [host_arch()]
         self.allow_privileged = False
         self._path = path or os.environ.get("PATH") or _DEFAULT_PATH
         self._isolation = isolation
+        self._network = network
         self._closed: deque[str] = deque()
         if isolation is Isolation.BUBBLEWRAP:
-            check_bubblewrap()
+            check_bubblewrap(network=network)
 
     def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> HostPlace:  # noqa: ARG002
         """Return the place of a task (see the port)."""
-        return HostPlace(task, directory, self._path, self._isolation, self._closed.append)
+        return HostPlace(task, directory, self._path, self._isolation, self._network, self._closed.append)
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
         """Return a command that an earlier executor started (see the port)."""
@@ -285,22 +338,3 @@ class HostDriver:
         One look at all processes for all those tasks: at each task's end it would cost more than the task.
         """
         end_marked({self._closed.popleft() for _ in range(len(self._closed))})
-
-
-def check_bubblewrap() -> None:
-    """Check that bubblewrap works here.
-
-    Raises:
-        ConfigError: It does not; says what it said.
-    """
-    try:
-        done = subprocess.run(
-            ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--", "true"],
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-    except OSError as error:
-        raise ConfigError(f"isolation needs bubblewrap, which this machine does not have: {error.strerror}") from error
-    if done.returncode:
-        raise ConfigError(f"bubblewrap does not work on this machine: {done.stderr.strip()}")

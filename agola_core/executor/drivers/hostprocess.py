@@ -13,11 +13,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from agola_core.executor.drivers.cgroup import Cgroup
-from agola_core.executor.drivers.exitfile import read_exit_code
+from agola_core.executor.drivers.exitfile import has_begun, read_exit_code
 from agola_core.process import start_time
 
 MARKER = "AGOLA_TASK_MARKER"
 """In the environment of every command, so that what has left its session is found where there are no cgroups."""
+
+LAUNCHER = "AGOLA_TASK_LAUNCHER"
+"""In the environment of what starts a command in a sandbox: it ends with the command, and is not asked to before."""
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
@@ -30,7 +33,7 @@ class HostProcess:
         pid: Of its shell, which leads the session.
         start: When that was started, in ticks since boot.
         marker: The task's mark.
-        exit_file: Where the shell writes the exit code.
+        exit_file: Where the shell writes that the command begins, and its exit code.
         cgroup: The task's group, where there is one.
         child: The shell, where it is a child of this process.
     """
@@ -50,45 +53,65 @@ class HostProcess:
         self._exit_file = exit_file
         self._cgroup = cgroup
         self._child = child
-        self._ended = threading.Event()
+        self._killing = threading.Lock()
 
-    def wait(self) -> int:
+    def wait(self) -> int | None:
         """Wait for the command's end (see the port)."""
+        code = None
         if self._child is not None:
             code = self._child.wait()
         else:
             _wait_for_stranger(self._pid, self._start)
-            code = -signal.SIGKILL
-        self._ended.set()
+        with self._killing:  # what else was asked to end has its time for it, too
+            pass
         written = read_exit_code(self._exit_file)
-        if written is not None:
-            return written
-        return 128 - code if code < 0 else code
+        if written is None and code is not None and code >= 0 and has_begun(self._exit_file):
+            return code  # it could not be written: the disk is full
+        return written
 
     def kill(self) -> None:
         """End everything of the task (see the port): first politely, then not."""
-        if self._signal(signal.SIGTERM):
-            deadline = time.monotonic() + _GRACE_SECONDS
-            while time.monotonic() < deadline and self._signal(0):
-                self._ended.wait(_POLL_SECONDS)
-        end_task(self._marker, self._cgroup, self._pid)
+        with self._killing:
+            if self._ask_to_end():
+                deadline = time.monotonic() + _GRACE_SECONDS
+                while time.monotonic() < deadline and any(True for _ in self._left()):
+                    time.sleep(_POLL_SECONDS)
+            end_task(self._marker, self._cgroup, self._pid)
 
     def describe(self) -> dict[str, str | int]:
-        """Return what finds the command again (see the port)."""
+        """Return what `find_host_process` finds the command by."""
         cgroup = str(self._cgroup.path) if self._cgroup else ""
-        return {"pid": self._pid, "start": self._start, "marker": self._marker, "cgroup": cgroup}
+        return {"pid": self._pid, "start": self._start, "marker": self._marker, "cgroup": cgroup, "begins": "noted"}
 
-    def _signal(self, number: int) -> bool:
-        """Send a signal to all that is left of the command; return whether there was anything."""
-        found = self._cgroup.signal(number) if self._cgroup else False
-        return _signal_marked(self._marker, self._pid, number) or found
+    def _ask_to_end(self) -> bool:
+        """Tell all that is left of the command to end; return whether there was anything."""
+        found = False
+        for pid in self._left():
+            found = True
+            if not _is_launcher(pid):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGTERM)
+        return found
+
+    def _left(self) -> Iterator[int]:
+        members = self._cgroup.members() if self._cgroup else []
+        yield from (pid for pid in members if start_time(pid) is not None)
+        yield from (pid for pid in _marked(self._marker, self._pid) if pid not in members)
 
 
 def find_host_process(description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
-    """Return a command that an earlier executor started (see `port.Driver.find_process`)."""
+    """Return a command that an earlier executor started (see `port.Driver.find_process`).
+
+    Its shell began the command if the earlier executor could tell it to, and has ended otherwise.
+    """
     pid, start = int(description["pid"]), int(description["start"])
-    if start_time(pid) != start and read_exit_code(exit_file) is None:
-        return None
+    known = "begins" in description  # older versions began a command first and noted it then
+    while known and not has_begun(exit_file):
+        if start_time(pid) != start:
+            if has_begun(exit_file):
+                break
+            return None
+        time.sleep(_POLL_SECONDS)
     cgroup = Cgroup(Path(str(description["cgroup"]))) if description.get("cgroup") else None
     return HostProcess(pid, start, str(description["marker"]), exit_file, cgroup, None)
 
@@ -98,7 +121,7 @@ def end_task(marker: str, cgroup: Cgroup | None, leader: int = 0) -> None:
     if cgroup is not None:
         cgroup.kill()
     for _ in range(5):  # what is forked while it is looked for is found the next time
-        if not _signal_marked(marker, leader, signal.SIGKILL):
+        if not _kill_marked(marker, leader):
             return
 
 
@@ -136,11 +159,19 @@ def _pids() -> list[str]:
     return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - many short names, hot
 
 
-def _signal_marked(marker: str, leader: int, number: int) -> bool:
+def _is_launcher(pid: int) -> bool:
+    prefix = f"{LAUNCHER}=".encode()
+    try:
+        return any(entry.startswith(prefix) for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return False
+
+
+def _kill_marked(marker: str, leader: int) -> bool:
     found = False
     for pid in _marked(marker, leader):
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
             found = True
     return found
 

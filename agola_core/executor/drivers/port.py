@@ -15,14 +15,15 @@ from agola_core.runservice.types import ArchiveContents, ExecutorTask
 class StepProcess(Protocol):
     """A command that runs, or has run."""
 
-    def wait(self) -> int:
-        """Wait for its end and return its exit code; 128 + N when signal N ended it."""
+    def wait(self) -> int | None:
+        """Wait for its end and return its exit code.
+
+        Returns:
+            128 + N when signal N ended it; None when it was killed in a way that left no exit code.
+        """
 
     def kill(self) -> None:
-        """End it and everything that it started; harmless when it has ended."""
-
-    def describe(self) -> dict[str, str | int]:
-        """Return what finds it again after a restart of the executor."""
+        """End it and everything that it started, after some time to end by itself; harmless when it has ended."""
 
 
 class Place(Protocol):
@@ -45,6 +46,7 @@ class Place(Protocol):
         user: str,
         output: Path,
         exit_file: Path,
+        note: Callable[[Mapping[str, str | int]], None] = ...,
     ) -> StepProcess:
         """Start a command; its output and errors go to one file, in order.
 
@@ -56,6 +58,8 @@ class Place(Protocol):
             user: Who runs it; "" for the driver's choice.
             output: Appended to; on the executor.
             exit_file: Gets the exit code, also when the executor has gone meanwhile; on the executor.
+            note: Called with what finds the command again after a restart of the executor (see
+                `Driver.find_process`), before the command begins; what it raises stops the start.
 
         Raises:
             ConfigError: The user does not exist, or may not be switched to.
@@ -123,10 +127,10 @@ class Driver(Protocol):
         """
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> StepProcess | None:
-        """Return a command that an earlier executor started, also when it has ended since.
+        """Return a command that an earlier executor noted, also when it has ended since.
 
         Returns:
-            None when nothing can be known of it: it neither runs nor left an exit code.
+            None when it has not begun, and will not: it may be started.
         """
 
     def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
