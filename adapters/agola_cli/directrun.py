@@ -22,6 +22,7 @@ from agola_cli.options import (
     given_variable,
     json_option,
     name_and_value,
+    secret_options,
     token_file_option,
     url_option,
 )
@@ -50,7 +51,7 @@ def directrun_command() -> None:
 @click.option("--branch", help="Run as if on this branch; `master` when neither tag nor ref is given.")
 @click.option("--tag", help="Run as if on this tag.")
 @click.option("--ref", help="Run as if on this git reference.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable.")
+@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; a secret.")
 @click.option(
     "--var-file",
     "variable_files",
@@ -63,6 +64,7 @@ def directrun_command() -> None:
     "--user-id", envvar="AGOLA_USER_ID", show_envvar=True, help="Whose run it is; by default who you are here."
 )
 @click.option("--detach", is_flag=True, help="Only start it, and print its id.")
+@secret_options
 @url_option
 @token_file_option
 @data_dir_option
@@ -84,6 +86,7 @@ def start_command(
     token_file: Path | None,
     data_dir: Path | None,
     as_json: bool,
+    secrets: dict[str, str],
 ) -> int:
     """Run the checkout at PATH, on the service at --url, or in this process without one.
 
@@ -114,7 +117,12 @@ def start_command(
         bundles = [
             service.create_run(
                 submission.request(
-                    run, source=source, group=run_group(user, chosen), cache_group=cache_group, environment=given
+                    run,
+                    source=source,
+                    group=run_group(user, chosen),
+                    cache_group=cache_group,
+                    environment=given,
+                    secrets=secrets,
                 )
             )
             for run in submission.runs

@@ -206,6 +206,40 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(f"{question}; go on?", abort=True)
 
 
+def secret_options(function: F) -> F:
+    """Add the options that give secrets; the command takes `secrets`, names and values."""
+
+    def with_secrets(**arguments: Any) -> Any:
+        given = dict(given_variable(item) for item in arguments.pop("secret"))
+        for item in arguments.pop("secret_file"):
+            name, file = name_and_value(item)
+            given[name] = _read_secret(name, Path(file))
+        for name, value in given.items():
+            if not value:
+                raise BadRequestError(f"--secret {name}: it has no value")
+        return function(secrets=given, **arguments)
+
+    wrapped: Any = with_secrets
+    wrapped.__doc__, wrapped.__name__ = function.__doc__, function.__name__
+    wrapped.__click_params__ = getattr(function, "__click_params__", [])
+    for option in (
+        click.option("--secret-file", multiple=True, metavar="NAME=FILE", help="Likewise, what a file holds."),
+        click.option(
+            "--secret", multiple=True, metavar="NAME[=VALUE]", help="Give a variable whose value is shown nowhere."
+        ),
+    ):
+        wrapped = option(wrapped)
+    decorated: F = wrapped
+    return decorated
+
+
+def _read_secret(name: str, file: Path) -> str:
+    try:
+        return file.read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"--secret-file {name}={file}: {error}") from error
+
+
 def name_and_value(text: str) -> tuple[str, str]:
     """Return the parts of NAME=VALUE.
 

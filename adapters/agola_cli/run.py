@@ -10,7 +10,14 @@ import msgspec
 
 from agola_cli.checkout import checkout_as
 from agola_cli.following import Interruption, display_for, follow_run, stop_run
-from agola_cli.options import data_dir_option, default_data_dir, given_variable, json_option, name_and_value
+from agola_cli.options import (
+    data_dir_option,
+    default_data_dir,
+    given_variable,
+    json_option,
+    name_and_value,
+    secret_options,
+)
 from agola_cli.submission import prepare
 from agola_core.runservice.service import RunService
 from agola_core.runservice.types import Run, RunResult
@@ -24,10 +31,11 @@ _ENDING_SECONDS = 15.0
 @click.argument("path", type=click.Path(path_type=Path), default=".")
 @click.option("--run", "run_name", metavar="NAME", help="Only this run of the configuration.")
 @click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Give a variable to every task.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable.")
+@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; a secret.")
 @click.option("--branch", help="Run as if on this branch.")
 @click.option("--tag", help="Run as if on this tag.")
 @click.option("--ref", help="Run as if on this git reference.")
+@secret_options
 @data_dir_option
 @json_option
 def run_command(
@@ -40,6 +48,7 @@ def run_command(
     ref: str | None,
     data_dir: Path | None,
     as_json: bool,
+    secrets: dict[str, str],
 ) -> int:
     """Run the configuration of PATH, a directory or a file, on this machine.
 
@@ -49,6 +58,7 @@ def run_command(
     \b
     agola-core run .
     agola-core run ~/project --run tests --env PIP_INDEX_URL
+    agola-core run . --secret API_TOKEN --secret-file KEY=key.pem
     """
     submission = prepare(
         path,
@@ -71,6 +81,7 @@ def run_command(
                 group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
                 cache_group=f"local-{directory.name}",
                 environment=given,
+                secrets=secrets,
             )
             bundle = service.create_run(request)
             results.append(follow_run(service, bundle, display_for(bundle, as_json=as_json), interruption))

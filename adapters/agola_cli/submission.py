@@ -23,7 +23,7 @@ class Submission(msgspec.Struct, frozen=True):
         config: Its configuration.
         runs: Those of its runs that are made.
         checkout: What git says, or the person.
-        variables: What `from_variable` names.
+        variables: What `from_variable` names; their values are secret.
     """
 
     tree: Path
@@ -33,7 +33,14 @@ class Submission(msgspec.Struct, frozen=True):
     variables: dict[str, str]
 
     def request(
-        self, run: RunDefinition, *, source: str, group: str, cache_group: str, environment: dict[str, str]
+        self,
+        run: RunDefinition,
+        *,
+        source: str,
+        group: str,
+        cache_group: str,
+        environment: dict[str, str],
+        secrets: dict[str, str],
     ) -> RunCreateRequest:
         """Return the request that makes one of the runs.
 
@@ -43,6 +50,7 @@ class Submission(msgspec.Struct, frozen=True):
             group: The run's group.
             cache_group: Who shares its caches.
             environment: Over every other.
+            secrets: Further environment, whose values are shown nowhere.
         """
         context = RunContext(self.checkout.branch, self.checkout.tag, self.checkout.ref, self.variables, source)
         return RunCreateRequest(
@@ -50,7 +58,8 @@ class Submission(msgspec.Struct, frozen=True):
             name=run.name,
             group=group,
             static_environment=self.checkout.environment,
-            environment=environment,
+            environment={**environment, **secrets},
+            secrets=[*self.variables.values(), *secrets.values()],
             cache_group=cache_group,
             annotations=self.checkout.annotations,
         )

@@ -20,6 +20,7 @@ from agola_core import faultpoints
 from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
+from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.taskdir import TaskDirectories, TaskDirectory
 from agola_core.executor.taskrunner import TaskLimits, TaskRunner
@@ -194,7 +195,13 @@ class Executor:
             raise NotFoundError(f"task {task_id!r} has no step {step}")
         if not path.exists() and (runner is None or not follow):
             raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
-        return self._read_log(path, task_id, step, follow=follow, offset=offset)
+        task = runner.task if runner is not None else self._directories.of(task_id).load()
+        patterns = patterns_of(task.secrets) if task is not None else ()
+        if not patterns:
+            return self._read_log(path, task_id, step, follow=follow, offset=offset)
+        before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
+        pieces = self._read_log(path, task_id, step, follow=follow, offset=offset - before)
+        return masked(pieces, patterns, skip=before)
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""

@@ -21,8 +21,9 @@ from agola_core.runservice.references import refer
 from agola_core.runservice.releases import Releases
 from agola_core.runservice.requests import RunBundle, RunCreateRequest
 from agola_core.runservice.runrecord import run_ops
+from agola_core.runservice.secrets import SecretStore, checked
 from agola_core.runservice.store import RunStore, event_op
-from agola_core.runservice.types import Run, RunConfig, TaskStatus
+from agola_core.runservice.types import Run, TaskStatus
 
 faultpoints.declare("create.before-commit")
 
@@ -34,11 +35,12 @@ Make = Callable[[str, int], RunBundle]
 
 
 class _Draft(NamedTuple):
-    """What is to be written: how, in which root group, and the change group of the run that it restarts."""
+    """What is to be written: how, in which root group, the change group of the run that it restarts, its secrets."""
 
     make: Make
     root: str
     source: str | None
+    secrets: tuple[str, ...]
 
 
 class RunCreator:
@@ -49,7 +51,7 @@ class RunCreator:
         store: Active runs.
         releases: What restarts refer to.
         find_run: Returns a run, active or archived.
-        read_config: Returns a run's configuration.
+        secrets: Keeps what is secret in configurations.
         now: The time.
         new_id: Makes task ids.
     """
@@ -60,7 +62,7 @@ class RunCreator:
         store: RunStore,
         releases: Releases,
         find_run: Callable[[str], Run | None],
-        read_config: Callable[[str], RunConfig],
+        secrets: SecretStore,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
@@ -68,7 +70,7 @@ class RunCreator:
         self._store = store
         self._releases = releases
         self._find_run = find_run
-        self._read_config = read_config
+        self._secrets = secrets
         self._now = now
         self._new_id = new_id
         self._locks = [Lock() for _ in range(_LOCKS)]
@@ -87,14 +89,15 @@ class RunCreator:
 
     def _new(self, request: RunCreateRequest) -> _Draft:
         create.check_request(request)
-        root = create.counter_group(request.group)
-        return _Draft(lambda run_id, counter: create.new_run(request, run_id, counter, self._now()), root, None)
+        root, values = create.counter_group(request.group), checked(request.secrets or ())
+        return _Draft(lambda run_id, counter: create.new_run(request, run_id, counter, self._now()), root, None, values)
 
     def _restart(self, request: RunCreateRequest, source: str) -> _Draft:
         try:
-            config = self._read_config(request.run_id)
+            definition = self._secrets.find(request.run_id)
         except (NotFoundError, BadRequestError):  # clients see the innermost error, which is not about them
             raise BadRequestError(f'runconfig "{request.run_id}" doesn\'t exist') from None
+        config = definition.config
         run = self._find_run(request.run_id)
         if run is None:
             raise BadRequestError(f'run "{request.run_id}" doesn\'t exist')
@@ -109,7 +112,8 @@ class RunCreator:
                 old, run_id, counter, self._now(), self._new_id, from_start=request.from_start, environment=environment
             )
 
-        return _Draft(make, create.counter_group(run.group), source)
+        values = checked((*definition.values, *(request.secrets or ())))
+        return _Draft(make, create.counter_group(run.group), source, values)
 
     def _write(self, draft: _Draft, seen: ChangeGroupsToken, asked: str) -> RunBundle | None:
         """Write a run with the next number; None when it must be made anew, since something changed meanwhile."""
@@ -118,6 +122,7 @@ class RunCreator:
         token = msgspec.structs.replace(seen, groups={**seen.groups, **counted.groups})
         counter = self._read_counter(draft.root) + 1
         bundle = draft.make(self._store.next_id(), counter)
+        bundle = RunBundle(bundle.run, self._secrets.write(bundle.run_config, draft.secrets))
         run = bundle.run
         kept = [task for task in run.tasks.values() if task.status is TaskStatus.SUCCESS]
         if kept:
@@ -129,6 +134,8 @@ class RunCreator:
         try:
             self._commit(bundle, draft.root, token, guards, ops)
         except ConflictError:
+            if draft.secrets:
+                self._secrets.delete(run.id)
             if kept:
                 self._releases.carry_out(run.id)
             self._store.groups.check(asked)

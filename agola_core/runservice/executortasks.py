@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -26,7 +27,9 @@ def cache_prefix(config: RunConfig) -> str:
     return layout.cache_owner(config.cache_group or config.group.split("/")[2])
 
 
-def new_executor_task(run: Run, config: RunConfig, task: RunConfigTask, executor_id: str) -> ExecutorTask:
+def new_executor_task(
+    run: Run, config: RunConfig, task: RunConfigTask, executor_id: str, secrets: Iterable[str] = ()
+) -> ExecutorTask:
     """Return the task that an executor gets.
 
     The environment is the task's own, overridden by the run's static one, overridden by the run's.
@@ -56,6 +59,7 @@ def new_executor_task(run: Run, config: RunConfig, task: RunConfigTask, executor
         cache_prefix=cache_prefix(config),
         attempt=run.tasks[task.id].attempt + 1,
         timeout=task.timeout,
+        secrets=list(secrets),
     )
 
 

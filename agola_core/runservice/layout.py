@@ -10,6 +10,7 @@ from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import check_portable
 
 CACHES = "caches/"
+SECRETS = "secrets/"
 MAX_CACHE_KEY_BYTES = 200
 
 _MAX_OWNER_BYTES = 100
@@ -106,6 +107,16 @@ def cache(key: str) -> str:
     if "/" in key:
         raise BadRequestError(f"cache key {key!r} has a '/'")
     return check_portable(f"{CACHES}{key}.tar")
+
+
+def secrets(run_id: str) -> str:
+    """Return the path of a run's secrets."""
+    return check_portable(f"{SECRETS}{run_id}.json")
+
+
+def run_of_secrets(path: str) -> str:
+    """Return whose secrets lie under a path."""
+    return path.removeprefix(SECRETS).removesuffix(".json")
 
 
 def source(source_id: str) -> str:

@@ -24,6 +24,8 @@ class RunCreateRequest(msgspec.Struct, frozen=True, kw_only=True):
         from_start: Restart every task instead of those that did not succeed.
         environment: Over everything; replaced by a restart's.
         annotations: For people and tools.
+        secrets: Values that are shown nowhere: in environments, commands and logs. Those of a restarted run stay
+            secret by themselves. An addition.
         change_groups_update_tokens: Refuses the creation when a group has changed. Misspelt on the wire.
     """
 
@@ -38,6 +40,7 @@ class RunCreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     reset_tasks: list[str] | None = None
     environment: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    secrets: list[str] | msgspec.UnsetType | None = msgspec.UNSET  # Agola's own requests are written without it
     change_groups_update_tokens: str = msgspec.field(name="changeup_update_tokens", default="")
 
 

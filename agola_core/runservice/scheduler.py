@@ -22,9 +22,10 @@ from agola_core.runservice.changegroups import GroupsToken
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.room import Room, WaitingRuns
 from agola_core.runservice.runrecord import part_sizes
+from agola_core.runservice.secrets import RunSecrets
 from agola_core.runservice.step import Fetched, Limits, Seen, Step
 from agola_core.runservice.store import RunStore, Stored
-from agola_core.runservice.types import ExecutorTask, Run, RunConfig, RunPhase
+from agola_core.runservice.types import ExecutorTask, Run, RunPhase
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Scheduler:
     Args:
         store: Active runs and their tasks.
         mirror: The same in memory.
-        read_config: Returns a run's configuration.
+        read_definition: Returns a run's configuration, with its secrets.
         now: The time.
         is_lost: Returns whether an executor has been silent for too long.
         again: Asks for a run to be advanced soon.
@@ -72,7 +73,7 @@ class Scheduler:
         self,
         store: RunStore,
         mirror: Mirror,
-        read_config: Callable[[str], RunConfig],
+        read_definition: Callable[[str], RunSecrets],
         now: Callable[[], datetime],
         *,
         is_lost: Callable[[str], bool],
@@ -85,7 +86,7 @@ class Scheduler:
     ) -> None:
         self._store = store
         self._mirror = mirror
-        self._read_config = read_config
+        self._read_definition = read_definition
         self._now = now
         self._is_lost = is_lost
         self._again = again
@@ -114,7 +115,7 @@ class Scheduler:
         with self._lock:
             notes = self._notes.pop(run_id, [])
         with self._room.placing() as placing:
-            step = Step(seen, self._read_config(run_id), self._limits(seen.stored.run), self._now())
+            step = Step(seen, self._read_definition(run_id), self._limits(seen.stored.run), self._now())
             step.decide(notes, placing)
             self._waiting.put(run_id, step.unplaced)
             if step.run == seen.stored.run and not step.ops:

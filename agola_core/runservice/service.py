@@ -33,6 +33,7 @@ from agola_core.runservice.queries import RunQueries
 from agola_core.runservice.releases import Releases
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.scheduler import Scheduler
+from agola_core.runservice.secrets import SecretStore
 from agola_core.runservice.sharing import TICK_SECONDS, Sharing
 from agola_core.runservice.step import Fetched
 from agola_core.runservice.store import RunStore
@@ -94,16 +95,17 @@ class RunService:
         self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
         self._queries = queries = RunQueries(datamanager, store, mirror, self._readdb)
         self._actions = RunActions(store, self._now)
+        self._secrets = secrets = SecretStore(datamanager.storage, queries.config)
         releases = Releases(store, datamanager.storage, self._now)
-        self._creator = RunCreator(datamanager, store, releases, queries.find, queries.config, self._now, new_id)
-        self._deleter = RunDeleter(datamanager, store, releases, queries.find_archived, queries.forget_config)
+        self._creator = RunCreator(datamanager, store, releases, queries.find, secrets, self._now, new_id)
+        self._deleter = RunDeleter(datamanager, store, releases, queries.find_archived, self._forget_run)
         self._dispatcher = Dispatcher(mirror, directory)
         self._fetcher = Fetcher(
             datamanager.storage,
             mirror,
             directory,
             settle=self._settle,
-            run_exists=lambda run_id: store.has_run(run_id) or queries.find_archived(run_id) is not None,
+            run_exists=self._has_run,
             threads=options.fetchers,
             patience=options.fetch_patience,
         )
@@ -117,13 +119,14 @@ class RunService:
             executor_moved=self._executor_moved,
             find_ended=lambda group: self._readdb.read(Context(), lambda tx: find_ended(tx, group)),
             delete_run=self._deleter.delete,
+            sweep_secrets=lambda before: secrets.sweep(self._has_run, before),
             now=self._now,
         )
         sharing.name = self._upkeep.name
         self._scheduler = Scheduler(
             store,
             mirror,
-            queries.config,
+            secrets.find,
             self._now,
             is_lost=self._upkeep.is_lost,
             again=self._queue.add,
@@ -356,6 +359,13 @@ class RunService:
     def _look_over(self, run_id: str) -> None:
         self._scheduler.look_over(run_id)
         self._queue.add_at_leisure(run_id)
+
+    def _has_run(self, run_id: str) -> bool:
+        return self._store.has_run(run_id) or self._queries.find_archived(run_id) is not None
+
+    def _forget_run(self, run_id: str) -> None:
+        self._queries.forget_config(run_id)
+        self._secrets.delete(run_id)
 
     def _settle(self, run_id: str, fetched: list[Fetched]) -> None:
         self._scheduler.settle(run_id, fetched)

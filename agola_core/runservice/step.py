@@ -12,8 +12,9 @@ from agola_core.coordinator.port import Compare, Op, PutOp
 from agola_core.runservice import advance, keys
 from agola_core.runservice.executortasks import failed, new_executor_task
 from agola_core.runservice.room import Placing
+from agola_core.runservice.secrets import RunSecrets
 from agola_core.runservice.store import Stored, forget_ops, put_task, start_ops
-from agola_core.runservice.types import ExecutorTask, Run, RunConfig, RunConfigTask
+from agola_core.runservice.types import ExecutorTask, Run, RunConfigTask
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Step:
 
     Args:
         seen: What is decided on.
-        config: The run's configuration.
+        definition: The run's configuration, with its secrets.
         limits: What does not fit is left to the next step.
         now: The time.
 
@@ -80,7 +81,7 @@ class Step:
         full: Whether something was left to the next step.
     """
 
-    def __init__(self, seen: Seen, config: RunConfig, limits: Limits, now: datetime) -> None:
+    def __init__(self, seen: Seen, definition: RunSecrets, limits: Limits, now: datetime) -> None:
         self.run = seen.stored.run
         self.compare: list[Compare] = []
         self.ops: list[Op] = []
@@ -88,7 +89,8 @@ class Step:
         self.unplaced: list[RunConfigTask] = []
         self.full = False
         self._seen = seen
-        self._config = config
+        self._secrets = definition.values
+        self._config = definition.config
         self._limits = limits
         self._now = now
         self._size = 0
@@ -168,7 +170,7 @@ class Step:
                 if placing.full:
                     break
                 continue  # another task may fit
-            new = new_executor_task(run, self._config, task, executor.id)
+            new = new_executor_task(run, self._config, task, executor.id, self._secrets)
             condition, ops = start_ops(new)
             self._add(condition, ops)
             self.tell.append(new)

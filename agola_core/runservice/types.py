@@ -107,6 +107,10 @@ class DependCondition(enum.StrEnum):
     ON_SKIPPED = "on_skipped"
 
 
+MIN_HIDDEN_CHARACTERS = 4
+"""The shortest secret that is hidden inside other text and in logs: a shorter one would hide what is none."""
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Base of the records: frozen, empty fields left out, unknown fields ignored."""
 
@@ -264,7 +268,11 @@ class RunConfigTask(Record, frozen=True):
 
 
 class RunConfig(Record, frozen=True):
-    """What a run was created from; stored under the run's id and never changed."""
+    """What a run was created from; stored under the run's id and never changed.
+
+    Attributes:
+        has_secrets: Some values are hidden here and stored apart (see `secrets`). An addition.
+    """
 
     id: str = ""
     name: str = ""
@@ -275,6 +283,7 @@ class RunConfig(Record, frozen=True):
     environment: dict[str, str] = {}
     tasks: dict[str, RunConfigTask] = {}
     cache_group: str = ""
+    has_secrets: bool = False
 
 
 class RunTaskStep(Record, frozen=True):
@@ -390,6 +399,7 @@ class ExecutorTask(Record, frozen=True):
         stop: The service wants the task stopped.
         attempt: Which start of the task this is; an update of another attempt changes nothing. An addition.
         timeout: Seconds after which the executor stops the task as failed; 0 for never. An addition.
+        secrets: The values that logs must not show. An addition.
     """
 
     revision: int = 0
@@ -413,6 +423,7 @@ class ExecutorTask(Record, frozen=True):
     stop: bool = False
     attempt: int = 0
     timeout: float = 0.0
+    secrets: list[str] = []
 
 
 ZERO_TIME = datetime.fromisoformat("0001-01-01T00:00:00+00:00")

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("service.before-publish")
 
 _INSTANCE_TTL = 10.0
+_SECRETS_GRACE_SECONDS = 3600.0
 _SWEPT_RUNS = 1000
 """Of how many runs a sweep takes care: ten thousand are gone through in under a minute."""
 
@@ -48,6 +49,7 @@ class Upkeep:
         executor_moved: Asks for what concerns an executor to be looked at.
         find_ended: Returns the archived runs of a group, newest first.
         delete_run: Deletes a run.
+        sweep_secrets: Deletes secrets that were written before a time and belong to no run.
         now: The time.
 
     Attributes:
@@ -66,6 +68,7 @@ class Upkeep:
         executor_moved: Callable[[str], None],
         find_ended: Callable[[str], list[Ended]],
         delete_run: Callable[[str], None],
+        sweep_secrets: Callable[[datetime], None],
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -77,6 +80,7 @@ class Upkeep:
         self._executor_moved = executor_moved
         self._find_ended = find_ended
         self._delete_run = delete_run
+        self._sweep_secrets = sweep_secrets
         self._now = now
         self._keeper: LeaseKeeper | None = None
         self.name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -134,6 +138,7 @@ class Upkeep:
             self._store.trim_events(self._options.keep_events)
             self._store.groups.forget(self._options.keep_groups)
             self._artifacts.expire_caches(self._now() - timedelta(seconds=self._options.cache_expiry))
+            self._sweep_secrets(self._now() - timedelta(seconds=_SECRETS_GRACE_SECONDS))
             for run_id in expired(self._options.retention, self._find_ended, self._now()):
                 if not lock.held:
                     return

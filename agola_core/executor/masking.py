@@ -1,0 +1,73 @@
+"""Secrets in logs: whoever reads a log gets stars in the place of each of their bytes, so that places stay the same."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+
+from agola_core.runservice.types import MIN_HIDDEN_CHARACTERS
+
+_STAR = b"*"
+
+
+def patterns_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
+    """Return what is hidden for some secret values: each, its lines, and its base64 wherever it stands in other text.
+
+    Args:
+        secrets: The values; of those shorter than `MIN_HIDDEN_CHARACTERS` nothing is hidden.
+    """
+    found: set[bytes] = set()
+    for secret in secrets:
+        if len(secret) < MIN_HIDDEN_CHARACTERS:
+            continue
+        data = secret.encode(errors="surrogateescape")
+        lines = [line.strip() for line in data.splitlines()]
+        found.update(line for line in (data, *lines) if len(line) >= MIN_HIDDEN_CHARACTERS)
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.update(_encoded(data, encode(b"\0" * shift + data), shift) for shift in range(3))
+    return tuple(sorted(found - {b""}, key=len, reverse=True))
+
+
+def _encoded(data: bytes, encoded: bytes, shift: int) -> bytes:
+    """Return the part of a base64 text that is the same whatever stands before and behind the data."""
+    part = encoded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
+    return part if len(part) >= MIN_HIDDEN_CHARACTERS else b""
+
+
+def masked(pieces: Iterable[bytes], patterns: tuple[bytes, ...], skip: int = 0) -> Iterator[bytes]:
+    """Yield a log with stars where it has one of the patterns; what may be the beginning of one waits for its rest.
+
+    Args:
+        pieces: The log; an empty piece says "nothing yet", and is passed on.
+        patterns: What is hidden.
+        skip: How many bytes to leave out at the beginning, which were read to recognise what goes on behind them.
+    """
+    held = b""  # as it is in the log
+    stars = bytearray()  # the same, with what was recognised hidden
+    for piece in pieces:
+        data, shown = held + piece, stars + piece
+        for pattern in patterns:
+            place = data.find(pattern)
+            while place >= 0:
+                shown[place : place + len(pattern)] = _STAR * len(pattern)
+                place = data.find(pattern, place + 1)
+        safe = len(data) - _begun(data, patterns)
+        held, stars = data[safe:], shown[safe:]
+        ready = bytes(shown[:safe])
+        ready, skip = ready[skip:], max(0, skip - len(ready))
+        if ready or not piece:
+            yield ready
+    rest = bytes(stars)[skip:]
+    if rest:
+        yield rest
+
+
+def _begun(data: bytes, patterns: tuple[bytes, ...]) -> int:
+    """Return how many of the last bytes may be the beginning of a pattern."""
+    longest = 0
+    for pattern in patterns:
+        for size in range(min(len(pattern) - 1, len(data)), longest, -1):
+            if data.endswith(pattern[:size]):
+                longest = size
+                break
+    return longest
