@@ -65,6 +65,8 @@ def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
         reported: The task as the executor reported it.
     """
     wanted = TaskStatus(reported.status.phase.value)
+    if (wanted, task.status) == (TaskStatus.CANCELLED, TaskStatus.RUNNING):
+        wanted = TaskStatus.STOPPED  # it had begun; ignored, as Agola does, it would run for ever
     if task.status not in _FROM.get(wanted, set()):
         return task
     steps = [

@@ -168,6 +168,14 @@ def test_success_is_taken_even_when_running_was_missed():
     assert ended(run, config, "a", ExecutorPhase.STOPPED).tasks["a"].status is TaskStatus.STOPPED
 
 
+def test_a_running_task_that_is_told_cancelled_was_stopped():
+    run, config = make(task("a"))
+    run = ended(run, config, "a", ExecutorPhase.RUNNING)
+    run = ended(run, config, "a", ExecutorPhase.CANCELLED)
+    assert run.tasks["a"].status is TaskStatus.STOPPED
+    assert ended(run, config, "a", ExecutorPhase.CANCELLED) == run
+
+
 def test_children_wait_for_their_parents_archives():
     saving = replace(task("a"), steps=[RunStep(command="true"), SaveToWorkspaceStep()])
     run, config = make(saving, task("b", "a"))
