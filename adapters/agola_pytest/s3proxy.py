@@ -42,6 +42,11 @@ class Failure(enum.Enum):
     ELSEWHERE = "301 PermanentRedirect"
     FULL = "507 InsufficientStorage"
     PRECONDITION = "412 PreconditionFailed"
+    CONFLICT = "409 ConditionalRequestConflict"
+    INCOMPLETE = "400 RequestTimeout"
+    NO_UPLOAD = "404 NoSuchUpload"
+    LATE_ERROR = "200 InternalError"
+    GATEWAY = "504 GatewayTimeout"
 
 
 class S3Request(NamedTuple):
@@ -64,6 +69,7 @@ class _Rule(NamedTuple):
     failure: Failure
     matches: Callable[[S3Request], bool]
     left: list[int]
+    applied: bool
 
 
 class S3Proxy(S3Server):
@@ -93,7 +99,12 @@ class S3Proxy(S3Server):
         self._connections: set[asyncio.Task[None]] = set()
 
     def fail(
-        self, failure: Failure, matches: Callable[[S3Request], bool] = lambda _: True, times: int = 1 << 30
+        self,
+        failure: Failure,
+        matches: Callable[[S3Request], bool] = lambda _: True,
+        times: int = 1 << 30,
+        *,
+        applied: bool = False,
     ) -> None:
         """Let the next requests of a kind fail.
 
@@ -101,8 +112,10 @@ class S3Proxy(S3Server):
             failure: How.
             matches: Which.
             times: How many of them.
+            applied: Whether the server does what it is asked for all the same, before a failure that would keep it from
+                that.
         """
-        self._rules.append(_Rule(failure, matches, [times]))
+        self._rules.append(_Rule(failure, matches, [times], applied))
 
     def heal(self) -> None:
         """Let every request through again."""
@@ -191,11 +204,16 @@ class S3Proxy(S3Server):
         path, _, query = target.decode().partition("?")
         request = S3Request(method.decode(), unquote(path), query, "range" in fields)
         self.requests.append(request)
-        failure = self._failure(request)
+        rule = self._rule(request)
+        failure = rule.failure if rule is not None else None
         if self.delay:
             await asyncio.sleep(self.delay)
         while self.gate is not None and not self.gate.is_set():
             await asyncio.sleep(0.005)
+        if rule is not None and rule.applied:
+            server_writer.write(head + body)
+            applied = await server_reader.readuntil(b"\r\n\r\n")
+            await _body(server_reader, _fields(applied))
         if failure is Failure.AWAY:
             await self._go_away()
         if failure in {Failure.RESET_BEFORE, Failure.AWAY}:
@@ -226,11 +244,11 @@ class S3Proxy(S3Server):
         await writer.drain()
         return answer_fields.get("connection", "").lower() != "close"
 
-    def _failure(self, request: S3Request) -> Failure | None:
+    def _rule(self, request: S3Request) -> _Rule | None:
         for rule in self._rules:
             if rule.left[0] > 0 and rule.matches(request):
                 rule.left[0] -= 1
-                return rule.failure
+                return rule
         return None
 
 

@@ -84,8 +84,9 @@ class ObjectStorage(Protocol):
     def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
         """Write a whole object, atomically and durably, and return its size in bytes.
 
-        Readers see the old object or the new one. When writing fails, or `data` raises, nothing changed;
-        an `UnavailableError` leaves it unknown which of the two stands.
+        Readers see the old object or the new one. When writing fails, or `data` raises, nothing changed. Where that is
+        not known at once it is looked at before anything is raised; an `UnavailableError` says when nobody could look,
+        and a request that the server still has under way may take effect later (docs/guarantees.md has the tables).
 
         Args:
             path: The key.

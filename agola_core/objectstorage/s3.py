@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from agola_core.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from agola_core.errors import (
+    AgolaError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    UnavailableError,
+)
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
 from agola_core.objectstorage.s3calls import S3Calls
 from agola_core.objectstorage.s3checks import ContentCheck
-from agola_core.objectstorage.s3errors import TruncatedBodyError, status_of
+from agola_core.objectstorage.s3outcomes import TruncatedBodyError, status_of
 from agola_core.objectstorage.s3upload import Uploader
 from agola_core.objectstorage.s3url import S3Options, parse_s3_url
 
@@ -60,7 +67,7 @@ class S3Storage:
         self._options = options
         self._prefix = f"{options.prefix}/" if options.prefix else ""
         self._calls = S3Calls(options)
-        self._uploader = Uploader(self._calls, lambda key: self.open_stream(key.removeprefix(self._prefix)))
+        self._uploader = Uploader(self._calls)
         try:
             self._open_bucket()
         except BaseException:
@@ -149,7 +156,11 @@ class S3Storage:
     def delete(self, path: str) -> None:
         """Delete an object (see the port); S3 does not tell whether there was one, so it is asked first."""
         self._head(path)
-        self._calls.call("delete_object", _named(path), Key=self._key(path))
+        try:
+            self._calls.call("delete_object", _named(path), Key=self._key(path))
+        except UnavailableError:
+            if self._is_there(path):  # or it is not known
+                raise
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
@@ -203,6 +214,16 @@ class S3Storage:
             self._head(path)
         except NotFoundError:
             return False
+        return True
+
+    def _is_there(self, path: str) -> bool:
+        """Return False when an object is certainly not there; asked once, after a deletion whose outcome is unknown."""
+        try:
+            self._calls.call("head_object", _named(path), repeat=False, Key=self._key(path))
+        except NotFoundError:
+            return False
+        except AgolaError:
+            return True
         return True
 
     def _stream(self, path: str, head: dict[str, Any], chunk_size: int) -> Iterator[bytes]:

@@ -20,7 +20,8 @@ from fsspec.asyn import get_loop
 from s3fs import S3FileSystem
 
 from agola_core.errors import AgolaError, ClosedError, DeadlineError
-from agola_core.objectstorage.s3errors import TruncatedBodyError, may_retry, translate
+from agola_core.objectstorage.s3errors import translate
+from agola_core.objectstorage.s3outcomes import TruncatedBodyError, row_of
 from agola_core.objectstorage.s3url import S3Options, explicit_credentials
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class S3Calls:
                     return await self._send(operation, parameters, limit)
             except Exception as error:
                 ours = translate(error, what, self.options.bucket)
-                if not repeat or attempt >= self.options.attempts or not may_retry(error):
+                if not repeat or attempt >= self.options.attempts or not row_of(error).again:
                     raise ours from error
                 pause = _pause(attempt)
                 if self._loop.time() + pause >= end:

@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from typing import Any
 
-from agola_core.objectstorage.s3errors import TruncatedBodyError
+from agola_core.objectstorage.s3outcomes import TruncatedBodyError
 from agola_core.objectstorage.s3url import Checksum
 
 PART_SIZE = "agola-part-size"

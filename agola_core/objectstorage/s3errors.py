@@ -1,4 +1,4 @@
-"""What the errors of an S3 server mean: which may be tried again, and what callers are told of them."""
+"""What callers are told of the errors of an S3 server; `s3outcomes` knows what a failed request has done."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from aiohttp import ClientError as TransportError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,  # noqa: A004 - a refused connection, and every other one that was not made
-    HTTPClientError,
-    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
-    SSLError,
 )
-from botocore.parsers import ResponseParserError
 
 from agola_core.errors import (
     AgolaError,
@@ -26,41 +21,11 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
+from agola_core.objectstorage.s3outcomes import TruncatedBodyError, code_of, is_checksum, status_of
 
-BUSY = {"SlowDown", "SlowDownRead", "SlowDownWrite", "RequestTimeout", "TooManyRequests", "Throttling", "InternalError",
-        "ServiceUnavailable", "ConditionalRequestConflict", "OperationAborted"}  # fmt: skip
 _WRONG_KEY = {"KeyTooLongError", "InvalidArgument", "InvalidObjectName", "EntityTooLarge", "InvalidURI"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"}
-_CORRUPTED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
-
-
-class TruncatedBodyError(Exception):
-    """An answer has fewer bytes than it announced, or others than were written."""
-
-
-def code_of(error: BaseException) -> str:
-    """Return the server's code for an error; "" for an error that no server sent."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
-def status_of(error: BaseException) -> int:
-    """Return the HTTP status of an error; 0 for an error that no server sent."""
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def may_retry(error: BaseException) -> bool:
-    """Return whether an idempotent request that ended with this error may succeed when it is sent again."""
-    if isinstance(error, ClientError):
-        status = status_of(error)
-        return status >= 500 or status == 429 or code_of(error) in BUSY | _CORRUPTED
-    if isinstance(error, SSLError):
-        return "CERTIFICATE_VERIFY_FAILED" not in str(error)  # the server will not have another one
-    if isinstance(error, TimeoutError | TruncatedBodyError | OSError | TransportError | ConnectionError):
-        return True
-    return isinstance(error, HTTPClientError | IncompleteReadError | ResponseParserError) or _is_checksum(error)
 
 
 def translate(error: Exception, what: str, bucket: str) -> AgolaError:
@@ -79,7 +44,7 @@ def translate(error: Exception, what: str, bucket: str) -> AgolaError:
         return DeadlineError(f"{what}: the storage did not answer in time")
     if isinstance(error, RecursionError):  # the client follows a server that redirects for ever
         return UnavailableError(f"{what}: bucket {bucket!r} is in another region or at another endpoint")
-    if isinstance(error, TruncatedBodyError) or _is_checksum(error):
+    if isinstance(error, TruncatedBodyError) or is_checksum(error):
         return UnavailableError(f"{what}: the answer of the storage is damaged: {error}")
     if not isinstance(error, ClientError):
         kind = "cannot be reached" if isinstance(error, BotoCoreError | OSError | TransportError) else "failed"
@@ -100,6 +65,8 @@ def _of_code(error: ClientError, what: str, bucket: str) -> AgolaError:
         return OutOfSpaceError(f"{what}: the storage is full ({said})")
     if code in _WRONG_KEY:
         return BadRequestError(f"{what}: the storage refuses it ({said})")
+    if code == "NoSuchUpload":
+        return UnavailableError(f"{what}: its upload was ended by somebody else: write it again ({said})")
     if status == 404:
         return NotFoundError(f"{what} does not exist")
     if status == 412:
@@ -107,7 +74,3 @@ def _of_code(error: ClientError, what: str, bucket: str) -> AgolaError:
     if status in {401, 403} or code == "ExpiredToken":
         return ForbiddenError(f"{what}: the storage denies access ({said})")
     return UnavailableError(f"{what}: the storage failed ({said})")
-
-
-def _is_checksum(error: BaseException) -> bool:
-    return type(error).__name__ in {"FlexibleChecksumError", "ChecksumError"}

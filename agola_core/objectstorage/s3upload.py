@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from agola_core import faultpoints
 from agola_core.errors import AgolaError, BadRequestError, ConflictError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import Payload
 from agola_core.objectstorage.s3calls import Pending, S3Calls
 from agola_core.objectstorage.s3checks import PART_SIZE, upload_checksum
+from agola_core.objectstorage.s3outcomes import Outcome, row_of
 from agola_core.objectstorage.s3url import Checksum
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,16 @@ faultpoints.declare("s3.before-part", "s3.before-complete")
 
 _PARTS_AT_ONCE = 4
 _MAX_PARTS = 10_000
+_LOOK = 8 * 1024 * 1024
 _ABANDONED = timedelta(hours=24)
+
+
+class _Found(enum.Enum):
+    """What is there after a write in doubt."""
+
+    OURS = "exactly the bytes that were written"
+    OTHER = "an object with other bytes"
+    NOTHING = "no object"
 
 
 class Uploader:
@@ -30,12 +41,10 @@ class Uploader:
 
     Args:
         calls: The connection.
-        read: Yields an object's bytes, to compare with after an outcome in doubt.
     """
 
-    def __init__(self, calls: S3Calls, read: Callable[[str], Iterator[bytes]]) -> None:
+    def __init__(self, calls: S3Calls) -> None:
         self._calls = calls
-        self._read = read
         self._swept = False
 
     def upload(self, key: str, what: str, data: Payload, *, if_absent: bool) -> int:
@@ -46,53 +55,73 @@ class Uploader:
             self._put(key, what, first, if_absent=if_absent)
             return len(first)
         self._sweep()
-        return _PartsUpload(self._calls, key, what).run(first, parts, if_absent, self._create)
+        upload = _PartsUpload(self._calls, key, what)
+        try:
+            return upload.run(first, parts, if_absent, self._settle)
+        except UnavailableError:  # it was aborted since: what is there now stays
+            if upload.complete and self._found(upload.written, repeat=False) is _Found.OURS:
+                return upload.written.size
+            raise
 
     def _put(self, key: str, what: str, body: bytes, *, if_absent: bool) -> None:
         fields: dict[str, Any] = {"Key": key, "Body": body, **upload_checksum(self._calls.options.checksum, body)}
-        if not if_absent:
-            self._calls.call("put_object", what, **fields)
+        written = _Written(key, what, len(body), zlib.crc32(body))
+        if if_absent:
+            fields["IfNoneMatch"] = "*"
+            self._settle(written, lambda: self._calls.call("put_object", what, repeat=False, **fields), if_absent)
             return
-        self._create(
-            key,
-            lambda: self._calls.call("put_object", what, repeat=False, IfNoneMatch="*", **fields),
-            len(body),
-            zlib.crc32(body),
-        )
+        try:
+            self._calls.call("put_object", what, **fields)
+        except UnavailableError as error:
+            found = self._found(written, repeat=False)
+            if found is not _Found.OURS:
+                raise _told(error, found) from error.__cause__
 
-    def _create(self, key: str, attempt: Callable[[], Any], size: int, crc: int) -> None:
-        """Make an attempt to create an object, and look before another one when its outcome is in doubt.
+    def _settle(self, written: _Written, attempt: Callable[[], Any], if_absent: bool) -> None:
+        """Make an attempt that may not be repeated blindly, and look before another one and before anything is told.
 
-        A refusal is in doubt too: the HTTP client may have sent the request twice, the first time with success.
+        A refusal is looked at too: the HTTP client sends a PUT a second time by itself when a kept connection breaks,
+        so the answer may be to the second one, and the first one was applied.
         """
-        doubt: UnavailableError | None = None
-        for number in range(1, self._calls.options.attempts + 1):
+        attempts = self._calls.options.attempts
+        for number in range(1, attempts + 1):
             try:
                 attempt()
                 return
-            except UnavailableError as error:
-                doubt = error
-            except (ConflictError, NotFoundError):  # not found: the upload's parts were put together already
-                if self._holds(key, size, crc):
+            except (UnavailableError, ConflictError) as error:
+                found = self._found(written, repeat=True)
+                if found is _Found.OURS:
                     return
-                raise
-            if self._holds(key, size, crc):
-                return
+                if isinstance(error, ConflictError) or (found is _Found.OTHER and if_absent):
+                    raise ConflictError(f"{written.what} exists already") from error
+                if number == attempts or not row_of(error.__cause__ or error).again:
+                    raise _told(error, found) from error.__cause__
             self._calls.pause(number)
-        assert doubt is not None
-        raise doubt
 
-    def _holds(self, key: str, size: int, crc: int) -> bool:
-        """Return whether an object has exactly these bytes; raise `ConflictError` when it has others."""
-        found_size = found_crc = 0
+    def _found(self, written: _Written, *, repeat: bool) -> _Found | None:
+        """Look whether an object has exactly the bytes that were written; None when that cannot be told.
+
+        Args:
+            written: What was written.
+            repeat: Whether requests that fail are sent again.
+        """
+        what, crc = written.what, 0
         try:
-            for piece in self._read(key):
-                found_size, found_crc = found_size + len(piece), zlib.crc32(piece, found_crc)
+            head = self._calls.call("head_object", what, repeat=repeat, Key=written.key)
+            if head["ContentLength"] != written.size:
+                return _Found.OTHER
+            for offset in range(0, written.size, _LOOK):
+                part: dict[str, Any] = {"Range": f"bytes={offset}-{offset + _LOOK - 1}", "IfMatch": head["ETag"]}
+                crc = zlib.crc32(
+                    self._calls.call("get_object", what, repeat=repeat, Key=written.key, **part)["Body"], crc
+                )
         except NotFoundError:
-            return False
-        if (found_size, found_crc) != (size, crc):
-            raise ConflictError(f"object {key!r} exists already")
-        return True
+            return _Found.NOTHING
+        except ConflictError:  # replaced while it was looked at
+            return _Found.OTHER
+        except AgolaError:
+            return None
+        return _Found.OURS if crc == written.crc else _Found.OTHER
 
     def _sweep(self) -> None:
         """Abort what killed processes left half uploaded, once in the life of this storage."""
@@ -112,20 +141,55 @@ class Uploader:
             logger.debug("abandoned uploads were not looked for", exc_info=True)
 
 
+def _told(error: UnavailableError, found: _Found | None) -> UnavailableError:
+    """Return what a caller is told of a write that failed, and after which something, or None, was found."""
+    if found is None and row_of(error.__cause__ or error).outcome is Outcome.UNKNOWN:
+        return type(error)(f"{error}; whether it was written cannot be told")
+    return error
+
+
+class _Written(NamedTuple):
+    """What an object is to be, as far as it was sent."""
+
+    key: str
+    what: str
+    size: int
+    crc: int
+
+
 class _PartsUpload:
-    """One object that is uploaded in parts, some of them at the same time."""
+    """One object that is uploaded in parts, some of them at the same time.
+
+    Attributes:
+        written: What was sent so far.
+        complete: Whether all of it was sent.
+    """
 
     def __init__(self, calls: S3Calls, key: str, what: str) -> None:
+        self.written = _Written(key, what, 0, 0)
+        self.complete = False
         self._calls = calls
         self._key = key
         self._what = what
         self._pending: deque[Pending] = deque()
         self._etags: list[dict[str, Any]] = []
         self._sent = 0
-        self._size = 0
-        self._crc = 0
 
-    def run(self, first: bytes, others: Iterator[bytes], if_absent: bool, create: Callable[..., None]) -> int:
+    def run(
+        self,
+        first: bytes,
+        others: Iterator[bytes],
+        if_absent: bool,
+        settle: Callable[[_Written, Callable[[], Any], bool], None],
+    ) -> int:
+        """Upload, and return the size.
+
+        Args:
+            first: The first part.
+            others: The parts after it.
+            if_absent: Refuse to replace an object.
+            settle: Makes the attempt that puts the parts together, and knows what came of it (see `Uploader`).
+        """
         options = self._calls.options
         algorithm: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if options.checksum is Checksum.CRC32 else {}
         upload = self._calls.call(
@@ -142,11 +206,14 @@ class _PartsUpload:
                 self._send(upload_id, part)
             while self._pending:
                 self._collect()
-            self._complete(upload_id, if_absent, create)
+            self.complete = True
+            faultpoints.reach("s3.before-complete")
+            condition = {"IfNoneMatch": "*"} if if_absent else {}
+            settle(self.written, lambda: self._complete(upload_id, condition), if_absent)
         except BaseException:
             self._abort(upload_id)
             raise
-        return self._size
+        return self.written.size
 
     def _send(self, upload_id: str, part: bytes) -> None:
         if len(self._pending) >= _PARTS_AT_ONCE:
@@ -157,7 +224,8 @@ class _PartsUpload:
             raise BadRequestError(
                 f"{self._what} has more than {_MAX_PARTS} parts of {size} bytes: set part_size higher"
             )
-        self._size, self._crc = self._size + len(part), zlib.crc32(part, self._crc)
+        size, crc = self.written.size + len(part), zlib.crc32(part, self.written.crc)
+        self.written = self.written._replace(size=size, crc=crc)
         faultpoints.reach("s3.before-part")
         self._pending.append(
             self._calls.begin(
@@ -176,19 +244,16 @@ class _PartsUpload:
         known = {name: answer[name] for name in ("ETag", "ChecksumCRC32") if answer.get(name)}
         self._etags.append({"PartNumber": len(self._etags) + 1, **known})
 
-    def _complete(self, upload_id: str, if_absent: bool, create: Callable[..., None]) -> None:
-        fields: dict[str, Any] = {
-            "Key": self._key,
-            "UploadId": upload_id,
-            "MultipartUpload": {"Parts": self._etags},
-            **({"IfNoneMatch": "*"} if if_absent else {}),
-        }
-        faultpoints.reach("s3.before-complete")
-        create(
-            self._key,
-            lambda: self._calls.call("complete_multipart_upload", self._what, repeat=False, **fields),
-            self._size,
-            self._crc,
+    def _complete(self, upload_id: str, condition: dict[str, Any]) -> None:
+        parts = {"Parts": self._etags}
+        self._calls.call(
+            "complete_multipart_upload",
+            self._what,
+            repeat=False,
+            Key=self._key,
+            UploadId=upload_id,
+            MultipartUpload=parts,
+            **condition,
         )
 
     def _abort(self, upload_id: str) -> None:

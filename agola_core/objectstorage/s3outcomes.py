@@ -1,0 +1,185 @@
+"""What an error of an S3 request says of the request: the table of every answer, with its source.
+
+A write whose outcome is unknown is looked at before its caller hears anything (`s3upload`); a request that is not
+applied may be sent again without a look. What sounds like a refusal is none until a source says so: a 503 of a server
+of several disks may be the answer to a write that some of them have.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aiohttp import ClientConnectorCertificateError, ClientConnectorError
+from aiohttp import ClientError as TransportError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # noqa: A004
+    ConnectTimeoutError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ProxyConnectionError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+
+
+class Outcome(enum.Enum):
+    """What a failed request has done."""
+
+    NOT_APPLIED = "not applied"
+    UNKNOWN = "unknown"
+
+
+class TruncatedBodyError(Exception):
+    """An answer has fewer bytes than it announced, or others than were written."""
+
+
+class Row(NamedTuple):
+    """One kind of answer.
+
+    Attributes:
+        name: Of the kind, for people.
+        matches: Whether an error is of it.
+        outcome: What the request has done.
+        again: Whether an idempotent request may succeed when it is sent again.
+        source: Who says so.
+    """
+
+    name: str
+    matches: Callable[[BaseException], bool]
+    outcome: Outcome
+    again: bool
+    source: str
+
+
+def code_of(error: BaseException) -> str:
+    """Return the server's code for an error; "" for an error that no server sent."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of an error; 0 for an error that no server sent."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def row_of(error: BaseException) -> Row:
+    """Return what is known of an error of a request."""
+    return next(row for row in TABLE if row.matches(error))
+
+
+def is_checksum(error: BaseException) -> bool:
+    """Return whether an answer's bytes are not those that its checksum tells."""
+    return type(error).__name__ in {"FlexibleChecksumError", "ChecksumError"}
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    return isinstance(error, SSLError) and isinstance(error.__context__, ClientConnectorCertificateError)
+
+
+def _is_not_connected(error: BaseException) -> bool:
+    if isinstance(error, ConnectTimeoutError | ProxyConnectionError | SSLError):
+        return True
+    return isinstance(error, ConnectionError) and isinstance(error.__context__, ClientConnectorError)
+
+
+def _has_code(*codes: str) -> Callable[[BaseException], bool]:
+    return lambda error: code_of(error) in codes
+
+
+def _has_status(*statuses: int) -> Callable[[BaseException], bool]:
+    return lambda error: status_of(error) in statuses
+
+
+def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, kinds)
+
+
+_S3_ERRORS = "Amazon S3 API reference, error responses"
+_CONDITIONAL = "Amazon S3 user guide, conditional writes"
+
+TABLE = (
+    Row(
+        "no credentials, nothing sent",
+        _is(NoCredentialsError, PartialCredentialsError, ProfileNotFound),
+        Outcome.NOT_APPLIED,
+        False,
+        "botocore signs before it sends",
+    ),
+    Row("a certificate that is not trusted", _is_untrusted, Outcome.NOT_APPLIED, False, "TLS: the request comes later"),
+    Row(
+        "no connection: refused, no route, no such host",
+        _is_not_connected,
+        Outcome.NOT_APPLIED,
+        True,
+        "aiohttp's ClientConnectorError: nothing was sent",
+    ),
+    Row("no answer in time", _is(TimeoutError), Outcome.UNKNOWN, True, "the server may be at work on it"),
+    Row(
+        "an answer that is cut short or damaged",
+        lambda error: (
+            isinstance(error, TruncatedBodyError | IncompleteReadError | ResponseParserError) or is_checksum(error)
+        ),
+        Outcome.UNKNOWN,
+        True,
+        "an answer began, and what it was is not known",
+    ),
+    Row(
+        "the connection broke before the answer",
+        _is(HTTPClientError, ConnectionError, TransportError, OSError),
+        Outcome.UNKNOWN,
+        True,
+        "the server may have had all of the request",
+    ),
+    Row(
+        "400 RequestTimeout, BadDigest, IncompleteBody: less, or other, bytes came than were sent",
+        _has_code("RequestTimeout", "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"),
+        Outcome.NOT_APPLIED,
+        True,
+        _S3_ERRORS,
+    ),
+    Row(
+        "409 ConditionalRequestConflict, OperationAborted",
+        _has_code("ConditionalRequestConflict", "OperationAborted"),
+        Outcome.NOT_APPLIED,
+        True,
+        _CONDITIONAL + ": another operation was faster; upload again",
+    ),
+    Row(
+        "404 NoSuchUpload",
+        _has_code("NoSuchUpload"),
+        Outcome.UNKNOWN,
+        False,
+        _S3_ERRORS + ": the upload was aborted, or completed",
+    ),
+    Row(
+        "412 PreconditionFailed",
+        _has_status(412),
+        Outcome.UNKNOWN,
+        False,
+        _CONDITIONAL + "; what is there may be of an earlier attempt of the same write",
+    ),
+    Row(
+        "429 TooManyRequests",
+        _has_status(429),
+        Outcome.NOT_APPLIED,
+        True,
+        "RFC 6585; MinIO's limit of requests stands before its handlers",
+    ),
+    Row(
+        "500, 502, 503, 504, 507, SlowDown, Throttling, and an error after a 200",
+        lambda error: status_of(error) >= 500 or code_of(error).startswith(("SlowDown", "Throttling", "InternalError")),
+        Outcome.UNKNOWN,
+        True,
+        "MinIO says SlowDownWrite when too few disks have a write; a completion may fail after its 200",
+    ),
+    Row("another 3xx or 4xx", _is(ClientError), Outcome.NOT_APPLIED, False, _S3_ERRORS),
+    Row("anything else", lambda _: True, Outcome.UNKNOWN, False, "an error of this side, at any place"),
+)
+"""Every answer but success; the first row that matches counts."""
