@@ -41,6 +41,8 @@ class OwnedDataManager(DataManager):
     def close(self) -> None:
         """Close the datamanager and both backends."""
         super().close()
+        if not self._log.origin.is_here:
+            return
         self.coordinator.close()
         self.storage.close()
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from agola_core.errors import DeadlineError, UnknownOutcomeError
+from agola_core.forks import renewed
 
 _SLOW_SECONDS = 0.001
 _GATHER_PART = 0.5
@@ -72,8 +73,8 @@ class LeaderQueue(Generic[W]):
     ) -> None:
         self._work = work
         self._parts = parts
-        self._lock = threading.Lock()
-        self._turn = threading.Lock()
+        self._lock = renewed(threading.Lock())
+        self._turn = renewed(threading.Lock())
         self._open: _Round[W] | None = None
         self._served = 1
         self._took = 0.0

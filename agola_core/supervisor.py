@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from agola_core.forks import Origin, renewed
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,8 +34,8 @@ class Loop:
         self._work = work
         self._interval = interval
         self._max_backoff = max_backoff
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
+        self._woken = renewed(threading.Event())
+        self._stopping = renewed(threading.Event())
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -95,8 +97,9 @@ class Supervisor:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._origin = Origin("what the loops work for")
         self._loops: list[Loop] = []
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
 
     def loop(
         self, name: str, work: Callable[[], None], *, interval: float | None = None, max_backoff: float = 5.0
@@ -117,6 +120,8 @@ class Supervisor:
         Returns:
             The names of the loops that did not end in time.
         """
+        if not self._origin.is_here:  # a forked child has none of the threads
+            return []
         with self._lock:
             loops, self._loops = self._loops, []
         for loop in reversed(loops):

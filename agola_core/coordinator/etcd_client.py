@@ -7,7 +7,6 @@ nowhere is it sent again; otherwise its outcome is unknown, and the caller hears
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -31,6 +30,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from agola_core.forks import Origin, renewed
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -136,15 +136,15 @@ class EtcdClient:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
-        self.closing = threading.Event()
-        self._pid = os.getpid()
+        self.closing = renewed(threading.Event())
+        self.origin = Origin("the coordinator")
         try:
             self._endpoints = [Endpoint(name, settings) for name in settings.endpoints]
         except ValueError as error:
             raise BadRequestError(f"etcd URL: the certificates are not usable: {error}") from error
         self._current = 0
         self._token = ""
-        self._login = threading.Lock()
+        self._login = renewed(threading.Lock())
         self._cluster = 0
         self._revision = 0
         self._broken: AgolaError | None = None
@@ -314,8 +314,7 @@ class EtcdClient:
             raise self._broken
         if self.closing.is_set():
             raise ClosedError("the coordinator was closed")
-        if os.getpid() != self._pid:
-            raise ClosedError("the coordinator was opened before a fork: open it again in the child")
+        self.origin.check()
 
     def check_cluster(self, cluster: int) -> None:
         """Raise `RecoveryError`, from now on at every request, when another cluster answers."""
@@ -341,7 +340,9 @@ class EtcdClient:
             self._revision = header.revision
 
     def close(self) -> None:
-        """Close all connections; running requests end."""
+        """Close all connections; running requests end. In a forked child they are the parent's."""
+        if not self.origin.is_here:
+            return
         self.closing.set()
         for endpoint in self._endpoints:
             endpoint.close()

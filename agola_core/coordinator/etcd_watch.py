@@ -27,6 +27,7 @@ from agola_core.coordinator.etcd_client import Backoff, EtcdClient, unavailable
 from agola_core.coordinator.etcd_keys import Keyspace
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AccessDeniedError, AgolaError, ClosedError, CompactedError, UnavailableError
+from agola_core.forks import renewed
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,8 @@ class EtcdWatch:
         self._unfinished_revision = 0
         self._ready: deque[WatchBatch] = deque()
         self._ready_bytes = 0
-        self._changed = threading.Condition()
-        self._closing = threading.Event()
+        self._changed = renewed(threading.Condition())
+        self._closing = renewed(threading.Event())
         self._failure: AgolaError | None = None
         self._turn = 0
         self._patience = _SILENT_SECONDS
@@ -102,6 +103,7 @@ class EtcdWatch:
 
     def next(self, timeout: float | None = None) -> WatchBatch | None:
         """Return the next batch (see the port)."""
+        self._client.origin.check()
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._failure or self._closing.is_set(), timeout)
             if self._closing.is_set():

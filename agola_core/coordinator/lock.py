@@ -9,6 +9,7 @@ from typing import Self
 from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
 from agola_core.errors import AgolaError, FencedError
+from agola_core.forks import Origin, renewed
 
 
 class LeaseKeeper:
@@ -25,7 +26,8 @@ class LeaseKeeper:
     def __init__(self, coordinator: Coordinator, ttl: float) -> None:
         self._coordinator = coordinator
         self._ttl = ttl
-        self._stopping = threading.Event()
+        self._origin = Origin("the lease")
+        self._stopping = renewed(threading.Event())
         asked = boot_clock()
         self.lease = coordinator.grant_lease(ttl)
         self._deadline = asked + ttl
@@ -35,10 +37,12 @@ class LeaseKeeper:
     @property
     def held(self) -> bool:
         """Whether the lease is certainly still good (a paused process finds it is not)."""
-        return boot_clock() < self._deadline
+        return boot_clock() < self._deadline and self._origin.is_here
 
     def close(self) -> None:
-        """Stop renewing and revoke the lease; harmless when it was lost."""
+        """Stop renewing and revoke the lease; harmless when it was lost, and in a forked child."""
+        if not self._origin.is_here:
+            return
         self._stopping.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()

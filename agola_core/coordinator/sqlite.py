@@ -13,6 +13,7 @@ from typing import Any
 
 import apsw
 
+from agola_core import forks
 from agola_core.clock import boot_clock, boot_id
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import (
@@ -38,6 +39,7 @@ from agola_core.errors import (
     RecoveryError,
     UnknownOutcomeError,
 )
+from agola_core.forks import renewed
 from agola_core.leaderqueue import LeaderQueue, Waiting
 from agola_core.supervisor import Supervisor
 
@@ -88,7 +90,7 @@ class SQLiteCoordinator:
         self._boot = boot or boot_id()
         self._database = Database(path)
         self.path = self._database.path
-        self._closing = threading.Lock()
+        self._closing = renewed(threading.Lock())
         self._closed = False
         self._queue: LeaderQueue[_Work] = LeaderQueue(self._work)
         with self._database.errors():
@@ -96,7 +98,7 @@ class SQLiteCoordinator:
             self._session = Session(self._cursor, clock)
             self._cursor.execute(sql.LEASES_REBOOTED, (clock(), self._boot))
             newest = newest_revision(self._database.writer)
-        self._hub = WatchHub(newest, self._changes, self._database.foreign_revision)
+        self._hub = WatchHub(newest, self._changes, self._database.foreign_revision, self._database.origin)
         self._supervisor = Supervisor("sqlite-coordinator")
         self._supervisor.loop("leases", self.expire_leases, interval=_SWEEP_SECONDS)
 
@@ -231,7 +233,7 @@ class SQLiteCoordinator:
     def close(self) -> None:
         """Release everything (see the port)."""
         with self._closing:
-            if self._closed:
+            if self._closed or not self._database.origin.is_here:
                 return
             self._closed = True
         self._hub.close()
@@ -250,7 +252,11 @@ class SQLiteCoordinator:
         with self._database.writing:
             if self._closed:
                 raise ClosedError("the coordinator was closed")
-            self._commit(batch)
+            mark = forks.enter(self._database)
+            try:
+                self._commit(batch)
+            finally:
+                forks.leave(mark)
         for wanted in batch:
             wanted.done = True
 

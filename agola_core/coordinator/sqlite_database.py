@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from agola_core import private
+from agola_core import forks, private
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.sqlite_files import OpenFiles
 from agola_core.decoding import newer
@@ -30,6 +30,7 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
+from agola_core.forks import Origin, renewed
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,15 @@ class Database:
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < MINIMUM_SQLITE:
             raise FormatError(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 is the oldest safe one")
         self.path = str(Path(path).absolute())
-        self.writing = threading.Lock()
-        self._pid = os.getpid()
+        self.writing = renewed(threading.Lock())
+        self.origin = Origin("the coordinator")
         self._closed = False
         self._lost = False
         self._readers: deque[apsw.Connection] = deque()
-        self._lock = threading.Lock()
-        with self.errors():
+        self._own: tuple[apsw.Connection, ...] = ()
+        self._lock = renewed(threading.Lock())
+        forks.connects(self)
+        with self.errors(), forks.inside(self):
             _create_directory(Path(self.path).parent)
             private.create_file(self.path)  # SQLite gives its side files the owner and the mode of this one
             private.warn_when_open(self.path)
@@ -79,6 +82,7 @@ class Database:
             # Always: a process that was killed may have made the files, and SQLite syncs only the names of its own.
             _sync_directory(Path(self.path).parent)
             self._version_reader = self._connect()
+            self._own = (self._version_reader, self.writer)
             self._files = OpenFiles(self.path)
             if _has_moved(self.writer):
                 raise UnavailableError(f"{self.path} was replaced while it was being opened")
@@ -89,6 +93,10 @@ class Database:
         """Lend a connection to read with; errors of the block are translated."""
         self.check_open()
         self.check_found()
+        with forks.inside(self):
+            yield from self._lend()
+
+    def _lend(self) -> Iterator[apsw.Connection]:
         with self.errors():
             try:
                 connection = self._readers.pop()
@@ -111,7 +119,7 @@ class Database:
         Not thread-safe: one thread polls.
         """
         self.look()
-        with self.errors():
+        with self.errors(), forks.inside(self):
             (version,) = one(self._version_reader.execute("PRAGMA data_version"))
             if version == self._data_version:
                 return None
@@ -170,14 +178,17 @@ class Database:
 
     def check_open(self) -> None:
         """Raise `ClosedError` once it is closed, and in a process that was forked off with it."""
+        self.origin.check()
         if self._closed:
             raise ClosedError("the coordinator was closed")
-        if os.getpid() != self._pid:
-            raise ClosedError("the coordinator was opened before a fork: open it again in the child")
+
+    def connections(self) -> tuple[apsw.Connection, ...]:
+        """Return the connections that nobody uses (see `forks.Connected`)."""
+        return (*self._readers, *self._own)
 
     def close(self) -> None:
         """Close all connections; who writes is waited for. Closing twice is harmless."""
-        with self.writing, self._lock:
+        with self.writing, self._lock, forks.inside(self):
             if self._closed:
                 return
             self._closed = True
@@ -185,12 +196,13 @@ class Database:
                 self._files.check_each()
             except RecoveryError:
                 self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            for connection in (*self._readers, self._version_reader, self.writer):
+            for connection in self.connections():
                 try:
                     connection.close()
                 except (apsw.Error, OSError):  # of SQLite's last checkpoint: the next opening makes up for it
                     logger.warning("%s: closing it met an error of the disk", self.path, exc_info=True)
             self._readers.clear()
+            self._own = ()
 
     def _connect_again(self) -> apsw.Connection:
         """Return a further connection, to the same files."""

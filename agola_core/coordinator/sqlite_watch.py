@@ -15,6 +15,7 @@ from typing import Self
 
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
+from agola_core.forks import Origin, renewed
 
 _RECENT = 4096
 _PAGE = 512
@@ -37,6 +38,7 @@ class WatchHub:
             raises `CompactedError`.
         read_revision: Returns the newest revision when another process has committed since the last call,
             else None.
+        origin: The process that has the database open.
 
     Attributes:
         revision: The newest revision that the watches may report.
@@ -44,8 +46,11 @@ class WatchHub:
         lost: What the watches raise while the database is gone; "" while it is there.
     """
 
-    def __init__(self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None]) -> None:
-        self.lock = threading.Lock()
+    def __init__(
+        self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None], origin: Origin
+    ) -> None:
+        self.origin = origin
+        self.lock = renewed(threading.Lock())
         self.revision = revision
         self.written = 0
         self.closed = False
@@ -56,7 +61,7 @@ class WatchHub:
         self._recent: deque[Change] = deque(maxlen=_RECENT)
         self._watches: set[SQLiteWatch] = set()
         self._poller: threading.Thread | None = None
-        self._stop_polling = threading.Event()
+        self._stop_polling = renewed(threading.Event())
 
     def open(self, prefix: str, from_revision: int) -> SQLiteWatch:
         """Start a watch."""
@@ -185,7 +190,7 @@ class SQLiteWatch:
         self.position = max(from_revision, 1)
         self._hub = hub
         self._closed = False
-        self._woken = threading.Event()
+        self._woken = renewed(threading.Event())
         self._ready: deque[WatchBatch] = deque()
 
     @property
@@ -210,6 +215,7 @@ class SQLiteWatch:
     def next(self, timeout: float | None = None) -> WatchBatch | None:
         """Return the next batch (see the port)."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._hub.origin.check()
         while True:
             if self._closed:
                 raise ClosedError("the watch was closed")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from agola_core.datamanager.block import Block, LoneValue, decode_block
 from agola_core.datamanager.datafile import FileRef, Footer, KeyFilter, read_footer
 from agola_core.errors import CorruptionError, NotFoundError
+from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 
 _OPEN_FILES = 256
@@ -113,8 +114,8 @@ class BlockCache:
         self._index_limit = index_limit
         self._size = 0
         self._index_size = 0
-        self._lock = threading.Lock()
-        self._gates = [threading.Lock() for _ in range(_GATES)]
+        self._lock = renewed(threading.Lock())
+        self._gates = [renewed(threading.Lock()) for _ in range(_GATES)]
         self._blocks: OrderedDict[tuple[str, int], Block | LoneValue] = OrderedDict()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 

@@ -66,10 +66,11 @@ class Feed:
             timeout: Seconds to wait; None waits until one comes.
 
         Raises:
-            ClosedError: The feed or the datamanager was closed.
+            ClosedError: The feed or the datamanager was closed, or opened before a fork of this process.
             FencedError: The store was imported or recovered.
             CompactedError: The feed was too slow: the next WAL is no longer kept.
         """
+        self._log.origin.check()
         if not self._ready and not self._fill() and not self._wait(timeout):
             return None
         if not self._ready and not self._fill():
@@ -92,6 +93,7 @@ class Feed:
             try:
                 event = self.next()
             except ClosedError:
+                self._log.origin.check()
                 return
             if event is not None:
                 yield event

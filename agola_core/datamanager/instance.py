@@ -25,6 +25,7 @@ from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, T
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.records import InstanceRecord
 from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
+from agola_core.forks import renewed
 from agola_core.process import start_time
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Instance:
         self.name = name
         self.coordinator = coordinator
         self._ttl = ttl
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._pins: Counter[int] = Counter()
         self._current = manifest
         self._published = -1

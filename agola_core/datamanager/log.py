@@ -34,6 +34,7 @@ from agola_core.datamanager.syncgate import SyncGate
 from agola_core.datamanager.table import Table
 from agola_core.datamanager.view import View
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
+from agola_core.forks import Origin, renewed
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
@@ -51,6 +52,7 @@ class Log:
         cache: Shared by the tables of all manifests.
 
     Attributes:
+        origin: The process that has it open.
         lock: Held by whoever changes what is below; never by readers.
         changed: Notified (it uses `lock`) when the view, `synced` or `closed` changes.
         view: The newest view. Replaced whole.
@@ -67,8 +69,9 @@ class Log:
     def __init__(self, coordinator: Coordinator, storage: ObjectStorage, cache: BlockCache) -> None:
         self.coordinator = coordinator
         self.storage = storage
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self.origin = Origin("the store")
+        self.lock = renewed(threading.RLock())
+        self.changed = renewed(threading.Condition(self.lock))
         self.groups: dict[str, int] = {}
         self.floor = 0
         self.collected = 0
@@ -288,6 +291,7 @@ class Log:
             self._gate.let_all_look()
 
     def _check_open(self) -> None:
+        self.origin.check()
         if self.closed:
             raise ClosedError("the datamanager was closed")
 

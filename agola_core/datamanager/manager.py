@@ -37,6 +37,7 @@ from agola_core.datamanager.validate import (
     check_wal_id,
 )
 from agola_core.errors import BadRequestError, CorruptionError, NotFoundError, UnavailableError
+from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
@@ -94,7 +95,7 @@ class DataManager(OperatedStore):
         self._wal_id_prefix = new_uuid()[:20]
         self._wal_ids = itertools.count()
         self._inline_limit = min(self.options.inline_limit, coordinator.max_txn_bytes // 2)
-        self._closed = threading.Event()
+        self._closed = renewed(threading.Event())
         opener = StoreOpener(coordinator, storage, self.options, given, new_uuid, self._now)
         opener.prepare(recover=recover)
         cache = BlockCache()
@@ -287,7 +288,7 @@ class DataManager(OperatedStore):
         The coordinator and the storage stay open: they belong to whoever opened them (`agola_core.open` does
         both and closes both).
         """
-        if self._closed.is_set():
+        if self._closed.is_set() or not self._log.origin.is_here:  # what a forked child has is the parent's
             return
         self._closed.set()
         self._upkeep.stop()

@@ -286,6 +286,7 @@ class OperatedStore(Reader):
         return datetime.fromtimestamp(self._clock(), UTC)
 
     def _check_open(self) -> None:
+        self._log.origin.check()
         if self._closed.is_set():
             raise ClosedError("the datamanager was closed")
         self._log.check_followed()

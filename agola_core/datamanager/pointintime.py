@@ -39,6 +39,7 @@ from agola_core.errors import (
     CorruptionError,
     NotFoundError,
 )
+from agola_core.forks import Origin
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.parallel import parallel_map
 from agola_core.sequence import Sequence
@@ -163,6 +164,7 @@ class PastStore(Reader):
         given = check_data_types(data_types) if data_types is not None else ()
         self.storage = storage
         self._closed = False
+        self._origin = Origin("the past store")
         self._instance: Instance | None = None
         control = read_control(coordinator) if coordinator is not None else None
         if control is not None and coordinator is not None:
@@ -194,7 +196,7 @@ class PastStore(Reader):
     def close(self) -> None:
         """Withdraw from the store; closing twice is harmless. The backends stay open."""
         self._closed = True
-        if self._instance is not None:
+        if self._instance is not None and self._origin.is_here:
             self._instance.close()
             self._instance = None
 
@@ -214,6 +216,7 @@ class PastStore(Reader):
         yield self._view
 
     def _check_open(self) -> None:
+        self._origin.check()
         if self._closed:
             raise ClosedError("the past store was closed")
 

@@ -23,6 +23,7 @@ from agola_core.datamanager.lineage import mark_active, root_of
 from agola_core.datamanager.log import Log
 from agola_core.datamanager.records import SyncRecord, decode_wal
 from agola_core.errors import CorruptionError, RecoveryError
+from agola_core.forks import renewed
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Syncer:
     def __init__(self, log: Log, new_nonce: Callable[[], str]) -> None:
         self._log = log
         self._new_nonce = new_nonce
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._flights = threading.BoundedSemaphore(FLIGHTS)
         self._marked = ""
         self._highest = Sequence(0, 0)

@@ -33,6 +33,7 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
+from agola_core.forks import renewed
 from agola_core.sequence import Sequence
 from agola_core.supervisor import Loop, Supervisor
 
@@ -83,7 +84,7 @@ class Upkeep:
         self._binder = Binder(log.coordinator, log.storage)
         self._changed = False
         self._unsynced_bytes = 0
-        self._stopping = threading.Event()
+        self._stopping = renewed(threading.Event())
         self._supervisor = Supervisor("datamanager")
         self._behind = False
         self._watch: Watch | None = None

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 import apsw
 
+from agola_core import forks
 from agola_core.context import Context
 from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
+from agola_core.forks import Origin, renewed
 
 T = TypeVar("T")
 
@@ -71,14 +73,18 @@ class Database:
     ) -> None:
         self.path = str(Path(path).absolute())
         self._pragmas = (*_PRAGMAS[purpose], "PRAGMA foreign_keys = ON")
+        self.origin = Origin("the database")
         self._closed = False
-        self._lock = threading.Lock()
-        self._turns = threading.Condition()
+        self._lock = renewed(threading.Lock())
+        self._turns = renewed(threading.Condition())
         self._writing = False
         self._readers: deque[apsw.Connection] = deque()
+        self._own: tuple[apsw.Connection, ...] = ()
         self._active = threading.local()
-        with self._errors():
+        forks.connects(self)
+        with self._errors(), forks.inside(self):
             self._writer = self._connect()
+            self._own = (self._writer,)
             self._migrate(migrations)
 
     def do(self, context: Context, function: Callable[[Tx], T]) -> T:
@@ -93,14 +99,16 @@ class Database:
             UnavailableError: Another process kept the database locked, 20 tries long; or the disk is full.
             BadRequestError: The calling thread is in a transaction of this database already.
         """
-        with self._turn(context), self._bound(self._writer, context) as transaction:
+        self.origin.check()
+        with self._turn(context), forks.inside(self), self._bound(self._writer, context) as transaction:
             self._begin(context)
             try:
                 result = function(transaction)
                 context.check()
+                self.origin.check()  # the function may have forked
                 self._writer.execute("COMMIT")
             except BaseException:
-                if self._writer.in_transaction:
+                if self.origin.is_here and self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
             return result
@@ -111,6 +119,11 @@ class Database:
         Raises:
             BadRequestError: The function writes: nothing was written.
         """
+        self.origin.check()
+        with forks.inside(self):
+            return self._read(context, function)
+
+    def _read(self, context: Context, function: Callable[[Tx], T]) -> T:
         with self._errors():
             try:
                 connection = self._readers.pop()
@@ -120,7 +133,8 @@ class Database:
             with self._bound(connection, context, Reading) as transaction, connection:
                 result = function(transaction)
         except BaseException:
-            connection.close()
+            if self.origin.is_here:
+                connection.close()
             raise
         with self._lock:
             if not self._closed and len(self._readers) < _IDLE_READERS:
@@ -129,16 +143,24 @@ class Database:
         connection.close()
         return result
 
+    def connections(self) -> tuple[apsw.Connection, ...]:
+        """Return the connections that nobody uses (see `forks.Connected`)."""
+        return (*self._readers, *self._own)
+
     def close(self) -> None:
         """Close every connection; closing twice is harmless."""
+        if not self.origin.is_here:
+            return
         with self._turns, self._lock:
             self._turns.wait_for(lambda: not self._writing)
             if self._closed:
                 return
             self._closed = True
-            for connection in (*self._readers, self._writer):
-                connection.close()
+            with forks.inside(self):
+                for connection in self.connections():
+                    connection.close()
             self._readers.clear()
+            self._own = ()
 
     def _connect(self, *, read_only: bool = False) -> apsw.Connection:
         if self._closed:

@@ -18,6 +18,7 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
+from agola_core.forks import Origin
 
 R = TypeVar("R")
 
@@ -41,10 +42,11 @@ class Tx:
         self._connection = connection
         self._path = path
         self.context = context
+        self._origin = Origin("the transaction")
 
     def execute(self, sql: str, params: Params = ()) -> int:
         """Run a statement and return how many rows it changed."""
-        self.context.check()
+        self._check()
         connection = self._connection
         before = connection.total_changes()
         try:
@@ -55,7 +57,7 @@ class Tx:
 
     def executemany(self, sql: str, rows: Iterable[Params]) -> None:
         """Run a statement once for each row of parameters; much faster than one by one."""
-        self.context.check()
+        self._check()
         try:
             self._connection.executemany(sql, rows)
         except apsw.Error as error:
@@ -63,11 +65,15 @@ class Tx:
 
     def rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query as they are."""
-        self.context.check()
+        self._check()
         try:
             yield from self._connection.execute(sql, params)
         except apsw.Error as error:
             self._raise(error)
+
+    def _check(self) -> None:
+        self._origin.check()
+        self.context.check()
 
     def _raise(self, error: apsw.Error) -> NoReturn:
         """Raise what an error of SQLite means; those of the statement itself, such as a constraint, as they are."""
@@ -86,7 +92,7 @@ class Tx:
             sql: The query.
             params: Its parameters.
         """
-        self.context.check()
+        self._check()
         try:
             cursor = self._connection.execute(sql, params)
             first = cursor.fetchone()

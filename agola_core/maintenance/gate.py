@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from agola_core.errors import MaintenanceError
+from agola_core.forks import renewed
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Gate(Generic[S]):
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
-        self._changed = threading.Condition()
+        self._changed = renewed(threading.Condition())
         self._service: S | None = None
         self._open = False
         self._inside: dict[object, Callable[[], object]] = {}

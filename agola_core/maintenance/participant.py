@@ -17,6 +17,7 @@ from agola_core.context import Context
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import Coordinator, PutOp, Watch
 from agola_core.errors import AgolaError, ClosedError, CompactedError, NotFoundError
+from agola_core.forks import renewed
 from agola_core.maintenance import mode
 from agola_core.maintenance.mode import Member, MemberState
 from agola_core.supervisor import Loop, Supervisor
@@ -58,7 +59,7 @@ class Participant:
         self._pause = pause
         self._ttl = ttl
         self._member = Member(name, socket.gethostname(), os.getpid(), MemberState.STARTING, store=store)
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._keeper: LeaseKeeper | None = None
         self._supervisor = Supervisor("maintenance")
         self._worker: Loop | None = None

@@ -31,6 +31,7 @@ from agola_core.errors import (
     FormatError,
     UnavailableError,
 )
+from agola_core.forks import Origin, renewed
 from agola_core.progress import Meter, Progress, ignore
 from agola_core.readdb.files import ReadDBFiles, discard, this_boot
 from agola_core.readdb.projection import Projection, SnapshotSource, Source
@@ -61,10 +62,11 @@ class ReadDB:
         self, source: Source, path: str | Path, projections: Items[Projection], *, progress: Progress = ignore
     ) -> None:
         self._source = source
+        self._origin = Origin("the readdb")
         self._files = ReadDBFiles(Path(path))
         self._tables = Tables(projections, str(path))
         self._progress = progress
-        self._changed = threading.Condition()
+        self._changed = renewed(threading.Condition())
         self._database: Database | None = None
         self._place = Place(Sequence(0, 0), "", "")
         self._feed: Feed | None = None
@@ -122,6 +124,7 @@ class ReadDB:
         Raises:
             DeadlineError: The time was over first.
         """
+        self._origin.check()
         if isinstance(place, ChangeGroupsToken):
             place = place.sequence
         wanted = Sequence.parse(place) if isinstance(place, str) else place
@@ -160,6 +163,8 @@ class ReadDB:
 
     def close(self) -> None:
         """Stop following and close the file; closing twice is harmless."""
+        if not self._origin.is_here:
+            return
         with self._changed:
             if self._closed:
                 return
@@ -223,6 +228,7 @@ class ReadDB:
             self._feed = None
 
     def _current(self, context: Context) -> Database:
+        self._origin.check()
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._damaged, context.remaining)
             context.check()

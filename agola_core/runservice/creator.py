@@ -14,6 +14,7 @@ from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, DeleteOp, Op
 from agola_core.datamanager import Along, ChangeGroupsToken, DataManager, Put
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
+from agola_core.forks import renewed
 from agola_core.runservice import create
 from agola_core.runservice.deletion import run_group
 from agola_core.runservice.projection import RUN_CONFIG, RUN_COUNTER
@@ -73,7 +74,7 @@ class RunCreator:
         self._secrets = secrets
         self._now = now
         self._new_id = new_id
-        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._locks = [renewed(Lock()) for _ in range(_LOCKS)]
 
     def create(self, request: RunCreateRequest) -> RunBundle:
         """Make a new run, or restart one (see `RunService.create_run`)."""

@@ -11,6 +11,7 @@ import time
 from collections import deque
 
 from agola_core.errors import AgolaError
+from agola_core.forks import renewed
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.protocol import ExecutorDirectory
 from agola_core.runservice.types import ExecutorTask
@@ -33,7 +34,7 @@ class Dispatcher:
     def __init__(self, mirror: Mirror, directory: ExecutorDirectory) -> None:
         self._mirror = mirror
         self._directory = directory
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._waiting: dict[str, deque[ExecutorTask]] = {}
         self._silent_until: dict[str, float] = {}
         self._queue = WorkQueue("runservice-dispatch", self._tell, _THREADS)

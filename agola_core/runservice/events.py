@@ -51,6 +51,7 @@ class EventFeed:
             ClosedError: The feed was closed, or the service was.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._mirror.origin.check()
         with self._mirror.condition:
             while True:
                 if self._closed or self._mirror.closed:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from agola_core import faultpoints
 from agola_core.errors import AgolaError, NotFoundError, UnavailableError
+from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import advance, layout
 from agola_core.runservice.mirror import Mirror
@@ -60,7 +61,7 @@ class Fetcher:
         self._settle = settle
         self._run_exists = run_exists
         self._patience = patience
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._busy: Counter[str] = Counter()
         self._deferred: dict[str, dict[str, None]] = {}
         self._silent_since: dict[str, float] = {}

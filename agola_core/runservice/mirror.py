@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from agola_core.coordinator.port import Coordinator, KeyValue, WatchBatch, WatchEvent, iterate
 from agola_core.errors import ClosedError, CompactedError, UnavailableError
+from agola_core.forks import Origin, renewed
 from agola_core.runservice import keys
 from agola_core.runservice.active import ActiveRuns
 from agola_core.runservice.runrecord import decode_header, decode_part
@@ -97,7 +98,8 @@ class Mirror:
         moved: Callable[[str], None] = lambda _: None,
         ended: Callable[[str, list[str]], None] = lambda _run, _tasks: None,
     ) -> None:
-        self.condition = threading.Condition()
+        self.origin = Origin("the run service")
+        self.condition = renewed(threading.Condition())
         self.runs = ActiveRuns()
         self.tasks = HeldTasks()
         self.executors: dict[str, Executor] = {}

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from agola_core.coordinator.port import Compare, Op, PutOp
+from agola_core.forks import renewed
 from agola_core.runservice import keys
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.placement import choose_executor, fits, has_room
@@ -27,7 +28,7 @@ class Room:
     """
 
     def __init__(self, mirror: Mirror) -> None:
-        self.turn = Lock()
+        self.turn = renewed(Lock())
         self._mirror = mirror
         self._started: dict[str, tuple[str, int]] = {}
         self._slots: dict[str, int] = {}
@@ -125,7 +126,7 @@ class WaitingRuns:
     """Runs with tasks for which no executor had room, the oldest first. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = renewed(Lock())
         self._order: list[str] = []
         self._tasks: dict[str, list[RunConfigTask]] = {}
 

@@ -17,6 +17,7 @@ from threading import Lock
 from msgspec.structs import replace
 
 from agola_core.errors import AgolaError, ConflictError
+from agola_core.forks import renewed
 from agola_core.runservice import advance
 from agola_core.runservice.changegroups import GroupsToken
 from agola_core.runservice.mirror import Mirror
@@ -97,7 +98,7 @@ class Scheduler:
         self._starts_queued = start_queued
         self._room = Room(mirror)
         self._waiting = WaitingRuns()
-        self._lock = Lock()
+        self._lock = renewed(Lock())
         self._notes: dict[str, list[Fetched]] = {}
         self._ended: dict[str, set[str]] = {}
         self._progress: dict[str, _Progress] = {}

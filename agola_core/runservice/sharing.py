@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 from threading import Lock
 from zlib import crc32
 
+from agola_core.forks import renewed
+
 TICK_SECONDS = 0.25
 
 
@@ -33,7 +35,7 @@ class Sharing:
         self.name = ""
         self.instances: Collection[str] = ()
         self._add = add
-        self._lock = Lock()
+        self._lock = renewed(Lock())
         self._newer: set[str] = set()
         self._older: set[str] = set()
 

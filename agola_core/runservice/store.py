@@ -21,6 +21,7 @@ from agola_core.coordinator.port import (
     iterate,
 )
 from agola_core.errors import ConflictError, NotFoundError
+from agola_core.forks import renewed
 from agola_core.runservice import keys
 from agola_core.runservice.changegroups import ChangeGroups, GroupsToken
 from agola_core.runservice.runrecord import decode_header, decode_part, run_ops, with_parts
@@ -100,7 +101,7 @@ class RunStore:
         self.groups = ChangeGroups(coordinator)
         self.written = 0
         self.epoch = epoch
-        self._id_lock = threading.Lock()
+        self._id_lock = renewed(threading.Lock())
 
     def next_id(self) -> str:
         """Return a sequence, as text, that was never given out before: the id of a run."""

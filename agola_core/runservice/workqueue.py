@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from agola_core.forks import renewed
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +26,7 @@ class WorkQueue:
 
     def __init__(self, name: str, work: Callable[[str], None], threads: int) -> None:
         self._work = work
-        self._condition = threading.Condition()
+        self._condition = renewed(threading.Condition())
         self._waiting: deque[str] = deque()
         self._leisurely: deque[str] = deque()
         self._queued: set[str] = set()

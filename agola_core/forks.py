@@ -1,0 +1,166 @@
+"""Forks: what was opened before one belongs to the parent. A child that uses it is told so, and waits for nobody.
+
+A child has one thread, and a copy of everything as it was: locks that other threads held, and SQLite's notes of the
+file locks that the parent has. So locks are made anew in a child. SQLite is let come to rest before a fork: nobody
+is inside it, and the child closes what it inherited, which takes SQLite's notes away with it; what it opens then
+has locks of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
+
+import apsw
+
+from agola_core.errors import ClosedError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+_REST_SECONDS = 10.0
+_LOOK_SECONDS = 0.0002
+
+L = TypeVar("L")
+
+
+class Origin:
+    """The process that opened something.
+
+    Args:
+        what: It, as an error names it.
+    """
+
+    __slots__ = ("_pid", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._pid = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is that process."""
+        return os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Raise `ClosedError` in a process that was forked off."""
+        if os.getpid() != self._pid:
+            raise ClosedError(f"{self._what} was opened before a fork: open it again in the child")
+
+
+_locks: WeakSet[Any] = WeakSet()
+
+
+def renewed(lock: L) -> L:
+    """Have a lock, a condition or an event be free in forked children, whoever holds it in the parent; return it."""
+    _locks.add(lock)
+    return lock
+
+
+# SQLite
+
+
+class Connected(Protocol):
+    """What has connections to a SQLite file."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+
+    def connections(self) -> Iterable[apsw.Connection]:
+        """Return those that nobody uses: all of them, while nobody is inside."""
+
+
+_connected: WeakSet[Connected] = WeakSet()
+_inside: dict[object, tuple[int, Connected]] = {}
+_forking: set[int] = set()
+_unusable: set[str] = set()
+
+
+def connects(database: Connected) -> None:
+    """Have the connections of a database be closed in forked children.
+
+    Raises:
+        UnavailableError: In a child that was forked off while this process used the same file.
+    """
+    if database.path in _unusable:
+        raise UnavailableError(
+            f"{database.path} cannot be opened in this process: it was forked off in the middle of a transaction"
+        )
+    _connected.add(database)
+
+
+def enter(database: Connected) -> object:
+    """Begin to use a database, and return what `leave` takes: a fork waits for that, and this for the end of a fork."""
+    thread, mark = threading.get_ident(), object()
+    _inside[mark] = thread, database
+    while _forking and _forking != {thread}:
+        del _inside[mark]
+        is_nested = _is_inside(thread)  # then the fork waits for it
+        if not is_nested:
+            time.sleep(_LOOK_SECONDS)
+        _inside[mark] = thread, database
+        if is_nested:
+            break
+    return mark
+
+
+def leave(mark: object) -> None:
+    """End the use of a database."""
+    _inside.pop(mark, None)
+
+
+@contextmanager
+def inside(database: Connected) -> Iterator[None]:
+    """Use a database while the block runs."""
+    mark = enter(database)
+    try:
+        yield
+    finally:
+        leave(mark)
+
+
+def _is_inside(thread: int) -> bool:
+    return any(found == thread for found, _ in list(_inside.values()))
+
+
+def _before() -> None:
+    thread = threading.get_ident()
+    _forking.add(thread)
+    deadline = time.monotonic() + _REST_SECONDS
+    while any(found != thread for found, _ in list(_inside.values())):
+        if time.monotonic() > deadline:
+            logger.warning("a fork did not wait any longer for statements that run")
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _after_in_parent() -> None:
+    _forking.discard(threading.get_ident())
+
+
+def _after_in_child() -> None:
+    _forking.clear()
+    for lock in list(_locks):
+        lock._at_fork_reinit()  # noqa: SLF001 - as the standard library's own modules do
+    busy = {id(database) for _, database in _inside.values()}
+    _inside.clear()
+    for database in list(_connected):
+        connections = [*database.connections()]
+        if id(database) not in busy:
+            for connection in connections:
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                connection.close()
+            continue
+        _unusable.add(database.path)
+        for connection in connections:  # not closed, not even at the process's end
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
