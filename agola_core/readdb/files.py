@@ -29,10 +29,8 @@ class ReadDBFiles:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-(?:(\d+)-)?[0-9a-f]{8}(?:-wal|-shm|-journal)?")
         self.path = check_directory(path, "readdb").absolute()
-        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-[0-9a-f]{8}(?:-wal|-shm|-journal)?")
+        self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-(?:(\d+)-)?[0-9a-f]{8}(?:-wal|-shm|-journal)?")
         try:
             private.make_directories(self.path.parent)
         except OSError as error:
