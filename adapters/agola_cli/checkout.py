@@ -31,6 +31,13 @@ class Checkout(msgspec.Struct, frozen=True):
         return {name: value for name, value in named.items() if value}
 
     @property
+    def jsonnet_context(self) -> dict[str, str]:
+        """What a jsonnet configuration that is a function gets, by Agola's names."""
+        kind = "tag" if self.tag else "branch" if self.branch else ""
+        named = {"ref_type": kind, "ref": self.ref, "branch": self.branch, "tag": self.tag, "commit_sha": self.commit}
+        return {name: value for name, value in named.items() if value}
+
+    @property
     def annotations(self) -> dict[str, str]:
         """What a run says of where it comes from, by Agola's names."""
         named = {"branch": self.branch, "tag": self.tag, "ref": self.ref, "commit_sha": self.commit}

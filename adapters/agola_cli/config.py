@@ -9,11 +9,10 @@ from typing import Any
 import click
 import msgspec
 
+from agola_cli.checking import check_command
 from agola_cli.options import json_option
 from agola_cli.output import print_table
 from agola_cli.settings import find_settings_file, leaf_commands, option_key, options_of
-from agola_core.errors import ConfigError
-from agola_core.runconfig import find_config, load_config
 
 
 @click.group("config")
@@ -21,21 +20,7 @@ def config_command() -> None:
     """Look at run configurations, and at the defaults of these commands."""
 
 
-@config_command.command("check")
-@click.argument("path", type=click.Path(path_type=Path), default=".")
-def check_command(path: Path) -> None:
-    """Check the configuration of PATH, a directory or a file; 2 with the first error's place when it is wrong.
-
-    \b
-    agola-core config check .
-    agola-core config check .agola/config.jsonnet
-    """
-    if not path.exists():
-        raise ConfigError("no such file or directory", source=str(path))
-    file = path if path.is_file() else find_config(path)
-    config = load_config(file)
-    for run in config.runs:
-        click.echo(f"{file}: run {run.name!r}: {len(run.tasks)} tasks")
+config_command.add_command(check_command)
 
 
 @config_command.command("show")

@@ -36,6 +36,7 @@ _ENDING_SECONDS = 15.0
 @click.option("--tag", help="Run as if on this tag.")
 @click.option("--ref", help="Run as if on this git reference.")
 @secret_options
+@click.option("--strict", is_flag=True, help="What the configuration says and is ignored is an error.")
 @data_dir_option
 @json_option
 def run_command(
@@ -46,6 +47,7 @@ def run_command(
     branch: str | None,
     tag: str | None,
     ref: str | None,
+    strict: bool,
     data_dir: Path | None,
     as_json: bool,
     secrets: dict[str, str],
@@ -65,6 +67,7 @@ def run_command(
         run_name=run_name or "",
         checkout=checkout_as(path, branch, tag, ref),
         variables=dict(name_and_value(item) for item in variables),
+        strict=strict,
     )
     given = dict(given_variable(item) for item in environment)
     directory = data_dir or default_data_dir(submission.tree)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from agola_cli.checking import load_with_warnings
 from agola_cli.checkout import Checkout, describe_checkout
 from agola_core.errors import ConfigError
-from agola_core.runconfig import RunContext, find_config, load_config, run_tasks
+from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
 from agola_core.runconfig.model import Config, RunDefinition
 from agola_core.runservice.requests import RunCreateRequest
@@ -66,7 +67,12 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 def prepare(
-    path: Path, *, run_name: str = "", checkout: Checkout | None = None, variables: dict[str, str] | None = None
+    path: Path,
+    *,
+    run_name: str = "",
+    checkout: Checkout | None = None,
+    variables: dict[str, str] | None = None,
+    strict: bool = False,
 ) -> Submission:
     """Return what the configuration of a directory or a file asks for.
 
@@ -75,6 +81,7 @@ def prepare(
         run_name: Only this run.
         checkout: As if git said this; None asks git.
         variables: What `from_variable` names.
+        strict: Whether the configuration's warnings are errors.
 
     Raises:
         ConfigError: There is no configuration, it is wrong, or asks for nothing.
@@ -82,13 +89,16 @@ def prepare(
     if not path.exists():
         raise ConfigError("no such file or directory", source=str(path))
     config_file = path if path.is_file() else find_config(path)
-    config = load_config(config_file)
     tree = tree_of(config_file) if path.is_file() else path
     checkout = checkout or describe_checkout(tree)
+    config = load_with_warnings(config_file, checkout.jsonnet_context, strict=strict)
     context = RunContext(checkout.branch, checkout.tag, checkout.ref, variables or {})
     chosen = choose_runs(config, context, run_name)
     if not chosen:
         raise ConfigError("no run's condition holds for this branch, tag and ref", source=str(config_file))
+    for run in chosen:
+        if not run.tasks:
+            raise ConfigError(f"run {run.name!r} has no tasks", source=str(config_file))
     return Submission(tree, config, chosen, checkout, variables or {})
 
 

@@ -70,9 +70,9 @@ def check_graph(tasks: tuple[TaskDefinition, ...], nodes: list[Node]) -> None:
         for dependency in task.depends:
             name = dependency.task
             if name not in known:
-                raise node.error(f"task {task.name!r} depends on unknown task {name!r}")
+                raise _depends(node).error(f"task {task.name!r} depends on unknown task {name!r}")
             if name in seen:
-                raise node.error(f"task {task.name!r} depends on {name!r} twice")
+                raise _depends(node).error(f"task {task.name!r} depends on {name!r} twice")
             seen.add(name)
     graph = {
         task.name: RunConfigTask(
@@ -85,3 +85,7 @@ def check_graph(tasks: tuple[TaskDefinition, ...], nodes: list[Node]) -> None:
     for problem in graph_errors(graph):
         concerned = [node for task, node in zip(tasks, nodes, strict=True) if repr(task.name) in problem]
         raise (concerned or nodes)[0].error(problem)
+
+
+def _depends(task: Node) -> Node:
+    return next((node for key, node in task.mapping().items() if key.lower() == "depends"), task)

@@ -88,6 +88,11 @@ class Node:
         return isinstance(self.tree.value, str | bool | int | float)
 
     @property
+    def is_number(self) -> bool:
+        """Whether it is a number."""
+        return isinstance(self.tree.value, int | float) and not isinstance(self.tree.value, bool)
+
+    @property
     def is_list(self) -> bool:
         """Whether it is a list."""
         return isinstance(self.tree.value, list)
@@ -105,6 +110,11 @@ class Node:
         """Return an error at this place."""
         line = self._reading.line_of(self.tree)
         return ConfigError(message, source=self._reading.source, line=line, place=self.place)
+
+    def own_error(self, message: str, in_agola: str) -> ConfigError:
+        """Return an error that Agola 0.2 does not have, and report what it does instead."""
+        self.note(f"Agola 0.2 {in_agola}", FindingKind.OWN_ERROR)
+        return self.error(message)
 
     def note(self, message: str, kind: FindingKind = FindingKind.WARNING) -> None:
         """Report a finding at this place."""
@@ -190,9 +200,9 @@ class Node:
 
     def number(self) -> float:
         """Return a number."""
-        if isinstance(self.tree.value, bool) or not isinstance(self.tree.value, int | float):
+        if not self.is_number:
             raise self.error(f"expected a number, not {self.kind()}")
-        return float(self.tree.value)
+        return float(self.tree.value)  # type: ignore[arg-type]
 
     def texts(self) -> list[str]:
         """Return a list of strings."""
@@ -228,7 +238,7 @@ def load_document(data: bytes, source: str, report: Report, *, lines: bool = Tru
     Raises:
         ConfigError: It is not YAML, is empty, or is too large.
     """
-    document = read_tree(data, source)
+    document = read_tree(data, source, report)
     if document.root is None:
         raise ConfigError("the file is empty", source=source)
     reading = Reading(source, report, document, lines=lines)

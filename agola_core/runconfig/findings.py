@@ -16,12 +16,14 @@ class FindingKind(StrEnum):
         EXTENSION: It means something here, and Agola 0.2 ignores it.
         REFUSED: It means something here, and Agola 0.2 refuses the file for it.
         DIFFERENT: It means something here, and something else in Agola 0.2.
+        OWN_ERROR: It is an error here, and none in Agola 0.2.
     """
 
     WARNING = "warning"
     EXTENSION = "extension"
     REFUSED = "refused"
     DIFFERENT = "different"
+    OWN_ERROR = "own_error"
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from agola_core.errors import ConfigError
@@ -13,7 +14,14 @@ from agola_core.runconfig.jsonnet import evaluate
 from agola_core.runconfig.model import Config, Logins, RunDefinition, RuntimeDefinition, TaskDefinition
 from agola_core.runconfig.runtime import parse_logins, parse_runtime
 from agola_core.runconfig.steps import parse_step
-from agola_core.runconfig.values import check_name, parse_duration, parse_environment, parse_interval
+from agola_core.runconfig.values import (
+    check_name,
+    parse_attempts,
+    parse_duration,
+    parse_environment,
+    parse_interval,
+    parse_labels,
+)
 from agola_core.runconfig.when import When, parse_when
 
 CONFIG_FILES = (".agola/config.jsonnet", ".agola/config.json", ".agola/config.yml")
@@ -64,25 +72,29 @@ def find_config(directory: Path) -> Path:
     raise ConfigError(f"no run configuration: looked for {', '.join(CONFIG_FILES)}", source=str(directory))
 
 
-def load_config(path: Path, findings: list[Finding] | None = None) -> Config:
+def load_config(path: Path, findings: list[Finding] | None = None, context: Mapping[str, str] | None = None) -> Config:
     """Return the configuration in a file: YAML, of which JSON is a part, or by its ending jsonnet.
 
     Args:
         path: The file.
         findings: Gets what is found on the way, also when an error ends the reading.
+        context: What a jsonnet file that is a function gets as its argument `ctx`, as in Agola 0.6 and later.
 
     Raises:
         ConfigError: It cannot be read, or anything in it is wrong.
     """
+    source = str(path)
+    found: list[Finding] = [] if findings is None else findings
     if path.suffix == ".star":
-        raise ConfigError(_NO_STARLARK, source=str(path))
+        found.append(Finding(FindingKind.OWN_ERROR, "Agola 0.2 does not look for such a file", source))
+        raise ConfigError(_NO_STARLARK, source=source)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", source=str(path)) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", source=source) from error
     if path.suffix == ".jsonnet":  # the lines of what it evaluates to are nobody's
-        return parse_config(evaluate(path, str(path)), str(path), lines=False, findings=findings)
-    return parse_config(data, str(path), findings=findings)
+        return parse_config(evaluate(path, source, context or {}, found.append), source, lines=False, findings=found)
+    return parse_config(data, source, findings=found)
 
 
 _NO_STARLARK = (
@@ -153,13 +165,9 @@ def _task(node: Node) -> TaskDefinition:
         depends=parse_depends(found["depends"]) if "depends" in found else (),
         docker_registries_auth=_logins(found),
         timeout=parse_duration(found["timeout"]) if "timeout" in found else _interval(found),
-        max_attempts=int(found["max_attempts"].number()) if "max_attempts" in found else 0,
-        labels=_labels(found["labels"]) if "labels" in found else {},
+        max_attempts=parse_attempts(found["max_attempts"]) if "max_attempts" in found else 0,
+        labels=parse_labels(found["labels"]) if "labels" in found else {},
     )
-
-
-def _labels(node: Node) -> dict[str, str]:
-    return {key: value.loose_text() for key, value in node.mapping().items()}
 
 
 def _logins(found: dict[str, Node]) -> Logins:

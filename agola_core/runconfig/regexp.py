@@ -16,11 +16,12 @@ from agola_core.runconfig.regexp_syntax import (
     Expression,
     Position,
     RegexpError,
+    RegexpLimitError,
     Repetition,
     parse_regexp,
 )
 
-__all__ = ["Automaton", "RegexpError", "compile_regexp"]
+__all__ = ["Automaton", "RegexpError", "RegexpLimitError", "compile_regexp"]
 
 MAX_STATES = 10_000
 """The most states of an automaton: what a repetition repeats counts each time."""
@@ -75,7 +76,7 @@ class Automaton:
 
     def _state(self, label: CharacterSet | Assertion | None, *following: int) -> int:
         if len(self._labels) >= MAX_STATES:
-            raise RegexpError("it is too large")
+            raise RegexpLimitError("it is too large")
         self._labels.append(label)
         self._next.append(list(following))
         return len(self._labels) - 1
@@ -83,7 +84,7 @@ class Automaton:
     def _build(self, expression: Expression, following: int) -> int:
         self._built += 1  # what has no state, such as an empty group, may be repeated as well
         if self._built > 4 * MAX_STATES:
-            raise RegexpError("it is too large")
+            raise RegexpLimitError("it is too large")
         match expression:
             case Concatenation(parts):
                 for part in reversed(parts):

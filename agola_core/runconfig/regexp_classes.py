@@ -50,6 +50,10 @@ class RegexpError(ValueError):
     """A regular expression that is none."""
 
 
+class RegexpLimitError(RegexpError):
+    """A regular expression that is one for Go, and too much for this module."""
+
+
 class Flags(NamedTuple):
     """What `(?ims)` sets."""
 
@@ -132,7 +136,10 @@ def unicode_class(text: str, at: int, flags: Flags) -> tuple[CharacterSet, int]:
     match = _UNICODE_NAME.match(text, at)
     name = (match[2] or match[3]) if match else ""
     if match is None or (name not in _CATEGORIES and name != "Any"):
-        raise RegexpError(f"\\p{text[at : at + 20]} names no general category of Unicode; scripts are not known here")
+        # It may be a script, and then it is one for Go.
+        raise RegexpLimitError(
+            f"\\p{text[at : at + 20]} names no general category of Unicode; scripts are not known here"
+        )
     if name == "Any":
         found = CharacterSet.any(newline=True)
     else:

@@ -15,6 +15,7 @@ from agola_core.runconfig.regexp_classes import (
     CharacterSet,
     Flags,
     RegexpError,
+    RegexpLimitError,
     posix_class,
     unicode_class,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Expression",
     "Position",
     "RegexpError",
+    "RegexpLimitError",
     "Repetition",
     "parse_regexp",
 ]
@@ -109,7 +111,7 @@ def parse_regexp(text: str) -> Expression:
         RegexpError: It is not one.
     """
     if len(text) > _MAX_LENGTH:
-        raise RegexpError("it is too large")
+        raise RegexpLimitError("it is too large")
     return _Parser(text).parse()
 
 
@@ -195,7 +197,7 @@ class _Parser:
 
     def _open(self) -> None:
         if len(self._groups) > _MAX_DEPTH:
-            raise RegexpError(f"it is nested more than {_MAX_DEPTH} deep")
+            raise RegexpLimitError(f"it is nested more than {_MAX_DEPTH} deep")
         outer = self._flags
         if self._text.startswith("(?", self._at):
             named = _GROUP_NAME.match(self._text, self._at)

@@ -90,8 +90,8 @@ def _command(node: Node, command_node: Node, fields: Fields) -> CommandStep:
         raise node.error("a run step needs a command")
     timeout = 0.0
     if "timeout" in fields:
-        timeout = parse_duration(fields["timeout"])
         fields["timeout"].note("Agola 0.2 ignores the timeout of a step", FindingKind.EXTENSION)
+        timeout = parse_duration(fields["timeout"])
     return CommandStep(
         _text(fields, "name") or _name_of(command, node),
         command,

@@ -12,14 +12,16 @@ from typing import Any
 import yaml
 
 from agola_core.errors import ConfigError
+from agola_core.runconfig.findings import Finding, FindingKind, Report
 from agola_core.runconfig.scalars import Scalar, as_text, resolve
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 100_000
-MAX_DEPTH = 1000
+MAX_DEPTH = 500  # libyaml itself ends at twice that
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _MAX_KEY = 1 << 63
+_NO_LIMIT = "Agola 0.2 has no limit of size or depth, other than its memory"
 _INFINITE_KEYS = {"+Inf": ".inf", "-Inf": "-.inf", "NaN": ".nan"}
 
 
@@ -86,20 +88,28 @@ class _Open:
         self.children: list[Tree] = []
 
 
-def read_tree(data: bytes, source: str) -> Document:
+def read_tree(data: bytes, source: str, report: Report) -> Document:
     """Return the first document of a stream.
+
+    Args:
+        data: The stream.
+        source: The file, for errors.
+        report: Gets what an error here is in Agola.
 
     Raises:
         ConfigError: It is not YAML, or is too large or too deep.
     """
     if len(data) > MAX_BYTES:
+        report(Finding(FindingKind.OWN_ERROR, _NO_LIMIT, source))
         raise ConfigError(f"larger than {MAX_BYTES} bytes", source=source)
-    builder = _Builder(source)
+    builder = _Builder(source, report)
     events = _events(data)
     try:
         root = builder.build(events)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
+        if "nesting depth" in (error.problem or ""):
+            raise builder.too_large(line) from error
         raise ConfigError(f"not YAML: {error.problem or error.context}", source=source, line=line) from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise _unreadable(data, source, error) from error
@@ -138,8 +148,9 @@ def _line(event: Any) -> int:
 
 
 class _Builder:
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, report: Report) -> None:
         self._source = source
+        self._report = report
         self._anchors: dict[str, Tree | None] = {}
         self.has_infinite = False
 
@@ -151,13 +162,13 @@ class _Builder:
                 if event.anchor:
                     self._anchors[event.anchor] = None
                 if len(waiting) > MAX_DEPTH:
-                    raise self._too_large(_line(event))
+                    raise self.too_large(_line(event))
                 continue
             done = self._complete(event, waiting)
             if done is None:
                 continue
             if done.size > MAX_NODES or done.depth > MAX_DEPTH:
-                raise self._too_large(done.line)
+                raise self.too_large(done.line)
             if waiting:
                 waiting[-1].children.append(done)
                 continue
@@ -239,10 +250,11 @@ class _Builder:
             raise self._error("a key that is a number must fit 64 bits", tree.line)
         return _INFINITE_KEYS.get(as_text(value), as_text(value))
 
-    def _too_large(self, line: int) -> ConfigError:
+    def too_large(self, line: int | None) -> ConfigError:
+        self._report(Finding(FindingKind.OWN_ERROR, _NO_LIMIT, self._source, line))
         return self._error("the document is too large or too deep", line)
 
-    def _error(self, message: str, line: int) -> ConfigError:
+    def _error(self, message: str, line: int | None) -> ConfigError:
         return ConfigError(message, source=self._source, line=line)
 
 

@@ -20,6 +20,7 @@ _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTP
 _UNITS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_SECONDS = 1e9
+_MAX_ATTEMPTS = 1000
 
 
 def parse_value(node: Node) -> Value:
@@ -66,17 +67,32 @@ def check_name(node: Node, name: str) -> str:
 
 
 def parse_duration(node: Node) -> float:
-    """Return seconds from a number, or from a text such as `90s`, `10m` or `1h`."""
-    if node.is_text:
-        match = _DURATION.fullmatch(node.text())
-        if match is None:
-            raise node.error(f"expected seconds, or a duration like 90s, 10m or 1h, not {node.text()!r}")
+    """Return seconds from a number, or from a text such as `90s`, `10m` or `1h`; all this is an addition."""
+    match = _DURATION.fullmatch(node.text()) if node.is_text else None
+    if match is not None:
         seconds = float(match[1]) * _SECONDS[match[2]]
+    elif node.is_text or not node.is_number:
+        message = f"expected seconds, or a duration like 90s, 10m or 1h, not {node.kind()}"
+        raise node.own_error(message, "ignores it")
     else:
         seconds = node.number()
     if not 0 <= seconds < _MAX_SECONDS:
-        raise node.error("a timeout must not be negative, nor endless")
+        raise node.own_error("a timeout must not be negative, nor endless", "ignores it")
     return seconds
+
+
+def parse_attempts(node: Node) -> int:
+    """Return a number of attempts; an addition."""
+    if not node.is_number or not 0 <= node.number() <= _MAX_ATTEMPTS:
+        raise node.own_error(f"expected a number from 0 to {_MAX_ATTEMPTS}, not {node.kind()}", "ignores it")
+    return int(node.number())
+
+
+def parse_labels(node: Node) -> dict[str, str]:
+    """Return labels; an addition."""
+    if not node.is_mapping or not all(value.is_scalar or value.is_null for value in node.mapping().values()):
+        raise node.own_error("expected a mapping of names to strings", "ignores it")
+    return {name: value.loose_text() for name, value in node.mapping().items()}
 
 
 def parse_interval(node: Node) -> float | None:
@@ -89,7 +105,7 @@ def parse_interval(node: Node) -> float | None:
         text = node.text()
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _GO_PART.findall(text))
         seconds = -seconds if text.startswith("-") else seconds
-    elif not node.is_text and not node.is_list and not node.is_mapping and not isinstance(node.tree.value, bool):
+    elif node.is_number:
         seconds = node.number() * 1e-9
     else:
         node.note(f"{node.kind()} is no duration, and is ignored; write it like 90s, 10m or 1h30m")

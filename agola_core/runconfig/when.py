@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agola_core.runconfig.document import Node
-from agola_core.runconfig.regexp import RegexpError, compile_regexp
+from agola_core.runconfig.regexp import RegexpError, RegexpLimitError, compile_regexp
 
 _KEYS = {"branch": "", "tag": "", "ref": ""}
 _LISTS = ("include", "exclude")
@@ -103,6 +103,9 @@ def _pattern(node: Node) -> Pattern:
     if len(text.encode()) > 2 and text[0] in "/#" and text[-1] == text[0]:  # "//" is an exact text
         try:
             compile_regexp(text[1:-1])
+        except RegexpLimitError as error:
+            in_agola = "reads it, unless it names a script that does not exist, or repeats too often"
+            raise node.own_error(f"not a regular expression: {text[:100]!r}: {error}", in_agola) from error
         except RegexpError as error:
             raise node.error(f"not a regular expression: {text[:100]!r}: {error}") from error
         return Pattern(text[1:-1], regular_expression=True)

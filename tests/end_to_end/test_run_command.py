@@ -100,7 +100,6 @@ def test_a_failing_task_fails_the_run_and_skips_what_depends_on_it(tree):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: [{name: r, tasks: [{name: t, step: []}]}]", "runs[0].tasks[0].step: unknown key 'step'; did you mean"),
         ("runs:\n- name: r\n  tasks: [{name: t, depends: [u]}]", ":3: runs[0].tasks[0].depends: task 't' depends on"),
         (
             "runs:\n- name: r\n  tasks:\n  - {name: a, depends: [b]}\n  - {name: b, depends: [a]}",
@@ -119,6 +118,30 @@ def test_a_wrong_configuration_is_one_error_that_names_its_place(tree, text, mes
     assert ".agola/config.yml" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not tree.data_dir.exists()
+
+
+def test_what_is_ignored_is_a_warning_or_strictly_an_error(tree):
+    tree.configure("runs: [{name: r, tasks: [{name: t, step: []}]}]")
+    warning = (
+        "warning: .agola/config.yml:1: runs[0].tasks[0].step: unknown key 'step' is ignored; did you mean 'steps'?"
+    )
+    done = tree.run("run", ".", "--strict")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        warning,
+        "agola-core: .agola/config.yml: 1 warning, which --strict makes errors",
+    ]
+    assert not tree.data_dir.exists()
+    done = tree.run("run", ".")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [warning]
+
+
+def test_a_run_without_tasks_is_not_made(tree):
+    tree.configure("runs: [{name: r}]")
+    done = tree.run("run", ".")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "agola-core: .agola/config.yml: run 'r' has no tasks"
 
 
 def test_what_is_missing_is_said_in_one_line(tree):
