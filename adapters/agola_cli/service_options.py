@@ -44,6 +44,22 @@ _OPTIONS = (
         show_default=True,
         help="How long a lost executor is waited for before the logs that it has count as lost.",
     ),
+    click.option(
+        "--max-fetched-log-bytes",
+        "max_log_bytes_fetched",
+        type=click.IntRange(1),
+        default=2 << 30,
+        show_default=True,
+        help="The largest log that is taken from an executor; a larger one counts as lost.",
+    ),
+    click.option(
+        "--max-fetched-archive-bytes",
+        "max_archive_bytes",
+        type=click.IntRange(1),
+        default=64 << 30,
+        show_default=True,
+        help="The largest workspace archive, likewise.",
+    ),
     click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that advance runs."),
     click.option(
         "--fetchers", type=click.IntRange(1), default=8, show_default=True, help="Logs and archives fetched at once."
@@ -55,7 +71,7 @@ _OPTIONS = (
 )
 _NAMES = (
     "retain", "cache_expiry", "upkeep_interval", "executor_ttl", "fetch_patience", "workers", "fetchers", "keep_events",
-    "external_scheduler",
+    "external_scheduler", "max_log_bytes_fetched", "max_archive_bytes",
 )  # fmt: skip
 
 
@@ -70,6 +86,7 @@ def service_options(function: F) -> F:
             if groups.count(group) > 1:
                 raise BadRequestError(f"--retain says twice what is kept of {group or '/'}")
         start_queued = not given.pop("external_scheduler")
+        given["max_log_bytes"] = given.pop("max_log_bytes_fetched")  # one option of that name is the executor's
         return function(service=ServiceOptions(retention=rules, start_queued=start_queued, **given), **arguments)
 
     wrapped: Any = with_service

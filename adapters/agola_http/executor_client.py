@@ -10,6 +10,9 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,6 +27,9 @@ OFFSET_HEADER = "Agola-Offset"
 """Says from which byte on an answer goes; an executor that does not know offsets sends everything."""
 
 _SECONDS = 10.0
+_RESOLVE_SECONDS = 5.0
+_ANSWER_BYTES = 64 * 1024
+_MAX_STREAMS = 256
 
 
 class HttpExecutorClient:
@@ -44,18 +50,23 @@ class HttpExecutorClient:
         policy = policy or ListenPolicy()
         target = policy.parse(url)
         address = policy.pick(target, _resolve(target.host, target.port))
-        self._connection = Connection(
+        connect = partial(
+            Connection,
             target.url_at(address),
             f"the executor at {url}",
             token=token,
             timeout=_SECONDS,
+            answer_bytes=_ANSWER_BYTES,
             headers={"Host": urlsplit(url).netloc},
             server_name=target.host if target.scheme == "https" else "",
         )
+        self._connection = connect(max_connections=4)
+        self._streams = connect(max_connections=_MAX_STREAMS)  # readers of logs do not keep tasks from being told
 
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
+        self._streams.close()
 
     def submit(self, task: ExecutorTask) -> None:
         """Hand over a new task, or one whose `stop` was set."""
@@ -74,8 +85,8 @@ class HttpExecutorClient:
 
     def _from(self, path: str, params: dict[str, str], offset: int, *, endless: bool = False) -> Iterator[bytes]:
         if not offset:
-            return self._connection.stream(path, params, endless=endless)[1]
-        headers, pieces = self._connection.stream(path, {**params, "offset": str(offset)}, endless=endless)
+            return self._streams.stream(path, params, endless=endless)[1]
+        headers, pieces = self._streams.stream(path, {**params, "offset": str(offset)}, endless=endless)
         return pieces if headers.get(OFFSET_HEADER) == str(offset) else _without(pieces, offset)
 
 
@@ -120,8 +131,20 @@ class HttpExecutorDirectory:
 
 
 def _resolve(host: str, port: int) -> list[Address]:
+    """Return the addresses of a host; the answer is waited for in a thread of its own, since it has no deadline."""
+    answer: Future[list[Any]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = answer.result(_RESOLVE_SECONDS)
+    except TimeoutError as error:
+        raise UnavailableError(f"the executor's host {host!r} is not resolved in time") from error
     except OSError as error:
         raise UnavailableError(f"the executor's host {host!r} cannot be resolved: {error.strerror}") from error
     return [ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_, place in found]

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from agola_core.context import Context
 from agola_core.errors import DeadlineError
+from agola_http.deadlines import waiting_for
 from agola_http.endpoints import Answer, Principal
 from agola_http.errors import RefusedError
 from agola_http.limits import Limits
@@ -113,6 +114,10 @@ class Streams:
         failure: Exception | None = None
         answer = Answer()
 
+        def waited() -> Answer:
+            with waiting_for(context):
+                return work()
+
         async def watch() -> None:
             # Not by the next message: it waits behind a body that the handler is still at work on.
             has_left = scope.get("state", {}).get(HAS_LEFT, lambda: False)
@@ -126,7 +131,7 @@ class Streams:
             async with anyio.create_task_group() as group:
                 group.start_soon(watch)
                 try:
-                    answer = await anyio.to_thread.run_sync(work, limiter=self.limiter)
+                    answer = await anyio.to_thread.run_sync(waited, limiter=self.limiter)
                 except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
                     failure = error
                 group.cancel_scope.cancel()
@@ -187,8 +192,8 @@ class Streams:
 class _Source:
     """Pulls pieces in a worker thread, and closes their iterator once no thread is inside it.
 
-    A thread that waits inside the iterator cannot be called back: the stream keeps its place until it returns, so
-    that readers who leave and come again cannot make threads without end.
+    A thread that waits inside the iterator for anything but an executor cannot be called back: the stream keeps its
+    place until it returns, so that readers who leave and come again cannot make threads without end.
     """
 
     def __init__(self, pieces: Iterator[bytes], limiter: anyio.CapacityLimiter, freed: Callable[[], None]) -> None:
@@ -196,6 +201,7 @@ class _Source:
         self._limiter = limiter
         self._freed = freed
         self._inside = threading.Lock()
+        self._context = Context()
         self._closing = self._closed = False
 
     async def pull(self) -> bytes | None:
@@ -205,12 +211,13 @@ class _Source:
     async def close(self) -> None:
         """Close the iterator, at once or by the thread that is inside it when that comes back."""
         self._closing = True
+        self._context.cancel()
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._close_if_free, limiter=self._limiter)
 
     def _next(self) -> bytes | None:
         try:
-            with self._inside:
+            with self._inside, waiting_for(self._context):
                 return None if self._closing else next(self._pieces, None)
         finally:
             if self._closing:

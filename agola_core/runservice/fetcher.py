@@ -17,6 +17,7 @@ from agola_core.errors import AgolaError, NotFoundError, UnavailableError
 from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import advance, layout
+from agola_core.runservice.bounds import Bounded
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.references import refer, release
@@ -41,6 +42,8 @@ class Fetcher:
         settle: Called with a run and what of it is settled.
         run_exists: Returns whether a run is active or archived.
         threads: How many are fetched at a time.
+        log_bytes: The largest log; a larger one counts as lost.
+        archive_bytes: The largest archive, likewise.
         patience: Seconds that a registered executor may be silent before what it has counts as lost.
     """
 
@@ -54,6 +57,8 @@ class Fetcher:
         run_exists: Callable[[str], bool],
         threads: int,
         patience: float,
+        log_bytes: int,
+        archive_bytes: int,
     ) -> None:
         self._storage = storage
         self._mirror = mirror
@@ -61,6 +66,7 @@ class Fetcher:
         self._settle = settle
         self._run_exists = run_exists
         self._patience = patience
+        self._most = {"log": log_bytes, "archive": archive_bytes}
         self._lock = renewed(threading.Lock())
         self._busy: Counter[str] = Counter()
         self._deferred: dict[str, dict[str, None]] = {}
@@ -157,18 +163,23 @@ class Fetcher:
             return Fetched(task.id, kind, step)
         if held is None or executor is None:
             return self._lost(task, kind, step, "its executor is gone")
-        client = self._directory.client(executor)
+        pieces = Bounded(self._opened(executor, task.id, kind, step), self._most[kind])
         try:
             faultpoints.reach("fetch.before-log" if kind == "log" else "fetch.before-archive")
-            self._storage.write(path, _resumed(client, task.id, kind, step))
+            self._storage.write(path, pieces)
         except NotFoundError:
             return self._lost(task, kind, step, "its executor has none")
         except AgolaError as error:
+            if pieces.too_large:
+                return self._lost(task, kind, step, str(error))
             if self._is_silent(executor):
                 return self._lost(task, kind, step, "its executor is silent")
             logger.warning("not fetched, tried again: task=%s kind=%s step=%s: %s", task.id, kind, step, error)
             return None
         return Fetched(task.id, kind, step)
+
+    def _opened(self, executor: Executor, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
+        yield from _resumed(self._directory.client(executor), task_id, kind, step)
 
     def _is_stored(self, path: str) -> bool:
         try:

@@ -29,6 +29,8 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
             outside starts them, as Agola's does.
         executor_ttl: Seconds after its last report at which an executor counts as lost, and its tasks fail.
         fetch_patience: Seconds that a lost executor is waited for before the logs that it has count as lost.
+        max_log_bytes: The largest log that is fetched from an executor; a larger one counts as lost.
+        max_archive_bytes: The largest workspace archive, likewise.
         sweep_interval: Seconds between the sweeps that repair what lost events left.
         keep_events: Run events kept for streams that go on.
         keep_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
@@ -42,6 +44,8 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
     start_queued: bool = True
     executor_ttl: float = 60.0
     fetch_patience: float = 600.0
+    max_log_bytes: int = 2 << 30
+    max_archive_bytes: int = 64 << 30
     sweep_interval: float = 5.0
     keep_events: int = 10_000
     keep_groups: int = 10_000

@@ -108,6 +108,8 @@ class RunService:
             run_exists=self._has_run,
             threads=options.fetchers,
             patience=options.fetch_patience,
+            log_bytes=options.max_log_bytes,
+            archive_bytes=options.max_archive_bytes,
         )
         self._upkeep = Upkeep(
             store,

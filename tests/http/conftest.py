@@ -142,12 +142,12 @@ def start_server(tmp_path_factory):
     """Return a function that starts a server with its own store, until the context ends."""
 
     @contextlib.contextmanager
-    def start(tokens=None, limits=LIMITS, **access):
+    def start(tokens=None, limits=LIMITS, remote=None, **access):
         path = tmp_path_factory.mktemp("store")
         options = Options(background=False)
         with (
             agola_core.open(path, data_types=DATA_TYPES, options=options) as datamanager,
-            RunService(datamanager, path / "readdb.db", InProcessDirectory()) as service,
+            RunService(datamanager, path / "readdb.db", InProcessDirectory(remote)) as service,
         ):
             gate = Gate("in maintenance mode")
             gate.open(service)

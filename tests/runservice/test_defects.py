@@ -75,6 +75,20 @@ def test_f3_a_log_that_nobody_has_any_more_is_said_to_be_lost(service, directory
     assert b"".join(service.open_log(run.id, "a", 0)) == b"log 0 of a"
 
 
+def test_f3_a_log_without_end_is_lost_and_not_stored_without_end(open_service, directory, dm):
+    class Endless(PlayedExecutor):
+        def open_log(self, task_id, step, *, follow, offset=0):
+            return iter(lambda: b"x" * 1000, b"")
+
+    service = open_service(max_log_bytes=100_000)
+    executor = Endless(service, directory)
+    run = service.create_run(request(task("a"))).run
+    executor.end("a")
+    run = archived(service, run.id)
+    assert run.tasks["a"].steps[0].log_lost
+    assert not [item for item in dm.storage.list() if item.path.endswith(".log")]
+
+
 def test_f3_a_failed_fetch_is_made_again_from_where_it_broke_off(open_service, directory):
     asked = []
 

@@ -271,3 +271,32 @@ def test_executors_are_chosen_by_what_they_are():
     labelled = [executor("c", labels={"disk": "ssd", "zone": "1"}), executor("d", labels={"disk": "hdd"})]
     assert choose_executor(replace(plain, labels={"disk": "ssd"}), labelled, {}).id == "c"
     assert choose_executor(replace(plain, labels={"disk": "ssd", "zone": "2"}), labelled, {}) is None
+
+
+class Counting(dict):
+    """Tasks that count how often one is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+def test_a_chain_that_is_written_in_reverse_is_checked_in_as_many_looks_as_it_has_parts():
+    size = 4000
+    ids = [f"t{number}" for number in range(size)]
+    chain = [task(name, *ids[number + 1 : number + 2]) for number, name in enumerate(ids)]
+    tasks = Counting((item.id, item) for item in chain)
+    assert graph_errors(tasks) == []
+    assert with_levels(tasks)["t0"].level == size - 1
+    assert tasks.looks < 20 * size
+
+
+def test_a_graph_with_everything_wrong_gets_a_short_answer():
+    wide = [f"t{number}" for number in range(300)]
+    tasks = {name: task(name, *wide[:number]) for number, name in enumerate(wide)}  # 4.5 million pairs
+    assert len(graph_errors(tasks)) == 100
+    assert len(graph_errors({str(number): task("same") for number in range(1000)})) == 100
+    many = graph_errors({str(number): task(str(number)) for number in range(10_001)})
+    assert many == ["a run has at most 10000 tasks, not 10001"]

@@ -4,10 +4,44 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _MAX_LINE = 16 * 1024
+
+
+class Beginning:
+    """The first pieces of a log: so many bytes, and what comes in so many seconds. An iterable, for once.
+
+    Args:
+        pieces: The log.
+        most: The most bytes.
+        seconds: How long it may take to come, in all.
+        clock: Seconds.
+
+    Attributes:
+        cut: Whether the log has more.
+    """
+
+    def __init__(
+        self, pieces: Iterable[bytes], most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pieces = pieces
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self.cut = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces."""
+        left, end = self._most, self._clock() + self._seconds
+        for piece in self._pieces:
+            yield piece[:left]
+            left -= len(piece)
+            if left < 0 or self._clock() > end:
+                self.cut = True
+                return
 
 
 def log_lines(pieces: Iterable[bytes]) -> Iterator[str]:

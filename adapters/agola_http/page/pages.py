@@ -24,7 +24,7 @@ from agola_http.endpoints import FORM, PREFIX, Answer, Call, Endpoint, Param, Pa
 from agola_http.errors import describe
 from agola_http.page import graph
 from agola_http.page.badge import badge
-from agola_http.page.loglines import log_lines
+from agola_http.page.loglines import Beginning, log_lines
 from agola_http.page.render import HTML, form, page, part, redirect, static_file
 from agola_http.page.samples import Samples, plots
 from agola_http.page.views import TaskView, state_of, view_run, view_tasks
@@ -32,7 +32,7 @@ from agola_http.state import State
 
 _TAG = "page"
 _RUNS = 25
-_SHOWN_LINES = 5000
+_SHOWN_LINES, _SHOWN_BYTES, _SHOWN_SECONDS = 5000, 1 << 20, 10.0
 _RESULTS = {"success": RunResult.SUCCESS, "failed": RunResult.FAILED, "stopped": RunResult.STOPPED}
 _PHASES = {item.value: item for item in RunPhase if item is not RunPhase.FINISHED}
 _PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
@@ -190,10 +190,16 @@ class Pages:
         follow = step.state == "running"
         query = urlencode({"runid": bundle.run.id, "taskid": task.id, "step": number})
         lines: list[str] = []
+        cut = False
         if not follow and step.has_log:
             with self._state.backend.gate.enter() as service:
                 pieces = service.open_log(bundle.run.id, task.id, number)
-                lines = list(islice(log_lines(pieces), _SHOWN_LINES + 1))
+                shown = Beginning(pieces, _SHOWN_BYTES, _SHOWN_SECONDS)
+                try:
+                    lines = list(islice(log_lines(shown), _SHOWN_LINES + 1))
+                finally:
+                    getattr(pieces, "close", lambda: None)()
+                cut = shown.cut or len(lines) > _SHOWN_LINES
         return self._page(
             call,
             "log.html",
@@ -203,7 +209,7 @@ class Pages:
             step=step,
             follow=follow,
             lines=lines[:_SHOWN_LINES],
-            cut=len(lines) > _SHOWN_LINES,
+            cut=cut,
             raw_url=f"{PREFIX}/logs?{query}",
         )
 

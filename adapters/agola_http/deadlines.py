@@ -1,0 +1,148 @@
+"""Deadlines in all for blocking calls over HTTP, and their end when nobody waits for them any more.
+
+The timeouts of an HTTP client are those of single reads, so a peer that brings a byte now and then is waited for
+without end. Here the sockets themselves know until when the calling thread waits, and for whom.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from agola_core.context import Context
+
+SocketOption = tuple[int, int, int]
+
+
+class _Waiting(threading.local):
+    until: float | None = None
+    context: Context | None = None
+
+
+_waiting = _Waiting()
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """Let what this thread reads and writes inside the block take so long in all.
+
+    Args:
+        seconds: The time; None for any.
+    """
+    before = _waiting.until
+    _waiting.until = None if seconds is None else time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _waiting.until = before
+
+
+@contextmanager
+def waiting_for(context: Context) -> Iterator[None]:
+    """Let what this thread reads inside the block break off when a context is cancelled."""
+    before = _waiting.context
+    _waiting.context = context
+    try:
+        yield
+    finally:
+        _waiting.context = before
+
+
+class DeadlineTransport(httpx2.HTTPTransport):
+    """A transport whose connections keep the deadlines of `within`.
+
+    Args:
+        socket_options: Of every connection.
+        max_connections: How many there may be at once.
+    """
+
+    def __init__(self, *, socket_options: Iterable[SocketOption], max_connections: int) -> None:
+        super().__init__()
+        self._pool.close()
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            max_connections=max_connections,
+            max_keepalive_connections=8,
+            keepalive_expiry=5.0,
+            network_backend=_Backend(),
+            socket_options=list(socket_options),
+        )
+
+
+class _Backend(httpcore2.SyncBackend):
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        return _Stream(super().connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, inner: httpcore2.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if _waiting.context is None:
+            return self._inner.read(max_bytes, _left(timeout))
+        forget = _waiting.context.on_cancel(self._wake)
+        try:
+            return self._inner.read(max_bytes, _left(timeout))
+        finally:
+            forget()
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if _waiting.until is None:
+            self._inner.write(buffer, timeout)
+            return
+        connection = self._inner.get_extra_info("socket")
+        left = memoryview(buffer)
+        while left:
+            connection.settimeout(_left(timeout))
+            try:
+                left = left[connection.send(left) :]
+            except TimeoutError as error:
+                raise httpcore2.WriteTimeout(str(error)) from error
+            except OSError as error:
+                raise httpcore2.WriteError(str(error)) from error
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _wake(self) -> None:
+        """Let a read that waits come to its end."""
+        with suppress(OSError):
+            self._inner.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, _left(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+def _left(timeout: float | None) -> float | None:
+    """Return how long one read or write may take.
+
+    Raises:
+        httpcore2.ReadTimeout: The deadline is over.
+    """
+    if _waiting.until is None:
+        return timeout
+    left = _waiting.until - time.monotonic()
+    if left <= 0:
+        raise httpcore2.ReadTimeout("the deadline is over")
+    return left if timeout is None else min(left, timeout)
