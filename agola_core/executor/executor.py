@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -9,6 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -193,22 +195,30 @@ class Executor:
             runner = self._runners.get(task_id)
         if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
             raise NotFoundError(f"task {task_id!r} has no step {step}")
-        if not path.exists() and (runner is None or not follow):
-            raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
+        # Before the log: a directory that is removed in between has no log either, and no secret is shown.
         task = runner.task if runner is not None else self._directories.of(task_id).load()
         patterns = patterns_of(task.secrets) if task is not None else ()
+        if task is None and step is not None:  # what is secret in it is not known
+            raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
+        try:
+            file = _open_file(path)
+        except FileNotFoundError as error:
+            if runner is None or not follow:
+                raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}") from error
+            file = None
         if not patterns:
-            return self._read_log(path, task_id, step, follow=follow, offset=offset)
+            return self._read_log(path, file, task_id, step, follow=follow, offset=offset)
         before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
-        pieces = self._read_log(path, task_id, step, follow=follow, offset=offset - before)
+        pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
         return masked(pieces, patterns, skip=before)
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
-        path = self._directories.of(task_id).archive(step)
-        if not path.exists():
-            raise NotFoundError(f"no archive of task {task_id!r} step {step} on executor {self.id}")
-        return _read_file(path, offset)
+        try:
+            file = _open_file(self._directories.of(task_id).archive(step))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"no archive of task {task_id!r} step {step} on executor {self.id}") from error
+        return _read_to_end(file, offset)
 
     # Tasks
 
@@ -336,24 +346,35 @@ class Executor:
 
     # Logs
 
-    def _read_log(self, path: Path, task_id: str, step: int | None, *, follow: bool, offset: int) -> Iterator[bytes]:
+    def _read_log(
+        self, path: Path, file: FileIO | None, task_id: str, step: int | None, *, follow: bool, offset: int
+    ) -> Iterator[bytes]:
+        """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, for it is stored then."""
         quiet_until = time.monotonic() + _QUIET_SECONDS
-        while True:
-            with self._lock:
-                runner = self._runners.get(task_id)
-            ended = runner is None or not follow or _step_ended(runner.task, step)
-            for piece in _read_file(path, offset):
-                offset += len(piece)
-                quiet_until = time.monotonic() + _QUIET_SECONDS
-                yield piece
-            if ended or runner is None:
-                return
-            if time.monotonic() > quiet_until:  # whoever reads may have gone, and notices it now
-                quiet_until = time.monotonic() + _QUIET_SECONDS
-                yield b""
-            with runner.condition:
-                if not _step_ended(runner.task, step):
-                    runner.condition.wait(_FOLLOW_SECONDS)
+        try:
+            while True:
+                with self._lock:
+                    runner = self._runners.get(task_id)
+                ended = runner is None or not follow or _step_ended(runner.task, step)
+                if file is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        file = _open_file(path)
+                if file is not None:
+                    for piece in _pieces(file, offset):
+                        offset += len(piece)
+                        quiet_until = time.monotonic() + _QUIET_SECONDS
+                        yield piece
+                if ended or runner is None:
+                    return
+                if time.monotonic() > quiet_until:  # whoever reads may have gone, and notices it now
+                    quiet_until = time.monotonic() + _QUIET_SECONDS
+                    yield b""
+                with runner.condition:
+                    if not _step_ended(runner.task, step):
+                        runner.condition.wait(_FOLLOW_SECONDS)
+        finally:
+            if file is not None:
+                file.close()
 
 
 def _is_known(task: ExecutorTask, local: ExecutorTask) -> bool:
@@ -367,17 +388,24 @@ def _step_ended(task: ExecutorTask, step: int | None) -> bool:
     return (task.status.setup_step if step is None else task.status.steps[step]).phase.is_finished
 
 
-def _read_file(path: Path, offset: int = 0) -> Iterator[bytes]:
-    try:
-        descriptor = open_own(path)
-    except FileNotFoundError:
-        return
-    try:
-        while piece := os.pread(descriptor, _CHUNK, offset):
-            offset += len(piece)
-            yield piece
-    finally:
-        os.close(descriptor)
+def _open_file(path: Path) -> FileIO:
+    """Open a file of a task for reading.
+
+    Raises:
+        FileNotFoundError: It is missing, or is no regular file.
+    """
+    return FileIO(open_own(path))
+
+
+def _read_to_end(file: FileIO, offset: int) -> Iterator[bytes]:
+    with file:
+        yield from _pieces(file, offset)
+
+
+def _pieces(file: FileIO, offset: int) -> Iterator[bytes]:
+    while piece := os.pread(file.fileno(), _CHUNK, offset):
+        offset += len(piece)
+        yield piece
 
 
 def _kept_id(path: Path) -> str:

@@ -14,7 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core import faultpoints
-from agola_core.errors import AgolaError, ConfigError
+from agola_core.clock import boot_clock
+from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Driver, Place, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _DEFAULT_SHELL = "/bin/sh -e"
 _DEFAULT_WORKING_DIR = "~/project"
 _FULL_BYTES = 1 << 20
+_AGAIN_SECONDS = 1.0
 
 faultpoints.declare(
     *("executor.before-save", "executor.before-start", "executor.before-process-noted"),
@@ -63,7 +65,8 @@ class TaskRunner:
         report: Called with the task after every change of its status.
         finished: Called at the task's end, whatever it was.
         limits: What it may use.
-        clock: Seconds since 1970.
+        clock: Seconds since 1970, for the times that are reported.
+        ticks: Seconds of a clock that is never set, for timeouts.
 
     Attributes:
         task: The task with its newest status.
@@ -80,6 +83,7 @@ class TaskRunner:
         finished: Callable[[TaskRunner], None],
         limits: TaskLimits,
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = boot_clock,
     ) -> None:
         self.task = task
         self.directory = directory
@@ -90,11 +94,18 @@ class TaskRunner:
         self._finished = finished
         self._limits = limits
         self._clock = clock
+        self._ticks = ticks
         self._process: StepProcess | None = None
         self._stopped = False
         self._ended = threading.Event()
         self._failure = ""
-        self._deadline = time.monotonic() + task.timeout if task.timeout else None
+        now, ticked = clock(), ticks()
+        # By step, when it began; of what an earlier executor began, only its clock is known.
+        self._began = {
+            number: ticked - max(0.0, now - step.start_time.timestamp())
+            for number, step in enumerate(task.status.steps)
+            if step.start_time is not None
+        }
         self._thread = threading.Thread(target=self._run, name=f"task-{task.id}", daemon=True)
 
     def start(self) -> None:
@@ -105,35 +116,49 @@ class TaskRunner:
         """Stop the task: its commands are killed, the rest is not begun."""
         with self.condition:
             self._stopped = True
-            self._ended.set()
-            process = self._process
-        if process is not None:
-            process.kill()
+        self._end_process()
 
     def check_limits(self) -> None:
         """Fail the task when it runs longer, or writes more, than it may; called now and then."""
         step = next((n for n, s in enumerate(self.task.status.steps) if s.phase is ExecutorPhase.RUNNING), None)
         definition = self.task.steps[step] if step is not None else None
         allowed = definition.timeout if isinstance(definition, RunStep) else 0.0
-        begun = self.task.status.steps[step].start_time if step is not None else None
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        now, began = self._ticks(), dict(self._began)
+        if self.task.timeout and began and now - min(began.values()) > self.task.timeout:
             self._fail_from_outside(f"the task ran longer than its timeout of {self.task.timeout:g} s")
-        elif allowed and begun is not None and self._clock() - begun.timestamp() > allowed:
+        elif allowed and step in began and now - began[step] > allowed:
             self._fail_from_outside(f"step {step} ran longer than its timeout of {allowed:g} s")
         elif step is not None and self.directory.log_size(step) > self._limits.max_log_bytes:
             self._fail_from_outside(f"the log of step {step} is larger than {self._limits.max_log_bytes} bytes")
 
     def join(self, timeout: float) -> None:
-        """Wait for the task's thread."""
-        self._thread.join(timeout)
+        """Wait for the task's thread; one that waits for its turn has none yet."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def _fail_from_outside(self, reason: str) -> None:
         with self.condition:
             self._failure = self._failure or reason
+        self._end_process()
+
+    def _end_process(self) -> None:
+        """End what runs, in a thread of its own: it has some time to end by itself, and whoever asks has none."""
+        with self.condition:
+            first, process = not self._ended.is_set(), self._process
             self._ended.set()
-            process = self._process
-        if process is not None:
-            process.kill()
+        if first and process is not None:
+            threading.Thread(target=self._kill, args=(process,), name=f"end-{self.task.id}", daemon=True).start()
+
+    def _kill(self, process: StepProcess) -> None:
+        while self._process is process:
+            try:
+                process.kill()
+            except AgolaError as error:  # an engine that is away comes back, and the command with it
+                logger.warning("task %s: its command cannot be ended yet: %s", self.task.id, error)
+                with self.condition:
+                    self.condition.wait(_AGAIN_SECONDS)
+            else:
+                return
 
     # The task's thread
 
@@ -247,7 +272,7 @@ class TaskRunner:
             self._process = process
             doomed = self._ended.is_set()
         if doomed:
-            process.kill()
+            self._kill(process)
         code = process.wait()
         with self.condition:
             self._process = None
@@ -265,6 +290,8 @@ class TaskRunner:
         user = step.user or task.user
 
         def note(description: Mapping[str, str | int]) -> None:
+            if self._ended.is_set():
+                raise UnavailableError("the task was ended before the command began")
             faultpoints.reach("executor.before-process-noted")
             self.directory.save_process(RunningProcess(number, dict(description)))
             faultpoints.reach("executor.before-begin")
@@ -354,6 +381,7 @@ class TaskRunner:
             )
         if step is not None:
             number, phase, code = step
+            self._began.setdefault(number, self._ticks())
             changed = list(status.steps)
             changed[number] = ExecutorTaskStepStatus(
                 phase=phase,

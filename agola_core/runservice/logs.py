@@ -71,7 +71,7 @@ class LogReader:
             pieces = self._open_on_executor(run_id, task_id, step, follow=follow)
             if pieces is not None:
                 return pieces
-            task = self._find_task(run_id, task_id, step)
+            task = self._task_of(self._find_run(run_id), run_id, task_id, step)  # the mirror may not know it yet
         if follow and not task.status.is_finished and not self._ending:
             return None
         raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
@@ -113,12 +113,13 @@ class LogReader:
         try:
             return self._directory.client(executor).open_log(task_id, step, follow=follow)
         except NotFoundError:
-            if not follow:
-                raise
             return None
 
     def _find_task(self, run_id: str, task_id: str, step: int | None) -> RunTask:
-        run = self._mirror.run(run_id) or self._find_run(run_id)
+        return self._task_of(self._mirror.run(run_id) or self._find_run(run_id), run_id, task_id, step)
+
+    @staticmethod
+    def _task_of(run: Run | None, run_id: str, task_id: str, step: int | None) -> RunTask:
         if run is None:
             raise NotFoundError(f"no such run with id: {run_id}")
         task = run.tasks.get(task_id)

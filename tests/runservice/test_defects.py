@@ -109,6 +109,23 @@ def test_f3_a_failed_fetch_is_made_again_from_where_it_broke_off(open_service, d
     assert [offset for step, offset in asked if step == 0] == [0, 4, 8]
 
 
+def test_a_log_that_goes_into_storage_while_its_executor_is_asked_is_found_there(service, directory):
+    class Gone(PlayedExecutor):
+        """Ends the task, and forgets it, before it answers the test."""
+
+        def open_log(self, task_id, step, *, follow, offset=0):
+            if threading.current_thread() is threading.main_thread():
+                self.end(task_id)
+                archived(service, run.id)
+                raise NotFoundError("no log")
+            return super().open_log(task_id, step, follow=follow, offset=offset)
+
+    executor = Gone(service, directory)
+    run = service.create_run(request(task("a"))).run
+    executor.wait_task("a")
+    assert b"".join(service.open_log(run.id, "a", 0)) == b"log 0 of a"
+
+
 def test_f4_an_executor_keeps_its_task_until_the_log_is_durable(service, directory, dm):
     executor = PlayedExecutor(service, directory)
     held = []

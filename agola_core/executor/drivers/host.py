@@ -46,7 +46,7 @@ from agola_core.runservice.types import ArchiveContents, ExecutorPhase, Executor
 # The shell begins the command only when it is told to, and it is told when it has been noted: nothing runs unknown.
 # It outlives a polite end, for the command has some time for its own and leaves an exit code.
 _WRAPPER = (
-    "trap : TERM INT HUP; f=$1; shift; read -r _ || exit 125; "
+    "trap 'exit 143' TERM INT HUP; f=$1; shift; read -r _ || exit 125; trap : TERM INT HUP; "
     f'echo {BEGUN} >>"$f" || exit 125; "$@" </dev/null; c=$?; echo "$c" >>"$f"; exit "$c"'
 )
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
