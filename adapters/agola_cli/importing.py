@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -17,38 +16,66 @@ import agola_core
 from agola_cli.options import (
     chosen_url,
     confirm,
-    default_data_dir,
     json_option,
     store_options,
     token_file_option,
     url_option,
     yes_option,
 )
+from agola_cli.place import Place
 from agola_cli.progress import Bar
 from agola_cli.remote import connected
-from agola_core import embedded, maintenance
-from agola_core.datamanager import DataManager, ImportResult, Options
-from agola_core.datamanager.exportreader import peek
-from agola_core.errors import BadRequestError
-from agola_core.progress import Progress
-from agola_core.runservice import moves
-from agola_core.runservice.projection import DATA_TYPES
+from agola_core.datamanager import ImportResult
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.progress import Meter, Progress
+from agola_core.runservice import copying
+from agola_core.runservice.copying import Comparison
 
-_QUIET = Options(background=False)
 _QUESTION = "import replaces everything in the store"
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What `import` did, as it says it.
+
+    Attributes:
+        entries: How many objects of each type.
+        sections: How many items of each section.
+        exported_at: The sequence that the export names.
+        size: Bytes of the export.
+        copied: How many logs and archives were copied.
+        artifacts: How those of the other storage stand here now.
+    """
+
+    entries: dict[str, int] = {}
+    sections: dict[str, int] = {}
+    exported_at: str = ""
+    size: int = 0
+    copied: int | msgspec.UnsetType = msgspec.UNSET
+    artifacts: Comparison | msgspec.UnsetType = msgspec.UNSET
+
+
 @click.command("import")
-@click.argument("file", default="-")
-@click.option("--dry-run", is_flag=True, help="Only check the file.")
+@click.argument("file", required=False)
+@click.option("--dry-run", is_flag=True, help="Only check the export, and count what would be copied.")
+@click.option(
+    "--from-url", metavar="URL", help="Export from this running service, Agola's or ours, in the place of FILE."
+)
+@click.option(
+    "--copy-from",
+    metavar="STORAGE",
+    help="Also copy the logs and workspace archives of this object storage: posix:///DIR, posixflat:///DIR, s3://...; "
+    "without FILE nothing else.",
+)
 @yes_option
 @store_options
 @url_option
 @token_file_option
 @json_option
 def import_command(
-    file: str,
+    file: str | None,
     dry_run: bool,
+    from_url: str | None,
+    copy_from: str | None,
     yes: bool,
     data_dir: Path | None,
     storage: str | None,
@@ -56,11 +83,12 @@ def import_command(
     url: str | None,
     token_file: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Restore an export, ours or Agola 0.2's, into a new store, or in the place of a store's whole content.
 
     A store that does not exist yet is made. In one that does, every service must be in maintenance mode, and
-    either everything is replaced or nothing is changed.
+    either everything is replaced or nothing is changed. A copy that was cut off goes on where it was. Ends with 1 when
+    logs or archives are not all there.
 
     \b
     agola-core import backup.zst --data-dir /var/lib/agola      on a new machine
@@ -68,125 +96,82 @@ def import_command(
     agola-core maintenance on --wait
     agola-core import backup.zst
     agola-core maintenance off
+    \b
+    agola-core import --from-url http://agola:4000 --copy-from posixflat:///srv/agola --data-dir /var/lib/agola
     """
     service = chosen_url(url)
-    with _source(file) as stream, Bar() as bar:
-        if service:
-            _ask(file, yes=yes or dry_run)
-            with connected(service, token_file) as client:
-                result = client.import_(stream, dry_run=dry_run)
+    if file is not None and from_url is not None:
+        raise click.UsageError(f"name FILE or --from-url, not both: {file} and {from_url}")
+    if service and (copy_from or from_url):
+        raise click.UsageError("--from-url and --copy-from write to a store, not to a service: name it by --data-dir")
+    place = None if service else Place(data_dir, storage, coordinator)
+    outcome = Outcome()
+    with _opened(copy_from) as artifacts, Bar() as bar:
+        if file is None and from_url is None and artifacts is not None:
+            assert place is not None
+            outcome = _copied(outcome, artifacts, place, bar, dry_run=dry_run)
         else:
-            place = Place(data_dir, storage, coordinator)
-            if dry_run:
-                result = place.check(stream, bar)
-            elif place.exists():
-                _ask(file, yes=yes)
-                result = place.replace(stream, bar)
-            else:
-                result = place.create(stream, bar)
+            with _source(file or "-", from_url, token_file, bar) as stream:
+                if place is None:
+                    _ask(file or "-", yes=yes or dry_run)
+                    with connected(cast("str", service), token_file) as client:
+                        result = client.import_(stream, dry_run=dry_run)
+                else:
+                    result = _import(place, stream, artifacts, bar, file or from_url or "-", dry_run=dry_run, yes=yes)
+            outcome = msgspec.convert(msgspec.structs.asdict(result), Outcome)
+            if artifacts is not None and place is not None:  # what ended meanwhile
+                outcome = _copied(outcome, artifacts, place, bar, dry_run=dry_run)
+    _say(outcome, dry_run=dry_run, as_json=as_json)
+    return 1 if outcome.artifacts and outcome.artifacts.missing and not dry_run else 0
+
+
+def _import(
+    place: Place,
+    stream: IO[bytes],
+    artifacts: ObjectStorage | None,
+    progress: Progress,
+    name: str,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> ImportResult:
+    if dry_run:
+        return place.check(stream, progress)
+    there = place.exists()
+    if there:
+        _ask(name, yes=yes)
+    if artifacts is not None:  # first: until the import nothing refers to them, and the store serves none without
+        if stream.seekable():
+            place.check(stream, progress)
+            stream.seek(0)
+        with place.opened_storage() as target:
+            copying.copy(artifacts, target, progress)
+    return place.replace(stream, progress) if there else place.create(stream, progress)
+
+
+def _copied(outcome: Outcome, artifacts: ObjectStorage, place: Place, progress: Progress, *, dry_run: bool) -> Outcome:
+    with place.opened_storage(make=not dry_run) as target:
+        copied = 0 if dry_run else copying.copy(artifacts, target, progress)
+        return msgspec.structs.replace(outcome, copied=copied, artifacts=copying.compare(artifacts, target))
+
+
+def _say(outcome: Outcome, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(result))
+        click.echo(msgspec.json.encode(outcome))
         return
-    counts = ", ".join(f"{count} {name}" for name, count in (*result.entries.items(), *result.sections.items()))
-    click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)
-
-
-class Place:
-    """Where an export is imported to.
-
-    Args:
-        data_dir: A data directory.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
-    """
-
-    def __init__(self, data_dir: Path | None, storage: str | None, coordinator: str | None) -> None:
-        self._storage = storage
-        self._coordinator = coordinator
-        self._directory = (
-            None if data_dir is None and storage and coordinator else data_dir or default_data_dir(Path.cwd())
-        )
-
-    def exists(self) -> bool:
-        """Return whether there is a store already."""
-        if self._directory is not None and not self._directory.exists():
-            return False
-        return embedded.exists(self._directory, storage=self._storage, coordinator=self._coordinator)
-
-    def check(self, stream: IO[bytes], progress: Progress) -> ImportResult:
-        """Check an export against the store that is there, or for a new one."""
-        if self.exists():
-            data_types, stream = _data_types(stream)
-            with self._open(data_types) as store:
-                return _import(store, stream, progress, dry_run=True)
-        with tempfile.TemporaryDirectory(prefix="agola-import-") as directory:
-            data_types, stream = _data_types(stream)
-            with agola_core.open(directory, data_types=data_types, options=_QUIET) as store:
-                return _import(store, stream, progress, dry_run=True)
-
-    def replace(self, stream: IO[bytes], progress: Progress) -> ImportResult:
-        """Replace the content of the store that is there."""
-        data_types, stream = _data_types(stream)
-        with self._open(data_types) as store:
-            return _import(store, stream, progress)
-
-    def create(self, stream: IO[bytes], progress: Progress) -> ImportResult:
-        """Make a store of an export; when that fails, what was made in the directory is removed."""
-        data_types, stream = _data_types(stream)
-        with (
-            _removed_on_error(self._directory),
-            agola_core.open(
-                self._directory,
-                data_types=data_types,
-                storage=self._storage,
-                coordinator=self._coordinator,
-                options=_QUIET,
-            ) as store,
-        ):
-            if not moves.is_run_service(data_types):
-                return _import(store, stream, progress)
-            was_on = maintenance.status(store.coordinator).enabled
-            if not was_on:
-                maintenance.enable(store.coordinator)  # nobody begins to serve meanwhile
-            try:
-                return _import(store, stream, progress)
-            finally:
-                if not was_on:
-                    maintenance.disable(store.coordinator)
-
-    @contextmanager
-    def _open(self, data_types: tuple[str, ...]) -> Iterator[DataManager]:
-        """Open the store that is there, for an export with these types."""
-        with agola_core.open(
-            self._directory, storage=self._storage, coordinator=self._coordinator, options=_QUIET
-        ) as store:
-            stored = store.data_types
-        both = moves.is_run_service(stored), moves.is_run_service(data_types)
-        if both == (True, True):
-            wanted = stored
-        elif both == (False, False) and set(stored) & set(data_types):
-            wanted = tuple(dict.fromkeys((*stored, *data_types)))
-        else:
-            raise BadRequestError(
-                f"the export holds {', '.join(data_types)}, the store {', '.join(stored)}: they are of different "
-                "applications; nothing was imported"
-            )
-        with agola_core.open(
-            self._directory, data_types=wanted, storage=self._storage, coordinator=self._coordinator, options=_QUIET
-        ) as store:
-            yield store
-
-
-def _import(store: DataManager, stream: IO[bytes], progress: Progress, *, dry_run: bool = False) -> ImportResult:
-    if moves.is_run_service(store.data_types):
-        return moves.import_(store, stream, dry_run=dry_run, progress=progress)
-    return store.import_(stream, dry_run=dry_run, progress=progress)
-
-
-def _data_types(stream: IO[bytes]) -> tuple[tuple[str, ...], IO[bytes]]:
-    """Return the data types of an export, Agola's those of a run service, and the export."""
-    named, stream = peek(stream)
-    return named or DATA_TYPES, stream
+    if outcome.size:
+        counts = ", ".join(f"{count} {name}" for name, count in (*outcome.entries.items(), *outcome.sections.items()))
+        click.echo(f"{'checked' if dry_run else 'imported'}: {counts or 'nothing'}", err=True)
+    found = outcome.artifacts
+    if not found:
+        return
+    click.echo(f"logs and archives: {found.objects} objects, {found.size} bytes there", err=True)
+    if not found.missing:
+        click.echo("all of them are here, in their sizes", err=True)
+    elif dry_run:
+        click.echo(f"{found.missing} objects, {found.missing_size} bytes would be copied", err=True)
+    else:
+        click.echo(f"{found.missing} of them are not here, such as {', '.join(found.examples)}", err=True)
 
 
 def _ask(file: str, *, yes: bool) -> None:
@@ -196,23 +181,29 @@ def _ask(file: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def _removed_on_error(directory: Path | None) -> Iterator[None]:
-    """Remove what a block made in a directory when it fails; what was there before stays."""
-    made = directory is not None and not directory.exists()
-    before = set(directory.iterdir()) if directory is not None and directory.exists() else set()
-    try:
-        yield
-    except BaseException:
-        if directory is not None and directory.exists():
-            for path in set(directory.iterdir()) - before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if made:
-                directory.rmdir()
-        raise
+def _opened(storage: str | None) -> Iterator[ObjectStorage | None]:
+    if storage is None:
+        yield None
+        return
+    scheme, _, path = storage.rpartition("://")
+    if scheme in {"", "posix", "posixflat"} and not Path(path).is_dir():
+        raise click.UsageError(f"--copy-from: no directory {path}")
+    with closing(agola_core.open_storage(storage)) as opened:
+        yield opened
 
 
 @contextmanager
-def _source(file: str) -> Iterator[IO[bytes]]:
+def _source(file: str, from_url: str | None, token_file: Path | None, progress: Progress) -> Iterator[IO[bytes]]:
+    if from_url is not None:
+        with connected(from_url, token_file) as client, tempfile.TemporaryFile() as spool:
+            meter = Meter("export", progress)
+            for piece in client.export_stream():
+                spool.write(piece)
+                meter.add(0, len(piece))
+            meter.end()
+            spool.seek(0)
+            yield cast("IO[bytes]", spool)
+        return
     if file == "-":
         yield sys.stdin.buffer
         return

@@ -1,17 +1,12 @@
 """Backups come back: on a new machine by one command, whatever the store's types, and as the pages say it."""
 
 import json
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import agola_core
 from agola_core import Options, Put
-
-DOCS = Path(__file__).parents[2] / "docs"
+from tests.support.pages import run_page
 
 
 @pytest.fixture
@@ -30,35 +25,13 @@ def notes(tmp_path):
     return path
 
 
-def run_page(page, language, directory, script=""):
-    """Run the commands of a page's blocks, each an `agola-core` of this checkout, with a directory of the test's."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    text = "\n".join(blocks).replace("/var/lib/agola", str(directory))
-    tool = f'agola_core() {{ "{sys.executable}" -m agola_cli.main "$@"; }}\n'
-    return subprocess.run(
-        ["bash", "-ec", tool + script + re.sub(r"^agola-core ", "agola_core ", text, flags=re.MULTILINE)],
-        cwd=directory.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "AGOLA_DATA_DIR": str(directory.parent / "data"), "HOME": str(directory.parent)},
-    )
-
-
 def test_the_page_on_backup_is_true(used, tmp_path):
-    done = run_page("backup.md", "sh", tmp_path / "new")
+    done = run_page("backup.md", tmp_path / "new")
     assert done.returncode == 0, done.stderr
     assert "checked: 1 run," in done.stderr
     assert done.stderr.count("imported: 1 run, 1 runconfig, 1 runcounter") == 2
     (run,) = json.loads(used.run("runs", "list", "--json", "--data-dir", tmp_path / "new").stdout)
     assert run["state"] == "success"
-
-
-def test_the_page_on_moving_is_true(used, tmp_path):
-    assert used.run("export", "--format", "agola", "-o", tmp_path / "agola.export").returncode == 0
-    done = run_page("moving-from-agola.md", "sh", tmp_path / "new")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "for-agola").read_bytes() == (tmp_path / "agola.export").read_bytes()
 
 
 def test_the_steps_of_maintenance_work_before_anything_has_run(used, tmp_path):

@@ -1,0 +1,153 @@
+"""Where an export is imported to: a store that is there, or a new one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO
+
+import agola_core
+from agola_cli.options import default_data_dir
+from agola_core import embedded, maintenance
+from agola_core.datamanager import DataManager, ImportResult, Options
+from agola_core.datamanager.exportreader import peek
+from agola_core.errors import BadRequestError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.progress import Progress
+from agola_core.runservice import moves
+from agola_core.runservice.projection import DATA_TYPES
+
+_QUIET = Options(background=False)
+
+
+class Place:
+    """Where an export is imported to.
+
+    Args:
+        data_dir: A data directory.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+    """
+
+    def __init__(self, data_dir: Path | None, storage: str | None, coordinator: str | None) -> None:
+        self._storage = storage
+        self._coordinator = coordinator
+        self._directory = (
+            None if data_dir is None and storage and coordinator else data_dir or default_data_dir(Path.cwd())
+        )
+
+    def exists(self) -> bool:
+        """Return whether there is a store already."""
+        if self._directory is not None and not self._directory.exists():
+            return False
+        return embedded.exists(self._directory, storage=self._storage, coordinator=self._coordinator)
+
+    @contextmanager
+    def opened_storage(self, *, make: bool = True) -> Iterator[ObjectStorage]:
+        """Open the object storage for the length of a block.
+
+        Args:
+            make: Make one where there is none; else that is read as an empty one.
+        """
+        url = self._storage
+        with tempfile.TemporaryDirectory(prefix="agola-import-") as nothing:
+            if url is None:
+                assert self._directory is not None
+                path = self._directory / embedded.STORAGE_DIRECTORY
+                url = str(path if make or path.is_dir() else Path(nothing, "storage"))
+            with closing(agola_core.open_storage(url)) as opened:
+                yield opened
+
+    def check(self, stream: IO[bytes], progress: Progress) -> ImportResult:
+        """Check an export against the store that is there, or for a new one."""
+        if self.exists():
+            data_types, stream = _data_types(stream)
+            with self._open(data_types) as store:
+                return _import(store, stream, progress, dry_run=True)
+        with tempfile.TemporaryDirectory(prefix="agola-import-") as directory:
+            data_types, stream = _data_types(stream)
+            with agola_core.open(directory, data_types=data_types, options=_QUIET) as store:
+                return _import(store, stream, progress, dry_run=True)
+
+    def replace(self, stream: IO[bytes], progress: Progress) -> ImportResult:
+        """Replace the content of the store that is there."""
+        data_types, stream = _data_types(stream)
+        with self._open(data_types) as store:
+            return _import(store, stream, progress)
+
+    def create(self, stream: IO[bytes], progress: Progress) -> ImportResult:
+        """Make a store of an export; when that fails, what was made in the directory is removed."""
+        data_types, stream = _data_types(stream)
+        with (
+            _removed_on_error(self._directory),
+            agola_core.open(
+                self._directory,
+                data_types=data_types,
+                storage=self._storage,
+                coordinator=self._coordinator,
+                options=_QUIET,
+            ) as store,
+        ):
+            if not moves.is_run_service(data_types):
+                return _import(store, stream, progress)
+            was_on = maintenance.status(store.coordinator).enabled
+            if not was_on:
+                maintenance.enable(store.coordinator)  # nobody begins to serve meanwhile
+            try:
+                return _import(store, stream, progress)
+            finally:
+                if not was_on:
+                    maintenance.disable(store.coordinator)
+
+    @contextmanager
+    def _open(self, data_types: tuple[str, ...]) -> Iterator[DataManager]:
+        """Open the store that is there, for an export with these types."""
+        with agola_core.open(
+            self._directory, storage=self._storage, coordinator=self._coordinator, options=_QUIET
+        ) as store:
+            stored = store.data_types
+        both = moves.is_run_service(stored), moves.is_run_service(data_types)
+        if both == (True, True):
+            wanted = stored
+        elif both == (False, False) and set(stored) & set(data_types):
+            wanted = tuple(dict.fromkeys((*stored, *data_types)))
+        else:
+            raise BadRequestError(
+                f"the export holds {', '.join(data_types)}, the store {', '.join(stored)}: they are of different "
+                "applications; nothing was imported"
+            )
+        with agola_core.open(
+            self._directory, data_types=wanted, storage=self._storage, coordinator=self._coordinator, options=_QUIET
+        ) as store:
+            yield store
+
+
+def _import(store: DataManager, stream: IO[bytes], progress: Progress, *, dry_run: bool = False) -> ImportResult:
+    if moves.is_run_service(store.data_types):
+        return moves.import_(store, stream, dry_run=dry_run, progress=progress)
+    return store.import_(stream, dry_run=dry_run, progress=progress)
+
+
+def _data_types(stream: IO[bytes]) -> tuple[tuple[str, ...], IO[bytes]]:
+    """Return the data types of an export, Agola's those of a run service, and the export."""
+    named, stream = peek(stream)
+    return named or DATA_TYPES, stream
+
+
+@contextmanager
+def _removed_on_error(directory: Path | None) -> Iterator[None]:
+    """Remove what a block made in a directory when it fails; what was there before stays."""
+    made = directory is not None and not directory.exists()
+    before = set(directory.iterdir()) if directory is not None and directory.exists() else set()
+    try:
+        yield
+    except BaseException:
+        if directory is not None and directory.exists():
+            for path in set(directory.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if made:
+                directory.rmdir()
+        raise
