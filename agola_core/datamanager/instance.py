@@ -187,6 +187,14 @@ class Instance:
             threading.Event().wait(_LOCK_POLL_SECONDS)
         return lock
 
+    def wait_for_collection(self) -> None:
+        """Wait for the end of a collection that may have looked before what this instance reads was published.
+
+        Raises:
+            DeadlineError: It has been at work for too long.
+        """
+        self.lock(keys.COLLECT_LOCK, _COLLECTION_SECONDS).release()
+
     def unlock(self, lock: InstanceLock) -> None:
         """Give a lock back; harmless when it was lost."""
         faultpoints.reach("instance.before-unlock")
@@ -223,8 +231,7 @@ def pin_everything(coordinator: Coordinator, name: str, ttl: float) -> Instance:
     """
     instance = Instance(coordinator, name, ttl, manifest=0)
     try:
-        # A collector that looked before the instance was published holds its lock: wait for its end.
-        instance.lock(keys.COLLECT_LOCK, _COLLECTION_SECONDS).release()
+        instance.wait_for_collection()
     except BaseException:
         instance.close()
         raise

@@ -41,6 +41,7 @@ from agola_core.sequence import Sequence
 logger = logging.getLogger(__name__)
 
 _KNOWN_GROUPS = 100_000
+_OVERTAKEN = 5
 
 
 class Log:
@@ -89,10 +90,7 @@ class Log:
         self.lineage_revision: int
         self.synced: Sequence
         with self.lock:
-            control = read_control(coordinator)
-            if control is None:
-                raise RecoveryError("the coordinator holds no store")
-            self._reload(control)
+            self._open()
 
     @property
     def lineage(self) -> LineageRecord:
@@ -131,7 +129,7 @@ class Log:
                 and self._synced_on()
             ):
                 return
-            for attempt in range(5):
+            for attempt in range(_OVERTAKEN):
                 try:
                     self._catch_up(attempt)
                     return
@@ -294,6 +292,18 @@ class Log:
         self.origin.check()
         if self.closed:
             raise ClosedError("the datamanager was closed")
+
+    def _open(self) -> None:
+        for _ in range(_OVERTAKEN):
+            control = read_control(self.coordinator)
+            if control is None:
+                raise RecoveryError("the coordinator holds no store")
+            try:
+                self._reload(control)
+                return
+            except CompactedError:  # as in `catch_up`
+                continue
+        raise RecoveryError("the log is compacted faster than it can be read")
 
     def _reload(self, control: Control) -> None:
         """Take the coordinator's state anew; readers keep the view that they have until all of it is read."""

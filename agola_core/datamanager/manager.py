@@ -111,12 +111,15 @@ class DataManager(OperatedStore):
         self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
         self._committer = Committer(self._log, clock)
         self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
-        if self.options.background:
-            try:
+        try:
+            # What was read before this instance was published, a collection may not have spared.
+            self._log.catch_up()
+            self._instance.reads(self._log.view.manifest.number)
+            if self.options.background:
                 self._upkeep.start()
-            except BaseException:  # nobody else would end the lease and the loops that run already
-                self.close()
-                raise
+        except BaseException:  # nobody else would end the lease and the loops that run already
+            self.close()
+            raise
 
     # Writing
 

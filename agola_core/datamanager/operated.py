@@ -100,6 +100,7 @@ class OperatedStore(Reader):
         self._check_open()
         with self._instance.pin(0):  # no collection takes away what is about to be read
             self._instance.publish()
+            self._instance.wait_for_collection()
             return list(verify_store(self.coordinator, self.storage))
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -37,20 +37,23 @@ OPTIONS = Options(
     file_size=400,
     retain_wals=2,
     retain_manifests=2,
+    checkpoint_wals=6,
+    checkpoint_interval=5.0,
     grace_period=3.0,
     lock_ttl=2.0,
 )
 _KEYS, _GROUPS = 6, 3
 _TROUBLE = (UnavailableError, UnknownOutcomeError, FencedError)
 _PAUSE = 0.05
+_LEAVING = 0.002
 
 
 class Store:
     """What all processes of a world share.
 
     Attributes:
-        opened: How often the store was opened and found right.
-        over: Whether the processes are to end.
+        must_recover: Whether the coordinator is an old one, so that it must be refused at first.
+        was_refused: Whether it was, so that whoever opens the store now asks for a recovery.
         retries: Writes with ids whose outcome their writers do not know.
     """
 
@@ -60,11 +63,10 @@ class Store:
         self.cluster = Cluster("first", lambda: world.now)
         self.bucket = Bucket(lambda: world.now)
         self.truth = Truth(self.cluster, self.bucket, world.fail)
-        self.opened = 0
-        self.over = False
-        self.must_recover = False
+        self.must_recover = self.was_refused = False
         self.retries: list[Intent] = []
-        self.wall_offsets: dict[str, float] = {}
+        self.exports: list[tuple[bytes, State]] = []
+        self.wall_offset = 0.0
 
     def new_uuid(self) -> str:
         return f"{self.world.rng.getrandbits(128):032x}"
@@ -76,10 +78,12 @@ class Life:
     Args:
         store: What it opens.
         process: It.
+        recovered: Called once the store was opened and found right.
     """
 
-    def __init__(self, store: Store, process: Process) -> None:
+    def __init__(self, store: Store, process: Process, recovered: Callable[[], None]) -> None:
         self.store = store
+        self.recovered = recovered
         self.process = process
         self.world = store.world
         self.truth = store.truth
@@ -88,12 +92,43 @@ class Life:
         self.writing: list[Intent] = []
 
     def run(self) -> None:
-        """Open the store, check it, work on it, and close it when the world is over."""
+        """Open the store, check it, work on it, and close it."""
+        before = self.truth.current
+        least = len(before.wals) if before else 0
+        self._open()
+        self.store.must_recover = self.store.was_refused = False
+        with self.dm.snapshot() as snapshot:
+            self._check(snapshot, least if before and snapshot.lineage == before.record.lineage else 0)
+        self.recovered()
+        if self.dm.options.background:
+            works = [self._write_on, self._write_on, self._read_on]
+        else:
+            works = [self._write_on, self._keep_up, *self.rng.choice(([], [self._write_on], [self._read_on]))]
+        tasks = [self.world.spawn(f"task{number}", work) for number, work in enumerate(works)]
+        for task in tasks:
+            self.world.join(task)
+        self.dm.close()
+        self.world.counts["closed"] += 1
+
+    def look(self) -> None:
+        """Open the store, sync and check everything that it has, and close it."""
+        self._open()
+        self.store.must_recover = self.store.was_refused = False
+        with self.dm.snapshot() as snapshot:
+            current = self.truth.current
+            self._check(snapshot, len(current.wals) if current else 0)
+        self.dm.sync()
+        findings = self.dm.verify()
+        if findings:
+            raise Violation(f"verify found {[str(finding) for finding in findings]}")
+        self.dm.close()
+
+    def _open(self) -> None:
         coordinator = WorldCoordinator(self.store.cluster, self.world)
         storage = WorldStorage(self.store.bucket, self.world, self.truth.deleting)
         options = msgspec.structs.replace(self.store.options, instance=self.process.name)
         while True:
-            recover = self.store.must_recover
+            recover = self.store.was_refused
             try:
                 self.dm = DataManager(
                     coordinator,
@@ -104,56 +139,44 @@ class Life:
                     clock=self.wall,
                     new_uuid=self.store.new_uuid,
                 )
-                break
-            except (*_TROUBLE, ConflictError) as error:
-                if isinstance(error, ConflictError) and not recover:
-                    raise
+                if self.store.must_recover and not recover:
+                    raise Violation("a coordinator that was set back is not noticed")
+                return
+            except _TROUBLE:
                 left = [task.name for task in self.process.tasks if task is not self.world.current]
                 if left:
                     raise Violation(f"a failed opening leaves {left}") from None
-                if self.store.over and not self.world.rates.fail:
+            except ConflictError:
+                if not recover:
                     raise
-                self.world.sleep(_PAUSE)
             except RecoveryError:
                 if not self.store.must_recover:
                     raise
-        self.store.must_recover = False
-        self._check()
-        self.store.opened += 1
-        tasks = [self.world.spawn("writer", self._write_on), self.world.spawn("upkeep", self._keep_up)]
-        if self.rng.random() < 0.3:
-            tasks.append(self.world.spawn("second", self._write_on))
-        if self.rng.random() < 0.5:
-            tasks.append(self.world.spawn("reader", self._read_on))
-        for task in tasks:
-            while not task.done:
-                task.joining.append(self.world.current)  # type: ignore[arg-type]
-                self.world.block(None)
-        self.dm.close()
+                self.world.counts["old coordinators refused"] += 1
+                self.store.was_refused = True
+            self.world.sleep(_PAUSE)
 
     def wall(self) -> float:
         """Return the time of day, as this process has it."""
-        return self.world.now + self.store.wall_offsets.get(self.process.name[:2], 0.0)
+        return self.world.now + self.store.wall_offset
 
-    def _check(self) -> None:
-        """Check that the store holds what it should, at least as new as everything before."""
-        current = self.truth.current
-        least = len(current.wals) if current else 0
+    def _check(self, snapshot: Snapshot, least: int = 0) -> None:
         try:
-            with self.dm.snapshot() as snapshot:
-                found = content(snapshot)
-                same = current is not None and snapshot.lineage == current.record.lineage
-                self.truth.check_view(snapshot.lineage, snapshot.sequence, found, 0)
-            del same, least
-        except _TROUBLE:
+            self.truth.check_view(snapshot.lineage, snapshot.sequence, content(snapshot), least)
+        except CorruptionError as error:
+            if self.process.name not in self.truth.fallen:
+                raise Violation(f"a snapshot cannot be read: {error}") from error
+        except UnavailableError:
             return
 
     def _loop(self, step: Callable[[], None]) -> None:
-        while not self.store.over:
+        while not self.process.leaving:
             self.world.point("next")
+            if self.rng.random() < _LEAVING:
+                self.process.leaving = True
             try:
                 step()
-            except _TROUBLE:
+            except (*_TROUBLE, CompactedError):
                 self.world.sleep(_PAUSE)
 
     # Writing
@@ -234,6 +257,8 @@ class Life:
                 self.dm.collect_garbage()
             elif roll < 0.75:
                 self._export()
+            elif roll < 0.78 and self.store.exports:
+                self._import()
             else:
                 self._refresh()
 
@@ -247,9 +272,29 @@ class Life:
             raise Violation(f"refreshed to {sequence}, and there had been {least} WALs before")
 
     def _export(self) -> None:
+        current = self.truth.current
+        least = len(current.wals) if current else 0
         exported = io.BytesIO()
-        self.dm.export(exported)
+        result = self.dm.export(exported)
         self.world.counts["exports"] += 1
+        sequence = Sequence.parse(result.sequence)
+        if current is not None and sequence.epoch == current.record.epoch and sequence.counter < least:
+            raise Violation(f"exported at {sequence}, and there had been {least} WALs before")
+        self.store.exports.append((exported.getvalue(), self.truth.state_at(sequence)))
+
+    def _import(self) -> None:
+        """Import an export, which is refused while others have the store open."""
+        stream, state = self.rng.choice(self.store.exports)
+        self.truth.imported.append(state)
+        before = self.dm.lineage
+        try:
+            self.dm.import_(io.BytesIO(stream))
+        except ConflictError:
+            self.world.counts["imports refused"] += 1
+            return
+        self.world.counts["imports"] += 1
+        if self.dm.lineage == before:
+            raise Violation("an import was acknowledged, and not made")
 
     # Reading
 
@@ -269,13 +314,8 @@ class Life:
                         feed = None
             elif self.rng.random() < 0.2:
                 held, snapshot = snapshot, None
-                try:
-                    self.truth.check_view(held.lineage, held.sequence, content(held))
-                except CorruptionError as error:
-                    if self.process.name in self.truth.live:
-                        raise Violation(f"a snapshot cannot be read: {error}") from error
-                finally:
-                    held.close()
+                with held:
+                    self._check(held)
             elif feed is not None:
                 try:
                     self._follow(feed, lineage)

@@ -55,6 +55,7 @@ class Process:
         name: What traces call it.
         dead: Whether it crashed, or has ended.
         crashed: Whether it crashed.
+        leaving: Whether it is to end by itself.
         tasks: Those that have not ended.
     """
 
@@ -63,6 +64,7 @@ class Process:
         self.mortal = mortal
         self.dead = False
         self.crashed = False
+        self.leaving = False
         self.paused_until = 0.0
         self.tasks: list[Task] = []
 
@@ -183,6 +185,13 @@ class World:
         while self.now < end:
             self.block(end - self.now)
 
+    def join(self, task: Task) -> None:
+        """Wait for the end of a task."""
+        while not task.done:
+            assert self.current is not None
+            task.joining.append(self.current)
+            self.block(None)
+
     def wake(self, task: Task) -> None:
         """Let a task that waits go on."""
         if task.blocked and not task.done:
@@ -238,10 +247,13 @@ class World:
             if len(self.trace) > _MOST_POINTS:
                 raise Violation("it does not end")
 
-    def end(self) -> None:
-        """End all that still runs."""
+    def stop(self) -> None:
+        """End everything that runs."""
+        while self._dying:
+            self._bury(self._dying.pop())
         for task in [*self._world.tasks]:
             self._throw(task)
+        self._world.dead = False
 
     def digest(self) -> str:
         """Return what two plays of one seed have in common."""

@@ -37,7 +37,8 @@ class Intent:
         number: Its own; the data of its first action.
         tried: Whether somebody tried to write it.
         refused: Whether its writer was told that it was not written.
-        applied: Where it was written; None when it was not, or was lost with its coordinator.
+        applied: Where it was written; None when it was not, or the store was replaced since.
+        replaced: Where it was written in a history that an import has ended.
     """
 
     def __init__(self, number: int, actions: Items[Action], token: ChangeGroupsToken | None, wal_id: str) -> None:
@@ -48,6 +49,7 @@ class Intent:
         self.tried = False
         self.refused = False
         self.applied: Applied | None = None
+        self.replaced: Applied | None = None
 
 
 class Applied(NamedTuple):
@@ -97,6 +99,9 @@ class Truth:
     Attributes:
         intents: By their numbers.
         histories: Every lineage that was the current one, by its id.
+        live: The instances that are open, and the oldest checkpoint that each one reads.
+        imported: What somebody has tried to import.
+        fallen: Those whose leases ended once.
         current: The newest one; None before the store is made, and when the coordinator was lost.
     """
 
@@ -105,9 +110,9 @@ class Truth:
         self.histories: dict[str, History] = {}
         self.current: History | None = None
         self.live: dict[str, int] = {}
-        self.importing: State | None = None
+        self.fallen: set[str] = set()
+        self.imported: list[State] = []
         self._published: list[Published] = []
-        self._lost: list[History] = []
         self._cluster = cluster
         self._storage = MemoryStorage(bucket)
         self._fail = fail
@@ -139,8 +144,10 @@ class Truth:
                     name = change.key.removeprefix(keys.INSTANCES)
                     if change.item is None:
                         self.live.pop(name, None)
-                    else:
-                        self.live[name] = records.decode(InstanceRecord, change.item.value, change.key).manifest
+                        self.fallen.add(name)  # its lease ended: nobody waits for its reads any more
+                    elif name not in self.fallen:  # one that goes back waits for collections
+                        reads = records.decode(InstanceRecord, change.item.value, change.key).manifest
+                        self.live[name] = max(reads, self.live.get(name, 0))
                 elif change.key == keys.CHECKPOINT and change.item is not None:
                     self._checkpoint(records.decode(CheckpointRecord, change.item.value, change.key))
                 elif change.key == keys.SYNC and change.item is not None:
@@ -154,41 +161,46 @@ class Truth:
         base = self._content(manifest)
         match manifest.origin.value:
             case "create":
-                if any(history.durable for history in self._lost):
+                if any(lineage.active for lineage in stored_lineages(self._storage)):
                     raise Violation("a new store was made although storage had one")
-                self._forget({id(wal) for history in self._lost for wal in history.wals})
+                self._forget(set())
             case "recovery":
                 self._recovered(base)
             case _:
-                if base != self.importing:
-                    raise Violation(f"an import made {difference(base, self.importing or {})}")
-                self._forget({id(wal) for wal in self.current.wals} if self.current else set())
+                if base not in self.imported:
+                    raise Violation(f"an import made {difference(base, self.imported[-1])}")
+                for intent in self.intents:
+                    intent.replaced = intent.applied or intent.replaced
+                self._forget(set())
         if any(record.epoch <= history.record.epoch for history in self.histories.values() if history.durable):
             raise Violation(f"epoch {record.epoch} does not lie after those before")
         self.current = self.histories[record.lineage] = History(record, base)
-        self._lost = []
         self._published.append(_published(named, manifest))
 
     def _recovered(self, base: State) -> None:
-        """Find where a recovery goes on, and forget what was lost before it."""
-        for history in reversed(self._lost):
-            for reached in range(len(history.wals), -1, -1):
-                if history.states[reached] != base:
-                    continue
+        """Find where a recovery goes on, and forget what was lost with the coordinator."""
+        histories = [*self.histories.values()]
+        for index in range(len(histories) - 1, -1, -1):
+            history = histories[index]
+            if base in history.states:
+                reached = history.states.index(base)  # each WAL makes another state
                 if reached < history.durable:
-                    raise Violation(f"a recovery lost WALs after {reached}: storage had those up to {history.durable}")
-                lost = {id(wal) for wal in history.wals[reached:]}
-                later = self._lost[self._lost.index(history) + 1 :]
-                if any(one.durable for one in later):
-                    raise Violation("a recovery went back behind a later lineage")
-                self._forget(lost | {id(wal) for one in later for wal in one.wals})
+                    raise Violation(
+                        f"a recovery goes on after WAL {reached}: storage has those up to {history.durable}"
+                    )
+                if any(later.durable for later in histories[index + 1 :]):
+                    raise Violation("a recovery goes on from a lineage that is not the newest in storage")
+                self._forget(
+                    {id(wal) for kept in histories[:index] for wal in kept.wals}.union(map(id, history.wals[:reached]))
+                )
                 return
-        newest = self._lost[-1].states[-1] if self._lost else {}
+        newest = histories[-1].states[-1] if histories else {}
         raise Violation(f"a recovery made what never was; beside the newest state: {difference(base, newest)}")
 
-    def _forget(self, lost: set[int]) -> None:
+    def _forget(self, kept: set[int]) -> None:
+        """Take the WALs that the new lineage does not go on from as not written: a retry may write them again."""
         for intent in self.intents:
-            if intent.applied is not None and id(intent.applied) in lost:
+            if intent.applied is not None and id(intent.applied) not in kept:
                 intent.applied = None
 
     def _wal(self, record: WalRecord, revision: int) -> None:
@@ -263,7 +275,7 @@ class Truth:
         oldest = min([*self.live.values(), self._published[-1].number])
         for published in self._published:
             if published.number >= oldest and path in published.paths:
-                self._fail(Violation(f"{path} goes, and checkpoint {published.number} is read"))
+                self._fail(Violation(f"{path} goes, and checkpoint {published.number} is read: {self.live}"))
         if any(
             wal.record.payload is not None and wal.record.payload.path == path
             for wal in history.wals[history.checkpoint :]
@@ -299,9 +311,10 @@ class Truth:
 
     def check_acknowledged(self, intent: Intent, result: ChangeGroupsToken, *, durable: bool) -> None:
         """Check the answer to a write that was acknowledged."""
-        if intent.applied is None:
+        applied = intent.applied or intent.replaced
+        if applied is None:
             raise Violation(f"write {intent.number} was acknowledged as {result.sequence}, and is not there")
-        record = intent.applied.record
+        record = applied.record
         if str(record.sequence) != result.sequence:
             raise Violation(f"write {intent.number} is {record.sequence}, and was acknowledged as {result.sequence}")
         history = self._now()
@@ -327,12 +340,18 @@ class Truth:
 
     # What is done to the coordinator
 
-    def lost_coordinator(self) -> None:
+    def lost_coordinator(self, cluster: Cluster) -> None:
         """The keys are gone, or an older state of them is back: what storage has decides how it goes on."""
-        self._lost = [*self.histories.values()]
-        self.current = None
+        self._cluster.committed = lambda revision, changes: None
+        cluster.committed = self._committed
+        self._cluster, self.current = cluster, None
         self.live = {}
         self._published = []
+
+    def state_at(self, sequence: Sequence) -> State:
+        """Return the state at a place."""
+        (history,) = [found for found in self.histories.values() if found.record.epoch == sequence.epoch]
+        return history.states[sequence.counter]
 
     def _now(self) -> History:
         if self.current is None:

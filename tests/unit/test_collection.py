@@ -5,7 +5,8 @@ import io
 import pytest
 
 import agola_core
-from agola_core import Options, Put, faultpoints
+from agola_core import DeadlineError, Options, Put, faultpoints
+from agola_core.datamanager import instance
 
 OPTIONS = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_manifests=1, grace_period=0)
 
@@ -54,6 +55,41 @@ def test_the_files_of_an_import_that_is_at_work_are_left(tmp_path, point):
         assert len(collected) == 1
         assert dm.verify() == []
         assert len(dict(dm.list_objects("n"))) == 40
+
+
+def test_a_store_that_is_opened_reads_what_a_collection_spared_that_came_before_it_was_known(tmp_path):
+    with open_store(tmp_path) as one:
+        for turn in range(2):
+            one.write_wal([Put("n", f"{number:03}", b"%d" % turn * 30) for number in range(40)])
+            one.checkpoint(force=True)
+
+        def overtake():
+            for turn in range(3):
+                one.write_wal([Put("n", f"{number:03}", b"%d" % turn * 30) for number in range(40)])
+                one.checkpoint(force=True)
+            assert one.collect_garbage()
+
+        with faultpoints.arm(at_point("instance.before-publish", overtake)), open_store(tmp_path) as two:
+            assert dict(two.list_objects("n")) == dict(one.list_objects("n"))
+
+
+def test_a_verification_waits_for_the_end_of_a_collection(tmp_path, monkeypatch):
+    monkeypatch.setattr(instance, "_COLLECTION_SECONDS", 0.0)
+    with open_store(tmp_path) as one:
+        for turn in range(3):
+            one.write_wal([Put("n", f"{number:03}", b"%d" % turn * 30) for number in range(40)])
+            one.checkpoint(force=True)
+        refused = []
+
+        def verify():
+            with open_store(tmp_path) as two, pytest.raises(DeadlineError) as error:
+                two.verify()
+            refused.append(error)
+
+        with faultpoints.arm(at_point("collect.before-delete", verify)):
+            assert one.collect_garbage()
+        assert len(refused) == 1
+        assert one.verify() == []
 
 
 def test_a_dry_run_says_what_would_go_and_why_and_deletes_nothing(tmp_path):

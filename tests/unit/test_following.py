@@ -1,11 +1,15 @@
 """How a process takes in what others commit: its readers see whole transactions, and nothing older than before."""
 
+import contextlib
+
 import pytest
 
 import agola_core
 from agola_core import ConflictError, Options, Put
-from agola_core.datamanager import keys, records
+from agola_core.coordinator import open_coordinator
+from agola_core.datamanager import DataManager, keys, records
 from agola_core.datamanager.commit import Commit
+from agola_core.objectstorage.posix import PosixStorage
 
 
 def open_store(path):
@@ -98,3 +102,25 @@ def test_a_token_is_not_newer_than_what_is_read_after_a_refused_write(tmp_path):
         data, token = other.read_object("note", "n", ["g"])
         assert data == b"1"
         other.write_wal([Put("note", "n", b"2")], token)
+
+
+def test_a_store_is_opened_although_the_coordinator_is_compacted_meanwhile(tmp_path):
+    with open_store(tmp_path) as dm:
+        dm.write_wal([Put("note", "n", b"1")])
+        dm.checkpoint(force=True)
+        dm.write_wal([Put("note", "n", b"2")])
+        overtaken = []
+
+        class Compacting(PosixStorage):
+            def read(self, path, offset=0, length=None):
+                if "manifests/" in path and not overtaken:
+                    overtaken.append(dm.write_wal([Put("note", "n", b"3")]))
+                    dm.coordinator.compact(overtaken[0].revision)
+                return super().read(path, offset, length)
+
+        with (
+            contextlib.closing(open_coordinator(str(tmp_path / "coordinator.db"))) as coordinator,
+            DataManager(coordinator, Compacting(tmp_path / "storage"), ["note"], Options(background=False)) as other,
+        ):
+            assert other.read_object("note", "n")[0] == b"3"
+        assert overtaken
