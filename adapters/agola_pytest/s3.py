@@ -25,15 +25,18 @@ from urllib.parse import urlencode, urlsplit
 from agola_pytest.etcd import free_ports
 
 EXTERNAL_VARIABLE = "AGOLA_S3"
-"""Names the endpoint (`http://HOST:PORT`) of a running S3 server that tests are to use instead of their own; its
-credentials stand in `AGOLA_S3_ACCESS_KEY_ID` and `AGOLA_S3_SECRET_ACCESS_KEY`."""
+"""Names a running S3 server that tests are to use instead of their own: `http://HOST:PORT` or `http://HOST:PORT/BUCKET`;
+its credentials stand in `AGOLA_S3_ACCESS_KEY_ID` and `AGOLA_S3_SECRET_ACCESS_KEY`."""
 
 CREDENTIALS = "AGOLA_S3"
+OWN_CREDENTIALS = "AGOLA_OWN_S3"
+"""Those of the servers that are started here; the ones of a running server stay as they are."""
+
 BUCKET = "agola"
 
 _START_SECONDS = 60.0
 _PORT_TRIES = 5
-_KEY = {"_ACCESS_KEY_ID": "agola", "_SECRET_ACCESS_KEY": "agola-secret"}
+_KEY = {"_ACCESS_KEY_ID": "key-of-a-test", "_SECRET_ACCESS_KEY": "secret-of-a-test"}
 
 
 class S3Program(enum.StrEnum):
@@ -70,18 +73,30 @@ class S3Server:
         *,
         bucket: str = BUCKET,
         place: str = "",
-        credentials: str = CREDENTIALS,
+        credentials: str = OWN_CREDENTIALS,
     ) -> None:
         self.endpoint = endpoint
         self.process = process
         self.bucket = bucket
-        self._place = place
-        self._credentials = credentials
+        self.place = place
+        self.credentials = credentials
+
+    @classmethod
+    def external(cls, url: str, place: str = "") -> S3Server:
+        """Return a server that runs already.
+
+        Args:
+            url: `http://HOST:PORT`, or `http://HOST:PORT/BUCKET`.
+            place: What the prefix of every storage begins with.
+        """
+        parts = urlsplit(url)
+        bucket = parts.path.strip("/") or BUCKET
+        return cls(f"{parts.scheme}://{parts.netloc}", bucket=bucket, place=place, credentials=CREDENTIALS)
 
     def below(self, place: str) -> S3Server:
         """Return the same server for somebody who has only a place of its own, and not its process."""
-        place = f"{self._place}/{place}".lstrip("/")
-        return S3Server(self.endpoint, bucket=self.bucket, place=place, credentials=self._credentials)
+        place = f"{self.place}/{place}".lstrip("/")
+        return S3Server(self.endpoint, bucket=self.bucket, place=place, credentials=self.credentials)
 
     def empty(self) -> None:
         """Delete everything in this place."""
@@ -105,8 +120,8 @@ class S3Server:
             bucket: Another bucket than the default one.
             options: Further or other options of the URL.
         """
-        given = {"endpoint": self.endpoint, "credentials": self._credentials, "create_bucket": "true", **options}
-        path = f"{self._place}/{prefix}".strip("/") if self._place else prefix
+        given = {"endpoint": self.endpoint, "credentials": self.credentials, "create_bucket": "true", **options}
+        path = f"{self.place}/{prefix}".strip("/") if self.place else prefix
         return f"s3://{bucket or self.bucket}/{path}?{urlencode({name: str(value) for name, value in given.items()})}"
 
 
@@ -127,7 +142,7 @@ def start_s3(
     directory: Path,
     program: S3Program = S3Program.MINISTACK,
     *,
-    credentials: str = CREDENTIALS,
+    credentials: str = OWN_CREDENTIALS,
     log_level: str = "warning",
 ) -> Iterator[S3Server]:
     """Run an S3 server while the block runs; its credentials stand in the environment meanwhile.
@@ -146,7 +161,7 @@ def start_s3(
     if reason is not None:
         raise S3MissingError(reason)
     if program is S3Program.EXTERNAL:
-        yield S3Server(os.environ[EXTERNAL_VARIABLE])
+        yield S3Server.external(os.environ[EXTERNAL_VARIABLE])
         return
     directory.mkdir(parents=True, exist_ok=True)
     with _environment({f"{credentials}{suffix}": key for suffix, key in _KEY.items()}):

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from agola_pytest.s3 import S3Server
 
@@ -87,12 +87,13 @@ class S3Proxy(S3Server):
     """
 
     def __init__(self, server: S3Server, delay: float = 0.0) -> None:
-        super().__init__("")
+        super().__init__("", bucket=server.bucket, place=server.place, credentials=server.credentials)
         self.requests: list[S3Request] = []
         self.delay = delay
         self.flip = False
         self.gate: threading.Event | None = None
         self._target = server.address
+        self._tls = urlsplit(server.endpoint).scheme == "https" or None
         self._rules: list[_Rule] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="s3-proxy", daemon=True)
@@ -176,7 +177,7 @@ class S3Proxy(S3Server):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         try:
-            upstream = await asyncio.open_connection(*self._target, limit=_HEAD_LIMIT)
+            upstream = await asyncio.open_connection(*self._target, limit=_HEAD_LIMIT, ssl=self._tls)
             while await self._pass_on(reader, writer, *upstream):
                 pass
         except (OSError, asyncio.IncompleteReadError):

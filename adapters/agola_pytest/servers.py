@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -66,8 +65,6 @@ def _etcd_factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[E
 def _s3_factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[S3Factory]:
     from agola_pytest.s3 import S3MissingError, S3Program, log_file, missing_reason, start_s3  # noqa: PLC0415
 
-    # With credentials of their own beside a running server, whose credentials stand in the usual ones.
-    credentials = {"credentials": "AGOLA_S3_OWN"} if value(request.config, "s3") else {}
     with ExitStack() as stack:
 
         def start(name: str = "s3", *, program: S3Program | None = None) -> S3Server:
@@ -77,7 +74,7 @@ def _s3_factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[S3F
             attach_log(request, log_file(directory / name))
             level = value(request.config, "log-level")
             try:
-                return stack.enter_context(start_s3(directory / name, program, log_level=level, **credentials))
+                return stack.enter_context(start_s3(directory / name, program, log_level=level))
             except S3MissingError as error:
                 missing(request.config, "s3", str(error))
 
@@ -142,16 +139,13 @@ def agola_session_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     The credentials of that one stand in `AGOLA_S3_ACCESS_KEY_ID` and `AGOLA_S3_SECRET_ACCESS_KEY`. Skips when no
     program is there, or fails under `--agola-require=s3`.
     """
-    from agola_pytest.s3 import BUCKET, S3Server  # noqa: PLC0415 - load what is used
+    from agola_pytest.s3 import S3Server  # noqa: PLC0415 - load what is used
 
     external = value(request.config, "s3")
     if not external:
         yield request.getfixturevalue("agola_session_s3_factory")("session-s3")
         return
-    parts = urlsplit(external)
-    server = S3Server(
-        f"{parts.scheme}://{parts.netloc}", bucket=parts.path.strip("/") or BUCKET, place=_place("session")
-    )
+    server = S3Server.external(external, _place("session"))
     yield server
     server.empty()
 

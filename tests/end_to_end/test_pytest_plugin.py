@@ -207,6 +207,9 @@ def test_servers_that_run_already_are_used_and_left_clean(
     monkeypatch.setenv("WANTED_ETCD", etcd.endpoint)
     monkeypatch.setenv("WANTED_S3", s3.endpoint)
     monkeypatch.setenv("AGOLA_ETCD", "nowhere:1")  # the command line comes first
+    monkeypatch.delenv("AGOLA_S3", raising=False)
+    for suffix in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):  # as a user gives those of a server that runs already
+        monkeypatch.setenv(f"AGOLA_S3_{suffix}", os.environ[f"{s3.credentials}_{suffix}"])
     pytester.makeini(f"[pytest]\nagola_s3 = {s3.endpoint}/mine")
     run(OUTSIDE, f"--agola-etcd={etcd.endpoint}", "-n", "2").assert_outcomes(passed=2)
     with contextlib.closing(open_coordinator(etcd.url())) as coordinator:

@@ -22,9 +22,12 @@ def proxy(agola_s3):
 
 
 @pytest.fixture
-def open_store(proxy, tmp_path):
-    prefix = uuid.uuid4().hex
+def prefix():
+    return uuid.uuid4().hex
 
+
+@pytest.fixture
+def open_store(proxy, prefix, tmp_path):
     def open_one(coordinator="coordinator.db", recover=False, **options):
         return agola_core.open(
             data_types=["n"],
@@ -108,13 +111,12 @@ with agola_core.open(data_types=["n"], storage=sys.argv[1], coordinator=sys.argv
 @pytest.mark.parametrize(
     "point", ["commit.after-txn", "sync.before-txn", "checkpoint.before-manifest", "lineage.before-marker"]
 )
-def test_a_kill_loses_nothing_acknowledged(open_store, proxy, tmp_path, monkeypatch, point):
-    with open_store() as dm:
-        url = f"s3://agola/{dm.storage._options.prefix}?endpoint={proxy.endpoint}&credentials=AGOLA_S3"
+def test_a_kill_loses_nothing_acknowledged(open_store, proxy, prefix, tmp_path, monkeypatch, point):
+    open_store().close()
     if point.startswith("lineage"):
         (tmp_path / "coordinator.db").unlink()
     monkeypatch.setenv("AGOLA_FAULTPOINT", f"{point}:1:kill")
-    command = [sys.executable, "-c", KILLED, url, str(tmp_path / "coordinator.db")]
+    command = [sys.executable, "-c", KILLED, proxy.url(prefix), str(tmp_path / "coordinator.db")]
     killed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
     monkeypatch.delenv("AGOLA_FAULTPOINT")

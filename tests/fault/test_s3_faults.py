@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
 import threading
 from datetime import timedelta
 
@@ -23,7 +24,6 @@ from agola_pytest import require
 from agola_pytest.s3 import S3MissingError, S3Program, start_s3
 from agola_pytest.s3proxy import Failure, S3Proxy
 
-SECRETS = {"AGOLA_S3_ACCESS_KEY_ID": "canary-key-id", "AGOLA_S3_SECRET_ACCESS_KEY": "canary-secret"}
 PASSING = [
     Failure.RESET_BEFORE,
     Failure.RESET_AFTER,
@@ -48,10 +48,8 @@ def proxy(agola_s3):
 
 
 @pytest.fixture
-def storage(proxy, tmp_path, monkeypatch):
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-    storage = agola_core.open_storage(proxy.url(str(tmp_path), part_size=5 * 2**20, request_timeout=2, timeout=10))
+def storage(proxy):
+    storage = agola_core.open_storage(proxy.url("storage", part_size=5 * 2**20, request_timeout=2, timeout=10))
     storage.write("old", b"old" * 1000)
     yield storage
     proxy.heal()
@@ -152,7 +150,8 @@ def test_a_failure_that_lasts_is_one_typed_error(proxy, storage, failure):
             use()
         proxy.heal()
         chain = "".join(map(str, [caught.value, caught.value.__cause__, storage, repr(storage)]))
-        assert not any(secret in chain for secret in SECRETS.values())  # secrets stand in no error
+        for suffix in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):  # secrets stand in no error
+            assert os.environ[f"{proxy.credentials}_{suffix}"] not in chain
         assert storage.read("old") == b"old" * 1000  # healthy again
     if failure is not Failure.RESET_AFTER:  # the beginning of an upload that nobody heard of is left to the sweep
         assert not unfinished(storage)
@@ -163,7 +162,7 @@ def unfinished(storage):
     return answer.get("Uploads", [])
 
 
-def test_a_creation_in_doubt_is_looked_at_before_it_is_repeated(proxy, storage):
+def test_a_creation_in_doubt_is_looked_at_before_it_is_repeated(agola_s3, proxy, storage):
     proxy.fail(Failure.RESET_AFTER, lambda request: request.method == "PUT", times=1)
     assert storage.write("a", b"mine", if_absent=True) == 4
     assert storage.read("a") == b"mine"
@@ -187,7 +186,7 @@ def test_a_creation_in_doubt_is_looked_at_before_it_is_repeated(proxy, storage):
             other.write("c", b"theirs")
             storage_b.written.set()
 
-    other = agola_core.open_storage(direct_url(proxy, storage))
+    other = agola_core.open_storage(agola_s3.url("storage"))
     try:
         proxy.fail(Failure.RESET_BEFORE, other_writer)
         with pytest.raises(ConflictError):
@@ -195,11 +194,6 @@ def test_a_creation_in_doubt_is_looked_at_before_it_is_repeated(proxy, storage):
         assert storage.read("c") == b"theirs"
     finally:
         other.close()
-
-
-def direct_url(proxy, storage):
-    host, port = proxy._target
-    return f"s3://agola/{storage._options.prefix}?endpoint=http://{host}:{port}&credentials=AGOLA_S3"
 
 
 def test_large_creations_in_doubt_are_looked_at_too(proxy, storage):
@@ -323,15 +317,15 @@ class TestOpening:
         try:
             with start_s3(tmp_path, S3Program.RCLONE) as server:
                 agola_core.open_storage(server.url()).close()
-                monkeypatch.setenv("AGOLA_S3_SECRET_ACCESS_KEY", "canary-secret")
+                monkeypatch.setenv(f"{server.credentials}_SECRET_ACCESS_KEY", "canary-secret")
                 with pytest.raises(ForbiddenError, match="SignatureDoesNotMatch") as caught:
                     agola_core.open_storage(server.url())
                 assert "canary" not in f"{caught.value} {caught.value.__cause__}"
-                monkeypatch.setenv("AGOLA_S3_ACCESS_KEY_ID", "canary-key")
+                monkeypatch.setenv(f"{server.credentials}_ACCESS_KEY_ID", "canary-key")
                 with pytest.raises(ForbiddenError, match="InvalidAccessKeyId"):
                     agola_core.open_storage(server.url())
-                monkeypatch.delenv("AGOLA_S3_ACCESS_KEY_ID")
-                with pytest.raises(BadRequestError, match="no AGOLA_S3_ACCESS_KEY_ID"):
+                monkeypatch.delenv(f"{server.credentials}_ACCESS_KEY_ID")
+                with pytest.raises(BadRequestError, match=f"no {server.credentials}_ACCESS_KEY_ID"):
                     agola_core.open_storage(server.url())
         except S3MissingError as error:
             require.missing(pytestconfig, "s3", str(error))
