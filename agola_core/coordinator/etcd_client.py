@@ -201,7 +201,7 @@ class EtcdClient:
         self.check_usable()
         endpoint = self._endpoints[(self._current + turn) % len(self._endpoints)]
         try:
-            return endpoint.stream(rpc.WATCH, requests, self._metadata()), endpoint.name
+            return endpoint.stream(rpc.WATCH, requests, _metadata(self._token)), endpoint.name
         except ValueError as error:
             raise ClosedError("the coordinator was closed") from error
 
@@ -209,7 +209,6 @@ class EtcdClient:
         deadline = time.monotonic() + timeout
         backoff = Backoff(free=len(self._endpoints) - 1)
         failure: Failure | None = None
-        logged_in = False
         while True:
             self.check_usable()
             endpoint = self._endpoints[self._current]
@@ -219,18 +218,19 @@ class EtcdClient:
             if once and not endpoint.answers:
                 endpoint = self._answering(left)
                 left = max(deadline - time.monotonic(), 0.1)
-            seen, token = self._revision, self._token
+            seen, token = self._revision, "" if method is rpc.AUTHENTICATE else self._token
             try:
                 attempt = left if once else min(left, _ATTEMPT_SECONDS * 2 ** min(backoff.failures, 8))
-                answer = self._call(endpoint, method, request, attempt)
+                answer = self._call(endpoint, method, request, attempt, token)
             except grpc.RpcError as error:
                 self.check_usable()
                 failure = explain(error, endpoint.name)
-                if failure.verdict is Verdict.LOGGED_OUT and self._may_log_in(method) and not logged_in:
-                    logged_in = True
-                    self._log_in(token)
-                    continue
                 failure.error.__cause__ = error
+                if failure.verdict is Verdict.LOGGED_OUT and self.settings.user and method is not rpc.AUTHENTICATE:
+                    self._log_in(token)
+                    # A member that has just started, or lags behind, does not know the new token either.
+                    self.closing.wait(min(backoff.next(), max(deadline - time.monotonic(), 0.0)))
+                    continue
                 if once and failure.verdict in {Verdict.LOST, Verdict.DOUBTFUL}:
                     self._turn_from(endpoint)
                     raise UnknownOutcomeError(f"it may have been applied: {failure.error}") from failure.error
@@ -245,10 +245,10 @@ class EtcdClient:
             self._check_history(answer.header, seen, linearizable=method is rpc.RANGE or method is rpc.TXN)
             return answer
 
-    def _call(self, endpoint: Endpoint, method: Method, request: Any, timeout: float) -> Any:
+    def _call(self, endpoint: Endpoint, method: Method, request: Any, timeout: float, token: str) -> Any:
         if method is not rpc.LEASE_KEEP_ALIVE:
-            return endpoint.unary(method, request, timeout, self._metadata())
-        stream = endpoint.stream(method, [request], self._metadata(), timeout)
+            return endpoint.unary(method, request, timeout, _metadata(token))
+        stream = endpoint.stream(method, [request], _metadata(token), timeout)
         try:
             for answer in stream:
                 return answer
@@ -283,23 +283,15 @@ class EtcdClient:
 
     # Logging in
 
-    def log_in_again(self) -> None:
-        """Get a new token, when there is a user."""
-        if self.settings.user:
-            self._log_in(self._token)
-
-    def _may_log_in(self, method: Method) -> bool:
-        return bool(self.settings.user) and method is not rpc.AUTHENTICATE
-
-    def _metadata(self) -> Metadata:
-        return (_REQUIRE_LEADER, ("token", self._token)) if self._token else (_REQUIRE_LEADER,)
-
     def _log_in(self, refused: str) -> None:
-        """Get a token, unless another thread has got one since this one was refused."""
+        """Get a token, unless another thread has got one since this one was refused.
+
+        The old one stays until there is a new one: with it the others are told to log in, without any they would be
+        nobody. The request to log in has none: etcd 3.4 refuses it with one that it does not know.
+        """
         with self._login:
             if self._token != refused:
                 return
-            self._token = ""
             request = rpc.AuthenticateRequest(name=self.settings.user, password=self.settings.password)
             try:
                 self._token = self.ask(rpc.AUTHENTICATE, request).token
@@ -346,6 +338,10 @@ class EtcdClient:
         self.closing.set()
         for endpoint in self._endpoints:
             endpoint.close()
+
+
+def _metadata(token: str) -> Metadata:
+    return (_REQUIRE_LEADER, ("token", token)) if token else (_REQUIRE_LEADER,)
 
 
 def unavailable(error: grpc.RpcError, where: str) -> UnavailableError:

@@ -26,7 +26,14 @@ from agola_core.coordinator import etcd_messages as rpc
 from agola_core.coordinator.etcd_client import Backoff, EtcdClient, unavailable
 from agola_core.coordinator.etcd_keys import Keyspace
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
-from agola_core.errors import AccessDeniedError, AgolaError, ClosedError, CompactedError, UnavailableError
+from agola_core.errors import (
+    AccessDeniedError,
+    AgolaError,
+    AuthenticationError,
+    ClosedError,
+    CompactedError,
+    UnavailableError,
+)
 from agola_core.forks import renewed
 
 logger = logging.getLogger(__name__)
@@ -183,7 +190,10 @@ class EtcdWatch:
                 self._patience = min(2 * self._patience, _MOST_SILENT_SECONDS)  # one that must read much takes longer
                 raise UnavailableError(said) from error
             self._client.check_usable()
-            raise unavailable(error, where) from error
+            failure = unavailable(error, where)
+            if isinstance(failure, AuthenticationError):
+                self._ask_whether_it_may()
+            raise failure from error
         finally:
             self._stream = None
             stream.end()
@@ -216,11 +226,17 @@ class EtcdWatch:
             oldest = answer.compact_revision + 1
             raise CompactedError(f"revision {self._position} was compacted; the oldest kept is {oldest}", oldest=oldest)
         reason = answer.cancel_reason or "no reason given"
-        if "ermission" in reason:
-            if self._backoff.failures:  # a new login has not helped
-                raise AccessDeniedError(f"etcd refuses a watch of {self._prefix!r}: {reason}")
-            self._client.log_in_again()
+        self._ask_whether_it_may()
         raise UnavailableError(f"etcd cancelled a watch: {reason}")
+
+    def _ask_whether_it_may(self) -> None:
+        """Ask for a key that the watch reports: what etcd tells a watch of a lost token or a right is not reliable.
+
+        Raises:
+            AccessDeniedError: The right is missing; a lost token is replaced.
+        """
+        start, end = self._keys.range(self._prefix)
+        self._client.ask(rpc.RANGE, rpc.RangeRequest(key=start, range_end=end, limit=1, keys_only=True))
 
     def _check_history(self, revision: int) -> None:
         """Make sure that what follows the last event is what followed it (see `EtcdClient.give_up`)."""

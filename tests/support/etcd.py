@@ -21,6 +21,14 @@ def eventually(attempt, errors=UnavailableError, seconds=30):
                 raise
 
 
+def eventually_true(holds, seconds=60):
+    """Wait until something holds, as nothing tells when."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.01)
+
+
 def settled_put(coordinator, key, value=b""):
     """Write a key that is not there yet, also when answers are lost; return its revision."""
 
