@@ -24,7 +24,7 @@ from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
 from agola_core.datamanager.repair import Repair, Repairer
 from agola_core.datamanager.types import Durability, Options, as_durability
 from agola_core.datamanager.verify import verify_store
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.locations import check_directory
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
@@ -48,7 +48,11 @@ class OwnedDataManager(DataManager):
 
 
 def open_backends(
-    path: str | os.PathLike[str] | None = None, *, storage: str | None = None, coordinator: str | None = None
+    path: str | os.PathLike[str] | None = None,
+    *,
+    storage: str | None = None,
+    coordinator: str | None = None,
+    read_only: bool = False,
 ) -> tuple[Coordinator, ObjectStorage]:
     """Open the two halves of a store; the caller closes them.
 
@@ -56,6 +60,7 @@ def open_backends(
         path: A directory that holds both, embedded.
         storage: A storage URL, in the place of the directory's.
         coordinator: A coordinator URL, in the place of the directory's.
+        read_only: Whether they are only read: then nothing is made, and what would change them is refused.
 
     Raises:
         BadRequestError: A half is named by nothing, or by a URL that is none.
@@ -68,9 +73,9 @@ def open_backends(
         raise BadRequestError(f"{str(directory)!r} is not a directory")
     if path is not None:
         warn_when_open(directory)
-    opened = open_storage(storage or str(directory / STORAGE_DIRECTORY))
+    opened = open_storage(storage or str(directory / STORAGE_DIRECTORY), read_only=read_only)
     try:
-        return open_coordinator(coordinator or str(directory / COORDINATOR_FILE)), opened
+        return open_coordinator(coordinator or str(directory / COORDINATOR_FILE), read_only=read_only), opened
     except builtins.BaseException:
         opened.close()
         raise
@@ -86,6 +91,7 @@ def open(  # noqa: A001
     durability: Durability | str | None = None,
     options: Options | None = None,
     recover: bool = False,
+    read_only: bool = False,
     at: None = None,
 ) -> DataManager: ...
 
@@ -111,6 +117,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     durability: Durability | str | None = None,
     options: Options | None = None,
     recover: bool = False,
+    read_only: bool = False,
     at: Place | datetime | str | None = None,
 ) -> DataManager | PastStore:
     """Open a store, and create it when it does not exist; or read one as it stood at a moment.
@@ -126,6 +133,9 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         durability: What `write_wal` waits for; None for what the options say.
         options: How the datamanager behaves.
         recover: Take the state of the storage even though the coordinator has another.
+        read_only: Only read what is there, such as on a read-only file system: nothing is made or written, no lock is
+            taken, and whatever would write raises `ForbiddenError`. Where others write and collect, files that they
+            replaced are kept for their grace period (an hour) alone.
         at: A past moment: the sequence of a WAL, or a time with a zone, either also as text. What is opened is
             then read only, and writes nothing; a lost coordinator may be left out.
 
@@ -134,6 +144,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         RecoveryError: The coordinator is behind the storage, or belongs to another store.
         CorruptionError: Stored data that must be read is damaged.
         CompactedError: The state at that moment is no longer kept.
+        ForbiddenError: It cannot be written to; `read_only` reads it.
         NotFoundError: There is no store, and `data_types` or `at` asked for one that is there.
         UnavailableError: A backend cannot be reached.
 
@@ -151,11 +162,16 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         chosen = msgspec.structs.replace(chosen, durability=as_durability(durability))
     if at is not None:
         return _open_past(path, storage, coordinator, data_types, chosen, parse_moment(at))
-    if data_types is None:
+    if recover and read_only:
+        raise BadRequestError("recover=True writes: leave read_only out")
+    if data_types is None or read_only:
         _check_existing(path, storage)
-    coordinator_backend, storage_backend = open_backends(path, storage=storage, coordinator=coordinator)
+    if not read_only and is_read_only(path, storage=storage, coordinator=coordinator):
+        raise ForbiddenError(f"the store in {os.fspath(path or '')!r} cannot be written to: read_only=True reads it")
+    backends = open_backends(path, storage=storage, coordinator=coordinator, read_only=read_only)
+    coordinator_backend, storage_backend = backends
     try:
-        return OwnedDataManager(coordinator_backend, storage_backend, data_types, options=chosen, recover=recover)
+        return OwnedDataManager(*backends, data_types, options=chosen, recover=recover, read_only=read_only)
     except builtins.BaseException:
         coordinator_backend.close()
         storage_backend.close()
@@ -172,9 +188,12 @@ class _OwnedPastStore(PastStore):
         data_types: Sequence[str] | None,
         options: Options,
         at: Moment,
+        *,
+        published: bool,
     ) -> None:
         self._owned = [backend for backend in (coordinator, storage) if backend is not None]
-        super().__init__(coordinator, storage, data_types, at, name=_name(options), ttl=options.lock_ttl)
+        name = _name(options)
+        super().__init__(coordinator, storage, data_types, at, name=name, ttl=options.lock_ttl, published=published)
 
     def close(self) -> None:
         """Close the past store and its backends."""
@@ -197,6 +216,9 @@ def verify(
         NotFoundError: There is no store.
         UnavailableError: A backend cannot be reached.
     """
+    if is_read_only(path, storage=storage, coordinator=coordinator):
+        with _existing(path, storage, coordinator, read_only=True) as (log, opened):
+            return list(verify_store(log, opened))
     with _existing(path, storage, coordinator) as (log, opened):
         instance = pin_everything(log, _name(Options()), Options().lock_ttl)
         try:
@@ -242,11 +264,11 @@ def repair(
 
 @contextmanager
 def _existing(
-    path: str | os.PathLike[str] | None, storage: str | None, coordinator: str | None
+    path: str | os.PathLike[str] | None, storage: str | None, coordinator: str | None, *, read_only: bool = False
 ) -> Iterator[tuple[Coordinator, ObjectStorage]]:
     """Open the halves of a store that is there; create nothing in a directory that has none."""
     _check_existing(path, storage)
-    log, opened = open_backends(path, storage=storage, coordinator=coordinator)
+    log, opened = open_backends(path, storage=storage, coordinator=coordinator, read_only=read_only)
     try:
         yield log, opened
     finally:
@@ -269,12 +291,37 @@ def exists(
     """
     if path is not None and storage is None and not (Path(path) / STORAGE_DIRECTORY).is_dir():
         return False
-    log, opened = open_backends(path, storage=storage, coordinator=coordinator)
+    read_only = is_read_only(path, storage=storage, coordinator=coordinator)
+    log, opened = open_backends(path, storage=storage, coordinator=coordinator, read_only=read_only)
     try:
         return read_control(log) is not None or read_store(opened) is not None
     finally:
         log.close()
         opened.close()
+
+
+def is_read_only(
+    path: str | os.PathLike[str] | None = None, *, storage: str | None = None, coordinator: str | None = None
+) -> bool:
+    """Return whether a store is there that this process can read, and not write to: what its files and their place say.
+
+    Args:
+        path: A directory: an embedded store.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+    """
+    places = [_local(storage, "posix://", "posixflat://"), _local(coordinator, "sqlite://")]
+    if path is not None:
+        places += [Path(path) / STORAGE_DIRECTORY] if storage is None else []
+        places += [Path(path), Path(path) / COORDINATOR_FILE] if coordinator is None else []
+    return any(place.exists() and not os.access(place, os.W_OK) for place in places if place is not None)
+
+
+def _local(url: str | None, *schemes: str) -> Path | None:
+    """Return where a URL's backend lies on this machine; None for one elsewhere."""
+    if url is None or ("://" in url and not url.startswith(schemes)):
+        return None
+    return Path(url.partition("://")[2] or url)
 
 
 def _check_existing(path: str | os.PathLike[str] | None, storage: str | None) -> None:
@@ -304,11 +351,12 @@ def _open_past(
         storage = storage or str(directory / STORAGE_DIRECTORY)
     if storage is None:
         raise BadRequestError("name the store by a directory, or by its storage")
-    opened = open_storage(storage)
+    read_only = is_read_only(path, storage=storage, coordinator=coordinator)
+    opened = open_storage(storage, read_only=read_only)
     log = None
     try:
-        log = open_coordinator(coordinator) if coordinator is not None else None
-        return _OwnedPastStore(log, opened, data_types, options, at)
+        log = open_coordinator(coordinator, read_only=read_only) if coordinator is not None else None
+        return _OwnedPastStore(log, opened, data_types, options, at, published=not read_only)
     except builtins.BaseException:
         if log is not None:
             log.close()

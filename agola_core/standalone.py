@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -163,6 +166,7 @@ def open_store(
     coordinator: str | None = None,
     background: bool = True,
     recover: bool = False,
+    read_only: bool = False,
 ) -> DataManager:
     """Open the store of a run service, and create it when it does not exist.
 
@@ -172,6 +176,7 @@ def open_store(
         coordinator: A coordinator URL, in the place of the directory's.
         background: Whether loops sync, checkpoint and clean.
         recover: Take the state of the storage even though the coordinator has another.
+        read_only: Only read what is there.
 
     Raises:
         BadRequestError: The store is another application's.
@@ -183,6 +188,7 @@ def open_store(
         coordinator=coordinator,
         options=Options(background=background),
         recover=recover,
+        read_only=read_only,
     )
     if not moves.is_run_service(opened.stored_types):
         types = ", ".join(opened.stored_types)
@@ -194,10 +200,20 @@ def open_store(
 def open_reader(
     data_dir: Path, *, storage: str | None = None, coordinator: str | None = None
 ) -> tuple[DataManager, RunService]:
-    """Open a run service's store to answer questions, beside a service that may run on it."""
+    """Open a run service's store to answer questions, beside a service that may run on it.
+
+    Where it cannot be written to, it is only read, and its readdb is built in a temporary directory.
+    """
     check_directory(data_dir, "data_dir")
-    datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False)
-    return datamanager, RunService(datamanager, data_dir / READDB_FILE, InProcessDirectory())
+    read_only = embedded.is_read_only(data_dir, storage=storage, coordinator=coordinator)
+    datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False, read_only=read_only)
+    readdb = data_dir / READDB_FILE
+    if os.access(data_dir, os.W_OK):
+        return datamanager, RunService(datamanager, readdb, InProcessDirectory())
+    temporary = tempfile.mkdtemp(prefix="agola-readdb-")
+    service = RunService(datamanager, Path(temporary) / READDB_FILE, InProcessDirectory())
+    weakref.finalize(service, shutil.rmtree, temporary, ignore_errors=True)
+    return datamanager, service
 
 
 def _lock_directory(path: Path) -> int:

@@ -16,6 +16,7 @@ import agola_core
 from agola_cli.options import (
     chosen_url,
     json_option,
+    open_to_read,
     store_data_dir,
     store_options,
     token_file_option,
@@ -23,12 +24,10 @@ from agola_cli.options import (
 )
 from agola_cli.progress import Bar
 from agola_cli.remote import connected
-from agola_core.datamanager import DataManager, ExportFormat, Options, Packing, PastStore
+from agola_core.datamanager import DataManager, ExportFormat, Packing, PastStore
 from agola_core.errors import UnavailableError
 from agola_core.progress import Meter
 from agola_core.runservice import moves
-
-_QUIET = Options(background=False)
 
 
 @click.command("export")
@@ -110,7 +109,7 @@ def _exported(
         with agola_core.open(directory, storage=storage, coordinator=coordinator, at=at) as past:
             yield past
     else:
-        with agola_core.open(directory, storage=storage, coordinator=coordinator, options=_QUIET) as store:
+        with open_to_read(directory, storage, coordinator) as store:
             yield store
 
 

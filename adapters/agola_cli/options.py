@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
+import agola_core
+from agola_core.datamanager import DataManager, Options
+from agola_core.embedded import is_read_only
 from agola_core.errors import BadRequestError
 from agola_core.locations import no_directory
 from agola_core.objectstorage.factory import check_configured
@@ -262,3 +265,11 @@ def given_variable(text: str) -> tuple[str, str]:
     if not name:
         raise BadRequestError(f"expected NAME or NAME=VALUE, not {text!r}")
     return name, value if separator else os.environ.get(name, "")
+
+
+def open_to_read(directory: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
+    """Open a store for a command that only reads: also one that cannot be written to."""
+    read_only = is_read_only(directory, storage=storage, coordinator=coordinator)
+    return agola_core.open(
+        directory, storage=storage, coordinator=coordinator, options=Options(background=False), read_only=read_only
+    )

@@ -11,6 +11,7 @@ import agola_core
 from agola_cli.options import (
     chosen_url,
     json_option,
+    open_to_read,
     recovered_data_dir,
     store_data_dir,
     store_options,
@@ -45,7 +46,7 @@ def status_command(
         with connected(service, token_file) as client:
             status = client.status()
     else:
-        with _opened(data_dir, storage, coordinator) as store:
+        with _read(data_dir, storage, coordinator) as store:
             status = store.status()
     if as_json:
         click.echo(msgspec.json.encode(status))
@@ -114,7 +115,7 @@ def checkpoints_command(
         with connected(service, token_file) as client:
             found = client.checkpoints()
     else:
-        with _opened(data_dir, storage, coordinator) as store:
+        with _read(data_dir, storage, coordinator) as store:
             found = store.checkpoints()
     print_records(
         output,
@@ -227,3 +228,7 @@ def recover_command(data_dir: Path | None, storage: str | None, coordinator: str
 def _opened(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
     directory = store_data_dir(data_dir, storage, coordinator)
     return agola_core.open(directory, storage=storage, coordinator=coordinator, options=Options(background=False))
+
+
+def _read(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
+    return open_to_read(store_data_dir(data_dir, storage, coordinator), storage, coordinator)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from agola_core.coordinator.port import Coordinator
+from agola_core.coordinator.readonly import ReadOnlyCoordinator
 from agola_core.errors import BadRequestError
 from agola_core.locations import no_directory
 
 
-def open_coordinator(url: str) -> Coordinator:
+def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:
     """Open the coordinator at a URL.
 
     Args:
         url: A path, or `sqlite:///PATH`, for the embedded one; `etcd://HOST:PORT,HOST:PORT/PREFIX?...` for an etcd
             cluster (see `agola_core.coordinator.etcd_settings.parse_url` for the parameters).
+        read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
 
     Raises:
         BadRequestError: The URL names no backend, is malformed, or the backend's extra is not installed.
@@ -24,6 +26,10 @@ def open_coordinator(url: str) -> Coordinator:
     if scheme == "sqlite" and rest and no_directory(rest) is None:
         from agola_core.coordinator.sqlite import SQLiteCoordinator  # noqa: PLC0415 - load what is used
 
+        if read_only:
+            from agola_core.coordinator.sqlite_readonly import ReadOnlySQLiteCoordinator  # noqa: PLC0415
+
+            return ReadOnlyCoordinator(ReadOnlySQLiteCoordinator(rest))
         return SQLiteCoordinator(rest)
     if scheme == "etcd" and rest:
         try:
@@ -33,5 +39,6 @@ def open_coordinator(url: str) -> Coordinator:
                 f"an etcd coordinator needs the extra: pip install 'agola-core[etcd]' ({error.name} is missing)"
             ) from error
 
-        return EtcdCoordinator(url)
+        opened = EtcdCoordinator(url)
+        return ReadOnlyCoordinator(opened) if read_only else opened
     raise BadRequestError(f"coordinator {url!r}: expected a path, sqlite:///PATH or etcd://HOST:PORT/PREFIX")

@@ -17,24 +17,20 @@ from agola_core import forks
 from agola_core.clock import boot_clock, boot_id
 from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import (
-    MAX_LIST,
     Compare,
     GetOp,
-    KeyValue,
     Op,
-    Page,
     TxnResult,
     check_ops,
     check_reads,
-    prefix_end,
 )
-from agola_core.coordinator.sqlite_database import Database, Row, newest_revision, one
-from agola_core.coordinator.sqlite_session import KeyChanges, Session
+from agola_core.coordinator.sqlite_database import Database, newest_revision, one
+from agola_core.coordinator.sqlite_reads import Rows, SQLiteReads
+from agola_core.coordinator.sqlite_session import Session
 from agola_core.coordinator.sqlite_watch import Change, SQLiteWatch, WatchHub
 from agola_core.errors import (
     BadRequestError,
     ClosedError,
-    CompactedError,
     NotFoundError,
     RecoveryError,
     UnknownOutcomeError,
@@ -44,8 +40,6 @@ from agola_core.leaderqueue import LeaderQueue, Waiting
 from agola_core.supervisor import Supervisor
 
 _SWEEP_SECONDS = 0.5
-
-Rows = list[Row]
 
 
 class _Work(Waiting):
@@ -63,7 +57,7 @@ Works = list[_Work]
 Changes = list[Change]
 
 
-class SQLiteCoordinator:
+class SQLiteCoordinator(SQLiteReads):
     """A coordinator in one file (see `agola_core.coordinator.port.Coordinator`).
 
     Args:
@@ -89,6 +83,7 @@ class SQLiteCoordinator:
         self._clock = clock
         self._boot = boot or boot_id()
         self._database = Database(path)
+        super().__init__(self._database)
         self.path = self._database.path
         self._closing = renewed(threading.Lock())
         self._closed = False
@@ -98,66 +93,14 @@ class SQLiteCoordinator:
             self._session = Session(self._cursor, clock)
             self._cursor.execute(sql.LEASES_REBOOTED, (clock(), self._boot))
             newest = newest_revision(self._database.writer)
-        self._hub = WatchHub(newest, self._changes, self._database.foreign_revision, self._database.origin)
+        self._hub = WatchHub(newest, self.changes, self._database.foreign_revision, self._database.origin)
         self._supervisor = Supervisor("sqlite-coordinator")
         self._supervisor.loop("leases", self.expire_leases, interval=_SWEEP_SECONDS)
-
-    # Reads
-
-    def identity(self) -> str:
-        """Return the database's own id (see the port); its copies have it, too."""
-        with self._database.reader() as connection:
-            return f"sqlite {one(connection.execute(sql.IDENTITY))[0]}"
-
-    def get(self, key: str) -> KeyValue | None:
-        """Return the newest state of a key (see the port)."""
-        with self._database.reader() as connection:
-            row: Row | None = connection.execute(sql.NEWEST, (key,)).fetchone()
-        return None if row is None or row[0] is None else KeyValue(key, *row)
-
-    def list(self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0) -> Page:
-        """Return keys that begin with a prefix (see the port)."""
-        limit = min(limit, MAX_LIST)
-        if limit < 1:
-            raise BadRequestError(f"a list's limit must be at least 1, not {limit}")
-        with self._database.reader() as connection, connection:
-            newest = newest_revision(connection)
-            if revision > newest:
-                raise BadRequestError(f"revision {revision} lies after {newest}, the newest")
-            at = revision or newest
-            self._check_kept(connection, at)
-            # The smallest text after `start_after` is it with a NUL behind.
-            start, end = max(prefix, f"{start_after}\0" if start_after else "", key=str.encode), prefix_end(prefix)
-            waiting: Rows = connection.execute(sql.LIST_WAITING, (start, end, at)).fetchall()
-            rows: Rows = connection.execute(sql.LIST, (start, end, at, limit + 1 + len(waiting))).fetchall()
-        more = len(rows) > limit
-        if waiting:
-            newest_rows = {row[0]: row for row in (*rows, *waiting)}
-            rows = sorted((row for row in newest_rows.values() if row[1] is not None), key=_key_bytes)
-            more = len(rows) > limit
-        return Page(tuple(KeyValue(*row) for row in rows[:limit]), at, more)
 
     def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
         """Start a watch (see the port)."""
         self._database.check_open()
         return self._hub.open(prefix, from_revision)
-
-    def _check_kept(self, connection: apsw.Connection, revision: int) -> None:
-        (oldest,) = one(connection.execute(sql.COMPACTED))
-        if revision < oldest:
-            raise CompactedError(f"revision {revision} was compacted; the oldest kept is {oldest}", oldest=oldest)
-
-    def _changes(self, start: int, end: int) -> Changes:
-        with self._database.reader() as connection, connection:
-            self._check_kept(connection, start)
-            rows = connection.execute(sql.CHANGES, (start, end)).fetchall()
-        changes: dict[int, KeyChanges] = {}
-        row: Row
-        for row in rows:
-            mod, key, value, created, version, lease = row
-            item = None if value is None else KeyValue(key, value, created, mod, version, lease)
-            changes.setdefault(mod, []).append((key, item))
-        return [*changes.items()]
 
     # Writes
 
@@ -300,8 +243,3 @@ class SQLiteCoordinator:
         self._session.forget()
         if self._database.writer.in_transaction:
             self._cursor.execute("ROLLBACK")
-
-
-def _key_bytes(row: Row) -> bytes:
-    key: str = row[0]
-    return key.encode()

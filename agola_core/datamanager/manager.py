@@ -19,6 +19,7 @@ from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager import keys, records
 from agola_core.datamanager.batches import write_payload
 from agola_core.datamanager.blockcache import BlockCache
+from agola_core.datamanager.bystander import Bystander
 from agola_core.datamanager.commit import Along, Commit, check_limits
 from agola_core.datamanager.committer import Committer
 from agola_core.datamanager.feed import Feed
@@ -57,6 +58,7 @@ class DataManager(OperatedStore):
         data_types: The types of objects that the application stores; None for those that the store has.
         options: How the datamanager behaves.
         recover: Take the state of the storage even though the coordinator has another.
+        read_only: Only read, and publish nothing: the backends need not take writes.
         clock: Seconds since 1970; for people, it orders nothing.
         new_uuid: Makes unique ids of 32 hexadecimal digits.
 
@@ -81,6 +83,7 @@ class DataManager(OperatedStore):
         options: Options | None = None,
         *,
         recover: bool = False,
+        read_only: bool = False,
         clock: Callable[[], float] = time.time,
         new_uuid: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -97,7 +100,10 @@ class DataManager(OperatedStore):
         self._inline_limit = min(self.options.inline_limit, coordinator.max_txn_bytes // 2)
         self._closed = renewed(threading.Event())
         opener = StoreOpener(coordinator, storage, self.options, given, new_uuid, self._now)
-        opener.prepare(recover=recover)
+        if read_only:
+            opener.look()
+        else:
+            opener.prepare(recover=recover)
         cache = BlockCache()
         self._log = Log(coordinator, storage, cache)
         self.data_types = given or self.stored_types
@@ -108,14 +114,17 @@ class DataManager(OperatedStore):
                 f"the store holds objects of the types {', '.join(self.stored_types)}, none of which is among "
                 f"{', '.join(given)}: it belongs to another application; to add types, name those that it has, too"
             )
-        self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
+        if read_only:
+            self._instance = Bystander(coordinator, name)
+        else:
+            self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
         self._committer = Committer(self._log, clock)
         self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
         try:
             # What was read before this instance was published, a collection may not have spared.
             self._log.catch_up()
             self._instance.reads(self._log.view.manifest.number)
-            if self.options.background:
+            if self.options.background and not read_only:
                 self._upkeep.start()
         except BaseException:  # nobody else would end the lease and the loops that run already
             self.close()

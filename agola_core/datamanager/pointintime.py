@@ -139,6 +139,7 @@ class PastStore(Reader):
         at: The moment: the newest WAL to see, or the time up to which WALs count, by their leaders' clocks.
         name: This reader's name among the store's instances.
         ttl: Seconds after which the others take a dead reader for gone.
+        published: Whether the others learn of it; otherwise only their grace period keeps what is read.
 
     Raises:
         NotFoundError: There is no store.
@@ -160,6 +161,7 @@ class PastStore(Reader):
         *,
         name: str,
         ttl: float = 10.0,
+        published: bool = True,
     ) -> None:
         given = check_data_types(data_types) if data_types is not None else ()
         self.storage = storage
@@ -167,7 +169,7 @@ class PastStore(Reader):
         self._origin = Origin("the past store")
         self._instance: Instance | None = None
         control = read_control(coordinator) if coordinator is not None else None
-        if control is not None and coordinator is not None:
+        if control is not None and coordinator is not None and published:
             self._instance = pin_everything(coordinator, name, ttl)
         try:
             self._view = _Finder(coordinator, storage, control).find(at)

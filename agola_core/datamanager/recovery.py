@@ -79,6 +79,20 @@ class StoreOpener:
         self._new_uuid = new_uuid
         self._now = now
 
+    def look(self) -> None:
+        """Check the store, and write nothing.
+
+        Raises:
+            NotFoundError: There is no store, or it must be recovered first.
+            RecoveryError: The coordinator is behind the storage, or belongs to another store.
+        """
+        control = read_control(self._coordinator)
+        if control is None:
+            raise NotFoundError(
+                "the coordinator holds no store: read what is in storage with at=, or open it where it can be written"
+            )
+        self._check(control)
+
     def prepare(self, *, recover: bool = False) -> None:
         """Create, recover or check the store; one process at a time does what must be done.
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from agola_core.errors import BadRequestError
 from agola_core.locations import check_directory
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.objectstorage.readonly import ReadOnlyStorage
 
 
-def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
+def open_storage(url: str | Path, *, configured: bool = False, read_only: bool = False) -> ObjectStorage:
     """Open the object storage at a URL.
 
     Args:
         url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names;
             `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3url` has the options).
         configured: The URL comes from a service's configuration, which may not choose posixflat.
+        read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
 
     Raises:
         BadRequestError: The URL names no backend, or what it names does not exist.
@@ -31,19 +33,22 @@ def open_storage(url: str | Path, *, configured: bool = False) -> ObjectStorage:
         from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage  # noqa: PLC0415 - load what is used
 
         check_directory(rest, "storage")
-        if scheme == "posix":
-            return PosixStorage(rest)
-        return PosixFlatStorage(rest)
+        kind = PosixStorage if scheme == "posix" else PosixFlatStorage
+        return _limited(kind(rest, create=not read_only), read_only)
     if scheme == "s3":
         try:
             from agola_core.objectstorage.s3 import S3Storage  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise BadRequestError("storage on S3 needs the extra s3: pip install 'agola-core[s3]'") from error
         try:
-            return S3Storage.from_url(str(url))
+            return _limited(S3Storage.from_url(str(url)), read_only)
         except ValueError as error:  # what the client library thinks of a host or a region
             raise BadRequestError(f"an s3:// URL is malformed: {error}") from error
     raise BadRequestError(f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR or s3://BUCKET/PREFIX")
+
+
+def _limited(storage: ObjectStorage, read_only: bool) -> ObjectStorage:
+    return ReadOnlyStorage(storage) if read_only else storage
 
 
 def check_configured(url: str) -> str:

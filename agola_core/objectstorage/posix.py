@@ -60,23 +60,31 @@ class PosixStorage:
     """Objects as files whose paths are their keys (see `agola_core.objectstorage.port.ObjectStorage`).
 
     Args:
-        root: The directory; created when missing.
+        root: The directory.
+        create: Whether it is created when missing, and left-over temporary files are removed.
 
     Raises:
+        NotFoundError: It is missing, and is not to be created.
         UnavailableError: It cannot be created.
         OutOfSpaceError: The disk is full.
 
     Once the directory was deleted, moved or replaced, writing, deleting and opening what is gone raise `RecoveryError`.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
         self.root = os.path.abspath(os.fspath(root))  # noqa: PTH100 - follows no links, unlike resolve()
         self._data = f"{self.root}/data"
         self._temporary = os.path.join(self.root, "tmp")  # noqa: PTH118
+        self._access = Access.below(self.root, may_share=True)
+        if not create:
+            try:
+                self._opened = os.stat(self._data)  # noqa: PTH116
+            except OSError as error:
+                raise NotFoundError(f"there is no storage in {self.root!r}: {error.strerror}") from error
+            return
         with _root_errors(self.root):
             parent = os.path.dirname(self.root)  # noqa: PTH120
             trusted = parent if os.access(parent, os.R_OK) else self.root
-            self._access = Access.below(self.root, may_share=True)
             warn_when_open(self.root)
             make_directories(self._data, trusted, self._access)
             make_directories(self._temporary, trusted, self._access)

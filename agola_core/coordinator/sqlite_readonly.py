@@ -1,0 +1,147 @@
+"""The embedded coordinator where it cannot be written to: reads that make no file and take no lock of a writer.
+
+SQLite in WAL mode needs its side files even to read. Where they are, a process has the database open, or was killed
+with it: they are read, too. Where there are none, nobody writes, and the database alone is all there is; it is
+looked at before each read whether that still holds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+
+from agola_core import forks
+from agola_core.coordinator import sqlite_schema as sql
+from agola_core.coordinator.sqlite_database import Database, newest_revision, one
+from agola_core.coordinator.sqlite_files import OpenFiles
+from agola_core.coordinator.sqlite_reads import SQLiteReads
+from agola_core.coordinator.sqlite_watch import SQLiteWatch, WatchHub
+from agola_core.decoding import newer
+from agola_core.errors import FormatError, NotFoundError, UnavailableError
+from agola_core.forks import Origin, renewed
+
+
+class _Alone(OpenFiles):
+    """A database without side files: whether it is as it was."""
+
+    def __init__(self, path: str) -> None:  # of the log there is nothing to know
+        self._path = path
+        self._was = self._state()
+
+    def check(self) -> None:
+        """Raise `UnavailableError` when somebody has begun to write."""
+        if self._state() != self._was:
+            raise UnavailableError(f"{self._path} was written to while it was read without its writers: open it again")
+
+    def check_each(self) -> None:
+        """Do the same."""
+        self.check()
+
+    def _state(self) -> tuple[bool, int, int, int, int] | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116
+        except OSError:
+            return None
+        return _has_log(self._path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class _ReadOnlyDatabase(Database):
+    """A database that is only read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = str(Path(path).absolute())
+        self.origin = Origin("the coordinator")
+        self._closed = self._lost = False
+        self.writing, self._lock = renewed(threading.Lock()), renewed(threading.Lock())
+        self._readers: deque[apsw.Connection] = deque()
+        self._own: tuple[apsw.Connection, ...] = ()
+        self._data_version = -1
+        if not Path(self.path).is_file():
+            raise NotFoundError(f"there is no coordinator {self.path!r}")
+        forks.connects(self)
+        with self.errors(), forks.inside(self):
+            is_alone = not _has_log(self.path)
+            self._suffix = "&immutable=1" if is_alone else ""
+            self._files = (_Alone if is_alone else OpenFiles)(self.path)
+            self._version_reader = self._connect()
+            self._own = (self._version_reader,)
+            self._check_version()
+
+    def check_found(self) -> None:
+        """Look each time: nobody's commits do."""
+        self.look(closely=True)
+
+    def close(self) -> None:
+        """Close all connections; closing twice is harmless."""
+        with self._lock, forks.inside(self):
+            self._closed = True
+            for connection in self.connections():
+                connection.close()
+            self._readers.clear()
+            self._own = ()
+
+    def _connect(self, *, checkpoint: bool = False) -> apsw.Connection:
+        del checkpoint
+        address = f"file:{quote(self.path)}?mode=ro{self._suffix}"
+        connection = apsw.Connection(address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.set_busy_timeout(1000)
+        return connection
+
+    def _check_version(self) -> None:
+        try:
+            (version,) = one(self._version_reader.execute("PRAGMA user_version"))
+        except apsw.CantOpenError as error:
+            raise UnavailableError(
+                f"{self.path} cannot be read here: what its last process left in its log needs a file beside it; "
+                "copy the directory to where it can be written to, or read what is in storage with at="
+            ) from error
+        if version > sql.VERSION:
+            raise newer(self.path, version, sql.VERSION)
+        if version < sql.VERSION:
+            raise FormatError(f"{self.path} is of an older release: open it once where it can be written to")
+
+
+class ReadOnlySQLiteCoordinator(SQLiteReads):
+    """The reading half of a coordinator in one file.
+
+    Args:
+        path: The database.
+
+    Raises:
+        NotFoundError: There is none.
+        UnavailableError: It cannot be opened.
+        CorruptionError: It is not a database, or a damaged one.
+        FormatError: Another release made it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._database = database = _ReadOnlyDatabase(path)
+        super().__init__(database)
+        with database.reader() as connection:
+            newest = newest_revision(connection)
+        self._hub = WatchHub(newest, self.changes, database.foreign_revision, database.origin)
+
+    def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
+        """Start a watch (see the port)."""
+        self._database.check_open()
+        return self._hub.open(prefix, from_revision)
+
+    def close(self) -> None:
+        """Release everything (see the port)."""
+        if not self._database.origin.is_here:
+            return
+        self._hub.close()
+        self._database.close()
+
+
+def _has_log(path: str) -> bool:
+    try:
+        return os.stat(f"{path}-wal").st_size > 0 or os.path.exists(f"{path}-shm")  # noqa: PTH110, PTH116
+    except OSError:
+        return False

@@ -1,0 +1,92 @@
+"""What reading a SQLite coordinator means, the same for one that writes and for one that cannot."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import apsw
+
+from agola_core.coordinator import sqlite_schema as sql
+from agola_core.coordinator.port import MAX_LIST, KeyValue, Page, prefix_end
+from agola_core.coordinator.sqlite_database import Row, newest_revision, one
+from agola_core.coordinator.sqlite_session import KeyChanges
+from agola_core.coordinator.sqlite_watch import Change
+from agola_core.errors import BadRequestError, CompactedError
+
+Rows = list[Row]
+Changes = list[Change]
+
+
+class Readable(Protocol):
+    """A database that lends connections to read with."""
+
+    def reader(self) -> AbstractContextManager[apsw.Connection]:
+        """Lend one; errors of the block are translated."""
+
+
+class SQLiteReads:
+    """The reads of a coordinator (see `agola_core.coordinator.port.Coordinator`).
+
+    Args:
+        database: Its database.
+    """
+
+    def __init__(self, database: Readable) -> None:
+        self._readable = database
+
+    def identity(self) -> str:
+        """Return the database's own id (see the port); its copies have it, too."""
+        with self._readable.reader() as connection:
+            return f"sqlite {one(connection.execute(sql.IDENTITY))[0]}"
+
+    def get(self, key: str) -> KeyValue | None:
+        """Return the newest state of a key (see the port)."""
+        with self._readable.reader() as connection:
+            row: Row | None = connection.execute(sql.NEWEST, (key,)).fetchone()
+        return None if row is None or row[0] is None else KeyValue(key, *row)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0) -> Page:
+        """Return keys that begin with a prefix (see the port)."""
+        limit = min(limit, MAX_LIST)
+        if limit < 1:
+            raise BadRequestError(f"a list's limit must be at least 1, not {limit}")
+        with self._readable.reader() as connection, connection:
+            newest = newest_revision(connection)
+            if revision > newest:
+                raise BadRequestError(f"revision {revision} lies after {newest}, the newest")
+            at = revision or newest
+            self._check_kept(connection, at)
+            # The smallest text after `start_after` is it with a NUL behind.
+            start, end = max(prefix, f"{start_after}\0" if start_after else "", key=str.encode), prefix_end(prefix)
+            waiting: Rows = connection.execute(sql.LIST_WAITING, (start, end, at)).fetchall()
+            rows: Rows = connection.execute(sql.LIST, (start, end, at, limit + 1 + len(waiting))).fetchall()
+        more = len(rows) > limit
+        if waiting:
+            newest_rows = {row[0]: row for row in (*rows, *waiting)}
+            rows = sorted((row for row in newest_rows.values() if row[1] is not None), key=_key_bytes)
+            more = len(rows) > limit
+        return Page(tuple(KeyValue(*row) for row in rows[:limit]), at, more)
+
+    def _check_kept(self, connection: apsw.Connection, revision: int) -> None:
+        (oldest,) = one(connection.execute(sql.COMPACTED))
+        if revision < oldest:
+            raise CompactedError(f"revision {revision} was compacted; the oldest kept is {oldest}", oldest=oldest)
+
+    def changes(self, start: int, end: int) -> Changes:
+        """Return what the revisions from one up to before another changed, by revision."""
+        with self._readable.reader() as connection, connection:
+            self._check_kept(connection, start)
+            rows = connection.execute(sql.CHANGES, (start, end)).fetchall()
+        changes: dict[int, KeyChanges] = {}
+        row: Row
+        for row in rows:
+            mod, key, value, created, version, lease = row
+            item = None if value is None else KeyValue(key, value, created, mod, version, lease)
+            changes.setdefault(mod, []).append((key, item))
+        return [*changes.items()]
+
+
+def _key_bytes(row: Row) -> bytes:
+    key: str = row[0]
+    return key.encode()
