@@ -46,5 +46,8 @@ class Bystander(Instance):
         del timeout
         self.try_lock(name)
 
+    def wait_for_collection(self) -> None:
+        """Wait for nothing: a collector does not know what is read here, before or after."""
+
     def close(self) -> None:
         """Withdraw nothing."""
