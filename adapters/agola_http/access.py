@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
 from agola_core.errors import BadRequestError, ForbiddenError, UnauthorizedError
+from agola_http import sessions
 from agola_http.endpoints import Caller, Principal
 
 MIN_TOKEN_BYTES = 8
-COOKIE = "agola_token"
-"""In it a browser that signed in on the page shows its token."""
 _KINDS = (Principal.CLIENT, Principal.EXECUTOR, Principal.ADMIN)
 _GRANTS = {
     Principal.CLIENT: {Principal.CLIENT},
@@ -68,6 +68,19 @@ class Tokens:
                 found = caller
         return found
 
+    def find_session(self, session: str, now: float) -> Caller | None:
+        """Return who signed in with one of the tokens; every one is compared, in constant time.
+
+        Args:
+            session: What the browser shows.
+            now: Seconds since 1970.
+        """
+        found = None
+        for known, caller in self._digests:
+            if sessions.is_of(session, known, now):
+                found = caller
+        return found
+
 
 class Access:
     """Decides about requests.
@@ -76,11 +89,15 @@ class Access:
         tokens: The tokens.
         trust_network: Whether kinds without tokens are open to hosts beyond this one; otherwise a request that
             a web page made under a foreign name is refused.
+        clock: Seconds since 1970, for the ends of sessions.
     """
 
-    def __init__(self, tokens: Tokens | None = None, *, trust_network: bool = False) -> None:
+    def __init__(
+        self, tokens: Tokens | None = None, *, trust_network: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
         self._tokens = tokens or Tokens()
         self._trust_network = trust_network
+        self._clock = clock
 
     def admit(self, principal: Principal, headers: Headers) -> Caller:
         """Return the caller of an endpoint.
@@ -105,20 +122,26 @@ class Access:
             raise ForbiddenError(f"a token of kind {caller.principal.value} does not allow this")
         raise UnauthorizedError(f"a token of kind {principal.value} is needed")
 
-    def accepts(self, principal: Principal, token: str) -> bool:
-        """Return whether a token lets its holder call what a kind of caller may call."""
+    def sign_in(self, principal: Principal, token: str) -> str | None:
+        """Return a session for a browser; None when the token does not let its holder call what this kind may call."""
         caller = self._tokens.find(token)
-        return caller is not None and principal in _GRANTS[caller.principal]
+        if caller is None or principal not in _GRANTS[caller.principal]:
+            return None
+        return sessions.issue(_digest(token), self._clock())
 
     def _caller(self, headers: Headers) -> Caller:
-        token = _bearer(headers) or _cookie(headers)
-        return (self._tokens.find(token) if token else None) or Caller()
+        token = _bearer(headers)
+        if token:
+            return self._tokens.find(token) or Caller()
+        session = sessions.sent(headers.get("cookie", ""))
+        if not session or is_foreign(headers):
+            return Caller()
+        return self._tokens.find_session(session, self._clock()) or Caller()
 
     def _check_local(self, headers: Headers) -> None:
         """Refuse what a browser sends for a page of another site: without a token, that page would be let in."""
         host = headers.get("host", "")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if is_foreign(headers):
             raise ForbiddenError("pages of another site are not allowed here without a token")
         if not self._trust_network and not _is_literal(urlsplit(f"//{host}").hostname or ""):
             raise ForbiddenError("without a token the service is asked by its address or as localhost")
@@ -149,16 +172,10 @@ def _bearer(headers: Headers) -> str:
     return token.strip() if scheme.lower() in {"bearer", "token"} else ""
 
 
-def _cookie(headers: Headers) -> str:
-    """Return the token of a browser that signed in, unless a page of another site makes it ask."""
+def is_foreign(headers: Headers) -> bool:
+    """Return whether a browser says that it asks for a page of another site."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
-        return ""
-    for item in headers.get("cookie", "").split(";"):
-        name, _, value = item.strip().partition("=")
-        if name == COOKIE:
-            return value
-    return ""
+    return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
 
 
 def is_loopback(host: str) -> bool:

@@ -195,7 +195,9 @@ class Dispatcher:
 
         def work() -> Answer:
             body = None if kind is None else decode(data, kind)
-            return endpoint.handler(Call(path, query, headers, caller, body, upload, context))
+            peer, secure = (scope.get("client") or ("", 0))[0], scope.get("scheme") == "https"
+            call = Call(path, query, headers, caller, body, upload, context, peer=peer, secure=secure)
+            return endpoint.handler(call)
 
         if in_place:
             with self._streams.place(_kind(caller, endpoint)):

@@ -100,6 +100,8 @@ class Call:
         body: The decoded body of an endpoint that takes a record.
         upload: The pieces of the body of an endpoint that takes bytes; consumed once, in the handler's thread.
         context: Of an endpoint that takes bytes: ends when the client has left, or the server stops.
+        peer: The address that the request came from; "" where it is not known.
+        secure: Whether it came over TLS.
     """
 
     def __init__(
@@ -111,6 +113,9 @@ class Call:
         body: object = None,
         upload: Iterator[bytes] = _NO_PIECES,
         context: Context | None = None,
+        *,
+        peer: str = "",
+        secure: bool = False,
     ) -> None:
         self.path = path
         self.query = query
@@ -118,6 +123,8 @@ class Call:
         self.caller = caller
         self.upload = upload
         self.context = context or Context()
+        self.peer = peer
+        self.secure = secure
         self._body = body
 
     def record(self, kind: type[T]) -> T:

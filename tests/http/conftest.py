@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -163,8 +164,8 @@ def start_app():
     """Return a function that serves any application, until the context ends."""
 
     @contextlib.contextmanager
-    def start(app, limits=LIMITS):
-        with serving(app, limits, lambda: None) as (server, port):
+    def start(app, limits=LIMITS, tls=None):
+        with serving(app, limits, lambda: None, tls) as (server, port):
             yield Running(None, None, app, server, port)
 
     return start
@@ -194,3 +195,20 @@ def create_run(server):
         return server.request("POST", f"{API}/runs", body).json()["run"]
 
     return create
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Return the files of a certificate of this machine and of its key."""
+    path = tmp_path_factory.mktemp("tls")
+    certificate, key = path / "cert.pem", path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-days", "2"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key

@@ -3,13 +3,18 @@
 import threading
 from xml.etree import ElementTree
 
+import httpx2
 import pytest
+from starlette.datastructures import Headers
 
+from agola_core.errors import UnauthorizedError
+from agola_http import sessions
 from agola_http.access import Access, Tokens
 from agola_http.dispatch import Dispatcher
 from agola_http.endpoints import PREFIX, Answer, Endpoint, Principal
 from agola_http.executor_app import make_executor_app
 from agola_http.limits import Limits
+from agola_http.server import Tls
 
 API = "/api/v1alpha"
 LIMITS = Limits()
@@ -224,3 +229,81 @@ def test_an_empty_upload_is_refused_and_stored_nowhere(server, path):
     answer = server.request("POST", f"{API}/{path}", b"")
     assert answer.status == 400
     assert list(server.datamanager.storage.list()) == before
+
+
+# Signing in
+
+
+@pytest.fixture(scope="module")
+def guarded(start_server):
+    with start_server(TOKENS) as running:
+        yield running
+
+
+def sign_in(server, token="client-canary-1", headers=()):
+    return server.request("POST", "/page/login", f"token={token}".encode(), headers)
+
+
+def cookie_of(answer):
+    return [f"Cookie: {answer.headers['set-cookie'].partition(';')[0]}"]
+
+
+def test_the_cookie_of_a_browser_is_no_token_and_tells_none(guarded):
+    answer = sign_in(guarded)
+    kept = answer.headers["set-cookie"]
+    assert "client-canary-1" not in kept
+    assert {"HttpOnly", "SameSite=Strict"} <= set(kept.split("; "))
+    value = kept.partition(";")[0].partition("=")[2]
+    assert guarded.request("GET", f"{API}/runs", headers=cookie_of(answer)).status == 200
+    assert guarded.request("GET", f"{API}/runs", headers=[f"Authorization: Bearer {value}"]).status == 401
+    assert guarded.request("POST", f"{API}/checkpoints", headers=cookie_of(answer)).status == 403  # a client's alone
+    foreign = [*cookie_of(answer), "Origin: http://evil.example"]
+    assert guarded.request("GET", f"{API}/runs", headers=foreign).status == 401
+    end, _, signature = value.partition(".")
+    for forged in (
+        f"{int(end) + 1}.{signature}",
+        f"{end}.{signature[:-1]}0x",
+        f"{end}.",
+        "9" * 5000 + ".x",
+        "client-canary-1",
+    ):
+        assert guarded.request("GET", f"{API}/runs", headers=[f"Cookie: {sessions.COOKIE}={forged}"]).status == 401
+
+
+def test_a_session_ends_with_its_time_and_with_its_token():
+    now = [1000.0]
+    session = Access(TOKENS, clock=lambda: now[0]).sign_in(Principal.CLIENT, "client-canary-1")
+    headers = Headers({"cookie": f"{sessions.COOKIE}={session}"})
+    access = Access(TOKENS, clock=lambda: now[0])  # another instance, or the same after a restart
+    assert access.admit(Principal.CLIENT, headers).principal is Principal.CLIENT
+    with pytest.raises(UnauthorizedError):
+        Access(Tokens(["another-token"]), clock=lambda: now[0]).admit(Principal.CLIENT, headers)
+    now[0] += sessions.SECONDS
+    with pytest.raises(UnauthorizedError):
+        access.admit(Principal.CLIENT, headers)
+
+
+def test_an_executors_token_signs_nobody_in(guarded):
+    answer = sign_in(guarded, "executor-canary-2")
+    assert (answer.headers["location"], answer.headers.get("set-cookie")) == ("/page/login?wrong", None)
+
+
+def test_another_sites_page_signs_nobody_in_or_out(guarded):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+        for path in ("/page/login", "/page/logout"):
+            answer = guarded.request("POST", path, b"token=client-canary-1", [f"Origin: {origin}"])
+            assert (answer.status, answer.headers.get("set-cookie")) == (403, None)
+    assert "set-cookie" in sign_in(guarded, headers=["Origin: http://127.0.0.1"]).headers
+
+
+def test_over_tls_the_cookie_is_sent_over_tls_alone(certificate, serving, start_server):
+    with start_server(TOKENS) as running:
+        tls = Tls(certificate=certificate[0], key=certificate[1])
+        with serving(running.app, tls=tls) as (_, port):
+            context = httpx2.create_ssl_context()
+            context.load_verify_locations(certificate[0])
+            with httpx2.Client(verify=context, trust_env=False) as client:
+                for path in ("login", "logout"):
+                    answer = client.post(f"https://127.0.0.1:{port}/page/{path}", data={"token": "client-canary-1"})
+                    assert "Secure" in answer.headers["set-cookie"].split("; ")
+    assert "Secure" not in sessions.set_cookie("x", 1, secure=False)

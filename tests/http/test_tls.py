@@ -1,7 +1,5 @@
 """TLS: what the server shows, what it asks clients for, and what our client takes."""
 
-import subprocess
-
 import httpx2
 import pytest
 
@@ -13,22 +11,6 @@ from agola_http.endpoints import Endpoint, Principal, json_answer
 from agola_http.limits import Limits
 from agola_http.routes.operations import Version
 from agola_http.server import Server, Tls, listen
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tls")
-    certificate, key = path / "cert.pem", path / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-days", "2"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
 
 
 def app():

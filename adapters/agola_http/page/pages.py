@@ -13,13 +13,15 @@ from urllib.parse import quote, urlencode
 from agola_core.errors import (
     APIError,
     BadRequestError,
+    ForbiddenError,
     MaintenanceError,
     NotFoundError,
     UnauthorizedError,
 )
 from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.types import RunPhase, RunResult
-from agola_http.access import COOKIE
+from agola_http import sessions
+from agola_http.access import is_foreign
 from agola_http.endpoints import FORM, PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal
 from agola_http.errors import describe
 from agola_http.page import graph
@@ -265,14 +267,16 @@ class Pages:
 
     def sign_in(self, call: Call) -> Answer:
         """Take a token: a cookie that only this site's own pages send."""
-        token = form(call.upload).get("token", "")
-        if not self._state.access.accepts(Principal.CLIENT, token) or set(token) & set(' ",;\\'):
+        _check_own(call)
+        session = self._state.access.sign_in(Principal.CLIENT, form(call.upload).get("token", ""))
+        if session is None:
             return redirect("/page/login?wrong")
-        return redirect("/", {"Set-Cookie": f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"})
+        return redirect("/", {"Set-Cookie": sessions.set_cookie(session, sessions.SECONDS, secure=call.secure)})
 
-    def sign_out(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
-        """Forget the token."""
-        return redirect("/page/login", {"Set-Cookie": f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"})
+    def sign_out(self, call: Call) -> Answer:
+        """Forget the session."""
+        _check_own(call)
+        return redirect("/page/login", {"Set-Cookie": sessions.set_cookie("", 0, secure=call.secure)})
 
     # What is done
 
@@ -306,7 +310,7 @@ class Pages:
         return redirect(f"/page/runs/{quote(call.path['run_id'])}")
 
     def _page(self, call: Call, template: str, area: str, **values: object) -> Answer:
-        shown = {"area": area, "signed_in": COOKIE in call.headers.get("cookie", ""), **values}
+        shown = {"area": area, "signed_in": bool(sessions.sent(call.headers.get("cookie", ""))), **values}
         return page(template, shown)
 
     def _task(self, call: Call) -> tuple[RunBundle, TaskView]:
@@ -316,3 +320,9 @@ class Pages:
             if task.id == call.path["task_id"]:
                 return bundle, task
         raise NotFoundError(f"run {bundle.run.id} has no task {call.path['task_id'][:80]!r}")
+
+
+def _check_own(call: Call) -> None:
+    """Refuse a form that a page of another site sends: it would sign its visitor in as somebody else, or out."""
+    if is_foreign(call.headers):
+        raise ForbiddenError("pages of another site do not sign anybody in or out here")

@@ -1,0 +1,61 @@
+"""What a browser keeps after signing in: a session that a token stands behind, and that does not tell the token.
+
+It is the time of its end, signed with the token's digest. So nothing is kept for it, every instance that knows the
+token knows it, and it ends with the token. It is no bearer token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+SECONDS = 7 * 24 * 3600
+COOKIE = "agola_session"
+
+
+def issue(digest: bytes, now: float) -> str:
+    """Return a new session.
+
+    Args:
+        digest: The token's.
+        now: Seconds since 1970.
+    """
+    end = str(int(now) + SECONDS)
+    return f"{end}.{_signature(digest, end)}"
+
+
+def is_of(session: str, digest: bytes, now: float) -> bool:
+    """Return whether a session is a token's, and not over; compared in constant time.
+
+    Args:
+        session: What a browser sent.
+        digest: The token's.
+        now: Seconds since 1970.
+    """
+    end, _, signature = session.partition(".")
+    genuine = hmac.compare_digest(signature.encode(), _signature(digest, end).encode())
+    return genuine and end.isascii() and end.isdigit() and len(end) < 20 and int(end) > now
+
+
+def set_cookie(value: str, seconds: int, *, secure: bool) -> str:
+    """Return the header that lets a browser keep a session.
+
+    Args:
+        value: The session; "" to forget it.
+        seconds: For how long.
+        secure: Whether the browser came over TLS; it then never sends the session without.
+    """
+    return f"{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}" + ("; Secure" if secure else "")
+
+
+def sent(cookies: str) -> str:
+    """Return the session among a browser's cookies; "" for none."""
+    for item in cookies.split(";"):
+        name, _, value = item.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return ""
+
+
+def _signature(digest: bytes, end: str) -> str:
+    return hmac.new(digest, f"agola session {end}".encode(), hashlib.sha256).hexdigest()
