@@ -56,7 +56,7 @@ def _in_process(directory: Path) -> float:
 
 
 def _over_http(directory: Path) -> float:
-    serve = ("serve", "--port", "0", "--no-executor", "--data-dir", directory / "serve")
+    serve = ("serve", "--no-tokens", "--port", "0", "--no-executor", "--data-dir", directory / "serve")
     with (
         agola_core_command(*serve) as (url, _),
         agola_core_command("executor", "--url", url, "--directory", directory / "executor"),

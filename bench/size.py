@@ -31,7 +31,7 @@ def run() -> list[Limit]:
 def _idle_serve() -> float:
     with (
         tempfile.TemporaryDirectory(prefix="agola-bench-") as directory,
-        agola_core_command("serve", "--port", "0", "--data-dir", directory) as (url, pid),
+        agola_core_command("serve", "--no-tokens", "--port", "0", "--data-dir", directory) as (url, pid),
     ):
         with urllib.request.urlopen(f"{url}/") as answer:
             answer.read()

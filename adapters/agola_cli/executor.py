@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from agola_cli.announce import find_token
 from agola_cli.kinds import DURATION
 from agola_cli.options import DirectoryType
 from agola_core.errors import BadRequestError, ConfigError
@@ -110,6 +111,8 @@ def executor_command(
         from agola_http.executor_server import ListenOptions, run_executor  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BadRequestError("executor needs the extra http: pip install 'agola-core[http]'") from error
+    if not token:
+        url, token = find_token(url, "executor")
     chosen = make_driver(
         driver,
         isolation=Isolation(isolation),

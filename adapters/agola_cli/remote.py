@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agola_cli.announce import find_token
 from agola_cli.options import read_token
 from agola_core.errors import BadRequestError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected(url: str, token_file: Path | None) -> Iterator[Client]:
-    """Yield a client of a service.
+    """Yield a client of a service; one of the same user needs no token to be named.
 
     Raises:
         BadRequestError: The URL is none, or the extra http is missing.
@@ -25,5 +26,8 @@ def connected(url: str, token_file: Path | None) -> Iterator[Client]:
         from agola_http.client import Client  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BadRequestError("--url needs the extra http: pip install 'agola-core[http]'") from error
-    with Client(url, read_token(token_file)) as client:
+    token = read_token(token_file)
+    if not token:
+        url, token = find_token(url, "admin")
+    with Client(url, token) as client:
         yield client

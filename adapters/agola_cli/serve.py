@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from agola_cli.announce import announced
 from agola_cli.options import coordinator_option, data_dir_option, default_data_dir, storage_option
 from agola_cli.service_options import service_options
 from agola_core.errors import BadRequestError
@@ -45,6 +47,11 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @_tokens("client")
 @_tokens("executor")
 @_tokens("admin")
+@click.option(
+    "--no-tokens",
+    is_flag=True,
+    help="Make no tokens where none are given: whatever runs on this machine may then do what they would allow.",
+)
 @click.option("--trust-network", is_flag=True, help="Serve without tokens on an address that other hosts reach.")
 @click.option("--tls-certificate", type=_FILE, envvar="AGOLA_TLS_CERTIFICATE", help="PEM file; with --tls-key.")
 @click.option("--tls-key", type=_FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
@@ -75,6 +82,8 @@ def serve_command(
     tls_certificate: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    no_tokens: bool,
+    trust_network: bool,
     executor_networks: tuple[str, ...],
     service: ServiceOptions,
     tasks: int,
@@ -86,7 +95,10 @@ def serve_command(
     stall_seconds: int,
     **given: Any,
 ) -> None:
-    """Serve runs over HTTP until SIGTERM or Ctrl-C. Without tokens it listens on loopback only.
+    """Serve runs over HTTP until SIGTERM or Ctrl-C.
+
+    Callers must show tokens. Those that are not given are made at the first start, in DATA-DIR/tokens, where commands
+    of the same user find them.
 
     \b
     agola-core serve
@@ -98,7 +110,7 @@ def serve_command(
         from agola_http.limits import Limits  # noqa: PLC0415 - an extra
         from agola_http.listenurl import LOCAL_NETWORKS  # noqa: PLC0415
         from agola_http.server import ServeOptions, Tls, serve  # noqa: PLC0415
-        from agola_http.tokens import read_tokens  # noqa: PLC0415
+        from agola_http.tokens import DIRECTORY, read_tokens, with_own  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
     if (tls_certificate is None) != (tls_key is None) or (tls_client_ca is not None and tls_certificate is None):
@@ -106,8 +118,15 @@ def serve_command(
     tls = None
     if tls_certificate is not None and tls_key is not None:
         tls = Tls(certificate=tls_certificate, key=tls_key, client_authority=tls_client_ca)
+    data_dir = data_dir or default_data_dir(Path.cwd())
+    files = {"client": client_tokens, "executor": executor_tokens, "admin": admin_tokens}
+    made = not no_tokens and not trust_network
+    if made:
+        files = with_own(files, data_dir)
+    tokens = data_dir.absolute() / DIRECTORY
     options = ServeOptions(
-        tokens=read_tokens({"client": client_tokens, "executor": executor_tokens, "admin": admin_tokens}),
+        tokens=read_tokens(files),
+        trust_network=trust_network,
         tls=tls,
         executor_networks=executor_networks or LOCAL_NETWORKS,
         service=service,
@@ -121,10 +140,14 @@ def serve_command(
         ),
         **given,
     )
-    serve(
-        data_dir or default_data_dir(Path.cwd()),
-        options,
-        storage=storage,
-        coordinator=coordinator,
-        on_start=lambda url: click.echo(f"serving on {url}"),
-    )
+    with ExitStack() as stack:
+
+        def started(url: str) -> None:
+            if made and tokens.is_dir():
+                stack.enter_context(announced(url, tokens))
+                click.echo(f"tokens are in {tokens}: commands of this user find them, others take --token-file")
+                if (tokens / "client").exists():
+                    click.echo(f"to sign in on the page: the token in {tokens / 'client'}")
+            click.echo(f"serving on {url}")
+
+        serve(data_dir, options, storage=storage, coordinator=coordinator, on_start=started)

@@ -1,15 +1,23 @@
-"""Reads access tokens from files and the environment, never from the command line, which every user can see."""
+"""Access tokens: read from files and the environment, never from the command line, which every user can see.
+
+A service that is given none makes its own, in files of its data directory that its user alone may read.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from agola_core.errors import BadRequestError
+from agola_core.errors import BadRequestError, disk_error
+from agola_core.private import Access, make_directories
 from agola_http.access import Tokens
 
 KINDS = ("client", "executor", "admin")
+DIRECTORY = "tokens"
+"""Where in a data directory the tokens are that the service made, a file for each kind."""
 
 
 def read_tokens(files: Mapping[str, Path | None], environment: Mapping[str, str] = os.environ) -> Tokens:
@@ -31,6 +39,51 @@ def read_tokens(files: Mapping[str, Path | None], environment: Mapping[str, str]
         given = environment.get(f"AGOLA_{kind.upper()}_TOKEN", "")
         found[kind] = [*tokens, *([given] if given else [])]
     return Tokens(**found)
+
+
+def with_own(
+    files: Mapping[str, Path | None], data_dir: Path, environment: Mapping[str, str] = os.environ
+) -> dict[str, Path | None]:
+    """Return the files, with one of the data directory for each kind that has no token; it is made at the first start.
+
+    Args:
+        files: For each kind the file that was given.
+        data_dir: The service's.
+        environment: Where the variables are.
+
+    Raises:
+        UnavailableError: They cannot be made.
+    """
+    directory = data_dir.absolute() / DIRECTORY
+    found = dict(files)
+    for kind in KINDS:
+        if found.get(kind) is None and not environment.get(f"AGOLA_{kind.upper()}_TOKEN"):
+            found[kind] = directory / kind
+            try:
+                _make(directory / kind)
+            except OSError as error:
+                raise disk_error(error, f"the {kind} token cannot be made in {str(directory)!r}") from error
+    return found
+
+
+def _make(path: Path) -> None:
+    """Make a token, whole or not at all; one that is there stays."""
+    if path.exists():
+        return
+    make_directories(path.parent)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        unfinished.unlink()
+    descriptor = Access.below(path.parent).create_file(unfinished)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        with suppress(FileExistsError):  # another process was quicker
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink()
 
 
 def _of_file(path: Path, kind: str) -> list[str]:

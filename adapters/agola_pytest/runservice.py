@@ -69,7 +69,7 @@ class ServiceProcess:
             RuntimeError: It ended, or did not answer in time.
         """
         program = [sys.executable, "-m", "agola_cli.main", *self._verbosity]
-        command = [*program, "serve", "--port", "0", "--data-dir", str(self.data_dir)]
+        command = [*program, "serve", "--no-tokens", "--port", "0", "--data-dir", str(self.data_dir)]
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             process = subprocess.Popen(

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 API = "/api/v1alpha"
+COMMAND = [sys.executable, "-m", "agola_cli.main"]
 
 
 class Service:
@@ -18,7 +19,7 @@ class Service:
 
     def __init__(self, data_dir, store):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "agola_cli.main", "serve", "--port", "0", "--data-dir", str(data_dir), *store],
+            [*COMMAND, "serve", "--no-tokens", "--port", "0", "--data-dir", str(data_dir), *store],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "COLUMNS": "200"},

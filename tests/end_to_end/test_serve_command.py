@@ -16,7 +16,7 @@ API = "/api/v1alpha"
 
 @pytest.fixture
 def server(tree, wait_for_line):
-    process = tree.start("serve", "--port", "0")
+    process = tree.start("serve", "--no-tokens", "--port", "0")
     line = wait_for_line(process, "serving on ")[-1]
     with httpx2.Client(base_url=line.split()[-1], timeout=30, trust_env=False) as client:
         client.process = process
@@ -144,6 +144,6 @@ def test_a_port_in_use_is_one_clear_error(tree):
         done = tree.run("serve", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 3
     assert "cannot listen on 127.0.0.1" in done.stderr
-    done = tree.run("serve", "--host", "0.0.0.0")
+    done = tree.run("serve", "--no-tokens", "--host", "0.0.0.0")
     assert done.returncode == 2
     assert "loopback only" in done.stderr

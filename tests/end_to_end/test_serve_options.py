@@ -49,7 +49,7 @@ def test_tokens_are_asked_for_and_show_nowhere(tree, wait_for_line, token_option
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--host", "0.0.0.0"], "loopback only"),
+        (["--host", "0.0.0.0", "--no-tokens"], "loopback only"),
         (["--host", "192.0.2.1", "--trust-network"], "cannot listen"),
         (["--client-tokens", "/nowhere"], "cannot be read"),
         (["--tls-key", "/nowhere"], "needs both"),

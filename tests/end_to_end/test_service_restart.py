@@ -13,7 +13,7 @@ def serve(tree, wait_for_line):
     started = []
 
     def start():
-        process = tree.start("serve", "--port", "0")
+        process = tree.start("serve", "--no-tokens", "--port", "0")
         started.append(process)
         url = wait_for_line(process, "serving on ")[-1].split()[-1]
         return process, httpx2.Client(base_url=url, timeout=30, trust_env=False)

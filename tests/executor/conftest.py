@@ -64,7 +64,7 @@ class Installation:
         return process
 
     def start_service(self, *options, fault=""):
-        arguments = ("serve", "--port", self.port, "--data-dir", self.root / "service", "--no-executor")
+        arguments = ("serve", "--no-tokens", "--port", self.port, "--data-dir", self.root / "service", "--no-executor")
         self.service = self.start([*arguments, *options], fault)
         return self.service
 
