@@ -22,7 +22,7 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
-from agola_core.objectstorage.durable import delete_file, make_directories, write_file
+from agola_core.objectstorage.durable import UnsyncedError, delete_file, make_directories, write_file
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
 from agola_core.private import Access, warn_when_open
@@ -338,6 +338,9 @@ def _errors(path: str) -> Iterator[None]:
         raise NotFoundError(f"object {path!r} does not exist") from error
     except (NotADirectoryError, IsADirectoryError) as error:
         raise NotFoundError(f"object {path!r} does not exist") from error
+    except UnsyncedError as error:
+        text = f"object {path!r}: done, but whether that survives a loss of power is not known: {error.strerror}"
+        raise UnavailableError(text) from error
     except OSError as error:
         if error.errno in _DENIED:
             raise ForbiddenError(f"object {path!r}: {error}") from error
