@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
 
-from agola_core.errors import FormatError
+from agola_core.errors import CorruptionError, FormatError
 
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """msgspec's own error; text that is not UTF-8 and nesting without end raise Python's instead."""
+
+
+T = TypeVar("T")
+
+
+def decoded(decode: Callable[[bytes], T], data: bytes, path: str) -> T:
+    """Return what a decoder makes of stored data.
+
+    Raises:
+        CorruptionError: It is not what should be stored at the path.
+    """
+    try:
+        return decode(data)
+    except DECODE_ERRORS as error:
+        raise CorruptionError(f"not what should be stored there: {error}", path=path) from error
 
 
 class _Version(msgspec.Struct):

@@ -195,7 +195,9 @@ def _variables(files: tuple[Path, ...], given: tuple[str, ...]) -> dict[str, str
             document = yaml.safe_load(file.read_bytes())
         except OSError as error:
             raise ConfigError(f"cannot be read: {error.strerror}", source=str(file)) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except RecursionError as error:
+            raise ConfigError("nested too deeply", source=str(file)) from error
+        except (yaml.YAMLError, ValueError) as error:  # text that is not UTF-8, or a date that there is not
             raise ConfigError(f"not YAML: {error}", source=str(file)) from error
         if not isinstance(document, dict):
             raise ConfigError("expected a map of names and values", source=str(file))

@@ -37,12 +37,12 @@ class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click
         """Return the time that a text says."""
         if isinstance(value, datetime):
             return value
-        if value[-1:] in _UNITS and value[:-1].isdecimal():
-            return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
         try:
+            if value[-1:] in _UNITS and value[:-1].isdecimal():
+                return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
             parsed = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)
+        except (ValueError, OverflowError):  # none, or an age that goes back beyond all time
+            self.fail(f"{value[:80]!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)
         return parsed if parsed.tzinfo else parsed.astimezone()
 
 

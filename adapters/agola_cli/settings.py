@@ -50,10 +50,12 @@ def read_settings(file: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(error), source=str(file)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", source=str(file)) from error
+    except RecursionError as error:
+        raise ConfigError("nested too deeply", source=str(file)) from error
+    except ValueError as error:  # TOML's own, and that of a number of thousands of digits
+        raise ConfigError(str(error), source=str(file)) from error
 
 
 def options_of(command: click.Command) -> dict[str, click.Option]:

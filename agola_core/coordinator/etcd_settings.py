@@ -115,7 +115,7 @@ def _endpoint(url: str, text: str) -> str:
     host, separator, port = text.rpartition(":")
     if not separator or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
         raise BadRequestError(
             f"etcd URL {url!r}: {text!r} is not HOST:PORT; expected etcd://HOST:PORT,HOST:PORT/PREFIX"
         )

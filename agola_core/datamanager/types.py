@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.sequence import Sequence
 
@@ -128,7 +129,7 @@ class ChangeGroupsToken(msgspec.Struct, frozen=True):
             return cls()
         try:
             return _TOKEN_DECODER.decode(base64.b64decode(text, validate=True))
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, *DECODE_ERRORS) as error:
             raise BadRequestError("not a change groups token") from error
 
 

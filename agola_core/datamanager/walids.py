@@ -23,6 +23,7 @@ from agola_core.datamanager.batches import list_batches, read_batch
 from agola_core.datamanager.lineage import StoredLineage
 from agola_core.datamanager.records import WalIdRecord, WalRecord
 from agola_core.datamanager.sealed import seal, unseal
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.parallel import parallel_map
@@ -163,5 +164,5 @@ def read_taken_over(storage: ObjectStorage, root: str) -> tuple[tuple[str, WalId
         return msgspec.json.decode(unseal(storage.read(path), path), type=TakenOver).ids
     except NotFoundError:
         return ()
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise CorruptionError(f"not outcomes of WAL ids: {error}", path=path) from error

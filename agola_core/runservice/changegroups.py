@@ -14,6 +14,7 @@ import msgspec
 
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, GetOp, Op, PutOp, iterate
+from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, TokenExpiredError
 from agola_core.runservice import keys
 
@@ -49,7 +50,7 @@ class GroupsToken(msgspec.Struct, frozen=True):
             return cls()
         try:
             token = _decoder.decode(base64.b64decode(text, validate=True))
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, *DECODE_ERRORS) as error:
             raise BadRequestError("not a change groups token") from error
         check_names(token.groups or {})
         return token

@@ -217,7 +217,7 @@ class Mirror:
                 run_id, _, part = key[len(keys.RUNS) :].partition("/")
                 touched.add(run_id)
                 if part and item is not None:
-                    self._parts.setdefault(run_id, {})[int(part)] = decode_part(item.value)
+                    self._parts.setdefault(run_id, {})[int(part)] = decode_part(item)
                     changed_parts.setdefault(run_id, []).append(int(part))
                 elif not part and item is not None:
                     headers[run_id] = item
@@ -244,7 +244,7 @@ class Mirror:
         return touched
 
     def _take_run(self, run_id: str, item: KeyValue, changed: list[int]) -> None:
-        run, count = decode_header(item.value)
+        run, count = decode_header(item)
         before = self.runs.get(run_id)
         touched = run.tasks
         if count:

@@ -8,6 +8,7 @@ import msgspec
 
 from agola_core.context import Context
 from agola_core.datamanager import DataManager
+from agola_core.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
 from agola_core.runservice.mirror import Mirror
@@ -61,7 +62,7 @@ class RunQueries:
     def find_archived(self, run_id: str) -> Run | None:
         """Return an archived run; None when there is none."""
         try:
-            return _decode_run(self._read(RUN, run_id))
+            return decoded(_decode_run, self._read(RUN, run_id), f"{RUN} {run_id}")
         except (NotFoundError, BadRequestError):
             return None
 
@@ -73,7 +74,7 @@ class RunQueries:
         """
         config = self._configs.get(run_id)
         if config is None:
-            config = _decode_config(self._read(RUN_CONFIG, run_id))
+            config = decoded(_decode_config, self._read(RUN_CONFIG, run_id), f"{RUN_CONFIG} {run_id}")
             if len(self._configs) >= _KEPT_CONFIGS:
                 self._configs.clear()
             self._configs[run_id] = config

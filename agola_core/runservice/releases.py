@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from agola_core.coordinator.port import Compare, DeleteOp, PutOp, iterate
+from agola_core.decoding import decoded
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice import keys
 from agola_core.runservice.references import release
@@ -33,6 +34,9 @@ class Release(msgspec.Struct, frozen=True):
     tasks: list[str]
     time: datetime
     claimed: bool = False
+
+
+_decode = msgspec.json.Decoder(Release).decode
 
 
 class Releases:
@@ -65,7 +69,7 @@ class Releases:
         item = self._store.coordinator.get(key)
         if item is None:
             return
-        noted = msgspec.json.decode(item.value, type=Release)
+        noted = decoded(_decode, item.value, item.key)
         revision = item.mod_revision
         if not noted.claimed:
             revision = self._store.write([Compare(key, revision)], [self._put(run_id, noted.tasks, claimed=True)])
@@ -79,7 +83,7 @@ class Releases:
         """Carry out the notes that a crash left; return how many there were."""
         left = 0
         for item in list(iterate(self._store.coordinator, keys.RELEASES)):
-            noted = msgspec.json.decode(item.value, type=Release)
+            noted = decoded(_decode, item.value, item.key)
             if noted.claimed or self._now() - noted.time > _DEAD:
                 self.carry_out(item.key[len(keys.RELEASES) :])
                 left += 1

@@ -12,8 +12,10 @@ from itertools import islice
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.compression import compress, decompress
-from agola_core.coordinator.port import DeleteOp, Op, PutOp
+from agola_core.compression import ZstdError, compress, decompress
+from agola_core.coordinator.port import DeleteOp, KeyValue, Op, PutOp
+from agola_core.decoding import decoded
+from agola_core.errors import CorruptionError
 from agola_core.runservice import keys
 from agola_core.runservice.types import Run, RunTask
 
@@ -71,16 +73,16 @@ def delete_ops(run: Run) -> list[Op]:
     return [DeleteOp(keys.run(run.id)), *(DeleteOp(keys.run_part(run.id, number)) for number in parts)]
 
 
-def decode_header(value: bytes) -> tuple[Run, int]:
+def decode_header(item: KeyValue | PutOp) -> tuple[Run, int]:
     """Return what a run's own key holds: the run, without tasks when it has parts, and how many parts."""
-    data = _unpack(value)
-    run = _decode_run(data)
-    return run, 0 if run.tasks else _decode_split(data).parts
+    data = _unpack(item)
+    run = decoded(_decode_run, data, item.key)
+    return run, 0 if run.tasks else decoded(_decode_split, data, item.key).parts
 
 
-def decode_part(value: bytes) -> list[RunTask]:
+def decode_part(item: KeyValue | PutOp) -> list[RunTask]:
     """Return the tasks that a part holds."""
-    return _decode_tasks(_unpack(value))
+    return decoded(_decode_tasks, _unpack(item), item.key)
 
 
 def with_parts(run: Run, parts: Iterable[list[RunTask]]) -> Run:
@@ -96,5 +98,10 @@ def _pack(data: bytes) -> bytes:
     return compress(data, 1) if len(data) > _COMPRESS_BYTES else data
 
 
-def _unpack(value: bytes) -> bytes:
-    return decompress(value, _MOST_BYTES) if value.startswith(_ZSTD) else value
+def _unpack(item: KeyValue | PutOp) -> bytes:
+    if not item.value.startswith(_ZSTD):
+        return item.value
+    try:
+        return decompress(item.value, _MOST_BYTES)
+    except ZstdError as error:
+        raise CorruptionError(f"a packed run is damaged: {error}", path=item.key) from error

@@ -20,6 +20,7 @@ from agola_core.coordinator.port import (
     Target,
     iterate,
 )
+from agola_core.decoding import decoded
 from agola_core.errors import ConflictError, NotFoundError
 from agola_core.forks import renewed
 from agola_core.runservice import keys
@@ -36,6 +37,7 @@ _LOST_RACES = 100
 _PART = 50
 _decode_task = msgspec.json.Decoder(ExecutorTask).decode
 _decode_executor = msgspec.json.Decoder(Executor).decode
+_decode_event = msgspec.json.Decoder(RunEvent).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,17 +50,17 @@ class Stored(msgspec.Struct, frozen=True):
 
 def decode_task(item: KeyValue) -> ExecutorTask:
     """Return the executor task at a key, its revision set."""
-    return msgspec.structs.replace(_decode_task(item.value), revision=item.mod_revision)
+    return msgspec.structs.replace(decoded(_decode_task, item.value, item.key), revision=item.mod_revision)
 
 
 def decode_executor(item: KeyValue) -> Executor:
     """Return the executor at a key."""
-    return _decode_executor(item.value)
+    return decoded(_decode_executor, item.value, item.key)
 
 
 def decode_event(item: KeyValue, epoch: int) -> RunEvent:
     """Return the run event at a key; its sequence is the revision that wrote it, so no order is ever another."""
-    event = msgspec.json.decode(item.value, type=RunEvent)
+    event = decoded(_decode_event, item.value, item.key)
     return msgspec.structs.replace(event, sequence=str(Sequence(epoch, item.mod_revision)))
 
 
@@ -122,12 +124,12 @@ class RunStore:
             item = self.coordinator.get(keys.run(run_id))
             if item is None:
                 return None
-            run, count = decode_header(item.value)
+            run, count = decode_header(item)
             if not count:
                 return Stored(run, item.mod_revision)
             parts = self.coordinator.list(keys.run_parts(run_id)).items
             if len(parts) == count and all(part.mod_revision <= item.mod_revision for part in parts):
-                return Stored(with_parts(run, (decode_part(part.value) for part in parts)), item.mod_revision)
+                return Stored(with_parts(run, (decode_part(part) for part in parts)), item.mod_revision)
         raise ConflictError(f"run {run_id!r} changes too fast to be read")
 
     def has_run(self, run_id: str) -> bool:
@@ -140,11 +142,11 @@ class RunStore:
         parts: list[list[RunTask]] = []
         for item in iterate(self.coordinator, keys.RUNS, revision=revision):
             if "/" in item.key[len(keys.RUNS) :]:
-                parts.append(decode_part(item.value))
+                parts.append(decode_part(item))
                 continue
             if run is not None:
                 yield with_parts(run, parts) if parts else run
-            run, parts = decode_header(item.value)[0], []
+            run, parts = decode_header(item)[0], []
         if run is not None:
             yield with_parts(run, parts) if parts else run
 

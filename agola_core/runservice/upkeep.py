@@ -14,6 +14,7 @@ import msgspec
 from agola_core import faultpoints
 from agola_core.coordinator.lock import LeaseKeeper, try_lock
 from agola_core.coordinator.port import PutOp, iterate
+from agola_core.decoding import decoded
 from agola_core.errors import AgolaError
 from agola_core.process import may_live
 from agola_core.runservice import keys
@@ -25,6 +26,8 @@ from agola_core.runservice.releases import Releases
 from agola_core.runservice.retention import Ended, expired
 from agola_core.runservice.store import RunStore
 from agola_core.supervisor import Loop, Supervisor
+
+_decode_instance = msgspec.json.Decoder(ServiceInstance).decode
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class Upkeep:
         return [
             item.key[len(keys.INSTANCES) :]
             for item in iterate(self._store.coordinator, keys.INSTANCES)
-            if may_live(msgspec.json.decode(item.value, type=ServiceInstance))
+            if may_live(decoded(_decode_instance, item.value, item.key))
         ]
 
     def is_lost(self, executor_id: str) -> bool:

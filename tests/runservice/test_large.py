@@ -66,9 +66,9 @@ def test_a_change_of_one_task_writes_one_part(count):
     ops = run_ops(bundle.run)
     assert sum(part_sizes(count)) in {0, count}
     assert len(ops) <= 65
-    header, parts = decode_header(ops[0].value)
+    header, parts = decode_header(ops[0])
     assert parts == len(ops) - 1
-    whole = with_parts(header, [decode_part(op.value) for op in ops[1:]]) if parts else header
+    whole = with_parts(header, [decode_part(op) for op in ops[1:]]) if parts else header
     assert whole == bundle.run
     assert list(whole.tasks) == list(bundle.run.tasks)
     if count:

@@ -1,0 +1,102 @@
+"""Text that is nested without end, and numbers without end: one clear error of ours from every parser."""
+
+import base64
+
+import click
+import pytest
+
+from agola_cli.directrun import _variables
+from agola_cli.runs import Time
+from agola_cli.settings import read_settings
+from agola_core import BadRequestError, ConfigError, CorruptionError
+from agola_core.coordinator.etcd_settings import parse_url
+from agola_core.coordinator.port import KeyValue, PutOp
+from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.datamanager import layout, records
+from agola_core.datamanager.sealed import seal
+from agola_core.datamanager.types import ChangeGroupsToken
+from agola_core.datamanager.walids import read_taken_over
+from agola_core.maintenance import mode
+from agola_core.objectstorage import open_storage
+from agola_core.runservice import keys
+from agola_core.runservice.changegroups import GroupsToken
+from agola_core.runservice.runrecord import decode_header, decode_part
+from agola_core.runservice.store import decode_event, decode_executor, decode_task
+
+DEEP = 100_000
+NESTED = b'{"x":' * DEEP + b"1" + b"}" * DEEP
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "[" * 1000 + "]" * 1000,
+        "x = " + "{a = " * 1000 + "1" + "}" * 1000,
+        "x = " + "[" * DEEP,
+        f"x = {DIGITS}",
+        "x = 2026-13-45T99:00:00Z",
+    ],
+)
+def test_settings(tmp_path, text):
+    file = tmp_path / "agola-core.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"agola-core\.toml"):
+        read_settings(file)
+
+
+@pytest.mark.parametrize("text", ["[" * 2000, "{a: " * 2000, "a: 2026-13-45", "a: !!int " + DIGITS, "a: !!float x"])
+def test_files_of_variables(tmp_path, text):
+    file = tmp_path / "variables.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"variables\.yml"):
+        _variables((file,), ())
+
+
+@pytest.mark.parametrize("text", [f"{DIGITS}d", "999999999999d", "99999999w", f"{DIGITS}"])
+def test_times(text):
+    with pytest.raises(click.BadParameter, match="neither a time"):
+        Time().convert(text, None, None)
+
+
+def test_addresses():
+    with pytest.raises(BadRequestError, match="HOST:PORT"):
+        parse_url(f"etcd://host:{DIGITS}/prefix")
+
+
+@pytest.mark.parametrize("token", [ChangeGroupsToken, GroupsToken])
+def test_tokens(token):
+    with pytest.raises(BadRequestError, match="not a change groups token"):
+        token.decode(base64.b64encode(NESTED).decode())
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        decode_task,
+        decode_executor,
+        decode_header,
+        decode_part,
+        lambda item: decode_event(item, 1),
+        lambda item: records.decode(records.HeadRecord, item.value, item.key),
+    ],
+)
+@pytest.mark.parametrize("value", [NESTED, b"[" * DEEP, b"{", b"", b"\xff", b"\x28\xb5\x2f\xfd\xff"])
+def test_records(decode, value):
+    with pytest.raises(CorruptionError, match=r"^some/key at offset 0"):
+        decode(KeyValue("some/key", value, 1, 1, 1, 0))
+
+
+def test_records_of_maintenance(tmp_path):
+    coordinator = SQLiteCoordinator(tmp_path / "coordinator.db")
+    coordinator.txn([], [PutOp(mode.member_key("a"), NESTED)])
+    with pytest.raises(CorruptionError, match=keys.PREFIX):
+        mode.status(coordinator)
+    coordinator.close()
+
+
+def test_outcomes_of_wal_ids(tmp_path):
+    storage = open_storage(tmp_path)
+    storage.write(layout.wal_ids("dm/root/"), seal(NESTED))
+    with pytest.raises(CorruptionError, match="not outcomes of WAL ids"):
+        read_taken_over(storage, "dm/root/")
