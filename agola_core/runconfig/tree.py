@@ -86,6 +86,7 @@ class _Open:
         self.line = _line(event)
         self.anchor: str | None = event.anchor
         self.children: list[Tree] = []
+        self.aliases: set[int] = set()
 
 
 def read_tree(data: bytes, source: str, report: Report) -> Document:
@@ -170,6 +171,8 @@ class _Builder:
             if done.size > MAX_NODES or done.depth > MAX_DEPTH:
                 raise self.too_large(done.line)
             if waiting:
+                if isinstance(event, yaml.AliasEvent):
+                    waiting[-1].aliases.add(len(waiting[-1].children))
                 waiting[-1].children.append(done)
                 continue
             next(events, None)  # the document's end
@@ -216,9 +219,10 @@ class _Builder:
         entries: dict[str, Tree] = {}
         tree = Tree(entries, opened.line)
         own: set[str] = set()
-        for key_tree, value in zip(opened.children[::2], opened.children[1::2], strict=True):
+        for index in range(0, len(opened.children), 2):
+            key_tree, value = opened.children[index : index + 2]
             if key_tree.is_merge:
-                merged = self._merged(value)
+                merged = self._merged(value, is_alias=index + 1 in opened.aliases)
                 tree.lost += [(key_tree.line, key) for key in merged if key in own]
                 entries.update(merged)
                 continue
@@ -231,8 +235,9 @@ class _Builder:
             entries[key] = _at(value, key_tree.line)
         return _measured(tree, opened.children)
 
-    def _merged(self, value: Tree) -> dict[str, Tree]:
-        sources = value.value if isinstance(value.value, list) else [value]
+    def _merged(self, value: Tree, *, is_alias: bool) -> dict[str, Tree]:
+        # An alias must be of a mapping: one of a list is refused, the list itself is not.
+        sources = value.value if isinstance(value.value, list) and not is_alias else [value]
         found: dict[str, Tree] = {}
         for source in reversed(sources):
             if not isinstance(source.value, dict):

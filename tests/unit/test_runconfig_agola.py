@@ -9,12 +9,13 @@ from agola_core.errors import ConfigError
 from agola_core.runconfig.findings import FindingKind
 from tests.support.runconfigs import facts_about, named, read, runs_of
 
-FACTS = facts_about("agola-0.2.json")
+FACTS = facts_about("agola-0.2.json") + facts_about("agola-0.2-more.json")
 jsonnet = pytest.importorskip("importlib.util").find_spec("_jsonnet")
 
 
 def test_no_fact_is_missing():
-    assert len(FACTS) == 276
+    assert len(FACTS) == 276 + 298
+    assert all(fact["difference"] for fact in FACTS if "difference" in fact or "here" in fact)
     assert {fact["agola"] for fact in FACTS} == {"accepts", "refuses", "crashes"}
 
 
