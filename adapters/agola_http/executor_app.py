@@ -6,6 +6,7 @@ The same dispatch as the run service's, with a route table of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from agola_core.errors import BadRequestError
 from agola_core.runservice.protocol import ExecutorClient
@@ -29,6 +30,16 @@ from agola_http.limits import Limits
 _TAG = "executor"
 
 
+class SizedExecutor(ExecutorClient, Protocol):
+    """An executor that knows how large what it has is."""
+
+    def log_size(self, task_id: str, step: int | None) -> int:
+        """Return how many bytes of a step's log there are now."""
+
+    def archive_size(self, task_id: str, step: int) -> int:
+        """Return how many bytes an archive has."""
+
+
 class ExecutorApi:
     """The handlers.
 
@@ -36,7 +47,7 @@ class ExecutorApi:
         executor: What they serve.
     """
 
-    def __init__(self, executor: ExecutorClient) -> None:
+    def __init__(self, executor: SizedExecutor) -> None:
         self._executor = executor
 
     def endpoints(self) -> list[Endpoint]:
@@ -59,22 +70,25 @@ class ExecutorApi:
         setup, step = call.flag("setup"), call.text("step")
         if setup == bool(step):
             raise BadRequestError("logs needs either setup or step")
-        number, offset = None if setup else _number(step, "step"), _offset(call)
-        pieces = self._executor.open_log(_task_id(call), number, follow=call.flag("follow"), offset=offset)
-        return _streamed(pieces, TEXT, offset)
+        task_id, number, offset = _task_id(call), None if setup else _number(step, "step"), _offset(call)
+        if call.flag("follow"):
+            return _streamed(self._executor.open_log(task_id, number, follow=True, offset=offset), TEXT, offset)
+        pieces = self._executor.open_log(task_id, number, follow=False, offset=offset)
+        return _of_size(pieces, self._executor.log_size(task_id, number), TEXT, offset)
 
     def archive(self, call: Call) -> Answer:
         """Stream an archive that a step saved to the workspace."""
         offset = _offset(call)
-        pieces = self._executor.open_archive(_task_id(call), _number(call.text("step"), "step"), offset=offset)
-        return _streamed(pieces, TAR, offset)
+        task_id, step = _task_id(call), _number(call.text("step"), "step")
+        pieces = self._executor.open_archive(task_id, step, offset=offset)
+        return _of_size(pieces, self._executor.archive_size(task_id, step), TAR, offset)
 
     def health(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Tell that the process lives."""
         return Answer(b'{"status":"ok"}', headers={"Content-Type": JSON})
 
 
-def make_executor_app(executor: ExecutorClient, access: Access, limits: Limits) -> Dispatcher:
+def make_executor_app(executor: SizedExecutor, access: Access, limits: Limits) -> Dispatcher:
     """Return the application that serves an executor.
 
     Args:
@@ -87,6 +101,21 @@ def make_executor_app(executor: ExecutorClient, access: Access, limits: Limits) 
 
 def _streamed(pieces: Iterator[bytes], media_type: str, offset: int) -> Answer:
     return stream_answer(pieces, media_type, {OFFSET_HEADER: str(offset)})
+
+
+def _of_size(pieces: Iterator[bytes], size: int, media_type: str, offset: int) -> Answer:
+    """Return an answer that says its length: without one Agola's run service stores an empty object."""
+    left = max(0, size - offset)
+    headers = {OFFSET_HEADER: str(offset), "Content-Length": str(left)}
+    return stream_answer(_first(pieces, left), media_type, headers)
+
+
+def _first(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Yield as many bytes: a log may have grown since its size was taken."""
+    for piece in pieces:
+        if piece and size:
+            yield piece[:size]
+            size -= min(size, len(piece))
 
 
 def _task_id(call: Call) -> str:

@@ -168,7 +168,7 @@ class Streams:
         while piece == b"":
             piece = await source.pull()
         headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
-        if piece is None:
+        if piece is None and "Content-Length" not in answer.headers:
             headers.append((b"content-length", b"0"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         try:

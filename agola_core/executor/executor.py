@@ -220,6 +220,28 @@ class Executor:
             raise NotFoundError(f"no archive of task {task_id!r} step {step} on executor {self.id}") from error
         return _read_to_end(file, offset)
 
+    def log_size(self, task_id: str, step: int | None) -> int:
+        """Return how many bytes of a step's log there are now.
+
+        Raises:
+            NotFoundError: There is no such log.
+        """
+        return self._size(self._directories.of(task_id).log(step), f"no log of task {task_id!r} step {step}")
+
+    def archive_size(self, task_id: str, step: int) -> int:
+        """Return how many bytes an archive has that a step saved to the workspace.
+
+        Raises:
+            NotFoundError: There is no such archive.
+        """
+        return self._size(self._directories.of(task_id).archive(step), f"no archive of task {task_id!r} step {step}")
+
+    def _size(self, path: Path, missing: str) -> int:
+        try:
+            return path.lstat().st_size
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{missing} on executor {self.id}") from error
+
     # Tasks
 
     def _add(self, task: ExecutorTask, directory: TaskDirectory) -> None:

@@ -5,6 +5,7 @@ Our records are Agola's with a few fields more; Go writes what is left with its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -54,6 +55,9 @@ _FIELDS: dict[type[msgspec.Struct], str] = {
 }
 """Agola's fields, in the order of its structures."""
 
+_FRACTION = re.compile(rb"\.[0-9]{1,9}(?=Z|[+-][0-9]{2}:[0-9]{2}\")")
+_NANOSECONDS = re.compile(rb"\.[0-9]{7,9}(?=Z|[+-][0-9]{2}:[0-9]{2}\")")
+
 _ORDER = {record: tuple(fields.split()) for record, fields in _FIELDS.items()}
 _decode_run = msgspec.json.Decoder(Run).decode
 _decode_config = msgspec.json.Decoder(RunConfig).decode
@@ -83,9 +87,14 @@ def check_object(data_type: str, object_id: str, data: bytes) -> Any:
 
 
 def agola_data(data_type: str, data: bytes) -> bytes:
-    """Return a stored record as Agola would have stored it."""
-    record = _DECODERS[data_type](data)
-    return as_go(_encode(_form(record)))
+    """Return a stored record as Agola would have stored it.
+
+    One that Agola wrote, and nobody has changed since, comes back with its nanoseconds.
+    """
+    written = as_go(_encode(_form(_DECODERS[data_type](data))))
+    if _NANOSECONDS.search(data) and _FRACTION.sub(b"", data) == _FRACTION.sub(b"", written):
+        return data  # our times have microseconds
+    return written
 
 
 def _form(value: Any) -> Any:

@@ -194,3 +194,31 @@ def test_the_id_is_kept(installation):
     assert re.match(r"executor \S+ listens on http://127.0.0.1:\d+$", second.line)
     assert first.line.split()[1] == second.line.split()[1]
     assert second.stop(signal.SIGINT) == (0, "")
+
+
+def test_what_has_ended_says_its_length(installation):
+    """Agola's run service stores an empty object for a log or an archive that comes without one."""
+    installation.start_executor()
+    url = installation.executor.line.split()[-1]
+    steps = [
+        {"type": "run", "name": "one", "command": "echo hello; echo out > out"},
+        {"type": "save_to_workspace", "name": "two", "contents": [{"source_dir": ".", "paths": ["**"]}]},
+        {"type": "run", "name": "three", "command": "true"},
+    ]
+    status = {"executor_id": "", "phase": "notstarted", "steps": [{"phase": "notstarted"} for _ in steps]}
+    task = {"id": "t", "run_id": "r", "task_name": "t", "steps": steps, "status": status, "environment": {}}
+    with httpx2.Client(base_url=f"{url}{API}", trust_env=False, timeout=30) as client:
+        assert client.post("/executor", json=task).status_code == 200
+        for step in range(3):  # to its end
+            assert client.get("/executor/logs", params={"taskid": "t", "step": step, "follow": ""}).status_code == 200
+        for path, params, begin in (
+            ("logs", {"step": 0}, b"hello"),
+            ("logs", {"step": 2}, b""),
+            ("logs", {"setup": ""}, b"executor starts"),
+            ("archives", {"step": 1}, b"."),
+        ):
+            answer = client.get(f"/executor/{path}", params={"taskid": "t", **params})
+            assert answer.headers["content-length"] == str(len(answer.content))
+            assert answer.content.startswith(begin)
+            rest = client.get(f"/executor/{path}", params={"taskid": "t", "offset": 3, **params})
+            assert rest.content == answer.content[3:]

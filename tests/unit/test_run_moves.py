@@ -266,3 +266,13 @@ def test_an_import_that_dies_before_its_last_step_is_finished_by_whoever_comes_n
     assert service.active_runs() == []
     assert two.coordinator.get(keys.RESET) is None
     service.close()
+
+
+def test_times_of_agola_keep_their_nanoseconds_as_long_as_nobody_changes_the_record():
+    times = '"enqueue_time":"2026-11-28T07:36:31.622624825Z","start_time":"2026-11-28T07:36:31.65Z","archived":true}'
+    written = (
+        f'{{"id":"r1","name":"r","counter":1,"group":"/project/p","phase":"queued","result":"unknown",{times}'.encode()
+    )
+    assert agola_data("run", written) == written
+    changed = written.replace(b'"archived":true', b'"archived":true,"reason":"x"')  # not Agola's form
+    assert agola_data("run", changed) == written.replace(b".622624825Z", b".622625Z")
