@@ -10,25 +10,24 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from agola_core.errors import (
+    AgolaError,
     BadRequestError,
-    ForbiddenError,
     NotFoundError,
     RecoveryError,
     UnavailableError,
-    disk_error,
 )
-from agola_core.objectstorage.durable import UnsyncedError, delete_file, make_directories, write_file
+from agola_core.objectstorage.durable import delete_file, make_directories, write_file
 from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.posixerrors import Source, object_errors, raise_unless_gone, root_errors
 from agola_core.private import Access, warn_when_open
 
 _STALE_SECONDS = 3600.0
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class FileReader:
@@ -82,7 +81,7 @@ class PosixStorage:
             except OSError as error:
                 raise NotFoundError(f"there is no storage in {self.root!r}: {error.strerror}") from error
             return
-        with _root_errors(self.root):
+        with root_errors(self.root):
             parent = os.path.dirname(self.root)  # noqa: PTH120
             trusted = parent if os.access(parent, os.R_OK) else self.root
             warn_when_open(self.root)
@@ -93,7 +92,7 @@ class PosixStorage:
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return an object's bytes (see the port)."""
-        with _errors(path):
+        with object_errors(path):
             descriptor = self._open(path)
             try:
                 if length is not None:
@@ -106,7 +105,7 @@ class PosixStorage:
 
     def open_reader(self, path: str) -> FileReader:
         """Return a reader of ranges of one object (see the port)."""
-        with _errors(path):
+        with object_errors(path):
             return FileReader(path, self._open(path))
 
     def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
@@ -117,25 +116,24 @@ class PosixStorage:
         """Write a whole object (see the port)."""
         self._check_root()
         target = self._file(path)
-        pieces = (bytes(data),) if isinstance(data, bytes | bytearray | memoryview) else data
-        with _errors(path):
-            if os.path.isdir(target):  # noqa: PTH112
-                reason = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
-                raise BadRequestError(f"object key {path!r} is a directory of other objects") from reason
-            try:
-                return write_file(target, pieces, self._temporary, self._access, if_absent=if_absent)
-            except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-                raise BadRequestError(f"object key {path!r} lies below or above another object") from error
+        source = Source((bytes(data),) if isinstance(data, bytes | bytearray | memoryview) else data)
+        try:
+            with object_errors(path):
+                return self._write(path, target, source, if_absent)
+        except AgolaError:
+            if source.failure is not None:
+                raise source.failure from None
+            raise
 
     def stat(self, path: str) -> ObjectInfo:
         """Return what is known of an object (see the port)."""
-        with _errors(path):
+        with object_errors(path):
             return self._info(path, self._file(path))
 
     def delete(self, path: str) -> None:
         """Delete an object (see the port)."""
         self._check_root()
-        with _errors(path):
+        with object_errors(path):
             target = self._file(path)
             if os.path.isdir(target):  # noqa: PTH112
                 raise NotFoundError(f"object {path!r} does not exist")
@@ -154,10 +152,19 @@ class PosixStorage:
     def close(self) -> None:
         """Release nothing: every call opens and closes its own file."""
 
+    def _write(self, path: str, target: str, pieces: Iterable[bytes], if_absent: bool) -> int:
+        if os.path.isdir(target):  # noqa: PTH112
+            reason = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+            raise BadRequestError(f"object key {path!r} is a directory of other objects") from reason
+        try:
+            return write_file(target, pieces, self._temporary, self._access, if_absent=if_absent)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise BadRequestError(f"object key {path!r} lies below or above another object") from error
+
     def _walk(self, start: str, prefix: str, start_after: str, recursive: bool) -> Iterator[ObjectInfo]:
         names: list[str] = []
         try:
-            with _errors(start), os.scandir(f"{self._data}/{start}") as entries:
+            with object_errors(start), os.scandir(f"{self._data}/{start}") as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         names.append(f"{entry.name}/")
@@ -223,7 +230,7 @@ class PosixStorage:
     def _info_if_there(self, path: str, target: str) -> ObjectInfo | None:
         """Return what is known of an object that was listed; None when it has gone since."""
         try:
-            with _errors(path):
+            with object_errors(path):
                 return self._info(path, target)
         except NotFoundError:
             return None
@@ -263,7 +270,7 @@ class PosixFlatStorage(PosixStorage):
                     yield info
 
     def _keys(self) -> Iterator[tuple[str, str]]:
-        for directory, _, files in os.walk(self._data, onerror=_raise_unless_gone):
+        for directory, _, files in os.walk(self._data, onerror=raise_unless_gone):
             for name in files:
                 target = f"{directory}/{name}"
                 key = decode_flat(target[len(self._data) + 1 :])
@@ -274,12 +281,6 @@ class PosixFlatStorage(PosixStorage):
         if not path:
             raise BadRequestError("object key '' is empty")
         return self._confined(path, encode_flat(path))
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    """Raise what keeps a directory from being read: a list that leaves out what it cannot see would not tell."""
-    with suppress(NotFoundError), _errors(os.fspath(error.filename or "")):
-        raise error
 
 
 def _leads_away(target: str, root: str) -> bool:
@@ -316,34 +317,3 @@ def _pieces(reader: FileReader, chunk_size: int) -> Iterator[bytes]:
             yield piece
     finally:
         reader.close()
-
-
-@contextmanager
-def _root_errors(root: str) -> Iterator[None]:
-    """Name the directory of the storage, not an object in it."""
-    try:
-        yield
-    except (NotADirectoryError, FileExistsError) as error:
-        raise BadRequestError(f"storage {root!r} is no directory, or lies below a file") from error
-    except OSError as error:
-        refused = ForbiddenError if error.errno in _DENIED else UnavailableError
-        raise refused(f"storage {root!r}: {error.strerror}") from error
-
-
-@contextmanager
-def _errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFoundError(f"object {path!r} does not exist") from error
-    except (NotADirectoryError, IsADirectoryError) as error:
-        raise NotFoundError(f"object {path!r} does not exist") from error
-    except UnsyncedError as error:
-        text = f"object {path!r}: done, but whether that survives a loss of power is not known: {error.strerror}"
-        raise UnavailableError(text) from error
-    except OSError as error:
-        if error.errno in _DENIED:
-            raise ForbiddenError(f"object {path!r}: {error}") from error
-        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
-            raise BadRequestError(f"object key {path[:80]!r}: {error.strerror}") from error
-        raise disk_error(error, f"object {path!r}") from error

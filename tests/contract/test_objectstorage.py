@@ -126,15 +126,20 @@ def test_missing_objects_are_not_found(storage):
             storage.open_reader(key).read(0, 1)
 
 
-def test_a_failing_source_changes_nothing(storage):
+@pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError, NotADirectoryError, ConnectionResetError, OSError])
+def test_a_failing_source_changes_nothing_and_is_told_as_it_is(storage, error):
+    """A source that is a file or a connection of its own: its errors are none of the storage."""
+    raised = error(5, "of the source")
+
     def failing():
         yield b"half"
-        raise RuntimeError
+        raise raised
 
     storage.write("old", b"old")
     for key in ("old", "new"):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(error) as caught:
             storage.write(key, failing())
+        assert caught.value is raised
     assert storage.read("old") == b"old"
     assert keys(storage) == ["old"]
 

@@ -97,6 +97,13 @@ def test_a_directory_above_that_fails_is_a_write_that_is_not_applied(tmp_path, f
 
 
 @numbers
+def test_a_storage_that_cannot_be_made(tmp_path, fail, number):
+    fail("mkdir", number)
+    with pytest.raises(told(number), match="storage"):
+        open_storage(tmp_path / "root")
+
+
+@numbers
 @pytest.mark.parametrize("if_absent", [False, True])
 @pytest.mark.parametrize("done", [False, True])
 def test_a_name_that_fails_is_looked_at(storage, tmp_path, fail, monkeypatch, number, if_absent, done):
