@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock
 from typing import NamedTuple
@@ -42,6 +43,7 @@ class _Draft(NamedTuple):
     root: str
     source: str | None
     secrets: tuple[str, ...]
+    new_tasks: tuple[str, ...] = ()  # that it must be the first to have
 
 
 class RunCreator:
@@ -52,6 +54,7 @@ class RunCreator:
         store: Active runs.
         releases: What restarts refer to.
         find_run: Returns a run, active or archived.
+        used_tasks: Returns of task ids those that a run had at a place in the log, each with the run.
         secrets: Keeps what is secret in configurations.
         now: The time.
         new_id: Makes task ids.
@@ -63,6 +66,7 @@ class RunCreator:
         store: RunStore,
         releases: Releases,
         find_run: Callable[[str], Run | None],
+        used_tasks: Callable[[Collection[str], ChangeGroupsToken], dict[str, str]],
         secrets: SecretStore,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -71,10 +75,13 @@ class RunCreator:
         self._store = store
         self._releases = releases
         self._find_run = find_run
+        self._used_tasks = used_tasks
         self._secrets = secrets
         self._now = now
         self._new_id = new_id
         self._locks = [renewed(Lock()) for _ in range(_LOCKS)]
+        self._claims_lock = renewed(Lock())
+        self._claims: set[str] = set()
 
     def create(self, request: RunCreateRequest) -> RunBundle:
         """Make a new run, or restart one (see `RunService.create_run`)."""
@@ -82,7 +89,10 @@ class RunCreator:
         for _ in range(_CONFLICTS):
             seen = self._datamanager.change_groups_token([source] if source else [])
             draft = self._restart(request, source) if source else self._new(request)
-            with self._locks[crc32(draft.root.encode()) % _LOCKS]:  # threads of one process do not race for a number
+            with (
+                self._claimed(draft.new_tasks),
+                self._locks[crc32(draft.root.encode()) % _LOCKS],  # threads of one process do not race for a number
+            ):
                 bundle = self._write(draft, seen, request.change_groups_update_tokens)
             if bundle is not None:
                 return bundle
@@ -91,7 +101,39 @@ class RunCreator:
     def _new(self, request: RunCreateRequest) -> _Draft:
         create.check_request(request)
         root, values = create.counter_group(request.group), checked(request.secrets or ())
-        return _Draft(lambda run_id, counter: create.new_run(request, run_id, counter, self._now()), root, None, values)
+
+        def make(run_id: str, counter: int) -> RunBundle:
+            return create.new_run(request, run_id, counter, self._now())
+
+        return _Draft(make, root, None, values, tuple(request.run_config_tasks or ()))
+
+    @contextmanager
+    def _claimed(self, task_ids: Collection[str]) -> Iterator[None]:
+        """Keep other threads from making a run with the same task ids meanwhile.
+
+        Raises:
+            ConflictError: Another one makes such a run.
+        """
+        with self._claims_lock:
+            for task_id in task_ids:
+                if task_id in self._claims:
+                    raise ConflictError(f"task id {task_id!r} is being used by another new run")
+            self._claims.update(task_ids)
+        try:
+            yield
+        finally:
+            with self._claims_lock:
+                self._claims.difference_update(task_ids)
+
+    def _check_unused(self, task_ids: Collection[str], place: ChangeGroupsToken) -> None:
+        """Refuse ids that a run has: what is kept by task, logs among it, would be another task's.
+
+        Raises:
+            ConflictError: One of them was used.
+        """
+        if task_ids:
+            for task_id, run_id in self._used_tasks(task_ids, place).items():
+                raise ConflictError(f"task id {task_id!r} was used before, by run {run_id!r}: a task id is used once")
 
     def _restart(self, request: RunCreateRequest, source: str) -> _Draft:
         try:
@@ -121,6 +163,7 @@ class RunCreator:
         guards, ops = self._store.groups.guards(asked)
         counted = self._datamanager.change_groups_token([f"counter-{draft.root}"])
         token = msgspec.structs.replace(seen, groups={**seen.groups, **counted.groups})
+        self._check_unused(draft.new_tasks, counted)
         counter = self._read_counter(draft.root) + 1
         bundle = draft.make(self._store.next_id(), counter)
         bundle = RunBundle(bundle.run, self._secrets.write(bundle.run_config, draft.secrets))

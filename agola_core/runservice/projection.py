@@ -1,4 +1,4 @@
-"""The archived runs as the readdb keeps them, and how they are found there."""
+"""The archived runs, and the task ids of all runs, as the readdb keeps them, and how they are found there."""
 
 from __future__ import annotations
 
@@ -19,15 +19,25 @@ RUN_COUNTER = "runcounter"
 DATA_TYPES = (RUN, RUN_CONFIG, RUN_COUNTER)
 """The run service's data types, in Agola's order of export."""
 
+_IDS_AT_ONCE = 500
+
+
+class _Tasks(msgspec.Struct):
+    """What of a run's configuration is looked at here."""
+
+    tasks: dict[str, msgspec.Raw] = {}
+
+
 _decode = msgspec.json.Decoder(Run).decode
+_decode_tasks = msgspec.json.Decoder(_Tasks).decode
 
 
 class RunProjection:
-    """A table of archived runs."""
+    """A table of archived runs, and one of the task ids of all runs: a run's configuration is there before it is."""
 
     name = "runs"
-    version = 2
-    data_types = (RUN,)
+    version = 3
+    data_types = (RUN, RUN_CONFIG)
     schema = """
     CREATE TABLE run (
         id TEXT PRIMARY KEY,
@@ -38,12 +48,23 @@ class RunProjection:
         data BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX run_group ON run (grouppath, id);
+    CREATE TABLE task (
+        id TEXT NOT NULL,
+        run TEXT NOT NULL,
+        PRIMARY KEY (id, run)
+    ) WITHOUT ROWID;
+    CREATE INDEX task_run ON task (run);
     """
 
     def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
         """Keep the rows as the actions say."""
         for action in actions:
-            if isinstance(action, Put):
+            if action.data_type == RUN_CONFIG:
+                tx.execute("DELETE FROM task WHERE run = ?", (action.id,))
+                if isinstance(action, Put):
+                    for task_id in _decode_tasks(action.data).tasks:
+                        tx.execute("INSERT INTO task VALUES (?, ?)", (task_id, action.id))
+            elif isinstance(action, Put):
                 run = _decode(action.data)
                 ended = run.end_time or run.enqueue_time
                 tx.execute(
@@ -82,6 +103,17 @@ def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
     order = "ASC" if query.ascending else "DESC"
     sql = f"SELECT data FROM run WHERE {wanted} ORDER BY id {order} LIMIT ?"  # noqa: S608 - no values in it
     return [_decode(data) for (data,) in tx.rows(sql, [*params, query.limit])]
+
+
+def find_tasks(tx: Tx, task_ids: Iterable[str]) -> dict[str, str]:
+    """Return of task ids those that runs have, each with the first such run."""
+    found: dict[str, str] = {}
+    wanted = list(task_ids)
+    for start in range(0, len(wanted), _IDS_AT_ONCE):
+        part = wanted[start : start + _IDS_AT_ONCE]
+        sql = f"SELECT id, min(run) FROM task WHERE id IN ({', '.join('?' * len(part))}) GROUP BY id"  # noqa: S608 - no values in it
+        found.update(tx.rows(sql, part))
+    return found
 
 
 def find_ended(tx: Tx, group: str) -> list[tuple[str, str, datetime | None]]:

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import msgspec
 
 from agola_core.context import Context
-from agola_core.datamanager import DataManager
+from agola_core.datamanager import ChangeGroupsToken, DataManager
 from agola_core.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
 from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.projection import RUN, RUN_CONFIG, find_runs, select
+from agola_core.runservice.projection import RUN, RUN_CONFIG, find_runs, find_tasks, select
 from agola_core.runservice.requests import RunBundle, RunQuery
 from agola_core.runservice.store import RunStore
 from agola_core.runservice.types import Run, RunConfig
@@ -100,6 +100,14 @@ class RunQueries:
             self._readdb.catch_up()
         archived = self._readdb.read(Context(), lambda tx: find_runs(tx, wide))
         return select({run.id: run for run in (*active, *archived)}.values(), query)
+
+    def used_tasks(self, task_ids: Iterable[str], place: ChangeGroupsToken) -> dict[str, str]:
+        """Return of task ids those that a run had at a place in the log, each with the first such run."""
+        if self.following:
+            self._readdb.wait_for(place, _READDB_SECONDS)
+        else:
+            self._readdb.catch_up()
+        return self._readdb.read(Context(), lambda tx: find_tasks(tx, task_ids))
 
     def _active(self, query: RunQuery) -> Iterable[Run]:
         if not self.following:

@@ -97,7 +97,9 @@ class RunService:
         self._actions = RunActions(store, self._now)
         self._secrets = secrets = SecretStore(datamanager.storage, queries.config)
         releases = Releases(store, datamanager.storage, self._now)
-        self._creator = RunCreator(datamanager, store, releases, queries.find, secrets, self._now, new_id)
+        self._creator = RunCreator(
+            datamanager, store, releases, queries.find, queries.used_tasks, secrets, self._now, new_id
+        )
         self._deleter = RunDeleter(datamanager, store, releases, queries.find_archived, self._forget_run)
         self._dispatcher = Dispatcher(mirror, directory)
         self._fetcher = Fetcher(
@@ -191,7 +193,7 @@ class RunService:
 
         Raises:
             BadRequestError: The request is malformed, or the run cannot be restarted.
-            ConflictError: A change group of the request's token has changed.
+            ConflictError: A change group of the request's token has changed, or a run has one of the task ids already.
         """
         return self._creator.create(request)
 

@@ -27,9 +27,9 @@ def server(tree, wait_for_line):
     process.stdout.close()
 
 
-def run_request(*commands, group="/project/p1/branch/main", **fields):
+def run_request(*commands, group="/project/p1/branch/main", task_id="t1", **fields):
     steps = [{"type": "run", "name": command, "command": command} for command in commands]
-    tasks = {"t1": {"id": "t1", "name": "only", "depends": {}, "steps": steps, "runtime": {}}}
+    tasks = {task_id: {"id": task_id, "name": "only", "depends": {}, "steps": steps, "runtime": {}}}
     return {"name": "checks", "group": group, "run_config_tasks": tasks, **fields}
 
 
@@ -81,7 +81,7 @@ def test_runs_are_stopped_cancelled_and_queued_by_group(server, tmp_path):
     params = {"runid": first, "taskid": "t1", "step": "0", "follow": ""}
     with server.stream("GET", f"{API}/logs", params=params) as stream:
         assert next(stream.iter_bytes()) == b"on\n"
-        second = server.post(f"{API}/runs", json=run_request("true")).json()["run"]["id"]
+        second = server.post(f"{API}/runs", json=run_request("true", task_id="t2")).json()["run"]["id"]
         assert server.get(f"{API}/runs/{second}").json()["run"]["phase"] == "queued"
         cancel = {"action_type": "changephase", "phase": "cancelled"}
         assert server.put(f"{API}/runs/{second}/actions", json=cancel).content == b""

@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import threading
+import uuid
 
 import pytest
 
@@ -188,7 +189,8 @@ def server(start_server):
 def create_run(server):
     """Create a run of one task and return its document."""
 
-    def create(*, group="/project/p1/branch/main", task_id="t1", **fields):
+    def create(*, group="/project/p1/branch/main", task_id="", **fields):
+        task_id = task_id or str(uuid.uuid4())
         steps = [{"type": "run", "name": "one", "command": "true"}]
         task = {"id": task_id, "name": "only", "depends": {}, "steps": steps, "runtime": {"type": "pod"}}
         body = {"name": "r", "group": group, "run_config_tasks": {task_id: task}, **fields}

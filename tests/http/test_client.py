@@ -2,6 +2,7 @@
 
 import io
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def client(server):
 
 
 def request(group="/project/p1/branch/main", **fields):
-    task = RunConfigTask(id="t1", name="only", steps=[RunStep(name="one", command="true")])
-    return RunCreateRequest(name="r", group=group, run_config_tasks={"t1": task}, **fields)
+    task = RunConfigTask(id=str(uuid.uuid4()), name="only", steps=[RunStep(name="one", command="true")])
+    return RunCreateRequest(name="r", group=group, run_config_tasks={task.id: task}, **fields)
 
 
 def test_a_run_is_created_read_and_changed(client):
@@ -33,10 +34,11 @@ def test_a_run_is_created_read_and_changed(client):
     queued = client.create_run(request()).run.id  # behind the one before it
     client.change_run_phase(queued, RunPhase.CANCELLED)
     assert client.get_run(queued).run.phase is RunPhase.CANCELLED
-    client.set_annotations(created.run.id, "t1", {"note": "ü"})
-    assert client.get_run(created.run.id).run.tasks["t1"].annotations == {"note": "ü"}
+    (task_id,) = created.run.tasks
+    client.set_annotations(created.run.id, task_id, {"note": "ü"})
+    assert client.get_run(created.run.id).run.tasks[task_id].annotations == {"note": "ü"}
     with pytest.raises(errors.BadRequestError, match="not in waiting approval state"):
-        client.approve_task(created.run.id, "t1")
+        client.approve_task(created.run.id, task_id)
     client.stop_run(created.run.id)
     for unknown in ("", ".", "..", "a/../b", "a b?c#d%2F", "a\nb", "ü"):
         with pytest.raises(errors.NotFoundError, match="doesn't exist"):

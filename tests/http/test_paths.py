@@ -157,7 +157,7 @@ def test_logs_that_are_not_there(server, query, status):
 
 
 def test_a_connection_is_kept_and_empty_answers_have_a_length(server, create_run):
-    first = create_run(group="/project/kept/branch/main")["id"]
+    first = create_run(group="/project/kept/branch/main", task_id="kept")["id"]
     queued = create_run(group="/project/kept/branch/main")["id"]
     with server.connect() as wire:
         for _ in range(3):
@@ -168,21 +168,23 @@ def test_a_connection_is_kept_and_empty_answers_have_a_length(server, create_run
         bad = wire.request("PUT", f"{API}/runs/{first}/actions", {"action_type": "dance"})
         assert bad.status == 400
         answer = wire.request(
-            "PUT", f"{API}/runs/{first}/tasks/t1/actions", {"action_type": "setannotations", "annotations": {"a": "b"}}
+            "PUT",
+            f"{API}/runs/{first}/tasks/kept/actions",
+            {"action_type": "setannotations", "annotations": {"a": "b"}},
         )
         assert (answer.status, answer.headers["content-length"]) == (200, "0")
-        for task, message in (("none", "doesn't have task"), ("t1", "is not in waiting approval state")):
+        for task, message in (("none", "doesn't have task"), ("kept", "is not in waiting approval state")):
             answer = wire.request("PUT", f"{API}/runs/{first}/tasks/{task}/actions", {"action_type": "approve"})
             assert answer.status == 400
             assert message in answer.message
 
 
 def test_tokens_of_change_groups(server, create_run):
-    run = create_run(group="/project/tokens/branch/main")["id"]
+    run = create_run(group="/project/tokens/branch/main", task_id="guarded")["id"]
     token = server.request("GET", f"{API}/changegroups?changegroup=g1&changegroup=g2").json()
     assert isinstance(token, str)
     body = {"action_type": "setannotations", "annotations": {"a": "1"}, "change_groups_update_tokens": token}
-    path = f"{API}/runs/{run}/tasks/t1/actions"
+    path = f"{API}/runs/{run}/tasks/guarded/actions"
     assert server.request("PUT", path, body).status == 200
     again = server.request("PUT", path, {**body, "annotations": {"a": "2"}})
     assert again.status == 409

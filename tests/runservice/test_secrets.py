@@ -29,9 +29,9 @@ def executor(service, directory):
 def make(service):
     """Make a run with a secret in its task's environment, and another one for the whole run."""
 
-    def make(**fields):
+    def make(task_id="a", **fields):
         asked = request(
-            task("a", environment={"PASS": SECRET}), environment={"TOKEN": "battery"}, secrets=[SECRET, "battery"]
+            task(task_id, environment={"PASS": SECRET}), environment={"TOKEN": "battery"}, secrets=[SECRET, "battery"]
         )
         return service.create_run(replace(asked, **fields)) if fields else service.create_run(asked)
 
@@ -117,7 +117,7 @@ def test_what_belongs_to_no_run_is_swept(service, executor, make, dm):
 def test_damaged_secrets_are_told(service, executor, make, dm, open_service):
     made = make()
     finish(service, executor, made.run, ExecutorPhase.FAILED)
-    other = make().run
+    other = make("b").run
     path = layout.secrets(made.run.id)
     dm.storage.write(path, dm.storage.read(layout.secrets(other.id)))
     fresh = open_service()

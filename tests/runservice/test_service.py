@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
+from agola_core import faultpoints
 from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
 from agola_core.runservice.options import RetentionRule
 from agola_core.runservice.requests import RunCreateRequest, RunQuery
@@ -312,3 +313,41 @@ def test_two_services_share_runs_and_each_goes_on_with_the_others(open_service, 
     executor.side = services[1].executor_side
     executor.end("last")
     assert archived(services[1], last.id).result is RunResult.SUCCESS
+
+
+def test_a_task_id_is_used_once(service, directory, open_service):
+    """Logs and archives are kept by task id: a second run would show the first one's as its own."""
+    executor = PlayedExecutor(service, directory)
+    first = service.create_run(request(task("a"), task("b"))).run
+    with pytest.raises(ConflictError, match=f"task id 'b' was used before, by run '{first.id}'"):
+        service.create_run(request(task("b"), group="/project/q/branch/main"))
+    executor.end("a")
+    executor.end("b", ExecutorPhase.FAILED)
+    archived(service, first.id)
+    for maker in (service, open_service()):
+        with pytest.raises(ConflictError, match="'a' was used before"):
+            maker.create_run(request(task("new"), task("a")))
+    again = service.create_run(RunCreateRequest(run_id=first.id)).run  # which shares the task that succeeded
+    assert "a" in again.tasks
+    with pytest.raises(ConflictError, match="'a' was used before"):
+        service.create_run(request(task("a")))
+    assert service.create_run(request(task("new"))).run.tasks.keys() == {"new"}
+
+
+def test_one_of_two_runs_that_are_made_at_once_gets_a_task_id(service):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold(name):
+        if name == "create.before-commit" and not inside.is_set():
+            inside.set()
+            assert go_on.wait(SECONDS)
+
+    with faultpoints.arm(hold):
+        maker = threading.Thread(target=service.create_run, args=(request(task("a")),))
+        maker.start()
+        assert inside.wait(SECONDS)
+        with pytest.raises(ConflictError, match="'a' is being used"):
+            service.create_run(request(task("a"), group="/project/q/branch/main"))
+        go_on.set()
+        maker.join(SECONDS)
+    assert len(service.active_runs()) == 1
