@@ -47,12 +47,13 @@ class ExecutorSide:
         """
         _check_id(executor.id)
         now = self._now()
-        known = self._mirror.executors.get(executor.id)
-        if known is None or _content(known) != _content(executor) or now - known.last_status_update_time >= _REFRESH:
-            self._store.put_executor(replace(executor, last_status_update_time=now))
+        # Before the report itself: an executor that is known and not alive is one that has gone.
         lease = self._mirror.alive.get(executor.id)
         if lease is None or self._store.coordinator.keep_alive(lease) <= 0.0:
             self._store.put_alive(executor.id, self._ttl)
+        known = self._mirror.executors.get(executor.id)
+        if known is None or _content(known) != _content(executor) or now - known.last_status_update_time >= _REFRESH:
+            self._store.put_executor(replace(executor, last_status_update_time=now))
         for other in list(self._mirror.executors.values()):
             if (
                 other.dynamic
