@@ -122,7 +122,8 @@ def test_a_log_that_goes_into_storage_while_its_executor_is_asked_is_found_there
 
     executor = Gone(service, directory)
     run = service.create_run(request(task("a"))).run
-    executor.wait_task("a")
+    executor.end("a", ExecutorPhase.RUNNING)
+    settled(service, run.id, lambda now: now.tasks["a"].status is TaskStatus.RUNNING)
     assert b"".join(service.open_log(run.id, "a", 0)) == b"log 0 of a"
 
 
