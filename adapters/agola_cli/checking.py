@@ -82,7 +82,7 @@ def check_command(path: Path, strict: bool, agola: bool, as_json: bool) -> int:
 def warn(findings: Iterable[Finding]) -> int:
     """Show warnings to people, and return how many there are."""
     warnings = [finding for finding in findings if finding.kind is FindingKind.WARNING]
-    for finding in warnings:
+    for finding in sorted(warnings, key=lambda finding: finding.line or 0):
         click.echo(f"warning: {finding}", err=True)
     return len(warnings)
 

@@ -19,6 +19,8 @@ from agola_core.runservice.types import (
     ExecutorTaskStepStatus,
     RegistryAuth,
     RunStep,
+    TemporaryFileSystem,
+    Volume,
 )
 
 
@@ -79,6 +81,26 @@ def test_services_share_the_network_of_the_first_container(agola_container_engin
     assert main["HostConfig"]["SecurityOpt"]
     place.close()
     assert engine.containers([f"{LABEL_EXECUTOR}={executor_id}"]) == []
+
+
+def test_volumes_in_memory_have_their_size(agola_container_engine, engine, executor_id, tmp_path):
+    volumes = [
+        Volume(path="/small", tmpfs=TemporaryFileSystem(size=65536)),
+        Volume(path="/large", tmpfs=TemporaryFileSystem()),
+        Volume(path="/none"),
+    ]
+    driver = ContainerDriver(agola_container_engine.options)
+    container = Container(image=agola_container_engine.image, volumes=volumes)
+    place, directory, _ = opened(driver, tmp_path, executor_id, container)
+    script = "grep -E ' /(small|large|none) ' /proc/mounts; head -c 70000 /dev/zero >/small/file || echo full"
+    code, log = run(place, directory, script)
+    place.close()
+    assert code == 0
+    mounts = {line.split()[1]: line for line in log.splitlines() if line.startswith("tmpfs ")}
+    assert set(mounts) == {"/small", "/large"}
+    assert "size=64k" in mounts["/small"]
+    assert "size=" not in mounts["/large"]
+    assert log.endswith("full\n")
 
 
 def test_a_privileged_container_is_refused_unless_it_is_allowed(agola_container_engine, engine, executor_id, tmp_path):
