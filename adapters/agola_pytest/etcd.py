@@ -189,6 +189,8 @@ class EtcdServer:
     def pause(self) -> None:
         """Let the process do nothing until `resume`; its connections stay open."""
         os.kill(self.pid, signal.SIGSTOP)
+        while not self._is_stopped():  # the signal reaches its threads one by one
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused process go on."""
@@ -210,6 +212,13 @@ class EtcdServer:
             *("snapshot", "restore", str(path), f"--data-dir={self.data}", f"--name={self.name}"),
             *(f"--initial-cluster={self._cluster}", f"--initial-advertise-peer-urls={self.peer_url}"),
         )
+
+    def _is_stopped(self) -> bool:
+        states = []
+        for thread in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                states.append(thread.read_text().rpartition(")")[2].split()[0])
+        return all(state in "TtZX" for state in states)
 
     def _end(self, number: int) -> None:
         process, self._process = self._process, None

@@ -1,4 +1,9 @@
-"""What an error of etcd, or on the way to it, means: for the request, and for its caller."""
+"""What an error of etcd, or on the way to it, means: for the request, and for its caller.
+
+`TABLE` is the whole of it. Each row's place in etcd's source (release 3.6; 3.4 has the same order of steps) or in
+gRPC's is named, since it is there that one sees whether an error comes before a transaction is proposed, while it is
+applied, or after.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import NamedTuple
 
 import grpc
 
+from agola_core.coordinator.outcomes import Outcome
 from agola_core.errors import (
     AccessDeniedError,
     AgolaError,
@@ -21,13 +27,18 @@ from agola_core.errors import (
 
 
 class Verdict(enum.Enum):
-    """What became of a request that ended in an error."""
+    """What became of a request that ended in an error, and what is to be done."""
 
     REFUSED = "certainly not applied; another member, or the same one later, may take it"
     FINAL = "certainly not applied; asking again changes nothing"
     LOGGED_OUT = "certainly not applied; log in again"
     LOST = "perhaps applied, perhaps later"
     DOUBTFUL = "perhaps applied, but not later; asking again changes nothing"
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is known from the error alone."""
+        return Outcome.UNKNOWN if self in {Verdict.LOST, Verdict.DOUBTFUL} else Outcome.NOT_APPLIED
 
 
 class Failure(NamedTuple):
@@ -44,22 +55,116 @@ class Failure(NamedTuple):
     reason: str
 
 
+class Row(NamedTuple):
+    """A kind of error: the first row of the table whose code and words are those of an error tells what it means.
+
+    Attributes:
+        code: gRPC's code; None for any.
+        words: What the reason holds; "" for any.
+        verdict: What became of the request.
+        error: What its caller is told.
+        source: Where one sees that.
+        advice: What its caller is told besides.
+    """
+
+    code: grpc.StatusCode | None
+    words: str
+    verdict: Verdict
+    error: type[AgolaError]
+    source: str
+    advice: str = ""
+
+
 COMPACTED = "required revision has been compacted"
 FUTURE = "required revision is a future revision"
 LEASE_EXISTS = "lease already exists"
 TOO_LARGE_ANSWER = "larger than max"
 
-# The words of gRPC's and etcd's own code; where a release changes them, an error is only taken for less certain.
-_NEVER_SENT = ("failed to connect to all addresses", "Name resolution failure", "DNS resolution failed")
-_NOT_PROPOSED = ("etcdserver: too many requests", "raft proposal dropped", "etcdserver: not capable")
-_NO_LEADER = (
-    "etcdserver: no leader",
-    "etcdserver: leader changed",
-    "etcdserver: request timed out",
-    "unhealthy cluster",
+_BEFORE = "server/etcdserver/v3_server.go processInternalRaftRequestOnce: before the proposal"
+_CHECKED = "server/etcdserver/txn/txn.go checkTxn: before the first write"
+_AUTH = "server/etcdserver/apply/apply_auth.go Txn: before the first write"
+_KEY = "server/etcdserver/api/v3rpc/key.go checkTxnRequest: before the proposal"
+_UNARY = "server/etcdserver/api/v3rpc/interceptor.go newUnaryInterceptor: before the proposal"
+_WAITING = "server/etcdserver/v3_server.go parseProposeCtxErr: proposed, and not applied in time"
+_UNSENT = "gRPC core: no connection to send it on"
+
+_Code = grpc.StatusCode
+
+# The words are gRPC's and etcd's own; where a release changes them, an error is only taken for less certain.
+TABLE = (
+    Row(None, "invalid auth token", Verdict.LOGGED_OUT, AuthenticationError, _BEFORE),
+    Row(None, "revision of auth store is old", Verdict.LOGGED_OUT, AuthenticationError, _AUTH),
+    Row(None, "authentication failed", Verdict.FINAL, AuthenticationError, "auth/store.go CheckPassword"),
+    Row(None, "user name is empty", Verdict.FINAL, AuthenticationError, _AUTH),
+    Row(None, "authentication is not enabled", Verdict.FINAL, AuthenticationError, "auth/store.go Authenticate"),
+    Row(_Code.PERMISSION_DENIED, "", Verdict.FINAL, AccessDeniedError, _AUTH),
+    Row(_Code.UNAUTHENTICATED, "", Verdict.LOGGED_OUT, AuthenticationError, _BEFORE),
+    Row(_Code.NOT_FOUND, "", Verdict.FINAL, NotFoundError, _CHECKED),
+    Row(
+        _Code.RESOURCE_EXHAUSTED,
+        "space exceeded",
+        Verdict.DOUBTFUL,
+        OutOfSpaceError,
+        "server/etcdserver/apply/apply.go quotaApplierV3: applied first, then answered",
+        "; compact, defragment, disarm the alarm",
+    ),
+    Row(
+        _Code.RESOURCE_EXHAUSTED,
+        TOO_LARGE_ANSWER,
+        Verdict.DOUBTFUL,
+        UnavailableError,
+        "gRPC core: the answer of what was done is too long to be received",
+    ),
+    Row(None, "etcdserver: too many requests", Verdict.REFUSED, UnavailableError, _BEFORE),
+    Row(None, "raft proposal dropped", Verdict.REFUSED, UnavailableError, "raft.go Step: never in a log"),
+    Row(None, "etcdserver: not capable", Verdict.REFUSED, UnavailableError, _UNARY),
+    Row(None, "rpc not supported for learner", Verdict.REFUSED, UnavailableError, _UNARY),
+    Row(
+        None,
+        "corrupt cluster",
+        Verdict.FINAL,
+        UnavailableError,
+        "server/etcdserver/apply/corrupt.go applierV3Corrupt: refuses everything",
+        "; etcd's own alarm: restore the member or the cluster",
+    ),
+    Row(_Code.INVALID_ARGUMENT, "", Verdict.FINAL, BadRequestError, _KEY),
+    Row(_Code.OUT_OF_RANGE, "", Verdict.FINAL, BadRequestError, _CHECKED),
+    Row(_Code.FAILED_PRECONDITION, "", Verdict.FINAL, BadRequestError, _CHECKED),
+    Row(
+        _Code.UNIMPLEMENTED,
+        "",
+        Verdict.FINAL,
+        BadRequestError,
+        "gRPC: there is no such method",
+        "; is it an etcd of version 3.4 or newer?",
+    ),
+    Row(_Code.DEADLINE_EXCEEDED, "", Verdict.LOST, DeadlineError, "gRPC: this client's own deadline"),
+    Row(None, "failed to connect to all addresses", Verdict.REFUSED, UnavailableError, _UNSENT),
+    Row(None, "Name resolution failure", Verdict.REFUSED, UnavailableError, _UNSENT),
+    Row(None, "DNS resolution failed", Verdict.REFUSED, UnavailableError, _UNSENT),
+    Row(None, "etcdserver: no leader", Verdict.REFUSED, NoLeaderError, _UNARY, ": the cluster has lost its majority"),
+    Row(None, "etcdserver: leader changed", Verdict.LOST, NoLeaderError, _WAITING),
+    Row(None, "etcdserver: request timed out", Verdict.LOST, NoLeaderError, _WAITING),
+    Row(None, "unhealthy cluster", Verdict.LOST, NoLeaderError, _WAITING),
+    Row(None, "etcdserver: server stopped", Verdict.LOST, UnavailableError, _WAITING),
+    Row(_Code.CANCELLED, "", Verdict.LOST, UnavailableError, "gRPC: the call was cancelled on its way, by either side"),
+    Row(_Code.UNAVAILABLE, "", Verdict.LOST, UnavailableError, "gRPC core: the connection broke after the request"),
+    Row(None, "", Verdict.LOST, UnavailableError, "anything else"),
 )
-_LOGIN = ("authentication failed", "user name is empty", "authentication is not enabled")
-_STALE_LOGIN = ("invalid auth token", "revision of auth store is old")
+
+
+def find_row(code: grpc.StatusCode, reason: str) -> Row:
+    """Return the row of the table that tells what an error means.
+
+    Args:
+        code: gRPC's code.
+        reason: The server's or the transport's words.
+    """
+    return next(
+        row
+        for row in TABLE
+        if row.code in {None, code} and (reason.startswith(row.words) if row.source == _UNSENT else row.words in reason)
+    )
 
 
 def explain(error: grpc.RpcError, where: str) -> Failure:
@@ -70,39 +175,11 @@ def explain(error: grpc.RpcError, where: str) -> Failure:
         where: The endpoint that was asked, for people.
     """
     code, reason = error.code(), error.details() or ""
-    text = f"etcd at {where}: {reason.removeprefix('etcdserver: ') or code.name}"
-    if any(words in reason for words in _STALE_LOGIN):
-        return Failure(Verdict.LOGGED_OUT, AuthenticationError(text), reason)
-    if any(words in reason for words in _LOGIN):
-        return Failure(Verdict.FINAL, AuthenticationError(text), reason)
-    match code:
-        case grpc.StatusCode.PERMISSION_DENIED:
-            return Failure(Verdict.FINAL, AccessDeniedError(text), reason)
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return Failure(Verdict.LOGGED_OUT, AuthenticationError(text), reason)
-        case grpc.StatusCode.NOT_FOUND:
-            return Failure(Verdict.FINAL, NotFoundError(text), reason)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if "space exceeded" in reason:
-            # Its quota layer applies a request that it has let in, and answers this when there is no room afterwards.
-            return Failure(Verdict.DOUBTFUL, OutOfSpaceError(f"{text}; compact, defragment, disarm the alarm"), reason)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if TOO_LARGE_ANSWER in reason:
-            return Failure(Verdict.FINAL, UnavailableError(text), reason)
-        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.FAILED_PRECONDITION:
-            return Failure(Verdict.FINAL, BadRequestError(text), reason)
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return Failure(Verdict.FINAL, BadRequestError(f"{text}; is it an etcd of version 3.4 or newer?"), reason)
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Failure(Verdict.LOST, DeadlineError(f"etcd at {where} gave no answer in time"), reason)
-    if reason.startswith(_NEVER_SENT):
-        return Failure(Verdict.REFUSED, UnavailableError(f"etcd at {where} cannot be reached: {_last(reason)}"), reason)
-    if reason == "etcdserver: no leader":  # the members refuse so before they propose anything
-        return Failure(Verdict.REFUSED, NoLeaderError(f"{text}: the cluster has lost its majority"), reason)
-    if any(words in reason for words in _NOT_PROPOSED):
-        return Failure(Verdict.REFUSED, UnavailableError(text), reason)
-    if any(words in reason for words in _NO_LEADER):
-        return Failure(Verdict.LOST, NoLeaderError(text), reason)
-    return Failure(Verdict.LOST, UnavailableError(text), reason)
-
-
-def _last(reason: str) -> str:
-    return reason.partition("last error: ")[2] or reason
+    row = find_row(code, reason)
+    if row.source == _UNSENT:
+        text = f"etcd at {where} cannot be reached: {reason.partition('last error: ')[2] or reason}"
+    elif code is _Code.DEADLINE_EXCEEDED:
+        text = f"etcd at {where} gave no answer in time"
+    else:
+        text = f"etcd at {where}: {reason.removeprefix('etcdserver: ') or code.name}{row.advice}"
+    return Failure(row.verdict, row.error(text), reason)

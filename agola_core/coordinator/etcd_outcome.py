@@ -28,6 +28,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from agola_core.forks import renewed
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Marks:
         self._client = client
         self._prefix = client.settings.prefix + MARKS
         self._own = self._prefix + uuid.uuid4().hex.encode() + b"/"
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._free: list[_Mark] = []
         self._made = 0
         self._seen: dict[bytes, tuple[int, float]] = {}

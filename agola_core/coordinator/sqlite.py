@@ -16,6 +16,7 @@ import apsw
 from agola_core import forks
 from agola_core.clock import boot_clock, boot_id
 from agola_core.coordinator import sqlite_schema as sql
+from agola_core.coordinator.outcomes import Outcome
 from agola_core.coordinator.port import (
     Compare,
     GetOp,
@@ -25,6 +26,8 @@ from agola_core.coordinator.port import (
     check_reads,
 )
 from agola_core.coordinator.sqlite_database import Database, newest_revision, one
+from agola_core.coordinator.sqlite_errors import find_row
+from agola_core.coordinator.sqlite_outcome import settle
 from agola_core.coordinator.sqlite_reads import Rows, SQLiteReads
 from agola_core.coordinator.sqlite_session import Session
 from agola_core.coordinator.sqlite_watch import Change, SQLiteWatch, WatchHub
@@ -216,19 +219,24 @@ class SQLiteCoordinator(SQLiteReads):
                     wanted.error = error
             session.flush()
         except BaseException as error:
+            number = self._database.writer.system_errno
             self._roll_back()
             if isinstance(error, (apsw.Error, OSError)):
-                raise self._database.translated(error) from error
+                raise self._database.translated(error, number) from error
             raise
         self._hub.written = session.revision
         try:
             execute("COMMIT")
-        except BaseException as error:
+        except apsw.Error as error:
+            number = self._database.writer.system_errno
+            batches = session.batches
             self._roll_back()
-            if isinstance(error, apsw.FullError):  # the transaction's end never reached the disk
-                raise self._database.translated(error) from error
-            if isinstance(error, apsw.Error):
-                raise UnknownOutcomeError(f"{self.path}: the commit failed: {error}") from error
+            unknown = find_row(error).at_commit is Outcome.UNKNOWN
+            if not (unknown and settle(self._database.writer, batches, error, self.path)):
+                raise self._database.translated(error, number) from error
+            session.batches = batches
+        except BaseException:
+            self._roll_back()
             raise
         try:
             self._database.look()  # invariant 3: what is acknowledged is at the path

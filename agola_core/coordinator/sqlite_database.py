@@ -18,14 +18,13 @@ import apsw
 
 from agola_core import forks, private
 from agola_core.coordinator import sqlite_schema as sql
+from agola_core.coordinator.sqlite_errors import explain
 from agola_core.coordinator.sqlite_files import OpenFiles
 from agola_core.decoding import newer
 from agola_core.errors import (
     AgolaError,
     ClosedError,
-    CorruptionError,
     FormatError,
-    OutOfSpaceError,
     RecoveryError,
     UnavailableError,
     disk_error,
@@ -160,21 +159,17 @@ class Database:
         except (apsw.Error, OSError) as error:
             raise self.translated(error) from error
 
-    def translated(self, error: Exception) -> AgolaError:
-        """Return what an error of SQLite or the disk means."""
-        match error:
-            case apsw.NotADBError() | apsw.CorruptError():
-                return CorruptionError(f"not an intact database: {error}", path=self.path)
-            case apsw.FullError():
-                return OutOfSpaceError(f"{self.path}: the disk is full: {error}")
-            case apsw.ConnectionClosedError():
-                return ClosedError("the coordinator was closed")
-            case OSError():
-                return disk_error(error, self.path)
-            case apsw.IOError() | apsw.CantOpenError() if self._has_no_room():
-                return OutOfSpaceError(f"{self.path}: the disk is full: {error}")
-            case _:
-                return UnavailableError(f"{self.path}: {error}")
+    def translated(self, error: Exception, number: int = 0) -> AgolaError:
+        """Return what an error of SQLite or the disk means.
+
+        Args:
+            error: It.
+            number: The operating system's number of the connection's last failure; 0 when it is not known.
+        """
+        if isinstance(error, apsw.Error):
+            return explain(error, self.path, number, has_room=not self._has_no_room())
+        assert isinstance(error, OSError)
+        return disk_error(error, self.path)
 
     def check_open(self) -> None:
         """Raise `ClosedError` once it is closed, and in a process that was forked off with it."""

@@ -122,6 +122,9 @@ SELECT number >> 20, key, value, created, version, lease FROM entry
 WHERE number >= ?1 << 20 AND number < ?2 << 20 ORDER BY number
 """
 
+# Writes a page and changes nothing; an UPDATE to the same value would write none.
+BARRIER = "INSERT INTO compaction VALUES (-1); DELETE FROM compaction WHERE revision = -1"
+
 COMPACTED = "SELECT revision FROM compaction"
 
 COMPACT = "UPDATE compaction SET revision = ?"

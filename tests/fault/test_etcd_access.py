@@ -19,6 +19,12 @@ from tests.support.etcd import eventually, eventually_true, in_background, put
 def guarded_etcd(own_etcd, monkeypatch):
     """An etcd with users: `ci` may do anything below `ci/`, and nothing elsewhere."""
     monkeypatch.setenv("CI_PASSWORD", "correct horse")
+    guard(own_etcd)
+    return own_etcd
+
+
+def guard(server):
+    """Give an etcd users: `root`, and `ci`, who may do anything below `ci/`."""
     for command in (
         ["user", "add", "root:root"],
         ["user", "grant-role", "root", "root"],
@@ -28,8 +34,7 @@ def guarded_etcd(own_etcd, monkeypatch):
         ["user", "grant-role", "ci", "ci"],
         ["auth", "enable"],
     ):
-        control(*command, endpoint=own_etcd.endpoint)
-    return own_etcd
+        control(*command, endpoint=server.endpoint)
 
 
 def test_users_and_passwords(guarded_etcd, monkeypatch, opened):

@@ -1,17 +1,21 @@
 """The SQLite coordinator with a failing disk, with processes that die or stall, and across versions and reboots."""
 
 import contextlib
+import errno
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import closing
+from pathlib import Path
 
 import apsw
 import pytest
 
 from agola_core import Options, Put
-from agola_core.coordinator import Compare, PutOp
+from agola_core.coordinator import Compare, DeleteOp, PutOp, sqlite_errors, sqlite_outcome
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.datamanager import DataManager
@@ -79,8 +83,8 @@ def disk():
     ("kind", "error", "raised"),
     [
         ("write", apsw.FullError("disk full"), OutOfSpaceError),
-        ("write", apsw.IOError("bad sector"), UnknownOutcomeError),
-        ("sync", apsw.IOError("bad sector"), UnknownOutcomeError),
+        ("write", apsw.IOError("bad sector"), UnavailableError),
+        ("sync", apsw.IOError("bad sector"), UnavailableError),
     ],
 )
 def test_a_failing_disk_is_a_typed_error_and_the_next_transaction_works(disk, tmp_path, kind, error, raised):
@@ -95,6 +99,93 @@ def test_a_failing_disk_is_a_typed_error_and_the_next_transaction_works(disk, tm
         assert (result.succeeded, result.revision) == (True, revision + 1)
         assert watch.next(WAIT_SECONDS).events[0].item.value == b"3"
     coordinator.close()
+
+
+def after_a_crash(path, copy):
+    """Return what a recovery would make of the files as they are: the log counts, the notes of who uses it do not."""
+    copy.mkdir()
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.parent / name, copy / name)
+    with closing(SQLiteCoordinator(copy / path.name)) as recovered:
+        return {item.key: item.value for item in recovered.list("").items}
+
+
+def test_a_commit_that_was_told_as_failed_does_not_come_back_after_a_crash(disk, tmp_path, monkeypatch):
+    """Its pages lie in the log, with the mark of the commit: they must be written over before anybody hears."""
+    path = tmp_path / "coordinator.db"
+    with closing(SQLiteCoordinator(path)) as coordinator:
+        coordinator.txn([], [PutOp("a", b"1")])
+        seen = []
+        settle = sqlite_outcome.settle
+
+        def look_first(*args):
+            seen.append(after_a_crash(path, tmp_path / "before"))
+            return settle(*args)
+
+        monkeypatch.setattr("agola_core.coordinator.sqlite.settle", look_first)
+        disk.fail("sync", apsw.IOError("bad sector"))
+        with pytest.raises(UnavailableError, match="bad sector"):
+            coordinator.txn([], [PutOp("a", b"2"), PutOp("lock", b"")])
+        disk.kind = ""
+        assert seen == [{"a": b"2", "lock": b""}]  # this is what makes it unknown
+        assert after_a_crash(path, tmp_path / "after") == {"a": b"1"}
+        assert coordinator.txn([], [PutOp("b", b"")]).revision == coordinator.get("a").mod_revision + 1
+
+
+def test_a_commit_whose_outcome_no_disk_tells_is_unknown(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_outcome, "_SETTLE_SECONDS", 0.0)
+    with closing(SQLiteCoordinator(tmp_path / "coordinator.db")) as coordinator:
+        coordinator.txn([], [PutOp("a", b"1")])
+        disk.fail("sync", apsw.IOError("bad sector"), times=2)
+        with pytest.raises(UnknownOutcomeError, match="bad sector"):
+            coordinator.txn([], [PutOp("a", b"2")])
+        disk.kind = ""
+        assert coordinator.txn([], [PutOp("a", b"3")]).succeeded
+        assert coordinator.get("a").version == 2
+
+
+def test_what_somebody_else_wrote_in_its_place_is_not_taken_for_it(tmp_path):
+    with closing(SQLiteCoordinator(tmp_path / "coordinator.db")) as coordinator:
+        revision = coordinator.txn([], [PutOp("a", b"1"), DeleteOp("none"), PutOp("b", b"")]).revision
+        items = [(key, coordinator.get(key)) for key in ("a", "b")]
+        connection = coordinator._database.writer
+        error = apsw.IOError("bad sector")
+        assert sqlite_outcome.settle(connection, [(revision, items)], error, "")
+        other = [("a", items[0][1]._replace(value=b"2")), items[1]]
+        assert not sqlite_outcome.settle(connection, [(revision, other)], error, "")
+        assert not sqlite_outcome.settle(connection, [(revision + 1, items)], error, "")
+        assert not sqlite_outcome.settle(connection, [], error, "")
+
+
+def test_a_statement_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    """What is busy, or interrupted, before a COMMIT was not applied."""
+    monkeypatch.setattr("agola_core.coordinator.sqlite_database._BUSY_MILLISECONDS", 20)
+    path = tmp_path / "coordinator.db"
+    with closing(SQLiteCoordinator(path)) as coordinator, closing(apsw.Connection(str(path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UnavailableError, match="locked"):
+            coordinator.txn([], [PutOp("a", b"1")])
+        other.execute("ROLLBACK")
+        writer = coordinator._database.writer
+        writer.set_progress_handler(lambda: True, 1)
+        with pytest.raises(UnavailableError, match="interrupted"):
+            coordinator.txn([], [PutOp("a", b"1")])
+        writer.set_progress_handler(None)
+        assert coordinator.list("").items == ()
+        assert coordinator.txn([], [PutOp("b", b"1")]).succeeded
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_quota_is_no_space(number):
+    """SQLite calls it an error of input and output; no file system with quotas can be made here."""
+    error = sqlite_errors.explain(apsw.IOError("disk I/O error"), "file", number, has_room=True)
+    assert isinstance(error, OutOfSpaceError) is (number != errno.EIO)
+
+
+def test_the_table_is_the_one_that_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
+    for row in sqlite_errors.TABLE:
+        assert f"| {row.name} | {row.at_statement} | {row.at_commit} |" in page
 
 
 @pytest.mark.parametrize("times", [1, 3])
