@@ -8,7 +8,7 @@ from typing import Self
 
 from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
-from agola_core.errors import AgolaError, FencedError
+from agola_core.errors import AgolaError, FencedError, NotFoundError
 from agola_core.forks import Origin, renewed
 
 
@@ -126,7 +126,7 @@ def try_lock(coordinator: Coordinator, name: str, *, owner: str, ttl: float = 10
         ttl: Seconds after which the lock of a dead or paused owner is free again.
 
     Returns:
-        The lock; None when another owner holds it.
+        The lock; None when another owner holds it, or the lease ended before it was used.
     """
     if coordinator.get(name) is not None:
         return None
@@ -135,6 +135,9 @@ def try_lock(coordinator: Coordinator, name: str, *, owner: str, ttl: float = 10
         result = coordinator.txn(
             [Compare(name, 0, Target.CREATE_REVISION)], [PutOp(name, owner.encode(), keeper.lease)]
         )
+    except NotFoundError:  # a pause between the two was longer than the lease: as if it were lost already
+        keeper.close()
+        return None
     except BaseException:
         keeper.close()
         raise

@@ -368,6 +368,23 @@ def test_a_lock_has_one_owner_and_rising_tokens(backend, coordinator):
     second.release()
 
 
+def test_a_lock_whose_lease_ends_before_it_is_taken_is_none(backend, coordinator):
+    class Paused:
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def txn(self, *arguments):
+            backend.pass_time(60)
+            return self._inner.txn(*arguments)
+
+    assert try_lock(Paused(coordinator), "lock", owner="one") is None
+    assert coordinator.get("lock") is None
+    try_lock(coordinator, "lock", owner="one").release()
+
+
 def test_many_threads_share_transactions_without_losing_one(coordinator):
     def count():
         for _ in range(50):

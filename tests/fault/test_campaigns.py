@@ -14,6 +14,7 @@ from tests.soak.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
 SLICES = {
+    "simulation": 12,
     "kill": 6,
     "kill-remote": 1,
     "zombie": 2,

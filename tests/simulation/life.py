@@ -253,11 +253,11 @@ class Life:
                 self.dm._instance.publish()
             elif roll < 0.6:
                 self.dm.clean()
-            elif roll < 0.7:
-                self.dm.collect_garbage()
             elif roll < 0.75:
+                self.dm.collect_garbage()
+            elif roll < 0.78:
                 self._export()
-            elif roll < 0.78 and self.store.exports:
+            elif roll < 0.8 and self.store.exports:
                 self._import()
             else:
                 self._refresh()

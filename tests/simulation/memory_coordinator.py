@@ -73,7 +73,7 @@ class Cluster:
         self._first = 2  # the revision of the oldest entry of the history
         self._leases: dict[int, _Lease] = {}
         self._next_lease = 1
-        self._watches: set[MemoryWatch] = set()
+        self._watches: dict[MemoryWatch, None] = {}  # in order: who is woken first must not depend on addresses
 
     # Reads
 
@@ -226,21 +226,21 @@ class Cluster:
     # Watches
 
     def add_watch(self, watch: MemoryWatch) -> None:
-        self._watches.add(watch)
+        self._watches[watch] = None
 
     def drop_watch(self, watch: MemoryWatch) -> None:
-        self._watches.discard(watch)
+        self._watches.pop(watch, None)
 
     # Backups
 
     def backup(self) -> tuple[Any, ...]:
         """Return what `restore` goes back to."""
         leases = [(lease, found.ttl, found.deadline, set(found.keys)) for lease, found in self._leases.items()]
-        return self.revision, dict(self.keys), [*self._sorted], [*self._history], self._first, leases
+        return self.revision, dict(self.keys), [*self._sorted], [*self._history], self._first, self._next_lease, leases
 
     def restore(self, backup: tuple[Any, ...]) -> None:
         """Go back to an earlier state, which its clients are not told."""
-        self.revision, keys, ordered, history, self._first, leases = backup
+        self.revision, keys, ordered, history, self._first, self._next_lease, leases = backup
         self.keys, self._sorted, self._history = dict(keys), [*ordered], [*history]
         self._leases = {}
         for lease, ttl, deadline, held in leases:
@@ -263,7 +263,7 @@ class MemoryCoordinator:
         self.cluster = cluster
         self._new_event = new_event
         self._closed = False
-        self._watches: set[MemoryWatch] = set()
+        self._watches: dict[MemoryWatch, None] = {}  # in order: who is woken first must not depend on addresses
 
     def identity(self) -> str:
         return self._open().identity
@@ -293,7 +293,7 @@ class MemoryCoordinator:
         watch = MemoryWatch(self, prefix, from_revision, self._new_event())
         with cluster.lock:
             cluster.add_watch(watch)
-            self._watches.add(watch)
+            self._watches[watch] = None
         return watch
 
     def grant_lease(self, ttl: float) -> int:
@@ -326,7 +326,7 @@ class MemoryCoordinator:
         """Drop a closed watch."""
         with self.cluster.lock:
             self.cluster.drop_watch(watch)
-            self._watches.discard(watch)
+            self._watches.pop(watch, None)
 
     def _open(self) -> Cluster:
         if self._closed:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from threading import RLock
 
+from agola_core.coordinator.port import prefix_end
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
 
@@ -22,10 +23,10 @@ class Bucket:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.lock = RLock()
         self._clock = clock
-        self._objects: dict[str, tuple[bytes, float]] = {}
+        self._objects: dict[str, tuple[bytes, ObjectInfo]] = {}
         self._sorted: list[str] = []
 
-    def find(self, path: str) -> tuple[bytes, float]:
+    def find(self, path: str) -> tuple[bytes, ObjectInfo]:
         found = self._objects.get(path)
         if found is None:
             raise NotFoundError(f"there is no object {path!r}")
@@ -37,7 +38,7 @@ class Bucket:
                 insort(self._sorted, path)
             elif if_absent:
                 raise ConflictError(f"object {path!r} exists")
-            self._objects[path] = (data, self._clock())
+            self._objects[path] = (data, ObjectInfo(path, len(data), datetime.fromtimestamp(self._clock(), UTC)))
 
     def remove(self, path: str) -> None:
         with self.lock:
@@ -45,14 +46,13 @@ class Bucket:
                 raise NotFoundError(f"there is no object {path!r}")
             del self._sorted[bisect_left(self._sorted, path)]
 
-    def after(self, prefix: str, start_after: str) -> list[str]:
-        """Return the keys that begin with a prefix and sort after a place."""
+    def after(self, prefix: str, start_after: str) -> list[ObjectInfo]:
+        """Return the objects whose keys begin with a prefix and sort after a place."""
         with self.lock:
             first = max(bisect_left(self._sorted, prefix), bisect_right(self._sorted, start_after))
-            stop = first
-            while stop < len(self._sorted) and self._sorted[stop].startswith(prefix):
-                stop += 1
-            return self._sorted[first:stop]
+            end = prefix_end(prefix)
+            stop = bisect_left(self._sorted, end) if end else None
+            return [self._objects[path][1] for path in self._sorted[first:stop]]
 
 
 class MemoryStorage:
@@ -80,24 +80,14 @@ class MemoryStorage:
         return len(whole)
 
     def stat(self, path: str) -> ObjectInfo:
-        data, modified = self.bucket.find(path)
-        return ObjectInfo(path, len(data), datetime.fromtimestamp(modified, UTC))
+        return self.bucket.find(path)[1]
 
     def delete(self, path: str) -> None:
         self.bucket.remove(path)
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
-        last = start_after
-        for path in self.bucket.after(prefix, start_after):
-            cut = -1 if recursive else path.find("/", len(prefix))
-            if cut < 0:
-                try:
-                    yield self.stat(path)
-                except NotFoundError:  # deleted meanwhile
-                    continue
-            elif (common := path[: cut + 1]) > last:
-                last = common
-                yield ObjectInfo(common, 0, None)
+        found = self.bucket.after(prefix, start_after)
+        return iter(found) if recursive else _common(found, prefix, start_after)
 
     def close(self) -> None:
         pass
@@ -114,3 +104,13 @@ class MemoryReader:
 
     def close(self) -> None:
         pass
+
+
+def _common(found: list[ObjectInfo], prefix: str, last: str) -> Iterator[ObjectInfo]:
+    for info in found:
+        cut = info.path.find("/", len(prefix))
+        if cut < 0:
+            yield info
+        elif (common := info.path[: cut + 1]) > last:
+            last = common
+            yield ObjectInfo(common, 0, None)

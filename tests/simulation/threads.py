@@ -12,6 +12,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 from agola_core import clock
+from agola_core.datamanager import tiers
 from tests.simulation.scheduler import Crash, Task, World
 
 _world: World
@@ -319,6 +320,9 @@ _IN_PLACE_OF = (
     ("ThreadPoolExecutor", concurrent.futures.ThreadPoolExecutor, InlineExecutor),
 )
 _PLACES = ("agola_core.datamanager", "agola_core.coordinator.lock", "agola_core.leaderqueue", "agola_core.parallel")
+_FLOOR = 500
+"""Bytes in the place of `tiers.FLOOR`, so that small stores have several runs."""
+
 _MORE_PLACES = ("agola_core.supervisor", "agola_core.context", "agola_core.progress")
 
 
@@ -335,6 +339,8 @@ def installed(world: World) -> Iterator[None]:
             if getattr(module, attribute, None) is real:
                 setattr(module, attribute, stand_in)
                 replaced.append((module, attribute, real))
+    replaced.append((tiers, "FLOOR", tiers.FLOOR))
+    tiers.FLOOR = _FLOOR
     told = sys.unraisablehook
     sys.unraisablehook = lambda found: None if isinstance(found.exc_value, Crash) else told(found)
     try:

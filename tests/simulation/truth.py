@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from agola_core import Put
 from agola_core.datamanager import ChangeGroupsToken, keys, records
-from agola_core.datamanager.batches import list_batches, read_actions
+from agola_core.datamanager.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.blockcache import BlockCache
 from agola_core.datamanager.lineage import root_of, stored_lineages
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
 from agola_core.datamanager.table import Table
 from agola_core.datamanager.types import Action, Event
+from agola_core.datamanager.walids import read_taken_over
 from agola_core.errors import AgolaError
 from agola_core.sequence import Sequence
 from tests.simulation.memory_coordinator import Changes, Cluster
@@ -38,7 +39,7 @@ class Intent:
         tried: Whether somebody tried to write it.
         refused: Whether its writer was told that it was not written.
         applied: Where it was written; None when it was not, or the store was replaced since.
-        replaced: Where it was written in a history that an import has ended.
+        replaced: Where it was written in a history that has ended.
     """
 
     def __init__(self, number: int, actions: Items[Action], token: ChangeGroupsToken | None, wal_id: str) -> None:
@@ -169,8 +170,6 @@ class Truth:
             case _:
                 if base not in self.imported:
                     raise Violation(f"an import made {difference(base, self.imported[-1])}")
-                for intent in self.intents:
-                    intent.replaced = intent.applied or intent.replaced
                 self._forget(set())
         if any(record.epoch <= history.record.epoch for history in self.histories.values() if history.durable):
             raise Violation(f"epoch {record.epoch} does not lie after those before")
@@ -190,18 +189,24 @@ class Truth:
                     )
                 if any(later.durable for later in histories[index + 1 :]):
                     raise Violation("a recovery goes on from a lineage that is not the newest in storage")
-                self._forget(
-                    {id(wal) for kept in histories[:index] for wal in kept.wals}.union(map(id, history.wals[:reached]))
-                )
+                told = self._told_ids(root_of(history.record))
+                before = [wal for kept in histories[:index] for wal in kept.wals]
+                self._forget({id(wal) for wal in (*before, *history.wals[:reached]) if wal.intent.wal_id in told})
                 return
         newest = histories[-1].states[-1] if histories else {}
         raise Violation(f"a recovery made what never was; beside the newest state: {difference(base, newest)}")
 
+    def _told_ids(self, root: str) -> set[str]:
+        """Return the ids of WALs that the storage of a lineage tells."""
+        batches = [read_batch(self._storage, path) for _, _, path in list_batches(self._storage, root)]
+        given = {wal.wal_id for batch in batches for wal in batch if wal.given}
+        return given.union(wal_id for wal_id, _ in read_taken_over(self._storage, root))
+
     def _forget(self, kept: set[int]) -> None:
-        """Take the WALs that the new lineage does not go on from as not written: a retry may write them again."""
+        """Take the WALs whose ids the new lineage does not know as not written: a retry may write them again."""
         for intent in self.intents:
             if intent.applied is not None and id(intent.applied) not in kept:
-                intent.applied = None
+                intent.applied, intent.replaced = None, intent.applied
 
     def _wal(self, record: WalRecord, revision: int) -> None:
         history = self._now()

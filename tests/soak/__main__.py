@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from tests.simulation import campaign as simulation
 from tests.soak import (
     clock,
     concurrent,
@@ -29,6 +30,7 @@ from tests.soak import (
 from tests.soak.trial import Campaign, Skipped, Violation
 
 _MODULES = (
+    simulation,
     kill,
     kill_remote,
     zombie,
@@ -111,4 +113,6 @@ def _print(campaign: Campaign, counts: Counter[str], total: Counter[str], violat
 
 
 if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # a seed of the simulation plays the same where hashes are the same
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONHASHSEED": "0"})
     sys.exit(main(sys.argv[1:]))
