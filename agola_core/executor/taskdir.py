@@ -34,6 +34,8 @@ from agola_core.runservice.types import ExecutorTask, ExecutorTaskStatus
 
 _REMOVED: Final = ".removed"
 _AT_ONCE = 1000
+_KEPT: Final = frozenset(("task.jsonl", "setup.log", "steps", "archives"))
+_CUT: Final = b"[the rest was cut: the executor's disk was full]\n"
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -105,6 +107,24 @@ class TaskDirectory:
     def exit_file(self, step: int) -> Path:
         """Return the path of a step's exit code."""
         return self.path / f"steps/{step}.exit"
+
+    def clear(self) -> None:
+        """Delete what is left of the place of its commands; the state, logs and archives stay."""
+        with contextlib.suppress(OSError):
+            _delete(self.path, [name for name in os.listdir(self.path) if name not in _KEPT])  # noqa: PTH208
+
+    def cut_logs(self, keep: int) -> None:
+        """Cut logs to their first bytes, at the end of a line where there is one; each says so."""
+        for path in (self.path / "steps").glob("*.log"):
+            with contextlib.suppress(OSError):
+                descriptor = open_own(path, os.O_RDWR)
+                try:
+                    if os.fstat(descriptor).st_size > keep:
+                        line = os.pread(descriptor, keep, 0).rfind(b"\n") + 1
+                        os.ftruncate(descriptor, line or keep)
+                        os.pwrite(descriptor, _CUT, line or keep)
+                finally:
+                    os.close(descriptor)
 
     def save(self, task: ExecutorTask) -> None:
         """Write down the task with its status; killed in the midst of it, the status before stands."""
@@ -197,5 +217,13 @@ class TaskDirectories:
         """Delete what was removed, in a process of its own: tasks leave many files, and this one has other work."""
         names = os.listdir(self._removed)  # noqa: PTH208 - plain names of many
         for start in range(0, len(names), _AT_ONCE):
-            part = [f"./{name}" for name in names[start : start + _AT_ONCE]]
-            subprocess.run(["rm", "-rf", *part], cwd=self._removed, stderr=subprocess.DEVNULL, check=False)
+            _delete(self._removed, names[start : start + _AT_ONCE])
+
+
+def _delete(root: Path, names: list[str]) -> None:
+    """Delete trees below a directory; directories that their owner made read-only are writable first."""
+    paths = [f"./{name}" for name in names]
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        done = subprocess.run([*command, *paths], cwd=root, stderr=subprocess.DEVNULL, check=False) if paths else None
+        if command[0] == "rm" and (done is None or not done.returncode):
+            return

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _DEFAULT_SHELL = "/bin/sh -e"
 _DEFAULT_WORKING_DIR = "~/project"
 _FULL_BYTES = 1 << 20
+_SHORT_SHARE = 0.1
+_CUT_BYTES = 1 << 20
 _AGAIN_SECONDS = 1.0
 
 faultpoints.declare(
@@ -192,6 +194,7 @@ class TaskRunner:
                     break
         finally:
             place.close()
+            self._make_room()
         self._end(self._verdict(), fail_error=self._failure)
 
     def _verdict(self) -> ExecutorPhase:
@@ -337,6 +340,21 @@ class TaskRunner:
         limit = self._limits.max_log_bytes
         if self.directory.log_size(number) > limit:
             self._failure = self._failure or f"the log of step {number} is larger than {limit} bytes"
+
+    def _make_room(self) -> None:
+        """Where the disk gets full, delete at once what the task needs no more: the next ones find room."""
+        if self._room() < _SHORT_SHARE:
+            self.directory.clear()
+        if self._disk_is_full():
+            self.directory.cut_logs(_CUT_BYTES)
+
+    def _room(self) -> float:
+        """Return which part of the executor's disk is free."""
+        try:
+            found = os.statvfs(self.directory.path)
+        except OSError:
+            return 1.0
+        return found.f_bavail / (found.f_blocks or 1)
 
     def _disk_is_full(self) -> bool:
         try:

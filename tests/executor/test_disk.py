@@ -54,6 +54,20 @@ def test_a_log_that_fills_the_disk_fails_its_task(crowded, make_task):
     assert crowded.executor.alive
 
 
+@pytest.mark.parametrize("filler", ["yes >file", "yes", "mkdir d; yes >d/file; chmod 555 d"])
+def test_the_task_behind_one_that_filled_the_disk_finds_room(crowded, make_task, filler):
+    after = make_task("b", "head -c 4000000 /dev/zero >file; echo done")
+    after["depends"] = {"a": {"task_id": "a", "conditions": ["on_failure"]}}
+    run_id = crowded.create(make_task("a", filler), after)
+    run = crowded.finished(run_id)
+    assert [run["tasks"][name]["status"] for name in "ab"] == ["failed", "success"], run
+    assert crowded.log(run_id, "b") == "done\n"
+    if filler == "yes":
+        log = crowded.log(run_id, "a")
+        assert log.startswith("y\ny\n")
+        assert log.endswith("y\n[the rest was cut: the executor's disk was full]\n")
+
+
 def test_an_archive_that_fills_the_disk_fails_its_task(crowded, make_task):
     save = {"type": "save_to_workspace", "contents": [{"source_dir": ".", "paths": ["file"]}]}
     run = crowded.finished(crowded.create(make_task("a", "head -c 8000000 /dev/zero >file", save)))

@@ -1,5 +1,9 @@
 """What an executor keeps of a task: found again whole, whatever an earlier executor was killed in the midst of."""
 
+import functools
+import os
+import subprocess
+
 import pytest
 from msgspec.structs import replace
 
@@ -63,3 +67,39 @@ def test_what_is_removed_is_gone_at_once_and_deleted_by_a_sweep(directories, tmp
 def test_no_task_leaves_the_root(directories, name):
     with pytest.raises(BadRequestError):
         directories.of(name)
+
+
+def test_the_place_is_cleared_and_what_others_need_stays(directories):
+    directory = directories.of("a")
+    directory.create()
+    directory.save(TASK)
+    directory.append_log(0, "x" * 50)
+    directory.append_log(0, "y" * 50)
+    (directory.path / "home").mkdir()
+    (directory.path / "home" / "file").write_text("large")
+    (directory.path / "command-0").write_text("echo")
+    directory.clear()
+    directory.cut_logs(80)
+    assert sorted(path.name for path in directory.path.iterdir()) == ["steps", "task.jsonl"]
+    assert directory.log(0).read_text() == "x" * 50 + "\n[the rest was cut: the executor's disk was full]\n"
+    assert directories.of("a").load() == TASK
+
+
+def test_a_tree_that_its_owner_made_read_only_is_deleted(directories, tmp_path, monkeypatch):
+    """For root nothing is read-only, so where root runs the tests somebody else deletes."""
+    directory = directories.of("a")
+    inner = directory.path / "home" / "cache"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("x")
+    inner.chmod(0o555)
+    directories.remove(directory)
+    if os.geteuid() == 0:
+        for path in (tmp_path / "tasks", *(tmp_path / "tasks").rglob("*")):
+            os.chown(path, 65534, 65534)
+        for path in tmp_path.parents:
+            path.chmod(path.stat().st_mode | 0o011)
+        tmp_path.chmod(0o711)
+        run = functools.partial(subprocess.run, user=65534, group=65534, extra_groups=[])
+        monkeypatch.setattr(subprocess, "run", run)
+    directories.sweep()
+    assert list((tmp_path / "tasks" / ".removed").iterdir()) == []
