@@ -14,6 +14,8 @@ from agola_core.runconfig.findings import Finding, FindingKind, Report
 from agola_core.runconfig.scalars import as_text
 from agola_core.runconfig.tree import Document, Tree, read_tree
 
+_MAX_STATES = 25_000
+
 Known = Mapping[str, str]
 """The keys that a mapping may have; those that nothing reads here have the reason, the others ""."""
 
@@ -27,6 +29,7 @@ class Reading:
         self._report = report
         self._reported: set[Finding] = set()
         self._document = document
+        self.states = 0  # of all automata of conditions
         self._taken_as_text: set[int] = set()
 
     def report(self, finding: Finding) -> None:
@@ -115,6 +118,17 @@ class Node:
         """Return an error that Agola 0.2 does not have, and report what it does instead."""
         self.note(f"Agola 0.2 {in_agola}", FindingKind.OWN_ERROR)
         return self.error(message)
+
+    def count_states(self, states: int) -> None:
+        """Count the states of a condition's automaton.
+
+        Raises:
+            ConfigError: All the document's together have too many.
+        """
+        self._reading.states += states
+        if self._reading.states > _MAX_STATES:
+            message = f"the regular expressions are too large together: more than {_MAX_STATES} states"
+            raise self.own_error(message, "has no such limit")
 
     def note(self, message: str, kind: FindingKind = FindingKind.WARNING) -> None:
         """Report a finding at this place."""

@@ -23,7 +23,7 @@ from agola_core.runconfig.regexp_syntax import (
 
 __all__ = ["Automaton", "RegexpError", "RegexpLimitError", "compile_regexp"]
 
-MAX_STATES = 10_000
+MAX_STATES = 2_500
 """The most states of an automaton: what a repetition repeats counts each time."""
 
 
@@ -40,6 +40,11 @@ class Automaton:
         self._built = 0
         self._accepting = self._state(None)
         self._start = self._build(expression, self._accepting)
+
+    @property
+    def size(self) -> int:
+        """How many states it has."""
+        return len(self._labels)
 
     def matches(self, text: str) -> bool:
         """Return whether the expression matches anywhere in a text."""

@@ -102,7 +102,7 @@ def _pattern(node: Node) -> Pattern:
     text = node.text()
     if len(text.encode()) > 2 and text[0] in "/#" and text[-1] == text[0]:  # "//" is an exact text
         try:
-            compile_regexp(text[1:-1])
+            node.count_states(compile_regexp(text[1:-1]).size)
         except RegexpLimitError as error:
             in_agola = "reads it, unless it names a script that does not exist, or repeats too often"
             raise node.own_error(f"not a regular expression: {text[:100]!r}: {error}", in_agola) from error

@@ -94,6 +94,13 @@ def test_a_condition_that_is_too_large_is_refused(expression):
         parse_config(text.encode(), "c")
 
 
+def test_the_expressions_of_a_file_are_bounded_together():
+    patterns = ", ".join(f"'/{number:05}.{{1000}}/'" for number in range(30))
+    text = f"runs: [{{name: r, when: {{branch: [{patterns}]}}, tasks: [{{name: t}}]}}]"
+    with pytest.raises(ConfigError, match="too large together"):
+        parse_config(text.encode(), "c")
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "c", "(a|b)", "[ab]", "."]), max_size=5), st.text("abc", max_size=6))
 def test_it_agrees_with_the_standard_library(parts, text):
