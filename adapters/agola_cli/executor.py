@@ -30,7 +30,13 @@ from agola_core.executor.taskrunner import TaskLimits
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen for the service.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, for a free one.")
 @click.option("--listen-url", default="", help="How the service reaches it, where that is not HOST:PORT.")
-@click.option("--listen-token", default="", envvar="AGOLA_EXECUTOR_LISTEN_TOKEN", help="What the service must show.")
+@click.option(
+    "--listen-token",
+    default="",
+    envvar="AGOLA_EXECUTOR_LISTEN_TOKEN",
+    help="What the service must show, which is told it; by default one that is made.",
+)
+@click.option("--no-listen-token", is_flag=True, help="Ask the service for none: Agola's own shows none.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label; repeatable.")
 @click.option("--tasks", type=click.IntRange(0), default=2, show_default=True, help="How many at once; 0: no limit.")
 @click.option(
@@ -84,6 +90,7 @@ def executor_command(
     port: int,
     listen_url: str,
     listen_token: str,
+    no_listen_token: bool,
     labels: tuple[str, ...],
     tasks: int,
     max_log_bytes: int,
@@ -105,7 +112,7 @@ def executor_command(
     \b
     agola-core executor --url http://127.0.0.1:4000
     agola-core executor --url https://ci.example.org --host 10.0.0.7 --port 4001 \\
-        --token T --listen-token L --driver container --tasks 4
+        --token T --driver container --tasks 4
     """
     try:
         from agola_http.executor_server import ListenOptions, run_executor  # noqa: PLC0415 - an extra
@@ -133,7 +140,7 @@ def executor_command(
         url,
         chosen,
         service_token=token,
-        listening=ListenOptions(host=host, port=port, url=listen_url, token=listen_token),
+        listening=ListenOptions(host=host, port=port, url=listen_url, token=listen_token, ask=not no_listen_token),
         options=ExecutorOptions(
             labels=_pairs(labels, "--label"),
             active_tasks_limit=tasks,

@@ -60,9 +60,6 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @click.option("--tasks", type=click.IntRange(0), default=0, help="How many tasks run here at once; 0: no limit.")
 @_limit("max-log-bytes", 1 << 30, "The size at which a step's log fails its task here.")
 @click.option(
-    "--executor-token", default="", envvar="AGOLA_EXECUTOR_LISTEN_TOKEN", help="What executors elsewhere ask for."
-)
-@click.option(
     "--executor-network", "executor_networks", multiple=True, help="Where executors may listen, such as 10.0.0.0/8."
 )
 @service_options

@@ -19,7 +19,7 @@ from agola_core.errors import BadRequestError, ForbiddenError, UnauthorizedError
 from agola_http import sessions
 from agola_http.endpoints import Caller, Principal
 
-MIN_TOKEN_BYTES = 8
+MIN_TOKEN_BYTES, MAX_TOKEN_BYTES = 8, 1024
 _KINDS = (Principal.CLIENT, Principal.EXECUTOR, Principal.ADMIN)
 _GRANTS = {
     Principal.CLIENT: {Principal.CLIENT},
@@ -47,7 +47,7 @@ class Tokens:
         for principal, tokens in zip(_KINDS, (client, executor, admin), strict=True):
             for item in tokens:
                 executor_id, token = _split(item) if principal is Principal.EXECUTOR else (None, item)
-                _check(token, principal)
+                check_token(token, principal)
                 self._digests.append((_digest(token), Caller(principal, executor_id)))
 
     def has(self, principal: Principal) -> bool:
@@ -203,8 +203,18 @@ def _split(item: str) -> tuple[str | None, str]:
     return (executor_id, token) if mark and token.strip("=") else (None, item)
 
 
-def _check(token: str, principal: Principal) -> None:
-    if len(token) < MIN_TOKEN_BYTES or not token.isascii() or not token.isprintable() or " " in token:
+def check_token(token: str, principal: Principal) -> None:
+    """Refuse a token that is guessed too easily, or that no header carries.
+
+    Raises:
+        BadRequestError: It is not usable; it is not shown.
+    """
+    if (
+        not MIN_TOKEN_BYTES <= len(token) <= MAX_TOKEN_BYTES
+        or not token.isascii()
+        or not token.isprintable()
+        or " " in token
+    ):
         raise BadRequestError(
             f"a {principal.value} token is not usable: at least {MIN_TOKEN_BYTES} printable ASCII characters, no spaces"
         )

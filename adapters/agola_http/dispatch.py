@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from agola_core.context import Context
 from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
-from agola_http.access import Access
+from agola_http.access import Access, is_loopback
 from agola_http.bodies import read_body, upload_pieces
 from agola_http.endpoints import FORM, JSON, PREFIX, Answer, Call, Caller, Endpoint, Principal
 from agola_http.errors import ErrorDocument, MethodError, RefusedError, describe
@@ -195,8 +195,8 @@ class Dispatcher:
 
         def work() -> Answer:
             body = None if kind is None else decode(data, kind)
-            peer, secure = (scope.get("client") or ("", 0))[0], scope.get("scheme") == "https"
-            call = Call(path, query, headers, caller, body, upload, context, peer=peer, secure=secure)
+            here, secure = _same_machine(scope), scope.get("scheme") == "https"
+            call = Call(path, query, headers, caller, body, upload, context, same_machine=here, secure=secure)
             return endpoint.handler(call)
 
         if in_place:
@@ -224,6 +224,12 @@ async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send, exch
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         await break_connection(scope)
+
+
+def _same_machine(scope: Scope) -> bool:
+    """Return whether a connection comes from this machine: from loopback, or from the address that it came to."""
+    client, server = scope.get("client") or ("",), scope.get("server") or ("",)
+    return is_loopback(client[0]) or (bool(client[0]) and client[0] == server[0])
 
 
 def _has_body(headers: Headers) -> bool:

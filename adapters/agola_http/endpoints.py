@@ -100,7 +100,7 @@ class Call:
         body: The decoded body of an endpoint that takes a record.
         upload: The pieces of the body of an endpoint that takes bytes; consumed once, in the handler's thread.
         context: Of an endpoint that takes bytes: ends when the client has left, or the server stops.
-        peer: The address that the request came from; "" where it is not known.
+        same_machine: Whether it came from this machine.
         secure: Whether it came over TLS.
     """
 
@@ -114,7 +114,7 @@ class Call:
         upload: Iterator[bytes] = _NO_PIECES,
         context: Context | None = None,
         *,
-        peer: str = "",
+        same_machine: bool = False,
         secure: bool = False,
     ) -> None:
         self.path = path
@@ -123,7 +123,7 @@ class Call:
         self.caller = caller
         self.upload = upload
         self.context = context or Context()
-        self.peer = peer
+        self.same_machine = same_machine
         self.secure = secure
         self._body = body
 

@@ -94,18 +94,16 @@ class HttpExecutorDirectory:
     """Finds executors by the URLs that they report (see `protocol.ExecutorDirectory`).
 
     Args:
-        token: The executors' token; "" for none.
         policy: Where they may listen.
     """
 
-    def __init__(self, token: str = "", policy: ListenPolicy | None = None) -> None:
-        self._token = token
+    def __init__(self, policy: ListenPolicy | None = None) -> None:
         self._policy = policy
         self._lock = threading.Lock()
-        self._clients: dict[str, tuple[str, HttpExecutorClient]] = {}
+        self._clients: dict[str, tuple[tuple[str, str], HttpExecutorClient]] = {}
 
     def client(self, executor: Executor) -> ExecutorClient:
-        """Return the client of an executor that has reported itself.
+        """Return the client of an executor that has reported itself: it is shown the token that it gave, and no other.
 
         Raises:
             UnavailableError: It says no URL, or one whose name cannot be resolved.
@@ -113,13 +111,14 @@ class HttpExecutorDirectory:
         """
         with self._lock:
             found = self._clients.get(executor.id)
-        if found is not None and found[0] == executor.listen_url:
+        place = executor.listen_url, executor.listen_token
+        if found is not None and found[0] == place:
             return found[1]
         if not executor.listen_url:
             raise UnavailableError(f"executor {executor.id!r} does not say where it listens")
-        client = HttpExecutorClient(executor.listen_url, self._token, self._policy)
+        client = HttpExecutorClient(executor.listen_url, executor.listen_token, self._policy)
         with self._lock:
-            self._clients[executor.id] = executor.listen_url, client
+            self._clients[executor.id] = place, client
         return client
 
     def close(self) -> None:

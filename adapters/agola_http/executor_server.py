@@ -21,16 +21,18 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where an executor listens for its run service, and what that must show.
 
     Attributes:
-        host: An address of this machine; without a token one of loopback.
+        host: An address of this machine; one that asks for no token listens on loopback only.
         port: 0 for a free one.
         url: What the service is told to call; "" for the address that is listened on.
-        token: Asked for as a bearer token; "" asks for none.
+        token: Asked for as a bearer token; "" for the executor's own, which it gives to the service by itself.
+        ask: Whether a token is asked for at all; Agola's run service shows none.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     url: str = ""
     token: str = ""
+    ask: bool = True
 
     def check(self) -> None:
         """Refuse what is not safe, or cannot work.
@@ -38,7 +40,7 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: Other hosts could call without a token, or the URL is none.
         """
-        if not self.token and not is_loopback(self.host):
+        if not self.ask and not is_loopback(self.host):
             raise ConfigError(f"without a token an executor listens on loopback only, not on {self.host!r}")
         if self.url:
             check_url(self.url)
@@ -76,19 +78,21 @@ def run_executor(
     """
     listening = listening or ListenOptions()
     listening.check()
-    # Whoever names a URL may name it by a host's name; otherwise only what a page elsewhere could not send is taken.
     try:
-        tokens = Tokens(client=[listening.token] if listening.token else [])
+        Tokens(client=[listening.token] if listening.token else [])
     except BadRequestError as error:
         raise ConfigError(f"the token that the service must show: {error}") from error
-    access, limits = Access(tokens, trust_network=bool(listening.url)), Limits()
+    limits = Limits()
     with (
         HttpRunserviceClient(service_url, service_token) as service,
         listen(listening.host, listening.port) as listener,
     ):
         url = listening.url or url_of(listener, listening.host)
-        chosen = msgspec.structs.replace(options or ExecutorOptions(), listen_url=url)
+        chosen = msgspec.structs.replace(options or ExecutorOptions(), listen_url=url, listen_token=listening.token)
         executor = Executor(directory, service, driver, chosen)
+        service.show(executor.token)
+        # A URL that is given may have a host's name; otherwise only what a page elsewhere could not send is taken.
+        access = Access(Tokens(client=[executor.token] if listening.ask else []), trust_network=bool(listening.url))
         try:
             executor.start()
             on_start(executor, url)

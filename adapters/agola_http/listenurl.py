@@ -107,6 +107,25 @@ class ListenPolicy:
         self.pick(target, [address])
         return target
 
+    def check(self, url: str, *, same_machine: bool) -> None:
+        """Check a URL that an executor reports.
+
+        Args:
+            url: The URL.
+            same_machine: Whether the executor reports from this machine. Only such a one listens on loopback; what
+                another names there is not itself.
+
+        Raises:
+            BadRequestError: It is no URL of an executor.
+            ForbiddenError: Its scheme or its address is not allowed.
+        """
+        target = self.parse(url)
+        if _is_loopback(target.host):
+            if not same_machine:
+                raise ForbiddenError(f"executors on other machines do not listen on {target.host!r}")
+            if target.path:
+                raise BadRequestError(f"a listen URL on this machine has no path: {url[:200]!r}")
+
     def pick(self, target: Target, addresses: Iterable[Address]) -> Address:
         """Return the address to connect to.
 
@@ -118,6 +137,8 @@ class ListenPolicy:
             ForbiddenError: One of them is not allowed, or there is none.
         """
         found = list(addresses)
+        if not _is_loopback(target.host) and any(_embedded(address).is_loopback for address in found):
+            raise ForbiddenError(f"the executor's host {target.host!r} is a name of this machine: say localhost")
         if not found or not all(self._allows(address) for address in found):
             raise ForbiddenError(f"executors must not listen on {target.host!r}")
         return found[0]
@@ -136,6 +157,15 @@ def _embedded(address: Address) -> Address:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
     return address
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return _embedded(ipaddress.ip_address(host)).is_loopback
+    except ValueError:
+        return False
 
 
 def _within(address: Address, network: Network) -> bool:

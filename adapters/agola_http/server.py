@@ -55,7 +55,6 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         tls: How connections are encrypted; None leaves them plain.
         limits: What one client may take.
         with_executor: Whether tasks are also run in this process.
-        executor_token: What executors elsewhere ask the service for.
         executor_networks: Where executors elsewhere may listen.
         service: How the run service behaves.
         executor: How the executor in this process behaves.
@@ -69,7 +68,6 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls | None = None
     limits: Limits = Limits()
     with_executor: bool = True
-    executor_token: str = ""
     executor_networks: tuple[str, ...] = LOCAL_NETWORKS
     service: ServiceOptions = ServiceOptions()
     executor: ExecutorOptions = ExecutorOptions()
@@ -175,7 +173,7 @@ def serve(
     with (
         _access_log(options.access_log),
         listen(options.host, options.port) as listener,
-        contextlib.closing(HttpExecutorDirectory(options.executor_token, policy)) as executors,
+        contextlib.closing(HttpExecutorDirectory(policy)) as executors,
         Standalone(
             data_dir,
             storage=storage,

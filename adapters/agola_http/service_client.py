@@ -13,6 +13,8 @@ from agola_core.errors import ConfigError, NotFoundError, UnavailableError
 from agola_core.runservice.types import Executor, ExecutorTask
 from agola_http.wire import Connection
 
+EXECUTOR_HEADER = "Agola-Executor-Token"
+"""In it an executor shows its own token, beside the one that the service asks executors for."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -30,6 +32,10 @@ class HttpRunserviceClient:
     def __init__(self, url: str, token: str = "") -> None:
         check_url(url)
         self._connection = Connection(url, f"the run service at {url}", token=token)
+
+    def show(self, executor_token: str) -> None:
+        """Show an executor's own token with every call from now on."""
+        self._connection.show(EXECUTOR_HEADER, executor_token)
 
     def close(self) -> None:
         """Close the connections."""

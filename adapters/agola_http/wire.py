@@ -88,6 +88,10 @@ class Connection:
             transport=DeadlineTransport(socket_options=_KEEPALIVE, max_connections=max_connections),
         )
 
+    def show(self, name: str, value: str) -> None:
+        """Send a header with every request from now on."""
+        self._client.headers[name] = value
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

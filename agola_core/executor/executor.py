@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -52,12 +53,14 @@ class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
         active_tasks_limit: How many tasks run at once; 0 for no limit. Further ones wait.
         limits: What each task may use.
         listen_url: Where the service reaches it over the network.
+        listen_token: Its own token (see `Executor.token`); "" for one that is made and kept.
     """
 
     labels: dict[str, str] = {}
     active_tasks_limit: int = 0
     limits: TaskLimits = TaskLimits()
     listen_url: str = ""
+    listen_token: str = ""
 
 
 class Executor:
@@ -71,6 +74,8 @@ class Executor:
 
     Attributes:
         id: Kept in its directory.
+        token: Proves the id: told to the service with every report, which shows it where the executor listens, and to
+            nobody else.
 
     Raises:
         ConflictError: Another executor uses the directory.
@@ -85,12 +90,14 @@ class Executor:
             directory.mkdir(parents=True, exist_ok=True)
             self._directories = TaskDirectories(directory / "tasks")
             self._lock_file = lock_directory(directory)
-            self.id = _kept_id(directory / "id")
+            self.id = _kept(directory / "id", lambda: str(uuid.uuid4()))
+            kept = _kept(directory / "token", lambda: secrets.token_hex(32))
         except OSError as error:
             raise disk_error(error, f"the directory {str(directory)!r} cannot be used") from error
         self._service = service
         self._driver = driver
         self._options = options or ExecutorOptions()
+        self.token = self._options.listen_token or kept
         self._lock = threading.Lock()
         self._runners: dict[str, TaskRunner] = {}
         self._waiting: deque[TaskRunner] = deque()
@@ -299,6 +306,7 @@ class Executor:
             ExecutorStatus(
                 id=self.id,
                 listen_url=self._options.listen_url,
+                listen_token=self.token,
                 archs=self._driver.archs,
                 labels=self._options.labels,
                 allow_privileged_containers=self._driver.allow_privileged,
@@ -430,14 +438,16 @@ def _pieces(file: FileIO, offset: int) -> Iterator[bytes]:
         yield piece
 
 
-def _kept_id(path: Path) -> str:
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """Return what a file says, for this user alone; it is made when there is none."""
     try:
         kept = path.read_text().strip()
     except FileNotFoundError:
         kept = ""
     if not kept:
-        kept = str(uuid.uuid4())
+        kept = make()
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(kept)
+        with os.fdopen(open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+            file.write(kept)
         temporary.replace(path)
     return kept

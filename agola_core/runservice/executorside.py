@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.store import RunStore
 from agola_core.runservice.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
@@ -33,26 +34,44 @@ class ExecutorSide:
         self._now = now
 
     def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves, by id."""
-        return self._store.executors()
+        """Return the executors that have reported themselves, by id, without their tokens."""
+        return [replace(executor, listen_token="") for executor in self._store.executors()]
 
-    def take_executor_status(self, executor: Executor) -> None:
+    def is_token_of(self, executor_id: str, token: str) -> bool:
+        """Return whether a token is an executor's own, or the executor has none."""
+        known = self._mirror.executors.get(executor_id)
+        if known is not None and _same(known.listen_token, token):
+            return True
+        return self._binds(executor_id, token)  # the mirror may be behind
+
+    def take_executor_status(self, executor: Executor, *, proven: bool = False) -> None:
         """Note an executor's report, with the service's time, and renew its lease.
+
+        The first report that has a token binds the id to it.
 
         Agola's rule for dynamic executors: those of the same group that the reporting one does not name as its
         siblings are forgotten; here only when they no longer report themselves.
 
+        Args:
+            executor: What it reports.
+            proven: Whether the reporter has proved the id by other means than its own token, and may change that.
+
         Raises:
             BadRequestError: The id is malformed.
+            ForbiddenError: The id is bound to another token.
         """
         _check_id(executor.id)
         now = self._now()
+        if not proven and self._differs(executor) and not self._binds(executor.id, executor.listen_token):
+            raise ForbiddenError(
+                f"executor {executor.id!r} is bound to another token: an admin can forget it, then it is bound anew"
+            )
         # Before the report itself: an executor that is known and not alive is one that has gone.
         lease = self._mirror.alive.get(executor.id)
         if lease is None or self._store.coordinator.keep_alive(lease) <= 0.0:
             self._store.put_alive(executor.id, self._ttl)
         known = self._mirror.executors.get(executor.id)
-        if known is None or _content(known) != _content(executor) or now - known.last_status_update_time >= _REFRESH:
+        if known is None or self._differs(executor) or now - known.last_status_update_time >= _REFRESH:
             self._store.put_executor(replace(executor, last_status_update_time=now))
         for other in list(self._mirror.executors.values()):
             if (
@@ -62,6 +81,14 @@ class ExecutorSide:
                 and other.id not in self._mirror.alive
             ):
                 self._store.delete_executor(other.id)
+
+    def _differs(self, executor: Executor) -> bool:
+        known = self._mirror.executors.get(executor.id)
+        return known is None or _content(known) != _content(executor)
+
+    def _binds(self, executor_id: str, token: str) -> bool:
+        stored = self._store.executor(executor_id)
+        return stored is None or not stored.listen_token or _same(stored.listen_token, token)
 
     def delete_executor(self, executor_id: str) -> None:
         """Forget an executor; its unfinished tasks fail, or are tried elsewhere. Unknown ones are no error."""
@@ -112,6 +139,10 @@ class ExecutorSide:
                 return  # the usual case; what is known may be old, so it refuses nothing
         if self._store.change_task(reported.id, change) is None:
             raise BadRequestError(f"task {reported.id!r} does not exist")
+
+
+def _same(token: str, shown: str) -> bool:
+    return bool(token) and hmac.compare_digest(token.encode(), shown.encode())
 
 
 def _sets_back(task: ExecutorTask, reported: ExecutorTask) -> bool:

@@ -251,6 +251,11 @@ class RunStore:
         """Return the executors that have reported themselves, by id."""
         return [decode_executor(item) for item in iterate(self.coordinator, keys.EXECUTORS)]
 
+    def executor(self, executor_id: str) -> Executor | None:
+        """Return an executor; None when it has not reported itself."""
+        found = self.coordinator.get(keys.executor(executor_id))
+        return None if found is None else decode_executor(found)
+
     def put_executor(self, executor: Executor) -> None:
         """Store an executor."""
         self.write([], [PutOp(keys.executor(executor.id), _encode(executor))])

@@ -435,12 +435,15 @@ class Executor(Record, frozen=True):
 
     Attributes:
         listen_url: Where the service reaches it. Camel case on the wire.
+        listen_token: Its own token: what it shows to speak for its id, and what the service shows it. Never told to
+            anybody else. "" for Agola's executors, which have none.
         active_tasks_limit: 0 for no limit.
         last_status_update_time: By the service's clock.
     """
 
     id: str = ""
     listen_url: str = msgspec.field(name="listenURL", default="")
+    listen_token: str = ""
     archs: list[str] = []
     labels: dict[str, str] = {}
     allow_privileged_containers: bool = False

@@ -92,7 +92,7 @@ def test_a_log_that_grows_too_large_fails_its_task(installation, make_task):
 
 
 def test_tokens_are_asked_for_both_ways(installation, make_task):
-    installation.start_service("--executor-token", "right-one")
+    installation.start_service()
     installation.start_executor("--listen-token", "right-one", "--stop-tasks")
     assert installation.finished(installation.create(make_task("a", "true")))["result"] == "success"
     url = installation.executor.line.split()[-1]
@@ -118,7 +118,7 @@ def test_tokens_are_asked_for_both_ways(installation, make_task):
     ],
 )
 def test_bad_questions_to_an_executor(installation, path, status):
-    installation.start_executor()
+    installation.start_executor("--no-listen-token")
     url = installation.executor.line.split()[-1]
     answer = httpx2.get(f"{url}{API}/executor/{path}", trust_env=False)
     assert answer.status_code == status
@@ -138,7 +138,7 @@ def test_bad_questions_to_an_executor(installation, path, status):
     ],
 )
 def test_bad_tasks_are_refused_and_the_executor_lives(installation, body):
-    installation.start_executor()
+    installation.start_executor("--no-listen-token")
     url = installation.executor.line.split()[-1]
     assert httpx2.post(f"{url}{API}/executor", content=body, trust_env=False).status_code == 400
     foreign = {"Origin": "http://elsewhere.example"}  # what a page of another site would send through a browser
@@ -149,7 +149,8 @@ def test_bad_tasks_are_refused_and_the_executor_lives(installation, body):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--host", "0.0.0.0"], 2, "listens on loopback only"),
+        (["--host", "0.0.0.0", "--no-listen-token"], 2, "listens on loopback only"),
+        (["--host", "0.0.0.0"], 2, "by which URL"),
         (["--host", "0.0.0.0", "--listen-token", "t"], 2, "by which URL"),
         (["--listen-token", "short"], 2, "at least 8"),
         (["--label", "x"], 2, "expected NAME=VALUE"),
@@ -171,7 +172,8 @@ def test_a_broken_fetch_goes_on_where_it_was(running, make_task, tmp_path):
     params = {"runid": run_id, "taskid": "a", "step": "0", "follow": ""}
     with running.client.stream("GET", f"{API}/logs", params=params) as stream:
         next(stream.iter_bytes())
-        client = HttpExecutorClient(running.executor.line.split()[-1])
+        token = (running.root / "executor/token").read_text()
+        client = HttpExecutorClient(running.executor.line.split()[-1], token)
         assert b"".join(client.open_log("a", 0, follow=False, offset=4)) == b"456789\n"
         assert b"".join(client.open_log("a", 0, follow=False, offset=99)) == b""
         client.close()
@@ -179,8 +181,8 @@ def test_a_broken_fetch_goes_on_where_it_was(running, make_task, tmp_path):
 
 
 def test_two_executors_do_not_share_a_directory(installation):
-    first = installation.start_executor()
-    second = installation.start_executor()
+    first = installation.start_executor("--no-listen-token")
+    second = installation.start_executor("--no-listen-token")
     status, errors = second.end()
     installation.executor = first
     assert status == 4
@@ -188,9 +190,9 @@ def test_two_executors_do_not_share_a_directory(installation):
 
 
 def test_the_id_is_kept(installation):
-    first = installation.start_executor()
+    first = installation.start_executor("--no-listen-token")
     assert first.stop() == (0, "")
-    second = installation.start_executor()
+    second = installation.start_executor("--no-listen-token")
     assert re.match(r"executor \S+ listens on http://127.0.0.1:\d+$", second.line)
     assert first.line.split()[1] == second.line.split()[1]
     assert second.stop(signal.SIGINT) == (0, "")

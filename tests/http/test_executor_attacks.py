@@ -1,6 +1,7 @@
 """What executors that hang, drip or never end do to the service that asks them."""
 
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
@@ -9,11 +10,14 @@ import zlib
 import pytest
 
 from agola_core.context import Context
-from agola_core.errors import BadRequestError, UnavailableError
+from agola_core.errors import BadRequestError, ForbiddenError, UnavailableError
 from agola_core.runservice.types import ExecutorTask
 from agola_http import executor_client
+from agola_http.access import Tokens
 from agola_http.deadlines import waiting_for
+from agola_http.dispatch import _same_machine
 from agola_http.executor_client import HttpExecutorClient, HttpExecutorDirectory
+from agola_http.listenurl import ListenPolicy
 
 API = "/api/v1alpha"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -232,3 +236,121 @@ def test_readers_who_leave_a_hanging_executor_keep_no_places(start_server, peer)
             assert time.monotonic() < deadline, "the places are lost"
             time.sleep(0.02)
         hanging.close()  # the service that ends need not wait for its deadline
+
+
+# Whose token is shown to whom
+
+
+SHARED = ["Authorization: Bearer executor-canary-2"]
+OWN = {"honest": "honest-canary-4", "hostile": "hostile-canary-5"}
+
+
+def report(server, executor_id, url, token, headers=SHARED):
+    body = {"id": executor_id, "listenURL": url, "listen_token": token, "active_tasks_limit": 1}
+    return server.request("POST", f"{API}/executor/{executor_id}", body, headers)
+
+
+@pytest.fixture
+def shared(start_server):
+    """A server whose executors share a token, as they are told to."""
+    tokens = Tokens(["client-canary-1"], ["executor-canary-2", "bound=bound-canary-6"], ["admin-canary-3"])
+    with contextlib.closing(HttpExecutorDirectory()) as directory, start_server(tokens, remote=directory) as running:
+        yield running
+
+
+def test_an_executor_is_shown_its_own_token_alone(shared, peer):
+    answer = OK + b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+    places = {"honest": peer(answer), "hostile": peer(answer)}
+    for executor_id, place in places.items():
+        assert report(shared, executor_id, place.url, OWN[executor_id]).status == 200
+    step = {"type": "run", "name": "one", "command": "true"}
+    for number in range(2):
+        name = f"t{number}"
+        task = {"id": name, "name": "only", "depends": {}, "steps": [step], "runtime": {"type": "pod"}}
+        body = {"name": "r", "group": f"/project/{name}", "run_config_tasks": {name: task}}
+        made = shared.request("POST", f"{API}/runs", body, ["Authorization: Bearer client-canary-1"])
+        assert made.status == 201
+    for place in places.values():
+        assert place.asked.acquire(timeout=30)
+    for executor_id, place in places.items():
+        (other,) = OWN.keys() - {executor_id}
+        for head in place.heads:
+            assert f"authorization: bearer {OWN[executor_id]}" in head
+            assert OWN[other] not in head
+            assert "executor-canary-2" not in head
+
+
+def test_an_executors_id_is_bound_to_the_token_of_its_first_report(shared):
+    url = "http://127.0.0.1:1"
+    assert report(shared, "honest", url, OWN["honest"]).status == 200
+    for token in (OWN["hostile"], ""):
+        answer = report(shared, "honest", "http://127.0.0.1:2", token)
+        assert (answer.status, "is bound to another token" in answer.message) == (403, True)
+    own = [*SHARED, f"Agola-Executor-Token: {OWN['honest']}"]
+    wrong = [*SHARED, f"Agola-Executor-Token: {OWN['hostile']}"]
+    task = {"id": "t", "run_id": "r", "status": {"executor_id": "honest"}}
+    for method, path, body in (
+        ("GET", "honest/tasks", None),
+        ("GET", "honest/tasks/t", None),
+        ("POST", "honest/tasks/t", task),
+        ("DELETE", "honest", None),
+    ):
+        for headers in (SHARED, wrong):
+            assert shared.request(method, f"{API}/executor/{path}", body, headers).status == 403, path
+        assert shared.request(method, f"{API}/executor/{path}", body, own).status in {200, 400, 404}, path
+    assert report(shared, "honest", url, OWN["hostile"]).status == 200  # it was forgotten
+
+
+def test_whoever_proves_an_id_by_a_token_that_was_given_for_it_may_bind_it_anew(shared):
+    bound = ["Authorization: Bearer bound-canary-6"]
+    for token in (OWN["honest"], OWN["hostile"]):
+        assert report(shared, "bound", "http://127.0.0.1:1", token, bound).status == 200
+    assert report(shared, "bound", "http://127.0.0.1:1", OWN["honest"]).status == 403
+    assert shared.request("GET", f"{API}/executor/bound/tasks", headers=bound).status == 200
+
+
+def test_an_executor_without_a_token_registers_as_agolas_does(shared):
+    assert report(shared, "agola", "http://127.0.0.1:1", "").status == 200
+    assert report(shared, "agola", "http://127.0.0.1:1", "").status == 200
+    assert shared.request("GET", f"{API}/executor/agola/tasks", headers=SHARED).body == b"[]\n"
+
+
+def test_nobody_is_told_the_tokens_of_executors(shared):
+    assert report(shared, "honest", "http://127.0.0.1:1", OWN["honest"]).status == 200
+    admin = ["Authorization: Bearer admin-canary-3"]
+    for path in (f"{API}/executors", f"{API}/export", f"{API}/export?include=active", "/page/store", "/metrics"):
+        answer = shared.request("GET", path, headers=admin)
+        assert OWN["honest"].encode() not in answer.body, path
+        if path.endswith("executors"):
+            assert b'"honest"' in answer.body
+
+
+@pytest.mark.parametrize("token", ["short", "with space in it", "line\r\nX-Injected: 1", "ünusable-token", "x" * 2000])
+def test_a_token_that_no_header_carries_is_refused(shared, token):
+    answer = report(shared, "odd", "http://127.0.0.1:1", token)
+    assert (answer.status, token in answer.message) == (400, False)
+
+
+def test_an_executor_elsewhere_does_not_point_the_service_at_itself():
+    policy = ListenPolicy()
+    for url in ("http://127.0.0.1:4000", "http://localhost:6379", "http://[::1]:9", "http://[::ffff:127.0.0.1]:9"):
+        policy.check(url, same_machine=True)
+        with pytest.raises(ForbiddenError, match="on other machines"):
+            policy.check(url, same_machine=False)
+    with pytest.raises(BadRequestError, match="has no path"):
+        policy.check("http://127.0.0.1:4000/admin/delete", same_machine=True)
+    policy.check("http://10.0.0.7:4001/behind/a/proxy", same_machine=False)
+    with pytest.raises(ForbiddenError, match="is a name of this machine"):
+        policy.pick(policy.parse("http://rebound.example:80"), [ipaddress.ip_address("127.0.0.1")])
+    policy.pick(policy.parse("http://localhost:80"), [ipaddress.ip_address("127.0.0.1")])
+
+
+def test_where_a_request_comes_from_is_seen_by_its_addresses():
+    for client, server, same in (
+        ("127.0.0.1", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("10.0.0.5", "10.0.0.5", True),
+        ("10.0.0.7", "10.0.0.5", False),
+    ):
+        assert _same_machine({"client": (client, 1), "server": (server, 2)}) is same
+    assert not _same_machine({"client": None, "server": None})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
+from agola_core.runservice.executorside import ExecutorSide
 from agola_core.runservice.types import Executor, ExecutorTask
-from agola_http.access import check_own
+from agola_http.access import check_own, check_token
 from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Principal, json_answer
+from agola_http.service_client import EXECUTOR_HEADER
 from agola_http.state import State
 
 _TAG = "executors"
@@ -20,6 +22,10 @@ class Executors:
 
     def __init__(self, state: State) -> None:
         self._state = state
+
+    @property
+    def _side(self) -> ExecutorSide:
+        return self._state.service.executor_side
 
     def endpoints(self) -> list[Endpoint]:
         """Return the rows of this area."""
@@ -59,14 +65,16 @@ class Executors:
         if not executor.id:
             raise BadRequestError("the executor has no id")
         if executor.listen_url:
-            self._state.listen_policy.parse(executor.listen_url)
-        self._state.service.executor_side.take_executor_status(executor)
+            self._state.listen_policy.check(executor.listen_url, same_machine=call.same_machine)
+        if executor.listen_token:
+            check_token(executor.listen_token, Principal.EXECUTOR)
+        proven = call.caller.executor_id == executor.id
+        self._side.take_executor_status(executor, proven=proven)
         return Answer()
 
     def leave(self, call: Call) -> Answer:
         """Forget an executor that says so itself."""
-        executor_id = call.path["executor_id"]
-        check_own(call.caller, executor_id, executor_id)
+        executor_id = self._own(call, call.path["executor_id"])
         self._state.service.delete_executor(executor_id)
         return Answer()
 
@@ -77,15 +85,13 @@ class Executors:
 
     def tasks(self, call: Call) -> Answer:
         """Return every task that is held for an executor, finished ones included."""
-        executor_id = call.path["executor_id"]
-        check_own(call.caller, executor_id, executor_id)
-        return json_answer(self._state.service.executor_side.tasks(executor_id), newline=True)
+        executor_id = self._own(call, call.path["executor_id"])
+        return json_answer(self._side.tasks(executor_id), newline=True)
 
     def task(self, call: Call) -> Answer:
         """Return a task; one that another executor holds is not found, so that its data here can go."""
-        executor_id, task_id = call.path["executor_id"], call.path["task_id"]
-        check_own(call.caller, executor_id, executor_id)
-        task = self._state.service.executor_side.task(task_id)
+        executor_id, task_id = self._own(call, call.path["executor_id"]), call.path["task_id"]
+        task = self._side.task(task_id)
         if call.caller.is_known and task.status.executor_id != executor_id:
             raise NotFoundError(f"task {task_id!r} is not executor {executor_id!r}'s")
         return json_answer(task, newline=True)
@@ -93,10 +99,26 @@ class Executors:
     def report_task(self, call: Call) -> Answer:
         """Take a task's status from its executor."""
         task = call.record(ExecutorTask)
-        executor_id = check_own(call.caller, call.path["executor_id"], task.status.executor_id)
-        self._state.service.executor_side.take_task_status(executor_id, task)
+        executor_id = self._own(call, task.status.executor_id)
+        self._side.take_task_status(executor_id, task)
         return Answer()
 
     def list_executors(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
         """Return the executors that have reported themselves."""
         return json_answer(self._state.service.executors())
+
+    def _own(self, call: Call, named: str) -> str:
+        """Return the executor that a call is about, which the caller speaks for.
+
+        Args:
+            call: The request.
+            named: The executor that it names, in its path or its body.
+
+        Raises:
+            ForbiddenError: The caller may not speak for that executor, or did not show its own token.
+        """
+        executor_id = check_own(call.caller, call.path["executor_id"], named)
+        shown = call.headers.get(EXECUTOR_HEADER, "")
+        if call.caller.executor_id != executor_id and not self._side.is_token_of(executor_id, shown):
+            raise ForbiddenError(f"the token of executor {executor_id[:80]!r} itself is needed")
+        return executor_id
