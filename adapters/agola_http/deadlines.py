@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import httpcore2
@@ -65,16 +66,22 @@ class DeadlineTransport(httpx2.HTTPTransport):
     """
 
     def __init__(self, *, socket_options: Iterable[SocketOption], max_connections: int) -> None:
-        super().__init__()
+        super().__init__(verify=_authorities())
         self._pool.close()
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
+            ssl_context=_authorities(),
             max_connections=max_connections,
             max_keepalive_connections=8,
             keepalive_expiry=5.0,
             network_backend=_Backend(),
             socket_options=list(socket_options),
         )
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Return the known authorities; reading them takes longer than many a call."""
+    return httpx2.create_ssl_context()
 
 
 class _Backend(httpcore2.SyncBackend):

@@ -118,8 +118,12 @@ class HttpExecutorDirectory:
             raise UnavailableError(f"executor {executor.id!r} does not say where it listens")
         client = HttpExecutorClient(executor.listen_url, executor.listen_token, self._policy)
         with self._lock:
-            self._clients[executor.id] = place, client
-        return client
+            found = self._clients.get(executor.id)
+            if found is None or found[0] != place:
+                self._clients[executor.id] = place, client
+                return client
+        client.close()  # another thread was quicker
+        return found[1]
 
     def close(self) -> None:
         """Close all connections."""
