@@ -200,7 +200,7 @@ def test_the_id_is_kept(installation):
 
 def test_what_has_ended_says_its_length(installation):
     """Agola's run service stores an empty object for a log or an archive that comes without one."""
-    installation.start_executor()
+    installation.start_executor("--no-listen-token")
     url = installation.executor.line.split()[-1]
     steps = [
         {"type": "run", "name": "one", "command": "echo hello; echo out > out"},
