@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from urllib.parse import urlencode
 _READY = "ready to serve client requests"
 _START_SECONDS = 30.0
 _PORT_TRIES = 5
-_DELETED_AT_ONCE = 100
 
 
 class EtcdMissingError(RuntimeError):
@@ -56,18 +56,30 @@ def control(*arguments: str, endpoint: str = "") -> str:
     Raises:
         EtcdMissingError: There is no such program.
     """
-    if shutil.which("etcdctl") is None:
-        raise EtcdMissingError("there is no etcdctl program: install it (Debian: apt-get install etcd-client)")
-    where = [f"--endpoints={endpoint}"] if endpoint else []
+    return run_tool("etcdctl", *([f"--endpoints={endpoint}"] if endpoint else []), *arguments)
+
+
+def run_tool(name: str, *arguments: str) -> str:
+    """Run a program that comes with etcd and return what it prints.
+
+    Args:
+        name: The program.
+        arguments: Its arguments.
+
+    Raises:
+        EtcdMissingError: There is no such program.
+    """
+    if shutil.which(name) is None:
+        raise EtcdMissingError(f"there is no {name} program: install it (Debian: apt-get install etcd-client)")
     done = subprocess.run(
-        ["etcdctl", *where, *arguments],
+        [name, *arguments],
         check=False,
         capture_output=True,
         text=True,
         env={**os.environ, "ETCDCTL_API": "3"},
     )
     if done.returncode:
-        raise RuntimeError(f"etcdctl {' '.join(arguments)}: {done.stderr}")
+        raise RuntimeError(f"{name} {' '.join(arguments)}: {done.stderr}")
     return done.stdout
 
 
@@ -208,7 +220,8 @@ class EtcdServer:
     def restore(self, path: Path) -> None:
         """Replace the data of the ended process by a backup's, under its own name and addresses."""
         self.wipe()
-        control(
+        run_tool(
+            "etcdutl" if shutil.which("etcdutl") else "etcdctl",  # what restores since etcd 3.6
             *("snapshot", "restore", str(path), f"--data-dir={self.data}", f"--name={self.name}"),
             *(f"--initial-cluster={self._cluster}", f"--initial-advertise-peer-urls={self.peer_url}"),
         )
@@ -261,11 +274,10 @@ class SharedEtcd:
 
     def empty(self) -> None:
         """Delete everything in this place."""
-        from agola_core.coordinator import DeleteOp, open_coordinator  # noqa: PLC0415 - load what is used
+        from agola_core.coordinator import DeleteRangeOp, open_coordinator  # noqa: PLC0415 - load what is used
 
         with contextlib.closing(open_coordinator(self.url())) as coordinator:
-            while page := coordinator.list("", limit=_DELETED_AT_ONCE).items:
-                coordinator.txn([], [DeleteOp(item.key) for item in page])
+            coordinator.txn([], [DeleteRangeOp("", chr(sys.maxunicode))])  # with the marks of killed clients
 
 
 class EtcdCluster:

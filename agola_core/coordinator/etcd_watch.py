@@ -58,6 +58,7 @@ class _Stream:
         self.heard = time.monotonic()
         self.reading = True
         self.silent = False
+        self.answered = False
         self._going_up: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def requests(self) -> Iterator[Any]:
@@ -129,7 +130,7 @@ class EtcdWatch:
         stream = self._stream
         if stream is None:
             return
-        if stream.reading and time.monotonic() - stream.heard > self._patience:
+        if stream.reading and time.monotonic() - stream.heard > self._patience_with(stream):
             stream.silent = True
             stream.end()
         else:
@@ -177,8 +178,8 @@ class EtcdWatch:
             for answer in stream.call:
                 if self._closing.is_set():
                     return
+                stream.reading, stream.answered = False, True  # what follows is not the server's silence
                 self._take(answer)
-                stream.reading = False
                 self._wait_for_room()
                 stream.heard, stream.reading = time.monotonic(), True
             raise UnavailableError(f"etcd at {where} ended a watch")
@@ -186,8 +187,9 @@ class EtcdWatch:
             if self._closing.is_set():
                 return
             if stream.silent:
-                said = f"etcd at {where} was silent for {self._patience:g} s"
-                self._patience = min(2 * self._patience, _MOST_SILENT_SECONDS)  # one that must read much takes longer
+                said = f"etcd at {where} was silent for {self._patience_with(stream):g} s"
+                if stream.answered:
+                    self._patience = min(2 * self._patience, _MOST_SILENT_SECONDS)
                 raise UnavailableError(said) from error
             self._client.check_usable()
             failure = unavailable(error, where)
@@ -197,6 +199,13 @@ class EtcdWatch:
         finally:
             self._stream = None
             stream.end()
+
+    def _patience_with(self, stream: _Stream) -> float:
+        """Return the seconds after which a silent stream is given up.
+
+        One that must read much takes longer each time; one that has not answered at all is away, and gets no more.
+        """
+        return self._patience if stream.answered else _SILENT_SECONDS
 
     def _create_request(self) -> Any:
         start, end = self._keys.range(self._prefix)

@@ -5,13 +5,9 @@ import os
 import pytest
 
 from agola_core.coordinator import DeleteOp, PutOp
-from agola_core.errors import (
-    CompactedError,
-    UnavailableError,
-    UnknownOutcomeError,
-)
+from agola_core.errors import CompactedError
 from agola_pytest.etcd import coordinator_url, start_etcd_cluster
-from tests.support.etcd import eventually, put, settled_put
+from tests.support.etcd import eventually, eventually_true, put, settled_put
 
 
 def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
@@ -29,18 +25,40 @@ def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
 
 def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs, opened, caplog, monkeypatch):
     monkeypatch.setattr("agola_core.coordinator.etcd_client._CHANNEL_OPTIONS", ())  # the transport notices nothing
+    caplog.set_level("DEBUG", "agola_core.coordinator.etcd_watch")
     with start_etcd_cluster(tmp_path) as cluster:
-        reader = opened(cluster.url("silent"))
-        writer = opened(coordinator_url(",".join(m.endpoint for m in cluster.members[1:]), "silent", timeout=20))
-        watch = reader.watch("", put(writer, "a") + 1)
-        eventually(lambda: put(writer, "a"))
-        assert watch.next(10) is not None
-        cluster.members[0].pause()  # its connections stay open and say nothing
-        revision = eventually(lambda: put(writer, "a"), (UnavailableError, UnknownOutcomeError))
-        while (batch := watch.next(20)).revision < revision:
-            assert batch is not None
-        assert "was silent for 2.5 s" in caplog.text
-        cluster.members[0].resume()
+        reader = opened(cluster.url("silent", timeout=20))
+        start, asked = reader._client.watch, []
+        monkeypatch.setattr(reader._client, "watch", lambda *args: asked.append(start(*args)) or asked[-1])
+        watch = reader.watch("", eventually(lambda: put(reader, "a")) + 1)
+        eventually(lambda: put(reader, "a"))
+        assert watch.next(60) is not None
+        silent = next(member for member in cluster.members if member.endpoint == asked[-1][1])  # a slow start moves it
+        others = ",".join(member.endpoint for member in cluster.members if member is not silent)
+        writer = opened(coordinator_url(others, "silent", timeout=60))
+        caplog.clear()
+        silent.pause()  # its connections stay open and say nothing
+        revision = put(writer, "a")
+        while (batch := watch.next(60)) is not None and batch.revision < revision:
+            pass
+        assert batch is not None
+        assert f"etcd at {silent.endpoint} was silent for 2.5 s" in caplog.text
+        silent.resume()
+
+
+def test_a_member_that_is_away_costs_a_watch_no_more_each_time(agola_etcd, proxy, opened, monkeypatch):
+    """One that has not answered is given up soon, however often; one that must read much for its answer gets longer."""
+    monkeypatch.setattr("agola_core.coordinator.etcd_watch._SILENT_SECONDS", 0.2)
+    watch = opened(agola_etcd.through(proxy.endpoint).url("away")).watch("", 1)
+    proxy.drop_answers()
+    ended = []
+    stream = watch._stream
+    while len(ended) < 4:  # each try ends as silent
+        eventually_true(lambda: watch._stream is not stream and watch._stream is not None)  # noqa: B023
+        stream = watch._stream
+        ended.append(stream)
+    assert [watch._patience_with(one) for one in ended[1:]] == [0.2] * 3
+    proxy.heal()
 
 
 def test_a_watch_comes_back_when_the_way_breaks_both_ways(agola_etcd, proxy, opened):
