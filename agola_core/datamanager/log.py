@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 
@@ -207,7 +208,10 @@ class Log:
     def adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         """Read through a newer manifest from now on; views that were handed out stay as they are."""
         with self.lock:
-            self._adopt(checkpoint, revision)
+            try:
+                self._adopt(checkpoint, revision)
+            except CompactedError:  # this process was paused: the next catching up takes the newer one
+                logger.info("manifest %d was replaced before it was read", checkpoint.number)
 
     def wait(self, satisfied: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `satisfied()`; return whether it is. Called without the lock, which `satisfied` has.
@@ -307,7 +311,7 @@ class Log:
 
     def _reload(self, control: Control) -> None:
         """Take the coordinator's state anew; readers keep the view that they have until all of it is read."""
-        manifest, table = self._open_table(control.checkpoint)
+        manifest, table = self._open_table(control.checkpoint, control.checkpoint_revision)
         start = Sequence.parse(control.checkpoint.sequence)
         view = View(control.lineage, manifest, table, Overlay(), start, control.head_revision)
         recent, groups = RecentWals(), dict[str, int]()
@@ -340,7 +344,8 @@ class Log:
             wals = []
             for item in together:
                 record = decode_wal(item.value, item.key)
-                wals.append(Applied(record, read_actions(self.storage, record), item.value))
+                with self._current(control.checkpoint_revision):
+                    wals.append(Applied(record, read_actions(self.storage, record), item.value))
             yield wals, revision
 
     def _check_same_history(self, control: Control) -> None:
@@ -374,14 +379,26 @@ class Log:
     def _adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         if checkpoint.number <= self.view.manifest.number and checkpoint.lineage == self.lineage.lineage:
             return
-        manifest, table = self._open_table(checkpoint)
+        manifest, table = self._open_table(checkpoint, revision)
         overlay = self.view.overlay.after(Sequence.parse(checkpoint.sequence).counter)
         self.view = self.view._replace(manifest=manifest, table=table, overlay=overlay)
         self._checkpoint_revision = revision
         self.changed.notify_all()
 
-    def _open_table(self, checkpoint: CheckpointRecord) -> tuple[Manifest, Table]:
-        manifest = read_manifest(self.storage, checkpoint.path)
+    @contextmanager
+    def _current(self, checkpoint_revision: int) -> Iterator[None]:
+        """Raise `CompactedError` for what a collection took because a newer checkpoint is there: it is no damage."""
+        try:
+            yield
+        except CorruptionError as error:
+            item = self.coordinator.get(keys.CHECKPOINT)
+            if item is None or item.mod_revision == checkpoint_revision:
+                raise
+            raise CompactedError("a newer checkpoint has taken its place", oldest=item.mod_revision) from error
+
+    def _open_table(self, checkpoint: CheckpointRecord, revision: int) -> tuple[Manifest, Table]:
+        with self._current(revision):
+            manifest = read_manifest(self.storage, checkpoint.path)
         if manifest.lineage != checkpoint.lineage or str(manifest.sequence) != checkpoint.sequence:
             raise CorruptionError("the manifest is not the one the coordinator names", path=checkpoint.path)
         return manifest, Table(self.storage, manifest, self._cache)

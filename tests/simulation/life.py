@@ -42,7 +42,7 @@ OPTIONS = Options(
     grace_period=3.0,
     lock_ttl=2.0,
 )
-_KEYS, _GROUPS = 6, 3
+_KEYS, _GROUPS = 9, 3
 _TROUBLE = (UnavailableError, UnknownOutcomeError, FencedError)
 _PAUSE = 0.05
 _LEAVING = 0.002
@@ -200,7 +200,7 @@ class Life:
                     actions.append(Delete(kind, key))
                 else:
                     data = b"%x" % self.rng.getrandbits(32)
-                    actions.append(Put(kind, key, data * self.rng.choice((1, 1, 1, 12))))
+                    actions.append(Put(kind, key, data * self.rng.choice((1, 1, 1, 12, 40))))
             wal_id = f"id{self.rng.getrandbits(48):x}" if self.rng.random() < 0.4 else ""
             self._write(self.truth.new_intent(actions, token, wal_id))
 

@@ -320,7 +320,7 @@ _IN_PLACE_OF = (
     ("ThreadPoolExecutor", concurrent.futures.ThreadPoolExecutor, InlineExecutor),
 )
 _PLACES = ("agola_core.datamanager", "agola_core.coordinator.lock", "agola_core.leaderqueue", "agola_core.parallel")
-_FLOOR = 500
+_FLOOR = 200
 """Bytes in the place of `tiers.FLOOR`, so that small stores have several runs."""
 
 _MORE_PLACES = ("agola_core.supervisor", "agola_core.context", "agola_core.progress")

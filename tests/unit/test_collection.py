@@ -6,7 +6,9 @@ import pytest
 
 import agola_core
 from agola_core import DeadlineError, Options, Put, faultpoints
-from agola_core.datamanager import instance
+from agola_core.coordinator import open_coordinator
+from agola_core.datamanager import DataManager, instance
+from agola_core.objectstorage.posix import PosixStorage
 
 OPTIONS = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_manifests=1, grace_period=0)
 
@@ -71,6 +73,51 @@ def test_a_store_that_is_opened_reads_what_a_collection_spared_that_came_before_
 
         with faultpoints.arm(at_point("instance.before-publish", overtake)), open_store(tmp_path) as two:
             assert dict(two.list_objects("n")) == dict(one.list_objects("n"))
+
+
+class Overtaken(PosixStorage):
+    """Lets somebody else act before the first look at a manifest."""
+
+    overtake = staticmethod(lambda: None)
+
+    def read(self, path, offset=0, length=None):
+        if "/manifests/" in path:
+            overtake, self.overtake = self.overtake, lambda: None
+            overtake()
+        return super().read(path, offset, length)
+
+
+@pytest.mark.parametrize("use", ["open", "refresh", "checkpoint"])
+def test_a_checkpoint_that_is_replaced_and_collected_before_it_is_read_is_no_damage(tmp_path, use):
+    storage = Overtaken(tmp_path / "storage")
+    coordinator = open_coordinator(str(tmp_path / "coordinator.db"))
+    with open_store(tmp_path) as one:
+
+        def write(turn):
+            one.write_wal([Put("n", f"{number:03}", b"%d" % turn * 30) for number in range(40)])
+            one.checkpoint(force=True)
+
+        def overtake():
+            if use != "open":  # a pause that is longer than the lease
+                coordinator.revoke_lease(two._instance._keeper.lease)
+            for turn in range(2, 5):
+                write(turn)
+            assert one.collect_garbage()
+
+        write(0)
+        if use == "open":
+            storage.overtake = overtake
+        with DataManager(coordinator, storage, ["n"], OPTIONS) as two:
+            if use == "refresh":
+                write(1)
+                storage.overtake = overtake
+            elif use == "checkpoint":
+                two.write_wal([Put("n", "a", b"")])
+                storage.overtake = overtake
+                two.checkpoint(force=True)
+            two.refresh()
+            assert dict(two.list_objects("n")) == dict(one.list_objects("n"))
+    coordinator.close()
 
 
 def test_a_verification_waits_for_the_end_of_a_collection(tmp_path, monkeypatch):
