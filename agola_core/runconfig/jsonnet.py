@@ -100,8 +100,7 @@ def main() -> None:
                 raise
             text = evaluated(ctx=sys.argv[2])
             notes.append("Agola before 0.6 refuses a function that needs ctx")
-        json.loads(text)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, RecursionError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
     sys.stderr.write("\n".join(dict.fromkeys(notes)))

@@ -72,6 +72,8 @@ def test_a_jsonnet_file_with_an_import():
             "runs[0].tasks[0].steps[0]: a step has one key",
         ),
         ("42", "expected a mapping"),
+        ("local deep(n) = if n == 0 then [] else [deep(n - 1)]; { runs: deep(300) }", "expected a mapping, not a list"),
+        ("{ runs: " + "[" * 2000 + "]" * 2000 + " }", "jsonnet: "),
     ],
 )
 def test_a_broken_jsonnet_file(tmp_path, text, message):
