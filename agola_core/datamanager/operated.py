@@ -290,7 +290,8 @@ class OperatedStore(Reader):
         self._log.origin.check()
         if self._closed.is_set():
             raise ClosedError("the datamanager was closed")
-        self._log.check_followed()
+        if self._log.lost is not None:
+            self._log.check_followed()
         if self._may_be_behind:
             self._log.catch_up()
             self._may_be_behind = False

@@ -20,6 +20,7 @@ from fsspec.asyn import get_loop
 from s3fs import S3FileSystem
 
 from agola_core.errors import AgolaError, ClosedError, DeadlineError
+from agola_core.forks import Origin
 from agola_core.objectstorage.s3errors import translate
 from agola_core.objectstorage.s3outcomes import TruncatedBodyError, row_of
 from agola_core.objectstorage.s3url import S3Options, explicit_credentials
@@ -58,6 +59,7 @@ class S3Calls:
             **(explicit_credentials(options.credentials, os.environ) if options.credentials else {}),
         )
         self._closed = False
+        self._origin = Origin("the storage")
 
     def call(self, operation: str, what: str, *, repeat: bool = True, **parameters: Any) -> Answer:
         """Send a request and return the answer; the bytes of a body lie under `Body`.
@@ -83,7 +85,7 @@ class S3Calls:
 
     def close(self) -> None:
         """Close the connections; closing twice is harmless."""
-        if not self._closed:
+        if not self._closed and self._origin.is_here:  # a forked child has no thread that would answer
             self._closed = True
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
@@ -92,9 +94,13 @@ class S3Calls:
         await client.close()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._closed:
+        try:
+            self._origin.check()
+            if self._closed:
+                raise ClosedError("the storage was closed")
+        except ClosedError:
             work.close()
-            raise ClosedError("the storage was closed")
+            raise
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _call(self, operation: str, what: str, repeat: bool, parameters: Answer) -> Answer:

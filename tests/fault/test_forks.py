@@ -1,5 +1,6 @@
 """Forks of a process that uses stores: a child waits for nobody, and opens what it wants anew."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -10,7 +11,9 @@ import pytest
 import agola_core
 from agola_core import ClosedError, Options, Put
 from agola_core.context import Context
+from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.lock import try_lock
+from agola_core.coordinator.port import PutOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.db import Database
 from agola_core.readdb import ReadDB
@@ -230,3 +233,37 @@ def test_what_a_child_inherits_ends_without_a_checkpoint(tmp_path):
     assert log.stat().st_size == size > 0
     coordinator.close()
     assert not log.exists()
+
+
+def test_a_child_of_a_process_with_a_bucket_has_connections_of_its_own(agola_s3):
+    with contextlib.closing(agola_core.open_storage(agola_s3.url("forks"))) as storage:
+        storage.write("a", b"1")
+
+        def child():
+            refused(lambda: storage.read("a"), lambda: storage.write("b", b""), lambda: list(storage.list()))
+            storage.close()
+            with contextlib.closing(agola_core.open_storage(agola_s3.url("forks"))) as own:
+                own.write("b", own.read("a"))
+
+        in_child(child)
+        assert storage.read("b") == b"1"
+
+
+def test_a_child_of_a_process_with_etcd_is_told(agola_etcd):
+    with contextlib.closing(open_coordinator(agola_etcd.url("forks"))) as coordinator:
+        coordinator.txn([], [PutOp("a", b"1")])
+        with coordinator.watch("a", 1) as watch:
+
+            def child():
+                refused(
+                    watch.next,
+                    lambda: coordinator.get("a"),
+                    lambda: coordinator.txn([], [PutOp("a", b"2")]),
+                    lambda: coordinator.grant_lease(10),
+                )
+                for opened in (watch, coordinator):
+                    opened.close()
+
+            in_child(child)
+            assert watch.next(CHILD_SECONDS).events[0].item.value == b"1"
+        assert coordinator.get("a").value == b"1"
