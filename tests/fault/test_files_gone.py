@@ -1,5 +1,6 @@
 """A store whose files are deleted, moved or replaced while it is open: nobody goes on writing into what is gone."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -185,3 +186,33 @@ def test_a_storage_directory_that_is_gone_is_not_written_to(tmp_path, way):
         with pytest.raises(RecoveryError, match=GONE):
             call()
     assert tree(tmp_path / "store") == before
+
+
+UNMOUNTED = """
+    import subprocess, sys, agola_core
+    from agola_core import Durability, Options, Put, RecoveryError
+    volume, local, half = sys.argv[1:]
+    subprocess.run(["mount", "-t", "tmpfs", "none", volume], check=True)
+    given = {"storage": f"{local}/storage"} if half == "coordinator" else {"coordinator": f"{local}/coordinator.db"}
+    options = Options(background=False, durability=Durability.STORAGE)
+    dm = agola_core.open(f"{volume}/store", data_types=["note"], options=options, **given)
+    dm.write_wal([Put("note", "a", b"")])
+    subprocess.run(["umount", "--lazy", volume], check=True)
+    try:
+        dm.write_wal([Put("note", "b", b"")])
+    except RecoveryError as error:
+        print(error)
+    dm.close()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("half", ["coordinator", "storage"])
+def test_a_volume_that_is_unmounted(tmp_path, half):
+    volume, local = tmp_path / "volume", tmp_path / "local"
+    volume.mkdir()
+    local.mkdir()
+    script = [sys.executable, "-c", textwrap.dedent(UNMOUNTED), volume, local, half]
+    done = subprocess.run(["unshare", "--mount", *script], capture_output=True, text=True, check=True)
+    assert GONE in done.stdout
+    assert list(volume.iterdir()) == []
