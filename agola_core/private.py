@@ -73,17 +73,21 @@ class Access(NamedTuple):
             raise
         return descriptor
 
-    def make_directory(self, path: str | os.PathLike[str]) -> None:
+    def make_directory(self, path: str | os.PathLike[str], mode: int = _DIRECTORY) -> None:
         """Make a directory.
+
+        Args:
+            path: The directory.
+            mode: Its mode, whatever the umask, where it is not shared.
 
         Raises:
             FileExistsError: It is there already.
         """
-        os.mkdir(path, _DIRECTORY)  # noqa: PTH102 - plain calls, as the tests of power loss record them
+        os.mkdir(path, mode)  # noqa: PTH102 - plain calls, as the tests of power loss record them
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             setgid = stat.S_IMODE(os.fstat(descriptor).st_mode) & stat.S_ISGID  # given by the directory above it
-            self._give(descriptor, setgid | _DIRECTORY | (_GROUP_USES if self.shared else 0))
+            self._give(descriptor, setgid | mode | (_GROUP_USES if self.shared else 0))
         finally:
             os.close(descriptor)
 
@@ -98,8 +102,13 @@ class Access(NamedTuple):
             os.fchmod(descriptor, mode)
 
 
-def make_directories(path: str | os.PathLike[str]) -> None:
-    """Make a directory and the missing ones above it; one that is there stays as it is."""
+def make_directories(path: str | os.PathLike[str], mode: int = _DIRECTORY) -> None:
+    """Make a directory and the missing ones above it; one that is there stays as it is.
+
+    Args:
+        path: The directory.
+        mode: The mode of what is made, whatever the umask.
+    """
     missing = []
     current = Path(path).absolute()
     while not current.is_dir():
@@ -108,7 +117,7 @@ def make_directories(path: str | os.PathLike[str]) -> None:
     access = Access.below(path)
     for one in reversed(missing):
         with suppress(FileExistsError):
-            access.make_directory(one)
+            access.make_directory(one, mode)
     if not current.is_dir() or not Path(path).is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 

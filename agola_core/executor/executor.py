@@ -19,13 +19,13 @@ from typing import Self
 import msgspec
 from msgspec.structs import replace
 
-from agola_core import faultpoints
+from agola_core import faultpoints, private
 from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.reporter import Reporter
-from agola_core.executor.taskdir import TaskDirectories, TaskDirectory
+from agola_core.executor.taskdir import PASSED_THROUGH, TaskDirectories, TaskDirectory
 from agola_core.executor.taskrunner import TaskLimits, TaskRunner
 from agola_core.locations import check_directory
 from agola_core.runservice.protocol import RunserviceClient
@@ -87,7 +87,7 @@ class Executor:
     ) -> None:
         directory = check_directory(directory, "directory").absolute()
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            private.make_directories(directory, PASSED_THROUGH)
             self._directories = TaskDirectories(directory / "tasks")
             self._lock_file = lock_directory(directory)
             self.id = _kept(directory / "id", lambda: str(uuid.uuid4()))
@@ -447,6 +447,7 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
     if not kept:
         kept = make()
         temporary = path.with_suffix(".tmp")
+        private.create_file(temporary)
         with os.fdopen(open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
             file.write(kept)
         temporary.replace(path)

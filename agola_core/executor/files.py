@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
+from agola_core import private
 from agola_core.errors import ConflictError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -64,6 +65,7 @@ def lock_directory(directory: Path) -> IO[bytes]:
         ConflictError: Another process holds it.
         OSError: It cannot be used.
     """
+    private.create_file(directory / "lock")
     file = (directory / "lock").open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,6 +17,7 @@ and deleting them is most of what a short task costs its executor.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import uuid
@@ -27,10 +28,16 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from agola_core import private
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.executor.files import open_own
 from agola_core.runservice.types import ExecutorTask, ExecutorTaskStatus
+
+logger = logging.getLogger(__name__)
+
+PASSED_THROUGH: Final = 0o711
+"""The mode of the directories above a task's: its own user passes through, and lists nothing."""
 
 _REMOVED: Final = ".removed"
 _AT_ONCE = 1000
@@ -185,10 +192,11 @@ class TaskDirectories:
     """
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(0o711, exist_ok=True)  # a task's own user passes through, and lists nothing
+        private.make_directories(root, PASSED_THROUGH)
         self._root = root
         self._removed = root / _REMOVED
-        self._removed.mkdir(0o700, exist_ok=True)
+        private.make_directories(self._removed)
+        self._told: set[str] = set()
 
     def of(self, task_id: str) -> TaskDirectory:
         """Return the directory of a task.
@@ -203,10 +211,16 @@ class TaskDirectories:
         return TaskDirectory(self._root / task_id)
 
     def __iter__(self) -> Iterator[TaskDirectory]:
-        """Yield the directories of all tasks."""
+        """Yield the directories of all tasks but those of another user: what root has run here is root's."""
         for name in sorted(os.listdir(self._root)):  # noqa: PTH208 - plain names of many
-            if name != _REMOVED and (self._root / name).is_dir():
-                yield TaskDirectory(self._root / name)
+            path = self._root / name
+            if name == _REMOVED or not path.is_dir():
+                continue
+            if os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                yield TaskDirectory(path)
+            elif name not in self._told and path.is_dir():
+                self._told.add(name)
+                logger.warning("the task in %s was run by another user: it is left as it is", path)
 
     def remove(self, directory: TaskDirectory) -> None:
         """Take a task's directory away, at once; `sweep` deletes it."""

@@ -1,18 +1,22 @@
 """Data on disk is its owner's alone, whatever the umask; root leaves it to its owner; what is open is told."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import stat
 
 import pytest
+from click.testing import CliRunner
 
 import agola_core
+from agola_cli.main import cli
 from agola_core import Options, Put, private
 from agola_core.readdb import ReadDB
 from agola_core.standalone import Standalone, open_store
 
 OWNER = 54321
+_SET_DUMPABLE = 4
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root writes in the place of another user")
 
 
@@ -103,15 +107,44 @@ def test_root_leaves_everything_to_the_owner_of_the_directory(tmp_path):
 
 
 @needs_root
-def test_root_makes_a_store_for_the_owner_of_the_directory(tmp_path):
+def test_root_runs_something_and_the_owner_of_the_directory_goes_on(tmp_path):
+    """`sudo agola-core run` left an executor's directory that its owner could not use."""
+    tmp_path.chmod(0o755)
     os.chown(tmp_path, OWNER, OWNER)
-    with acting_as_owner(tmp_path):
+    tree, data = tmp_path / "tree", tmp_path / "new/data"
+    tree.mkdir(mode=0o755)
+    (tree / "run.json").write_text('{"runs": [{"name": "r", "tasks": [{"name": "t", "steps": [{"run": "id -u"}]}]}]}')
+    tree.chmod(0o755)
+    command = ["run", str(tree / "run.json"), "--data-dir", str(data)]
+    first = CliRunner().invoke(cli, command)
+    assert (first.exit_code, "t | 0" in first.output) == (0, True), first.output
+    assert not {name for name in modes(data) if not name.startswith("executor/tasks/")} - {"executor", "executor/tasks"}
+    with acting_as_owner(data / "x"):
+        pass  # who gets there now
+    child = os.fork()  # and not a new program: the owner may not be able to read this one
+    if child == 0:
+        ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0)  # loaded before the user changes
+        os.setgroups([])
+        os.setgid(OWNER)
+        os.setuid(OWNER)
+        ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1)  # so that it finds itself in /proc, as a program of its own does
+        os.chdir(tmp_path)
+        os.environ["HOME"] = str(tmp_path)
+        second = CliRunner().invoke(cli, command)
+        (tmp_path / "output").write_text(f"{second.exit_code} {second.output} {second.exception!r}")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    output = (tmp_path / "output").read_text()
+    assert (output[:2], f"t | {OWNER}" in output) == ("0 ", True), output
+    assert [path for path in (data / "executor/tasks").iterdir() if path.stat().st_uid == 0]  # left as it is
+
+
+@pytest.mark.parametrize("umask", [0o077], indirect=True)
+def test_users_of_steps_pass_through_whatever_the_umask(tmp_path, umask):
+    with Standalone(tmp_path / "data"):
         pass
-    with Standalone(tmp_path / "new/data"):
-        wide = modes(tmp_path / "new/data")
-    with acting_as_owner(tmp_path / "new/data"), open_store(tmp_path / "new/data") as dm:
-        dm.checkpoint(force=True)
-    assert not {name for name in wide if not name.startswith("executor")}
+    for path in (tmp_path / "data/executor", tmp_path / "data/executor/tasks"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o711
 
 
 def warnings(caplog):
