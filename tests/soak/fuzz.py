@@ -202,7 +202,7 @@ runs:
         depends: []
         steps: [clone, {run: make}, {type: save_to_workspace, contents: [{source_dir: d, paths: ["**"]}]}]
       - {name: b, depends: [a, {c: [on_success]}], timeout: 10m, steps: [{restore_cache: {keys: [k], dest_dir: x}}]}
-      - {name: c, steps: [{run: {command: "x", name: y}}]}
+      - {name: c, steps: [{run: {command: "x", name: z}}]}
 """
 
 
