@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tests.simulation import campaign as simulation
 from tests.soak import (
+    attack,
     clock,
     concurrent,
     coverage,
@@ -44,6 +45,7 @@ _MODULES = (
     coverage,
     rot,
     nemesis,
+    attack,
 )
 CAMPAIGNS = {module.CAMPAIGN.name: module.CAMPAIGN for module in _MODULES}
 
