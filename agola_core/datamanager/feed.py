@@ -20,7 +20,7 @@ from agola_core.datamanager.lineage import root_of
 from agola_core.datamanager.log import Log
 from agola_core.datamanager.records import WalRecord, decode_wal
 from agola_core.datamanager.types import Action, Event
-from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError
+from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError, NotFoundError
 from agola_core.sequence import Sequence
 
 _PAGE = 100
@@ -112,46 +112,66 @@ class Feed:
         def moved() -> bool:
             if self._closed:
                 raise ClosedError("the feed was closed")
-            return self._log.view.sequence != self.position
+            return self._log.view.sequence > self.position
 
         return self._log.wait(moved, timeout)
 
     def _fill(self) -> bool:
+        """Read on, never further than the view: what the process reads after an event is as new as it."""
         if self._closed:
             raise ClosedError("the feed was closed")
-        if self._log.lineage != self._lineage:
-            raise FencedError("the store was imported or recovered: read a snapshot anew and go on from there")
-        if self.position == self._log.view.sequence:
+        self._check_lineage()
+        newest = self._log.view.sequence
+        if newest <= self.position:
             return False
         recent = self._log.recent_after(self.position)
         if recent is not None:
             self._ready.extend(_event(item.record, item.actions) for item in recent)
         else:
-            self._ready.extend(self._from_coordinator() or self._from_storage())
+            records = self._from_coordinator() or self._from_storage()
+            self._ready.extend(self._read(record) for record in records if record.sequence <= newest)
         return True
 
-    def _from_coordinator(self) -> list[Event]:
+    def _check_lineage(self) -> None:
+        if self._log.lineage != self._lineage:
+            raise FencedError("the store was imported or recovered: read a snapshot anew and go on from there")
+
+    def _from_coordinator(self) -> list[WalRecord]:
         page = self._log.coordinator.list(keys.WALS, start_after=keys.wal(self.position), limit=min(_PAGE, MAX_LIST))
         found = [decode_wal(item.value, item.key) for item in page.items]
-        if not found or found[0].previous_sequence != self.position:
-            return []
-        return [self._read(record) for record in found]
+        return found if found and found[0].previous_sequence == self.position else []
 
-    def _from_storage(self) -> list[Event]:
+    def _from_storage(self) -> list[WalRecord]:
         root = root_of(self._lineage)
         for first, _, path in list_batches(self._log.storage, root, self.position):
             if first <= self.position.next():
-                records = read_batch(self._log.storage, path)
-                return [self._read(record) for record in records if record.sequence > self.position]
-        batches = list_batches(self._log.storage, root)
+                try:
+                    records = read_batch(self._log.storage, path)
+                except NotFoundError:  # collected since it was listed
+                    break
+                return [record for record in records if record.sequence > self.position]
+        raise self._compacted()
+
+    def _read(self, record: WalRecord) -> Event:
+        try:
+            return _event(record, read_actions(self._log.storage, record))
+        except CorruptionError as error:
+            if isinstance(error.__cause__, NotFoundError):  # a payload may have been collected since its WAL was read
+                compacted = self._compacted()
+                if record.sequence <= self._log.view.manifest.sequence:
+                    raise compacted from error
+            raise
+
+    def _compacted(self) -> CompactedError:
+        """Return the error of a feed whose WALs are gone, by the newest state."""
+        self._log.catch_up()
+        self._check_lineage()
+        batches = list_batches(self._log.storage, root_of(self._lineage))
         oldest = batches[0][0] if batches else self._log.view.manifest.sequence.next()
-        raise CompactedError(
+        return CompactedError(
             f"the WALs after {self.position} are no longer kept: read a snapshot and go on from its sequence",
             oldest=str(oldest),
         )
-
-    def _read(self, record: WalRecord) -> Event:
-        return _event(record, read_actions(self._log.storage, record))
 
 
 def _event(record: WalRecord, actions: Items[Action]) -> Event:

@@ -171,7 +171,7 @@ class Log:
             return
         self._check_same_history(control)
         self._apply_from_coordinator(control)
-        if control.checkpoint.number != self.view.manifest.number:
+        if control.checkpoint.number > self.view.manifest.number:
             self._adopt(control.checkpoint, control.checkpoint_revision)
         self._take_control(control)
 
@@ -279,7 +279,7 @@ class Log:
     def recent_after(self, sequence: Sequence) -> list[Applied] | None:
         """Return the WALs after a place when all of them are still in memory, else None."""
         with self.lock:
-            if sequence == self.view.sequence:
+            if sequence >= self.view.sequence:
                 return []
             if sequence.epoch != self.lineage.epoch:
                 return None
@@ -377,8 +377,8 @@ class Log:
         self.changed.notify_all()
 
     def _adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
-        if checkpoint.number <= self.view.manifest.number and checkpoint.lineage == self.lineage.lineage:
-            return
+        if checkpoint.lineage != self.lineage.lineage or checkpoint.number <= self.view.manifest.number:
+            return  # this process has taken in something newer meanwhile
         manifest, table = self._open_table(checkpoint, revision)
         overlay = self.view.overlay.after(Sequence.parse(checkpoint.sequence).counter)
         self.view = self.view._replace(manifest=manifest, table=table, overlay=overlay)

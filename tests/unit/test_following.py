@@ -1,6 +1,7 @@
 """How a process takes in what others commit: its readers see whole transactions, and nothing older than before."""
 
 import contextlib
+import io
 
 import pytest
 
@@ -124,3 +125,33 @@ def test_a_store_is_opened_although_the_coordinator_is_compacted_meanwhile(tmp_p
         ):
             assert other.read_object("note", "n")[0] == b"3"
         assert overtaken
+
+
+def test_a_feed_never_runs_ahead_of_what_its_process_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr("agola_core.datamanager.recent._RECENT_WALS", 1)
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        for number in range(3):
+            dm.write_wal([Put("note", "n", b"%d" % number)])
+        other.refresh()
+        dm.write_wal([Put("note", "n", b"newest")])  # in the coordinator, and not in the other's view
+        with other.watch(after=other.sequence.next(-3)) as feed:
+            assert [event.sequence.counter for _ in range(4) if (event := feed.next(0))] == [1, 2, 3]
+            assert feed.next(0) is None
+            dm.checkpoint(force=True)
+            other.refresh()
+            assert feed.next(0).actions == (Put("note", "n", b"newest"),)
+
+
+def test_a_checkpoint_of_a_lineage_that_has_ended_is_not_adopted(tmp_path):
+    with open_store(tmp_path) as dm:
+        dm.write_wal([Put("note", "n", b"1")])
+        dm.checkpoint(force=True)
+        item = dm.coordinator.get(keys.CHECKPOINT)
+        record = records.decode(records.CheckpointRecord, item.value, item.key)
+        exported = io.BytesIO()
+        dm.export(exported)
+        exported.seek(0)
+        dm.import_(exported)
+        view = dm._log.view
+        dm._log.adopt(record, item.mod_revision)  # by a checkpointer that was paused after its transaction
+        assert dm._log.view is view
