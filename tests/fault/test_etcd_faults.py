@@ -31,7 +31,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_pytest.etcd import control, coordinator_url, start_etcd, start_etcd_cluster
+from agola_pytest.etcd import control, start_etcd, start_etcd_cluster
 from tests.support.etcd import eventually, in_background, put, settled_put
 
 
@@ -120,9 +120,9 @@ def test_what_arrives_after_it_was_settled_does_nothing(agola_etcd, opened):
     assert coordinator.get("n").mod_revision == revision
 
 
-def test_an_outcome_that_cannot_be_settled_is_told_as_unknown(proxy, opened, monkeypatch):
+def test_an_outcome_that_cannot_be_settled_is_told_as_unknown(agola_etcd, proxy, opened, monkeypatch):
     monkeypatch.setattr(etcd_outcome, "_SETTLE_SECONDS", 0.5)
-    broken = opened(coordinator_url(proxy.endpoint, "unsettled", timeout=0.5))
+    broken = opened(agola_etcd.through(proxy.endpoint).url("unsettled", timeout=0.5))
     put(broken, "n")
     proxy.drop_answers()
     with pytest.raises(UnknownOutcomeError, match="may have been applied"):
@@ -163,9 +163,9 @@ def marks(coordinator):
     return list(coordinator._client.ask(rpc.RANGE, rpc.RangeRequest(key=prefix, range_end=end)).kvs)
 
 
-def test_what_certainly_went_nowhere_is_told_so_or_sent_again(proxy, opened):
-    hasty = opened(coordinator_url(proxy.endpoint, "nowhere", timeout=0.5))
-    patient = opened(coordinator_url(proxy.endpoint, "nowhere", timeout=30))
+def test_what_certainly_went_nowhere_is_told_so_or_sent_again(agola_etcd, proxy, opened):
+    hasty = opened(agola_etcd.through(proxy.endpoint).url("nowhere", timeout=0.5))
+    patient = opened(agola_etcd.through(proxy.endpoint).url("nowhere", timeout=30))
     proxy.refuse()
     for coordinator in (hasty, patient):  # both find out that their connections are broken
         with pytest.raises((UnknownOutcomeError, UnavailableError)):
@@ -181,8 +181,8 @@ def test_what_certainly_went_nowhere_is_told_so_or_sent_again(proxy, opened):
     assert (item.value, item.version, item.mod_revision) == (b"patient", 1, outcome[0])
 
 
-def test_reads_are_repeated_until_they_are_answered(etcd_programs, proxy, opened):
-    broken = opened(coordinator_url(proxy.endpoint, "reads", timeout=20))
+def test_reads_are_repeated_until_they_are_answered(agola_etcd, proxy, opened):
+    broken = opened(agola_etcd.through(proxy.endpoint).url("reads", timeout=20))
     put(broken, "a", b"1")
     proxy.refuse()
     thread, outcome = in_background(lambda: broken.get("a"))
@@ -193,8 +193,8 @@ def test_reads_are_repeated_until_they_are_answered(etcd_programs, proxy, opened
     assert outcome[0].value == b"1"
 
 
-def test_every_request_has_a_deadline_that_names_the_endpoints(proxy, opened):
-    broken = opened(coordinator_url(proxy.endpoint, "deadline", timeout=0.5))
+def test_every_request_has_a_deadline_that_names_the_endpoints(agola_etcd, proxy, opened):
+    broken = opened(agola_etcd.through(proxy.endpoint).url("deadline", timeout=0.5))
     proxy.drop_requests()
     for request in (
         lambda: broken.get("a"),
@@ -376,11 +376,11 @@ def test_a_forked_child_is_refused_and_its_parent_goes_on(agola_etcd):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_close_ends_everything_cleanly_also_while_etcd_is_away(etcd_programs, proxy):
+def test_close_ends_everything_cleanly_also_while_etcd_is_away(agola_etcd, proxy):
     before = set(threading.enumerate())
     for damage in (lambda: None, proxy.refuse, proxy.drop_answers):
         proxy.heal()
-        coordinator = open_coordinator(coordinator_url(proxy.endpoint, "close"))
+        coordinator = open_coordinator(agola_etcd.through(proxy.endpoint).url("close"))
         watch = coordinator.watch("", 1)
         waiting, outcome = in_background(watch.next)
         damage()
@@ -395,8 +395,8 @@ def test_close_ends_everything_cleanly_also_while_etcd_is_away(etcd_programs, pr
     assert not ours
 
 
-def test_an_absent_etcd_costs_next_to_nothing(proxy, opened):
-    coordinator = opened(coordinator_url(proxy.endpoint, "idle"))
+def test_an_absent_etcd_costs_next_to_nothing(agola_etcd, proxy, opened):
+    coordinator = opened(agola_etcd.through(proxy.endpoint).url("idle"))
     watches = [coordinator.watch(f"{number}", 1) for number in range(4)]
     proxy.refuse()
     coordinator_cpu = time.process_time()

@@ -15,7 +15,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_pytest.etcd import control, coordinator_url
+from agola_pytest.etcd import control
 from tests.support.etcd import eventually, in_background
 
 QUIET = Options(background=False)
@@ -94,9 +94,9 @@ def test_a_commit_that_lost_its_answer_is_settled_before_its_writer_hears(agola_
     assert names(other) == ["a", "b", "c"]
 
 
-def test_a_commit_that_cannot_be_settled_says_how_to_retry(proxy, open_store, monkeypatch):
+def test_a_commit_that_cannot_be_settled_says_how_to_retry(agola_etcd, proxy, open_store, monkeypatch):
     monkeypatch.setattr("agola_core.datamanager.outcome._RESOLVE_SECONDS", 0.5)
-    store = open_store(coordinator_url(proxy.endpoint, "unsettled", timeout=0.5))
+    store = open_store(agola_etcd.through(proxy.endpoint).url("unsettled", timeout=0.5))
     write(store, "a")
     with (
         faultpoints.arm(lambda name: proxy.drop_answers() if name == "commit.before-txn" else None),
