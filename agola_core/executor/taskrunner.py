@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -40,7 +41,7 @@ _AGAIN_SECONDS = 1.0
 
 faultpoints.declare(
     *("executor.before-save", "executor.before-start", "executor.before-process-noted"),
-    *("executor.before-begin", "executor.after-begin"),
+    *("executor.before-begin", "executor.after-begin", "executor.before-end"),
 )
 
 
@@ -174,6 +175,11 @@ class TaskRunner:
             self._finished(self)
 
     def _run_task(self) -> None:
+        if self._is_decided():  # an earlier executor was killed while it ended the task: its place may be gone
+            with contextlib.suppress(AgolaError, OSError):
+                self._close(self._set_up())
+            self._end(self._verdict(), fail_error=self.task.fail_error)
+            return
         try:
             place = self._set_up()
         except (AgolaError, OSError) as error:
@@ -188,22 +194,46 @@ class TaskRunner:
             for number, step in enumerate(self.task.steps):
                 if self.task.status.steps[number].phase is ExecutorPhase.SUCCESS:
                     continue
-                if self.task.status.steps[number].phase.is_finished:
-                    break
                 if self._ended.is_set() or not self._run_step(place, number, step):
                     break
         finally:
-            place.close()
-            self._make_room()
+            self._note_results()
+            self._close(place)
+        faultpoints.reach("executor.before-end")
         self._end(self._verdict(), fail_error=self._failure)
+
+    def _is_decided(self) -> bool:
+        """Return whether an earlier executor has noted how the task ends."""
+        if self.task.status.setup_step.phase is not ExecutorPhase.SUCCESS:
+            return False
+        states = {step.phase for step in self.task.status.steps}
+        return states == {ExecutorPhase.SUCCESS} or any(
+            state.is_finished and state is not ExecutorPhase.SUCCESS for state in states
+        )
+
+    def _note_results(self) -> None:
+        """Write the last step's result down before its place goes: what needs that cannot be done again then."""
+        with self.condition:
+            self.task = replace(self.task, fail_error=self._failure)
+        try:
+            self._save()
+        except OSError as error:
+            logger.error("task %s: its results cannot be written: %s", self.task.id, error)
+
+    def _close(self, place: Place) -> None:
+        try:
+            place.close()
+        except AgolaError as error:  # what is left is removed later, and says nothing about the task
+            logger.warning("task %s: its place cannot be removed yet: %s", self.task.id, error)
+        self._make_room()
 
     def _verdict(self) -> ExecutorPhase:
         states = [step.phase for step in self.task.status.steps]
         if self._failure or ExecutorPhase.FAILED in states:
             return ExecutorPhase.FAILED
-        if self._stopped and not all(state is ExecutorPhase.SUCCESS for state in states):
-            return ExecutorPhase.STOPPED
-        return ExecutorPhase.SUCCESS
+        if all(state is ExecutorPhase.SUCCESS for state in states):
+            return ExecutorPhase.SUCCESS
+        return ExecutorPhase.STOPPED
 
     def _set_up(self) -> Place:
         if self.task.status.setup_step.phase is ExecutorPhase.SUCCESS:

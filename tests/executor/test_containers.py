@@ -66,6 +66,18 @@ def test_a_step_is_found_wherever_its_executor_died_at_its_start(
     assert installation.log(run_id, "a") == "x\n"
 
 
+def test_a_task_whose_executor_died_while_it_ended_keeps_its_result(
+    installation, agola_container_engine, start, make_task
+):
+    """Its containers are gone by then, and what it saved from them cannot be saved again."""
+    start(fault="executor.before-end")
+    save = {"type": "save_to_workspace", "contents": [{"source_dir": ".", "paths": ["f"]}]}
+    run_id = installation.create(make_task("a", "echo x >f", save, runtime=runtime(agola_container_engine.image)))
+    installation.executor.popen.wait(60)
+    start("--stop-tasks")
+    assert installation.finished(run_id, 120)["result"] == "success"
+
+
 def test_a_privileged_task_is_not_given_to_an_executor_that_does_not_allow_it(
     installation, agola_container_engine, start, make_task
 ):

@@ -176,7 +176,7 @@ class ContainerPlace:
             said += err or b""
             if out:
                 yield out
-        if self._engine.exec_state(exec_id)[1]:
+        if self._engine.exit_code(exec_id):
             raise NotFoundError(f"cannot read {path!r}: {said.decode(errors='replace').strip()}")
 
     def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:

@@ -5,6 +5,7 @@ The `docker` package is an extra (`container`); it is imported when a driver is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from agola_core.runservice.types import RegistryAuth
 
 _SECONDS = 60
 _CONFLICT = 409
+_END_SECONDS, _END_POLL_SECONDS = 10.0, 0.02
 _ARCHS = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
 _HUB_NAMES = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
 
@@ -223,6 +225,21 @@ class Engine:
             found = self._api.exec_inspect(exec_id)
         return bool(found["Running"]), found["ExitCode"]
 
+    def exit_code(self, exec_id: str) -> int:
+        """Return the exit code of a command whose output has ended; an engine may know it a moment later.
+
+        Raises:
+            UnavailableError: The engine does not say it.
+        """
+        deadline = time.monotonic() + _END_SECONDS
+        while True:
+            running, code = self.exec_state(exec_id)
+            if not running and code is not None:
+                return code
+            if time.monotonic() > deadline:
+                raise UnavailableError("the container engine does not say how a command ended")
+            time.sleep(_END_POLL_SECONDS)
+
     def run(self, container: str, argv: list[str], user: str) -> tuple[int, bytes, bytes]:
         """Run a short command and return its exit code, output and errors."""
         exec_id = self.start_exec(container, argv, {}, user)
@@ -230,7 +247,7 @@ class Engine:
         for out, err in self.follow_exec(exec_id):
             output += out or b""
             errors += err or b""
-        return self.exec_state(exec_id)[1] or 0, bytes(output), bytes(errors)
+        return self.exit_code(exec_id), bytes(output), bytes(errors)
 
     def open_tar(self, container: str, path: str) -> Iterator[bytes]:
         """Yield a tar of a path of a container.
