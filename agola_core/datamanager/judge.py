@@ -42,6 +42,9 @@ class Judge:
             return waiting
         waiting = _with_payloads(waiting, self._log.collected)
         found = self._look_up(waiting)
+        if self._misses_forgotten(waiting):  # the cleaner was here since the view was taken
+            self._log.catch_up()
+            found = self._look_up(waiting)
         accepted: list[Commit] = []
         moved: set[str] = set()
         ids: set[str] = set()
@@ -93,6 +96,13 @@ class Judge:
                     groups[name] = item.mod_revision if item else 0
         return found
 
+    def _misses_forgotten(self, waiting: list[Commit]) -> bool:
+        """Return whether a group is gone that was there beyond the floor, as far as that is known here."""
+        groups, floor = self._log.groups, self._log.floor
+        return any(
+            seen > floor and not groups[name] for commit in waiting for name, seen in commit.token.groups.items()
+        )
+
     def _refusal(self, commit: Commit) -> Exception | None:
         log, token = self._log, commit.token
         if commit.lineage != log.lineage.lineage:
@@ -106,7 +116,8 @@ class Judge:
                 f"the token's revision {token.revision} is older than {log.floor}, the oldest retained: read again"
             )
         for name, seen in token.groups.items():
-            if log.groups[name] != seen:
+            # A forgotten group has not moved since the floor, and the token is no older.
+            if log.groups[name] != seen and (log.groups[name] or seen > log.floor):
                 return ConflictError(f"change group {name!r} was changed by another writer: read again")
         return None
 

@@ -117,7 +117,8 @@ class Mirror:
         self._ended: dict[str, list[str]] = {}
         self._moved: set[str] = set()
         self._parts: dict[str, dict[int, list[RunTask]]] = {}
-        self._watch = coordinator.watch(keys.PREFIX, self.load() + 1)
+        self._untold: set[str] = set()  # whom it tells may not be made yet: the first `follow` does it
+        self._watch = coordinator.watch(keys.PREFIX, self._load() + 1)
 
     # Reading
 
@@ -138,8 +139,8 @@ class Mirror:
 
     # Following
 
-    def load(self) -> int:
-        """Read everything anew and return the revision of what was read."""
+    def _load(self) -> int:
+        """Read everything anew, for the next `follow` to tell of, and return the revision of what was read."""
         while True:
             try:
                 revision, items = self._read()
@@ -157,16 +158,19 @@ class Mirror:
             self.instances.clear()
             self.events.clear()
             self._parts.clear()
-            runs = self._take([WatchEvent(item.key, item) for item in (*others, *events)])
+            self._untold |= self._take([WatchEvent(item.key, item) for item in (*others, *events)])
             self._moved.clear()
             self.revision = revision
             self.condition.notify_all()
-        for run_id in runs:
-            self._changed(run_id)
         return revision
 
     def follow(self, timeout: float) -> bool:
         """Wait for the next change and take it in; return whether there was one."""
+        if self._untold:
+            runs, self._untold = self._untold, set()
+            for run_id in runs:
+                self._changed(run_id)
+            return True
         try:
             batch = self._watch.next(timeout)
         except ClosedError:
@@ -175,7 +179,7 @@ class Mirror:
             raise
         except (CompactedError, UnavailableError):
             self._watch.close()
-            self._watch = self._coordinator.watch(keys.PREFIX, self.load() + 1)
+            self._watch = self._coordinator.watch(keys.PREFIX, self._load() + 1)
             return True
         if batch is None:
             return False

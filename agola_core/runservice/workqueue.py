@@ -28,7 +28,7 @@ class WorkQueue:
         self._work = work
         self._condition = renewed(threading.Condition())
         self._waiting: deque[str] = deque()
-        self._leisurely: deque[str] = deque()
+        self._leisurely: dict[str, None] = {}  # in their order, each once
         self._queued: set[str] = set()
         self._running: set[str] = set()
         self._stopping = False
@@ -51,10 +51,10 @@ class WorkQueue:
                     self._condition.notify()
 
     def add_at_leisure(self, key: str) -> None:
-        """Ask for a key's work when there is nothing else to do."""
+        """Ask for a key's work when there is nothing else to do; asking again before it begins changes nothing."""
         with self._condition:
             if key not in self._queued and key not in self._running:
-                self._leisurely.append(key)
+                self._leisurely[key] = None
                 self._condition.notify()
 
     def run_one(self) -> bool:
@@ -85,7 +85,8 @@ class WorkQueue:
             self._running.add(key)
             return key
         while self._leisurely:
-            key = self._leisurely.popleft()
+            key = next(iter(self._leisurely))
+            del self._leisurely[key]
             if key not in self._queued and key not in self._running:
                 self._running.add(key)
                 return key

@@ -206,6 +206,34 @@ def test_a_token_from_before_the_retained_groups_is_refused(tmp_path):
         again.write_wal([Put("note", "e", b"")], old)
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "etcd"])
+@pytest.mark.parametrize("cleaned_by_another", [False, True])
+def test_a_group_that_was_forgotten_has_not_moved(tmp_path, request, backend, cleaned_by_another):
+    etcd = request.getfixturevalue("agola_etcd").url(f"forgotten-{cleaned_by_another}") if backend == "etcd" else None
+    where = {"storage": f"posix://{tmp_path}", "coordinator": etcd} if etcd else {"path": tmp_path}
+    options = Options(background=False, retain_groups=2)
+    with (
+        agola_core.open(**where, data_types=["note"], options=options) as dm,
+        agola_core.open(**where, data_types=["note"], options=options) as other,
+    ):
+        first = dm.write_wal([Put("note", "a", b"")], dm.change_groups_token(["g0"]))
+        for number in range(1, 200):
+            dm.write_wal([Put("note", "a", b"")], dm.change_groups_token([f"g{number}"]))
+        token = dm.change_groups_token(["g0"])
+        assert token.groups == first.groups
+        moved = dm.change_groups_token(["g1"])
+        assert (other if cleaned_by_another else dm).clean() >= 198
+        with pytest.raises(TokenExpiredError):
+            dm.write_wal([Put("note", "b", b"")], first)
+        written = dm.write_wal([Put("note", "b", b"")], token)  # nobody wrote: no conflict
+        with pytest.raises(ConflictError, match="'g0' was changed by another writer"):
+            other.write_wal([Put("note", "c", b"")], token)
+        other.write_wal([Put("note", "c", b"")], written)
+        other.write_wal([Put("note", "d", b"")], other.change_groups_token(["g1"]))
+        with pytest.raises(ConflictError):  # forgotten, then written again
+            dm.write_wal([Put("note", "e", b"")], moved)
+
+
 def test_forgetting_groups_takes_no_writer_by_surprise(tmp_path):
     """A group that is touched while the cleaner works is not forgotten with its older state."""
     with open_store(tmp_path, retain_groups=1) as dm, open_store(tmp_path, retain_groups=1) as cleaner:
