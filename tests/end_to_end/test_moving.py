@@ -35,7 +35,7 @@ def old(tree, tmp_path, wait_for_line):
             for info in source.list(prefix):
                 target.write(info.path, source.read(info.path))
         target.write("caches/key.tar", b"cache")
-    process = tree.start("serve", "--port", "0", "--no-executor")
+    process = tree.start("serve", "--port", "0", "--no-executor", "--no-tokens")  # as Agola, which has none
     url = wait_for_line(process, "serving on ")[-1].split()[-1]
     yield ("--from-url", url, "--copy-from", f"posixflat://{flat}")
     process.send_signal(signal.SIGTERM)
@@ -66,6 +66,8 @@ def test_one_command_moves_everything(tree, old, tmp_path):
 
 def test_the_page_on_moving_is_true(tree, old, tmp_path):
     new = tmp_path / "new"
+    (tmp_path / "configurations").mkdir()
+    (tmp_path / "configurations/config.yml").write_text(CONFIG)
     done = run_page("moving-from-agola.md", new, **{"http://RUNSERVICE": old[1], "posixflat:///srv/agola": old[3]})
     assert done.returncode == 0, done.stderr
     assert "would be copied" in done.stderr

@@ -85,6 +85,12 @@ class Executor:
     def open_archive(self, task_id, step, *, offset=0):
         return iter([b"<html><script>1</script>"])
 
+    def log_size(self, task_id, step):
+        return 24
+
+    def archive_size(self, task_id, step):
+        return 24
+
 
 def test_a_log_read_from_an_executor_is_never_taken_for_a_page(start_app):
     with start_app(make_executor_app(Executor(), Access(), LIMITS)) as executor:
