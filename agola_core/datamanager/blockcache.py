@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from agola_core.datamanager.block import Block, LoneValue, decode_block
 from agola_core.datamanager.datafile import FileRef, Footer, KeyFilter, read_footer
@@ -15,6 +16,10 @@ from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 
 _OPEN_FILES = 256
+_FEWEST_OPEN_FILES = 16
+_SHARE_OF_DESCRIPTORS = 8
+"""A store keeps at most this part of the files open that its process may: several stores fit into one."""
+
 _INDEX_BYTES = 32 * 1024 * 1024
 _FILE_BYTES = 1000
 _BLOCK_BYTES = 60
@@ -102,15 +107,15 @@ class BlockCache:
 
     Args:
         limit: Bytes of decoded blocks to keep.
-        open_files: The most files to keep open.
+        open_files: The most files to keep open; None for a share of what the process may open.
         index_limit: Bytes of the opened files' indexes to keep.
     """
 
     def __init__(
-        self, limit: int = 64 * 1024 * 1024, open_files: int = _OPEN_FILES, index_limit: int = _INDEX_BYTES
+        self, limit: int = 64 * 1024 * 1024, open_files: int | None = None, index_limit: int = _INDEX_BYTES
     ) -> None:
         self._limit = limit
-        self._open_files = open_files
+        self._open_files = _fair_share() if open_files is None else open_files
         self._index_limit = index_limit
         self._size = 0
         self._index_size = 0
@@ -160,6 +165,19 @@ class BlockCache:
                     self._size -= self._blocks.popitem(last=False)[1].size
         return block
 
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Let go of every file that is not among some, with its blocks; it is closed once nobody reads it.
+
+        Args:
+            paths: The files of the manifest that is read from now on. Whoever still reads an older one opens its
+                files again, and they stay until the next manifest.
+        """
+        with self._lock:
+            for path in [path for path in self._files if path not in paths]:
+                self._index_size -= self._files.pop(path).size
+            for key in [key for key in self._blocks if key[0] not in paths]:
+                self._size -= self._blocks.pop(key).size
+
     def _keep_file(self, file: OpenFile) -> None:
         with self._lock:
             while self._files and (
@@ -173,6 +191,13 @@ class BlockCache:
                     self._index_size -= oldest.size
             self._files[file.ref.path] = file
             self._index_size += file.size
+
+
+def _fair_share() -> int:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return _OPEN_FILES
+    return min(_OPEN_FILES, max(_FEWEST_OPEN_FILES, allowed // _SHARE_OF_DESCRIPTORS))
 
 
 class _WholeFile:

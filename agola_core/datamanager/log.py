@@ -324,6 +324,7 @@ class Log:
         _check_end(view, control)
         self.groups.clear()
         self.view, self._recent = view, recent
+        self._close_left_files()
         self.groups.update(groups)
         self._checkpoint_revision = control.checkpoint_revision
         self.synced = control.synced
@@ -382,6 +383,7 @@ class Log:
         manifest, table = self._open_table(checkpoint, revision)
         overlay = self.view.overlay.after(Sequence.parse(checkpoint.sequence).counter)
         self.view = self.view._replace(manifest=manifest, table=table, overlay=overlay)
+        self._close_left_files()
         self._checkpoint_revision = revision
         self.changed.notify_all()
 
@@ -395,6 +397,9 @@ class Log:
             if item is None or item.mod_revision == checkpoint_revision:
                 raise
             raise CompactedError("a newer checkpoint has taken its place", oldest=item.mod_revision) from error
+
+    def _close_left_files(self) -> None:
+        self._cache.keep_only({ref.path for ref in self.view.manifest.files()})
 
     def _open_table(self, checkpoint: CheckpointRecord, revision: int) -> tuple[Manifest, Table]:
         with self._current(revision):
