@@ -85,13 +85,12 @@ class HostProcess:
 
     def _ask_to_end(self) -> bool:
         """Tell all that is left of the command to end; return whether there was anything."""
-        found = False
-        for pid in self._left():
-            found = True
+        left = list(self._left())  # at once: what the first ones start to clean up with is left alone
+        for pid in left:
             if not _is_launcher(pid):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGTERM)
-        return found
+        return bool(left)
 
     def _left(self) -> Iterator[int]:
         members = self._cgroup.members() if self._cgroup else []
