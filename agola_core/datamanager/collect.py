@@ -85,8 +85,10 @@ class Collector:
         with lock:
             try:
                 found = self._find(dry_run=dry_run)
-            except NotFoundError as error:
+            except (NotFoundError, CorruptionError) as error:
                 lock.check()  # paused past its lease: another collector took what was listed
+                if isinstance(error, CorruptionError):
+                    raise
                 raise UnavailableError("something that was listed is gone; nothing was collected") from error
             if not dry_run:
                 self._delete(lock, found)

@@ -167,6 +167,7 @@ class Truth:
                 self._forget(set())
             case "recovery":
                 self._recovered(base)
+                self._published = []  # of a recovery that was not finished nothing is kept
             case _:
                 if base not in self.imported:
                     raise Violation(f"an import made {difference(base, self.imported[-1])}")

@@ -5,7 +5,7 @@ import io
 import pytest
 
 import agola_core
-from agola_core import DeadlineError, Options, Put, faultpoints
+from agola_core import DeadlineError, FencedError, Options, Put, faultpoints
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager, instance
 from agola_core.objectstorage.posix import PosixStorage
@@ -76,12 +76,13 @@ def test_a_store_that_is_opened_reads_what_a_collection_spared_that_came_before_
 
 
 class Overtaken(PosixStorage):
-    """Lets somebody else act before the first look at a manifest."""
+    """Lets somebody else act before the first look at a manifest, or at what is named."""
 
     overtake = staticmethod(lambda: None)
+    named = "/manifests/"
 
     def read(self, path, offset=0, length=None):
-        if "/manifests/" in path:
+        if self.named in path:
             overtake, self.overtake = self.overtake, lambda: None
             overtake()
         return super().read(path, offset, length)
@@ -117,6 +118,36 @@ def test_a_checkpoint_that_is_replaced_and_collected_before_it_is_read_is_no_dam
                 two.checkpoint(force=True)
             two.refresh()
             assert dict(two.list_objects("n")) == dict(one.list_objects("n"))
+    coordinator.close()
+
+
+@pytest.mark.parametrize("named", ["/manifests/", "/wals/"])
+def test_a_collector_that_slept_while_another_collected_is_fenced(tmp_path, named):
+    storage = Overtaken(tmp_path / "storage")
+    storage.named = named
+    coordinator = open_coordinator(str(tmp_path / "coordinator.db"))
+    with open_store(tmp_path) as one, DataManager(coordinator, storage, ["n"], OPTIONS) as two:
+
+        def write(turn):
+            one.write_wal([Put("n", f"{number:03}", b"%d" % turn * 30) for number in range(40)])
+            one.sync()
+
+        def overtake():
+            coordinator.revoke_lease(two._instance._keeper.lease)
+            two._instance._keeper._deadline = 0.0
+            for turn in range(3, 6):
+                write(turn)
+                one.checkpoint(force=True)
+            assert one.collect_garbage()
+
+        for turn in range(3):
+            write(turn)
+        two.refresh()
+        two.storage.write("payloads/nobodys.payload", b"")
+        storage.overtake = overtake
+        with pytest.raises(FencedError):
+            two.collect_garbage()
+        assert one.verify() == []
     coordinator.close()
 
 
