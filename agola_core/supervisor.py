@@ -27,7 +27,7 @@ class Loop:
     """
 
     def __init__(
-        self, name: str, work: Callable[[], None], *, interval: float | None = None, max_backoff: float = 5.0
+        self, name: str, work: Callable[[], object], *, interval: float | None = None, max_backoff: float = 5.0
     ) -> None:
         self.name = name
         self.failures = 0
@@ -102,7 +102,7 @@ class Supervisor:
         self._lock = renewed(threading.Lock())
 
     def loop(
-        self, name: str, work: Callable[[], None], *, interval: float | None = None, max_backoff: float = 5.0
+        self, name: str, work: Callable[[], object], *, interval: float | None = None, max_backoff: float = 5.0
     ) -> Loop:
         """Start a loop and return it (see `Loop` for the parameters)."""
         loop = Loop(f"{self.name}-{name}", work, interval=interval, max_backoff=max_backoff)

@@ -132,11 +132,15 @@ class Upkeep:
             self._executor_moved(executor_id)
         self._releases.sweep()
 
-    def clean(self) -> None:
-        """Delete what is too old: events, change groups, caches and runs; one service at a time."""
+    def clean(self) -> bool:
+        """Delete what is too old: events, change groups, caches and runs; one service at a time.
+
+        Returns:
+            Whether it was this one's turn.
+        """
         lock = try_lock(self._store.coordinator, keys.lock("clean"), owner=str(os.getpid()))
         if lock is None:
-            return
+            return False
         with lock:
             self._store.trim_events(self._options.keep_events)
             self._store.groups.forget(self._options.keep_groups)
@@ -144,11 +148,12 @@ class Upkeep:
             self._sweep_secrets(self._now() - timedelta(seconds=_SECRETS_GRACE_SECONDS))
             for run_id in expired(self._options.retention, self._find_ended, self._now()):
                 if not lock.held:
-                    return
+                    return False
                 try:
                     self._delete_run(run_id)
                 except AgolaError:
                     logger.warning("run %s was not deleted by its retention rule", run_id, exc_info=True)
+        return True
 
     def _publish(self) -> None:
         self.stop()

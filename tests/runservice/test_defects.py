@@ -241,7 +241,8 @@ def test_f9_run_events_do_not_pile_up(open_service):
     service = open_service(keep_events=4, start_queued=False)
     for number in range(6):
         service.create_run(request(task(f"t{number}")))
-    service._upkeep.clean()
+    while not service._upkeep.clean():  # its own loop may be at it
+        pass
     with service.watch_events(after="0000000000000-0000000000000") as feed:
         first = feed.next(SECONDS)
     assert first is not None
@@ -265,11 +266,13 @@ def test_f10_a_prefix_finds_the_newest_cache(service, dm):
 def test_caches_go_by_age_alone(open_service, dm):
     service = open_service()
     service.artifacts.put_cache("old", [b"x"])
-    service._upkeep.clean()
+    while not service._upkeep.clean():  # its own loop may be at it
+        pass
     assert service.artifacts.cache_exists("old")
     expiring = open_service(cache_expiry=0.0)
     while expiring.artifacts.cache_exists("old"):  # a clean-up of the services' own may be under way
-        expiring._upkeep.clean()
+        while not expiring._upkeep.clean():
+            pass
 
 
 def test_projects_of_one_cache_group_share_their_caches(service, directory):
