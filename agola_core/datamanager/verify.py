@@ -19,7 +19,7 @@ from agola_core.datamanager.lineage import StoredLineage, read_marker, read_stor
 from agola_core.datamanager.manifest import Manifest, read_manifest
 from agola_core.datamanager.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
 from agola_core.datamanager.walids import read_taken_over
-from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError, RecoveryError
+from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
@@ -199,6 +199,12 @@ def _verify_batches(
             records = read_batch(storage, path)
         except (CorruptionError, FormatError) as error:
             yield finding(error, path)
+            continue
+        except NotFoundError:
+            if (
+                oldest is None or last > oldest
+            ):  # else every manifest has its WALs: it was collected since it was listed
+                yield Finding(path, 0, "the batch is missing")
             continue
         yield from _verify_wals(storage, records, seen, path, oldest)
     if control is not None and lineage.root == root_of(control.lineage) and reached < control.synced:

@@ -136,6 +136,8 @@ class Heritage:
         except CorruptionError as error:
             logger.warning("recovery cannot tell the WAL ids of a damaged batch: %s", error)
             return []
+        except NotFoundError:  # collected since it was listed
+            return []
 
     def _taken_over(self) -> tuple[tuple[str, WalIdRecord], ...]:
         try:

@@ -182,3 +182,23 @@ def test_damage_of_what_only_tells_ids_does_not_stop_a_recovery(store):
     lose_coordinator(path)
     with open_store(path) as dm:
         assert len(list(dm.list_objects("note"))) == 13
+
+
+def test_a_batch_that_is_collected_while_its_ids_are_looked_for_does_not_stop_a_recovery(store):
+    path, _ = store
+    lose_coordinator(path)
+    coordinator, storage = open_backends(path)
+    read, gone = storage.read, []
+
+    def vanishing(key, *arguments):
+        if "/wals/" in key and not gone and key == folded:
+            gone.append(storage.delete(key))
+        return read(key, *arguments)
+
+    folded = min(info.path for info in storage.list("lineages/") if "/wals/" in info.path)
+    storage.read = vanishing
+    with DataManager(coordinator, storage, ["note"], OPTIONS) as dm:
+        assert len(list(dm.list_objects("note"))) == 13
+    assert gone
+    coordinator.close()
+    storage.close()

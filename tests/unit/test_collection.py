@@ -151,6 +151,24 @@ def test_a_collector_that_slept_while_another_collected_is_fenced(tmp_path, name
     coordinator.close()
 
 
+@pytest.mark.parametrize("needed", [False, True])
+def test_a_batch_that_vanishes_under_a_verification_is_found_where_it_is_needed(tmp_path, needed):
+    storage = Overtaken(tmp_path / "storage")
+    storage.named = "/wals/"
+    coordinator = open_coordinator(str(tmp_path / "coordinator.db"))
+    with DataManager(coordinator, storage, ["n"], OPTIONS) as dm:
+        (first,) = (info.path for info in storage.list("lineages/") if "/manifests/" in info.path)
+        dm.write_wal([Put("n", "a", b"")])
+        dm.sync()
+        if not needed:
+            dm.checkpoint(force=True)
+            storage.delete(first)
+        (batch,) = (info.path for info in storage.list("lineages/") if "/wals/" in info.path)
+        storage.overtake = lambda: storage.delete(batch)
+        assert [finding.path for finding in dm.verify()] == ([batch] if needed else [])
+    coordinator.close()
+
+
 def test_a_verification_waits_for_the_end_of_a_collection(tmp_path, monkeypatch):
     monkeypatch.setattr(instance, "_COLLECTION_SECONDS", 0.0)
     with open_store(tmp_path) as one:
