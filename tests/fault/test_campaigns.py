@@ -25,6 +25,7 @@ SLICES = {
     "histories": 6,
     "fuzz": 2,
     "rot": 4,
+    "attack": 1,
 }
 
 

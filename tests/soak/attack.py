@@ -5,117 +5,28 @@ Each attack was once an open door. Its name tells what must happen instead; docs
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 import httpx2
 
+from tests.soak import attacks_on_tasks
+from tests.soak.attacked import API, SECONDS, Target, expect
 from tests.soak.trial import Campaign, Violation
 
-API = "/api/v1alpha"
-_SECONDS = 60.0
 _READERS = 40
-
-
-class Target:
-    """A service with tokens that it made itself, and an executor of the same user.
-
-    Args:
-        root: Where they keep what is theirs.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.data = root / "data"
-        self._environment = {**os.environ, "XDG_STATE_HOME": str(root / "state"), "PYTHONUNBUFFERED": "1"}
-        self._started: list[subprocess.Popen[str]] = []
-        self._runs = 0
-        command = ("serve", "--port", "0", "--no-executor", "--data-dir", str(self.data))
-        self.service, line = self._start("serving on", *command)
-        self.url = line.split()[-1]
-        self.executor, line = self._start(
-            "listens on", "executor", "--url", self.url, "--directory", str(root / "executor")
-        )
-        self.executor_id, self.executor_url = line.split()[1], line.split()[-1]
-        self.tokens = {
-            kind: (self.data / "tokens" / kind).read_text().strip() for kind in ("client", "executor", "admin")
-        }
-
-    def _start(self, wanted: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agola_cli.main", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=self._environment,
-        )
-        self._started.append(process)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if wanted in line:
-                return process, line.strip()
-        raise Violation(f"{arguments[0]} did not start")
-
-    def ask(self, method: str, path: str, kind: str = "client", **more: Any) -> httpx2.Response:
-        """Return the answer to a request of a kind of caller; "" for a stranger."""
-        headers = {**more.pop("headers", {}), **({"Authorization": f"Bearer {self.tokens[kind]}"} if kind else {})}
-        base = more.pop("base", self.url)
-        with httpx2.Client(base_url=base, timeout=_SECONDS, trust_env=False) as client:
-            return client.request(method, path, headers=headers, **more)
-
-    def create(self, command: str, name: str = "attack", **fields: Any) -> tuple[str, str]:
-        """Make a run of one task, and return its id and the task's."""
-        self._runs += 1
-        task_id = f"task{self._runs}"
-        steps = fields.pop("steps", [{"type": "run", "name": "one", "command": command}])
-        task = {"id": task_id, "name": "only", "depends": {}, "steps": steps, "runtime": {"type": "pod"}}
-        body = {"name": name, "group": f"/project/p{self._runs}", "run_config_tasks": {task_id: task}, **fields}
-        answer = self.ask("POST", f"{API}/runs", json=body)
-        _expect(answer, 201)
-        return answer.json()["run"]["id"], task_id
-
-    def finished(self, run_id: str) -> dict[str, Any]:
-        """Return a run when it has ended."""
-        end = time.monotonic() + _SECONDS
-        while time.monotonic() < end:
-            run: dict[str, Any] = self.ask("GET", f"{API}/runs/{run_id}").json()["run"]
-            if run["phase"] in {"finished", "setuperror", "cancelled"}:
-                return run
-            time.sleep(0.05)
-        raise Violation(f"run {run_id} does not end")
-
-    @contextmanager
-    def wire(self, data: bytes) -> Iterator[socket.socket]:
-        """Open a connection on which something was sent."""
-        parts = urlsplit(self.url)
-        with socket.create_connection((parts.hostname, parts.port or 80), timeout=_SECONDS) as connection:
-            connection.sendall(data)
-            yield connection
-
-    def close(self) -> None:
-        """End both."""
-        for process in reversed(self._started):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            process.wait(_SECONDS)
-            assert process.stdout is not None
-            process.stdout.close()
 
 
 def no_answer_is_taken_for_a_page(target: Target) -> None:
@@ -143,10 +54,10 @@ def strangers_are_refused(target: Target) -> None:
         ("GET", "/executors"),
         ("PUT", "/maintenance"),
     ):
-        _expect(target.ask(method, API + path, ""), 401)
+        expect(target.ask(method, API + path, ""), 401)
     for path in ("/executor", "/executor/logs?taskid=x&setup"):
-        _expect(target.ask("POST" if path == "/executor" else "GET", API + path, "", base=target.executor_url), 401)
-    _expect(target.ask("GET", f"{API}/executor/{target.executor_id}/tasks", "client"), 403)
+        expect(target.ask("POST" if path == "/executor" else "GET", API + path, "", base=target.executor_url), 401)
+    expect(target.ask("GET", f"{API}/executor/{target.executor_id}/tasks", "client"), 403)
     for path in (target.data / "tokens", target.data / "coordinator.db", target.root / "executor/token"):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise Violation(f"{path.name} is open to other users")
@@ -156,8 +67,8 @@ def an_executor_speaks_for_itself_alone(target: Target) -> None:
     with socket.create_server(("127.0.0.1", 0)) as trap:
         place = f"http://127.0.0.1:{trap.getsockname()[1]}"
         body = {"id": target.executor_id, "listenURL": place, "listen_token": "another-token"}
-        _expect(target.ask("POST", f"{API}/executor/{target.executor_id}", "executor", json=body), 403)
-        _expect(target.ask("GET", f"{API}/executor/{target.executor_id}/tasks", "executor"), 403)
+        expect(target.ask("POST", f"{API}/executor/{target.executor_id}", "executor", json=body), 403)
+        expect(target.ask("GET", f"{API}/executor/{target.executor_id}/tasks", "executor"), 403)
         for url in (f"{place}/path", "http://169.254.169.254/", "http://8.8.8.8/"):
             body = {"id": "stray", "listenURL": url}
             if target.ask("POST", f"{API}/executor/stray", "executor", json=body).is_success:
@@ -170,7 +81,7 @@ def a_stopped_executor_keeps_nobody_waiting(target: Target) -> None:
     gate = target.root / f"gate{time.monotonic_ns()}"
     run_id, task_id = target.create(f"echo on; while [ ! -e {gate} ]; do sleep 0.05; done")
     log = f"{API}/logs?runid={run_id}&taskid={task_id}&step=0"
-    with httpx2.Client(base_url=target.url, timeout=_SECONDS, trust_env=False) as client:
+    with httpx2.Client(base_url=target.url, timeout=SECONDS, trust_env=False) as client:
         headers = {"Authorization": f"Bearer {target.tokens['client']}"}
         with client.stream("GET", f"{log}&follow", headers=headers) as answer:
             next(answer.iter_raw())
@@ -182,7 +93,7 @@ def a_stopped_executor_keeps_nobody_waiting(target: Target) -> None:
                 readers.enter_context(target.wire(request.encode()))
             for path in ("/healthz", f"{API}/status", f"{API}/runs"):
                 began = time.monotonic()
-                _expect(target.ask("GET", path), 200)
+                expect(target.ask("GET", path), 200)
                 if time.monotonic() - began > 5:
                     raise Violation(f"{path} waited {time.monotonic() - began:.1f} s behind a stopped executor")
     finally:
@@ -197,7 +108,7 @@ def slow_strangers_take_no_places(target: Target) -> None:
             slow.enter_context(
                 target.wire(b"POST /page/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60\r\n\r\ntoken=")
             )
-        _expect(target.ask("GET", f"{API}/export", "admin"), 200)
+        expect(target.ask("GET", f"{API}/export", "admin"), 200)
 
 
 def a_log_without_lines_is_a_short_page(target: Target) -> None:
@@ -218,7 +129,7 @@ def long_chains_and_wide_graphs_are_checked_at_once(target: Target) -> None:
     tasks["t0"]["depends"]["none"] = {"task_id": "none"}  # an error, seen when all is looked at
     began = time.monotonic()
     answer = target.ask("POST", f"{API}/runs", json={"name": "r", "group": "/project/g", "run_config_tasks": tasks})
-    _expect(answer, 201)
+    expect(answer, 201)
     if answer.json()["run"]["phase"] != "setuperror":
         raise Violation("a graph with an error is taken")
     if time.monotonic() - began > 10:
@@ -237,12 +148,12 @@ def browsers_keep_no_token_and_serve_no_other_site(target: Target) -> None:
 
 
 def large_and_odd_requests_are_answered(target: Target) -> None:
-    _expect(target.ask("POST", f"{API}/runs", content=b"x" * (40 << 20)), 413)
-    _expect(target.ask("POST", f"{API}/sources", content=b""), 400)
+    expect(target.ask("POST", f"{API}/runs", content=b"x" * (40 << 20)), 413)
+    expect(target.ask("POST", f"{API}/sources", content=b""), 400)
     answer = target.ask("TRACE", f"{API}/runs")
     if answer.status_code != 405 or not re.search("GET.*POST", answer.headers.get("allow", "")):
         raise Violation("405 does not say what is allowed")
-    _expect(target.ask("POST", f"{API}/runs", content=b"[" * 1_000_000), 400)
+    expect(target.ask("POST", f"{API}/runs", content=b"[" * 1_000_000), 400)
 
 
 def cache_keys_do_not_freeze(target: Target) -> None:
@@ -263,6 +174,7 @@ ATTACKS: tuple[Callable[[Target], None], ...] = (
     browsers_keep_no_token_and_serve_no_other_site,
     large_and_odd_requests_are_answered,
     cache_keys_do_not_freeze,
+    *attacks_on_tasks.ATTACKS,
 )
 
 
@@ -284,12 +196,6 @@ def trial(seed: int) -> Counter[str]:
         finally:
             target.close()
     return counts
-
-
-def _expect(answer: httpx2.Response, status: int) -> None:
-    if answer.status_code != status:
-        asked = answer.request
-        raise Violation(f"{asked.method} {asked.url.path}: {answer.status_code}, not {status}: {answer.text[:200]}")
 
 
 CAMPAIGN = Campaign("attack", "attacks that found the service and the executor closed", trial)
