@@ -202,6 +202,7 @@ class Executor:
             runner = self._runners.get(task_id)
         if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
             raise NotFoundError(f"task {task_id!r} has no step {step}")
+        goes_on = not follow and runner is not None and not _step_ended(runner.task, step)
         # Before the log: a directory that is removed in between has no log either, and no secret is shown.
         task = runner.task if runner is not None else self._directories.of(task_id).load()
         patterns = patterns_of(task.secrets) if task is not None else ()
@@ -217,7 +218,7 @@ class Executor:
             return self._read_log(path, file, task_id, step, follow=follow, offset=offset)
         before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
         pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
-        return masked(pieces, patterns, skip=before)
+        return masked(pieces, patterns, skip=before, goes_on=goes_on)
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""

@@ -34,13 +34,16 @@ def _encoded(data: bytes, encoded: bytes, shift: int) -> bytes:
     return part if len(part) >= MIN_HIDDEN_CHARACTERS else b""
 
 
-def masked(pieces: Iterable[bytes], patterns: tuple[bytes, ...], skip: int = 0) -> Iterator[bytes]:
+def masked(
+    pieces: Iterable[bytes], patterns: tuple[bytes, ...], skip: int = 0, *, goes_on: bool = False
+) -> Iterator[bytes]:
     """Yield a log with stars where it has one of the patterns; what may be the beginning of one waits for its rest.
 
     Args:
         pieces: The log; an empty piece says "nothing yet", and is passed on.
         patterns: What is hidden.
         skip: How many bytes to leave out at the beginning, which were read to recognise what goes on behind them.
+        goes_on: Whether more may come behind the pieces: what may be the beginning of a secret is then hidden.
     """
     held = b""  # as it is in the log
     stars = bytearray()  # the same, with what was recognised hidden
@@ -59,7 +62,7 @@ def masked(pieces: Iterable[bytes], patterns: tuple[bytes, ...], skip: int = 0) 
             yield ready
     rest = bytes(stars)[skip:]
     if rest:
-        yield rest
+        yield _STAR * len(rest) if goes_on else rest
 
 
 def _begun(data: bytes, patterns: tuple[bytes, ...]) -> int:

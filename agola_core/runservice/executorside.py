@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.mirror import Mirror
+from agola_core.runservice.secrets import hidden
 from agola_core.runservice.store import RunStore
 from agola_core.runservice.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
 
@@ -128,8 +129,8 @@ class ExecutorSide:
             return replace(
                 task,
                 status=replace(reported.status, executor_id=executor_id),
-                setup_error=reported.setup_error,
-                fail_error=reported.fail_error,
+                setup_error=hidden(reported.setup_error, task.secrets),
+                fail_error=hidden(reported.fail_error, task.secrets),
             )
 
         known = self._mirror.held(reported.run_id, reported.id)

@@ -87,7 +87,8 @@ def redacted(config: RunConfig, values: tuple[str, ...]) -> RunConfig:
     def hide_step(step: Step | None) -> Step | None:
         if not isinstance(step, RunStep):
             return step
-        return replace(step, command=hide(step.command), environment=hide_all(step.environment))
+        environment = hide_all(step.environment)
+        return replace(step, name=hide(step.name), command=hide(step.command), environment=environment)
 
     def hide_container(container: Container) -> Container:
         return replace(container, environment=hide_all(container.environment))
@@ -112,6 +113,15 @@ def redacted(config: RunConfig, values: tuple[str, ...]) -> RunConfig:
         tasks={task_id: hide_task(task) for task_id, task in config.tasks.items()},
         has_secrets=True,
     )
+
+
+def hidden(text: str, values: Iterable[str]) -> str:
+    """Return what an executor says of a task without the secrets in it, as they are, in lines, or quoted."""
+    forms = {form for value in values for form in (value, *map(str.strip, value.splitlines()), repr(value)[1:-1])}
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= MIN_HIDDEN_CHARACTERS:
+            text = text.replace(form, HIDDEN)
+    return text
 
 
 class SecretStore:

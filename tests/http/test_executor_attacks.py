@@ -198,6 +198,13 @@ def running_task(server, url):
     return run["id"], tasks[0]
 
 
+def test_a_task_is_told_to_the_executor_that_holds_it_alone(server, peer):
+    run, task = running_task(server, peer(OK).url)
+    for other in ("nobody", "%2A", run):
+        assert server.request("GET", f"{API}/executor/{other}/tasks/{task['id']}").status == 404
+    assert server.request("GET", f"{API}/executor/hostile/tasks/{task['id']}").json()["id"] == task["id"]
+
+
 def test_a_hanging_executor_takes_no_thread_from_health_and_status(start_server, peer, monkeypatch):
     monkeypatch.setattr(executor_client, "_SECONDS", 600.0)  # far beyond what is waited for here
     hanging = peer()

@@ -66,6 +66,14 @@ def test_executors_get_secrets_and_nobody_else(service, executor, make, dm):
             assert not any(secret.encode() in data for _, data in dm.list_objects(data_type))
 
 
+def test_why_a_task_failed_shows_no_secret(service, executor, make):
+    made = make()
+    reason = f"step 0: the cache key {SECRET!r} has a character that keys cannot have"
+    executor.end("a", ExecutorPhase.FAILED, fail_error=reason)
+    done = archived(service, made.run.id)
+    assert done.tasks["a"].reason == reason.replace(SECRET, HIDDEN)
+
+
 def test_restarts_keep_secrets_and_deletions_take_them(service, executor, make, dm):
     first = make()
     finish(service, executor, first.run, ExecutorPhase.FAILED)

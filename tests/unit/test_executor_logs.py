@@ -1,6 +1,8 @@
 """Logs and archives that an executor opened are read to their end, also when they are removed meanwhile."""
 
 import shutil
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +10,7 @@ from agola_core.errors import NotFoundError
 from agola_core.executor import Executor
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.taskdir import TaskDirectories
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus, ExecutorTaskStepStatus
 
 
 @pytest.fixture
@@ -37,3 +39,18 @@ def test_what_was_opened_is_whole_and_what_is_gone_is_not_empty(executor, tmp_pa
     assert (b"".join(first), b"".join(second)) == (b"0123456789", b"456789")
     with pytest.raises(NotFoundError, match="'a' step 0"):
         opened()
+
+
+@pytest.mark.parametrize(
+    ("phase", "shown"), [(ExecutorPhase.RUNNING, b"so *****"), (ExecutorPhase.SUCCESS, b"so corre")]
+)
+def test_half_a_secret_is_not_shown_of_a_step_that_runs(executor, tmp_path, phase, shown):
+    status = ExecutorTaskStatus(phase=ExecutorPhase.RUNNING, steps=[ExecutorTaskStepStatus(phase=phase)])
+    task = ExecutorTask(id="a", secrets=["correct horse"], status=status, steps=[None])
+    directory = TaskDirectories(tmp_path / "tasks").of("a")
+    directory.create()
+    directory.save(task)
+    directory.log(0).parent.mkdir(exist_ok=True)
+    directory.log(0).write_bytes(b"so corre")
+    executor._runners["a"] = SimpleNamespace(task=task, condition=threading.Condition())
+    assert b"".join(executor.open_log("a", 0, follow=False)) == shown

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agola_core.errors import BadRequestError
 from agola_core.executor.masking import masked, patterns_of
-from agola_core.runservice.secrets import HIDDEN, MAX_SECRETS, checked, redacted
+from agola_core.runservice.secrets import HIDDEN, MAX_SECRETS, checked, hidden, redacted
 from agola_core.runservice.types import (
     Container,
     RegistryAuth,
@@ -31,7 +31,11 @@ def test_a_configuration_shows_no_secret():
         id="t",
         name="t",
         environment={"A": SECRET, "B": f"x{SECRET}y", "C": "no", "D": "other"},
-        steps=[RunStep(command=f"login {SECRET}", environment={"S": SECRET}), None, SaveCacheStep(key="k")],
+        steps=[
+            RunStep(name=f"login {SECRET}", command=f"login {SECRET}", environment={"S": SECRET}),
+            None,
+            SaveCacheStep(key="k"),
+        ],
         runtime=Runtime(containers=[Container(image="i", environment={"E": SECRET})]),
         docker_registries_auth={"r": RegistryAuth(username="u", password=SECRET, auth=SECRET)},
     )
@@ -41,9 +45,22 @@ def test_a_configuration_shows_no_secret():
     assert seen.has_secrets
     (shown,) = seen.tasks.values()
     assert shown.environment == {"A": HIDDEN, "B": f"x{HIDDEN}y", "C": HIDDEN, "D": "other"}
-    assert shown.steps[0].command == f"login {HIDDEN}"
+    assert (shown.steps[0].name, shown.steps[0].command) == (f"login {HIDDEN}", f"login {HIDDEN}")
     assert shown.steps[1:] == task.steps[1:]
     assert (shown.id, shown.name, shown.docker_registries_auth["r"].username) == ("t", "t", "u")
+
+
+def test_what_an_executor_says_shows_no_secret():
+    assert hidden("the key 'a/bcd' has a '/'", ["a/bcd"]) == f"the key '{HIDDEN}' has a '/'"
+    assert hidden(r"no file 'a\nbcd'", ["a\nbcd"]) == f"no file '{HIDDEN}'"
+    assert hidden("no line that is first", ["first\nsecond"]) == f"no line that is {HIDDEN}"
+    assert hidden("short: abc", ["abc"]) == "short: abc"
+
+
+def test_what_may_begin_a_secret_is_hidden_while_a_log_goes_on():
+    patterns = patterns_of([SECRET])
+    assert b"".join(masked([b"a log, correct ho"], patterns, goes_on=True)) == b"a log, **********"
+    assert b"".join(masked([b"a log, correct ho"], patterns)) == b"a log, correct ho"
 
 
 def test_secrets_are_bounded():

@@ -89,10 +89,10 @@ class Executors:
         return json_answer(self._side.tasks(executor_id), newline=True)
 
     def task(self, call: Call) -> Answer:
-        """Return a task; one that another executor holds is not found, so that its data here can go."""
+        """Return a task; one that another executor holds is not found, so that its data there can go."""
         executor_id, task_id = self._own(call, call.path["executor_id"]), call.path["task_id"]
         task = self._side.task(task_id)
-        if call.caller.is_known and task.status.executor_id != executor_id:
+        if task.status.executor_id != executor_id:
             raise NotFoundError(f"task {task_id!r} is not executor {executor_id!r}'s")
         return json_answer(task, newline=True)
 
