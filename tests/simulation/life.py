@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -252,7 +253,8 @@ class Life:
                 self.dm.checkpoint(force=self.rng.random() < 0.3) or self.dm._upkeep._checkpointer.checkpoint()
                 self.dm._instance.publish()
             elif roll < 0.6:
-                self.dm.clean()
+                with suppress(ConflictError):  # imported meanwhile: nothing was cleaned
+                    self.dm.clean()
             elif roll < 0.75:
                 self.dm.collect_garbage()
             elif roll < 0.78:
