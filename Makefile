@@ -11,7 +11,7 @@ PIP_VARIABLES := $(foreach name,$(filter PIP_% SSL_CERT_FILE,$(shell env | cut -
 # Programs that tests start, each with the Debian package that has it.
 SERVERS := etcd:etcd-server etcdctl:etcd-client chromium:chromium podman:podman runc:runc busybox:busybox-static bwrap:bubblewrap faketime:faketime
 
-.PHONY: help run servers test lint types rules bench soak check docs dist release clean
+.PHONY: help run servers test stress lint types rules bench soak check docs dist release clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ servers: ## the programs that tests start, from Debian's packages (installed as 
 
 test: $(VENV)/ready servers ## set up, then run the tests
 	TMPDIR=$$(tests/support/tmpdir.sh) $(BIN)/python -m pytest tests -q -n 6 --dist worksteal
+
+stress: $(VENV)/ready servers ## repeat TESTS, TIMES (20) times, beside a busy core: how many runs fail
+	TMPDIR=$$(tests/support/tmpdir.sh) $(BIN)/python -m tests.support.stress $(or $(TIMES),20) $(TESTS)
 
 lint: $(VENV)/ready ## ruff
 	$(BIN)/ruff check .

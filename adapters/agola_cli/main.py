@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _COMMANDS = {
     "checkpoint": "store",
     "checkpoints": "store",
+    "compact": "store",
     "completion": "completion",
     "config": "config",
     "directrun": "directrun",

@@ -19,6 +19,7 @@ from agola_cli.options import (
     url_option,
 )
 from agola_cli.output import format_options, print_records
+from agola_cli.progress import Bar
 from agola_cli.remote import connected
 from agola_core.datamanager import DataManager, Options
 
@@ -88,6 +89,42 @@ def checkpoint_command(
         click.echo(msgspec.json.encode({"checkpointed": reached, "number": number}))
     else:
         click.echo(f"checkpointed up to {reached}")
+
+
+@click.command("compact")
+@store_options
+@url_option
+@token_file_option
+@json_option
+def compact_command(
+    data_dir: Path | None,
+    storage: str | None,
+    coordinator: str | None,
+    url: str | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the whole store anew, without what is deleted or replaced; services may go on meanwhile.
+
+    Checkpoints do so bit by bit. The old files go with a later garbage collection, once nothing needs them.
+
+    \b
+    agola-core compact --data-dir /var/lib/agola
+    agola-core gc
+    """
+    if service := chosen_url(url):
+        with connected(service, token_file) as client:
+            done = client.compact()
+    else:
+        with Bar() as bar, _opened(data_dir, storage, coordinator) as store:
+            done = store.compact(bar)
+    if as_json:
+        click.echo(msgspec.json.encode(done))
+    else:
+        click.echo(
+            f"{done.files_before} data files of {done.bytes_before} bytes are {done.files} of {done.bytes} bytes",
+            err=True,
+        )
 
 
 @click.command("checkpoints")

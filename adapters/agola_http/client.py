@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Checkpoint, ExportFormat, ImportResult, Packing
+from agola_core.datamanager import Checkpoint, Compacted, ExportFormat, ImportResult, Packing
 from agola_core.datamanager.collect import Garbage
 from agola_core.datamanager.snapshot import Status
 from agola_core.decoding import DECODE_ERRORS
@@ -246,6 +246,10 @@ class Client:
     def checkpoint(self) -> Checkpointed:
         """Make a checkpoint now."""
         return _decoded(self._transport.call("POST", f"{PREFIX}/checkpoints", patient=True).content, Checkpointed)
+
+    def compact(self) -> Compacted:
+        """Write the whole store anew, without what is deleted or replaced."""
+        return _decoded(self._transport.call("POST", f"{PREFIX}/compactions", patient=True).content, Compacted)
 
     def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
         """Delete what nothing in storage refers to, and return it.

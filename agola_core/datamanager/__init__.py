@@ -11,7 +11,7 @@ from agola_core.datamanager.importer import ImportParts, ImportResult
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.packing import Packing
 from agola_core.datamanager.pointintime import Checkpoint, PastStore
-from agola_core.datamanager.snapshot import Snapshot, Status
+from agola_core.datamanager.snapshot import Compacted, Snapshot, Status
 from agola_core.datamanager.types import (
     Action,
     ChangeGroupsToken,
@@ -28,6 +28,7 @@ __all__ = [
     "Along",
     "ChangeGroupsToken",
     "Checkpoint",
+    "Compacted",
     "DataManager",
     "Delete",
     "Durability",

@@ -27,6 +27,7 @@ from agola_core.datamanager.records import CheckpointRecord
 from agola_core.datamanager.types import Options
 from agola_core.datamanager.view import View
 from agola_core.errors import FencedError, RecoveryError
+from agola_core.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,11 @@ class Checkpointer:
         overlay = self._log.view.overlay
         return overlay.wals >= self._options.checkpoint_wals or overlay.size >= self._options.checkpoint_bytes
 
-    def checkpoint(self) -> bool:
+    def checkpoint(self, compact: Progress | None = None) -> bool:
         """Make a checkpoint of everything committed so far.
+
+        Args:
+            compact: Write everything anew, unless it stands in one run without a delete already, and tell this of it.
 
         Returns:
             Whether the newest manifest now holds it; False when another checkpointer is at work.
@@ -84,15 +88,20 @@ class Checkpointer:
             if control is None:
                 raise RecoveryError("the coordinator was emptied: recover the store from its storage")
             view = self._log.view
-            if view.sequence > view.manifest.sequence:
-                self._publish(lock, control, view, self._write(lock, view))
+            scattered = len(view.manifest.runs) > 1 or any(run.tombstones for run in view.manifest.runs)
+            if view.sequence > view.manifest.sequence or (compact is not None and scattered):
+                self._publish(lock, control, view, self._write(lock, view, compact))
         return True
 
-    def _write(self, lock: InstanceLock, view: View) -> Manifest:
+    def _write(self, lock: InstanceLock, view: View, compact: Progress | None) -> Manifest:
         """Write the data files of the next manifest and return it; nothing refers to them yet."""
         old = view.manifest
         with self._instance.pin(old.number):
-            runs = self._folder.fold(old.runs, view.overlay, view.sequence.counter, lock.check)
+            changes = view.overlay, view.sequence.counter, lock.check
+            if compact is None:
+                runs = self._folder.fold(old.runs, *changes)
+            else:
+                runs = self._folder.compact(old.runs, *changes, compact)
         return msgspec.structs.replace(
             old,
             number=old.number + 1,

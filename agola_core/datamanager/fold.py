@@ -16,9 +16,10 @@ from agola_core.datamanager.manifest import Manifest, Run
 from agola_core.datamanager.overlay import Overlay
 from agola_core.datamanager.records import WalRecord
 from agola_core.datamanager.table import scan_run
-from agola_core.datamanager.tiers import runs_to_merge
+from agola_core.datamanager.tiers import runs_to_merge, shadowed_by_deletes
 from agola_core.datamanager.types import Options
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.progress import Meter, Progress, ignore
 from agola_core.sequence import Sequence
 
 Runs = tuple[Run, ...]
@@ -65,14 +66,44 @@ class Folder:
             counter: The newest WAL to fold.
             check: Called before each file; raises when the work has become useless.
         """
-        count = runs_to_merge([run.size for run in runs], overlay.size)
+        sizes, deletes = [run.size for run in runs], [overlay.deletes(), *(run.tombstones for run in runs)]
+        shadowed = shadowed_by_deletes(deletes, sizes, [run.entries - run.tombstones for run in runs])
+        return self._merge(runs, runs_to_merge(sizes, overlay.size, shadowed), overlay, counter, check)
+
+    def compact(
+        self, runs: Runs, overlay: Overlay, counter: int, check: Callable[[], None], progress: Progress = ignore
+    ) -> Runs:
+        """Write everything anew into one run, without what is deleted or replaced (see `fold` for the parameters).
+
+        Args:
+            runs: What was before, newest first.
+            overlay: The changes.
+            counter: The newest WAL to fold.
+            check: Called before each file; raises when the work has become useless.
+            progress: Told of the entries and bytes that were written; what it raises gives the work up.
+        """
+        meter = Meter("compact", progress, sum(run.entries for run in runs))
+        merged = self._merge(runs, len(runs), overlay, counter, check, meter)
+        meter.end()
+        return merged
+
+    def _merge(
+        self,
+        runs: Runs,
+        count: int,
+        overlay: Overlay,
+        counter: int,
+        check: Callable[[], None],
+        meter: Meter | None = None,
+    ) -> Runs:
         merged, kept = runs[:count], runs[count:]
+        entries = merge(
+            [_changes(overlay, counter), *(scan_run(self._storage, self._cache, run) for run in merged)],
+            drop_tombstones=not kept,
+        )
         files = write_files(
             self._storage,
-            merge(
-                [_changes(overlay, counter), *(scan_run(self._storage, self._cache, run) for run in merged)],
-                drop_tombstones=not kept,
-            ),
+            entries if meter is None else _metered(entries, meter),
             self._options,
             self._new_uuid,
             with_filter=bool(kept),
@@ -99,6 +130,12 @@ class Folder:
             data_types.update(overlay.data_types())
             runs = self.fold(runs, overlay, reached.counter, check)
         return Folded(runs, reached, tuple(sorted(data_types)))
+
+
+def _metered(entries: Iterator[Entry], meter: Meter) -> Iterator[Entry]:
+    for entry in entries:
+        meter.add(1, len(entry[1] or b""))
+        yield entry
 
 
 def _changes(overlay: Overlay, counter: int) -> Iterator[Entry]:

@@ -37,6 +37,16 @@ class Run(msgspec.Struct, frozen=True):
         """Bytes of its entries before compression: what a merge has to take in hand, as for a delta in memory."""
         return sum(file.raw or file.size for file in self.files)
 
+    @property
+    def entries(self) -> int:
+        """How many entries it has, tombstones among them."""
+        return sum(file.entries for file in self.files)
+
+    @property
+    def tombstones(self) -> int:
+        """How many of its entries are deletes."""
+        return sum(file.tombstones for file in self.files)
+
 
 class Imported(msgspec.Struct, frozen=True):
     """Where an imported state is from.

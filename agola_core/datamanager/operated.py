@@ -23,7 +23,7 @@ from agola_core.datamanager.log import Log
 from agola_core.datamanager.manifest import Origin
 from agola_core.datamanager.pointintime import Checkpoint, list_checkpoints
 from agola_core.datamanager.reader import Reader
-from agola_core.datamanager.snapshot import Status
+from agola_core.datamanager.snapshot import Compacted, Status
 from agola_core.datamanager.types import Options, WalStatus
 from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.verify import verify_store
@@ -77,6 +77,26 @@ class OperatedStore(Reader):
         """
         self._check_open()
         return self._upkeep.checkpoint(force=force)
+
+    def compact(self, progress: Progress = ignore) -> Compacted:
+        """Make a checkpoint that writes the whole store anew, without what is deleted or replaced.
+
+        Checkpoints do so bit by bit when enough has changed; this does it now, and writes as much as the store holds.
+        The old files stay as long as a retained checkpoint, a reader or the grace period needs them
+        (`collect_garbage`).
+
+        Args:
+            progress: Told of the entries and bytes that were written; what it raises gives the work up.
+
+        Raises:
+            DeadlineError: Another process's checkpoint did not end.
+            FencedError: The store was imported or recovered meanwhile; nothing was changed.
+        """
+        self._check_open()
+        before = self._log.view.manifest.files()
+        self._upkeep.compact(progress)
+        after = self._log.view.manifest.files()
+        return Compacted(len(before), sum(ref.size for ref in before), len(after), sum(ref.size for ref in after))
 
     def clean(self) -> int:
         """Remove from the coordinator what checkpoints made superfluous; return how many keys went."""

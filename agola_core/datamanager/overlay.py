@@ -114,6 +114,10 @@ class Overlay:
         """Return how many objects of some types have changes."""
         return sum(len(self._types.get(name, ())) for name in data_types)
 
+    def deletes(self) -> int:
+        """Return how many objects are deleted by their newest change."""
+        return sum(change.data is None for changes in self._types.values() for change in changes.values())
+
     def after(self, counter: int) -> Overlay:
         """Return an overlay of only the changes after a counter: what is left once a checkpoint took the rest."""
         rest = Overlay()

@@ -12,6 +12,22 @@ import msgspec
 from agola_core.datamanager.view import View
 
 
+class Compacted(msgspec.Struct, frozen=True):
+    """What a compaction did to the data files of the newest checkpoint.
+
+    Attributes:
+        files_before: How many there were.
+        bytes_before: Their bytes.
+        files: How many there are.
+        bytes: Their bytes.
+    """
+
+    files_before: int
+    bytes_before: int
+    files: int
+    bytes: int
+
+
 class Status(msgspec.Struct, frozen=True):
     """The state of a store, for people and monitoring.
 

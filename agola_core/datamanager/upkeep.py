@@ -34,6 +34,7 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.forks import renewed
+from agola_core.progress import Progress
 from agola_core.sequence import Sequence
 from agola_core.supervisor import Loop, Supervisor
 
@@ -142,12 +143,19 @@ class Upkeep:
         """Make a checkpoint when one is due, or when it is forced (see `DataManager.checkpoint`)."""
         if not force and not self._checkpointer.due():
             return False
+        return self._checkpoint(wait=force)
+
+    def compact(self, progress: Progress) -> None:
+        """Write everything into one run (see `DataManager.compact`)."""
+        self._checkpoint(wait=True, compact=progress)
+
+    def _checkpoint(self, *, wait: bool, compact: Progress | None = None) -> bool:
         self._changed = True
         self.sync()
         for _ in range(_CHECKPOINT_TRIES):
-            if self._checkpointer.checkpoint():
+            if self._checkpointer.checkpoint(compact):
                 return True
-            if not force or self._stopping.wait(0.1):
+            if not wait or self._stopping.wait(0.1):
                 return False
         raise DeadlineError("another process's checkpoint did not end")
 

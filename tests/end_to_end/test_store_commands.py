@@ -192,3 +192,13 @@ def test_config_check(used, tmp_path):
     done = used.run("config", "check", tmp_path / "bad.yml")
     assert done.returncode == 2
     assert "bad.yml:1: runs: expected a list" in done.stderr
+
+
+def test_a_store_is_compacted_here_and_behind_a_service(used, agola_runservice):
+    done = used.run("compact", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"] >= 1
+    assert "data files of" in used.run("compact").stderr
+    remote = used.run("compact", "--url", agola_runservice.url, "--json", env={"AGOLA_DATA_DIR": ""})
+    assert remote.returncode == 0, remote.stderr
+    assert set(json.loads(remote.stdout)) == {"files_before", "bytes_before", "files", "bytes"}

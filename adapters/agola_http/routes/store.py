@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from agola_core.datamanager import Checkpoint
+from agola_core.datamanager import Checkpoint, Compacted
 from agola_core.datamanager.collect import Garbage
 from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
 from agola_http.state import State
@@ -48,6 +48,10 @@ class Store:
                 answer=Checkpointed,
             ),
             Endpoint(
+                "POST", f"{PREFIX}/compactions", self.compact, Principal.ADMIN,
+                "Write the whole store anew, without what is deleted or replaced.", _TAG, answer=Compacted,
+            ),
+            Endpoint(
                 "POST", f"{PREFIX}/garbage", self.collect_garbage, Principal.ADMIN,
                 "Delete the objects that nothing refers to, and return them.", _TAG,
                 params=(_DRY_RUN,), answer=list[Garbage],
@@ -63,6 +67,10 @@ class Store:
         self._state.datamanager.checkpoint(force=True)
         status = self._state.datamanager.status()
         return json_answer(Checkpointed(str(status.checkpointed), status.manifest))
+
+    def compact(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+        """Compact the store."""
+        return json_answer(self._state.datamanager.compact())
 
     def collect_garbage(self, call: Call) -> Answer:
         """Delete what nothing refers to, or only tell it with `dry_run`."""
