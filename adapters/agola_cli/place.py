@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -79,10 +80,13 @@ class Place:
             return _import(store, stream, progress)
 
     def create(self, stream: IO[bytes], progress: Progress) -> ImportResult:
-        """Make a store of an export; when that fails, what was made in the directory is removed."""
+        """Make a store of an export; when that fails, what was made in the directory is removed.
+
+        What others wrote into the new store meanwhile stays.
+        """
         data_types, stream = _data_types(stream)
         with (
-            _removed_on_error(self._directory),
+            _removed_on_error(self._directory) as kept,
             agola_core.open(
                 self._directory,
                 data_types=data_types,
@@ -90,6 +94,7 @@ class Place:
                 coordinator=self._coordinator,
                 options=_QUIET,
             ) as store,
+            _noted_when_used(store, kept),
         ):
             if not moves.is_run_service(data_types):
                 return _import(store, stream, progress)
@@ -138,14 +143,34 @@ def _data_types(stream: IO[bytes]) -> tuple[tuple[str, ...], IO[bytes]]:
 
 
 @contextmanager
-def _removed_on_error(directory: Path | None) -> Iterator[None]:
-    """Remove what a block made in a directory when it fails; what was there before stays."""
-    made = directory is not None and not directory.exists()
-    before = set(directory.iterdir()) if directory is not None and directory.exists() else set()
+def _noted_when_used(store: DataManager, kept: threading.Event) -> Iterator[None]:
+    """Set an event when a block fails on a new store that others have opened, or written to, meanwhile."""
+    begun = store.status()
     try:
         yield
     except BaseException:
-        if directory is not None and directory.exists():
+        kept.set()  # until it is known
+        now = store.status()
+        alone = set(now.instances) == set(begun.instances) and len(now.instances) == 1
+        if alone and (now.lineage, now.sequence) == (begun.lineage, begun.sequence):
+            kept.clear()
+        raise
+
+
+@contextmanager
+def _removed_on_error(directory: Path | None) -> Iterator[threading.Event]:
+    """Remove what a block made in a directory when it fails; what was there before stays.
+
+    Yields:
+        An event; when it is set, everything stays.
+    """
+    kept = threading.Event()
+    made = directory is not None and not directory.exists()
+    before = set(directory.iterdir()) if directory is not None and directory.exists() else set()
+    try:
+        yield kept
+    except BaseException:
+        if directory is not None and directory.exists() and not kept.is_set():
             for path in set(directory.iterdir()) - before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if made:

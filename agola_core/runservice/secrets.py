@@ -124,6 +124,15 @@ def hidden(text: str, values: Iterable[str]) -> str:
     return text
 
 
+def _told_apart(config: RunConfig) -> tuple[object, ...]:
+    """Return what tells a run from one of another store, hidden or not: the ids of its tasks are used once."""
+    return config.name, config.group, frozenset(config.tasks)
+
+
+def _not_here(run_id: str) -> ConflictError:
+    return ConflictError(f"the secrets of run {run_id!r} are not here, since exports do not hold them: make a new run")
+
+
 class SecretStore:
     """The secrets of all runs.
 
@@ -168,6 +177,8 @@ class SecretStore:
                 self._kept[run_id] = kept
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
+        if _told_apart(kept.config) != _told_apart(seen):  # those of a run of that id that was imported over
+            raise _not_here(run_id)
         return kept
 
     def delete(self, run_id: str) -> None:
@@ -197,9 +208,7 @@ class SecretStore:
         try:
             data = self._storage.read(path)
         except NotFoundError:
-            raise ConflictError(
-                f"the secrets of run {run_id!r} are not here, since exports do not hold them: make a new run"
-            ) from None
+            raise _not_here(run_id) from None
         try:
             found = msgspec.json.decode(data, type=RunSecrets)
         except DECODE_ERRORS as error:

@@ -1,11 +1,15 @@
 """Backups come back: on a new machine by one command, whatever the store's types, and as the pages say it."""
 
+import io
 import json
 
 import pytest
 
 import agola_core
+from agola_cli.place import Place
 from agola_core import Options, Put
+from agola_core.errors import BadRequestError
+from agola_core.progress import ignore
 from tests.support.pages import run_page
 
 
@@ -60,6 +64,30 @@ def test_a_bad_backup_leaves_nothing_behind(used, tmp_path, there):
         assert "nothing was imported" in refused.stderr
         assert new.exists() is there
         assert not there or not list(new.iterdir())
+
+
+def test_what_others_wrote_into_a_new_store_outlives_a_bad_backup(notes, tmp_path):
+    exported, new = io.BytesIO(), tmp_path / "new"
+    with agola_core.open(notes, data_types=["note"], options=Options(background=False)) as dm:
+        dm.export(exported)
+    place = Place(new, None, None)
+
+    class Stream(io.BytesIO):
+        """An export that is cut short, and while it is read another process uses the store."""
+
+        def read(self, size=-1):
+            data = super().read(size)
+            if not data and (new / "storage").exists():
+                with agola_core.open(new, data_types=["note", "task"], options=Options(background=False)) as other:
+                    other.write_wal([Put("note", "mine", b"acknowledged")])
+            return data
+
+        readinto = None
+
+    with pytest.raises(BadRequestError, match="nothing was imported"):
+        place.create(Stream(exported.getvalue()[:-20]), ignore)
+    with agola_core.open(new, options=Options(background=False)) as dm:
+        assert dm.read_object("note", "mine")[0] == b"acknowledged"
 
 
 def test_a_library_s_store_is_moved_and_checked_by_the_commands(tree, notes, tmp_path):

@@ -103,6 +103,26 @@ def test_a_run_that_was_imported_has_no_secrets_to_restart_with(service, executo
             restored.delete_run(made.run.id)
 
 
+def test_a_run_that_was_imported_over_another_does_not_take_its_secrets(service, executor, make, dm, tmp_path):
+    made = make()
+    finish(service, executor, made.run, ExecutorPhase.FAILED)
+    exported = io.BytesIO()
+    moves.export(dm, exported)
+    exported.seek(0)
+    with agola_core.open(tmp_path / "other", data_types=DATA_TYPES, options=Options(background=False)) as other:
+        with RunService(other, tmp_path / "before.db", InProcessDirectory()) as before:
+            own = before.create_run(request(task("own"), environment={"TOKEN": "staple"}, secrets=["staple"]))
+            assert own.run.id == made.run.id
+        maintenance.enable(other.coordinator)
+        moves.import_(other, exported)
+        assert stored(other) in ([], [layout.secrets(made.run.id)])
+        with (
+            RunService(other, tmp_path / "after.db", InProcessDirectory()) as restored,
+            pytest.raises(ConflictError, match="are not here"),
+        ):
+            restored.create_run(replace(request(), run_config_tasks=None, run_id=made.run.id))
+
+
 def test_what_belongs_to_no_run_is_swept(service, executor, make, dm):
     def crash(name):
         if name == "create.before-commit":
