@@ -254,7 +254,7 @@ def test_a_child_of_a_process_with_a_bucket_has_connections_of_its_own(agola_s3)
 def test_a_child_of_a_process_with_etcd_is_told(agola_etcd):
     with contextlib.closing(open_coordinator(agola_etcd.url("forks"))) as coordinator:
         coordinator.txn([], [PutOp("a", b"1")])
-        with coordinator.watch("a", 1) as watch:
+        with coordinator.watch("a", coordinator.get("a").mod_revision) as watch:  # others compact this etcd
 
             def child():
                 refused(
