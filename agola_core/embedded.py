@@ -17,18 +17,20 @@ from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.control import read_control
 from agola_core.datamanager.datafile_verify import Finding
-from agola_core.datamanager.instance import pin_everything
+from agola_core.datamanager.instance import list_instances, pin_everything
 from agola_core.datamanager.lineage import read_store
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
 from agola_core.datamanager.repair import Repair, Repairer
 from agola_core.datamanager.types import Durability, Options, as_durability
+from agola_core.datamanager.validate import check_data_types
 from agola_core.datamanager.verify import verify_store
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.locations import check_directory
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.private import warn_when_open
+from agola_core.process import may_live
 from agola_core.sequence import Sequence as Place
 
 COORDINATOR_FILE = "coordinator.db"
@@ -166,6 +168,8 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         raise BadRequestError("recover=True writes: leave read_only out")
     if data_types is None or read_only:
         _check_existing(path, storage)
+    if data_types is not None:
+        check_data_types(data_types)  # before anything is made
     if not read_only and is_read_only(path, storage=storage, coordinator=coordinator):
         raise ForbiddenError(f"the store in {os.fspath(path or '')!r} cannot be written to: read_only=True reads it")
     backends = open_backends(path, storage=storage, coordinator=coordinator, read_only=read_only)
@@ -324,10 +328,34 @@ def _local(url: str | None, *schemes: str) -> Path | None:
     return Path(url.partition("://")[2] or url)
 
 
+def users(
+    path: str | os.PathLike[str] | None = None, *, storage: str | None = None, coordinator: str | None = None
+) -> list[str]:
+    """Return who has a store open, each with its process and machine; nobody for a store without a coordinator.
+
+    Args:
+        path: A directory: an embedded store.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+
+    Raises:
+        UnavailableError: The coordinator cannot be reached.
+    """
+    if coordinator is None and (path is None or not (Path(path) / COORDINATOR_FILE).is_file()):
+        return []
+    log, opened = open_backends(path, storage=storage, coordinator=coordinator)
+    try:
+        records = [record for record in list_instances(log) if may_live(record)]
+        return [f"{record.name} (pid {record.pid} on {record.host})" for record in records]
+    finally:
+        log.close()
+        opened.close()
+
+
 def _check_existing(path: str | os.PathLike[str] | None, storage: str | None) -> None:
     """Refuse a directory that has no store, before anything is made in it."""
     if path is not None and storage is None and not (check_directory(path, "path") / STORAGE_DIRECTORY).is_dir():
-        raise NotFoundError(f"there is no store in {os.fspath(path)!r}")
+        raise NotFoundError(f"there is no store in {os.fspath(path)!r}; to make one, name its data_types")
 
 
 def _name(options: Options) -> str:

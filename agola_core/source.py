@@ -24,7 +24,11 @@ _LEFT_OUT = {".git", ".agola-data"}
 
 
 def pack_tree(
-    path: str | os.PathLike[str], *, include_untracked: bool = True, include_ignored: bool = False
+    path: str | os.PathLike[str],
+    *,
+    include_untracked: bool = True,
+    include_ignored: bool = False,
+    left_out: str | os.PathLike[str] | None = None,
 ) -> Iterator[bytes]:
     """Yield a directory as a zstd-compressed tar, in pieces.
 
@@ -32,6 +36,7 @@ def pack_tree(
         path: The directory.
         include_untracked: Whether files that git does not track are packed.
         include_ignored: Whether files that git is told to ignore are packed.
+        left_out: A directory of which nothing is packed: the data of the service itself, with its secrets.
 
     Raises:
         BadRequestError: It is not a directory, cannot be read, or is a git checkout that git does not answer for.
@@ -43,6 +48,9 @@ def pack_tree(
         names = _all_files(root)
     else:
         names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
+    if left_out is not None:
+        own = os.path.relpath(Path(left_out).resolve(), root.resolve())
+        names = [name for name in names if name != own and not name.startswith(f"{own}/")]
     return _packed(root, sorted(names))
 
 
@@ -164,7 +172,7 @@ def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) ->
             found.extend(str(Path(name) / item) for item in inner)
         else:
             found.append(name)
-    return [name for name in found if Path(name).parts[0] not in _LEFT_OUT]
+    return [name for name in found if _LEFT_OUT.isdisjoint(Path(name).parts)]
 
 
 def _all_files(root: Path) -> list[str]:

@@ -111,9 +111,10 @@ def start_command(
     cache_group = f"{user}-{repository_uuid(top)}"
     if url is None and detach:
         raise BadRequestError("--detach needs --url: without a service the run ends with this command")
-    with _open(url, token_file, data_dir or default_data_dir(top)) as connection:
+    own = data_dir or default_data_dir(top)
+    with _open(url, token_file, own) as connection:
         service = connection.service
-        source = service.put_source(pack_tree(top, include_untracked=untracked, include_ignored=ignored))
+        source = service.put_source(pack_tree(top, include_untracked=untracked, include_ignored=ignored, left_out=own))
         bundles = [
             service.create_run(
                 submission.request(

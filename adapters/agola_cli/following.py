@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from agola_cli.display import Display, LiveDisplay, PlainDisplay
@@ -14,6 +15,7 @@ from agola_core.runservice.requests import RunBundle
 from agola_core.runservice.types import Run, RunPhase
 
 _WAIT_SECONDS = 0.5
+_STOP_TRIES = 10
 
 
 class Interruption:
@@ -81,10 +83,10 @@ def follow_run(service: Service, bundle: RunBundle, display: Display, interrupti
 
 def stop_run(service: Service, run_id: str) -> None:
     """Stop a run, or cancel it when it has not begun; harmless when it has ended."""
-    try:
-        service.stop_run(run_id)
-    except AgolaError:
-        try:
+    for _ in range(_STOP_TRIES):  # it may begin between the two
+        with suppress(AgolaError):
+            service.stop_run(run_id)
+            return
+        with suppress(AgolaError):
             service.change_run_phase(run_id, RunPhase.CANCELLED)
-        except AgolaError:
-            return  # it has ended meanwhile
+            return

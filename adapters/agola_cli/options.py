@@ -263,7 +263,7 @@ def given_variable(text: str) -> tuple[str, str]:
     """
     name, separator, value = text.partition("=")
     if not name:
-        raise BadRequestError(f"expected NAME or NAME=VALUE, not {text!r}")
+        raise BadRequestError("expected NAME or NAME=VALUE: there is no name")  # the value may be a secret
     return name, value if separator else os.environ.get(name, "")
 
 

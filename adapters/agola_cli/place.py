@@ -15,7 +15,7 @@ from agola_cli.options import default_data_dir
 from agola_core import embedded, maintenance
 from agola_core.datamanager import DataManager, ImportResult, Options
 from agola_core.datamanager.exportreader import peek
-from agola_core.errors import BadRequestError
+from agola_core.errors import BadRequestError, ConflictError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.progress import Progress
 from agola_core.runservice import moves
@@ -96,6 +96,8 @@ class Place:
             ) as store,
             _noted_when_used(store, kept),
         ):
+            if store.sequence.counter:
+                raise ConflictError("a store was made here meanwhile: it is not replaced unasked; nothing was imported")
             if not moves.is_run_service(data_types):
                 return _import(store, stream, progress)
             was_on = maintenance.status(store.coordinator).enabled

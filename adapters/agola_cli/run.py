@@ -76,7 +76,7 @@ def run_command(
     with interruption, Standalone(directory) as standalone:
         service = standalone.service
         _end_leftovers(service)
-        source = service.put_source(pack_tree(submission.tree))
+        source = service.put_source(pack_tree(submission.tree, left_out=directory))
         for definition in submission.runs:
             request = submission.request(
                 definition,

@@ -21,7 +21,9 @@ from agola_cli.options import (
 from agola_cli.output import format_options, print_records
 from agola_cli.progress import Bar
 from agola_cli.remote import connected
+from agola_core import embedded
 from agola_core.datamanager import DataManager, Options
+from agola_core.errors import ConflictError
 
 
 @click.command("status")
@@ -238,9 +240,12 @@ def verify_command(
 
 
 @click.command("recover")
+@click.option("--force", is_flag=True, help="Also while others have the store open: they are refused from then on.")
 @store_options
 @json_option
-def recover_command(data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool) -> None:
+def recover_command(
+    force: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
+) -> None:
     """Take the state of a store from its storage, whatever its coordinator says; stop all services first.
 
     For a coordinator that was restored from a backup, or is another one than before, or is gone with its machine.
@@ -252,6 +257,8 @@ def recover_command(data_dir: Path | None, storage: str | None, coordinator: str
     agola-core recover --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
     """
     directory = recovered_data_dir(data_dir, storage, coordinator)
+    if not force and (others := embedded.users(directory, storage=storage, coordinator=coordinator)):
+        raise ConflictError(f"others have the store open: {', '.join(others)}; stop them, or say --force")
     with agola_core.open(
         directory, storage=storage, coordinator=coordinator, options=Options(background=False), recover=True
     ) as store:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from agola_core.runservice.types import MIN_HIDDEN_CHARACTERS
 
 _STAR = b"*"
+_MOST_BYTES = 256
 
 
 def patterns_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
@@ -22,16 +23,24 @@ def patterns_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
             continue
         data = secret.encode(errors="surrogateescape")
         lines = [line.strip() for line in data.splitlines()]
-        found.update(line for line in (data, *lines) if len(line) >= MIN_HIDDEN_CHARACTERS)
+        found.update(part for line in (data, *lines) for part in _parts(line))
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            found.update(_encoded(data, encode(b"\0" * shift + data), shift) for shift in range(3))
+            encoded = (_encoded(data, encode(b"\0" * shift + data), shift) for shift in range(3))
+            found.update(part for text in encoded for part in _parts(text))
     return tuple(sorted(found - {b""}, key=len, reverse=True))
 
 
 def _encoded(data: bytes, encoded: bytes, shift: int) -> bytes:
     """Return the part of a base64 text that is the same whatever stands before and behind the data."""
-    part = encoded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
-    return part if len(part) >= MIN_HIDDEN_CHARACTERS else b""
+    return encoded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
+
+
+def _parts(text: bytes) -> Iterator[bytes]:
+    """Yield a text in pieces of a bounded length, none of which is too short: time does not grow with a secret's."""
+    for start in range(0, len(text), _MOST_BYTES):
+        piece = text[max(0, min(start, len(text) - MIN_HIDDEN_CHARACTERS)) :][:_MOST_BYTES]
+        if len(piece) >= MIN_HIDDEN_CHARACTERS:
+            yield piece
 
 
 def masked(
@@ -69,8 +78,11 @@ def _begun(data: bytes, patterns: tuple[bytes, ...]) -> int:
     """Return how many of the last bytes may be the beginning of a pattern."""
     longest = 0
     for pattern in patterns:
-        for size in range(min(len(pattern) - 1, len(data)), longest, -1):
-            if data.endswith(pattern[:size]):
-                longest = size
+        tail = data[-(len(pattern) - 1) :]
+        place = tail.find(pattern[:1])
+        while 0 <= place < len(tail) - longest:
+            if pattern.startswith(tail[place:]):
+                longest = len(tail) - place
                 break
+            place = tail.find(pattern[:1], place + 1)
     return longest

@@ -93,7 +93,7 @@ def cache_owner(group: str) -> str:
     escaped = "=" + "".join(chr(byte) if chr(byte) in _PLAIN else f"={byte:02X}" for byte in group.encode())
     if len(escaped) <= _MAX_OWNER_BYTES:
         return escaped
-    return f"=={hashlib.blake2b(group.encode(), digest_size=20).hexdigest()}"
+    return f"=h{hashlib.blake2b(group.encode(), digest_size=20).hexdigest()}"
 
 
 def cache(key: str) -> str:

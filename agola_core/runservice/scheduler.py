@@ -16,16 +16,16 @@ from threading import Lock
 
 from msgspec.structs import replace
 
-from agola_core.errors import AgolaError, ConflictError
+from agola_core.errors import AgolaError, ConflictError, NotFoundError
 from agola_core.forks import renewed
 from agola_core.runservice import advance
 from agola_core.runservice.changegroups import GroupsToken
 from agola_core.runservice.mirror import Mirror
 from agola_core.runservice.room import Room, WaitingRuns
-from agola_core.runservice.runrecord import part_sizes
+from agola_core.runservice.runrecord import delete_ops, part_sizes
 from agola_core.runservice.secrets import RunSecrets
 from agola_core.runservice.step import Fetched, Limits, Seen, Step
-from agola_core.runservice.store import RunStore, Stored
+from agola_core.runservice.store import RunStore, Stored, forget_ops
 from agola_core.runservice.types import ExecutorTask, Run, RunPhase
 
 logger = logging.getLogger(__name__)
@@ -113,10 +113,15 @@ class Scheduler:
         if seen is None:
             self._progress.pop(run_id, None)
             return
+        try:
+            definition = self._read_definition(run_id)
+        except NotFoundError:
+            self._forget_lost(seen)
+            return
         with self._lock:
             notes = self._notes.pop(run_id, [])
         with self._room.placing() as placing:
-            step = Step(seen, self._read_definition(run_id), self._limits(seen.stored.run), self._now())
+            step = Step(seen, definition, self._limits(seen.stored.run), self._now())
             step.decide(notes, placing)
             self._waiting.put(run_id, step.unplaced)
             if step.run == seen.stored.run and not step.ops:
@@ -137,6 +142,13 @@ class Scheduler:
             self._tell(task)
         self._fetch_ended(seen.stored.run, progress, urgent=not progress.thorough)
         progress.unfetched -= {note.task_id for note in notes if not advance.to_fetch(step.run.tasks[note.task_id])}
+
+    def _forget_lost(self, seen: Seen) -> None:
+        """Remove a run whose configuration is lost: a recovery took a state from before the run was made."""
+        run = seen.stored.run
+        ops = [*delete_ops(run), *(op for task in seen.held.values() for op in forget_ops(task))]
+        if self._store.write(self._store.run_compare(seen.stored), ops):
+            logger.error("run %s is lost, and removed: the store was recovered to a state from before it", run.id)
 
     def tasks_ended(self, run_id: str, tasks: Iterable[str]) -> None:
         """Note that tasks of a run have ended: what they left is to be fetched."""

@@ -33,7 +33,7 @@ from agola_core.runservice.types import (
 faultpoints.declare("secrets.before-write", "secrets.before-delete")
 
 HIDDEN = "***"
-MAX_SECRETS = 1000
+MAX_SECRETS = 200
 _FORMAT = 1
 _KEPT = 256
 

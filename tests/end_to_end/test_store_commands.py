@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import agola_core
+
 
 @pytest.fixture
 def used(tree):
@@ -202,3 +204,14 @@ def test_a_store_is_compacted_here_and_behind_a_service(used, agola_runservice):
     remote = used.run("compact", "--url", agola_runservice.url, "--json", env={"AGOLA_DATA_DIR": ""})
     assert remote.returncode == 0, remote.stderr
     assert set(json.loads(remote.stdout)) == {"files_before", "bytes_before", "files", "bytes"}
+
+
+def test_recover_takes_no_store_from_who_has_it_open(used):
+    with agola_core.open(used.data_dir) as dm:
+        refused = used.run("recover")
+        assert refused.returncode == 4
+        assert f"others have the store open: {dm.options.instance} (pid " in refused.stderr
+        assert "say --force" in refused.stderr
+        dm.status()
+        assert used.run("recover", "--force").returncode == 0
+    assert used.run("recover").returncode == 0

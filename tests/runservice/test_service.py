@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
+from agola_cli.following import stop_run
 from agola_core import faultpoints
 from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
 from agola_core.runservice.options import RetentionRule
@@ -352,3 +353,25 @@ def test_one_of_two_runs_that_are_made_at_once_gets_a_task_id(service):
         go_on.set()
         maker.join(SECONDS)
     assert len(service.active_runs()) == 1
+
+
+def test_a_run_that_begins_while_it_is_stopped_is_stopped(open_service, directory):
+    service = open_service(start_queued=False)
+    PlayedExecutor(service, directory)
+    run = service.create_run(request(task("a"))).run
+
+    class Begins:
+        """The service, with a run that begins right after it was refused to be stopped."""
+
+        def stop_run(self, run_id):
+            try:
+                service.stop_run(run_id)
+            except BadRequestError:
+                service.change_run_phase(run_id, RunPhase.RUNNING)
+                raise
+
+        def change_run_phase(self, run_id, phase):
+            service.change_run_phase(run_id, phase)
+
+    stop_run(Begins(), run.id)
+    assert service.find_run(run.id).stop

@@ -32,8 +32,8 @@ def checkout(tmp_path):
     return path
 
 
-def packed(path):
-    with open_zstd(io.BytesIO(b"".join(pack_tree(path))), "rb") as file:
+def packed(path, **options):
+    with open_zstd(io.BytesIO(b"".join(pack_tree(path, **options))), "rb") as file:
         return sorted(tarfile.open(fileobj=io.BytesIO(file.read())).getnames())
 
 
@@ -89,3 +89,16 @@ def test_a_damaged_checkout_inside_another_is_refused(checkout):
         BadRequestError, match=r"inner' is a git checkout that git does not answer for: its \.git is damaged"
     ):
         pack_tree(inner)
+
+
+def test_the_service_s_own_data_is_left_out(checkout):
+    for name in ("deep/.agola-data", "own data"):
+        (checkout / name).mkdir(parents=True)
+        (checkout / name / "coordinator.db").write_text("secret")
+    (checkout / "own data of others").write_text("x")
+    assert packed(checkout, left_out=checkout / "own data") == [
+        ".gitignore",
+        "own data of others",
+        "tracked",
+        "untracked",
+    ]

@@ -68,3 +68,10 @@ def test_types_of_wals_that_a_repair_folds_are_known(notes):
     assert [item.done for item in agola_core.repair(notes)] == [True]
     with agola_core.open(notes) as dm:
         assert dm.data_types == ("note", "task")
+
+
+@pytest.mark.parametrize("wrong", ["note", [], ["a/b"], ["a", "a"]])
+def test_wrong_types_make_nothing(tmp_path, wrong):
+    with pytest.raises(BadRequestError):
+        agola_core.open(tmp_path / "store", data_types=wrong)
+    assert not (tmp_path / "store").exists()
