@@ -16,7 +16,8 @@ assert executor
 assert reporter
 assert taskrunner
 POINTS = sorted(name for name in faultpoints.declared() if name.startswith("executor."))
-TWO_STEPS = ("echo x >>$COUNT/one; echo begun", "echo x >>$COUNT/two; echo done")
+WAIT = 'while [ -n "$GATE" ] && [ ! -e "$GATE" ]; do sleep 0.02; done'
+TWO_STEPS = (f"echo x >>$COUNT/one; {WAIT}; echo begun", "echo x >>$COUNT/two; echo done")
 
 
 def check(installation, run_id):
@@ -30,6 +31,18 @@ def check(installation, run_id):
 
 
 BEGINNING = ["executor.before-start", "executor.before-process-noted", "executor.before-begin", "executor.after-begin"]
+
+
+def two_reports(installation, run_id, gate):
+    """Let a step end once the service knows that it runs: an executor reports the newest state alone, so one report
+    may stand for all."""
+    while installation.executor.alive:
+        task = installation.client.get(f"/api/v1alpha/runs/{run_id}").json()["run"]["tasks"]["a"]
+        if task["status"] == "running":
+            break
+    gate.touch()
+
+
 KILLS = {*itertools.product(POINTS, (1, 2)), ("executor.before-save", 3)} - {
     ("executor.before-remove", 2),
     ("executor.before-end", 2),
@@ -40,7 +53,13 @@ KILLS = {*itertools.product(POINTS, (1, 2)), ("executor.before-save", 3)} - {
 def test_the_executor_dies_at(installation, make_task, point, hit):
     installation.start_service()
     installation.start_executor(fault=f"{point}:{hit}")
-    run_id = installation.create(make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)}))
+    gate = installation.root / "gate"
+    environment = {"COUNT": str(installation.root), "GATE": str(gate)}
+    run_id = installation.create(make_task("a", *TWO_STEPS, environment=environment))
+    if point == "executor.before-report":
+        two_reports(installation, run_id, gate)
+    else:
+        gate.touch()
     installation.executor.popen.wait(60)
     installation.start_executor("--stop-tasks")
     check(installation, run_id)
@@ -59,11 +78,15 @@ SERVICE_KILLS = [
 def test_the_service_dies_at(installation, make_task, point, hit, executor_point):
     installation.start_service(fault=f"{point}:{hit}")
     installation.start_executor(*([] if executor_point else ["--stop-tasks"]), fault=executor_point)
-    task = make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root)})
+    gate = installation.root / "gate"
+    task = make_task("a", *TWO_STEPS, environment={"COUNT": str(installation.root), "GATE": str(gate)})
     run_id = None
+    if not executor_point:
+        gate.touch()
     with contextlib.suppress(httpx2.HTTPError):
         run_id = installation.create(task)
     if executor_point:
+        two_reports(installation, run_id, gate)
         installation.executor.popen.wait(60)
         installation.start_executor("--stop-tasks")
     installation.service.popen.wait(60)

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 import httpx2
 
-from tests.soak import attacks_on_tasks
+from tests.soak import attacks_by_executors, attacks_on_tasks
 from tests.soak.attacked import API, SECONDS, Target, expect
 from tests.soak.trial import Campaign, Violation
 
@@ -175,6 +175,7 @@ ATTACKS: tuple[Callable[[Target], None], ...] = (
     large_and_odd_requests_are_answered,
     cache_keys_do_not_freeze,
     *attacks_on_tasks.ATTACKS,
+    *attacks_by_executors.ATTACKS,
 )
 
 

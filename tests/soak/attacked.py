@@ -37,6 +37,7 @@ class Target:
         self._started: list[subprocess.Popen[str]] = []
         self._runs = 0
         command = ("serve", "--port", "0", "--no-executor", "--data-dir", str(self.data))
+        command = (*command, "--max-fetched-log-bytes", "50000000")
         self.service, line = self._start("serving on", *command)
         self.url = line.split()[-1]
         plain = ("executor", "--url", self.url, "--directory", str(root / "executor"), "--label", "isolated=no")
