@@ -122,6 +122,7 @@ def test_lists_are_filtered_and_new_runs_appear(agola_runservice, open_page):
     page.locator("td .state.failed").wait_for()
     page.get_by_label("State").select_option("failed")
     page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/?state=failed*")  # and until it is whole: counting waits for nothing
     assert page.locator("tbody tr").count() == 1
     page.goto(f"{agola_runservice.url}/?group=/project/p1")
     assert "good" in page.inner_text("tbody")
