@@ -75,6 +75,7 @@ def test_a_run_is_watched_approved_and_restarted_without_reloading(agola_runserv
     assert page.locator("svg.graph path.edge").count() == 2
     assert "exit code 3" in page.locator("#task-gated-2").inner_text()
     page.get_by_role("link", name=re.compile("built <b>")).click()
+    page.locator("#L2").wait_for()
     lines = page.locator("#log div span").all_inner_texts()
     assert lines == ["built <b>bold</b>", "red"]
     assert page.locator("#L2 a").get_attribute("href") == "#L2"
