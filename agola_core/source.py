@@ -87,8 +87,9 @@ def _top_of(path: Path) -> Path | None:
     """Return the directory at or above a path that has a `.git`, on the same file system, as git looks for it."""
     path = path.resolve()
     device = path.stat().st_dev
+    ceilings = os.environ.get("GIT_CEILING_DIRECTORIES", "").split(os.pathsep)
     for directory in (path, *path.parents):
-        if directory.stat().st_dev != device:
+        if directory.stat().st_dev != device or (directory != path and str(directory) in ceilings):
             return None
         if os.path.lexists(directory / ".git"):
             return directory

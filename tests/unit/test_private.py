@@ -107,8 +107,9 @@ def test_root_leaves_everything_to_the_owner_of_the_directory(tmp_path):
 
 
 @needs_root
-def test_root_runs_something_and_the_owner_of_the_directory_goes_on(tmp_path):
+def test_root_runs_something_and_the_owner_of_the_directory_goes_on(tmp_path, monkeypatch):
     """`sudo agola-core run` left an executor's directory that its owner could not use."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))  # which may lie in a checkout itself
     tmp_path.chmod(0o755)
     os.chown(tmp_path, OWNER, OWNER)
     tree, data = tmp_path / "tree", tmp_path / "new/data"

@@ -19,7 +19,8 @@ def git(path, *arguments):
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.resolve()))  # which may lie in a checkout itself
     path = tmp_path / "checkout"
     path.mkdir()
     git(path, "init", "-q", "-b", "main")
