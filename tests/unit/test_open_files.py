@@ -11,15 +11,15 @@ from agola_core.datamanager.blockcache import BlockCache
 OPTIONS = Options(background=False, grace_period=0, retain_manifests=1, file_size=200_000)
 
 
-def data_files():
-    """Return the data files that this process has open, those that are deleted among them."""
+def data_files(root):
+    """Return the data files of a store that this process has open, those that are deleted among them."""
     links = []
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             links.append(str(descriptor.readlink()))
         except FileNotFoundError:  # the listing's own
             continue
-    return [link for link in links if "/data/" in link]
+    return [link for link in links if link.startswith(f"{root.resolve()}/") and "/data/" in link]
 
 
 def test_a_file_that_left_the_manifests_is_closed_while_nobody_reads_it(tmp_path):
@@ -29,7 +29,7 @@ def test_a_file_that_left_the_manifests_is_closed_while_nobody_reads_it(tmp_path
             dm.checkpoint(force=True)
             dm.collect_garbage()
             assert len(dict(dm.list_objects("note"))) == number + 1
-        opened = data_files()
+        opened = data_files(tmp_path)
         assert 0 < len(opened) <= dm.status().data_files
         assert not [link for link in opened if link.endswith(" (deleted)")]
         reading = dm.list_objects("note")  # an older state is read on to its end
@@ -42,7 +42,7 @@ def test_a_file_that_left_the_manifests_is_closed_while_nobody_reads_it(tmp_path
         dm.write_wal([Put("note", "n0", b"")])
         dm.checkpoint(force=True)
         dm.collect_garbage()
-        assert not [link for link in data_files() if link.endswith(" (deleted)")]
+        assert not [link for link in data_files(tmp_path) if link.endswith(" (deleted)")]
 
 
 def test_a_reader_in_another_process_closes_them_when_it_takes_the_checkpoint_in(tmp_path):
@@ -56,7 +56,7 @@ def test_a_reader_in_another_process_closes_them_when_it_takes_the_checkpoint_in
             other.refresh()
             other.read_object("note", "n")
             dm.collect_garbage()
-        assert not [link for link in data_files() if link.endswith(" (deleted)")]
+        assert not [link for link in data_files(tmp_path) if link.endswith(" (deleted)")]
 
 
 def test_a_store_keeps_a_share_of_what_the_process_may_open():
