@@ -15,16 +15,16 @@ import msgspec
 
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
-from agola_core.datamanager.control import read_control
-from agola_core.datamanager.datafile_verify import Finding
-from agola_core.datamanager.instance import list_instances, pin_everything
-from agola_core.datamanager.lineage import read_store
+from agola_core.datamanager.check.repair import Repair, Repairer
+from agola_core.datamanager.check.verify import verify_store
+from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.identity.instance import list_instances, pin_everything
+from agola_core.datamanager.identity.lineage import read_store
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.pointintime import Moment, PastStore, parse_moment
-from agola_core.datamanager.repair import Repair, Repairer
+from agola_core.datamanager.read.point_in_time import Moment, PastStore, parse_moment
+from agola_core.datamanager.sstable.datafile_verify import Finding
 from agola_core.datamanager.types import Durability, Options, as_durability
 from agola_core.datamanager.validate import check_data_types
-from agola_core.datamanager.verify import verify_store
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.locations import check_directory
 from agola_core.objectstorage.factory import open_storage

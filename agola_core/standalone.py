@@ -20,11 +20,11 @@ from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.locations import check_directory
 from agola_core.maintenance import Gate, Participant
-from agola_core.runservice import moves
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
-from agola_core.runservice.options import ServiceOptions
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.protocol import ExecutorDirectory
+from agola_core.runservice.model.options import ServiceOptions
+from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
 
 READDB_FILE = "readdb.db"
@@ -190,7 +190,7 @@ def open_store(
         recover=recover,
         read_only=read_only,
     )
-    if not moves.is_run_service(opened.stored_types):
+    if not transfer.is_run_service(opened.stored_types):
         types = ", ".join(opened.stored_types)
         opened.close()
         raise BadRequestError(f"the store holds objects of the types {types}: it is no run service's")

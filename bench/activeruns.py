@@ -11,12 +11,9 @@ import msgspec
 
 from agola_core.coordinator.port import Op
 from agola_core.datamanager import DataManager, Put
-from agola_core.runservice import advance, create
-from agola_core.runservice.projection import RUN_CONFIG
-from agola_core.runservice.requests import RunCreateRequest
-from agola_core.runservice.runrecord import run_ops
-from agola_core.runservice.service import RunService
-from agola_core.runservice.types import (
+from agola_core.runservice.archive.projection import RUN_CONFIG
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import (
     Depend,
     Executor,
     ExecutorPhase,
@@ -26,6 +23,9 @@ from agola_core.runservice.types import (
     RunPhase,
     RunStep,
 )
+from agola_core.runservice.rules import advance, new_run
+from agola_core.runservice.service import RunService
+from agola_core.runservice.state.run_record import run_ops
 from agola_core.sequence import Sequence
 
 _PART = 1000
@@ -40,7 +40,7 @@ def fill(dm: DataManager, count: int) -> None:
             run_id = str(Sequence(0, 1 + number))  # older than those that the service makes
             task = RunConfigTask(id=f"idle-{number}", name="idle", depends={}, needs_approval=True)
             request = RunCreateRequest(run_config_tasks={task.id: task}, group=f"/project/{number % 100}/pr/{number}")
-            bundle = create.new_run(request, run_id, number, datetime.now(UTC))
+            bundle = new_run.new_run(request, run_id, number, datetime.now(UTC))
             run = msgspec.structs.replace(bundle.run, phase=RunPhase.RUNNING)
             run, _ = advance.advance_tasks(run, bundle.run_config, {})
             configs.append(Put(RUN_CONFIG, run_id, msgspec.json.encode(bundle.run_config)))

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 
-from agola_core.runservice.types import Run, RunResult
+from agola_core.runservice.model.types import Run, RunResult
 from agola_core.standalone import Standalone
 from bench.activeruns import chain
 from bench.processes import agola_core_command

@@ -20,13 +20,13 @@ WALS = 10_000
 _IMPORT = "import time; started = time.perf_counter(); import {}; print(time.perf_counter() - started)"
 _OPEN = textwrap.dedent("""
     import sys, time, agola_core
-    from agola_core.datamanager.manifest import read_manifest
+    from agola_core.datamanager.sstable.manifest import read_manifest
     options = agola_core.Options(background=False)
     started = time.perf_counter()
     with agola_core.open(sys.argv[1], data_types=["object"], options=options) as dm:
         dm.read_object("object", sys.argv[2])
         opened = time.perf_counter() - started
-        from agola_core.datamanager.control import read_control
+        from agola_core.datamanager.identity.control import read_control
         path = read_control(dm.coordinator).checkpoint.path
         started = time.perf_counter()
         read_manifest(dm.storage, path)

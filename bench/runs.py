@@ -13,8 +13,8 @@ from pathlib import Path
 
 import agola_core
 from agola_core import Options
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
 from agola_core.runservice.service import RunService
 from bench.activeruns import PlayedExecutor, chain, fill
 from bench.result import Result

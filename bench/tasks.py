@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agola_core.executor import ExecutorOptions
-from agola_core.runservice.requests import RunCreateRequest
-from agola_core.runservice.types import RunConfigTask, RunResult, RunStep
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import RunConfigTask, RunResult, RunStep
 from agola_core.standalone import Standalone
 from bench.result import Result
 

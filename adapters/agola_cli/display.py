@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self
 import click
 
 from agola_cli.output import coloured, duration, task_mark
-from agola_core.runservice.requests import RunBundle
-from agola_core.runservice.types import Run, RunStep, RunTask, TaskStatus
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import Run, RunStep, RunTask, TaskStatus
 
 
 class Display(Protocol):

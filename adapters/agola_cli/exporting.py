@@ -27,7 +27,7 @@ from agola_cli.remote import connected
 from agola_core.datamanager import DataManager, ExportFormat, Packing, PastStore
 from agola_core.errors import UnavailableError
 from agola_core.progress import Meter
-from agola_core.runservice import moves
+from agola_core.runservice.archive import transfer
 
 
 @click.command("export")
@@ -78,7 +78,7 @@ def export_command(
     had ended, and of logs and archives what is still stored.
     """
     service, format_ = chosen_url(url), ExportFormat(form)
-    packing, wanted = Packing(compress) if compress else Packing.of(output), moves.parse_include(include)
+    packing, wanted = Packing(compress) if compress else Packing.of(output), transfer.parse_include(include)
     said: object
     with Bar() as bar, _target(output) as file:
         if service:
@@ -88,8 +88,8 @@ def export_command(
         else:
             directory = store_data_dir(data_dir, storage, coordinator)
             with _exported(directory, storage, coordinator, at) as store:
-                if moves.is_run_service(store.data_types):
-                    result = moves.export(store, file, format_, packing=packing, include=wanted, progress=bar)
+                if transfer.is_run_service(store.data_types):
+                    result = transfer.export(store, file, format_, packing=packing, include=wanted, progress=bar)
                 elif wanted:
                     raise click.UsageError(f"--include: the store holds {', '.join(store.data_types)}, no runs")
                 else:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from agola_cli.display import Display
 from agola_cli.service import Service
 from agola_core.errors import AgolaError
-from agola_core.runservice.types import ExecutorPhase, Run, RunTask, TaskStatus
+from agola_core.runservice.model.types import ExecutorPhase, Run, RunTask, TaskStatus
 
 _MAX_LINE = 64 * 1024
 _SHOWN = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}

@@ -11,8 +11,8 @@ from agola_cli.display import Display, LiveDisplay, PlainDisplay
 from agola_cli.follow import LogFollower
 from agola_cli.service import Service
 from agola_core.errors import AgolaError
-from agola_core.runservice.requests import RunBundle
-from agola_core.runservice.types import Run, RunPhase
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import Run, RunPhase
 
 _WAIT_SECONDS = 0.5
 _STOP_TRIES = 10

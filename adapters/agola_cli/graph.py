@@ -9,8 +9,8 @@ import click
 
 from agola_cli.display import describe_task
 from agola_cli.output import task_mark
-from agola_core.runservice.requests import RunBundle
-from agola_core.runservice.types import RunConfigTask, RunTask
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import RunConfigTask, RunTask
 
 _MIN_BAR = 10
 _MAX_BAR = 40

@@ -28,8 +28,8 @@ from agola_cli.remote import connected
 from agola_core.datamanager import ImportResult
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.progress import Meter, Progress
-from agola_core.runservice import copying
-from agola_core.runservice.copying import Comparison
+from agola_core.runservice.artifacts import copying
+from agola_core.runservice.artifacts.copying import Comparison
 
 _QUESTION = "import replaces everything in the store"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agola_core.runservice.options import RetentionRule
+from agola_core.runservice.model.options import RetentionRule
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from agola_core.runservice.types import Run, RunPhase, RunResult, TaskStatus
+from agola_core.runservice.model.types import Run, RunPhase, RunResult, TaskStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
 

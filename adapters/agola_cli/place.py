@@ -14,12 +14,12 @@ import agola_core
 from agola_cli.options import default_data_dir
 from agola_core import embedded, maintenance
 from agola_core.datamanager import DataManager, ImportResult, Options
-from agola_core.datamanager.exportreader import peek
+from agola_core.datamanager.transfer.export_reader import peek
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.progress import Progress
-from agola_core.runservice import moves
-from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import DATA_TYPES
 
 _QUIET = Options(background=False)
 
@@ -98,7 +98,7 @@ class Place:
         ):
             if store.sequence.counter:
                 raise ConflictError("a store was made here meanwhile: it is not replaced unasked; nothing was imported")
-            if not moves.is_run_service(data_types):
+            if not transfer.is_run_service(data_types):
                 return _import(store, stream, progress)
             was_on = maintenance.status(store.coordinator).enabled
             if not was_on:
@@ -116,7 +116,7 @@ class Place:
             self._directory, storage=self._storage, coordinator=self._coordinator, options=_QUIET
         ) as store:
             stored = store.data_types
-        both = moves.is_run_service(stored), moves.is_run_service(data_types)
+        both = transfer.is_run_service(stored), transfer.is_run_service(data_types)
         if both == (True, True):
             wanted = stored
         elif both == (False, False) and set(stored) & set(data_types):
@@ -133,8 +133,8 @@ class Place:
 
 
 def _import(store: DataManager, stream: IO[bytes], progress: Progress, *, dry_run: bool = False) -> ImportResult:
-    if moves.is_run_service(store.data_types):
-        return moves.import_(store, stream, dry_run=dry_run, progress=progress)
+    if transfer.is_run_service(store.data_types):
+        return transfer.import_(store, stream, dry_run=dry_run, progress=progress)
     return store.import_(stream, dry_run=dry_run, progress=progress)
 
 

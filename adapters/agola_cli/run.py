@@ -19,8 +19,8 @@ from agola_cli.options import (
     secret_options,
 )
 from agola_cli.submission import prepare
+from agola_core.runservice.model.types import Run, RunResult
 from agola_core.runservice.service import RunService
-from agola_core.runservice.types import Run, RunResult
 from agola_core.source import pack_tree
 from agola_core.standalone import Standalone
 

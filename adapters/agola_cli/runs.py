@@ -16,8 +16,8 @@ from agola_cli.output import coloured, duration, format_options, outcome, print_
 from agola_cli.runs_actions import approve_command, delete_command, restart_command, stop_command
 from agola_cli.runs_logs import logs_command
 from agola_cli.service import Service, Target, resolve_run, target_options
-from agola_core.runservice.requests import RunQuery
-from agola_core.runservice.types import Run, RunPhase, RunResult
+from agola_core.runservice.model.requests import RunQuery
+from agola_core.runservice.model.types import Run, RunPhase, RunResult
 
 _PAGE = 40
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -9,8 +9,8 @@ from agola_cli.following import Interruption, display_for, follow_run
 from agola_cli.options import confirm, given_variable, json_option, yes_option
 from agola_cli.service import Connection, Target, resolve_run, target_options
 from agola_core.errors import BadRequestError, NotFoundError
-from agola_core.runservice.requests import RunBundle, RunCreateRequest
-from agola_core.runservice.types import RunPhase, RunResult
+from agola_core.runservice.model.requests import RunBundle, RunCreateRequest
+from agola_core.runservice.model.types import RunPhase, RunResult
 
 
 @click.command("stop")

@@ -11,8 +11,8 @@ from agola_cli.display import PlainDisplay, step_name
 from agola_cli.follow import LogFollower
 from agola_cli.service import Service, Target, resolve_run, target_options
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
-from agola_core.runservice.requests import RunBundle
-from agola_core.runservice.types import RunConfigTask, RunResult
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import RunConfigTask, RunResult
 
 _WAIT_SECONDS = 0.5
 

@@ -18,8 +18,8 @@ from agola_cli.options import (
 )
 from agola_cli.remote import connected
 from agola_core.errors import NotFoundError
-from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
-from agola_core.runservice.types import Run, RunPhase
+from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import Run, RunPhase
 
 F = TypeVar("F", bound=Callable[..., Any])
 

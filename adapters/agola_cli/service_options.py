@@ -9,7 +9,7 @@ import click
 
 from agola_cli.kinds import DURATION, RETENTION
 from agola_core.errors import BadRequestError
-from agola_core.runservice.options import RetentionRule, ServiceOptions
+from agola_core.runservice.model.options import RetentionRule, ServiceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 

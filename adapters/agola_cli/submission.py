@@ -13,7 +13,7 @@ from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
 from agola_core.runconfig.model import Config, RunDefinition
-from agola_core.runservice.requests import RunCreateRequest
+from agola_core.runservice.model.requests import RunCreateRequest
 
 
 class Submission(msgspec.Struct, frozen=True):

@@ -20,13 +20,13 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core.datamanager import Checkpoint, Compacted, ExportFormat, ImportResult, Packing
-from agola_core.datamanager.collect import Garbage
-from agola_core.datamanager.snapshot import Status
+from agola_core.datamanager.background.gc import Garbage
+from agola_core.datamanager.read.snapshot import Status
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
-from agola_core.runservice.moves import Include
-from agola_core.runservice.requests import (
+from agola_core.runservice.archive.transfer import Include
+from agola_core.runservice.model.requests import (
     RunActionsRequest,
     RunActionType,
     RunBundle,
@@ -35,7 +35,7 @@ from agola_core.runservice.requests import (
     RunTaskActionsRequest,
     RunTaskActionType,
 )
-from agola_core.runservice.types import Executor, Run, RunEvent, RunPhase
+from agola_core.runservice.model.types import Executor, Run, RunEvent, RunPhase
 from agola_http.endpoints import JSON, PREFIX
 from agola_http.eventstream import read_events
 from agola_http.routes.caches import Source

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.protocol import ExecutorClient
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.model.protocol import ExecutorClient
+from agola_core.runservice.model.types import ExecutorTask
 from agola_http.access import Access
 from agola_http.dispatch import Dispatcher
 from agola_http.endpoints import (

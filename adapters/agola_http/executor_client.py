@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agola_core.errors import UnavailableError
-from agola_core.runservice.protocol import ExecutorClient
-from agola_core.runservice.types import Executor, ExecutorTask
+from agola_core.runservice.model.protocol import ExecutorClient
+from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_http.listenurl import Address, ListenPolicy
 from agola_http.wire import Connection
 

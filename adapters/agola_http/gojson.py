@@ -16,7 +16,7 @@ import msgspec
 from msgspec import inspect
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.gojson import encode
+from agola_core.runservice.model.gojson import encode
 
 __all__ = ["decode", "encode"]
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from agola_core.errors import BadRequestError, UnavailableError
 from agola_core.executor import ExecutorOptions
-from agola_core.runservice.options import ServiceOptions
+from agola_core.runservice.model.options import ServiceOptions
 from agola_core.standalone import Standalone
 from agola_http.access import Access, Tokens, is_loopback
 from agola_http.app import App

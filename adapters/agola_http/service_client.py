@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from agola_core.errors import ConfigError, NotFoundError, UnavailableError
-from agola_core.runservice.types import Executor, ExecutorTask
+from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_http.wire import Connection
 
 EXECUTOR_HEADER = "Agola-Executor-Token"

@@ -3,15 +3,15 @@
 Imports the coordinator and the object storage ports; the readdb, maintenance and the runservice stand on it.
 """
 
-from agola_core.datamanager.commit import Along
-from agola_core.datamanager.export import ExportParts, ExportResult
-from agola_core.datamanager.exportformat import ExportFormat
-from agola_core.datamanager.feed import Feed
-from agola_core.datamanager.importer import ImportParts, ImportResult
+from agola_core.datamanager.log.commit import Along
+from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.packing import Packing
-from agola_core.datamanager.pointintime import Checkpoint, PastStore
-from agola_core.datamanager.snapshot import Compacted, Snapshot, Status
+from agola_core.datamanager.read.point_in_time import Checkpoint, PastStore
+from agola_core.datamanager.read.snapshot import Compacted, Snapshot, Status
+from agola_core.datamanager.transfer.compression import Packing
+from agola_core.datamanager.transfer.export import ExportParts, ExportResult
+from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
 from agola_core.datamanager.types import (
     Action,
     ChangeGroupsToken,

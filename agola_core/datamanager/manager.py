@@ -16,19 +16,19 @@ import msgspec
 
 from agola_core import faultpoints
 from agola_core.coordinator.port import Coordinator
-from agola_core.datamanager import keys, records
-from agola_core.datamanager.batches import write_payload
-from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.bystander import Bystander
-from agola_core.datamanager.commit import Along, Commit, check_limits
-from agola_core.datamanager.committer import Committer
-from agola_core.datamanager.feed import Feed
-from agola_core.datamanager.instance import Instance
-from agola_core.datamanager.log import Log
+from agola_core.datamanager.background.maintenance_tasks import Upkeep
+from agola_core.datamanager.format import keys, records
+from agola_core.datamanager.format.batches import write_payload
+from agola_core.datamanager.identity.instance import Instance
+from agola_core.datamanager.identity.observer import Bystander
+from agola_core.datamanager.identity.opening import StoreOpener
+from agola_core.datamanager.log.commit import Along, Commit, check_limits
+from agola_core.datamanager.log.feed import Feed
+from agola_core.datamanager.log.group_commit import Committer
+from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.operated import OperatedStore
-from agola_core.datamanager.recovery import StoreOpener
+from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
-from agola_core.datamanager.upkeep import Upkeep
 from agola_core.datamanager.validate import (
     as_wal,
     check_actions,

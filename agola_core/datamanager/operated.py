@@ -10,24 +10,24 @@ from datetime import UTC, datetime
 from typing import IO
 
 from agola_core.coordinator.port import Compare, Coordinator
-from agola_core.datamanager import keys
-from agola_core.datamanager.collect import Garbage
-from agola_core.datamanager.control import read_control
-from agola_core.datamanager.datafile_verify import Finding
-from agola_core.datamanager.export import Export, ExportParts
-from agola_core.datamanager.exportformat import ExportFormat
-from agola_core.datamanager.importer import Importer, ImportParts, ImportResult
-from agola_core.datamanager.instance import Instance, list_instances
-from agola_core.datamanager.lineage import switch
-from agola_core.datamanager.log import Log
-from agola_core.datamanager.manifest import Origin
-from agola_core.datamanager.pointintime import Checkpoint, list_checkpoints
-from agola_core.datamanager.reader import Reader
-from agola_core.datamanager.snapshot import Compacted, Status
+from agola_core.datamanager.background.gc import Garbage
+from agola_core.datamanager.background.maintenance_tasks import Upkeep
+from agola_core.datamanager.check.verify import verify_store
+from agola_core.datamanager.format import keys
+from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.identity.instance import Instance, list_instances
+from agola_core.datamanager.identity.lineage import switch
+from agola_core.datamanager.log.log import Log
+from agola_core.datamanager.read.point_in_time import Checkpoint, list_checkpoints
+from agola_core.datamanager.read.reader import Reader
+from agola_core.datamanager.read.snapshot import Compacted, Status
+from agola_core.datamanager.read.view import View
+from agola_core.datamanager.sstable.datafile_verify import Finding
+from agola_core.datamanager.sstable.manifest import Origin
+from agola_core.datamanager.transfer.export import Export, ExportParts
+from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.datamanager.transfer.importer import Importer, ImportParts, ImportResult
 from agola_core.datamanager.types import Options, WalStatus
-from agola_core.datamanager.upkeep import Upkeep
-from agola_core.datamanager.verify import verify_store
-from agola_core.datamanager.view import View
 from agola_core.errors import AgolaError, ClosedError, ConflictError, FencedError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.process import may_live

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from agola_core.errors import BadRequestError
 from agola_core.executor.globs import compile_globs
 from agola_core.executor.tarstream import Limits, TarWriter, link_stays_inside, shown, split_name
-from agola_core.runservice.types import ArchiveContents
+from agola_core.runservice.model.types import ArchiveContents
 
 _CHUNK = 1 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -28,9 +28,9 @@ from agola_core.executor.reporter import Reporter
 from agola_core.executor.taskdir import PASSED_THROUGH, TaskDirectories, TaskDirectory
 from agola_core.executor.taskrunner import TaskLimits, TaskRunner
 from agola_core.locations import check_directory
-from agola_core.runservice.protocol import RunserviceClient
-from agola_core.runservice.types import Executor as ExecutorStatus
-from agola_core.runservice.types import ExecutorPhase, ExecutorTask
+from agola_core.runservice.model.protocol import RunserviceClient
+from agola_core.runservice.model.types import Executor as ExecutorStatus
+from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask
 from agola_core.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 
-from agola_core.runservice.types import MIN_HIDDEN_CHARACTERS
+from agola_core.runservice.model.types import MIN_HIDDEN_CHARACTERS
 
 _STAR = b"*"
 _MOST_BYTES = 256

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agola_core import faultpoints
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.model.types import ExecutorTask
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import msgspec
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
 from agola_core.executor.drivers.port import Place
 from agola_core.executor.templates import expand_key
-from agola_core.runservice.protocol import RunserviceClient
-from agola_core.runservice.types import (
+from agola_core.runservice.model.protocol import RunserviceClient
+from agola_core.runservice.model.types import (
     ArchiveContents,
     ExecutorTask,
     RestoreCacheStep,

@@ -32,7 +32,7 @@ from agola_core import private
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.executor.files import open_own
-from agola_core.runservice.types import ExecutorTask, ExecutorTaskStatus
+from agola_core.runservice.model.types import ExecutorTask, ExecutorTaskStatus
 
 logger = logging.getLogger(__name__)
 

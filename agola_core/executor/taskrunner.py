@@ -21,8 +21,8 @@ from agola_core.executor.drivers.port import Driver, Place, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
 from agola_core.executor.taskdir import RunningProcess, TaskDirectory
-from agola_core.runservice.protocol import RunserviceClient
-from agola_core.runservice.types import (
+from agola_core.runservice.model.protocol import RunserviceClient
+from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,
     ExecutorTaskStepStatus,

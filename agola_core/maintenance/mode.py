@@ -17,7 +17,7 @@ import msgspec
 
 from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, Target, iterate
-from agola_core.datamanager.instance import list_instances
+from agola_core.datamanager.identity.instance import list_instances
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, DeadlineError
 from agola_core.process import may_live

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from agola_core.context import Context
-from agola_core.datamanager.feed import Feed
+from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, Put
 from agola_core.db import Database, Purpose, Tx
 from agola_core.errors import (

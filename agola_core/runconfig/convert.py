@@ -20,7 +20,7 @@ from agola_core.runconfig.model import (
     Variable,
 )
 from agola_core.runconfig.when import matches
-from agola_core.runservice.types import (
+from agola_core.runservice.model.types import (
     Container,
     Depend,
     RegistryAuth,

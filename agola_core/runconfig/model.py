@@ -6,7 +6,7 @@ import msgspec
 
 from agola_core.runconfig.findings import Finding
 from agola_core.runconfig.when import When
-from agola_core.runservice.types import (
+from agola_core.runservice.model.types import (
     DependCondition,
     RestoreCacheStep,
     RestoreWorkspaceStep,

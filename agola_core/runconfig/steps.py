@@ -12,7 +12,7 @@ from agola_core.runconfig.model import CloneStep, CommandStep, StepDefinition
 from agola_core.runconfig.scalars import lossy
 from agola_core.runconfig.values import MAX_NAME, parse_duration, parse_environment
 from agola_core.runconfig.when import parse_when
-from agola_core.runservice.types import (
+from agola_core.runservice.model.types import (
     ArchiveContents,
     RestoreCacheStep,
     RestoreWorkspaceStep,

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 
 from agola_core.errors import MaintenanceError, UnavailableError
 from agola_core.maintenance import Gate
-from agola_core.runservice.protocol import ExecutorClient, ExecutorDirectory
+from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
+from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_core.runservice.service import RunService
-from agola_core.runservice.types import Executor, ExecutorTask
 
 
 class InProcessDirectory:

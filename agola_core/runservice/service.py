@@ -14,32 +14,32 @@ from typing import Self
 from agola_core.context import Context
 from agola_core.datamanager import DataManager
 from agola_core.readdb import ReadDB
-from agola_core.runservice.actions import RunActions
-from agola_core.runservice.archiver import Archiver
-from agola_core.runservice.artifacts import Artifacts
-from agola_core.runservice.creator import RunCreator
-from agola_core.runservice.deletion import RunDeleter
-from agola_core.runservice.dispatch import Dispatcher
-from agola_core.runservice.events import EventFeed
-from agola_core.runservice.executorside import ExecutorSide
-from agola_core.runservice.fetcher import Fetcher
-from agola_core.runservice.logs import LogReader
-from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.moves import finish_import
-from agola_core.runservice.options import ServiceOptions
-from agola_core.runservice.projection import RunProjection, find_ended
-from agola_core.runservice.protocol import ExecutorDirectory
-from agola_core.runservice.queries import RunQueries
-from agola_core.runservice.releases import Releases
-from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
-from agola_core.runservice.scheduler import Scheduler
-from agola_core.runservice.secrets import SecretStore
-from agola_core.runservice.sharing import TICK_SECONDS, Sharing
-from agola_core.runservice.step import Fetched
-from agola_core.runservice.store import RunStore
-from agola_core.runservice.types import Executor, Run, RunConfig, RunPhase
-from agola_core.runservice.upkeep import Upkeep
-from agola_core.runservice.workqueue import WorkQueue
+from agola_core.runservice.archive.archiver import Archiver
+from agola_core.runservice.archive.deletion import RunDeleter
+from agola_core.runservice.archive.projection import RunProjection, find_ended
+from agola_core.runservice.archive.queries import RunQueries
+from agola_core.runservice.archive.transfer import finish_import
+from agola_core.runservice.artifacts.fetcher import Fetcher
+from agola_core.runservice.artifacts.logs import LogReader
+from agola_core.runservice.artifacts.releases import Releases
+from agola_core.runservice.artifacts.stored import Artifacts
+from agola_core.runservice.model.options import ServiceOptions
+from agola_core.runservice.model.protocol import ExecutorDirectory
+from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import Executor, Run, RunConfig, RunPhase
+from agola_core.runservice.scheduling.actions import RunActions
+from agola_core.runservice.scheduling.advance_run import Fetched
+from agola_core.runservice.scheduling.dispatch import Dispatcher
+from agola_core.runservice.scheduling.executor_reports import ExecutorSide
+from agola_core.runservice.scheduling.run_creation import RunCreator
+from agola_core.runservice.scheduling.run_ownership import TICK_SECONDS, Sharing
+from agola_core.runservice.scheduling.scheduler import Scheduler
+from agola_core.runservice.scheduling.sweeps import Upkeep
+from agola_core.runservice.scheduling.work_queue import WorkQueue
+from agola_core.runservice.state.events import EventFeed
+from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.secrets import SecretStore
+from agola_core.runservice.state.store import RunStore
 from agola_core.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from agola_core.executor.drivers.engine import Engine, EngineOptions, registry_l
 from agola_core.executor.drivers.factory import make_driver
 from agola_core.executor.drivers.host import Isolation
 from agola_core.executor.taskdir import TaskDirectory
-from agola_core.runservice.types import (
+from agola_core.runservice.model.types import (
     Container,
     ExecutorPhase,
     ExecutorTask,

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 import agola_core
-from agola_core.runservice.copying import PREFIXES
+from agola_core.runservice.artifacts.copying import PREFIXES
 from tests.support.pages import run_page
 
 CONFIG = """

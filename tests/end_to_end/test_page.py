@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from agola_core.runconfig import RunContext, parse_config, run_tasks
-from agola_core.runservice.requests import RunCreateRequest
+from agola_core.runservice.model.requests import RunCreateRequest
 from agola_pytest import require
 
 pytestmark = pytest.mark.timeout(240)

@@ -127,7 +127,7 @@ def test_inner(agola_crash, tmp_path):
 def test_a_service_has_a_client_and_its_log_is_shown_on_failure(run):
     result = run(
         """
-        from agola_core.runservice.requests import RunQuery
+        from agola_core.runservice.model.requests import RunQuery
 
         def test_client(agola_runservice):
             assert agola_runservice.client().list_runs(RunQuery()) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import agola_core
-from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.archive.projection import DATA_TYPES
 
 
 def one_task(steps):

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 import agola_core
-from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.archive.projection import DATA_TYPES
 
 API = "/api/v1alpha"
 

@@ -6,8 +6,8 @@ import pytest
 
 from agola_cli.kinds import DURATION, RETENTION
 from agola_core.errors import ForbiddenError, UnauthorizedError
-from agola_core.runservice.options import RetentionRule
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.options import RetentionRule
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
 from agola_http.client import Client
 
 SECRETS = {"client": "canary-of-clients", "executor": "canary-of-executors", "admin": "canary-of-admins"}

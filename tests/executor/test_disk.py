@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from agola_core.executor.taskdir import TaskDirectory
-from agola_core.runservice.types import ExecutorPhase, RunResult, RunStep
+from agola_core.runservice.model.types import ExecutorPhase, RunResult, RunStep
 from agola_core.standalone import Standalone
 from tests.support.runs import request, task
 

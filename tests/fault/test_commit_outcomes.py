@@ -9,7 +9,8 @@ import agola_core
 from agola_core import ConflictError, NotFoundError, Options, Put, faultpoints
 from agola_core.coordinator.port import DeleteOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
-from agola_core.datamanager import DataManager, outcome
+from agola_core.datamanager import DataManager
+from agola_core.datamanager.log import outcome
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.faultpoints import InjectedFaultError
 from agola_core.objectstorage.factory import open_storage

@@ -7,7 +7,7 @@ import pytest
 import agola_core
 from agola_core import ConflictError, CorruptionError, Delete, NotFoundError, Options, Put, RecoveryError, faultpoints
 from agola_core.coordinator.lock import try_lock
-from agola_core.datamanager import keys
+from agola_core.datamanager.format import keys
 from agola_core.faultpoints import InjectedFaultError
 
 OPTIONS = Options(background=False, inline_limit=40, block_size=200, file_size=600, retain_wals=100)
@@ -106,9 +106,9 @@ def newest_data_file(store):
 
 
 def files_of(dm, checkpoint):
-    from agola_core.datamanager.control import read_control
-    from agola_core.datamanager.history import past_lineages, stored_manifests
-    from agola_core.datamanager.manifest import read_manifest
+    from agola_core.datamanager.identity.control import read_control
+    from agola_core.datamanager.sstable.manifest import read_manifest
+    from agola_core.datamanager.sstable.manifest_history import past_lineages, stored_manifests
 
     for item in stored_manifests(dm.storage, past_lineages(dm.storage, read_control(dm.coordinator))):
         if item.number == checkpoint.number:

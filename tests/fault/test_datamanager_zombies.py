@@ -17,8 +17,8 @@ import pytest
 import agola_core
 import agola_core.embedded
 from agola_core import Delete, Options, Put, faultpoints
-from agola_core.datamanager.control import read_control
-from agola_core.datamanager.instance import list_instances
+from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.identity.instance import list_instances
 
 OPTIONS = Options(
     background=False,

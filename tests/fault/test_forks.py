@@ -17,9 +17,9 @@ from agola_core.coordinator.port import PutOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
 from agola_core.db import Database
 from agola_core.readdb import ReadDB
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunQuery
+from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.service import RunService
 
 CHILD_SECONDS = 60

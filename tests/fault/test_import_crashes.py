@@ -12,9 +12,10 @@ import pytest
 import agola_core
 from agola_core import Options, Put, maintenance
 from agola_core.coordinator.port import PutOp
-from agola_core.datamanager import keys as log_keys
-from agola_core.runservice import keys, moves
-from agola_core.runservice.store import RunStore
+from agola_core.datamanager.format import keys as log_keys
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.store import RunStore
 from agola_core.standalone import open_store
 
 IMPORTER = textwrap.dedent("""
@@ -25,7 +26,7 @@ IMPORTER = textwrap.dedent("""
 
     with open_store(Path(sys.argv[1]), background=False) as dm, open(sys.argv[2], "rb") as file:
         print("open", flush=True)
-        moves.import_(dm, file)
+        transfer.import_(dm, file)
         print("imported", flush=True)
 """)
 
@@ -50,7 +51,7 @@ def stream(tmp_path):
         dm.coordinator.txn([], [PutOp(keys.run("0000001ekg0a0-0000000000002"), RUN.replace('1"', '2"').encode())])
         dm.storage.write("logs/t1/data/setup.log", b"log")
         with (tmp_path / "stream").open("wb") as file:
-            moves.export(dm, file, include=list(moves.Include))
+            transfer.export(dm, file, include=list(transfer.Include))
     return tmp_path / "stream"
 
 
@@ -66,7 +67,7 @@ def work(path, stream, point):
 
 def state(path):
     with open_store(path, background=False) as dm:
-        moves.finish_import(dm.coordinator)  # what every service does at its start
+        transfer.finish_import(dm.coordinator)  # what every service does at its start
         active = [run.id for run in RunStore(dm.coordinator, 0).runs()]
         return [key for key, _ in dm.list_objects("run")], dict(dm.list_objects("runcounter")), active, dm.verify()
 

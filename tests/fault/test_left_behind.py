@@ -8,8 +8,9 @@ import pytest
 import agola_core
 import agola_core.embedded
 from agola_core import Options, Put, faultpoints
-from agola_core.datamanager import DataManager, keys
-from agola_core.datamanager.instance import Instance, list_instances
+from agola_core.datamanager import DataManager
+from agola_core.datamanager.format import keys
+from agola_core.datamanager.identity.instance import Instance, list_instances
 from agola_core.errors import OutOfSpaceError, UnavailableError, UnknownOutcomeError
 from agola_core.objectstorage import open_storage
 

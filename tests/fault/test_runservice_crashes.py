@@ -11,11 +11,11 @@ import pytest
 
 import agola_core
 from agola_core import Options
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import Depend, RunConfigTask, RunResult, RunStep, TaskStatus
 from agola_core.runservice.service import RunService
-from agola_core.runservice.types import Depend, RunConfigTask, RunResult, RunStep, TaskStatus
 
 SECONDS = 120.0
 RUNS, MOST_RUNS, TASKS = 4, 20, 3
@@ -30,7 +30,7 @@ WORKER = textwrap.dedent("""
     from agola_core.executor.drivers.host import HostDriver
     from agola_core.maintenance import Gate
     from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
-    from agola_core.runservice.projection import DATA_TYPES
+    from agola_core.runservice.archive.projection import DATA_TYPES
     from agola_core.runservice.service import RunService
 
     root, name = Path(sys.argv[1]), sys.argv[2]

@@ -12,8 +12,8 @@ import pytest
 import agola_core
 from agola_core.datamanager import Options
 from agola_core.maintenance import Gate
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
 from agola_core.runservice.service import RunService
 from agola_http.access import Access, Tokens
 from agola_http.app import App

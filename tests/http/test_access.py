@@ -6,7 +6,7 @@ import re
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.types import ExecutorTask, WorkspaceOperation
+from agola_core.runservice.model.types import ExecutorTask, WorkspaceOperation
 from agola_http.access import Access, Tokens, is_loopback
 from agola_http.endpoints import Principal
 from agola_http.routes import table

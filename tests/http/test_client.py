@@ -10,8 +10,8 @@ import pytest
 from agola_cli.main import cli
 from agola_core import Put, errors
 from agola_core.datamanager import ExportFormat
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
-from agola_core.runservice.types import RunConfigTask, RunPhase, RunStep
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import RunConfigTask, RunPhase, RunStep
 from agola_http.client import Client
 
 

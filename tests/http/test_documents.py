@@ -5,7 +5,7 @@ import re
 import pytest
 
 from agola_core.datamanager import Put
-from agola_core.runservice.projection import RUN, RUN_CONFIG
+from agola_core.runservice.archive.projection import RUN, RUN_CONFIG
 
 API = "/api/v1alpha"
 RUN_ID = "0000001ekg0a0-0000000000001"

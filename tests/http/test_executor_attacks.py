@@ -11,7 +11,7 @@ import pytest
 
 from agola_core.context import Context
 from agola_core.errors import BadRequestError, ForbiddenError, UnavailableError
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.model.types import ExecutorTask
 from agola_http import executor_client
 from agola_http.access import Tokens
 from agola_http.deadlines import waiting_for

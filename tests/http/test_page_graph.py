@@ -6,8 +6,8 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agola_core.runservice.graph import with_levels
-from agola_core.runservice.types import Depend, RunConfig, RunConfigTask
+from agola_core.runservice.model.graph import with_levels
+from agola_core.runservice.model.types import Depend, RunConfig, RunConfigTask
 from agola_http.page.graph import HEIGHT, WIDTH, layout
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from agola_core.compression import compress
 from agola_core.errors import DeadlineError
-from agola_core.runservice import moves
+from agola_core.runservice.archive import transfer
 
 API = "/api/v1alpha"
 
@@ -28,7 +28,7 @@ class Watched:
         self.begun = threading.Event()
         self.ended = threading.Event()
         self.error = None
-        self._run = moves.import_
+        self._run = transfer.import_
 
     def __call__(self, *arguments, **named):
         self.begun.set()
@@ -44,7 +44,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch):
     watched = Watched()
-    monkeypatch.setattr(moves, "import_", watched)
+    monkeypatch.setattr(transfer, "import_", watched)
     return watched
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import agola_core
 from agola_core import BadRequestError, Delete, Options, Put
 from agola_core.datamanager import ExportFormat, Packing
-from agola_core.datamanager.exportreader import ExportReader
+from agola_core.datamanager.transfer.export_reader import ExportReader
 
 TYPES = ["one", "one.more", "two"]
 OPTIONS = Options(background=False, inline_limit=40, block_size=60, file_size=200, max_wal_bytes=1 << 20)

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, QueryParams
 
 from agola_cli.main import SettingsFile, cli
 from agola_core import AgolaError, ChangeGroupsToken, Sequence
-from agola_core.datamanager.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
+from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.errors import BadRequestError
 from agola_http.endpoints import Call, Caller
 from agola_http.routes.runs import MAX_LIMIT, parse_query

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.datafile import write_files
-from agola_core.datamanager.datafile_verify import verify_data_files
-from agola_core.datamanager.entries import entry_key, merge
-from agola_core.datamanager.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
-from agola_core.datamanager.table import Table, scan_run
+from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.datafile import write_files
+from agola_core.datamanager.sstable.datafile_verify import verify_data_files
+from agola_core.datamanager.sstable.entries import entry_key, merge
+from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
+from agola_core.datamanager.sstable.table import Table, scan_run
 from agola_core.datamanager.types import Options
 from agola_core.objectstorage.posix import PosixStorage
 from agola_core.sequence import Sequence

@@ -4,9 +4,9 @@ import pytest
 
 import agola_core
 from agola_core import Options
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.options import ServiceOptions
-from agola_core.runservice.projection import DATA_TYPES
+from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.service import RunService
 
 

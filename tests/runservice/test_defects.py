@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from agola_core import faultpoints
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
-from agola_core.runservice.types import (
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import (
     Executor,
     ExecutorPhase,
     ExecutorTaskStepStatus,

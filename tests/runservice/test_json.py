@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from agola_core.runservice.gojson import encode
-from agola_core.runservice.requests import RunCreateRequest
-from agola_core.runservice.types import (
+from agola_core.runservice.model.gojson import encode
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import (
     Depend,
     DependCondition,
     Executor,

@@ -7,12 +7,12 @@ from msgspec.structs import replace
 
 import agola_core
 from agola_core import Options
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
-from agola_core.runservice.runrecord import decode_header, decode_part, part_sizes, run_ops, with_parts
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
 from agola_core.runservice.service import RunService
-from agola_core.runservice.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
+from agola_core.runservice.state.run_record import decode_header, decode_part, part_sizes, run_ops, with_parts
 from bench.activeruns import fill
 from tests.support.runs import PlayedExecutor, request, settled, task
 
@@ -62,7 +62,7 @@ def test_a_stop_reaches_more_tasks_than_a_transaction_holds(small_transactions, 
 
 @pytest.mark.parametrize("count", [0, 1, 16, 17, 33, 2048, 5001])
 def test_a_change_of_one_task_writes_one_part(count):
-    bundle = agola_core.runservice.create.new_run(many(count), "run", 1, None)
+    bundle = agola_core.runservice.rules.new_run.new_run(many(count), "run", 1, None)
     ops = run_ops(bundle.run)
     assert sum(part_sizes(count)) in {0, count}
     assert len(ops) <= 65

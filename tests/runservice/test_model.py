@@ -12,12 +12,11 @@ import agola_core
 from agola_core import Options, faultpoints
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.faultpoints import InjectedFaultError
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.options import ServiceOptions
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
-from agola_core.runservice.service import RunService
-from agola_core.runservice.types import (
+from agola_core.runservice.model.options import ServiceOptions
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import (
     Depend,
     DependCondition,
     Executor,
@@ -29,6 +28,7 @@ from agola_core.runservice.types import (
     RunStep,
     TaskStatus,
 )
+from agola_core.runservice.service import RunService
 
 GROUPS = ("/project/p/branch/a", "/project/p/branch/b", "/user/u/branch/a")
 ALWAYS = [DependCondition.ON_SUCCESS, DependCondition.ON_FAILURE, DependCondition.ON_SKIPPED]

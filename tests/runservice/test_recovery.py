@@ -2,9 +2,9 @@
 
 import agola_core
 from agola_core import Options
+from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunQuery
+from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.service import RunService
 from tests.support.runs import PlayedExecutor, archived, request, task
 

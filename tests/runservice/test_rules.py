@@ -9,13 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice import create
-from agola_core.runservice.advance import advance_run, advance_tasks, mark_fetched, take_status, to_fetch
-from agola_core.runservice.executortasks import new_executor_task
-from agola_core.runservice.graph import ancestors, graph_errors, with_levels
-from agola_core.runservice.placement import choose_executor
-from agola_core.runservice.requests import RunCreateRequest
-from agola_core.runservice.types import (
+from agola_core.runservice.model.graph import ancestors, graph_errors, with_levels
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import (
     Container,
     Depend,
     DependCondition,
@@ -30,6 +26,10 @@ from agola_core.runservice.types import (
     SaveToWorkspaceStep,
     TaskStatus,
 )
+from agola_core.runservice.rules import new_run
+from agola_core.runservice.rules.advance import advance_run, advance_tasks, mark_fetched, take_status, to_fetch
+from agola_core.runservice.rules.executor_tasks import new_executor_task
+from agola_core.runservice.rules.placement import choose_executor
 
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
 GROUP = "/project/p1/branch/main"
@@ -47,7 +47,7 @@ def task(name, *depends, conditions=(), **fields):
 
 def make(*tasks, **fields):
     request = RunCreateRequest(run_config_tasks={item.id: item for item in tasks}, name="r", group=GROUP, **fields)
-    bundle = create.new_run(request, "run1", 1, NOW)
+    bundle = new_run.new_run(request, "run1", 1, NOW)
     return replace(bundle.run, phase=RunPhase.RUNNING), bundle.run_config
 
 
@@ -78,7 +78,7 @@ def test_levels_and_ancestors():
 def test_what_is_no_graph_becomes_a_setup_error(tasks, error):
     assert error in graph_errors({item.id: item for item in tasks})[0]
     _, config = make(*tasks)
-    assert create.new_run(RunCreateRequest(run_config_tasks=config.tasks, group=GROUP), "r", 1, NOW).run.phase is (
+    assert new_run.new_run(RunCreateRequest(run_config_tasks=config.tasks, group=GROUP), "r", 1, NOW).run.phase is (
         RunPhase.SETUP_ERROR
     )
 
@@ -202,8 +202,8 @@ def test_environments_override_each_other():
 
 def restart(run, config, **options):
     numbers = itertools.count()
-    old = create.RunBundle(run, config)
-    return create.restarted(old, "run2", 2, NOW, lambda: f"new{next(numbers)}", environment={"E": "1"}, **options)
+    old = new_run.RunBundle(run, config)
+    return new_run.restarted(old, "run2", 2, NOW, lambda: f"new{next(numbers)}", environment={"E": "1"}, **options)
 
 
 def test_a_restart_keeps_what_succeeded_above_what_did_not():
@@ -237,9 +237,9 @@ def test_a_restart_keeps_what_succeeded_above_what_did_not():
 )
 def test_which_runs_are_restarted(change, from_start, refusal):
     run, config = make(task("a"))
-    found = create.restart_refusal(replace(run, **change), config, from_start=from_start)
+    found = new_run.restart_refusal(replace(run, **change), config, from_start=from_start)
     assert found == refusal or (refusal and refusal in found)
-    assert create.restart_refusal(run, replace(config, setup_errors=["x"]), from_start=True) == "run has setup errors"
+    assert new_run.restart_refusal(run, replace(config, setup_errors=["x"]), from_start=True) == "run has setup errors"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_which_runs_are_restarted(change, from_start, refusal):
 )
 def test_requests_are_checked_in_agolas_order(fields, message):
     with pytest.raises(BadRequestError, match=message):
-        create.check_request(RunCreateRequest(**fields))
+        new_run.check_request(RunCreateRequest(**fields))
 
 
 def test_executors_are_chosen_by_what_they_are():

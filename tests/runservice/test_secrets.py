@@ -9,12 +9,13 @@ from msgspec.structs import replace
 
 import agola_core
 from agola_core import ConflictError, CorruptionError, NotFoundError, Options, faultpoints, maintenance
-from agola_core.runservice import layout, moves
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import DATA_TYPES
+from agola_core.runservice.artifacts import layout
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.secrets import HIDDEN
+from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult
 from agola_core.runservice.service import RunService
-from agola_core.runservice.types import ExecutorPhase, RunPhase, RunResult
+from agola_core.runservice.state.secrets import HIDDEN
 from tests.support.runs import PlayedExecutor, archived, request, settled, task
 
 SECRET = "correct horse"
@@ -58,7 +59,7 @@ def test_executors_get_secrets_and_nobody_else(service, executor, make, dm):
     bundle = service.get_run(made.run.id)
     assert bundle.run_config == made.run_config
     exported = io.BytesIO()
-    moves.export(dm, exported, include=list(moves.Include))
+    transfer.export(dm, exported, include=list(transfer.Include))
     assert b'"data_type":"runconfig"' in exported.getvalue()
     for secret in (SECRET, "battery"):
         assert secret not in repr(bundle)
@@ -92,11 +93,11 @@ def test_a_run_that_was_imported_has_no_secrets_to_restart_with(service, executo
     made = make()
     finish(service, executor, made.run, ExecutorPhase.FAILED)
     exported = io.BytesIO()
-    moves.export(dm, exported)
+    transfer.export(dm, exported)
     exported.seek(0)
     with agola_core.open(tmp_path / "other", data_types=DATA_TYPES, options=Options(background=False)) as other:
         maintenance.enable(other.coordinator)
-        moves.import_(other, exported)
+        transfer.import_(other, exported)
         with RunService(other, tmp_path / "other.db", InProcessDirectory()) as restored:
             with pytest.raises(ConflictError, match="are not here, since exports do not hold them: make a new run"):
                 restored.create_run(replace(request(), run_config_tasks=None, run_id=made.run.id))
@@ -107,14 +108,14 @@ def test_a_run_that_was_imported_over_another_does_not_take_its_secrets(service,
     made = make()
     finish(service, executor, made.run, ExecutorPhase.FAILED)
     exported = io.BytesIO()
-    moves.export(dm, exported)
+    transfer.export(dm, exported)
     exported.seek(0)
     with agola_core.open(tmp_path / "other", data_types=DATA_TYPES, options=Options(background=False)) as other:
         with RunService(other, tmp_path / "before.db", InProcessDirectory()) as before:
             own = before.create_run(request(task("own"), environment={"TOKEN": "staple"}, secrets=["staple"]))
             assert own.run.id == made.run.id
         maintenance.enable(other.coordinator)
-        moves.import_(other, exported)
+        transfer.import_(other, exported)
         assert stored(other) in ([], [layout.secrets(made.run.id)])
         with (
             RunService(other, tmp_path / "after.db", InProcessDirectory()) as restored,

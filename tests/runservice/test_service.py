@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from agola_cli.following import stop_run
 from agola_core import faultpoints
 from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
-from agola_core.runservice.options import RetentionRule
-from agola_core.runservice.requests import RunCreateRequest, RunQuery
-from agola_core.runservice.retention import expired
-from agola_core.runservice.sharing import first_of
-from agola_core.runservice.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
+from agola_core.runservice.model.options import RetentionRule
+from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
+from agola_core.runservice.rules.retention import expired
+from agola_core.runservice.scheduling.run_ownership import first_of
 from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from unittest.mock import patch
 
 from agola_core.coordinator.port import Compare, KeyValue, Op, TxnResult
-from agola_core.datamanager import checkpoint, clean, collect, fold, instance, judge, outcome, recovery, sync, upkeep
-from agola_core.datamanager.control import Control
+from agola_core.datamanager.background import checkpoint, compaction, gc, maintenance_tasks, sync, wal_cleanup
+from agola_core.datamanager.identity import instance, opening
+from agola_core.datamanager.identity.control import Control
+from agola_core.datamanager.log import conflict_check, outcome
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnknownOutcomeError
@@ -53,8 +55,8 @@ def note_a_sync_before_it_is_made() -> None:
 
 def drop_deletes() -> None:
     """A checkpoint leaves deletes out although older data files have what they delete."""
-    merge = fold.merge
-    fold.merge = lambda sources, *, drop_tombstones: merge(sources, drop_tombstones=True)
+    merge = compaction.merge
+    compaction.merge = lambda sources, *, drop_tombstones: merge(sources, drop_tombstones=True)
 
 
 def leave_unknown_outcomes() -> None:
@@ -79,42 +81,42 @@ def retry_transactions_blindly() -> None:
 
 def number_epochs_by_the_clock() -> None:
     """The newest lineage is the one with the latest time, as in Agola 0.2."""
-    switch = recovery.switch
+    switch = opening.switch
 
     def by_clock(*arguments: Any, epoch: int, **options: Any) -> Any:
         return switch(*arguments, epoch=int(options["now"].timestamp()) + 10**9, **options)
 
-    recovery.switch = by_clock  # type: ignore[assignment]
+    opening.switch = by_clock  # type: ignore[assignment]
 
 
 def collect_under_readers() -> None:
     """A collection does not ask what others read."""
-    collect.list_instances = lambda coordinator: []
+    gc.list_instances = lambda coordinator: []
 
 
 def commit_collected_payloads() -> None:
     """A payload is committed although a collection came after it was written."""
-    judge._with_payloads = lambda waiting, collected: waiting
+    conflict_check._with_payloads = lambda waiting, collected: waiting
 
 
 def never_refuse() -> None:
     """Whoever writes late overwrites what it has not seen."""
-    judge.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
+    conflict_check.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
 
 
 def forget_given_ids() -> None:
     """A retry is taken for another write."""
-    judge.Judge._earlier_outcome = lambda self, commit, item: None  # type: ignore[method-assign]
+    conflict_check.Judge._earlier_outcome = lambda self, commit, item: None  # type: ignore[method-assign]
 
 
 def recover_checkpoints_alone() -> None:
     """A recovery leaves out the WALs after the newest checkpoint."""
-    recovery.read_chain = lambda storage, root, after: iter(())
+    opening.read_chain = lambda storage, root, after: iter(())
 
 
 def acknowledge_before_the_sync() -> None:
     """Durability in storage is promised before storage has the WAL."""
-    upkeep.Upkeep.wait_synced = lambda self, sequence, timeout: None  # type: ignore[method-assign]
+    maintenance_tasks.Upkeep.wait_synced = lambda self, sequence, timeout: None  # type: ignore[method-assign]
 
 
 def clean_what_is_not_checkpointed() -> None:
@@ -124,10 +126,10 @@ def clean_what_is_not_checkpointed() -> None:
         control = read(coordinator)
         if control is None:
             return None
-        return control._replace(checkpoint=clean.records.CheckpointRecord(0, "", str(control.synced), ""))
+        return control._replace(checkpoint=wal_cleanup.records.CheckpointRecord(0, "", str(control.synced), ""))
 
-    read = clean.read_control
-    clean.read_control = hasty
+    read = wal_cleanup.read_control
+    wal_cleanup.read_control = hasty
 
 
 def give_tokens_that_are_too_new() -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 from agola_core import clock
-from agola_core.datamanager import tiers
+from agola_core.datamanager.sstable import tiers
 from tests.simulation.scheduler import Crash, Task, World
 
 _world: World

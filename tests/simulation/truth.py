@@ -10,15 +10,16 @@ from collections.abc import Sequence as Items
 from typing import NamedTuple
 
 from agola_core import Put
-from agola_core.datamanager import ChangeGroupsToken, keys, records
-from agola_core.datamanager.batches import list_batches, read_actions, read_batch
-from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.lineage import root_of, stored_lineages
-from agola_core.datamanager.manifest import Manifest, read_manifest
-from agola_core.datamanager.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
-from agola_core.datamanager.table import Table
+from agola_core.datamanager import ChangeGroupsToken
+from agola_core.datamanager.format import keys, records
+from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
+from agola_core.datamanager.format.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
+from agola_core.datamanager.identity.lineage import root_of, stored_lineages
+from agola_core.datamanager.log.idempotency import read_taken_over
+from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
+from agola_core.datamanager.sstable.table import Table
 from agola_core.datamanager.types import Action, Event
-from agola_core.datamanager.walids import read_taken_over
 from agola_core.errors import AgolaError
 from agola_core.sequence import Sequence
 from tests.simulation.memory_coordinator import Changes, Cluster

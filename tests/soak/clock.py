@@ -23,7 +23,7 @@ import msgspec
 
 from agola_core import Durability, faultpoints
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.instance import list_instances
+from agola_core.datamanager.identity.instance import list_instances
 from agola_core.errors import ConflictError
 from tests.soak.errors import attempt
 from tests.soak.kill import MEMORY, OPTIONS, EmbeddedStore, State, content, difference

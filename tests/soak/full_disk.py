@@ -22,7 +22,8 @@ import msgspec
 
 import agola_core
 from agola_core import AgolaError, Durability, Options, Put, faultpoints
-from agola_core.datamanager import DataManager, outcome
+from agola_core.datamanager import DataManager
+from agola_core.datamanager.log import outcome
 from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
 from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
 from tests.soak.errors import attempt, go_on

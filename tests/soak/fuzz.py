@@ -32,9 +32,9 @@ from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
 from agola_core.compression import compress
 from agola_core.coordinator.etcd_settings import parse_url
-from agola_core.datamanager.batches import decode_batch, encode_batch
-from agola_core.datamanager.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
-from agola_core.datamanager.records import WalRecord, decode_actions, decode_wal, encode_actions, encode_wal
+from agola_core.datamanager.format.batches import decode_batch, encode_batch
+from agola_core.datamanager.format.records import WalRecord, decode_actions, decode_wal, encode_actions, encode_wal
+from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.errors import AgolaError
 from agola_core.executor.globs import compile_globs
 from agola_core.executor.tarstream import Limits
@@ -43,8 +43,8 @@ from agola_core.executor.unpack import unpack
 from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
 from agola_core.objectstorage.s3url import parse_s3_url
 from agola_core.runconfig import parse_config
-from agola_core.runservice.requests import RunCreateRequest
-from agola_core.runservice.types import ExecutorTask
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import ExecutorTask
 from agola_http.endpoints import Call, Caller
 from agola_http.gojson import decode as decode_json
 from agola_http.routes.runs import parse_query

@@ -17,8 +17,12 @@ from unittest.mock import patch
 import apsw
 
 from agola_core.coordinator.sqlite_database import Database
-from agola_core.datamanager import binding, checkpoint, instance, judge, lineage, manifest, records, recovery, sync
-from agola_core.datamanager.control import Control
+from agola_core.datamanager.background import checkpoint, sync
+from agola_core.datamanager.format import records
+from agola_core.datamanager.identity import binding, instance, lineage, opening
+from agola_core.datamanager.identity.control import Control
+from agola_core.datamanager.log import conflict_check
+from agola_core.datamanager.sstable import manifest
 from agola_core.objectstorage import durable
 from tests.soak import clock, concurrent, errors, full_disk, fuzz, kill, power, rot, zombie
 from tests.soak.trial import Skipped, Violation
@@ -86,12 +90,12 @@ def take_a_full_disk_for_done() -> None:
 
 def number_epochs_by_the_clock() -> None:
     """The newest lineage is the one with the latest time, as in Agola 0.2."""
-    switch = recovery.switch
+    switch = opening.switch
 
     def by_clock(*arguments: Any, epoch: int, **options: Any) -> Any:
         return switch(*arguments, epoch=int(time.time()), **options)
 
-    recovery.switch = by_clock  # type: ignore[assignment]
+    opening.switch = by_clock  # type: ignore[assignment]
 
 
 def publish_without_compares() -> None:
@@ -109,12 +113,12 @@ def publish_without_compares() -> None:
 
 def take_young_payloads_for_kept() -> None:
     """A payload is committed although a collection came after it was written."""
-    judge._with_payloads = lambda waiting, collected: waiting
+    conflict_check._with_payloads = lambda waiting, collected: waiting
 
 
 def never_refuse() -> None:
     """Whoever writes late overwrites what it has not seen."""
-    judge.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
+    conflict_check.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
 
 
 def trust_what_is_sealed() -> None:

@@ -23,7 +23,7 @@ import msgspec
 
 from agola_core import AgolaError, Delete, Durability, Put, faultpoints
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.instance import list_instances
+from agola_core.datamanager.identity.instance import list_instances
 from tests.soak import kill
 from tests.soak.kill import MEMORY, EmbeddedStore, State, content, difference, work
 from tests.soak.trial import Campaign, Ended, Say, Started, Violation, run_child, start_child

@@ -17,7 +17,7 @@ import msgspec
 from agola_core.errors import ConfigError
 from agola_core.runconfig import Config, Finding, RunContext, load_config, parse_config, run_tasks
 from agola_core.runconfig.convert import is_wanted
-from agola_core.runservice.graph import with_levels
+from agola_core.runservice.model.graph import with_levels
 
 DATA = Path(__file__).parents[1] / "data/configs"
 _CLONE = "Clone repository and checkout code"

@@ -4,8 +4,8 @@ import threading
 
 from msgspec.structs import replace
 
-from agola_core.runservice.requests import RunCreateRequest
-from agola_core.runservice.types import (
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import (
     Depend,
     Executor,
     ExecutorPhase,

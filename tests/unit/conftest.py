@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agola_core.datamanager.manifest import Manifest, Origin, Run
+from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run
 from agola_core.sequence import Sequence
 
 

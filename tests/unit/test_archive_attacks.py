@@ -16,7 +16,7 @@ from agola_core.executor.archive import make_archive
 from agola_core.executor.globs import compile_globs
 from agola_core.executor.tarstream import Limits, link_stays_inside, read_members
 from agola_core.executor.unpack import unpack
-from agola_core.runservice.types import ArchiveContents
+from agola_core.runservice.model.types import ArchiveContents
 
 FILE, LINK, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 BLOCK = tarfile.BLOCKSIZE

@@ -3,7 +3,7 @@
 import pytest
 
 from agola_core.errors import BadRequestError, DeadlineError
-from agola_core.runservice.bounds import GRACE_SECONDS, LEAST_RATE, Bounded
+from agola_core.runservice.model.bounds import GRACE_SECONDS, LEAST_RATE, Bounded
 
 
 class Sender:

@@ -17,8 +17,8 @@ from agola_core import (
     faultpoints,
 )
 from agola_core.coordinator import PutOp
-from agola_core.datamanager import records
-from agola_core.datamanager.commit import Commit
+from agola_core.datamanager.format import records
+from agola_core.datamanager.log.commit import Commit
 
 
 def open_store(path, **options):

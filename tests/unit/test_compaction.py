@@ -7,7 +7,7 @@ import pytest
 
 import agola_core
 from agola_core import Delete, Options, Put
-from agola_core.datamanager.tiers import runs_to_merge, shadowed_by_deletes
+from agola_core.datamanager.sstable.tiers import runs_to_merge, shadowed_by_deletes
 
 OPTIONS = Options(background=False, grace_period=0.0, retain_manifests=1, retain_wals=1, file_size=200_000)
 

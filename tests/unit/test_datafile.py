@@ -7,14 +7,14 @@ import random
 import pytest
 
 from agola_core import faultpoints
-from agola_core.datamanager import layout
-from agola_core.datamanager.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
-from agola_core.datamanager.blockcache import BlockCache, open_file
-from agola_core.datamanager.datafile import read_footer, write_files
-from agola_core.datamanager.datafile_verify import Finding, verify_data_files, verify_file
-from agola_core.datamanager.entries import entry_key, merge, split_key
-from agola_core.datamanager.manifest import Run
-from agola_core.datamanager.table import scan_run
+from agola_core.datamanager.format import layout
+from agola_core.datamanager.sstable.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
+from agola_core.datamanager.sstable.block_cache import BlockCache, open_file
+from agola_core.datamanager.sstable.datafile import read_footer, write_files
+from agola_core.datamanager.sstable.datafile_verify import Finding, verify_data_files, verify_file
+from agola_core.datamanager.sstable.entries import entry_key, merge, split_key
+from agola_core.datamanager.sstable.manifest import Run
+from agola_core.datamanager.sstable.table import scan_run
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
 from agola_core.faultpoints import InjectedFaultError

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from agola_core.compression import compress
-from agola_core.datamanager.block import LONE_ZSTD, ZSTD, decode_block, encode_block
-from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.datafile import (
+from agola_core.datamanager.sstable.block import LONE_ZSTD, ZSTD, decode_block, encode_block
+from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.datafile import (
     END,
     MAGIC,
     TRAILER,
@@ -25,10 +25,10 @@ from agola_core.datamanager.datafile import (
     read_footer,
     write_files,
 )
-from agola_core.datamanager.datafile_verify import verify_file
-from agola_core.datamanager.entries import entry_key, split_key
-from agola_core.datamanager.manifest import Run
-from agola_core.datamanager.table import Table, scan_run
+from agola_core.datamanager.sstable.datafile_verify import verify_file
+from agola_core.datamanager.sstable.entries import entry_key, split_key
+from agola_core.datamanager.sstable.manifest import Run
+from agola_core.datamanager.sstable.table import Table, scan_run
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.posix import PosixStorage

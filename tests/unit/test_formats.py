@@ -22,14 +22,14 @@ import agola_core
 from agola_core import BadRequestError, Delete, FormatError, Options, Put, maintenance
 from agola_core.coordinator.port import PutOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
-from agola_core.datamanager import keys
-from agola_core.datamanager.batches import decode_batch
-from agola_core.datamanager.manifest import decode_manifest
-from agola_core.datamanager.records import decode_wal
+from agola_core.datamanager.format import keys
+from agola_core.datamanager.format.batches import decode_batch
+from agola_core.datamanager.format.records import decode_wal
+from agola_core.datamanager.sstable.manifest import decode_manifest
 from agola_core.db import Database
-from agola_core.runservice import moves
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunCreateRequest
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import DATA_TYPES
+from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.standalone import Standalone, open_store
 
 VERSION_1 = Path(__file__).parents[1] / "data" / "formats" / "v1"
@@ -157,7 +157,7 @@ def test_an_export_of_a_run_service_imports(name, tmp_path):
     with open_store(tmp_path / "data", background=False) as dm:
         maintenance.enable(dm.coordinator)
         with (VERSION_1 / name).open("rb") as file:
-            moves.import_(dm, file)
+            transfer.import_(dm, file)
         maintenance.disable(dm.coordinator)
         assert dm.verify() == []
     check_service(tmp_path / "data", with_logs=name.endswith("zst"))

@@ -12,16 +12,16 @@ from agola_core import BadRequestError, ConfigError, CorruptionError
 from agola_core.coordinator.etcd_settings import parse_url
 from agola_core.coordinator.port import KeyValue, PutOp
 from agola_core.coordinator.sqlite import SQLiteCoordinator
-from agola_core.datamanager import layout, records
-from agola_core.datamanager.sealed import seal
+from agola_core.datamanager.format import layout, records
+from agola_core.datamanager.format.checksummed import seal
+from agola_core.datamanager.log.idempotency import read_taken_over
 from agola_core.datamanager.types import ChangeGroupsToken
-from agola_core.datamanager.walids import read_taken_over
 from agola_core.maintenance import mode
 from agola_core.objectstorage import open_storage
-from agola_core.runservice import keys
-from agola_core.runservice.changegroups import GroupsToken
-from agola_core.runservice.runrecord import decode_header, decode_part
-from agola_core.runservice.store import decode_event, decode_executor, decode_task
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.change_groups import GroupsToken
+from agola_core.runservice.state.run_record import decode_header, decode_part
+from agola_core.runservice.state.store import decode_event, decode_executor, decode_task
 
 DEEP = 100_000
 NESTED = b'{"x":' * DEEP + b"1" + b"}" * DEEP

@@ -9,7 +9,8 @@ import agola_core
 from agola_core import BadRequestError, ConflictError, Delete, NotFoundError, Options, Put, faultpoints
 from agola_core.coordinator import open_coordinator
 from agola_core.coordinator.port import iterate
-from agola_core.datamanager import DataManager, keys
+from agola_core.datamanager import DataManager
+from agola_core.datamanager.format import keys
 from agola_core.objectstorage.factory import open_storage
 from agola_core.sequence import Sequence
 

@@ -6,8 +6,8 @@ from itertools import product
 import msgspec
 import pytest
 
-from agola_core.datamanager.datafile import FileRef
-from agola_core.datamanager.manifest import (
+from agola_core.datamanager.sstable.datafile import FileRef
+from agola_core.datamanager.sstable.manifest import (
     Manifest,
     Origin,
     Run,

@@ -2,7 +2,8 @@
 
 from agola_core import Options, Put
 from agola_core.coordinator.sqlite import SQLiteCoordinator
-from agola_core.datamanager import DataManager, layout
+from agola_core.datamanager import DataManager
+from agola_core.datamanager.format import layout
 from agola_core.objectstorage.posix import PosixStorage
 
 OPTIONS = Options(background=False)

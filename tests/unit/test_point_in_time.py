@@ -19,7 +19,7 @@ from agola_core import (
     Sequence,
 )
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.manifest import decode_manifest, encode_manifest
+from agola_core.datamanager.sstable.manifest import decode_manifest, encode_manifest
 
 SMALL = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_wals=2, grace_period=0)
 

@@ -12,7 +12,7 @@ from agola_core import BadRequestError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.objectstorage import is_portable
-from agola_core.runservice import layout
+from agola_core.runservice.artifacts import layout
 from agola_pytest.faulty import FaultyStorage
 
 

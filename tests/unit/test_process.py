@@ -11,8 +11,8 @@ import pytest
 import agola_core
 from agola_core import ConflictError, Options, Put
 from agola_core.coordinator.port import PutOp
-from agola_core.datamanager import keys, records
-from agola_core.datamanager.records import InstanceRecord
+from agola_core.datamanager.format import keys, records
+from agola_core.datamanager.format.records import InstanceRecord
 from agola_core.maintenance import mode
 from agola_core.process import is_running, may_live, start_time
 

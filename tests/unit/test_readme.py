@@ -36,7 +36,7 @@ def test_the_configuration_of_the_readme_is_right():
         "agola_core.context",
         "agola_core.embedded",
         "agola_core.sequence",
-        "agola_core.datamanager.tiers",
+        "agola_core.datamanager.sstable.tiers",
         "agola_core.executor.globs",
         "agola_core.executor.templates",
         "agola_core.objectstorage.filesystem",

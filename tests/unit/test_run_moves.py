@@ -12,14 +12,12 @@ from agola_core import BadRequestError, Put, maintenance
 from agola_core.coordinator.port import PutOp
 from agola_core.datamanager import ExportFormat
 from agola_core.faultpoints import InjectedFaultError, arm, trigger
-from agola_core.runservice import keys, moves
-from agola_core.runservice.agolaform import agola_data
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.agola_form import agola_data
+from agola_core.runservice.archive.transfer import Include
 from agola_core.runservice.inprocess import InProcessDirectory
-from agola_core.runservice.moves import Include
-from agola_core.runservice.requests import RunQuery
-from agola_core.runservice.service import RunService
-from agola_core.runservice.store import RunStore
-from agola_core.runservice.types import (
+from agola_core.runservice.model.requests import RunQuery
+from agola_core.runservice.model.types import (
     ExecutorPhase,
     FetchPhase,
     Run,
@@ -30,6 +28,9 @@ from agola_core.runservice.types import (
     RunTaskStep,
     TaskStatus,
 )
+from agola_core.runservice.service import RunService
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.store import RunStore
 from agola_core.standalone import open_store
 
 RUN_ID = "0000001ekg0a0-0000000000001"
@@ -84,14 +85,14 @@ def open_runs(tmp_path):
 
 def exported(dm, form=ExportFormat.NATIVE, include=()):
     file = io.BytesIO()
-    moves.export(dm, file, form, include=include)
+    transfer.export(dm, file, form, include=include)
     return file.getvalue()
 
 
 def imported(dm, stream, **options):
     if not maintenance.status(dm.coordinator).enabled:
         maintenance.enable(dm.coordinator)
-    return moves.import_(dm, io.BytesIO(stream), **options)
+    return transfer.import_(dm, io.BytesIO(stream), **options)
 
 
 def service_of(dm, tmp_path):
@@ -233,8 +234,8 @@ def test_logs_and_archives_come_along_when_asked_for(open_runs):
     with pytest.raises(BadRequestError, match="no place for"):
         exported(one, ExportFormat.AGOLA, include=[Include.LOGS])
     with pytest.raises(BadRequestError, match="include takes any of logs, archives"):
-        moves.parse_include("logs,cache")
-    assert moves.parse_include(" logs, archives,") == frozenset(Include)
+        transfer.parse_include("logs,cache")
+    assert transfer.parse_include(" logs, archives,") == frozenset(Include)
 
 
 def test_a_refused_import_takes_its_objects_back(open_runs):

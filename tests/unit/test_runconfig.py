@@ -12,7 +12,7 @@ from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, parse_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
 from agola_core.runconfig.when import matches, parse_when
-from agola_core.runservice.types import DependCondition, RestoreCacheStep, RunStep, SaveCacheStep
+from agola_core.runservice.model.types import DependCondition, RestoreCacheStep, RunStep, SaveCacheStep
 
 
 def parse(text):

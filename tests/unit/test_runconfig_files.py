@@ -7,7 +7,7 @@ import pytest
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, load_config, run_tasks
-from agola_core.runservice.types import DependCondition
+from agola_core.runservice.model.types import DependCondition
 
 DATA = Path(__file__).parents[1] / "data/configs"
 

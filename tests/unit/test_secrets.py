@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from agola_core.errors import BadRequestError
 from agola_core.executor.masking import masked, patterns_of
-from agola_core.runservice.secrets import HIDDEN, MAX_SECRETS, checked, hidden, redacted
-from agola_core.runservice.types import (
+from agola_core.runservice.model.types import (
     Container,
     RegistryAuth,
     RunConfig,
@@ -18,6 +17,7 @@ from agola_core.runservice.types import (
     Runtime,
     SaveCacheStep,
 )
+from agola_core.runservice.state.secrets import HIDDEN, MAX_SECRETS, checked, hidden, redacted
 
 SECRET = "correct horse"
 

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from agola_core.datamanager.blockcache import BlockCache
-from agola_core.datamanager.datafile import write_files
-from agola_core.datamanager.entries import entry_key
-from agola_core.datamanager.table import Table, missing_files
+from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.datafile import write_files
+from agola_core.datamanager.sstable.entries import entry_key
+from agola_core.datamanager.sstable.table import Table, missing_files
 from agola_core.datamanager.types import Options
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.posix import PosixStorage
@@ -52,7 +52,7 @@ class CountingReader:
 
 @pytest.fixture
 def storage(tmp_path, monkeypatch):
-    monkeypatch.setattr("agola_core.datamanager.blockcache._WHOLE", 0)  # as if its files were large ones
+    monkeypatch.setattr("agola_core.datamanager.sstable.block_cache._WHOLE", 0)  # as if its files were large ones
     return CountingStorage(PosixStorage(tmp_path))
 
 
@@ -306,7 +306,7 @@ def test_a_small_file_is_read_by_one_range_for_all_its_objects(storage, write, m
     (small,) = write(numbered(range(20)), with_filter=False)
     (large,) = write(numbered(range(21)), with_filter=False)
     assert large.size > small.size
-    monkeypatch.setattr("agola_core.datamanager.blockcache._WHOLE", small.size)
+    monkeypatch.setattr("agola_core.datamanager.sstable.block_cache._WHOLE", small.size)
     for ref, ranges in ((small, 1), (large, 3)):
         table = Table(storage, manifest_of([[ref]]), BlockCache())
         assert requests(storage, lambda: [table.get("note", key) for key in ("0000", "0019")])[1] == ranges  # noqa: B023

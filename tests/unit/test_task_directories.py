@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError
 from agola_core.executor.taskdir import RunningProcess, TaskDirectories
-from agola_core.runservice.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
+from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
 TASK = ExecutorTask(id="a", environment={"SECRET": "x"}, status=ExecutorTaskStatus(executor_id="e"))
 

@@ -7,7 +7,7 @@ import pytest
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.taskdir import TaskDirectories
 from agola_core.executor.taskrunner import TaskLimits, TaskRunner
-from agola_core.runservice.types import (
+from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,
     ExecutorTaskStatus,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.datamanager.tiers import FLOOR, runs_to_merge
+from agola_core.datamanager.sstable.tiers import FLOOR, runs_to_merge
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ from agola_core.errors import BadRequestError
 from agola_core.executor.archive import make_archive
 from agola_core.executor.tarstream import Limits
 from agola_core.executor.unpack import unpack
-from agola_core.runservice.types import ArchiveContents
+from agola_core.runservice.model.types import ArchiveContents
 from agola_core.source import pack_tree
 
 

@@ -3,9 +3,9 @@
 import agola_core
 from agola_core import Options
 from agola_core.coordinator import PutOp
-from agola_core.runservice import keys
-from agola_core.runservice.mirror import Mirror
-from agola_core.runservice.workqueue import WorkQueue
+from agola_core.runservice.scheduling.work_queue import WorkQueue
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.mirror import Mirror
 
 
 def test_a_key_that_waits_at_leisure_is_done_once_however_often_sweeps_ask_for_it():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from agola_core.runservice.types import RunConfig, RunConfigTask
+from agola_core.runservice.model.types import RunConfig, RunConfigTask
 
 WIDTH, HEIGHT = 190, 46
 GAP_X, GAP_Y, MARGIN = 56, 16, 8

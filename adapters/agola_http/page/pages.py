@@ -18,8 +18,8 @@ from agola_core.errors import (
     NotFoundError,
     UnauthorizedError,
 )
-from agola_core.runservice.requests import RunBundle, RunCreateRequest, RunQuery
-from agola_core.runservice.types import RunPhase, RunResult
+from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
+from agola_core.runservice.model.types import RunPhase, RunResult
 from agola_http import sessions
 from agola_http.access import is_foreign
 from agola_http.endpoints import FORM, PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agola_core.runservice.requests import RunBundle
-from agola_core.runservice.types import (
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import (
     ExecutorPhase,
     Run,
     RunConfigTask,

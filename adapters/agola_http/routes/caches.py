@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
-from agola_core.runservice.layout import MAX_CACHE_KEY_BYTES
-from agola_core.runservice.types import ExecutorTask, RunStep
+from agola_core.runservice.artifacts.layout import MAX_CACHE_KEY_BYTES
+from agola_core.runservice.model.types import ExecutorTask, RunStep
 from agola_http.endpoints import (
     NO_CACHE,
     PREFIX,

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from agola_core.errors import ClosedError
-from agola_core.runservice.events import EventFeed
-from agola_core.runservice.types import RunEvent
+from agola_core.runservice.model.types import RunEvent
+from agola_core.runservice.state.events import EventFeed
 from agola_http.endpoints import (
     EVENT_STREAM,
     NO_CACHE,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
-from agola_core.runservice.executorside import ExecutorSide
-from agola_core.runservice.types import Executor, ExecutorTask
+from agola_core.runservice.model.types import Executor, ExecutorTask
+from agola_core.runservice.scheduling.executor_reports import ExecutorSide
 from agola_http.access import check_own, check_token
 from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Principal, json_answer
 from agola_http.service_client import EXECUTOR_HEADER

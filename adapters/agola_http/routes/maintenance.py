@@ -8,10 +8,10 @@ from typing import IO, TypeVar, cast
 
 from agola_core import maintenance
 from agola_core.datamanager import ExportFormat, Packing
-from agola_core.datamanager.pointintime import parse_moment
+from agola_core.datamanager.read.point_in_time import parse_moment
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
-from agola_core.runservice import moves
+from agola_core.runservice.archive import transfer
 from agola_http.endpoints import (
     BINARY,
     JSON,
@@ -91,15 +91,15 @@ class Maintenance:
         """Stream the store; a failure breaks the connection, and a native export without its footer is no export."""
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
         packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
-        include = moves.parse_include(call.text("include", ""))
+        include = transfer.parse_include(call.text("include", ""))
         at = parse_moment(call.text("at")) if call.text("at") else None
-        pieces = moves.export_stream(self._state.datamanager, form, packing=packing, include=include, at=at)
+        pieces = transfer.export_stream(self._state.datamanager, form, packing=packing, include=include, at=at)
         return stream_answer(pieces, BINARY)
 
     def import_(self, call: Call) -> Answer:
         """Replace the content of the store by the body, or only check it with `dry_run`."""
         body = cast("IO[bytes]", io.BufferedReader(_PiecesFile(call.upload), _BUFFER_BYTES))
-        result = moves.import_(
+        result = transfer.import_(
             self._state.datamanager,
             body,
             dry_run=call.flag("dry_run"),

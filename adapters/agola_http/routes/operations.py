@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from agola_core.__about__ import __version__
-from agola_core.datamanager.snapshot import Status
+from agola_core.datamanager.read.snapshot import Status
 from agola_core.errors import UnavailableError
 from agola_http.endpoints import JSON, PREFIX, Answer, Call, Endpoint, Principal, json_answer
 from agola_http.errors import RefusedError

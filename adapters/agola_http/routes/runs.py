@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.requests import (
+from agola_core.runservice.model.requests import (
     RunActionsRequest,
     RunActionType,
     RunBundle,
@@ -14,7 +14,7 @@ from agola_core.runservice.requests import (
     RunTaskActionsRequest,
     RunTaskActionType,
 )
-from agola_core.runservice.types import Run, RunConfig, RunPhase, RunResult
+from agola_core.runservice.model.types import Run, RunConfig, RunPhase, RunResult
 from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
 from agola_http.state import State
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agola_core.datamanager import Checkpoint, Compacted
-from agola_core.datamanager.collect import Garbage
+from agola_core.datamanager.background.gc import Garbage
 from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
 from agola_http.state import State
 

@@ -29,7 +29,7 @@ from agola_core.executor.drivers import containerfiles
 from agola_core.executor.drivers.engine import Engine, EngineOptions
 from agola_core.executor.drivers.exitfile import BEGUN, has_begun, read_exit_code
 from agola_core.executor.files import open_own
-from agola_core.runservice.types import ArchiveContents, Container, ExecutorTask
+from agola_core.runservice.model.types import ArchiveContents, Container, ExecutorTask
 
 LABEL_EXECUTOR, LABEL_TASK, LABEL_INDEX = "agola.executorid", "agola.taskid", "agola.containerindex"
 _INSIDE = "/mnt/agola"

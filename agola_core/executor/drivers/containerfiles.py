@@ -13,7 +13,7 @@ import msgspec
 from agola_core.executor.archive import check_packable, inside
 from agola_core.executor.globs import compile_globs
 from agola_core.executor.tarstream import Limits, TarWriter, read_members, split_name
-from agola_core.runservice.types import ArchiveContents
+from agola_core.runservice.model.types import ArchiveContents
 
 _CHUNK = 1 << 20
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agola_core.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
-from agola_core.runservice.types import RegistryAuth
+from agola_core.runservice.model.types import RegistryAuth
 
 _SECONDS = 60
 _CONFLICT = 409

@@ -41,7 +41,7 @@ from agola_core.executor.drivers.hostprocess import (
 from agola_core.executor.files import open_below, open_own
 from agola_core.executor.unpack import unpack_into
 from agola_core.process import start_time
-from agola_core.runservice.types import ArchiveContents, ExecutorPhase, ExecutorTask
+from agola_core.runservice.model.types import ArchiveContents, ExecutorPhase, ExecutorTask
 
 # The shell begins the command only when it is told to, and it is told when it has been noted: nothing runs unknown.
 # It outlives a polite end, for the command has some time for its own and leaves an exit code.

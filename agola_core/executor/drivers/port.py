@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from agola_core.runservice.types import ArchiveContents, ExecutorTask
+from agola_core.runservice.model.types import ArchiveContents, ExecutorTask
 
 
 class StepProcess(Protocol):

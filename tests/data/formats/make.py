@@ -26,11 +26,11 @@ import msgspec
 import agola_core
 from agola_core import Delete, Options, Put
 from agola_core.datamanager import ExportFormat, Packing
-from agola_core.datamanager.manifest import decode_manifest
-from agola_core.runservice import moves
-from agola_core.runservice.moves import Include
-from agola_core.runservice.projection import DATA_TYPES
-from agola_core.runservice.requests import RunCreateRequest
+from agola_core.datamanager.sstable.manifest import decode_manifest
+from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import DATA_TYPES
+from agola_core.runservice.archive.transfer import Include
+from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.standalone import Standalone, open_store
 
 TYPES = ["note", "other", "tag"]
@@ -148,9 +148,9 @@ def _make_service(directory: Path, target: Path) -> None:
     with open_store(directory, background=False) as dm:
         dm.checkpoint(force=True)
         with (target / "service.export.zst").open("wb") as file:
-            moves.export(dm, file, packing=Packing.ZSTD, include=Include)
+            transfer.export(dm, file, packing=Packing.ZSTD, include=Include)
         with (target / "service.agola").open("wb") as file:
-            moves.export(dm, file, ExportFormat.AGOLA)
+            transfer.export(dm, file, ExportFormat.AGOLA)
         expected = {"run": run.id, "result": run.result, "logs": logs, "contents": contents(dm, DATA_TYPES)}
         expected["archives"] = sorted(info.path for info in dm.storage.list("workspacearchives/"))
     (target / "service.json").write_text(json.dumps(expected))

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from notes import Notes
 
 import agola_core
-from agola_core.runservice.requests import RunQuery
+from agola_core.runservice.model.requests import RunQuery
 
 
 def append(directory, line):

@@ -1,0 +1,1 @@
+"""Background work on the log: uploads of WALs, checkpoints, compaction, WAL cleanup and garbage collection."""

@@ -1,0 +1,238 @@
+"""Collection: objects in storage that nothing refers to any more are deleted, after a grace period.
+
+Spared is what a retained manifest names (see `history`), of this lineage or an earlier one, the WALs after the
+oldest retained manifest of each lineage with their payloads, and everything younger than the grace period, which
+may be about to be referred to. What takes longer than that is known by its lock, or fenced by the log's head.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import msgspec
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import Compare, PutOp, iterate
+from agola_core.datamanager.format import keys, layout
+from agola_core.datamanager.format.batches import list_batches, read_batch
+from agola_core.datamanager.format.records import WalRecord, decode_wal
+from agola_core.datamanager.identity.control import Control, read_control
+from agola_core.datamanager.identity.instance import Instance, InstanceLock, list_instances
+from agola_core.datamanager.identity.lineage import root_of
+from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
+from agola_core.datamanager.sstable.manifest_history import StoredManifest, past_lineages, retained, stored_manifests
+from agola_core.datamanager.types import Options
+from agola_core.errors import CorruptionError, NotFoundError, RecoveryError, UnavailableError
+from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
+from agola_core.parallel import parallel_map
+from agola_core.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("collect.before-barrier", "collect.before-delete")
+
+_BARRIER_TRIES = 10
+
+
+class Garbage(msgspec.Struct, frozen=True):
+    """An object that nothing refers to.
+
+    Attributes:
+        path: Where it lies.
+        size: Its bytes.
+        reason: Why it goes.
+    """
+
+    path: str
+    size: int
+    reason: str
+
+
+class Collector:
+    """Collects a store's garbage.
+
+    Args:
+        instance: Holds the lock: one collector at a time in all processes.
+        storage: What is cleaned.
+        options: How much is kept.
+        now: The time, against which objects' ages are taken.
+    """
+
+    def __init__(
+        self, instance: Instance, storage: ObjectStorage, options: Options, now: Callable[[], datetime]
+    ) -> None:
+        self._instance = instance
+        self._coordinator = instance.coordinator
+        self._storage = storage
+        self._options = options
+        self._now = now
+
+    def collect(self, *, dry_run: bool = False) -> list[Garbage]:
+        """Delete the garbage and return it; nothing while another collector is at work.
+
+        Args:
+            dry_run: Only return it.
+
+        Raises:
+            FencedError: The lock was lost on the way; nothing was deleted after that.
+        """
+        self._instance.publish()  # what this instance itself reads is to be known exactly
+        lock = self._instance.try_lock(keys.COLLECT_LOCK)
+        if lock is None:
+            return []
+        with lock:
+            try:
+                found = self._find(dry_run=dry_run)
+            except (NotFoundError, CorruptionError) as error:
+                lock.check()  # paused past its lease: another collector took what was listed
+                if isinstance(error, CorruptionError):
+                    raise
+                raise UnavailableError("something that was listed is gone; nothing was collected") from error
+            if not dry_run:
+                self._delete(lock, found)
+            return found
+
+    def _delete(self, lock: InstanceLock, found: list[Garbage]) -> None:
+        for garbage in found:
+            faultpoints.reach("collect.before-delete")
+            lock.check()  # invariant 8: whoever lost the lock deletes nothing
+            try:
+                self._storage.delete(garbage.path)
+            except NotFoundError:
+                continue
+
+    def _find(self, *, dry_run: bool) -> list[Garbage]:
+        """Return what may go; manifests before the files that they name, so none is left without."""
+        # Listed before the references are read: what is written later is not in the lists.
+        lineages = list(self._old(layout.LINEAGES))
+        data = list(self._old(layout.DATA))
+        payloads = list(self._old(layout.PAYLOADS))
+        if any(self._coordinator.get(name) for name in (keys.CHECKPOINT_LOCK, keys.INITIALISE_LOCK)):
+            data = []  # a checkpoint, import or recovery is at work; it may have begun long ago
+        control = read_control(self._coordinator)
+        if control is None:
+            raise RecoveryError("the coordinator holds no store")
+        kept = self._kept(control)
+        if control.checkpoint.path not in {stored.path for stored in kept}:
+            raise UnavailableError("the list of manifests lacks the current one: it is stale; nothing was collected")
+        manifests = self._read(control, kept)
+        horizons = _horizons(kept, manifests)
+        garbage = [
+            Garbage(info.path, info.size, reason)
+            for info in lineages
+            if (reason := _lineage_reason(info.path, control, {manifest.path for manifest in kept}, horizons))
+        ]
+        replaced = {manifest.replaces for manifest in manifests.values()}
+        if {stored.path for stored in kept} <= manifests.keys() | replaced:  # what a damaged one names is not known
+            named = {ref.path for manifest in manifests.values() for ref in manifest.files()}
+            garbage += [
+                Garbage(info.path, info.size, "no retained manifest names this data file")
+                for info in data
+                if info.path not in named
+            ]
+            garbage += self._unnamed_payloads(control, payloads, horizons, dry_run=dry_run)
+        return garbage
+
+    def _old(self, prefix: str) -> Iterator[ObjectInfo]:
+        now = self._now()
+        for info in self._storage.list(prefix):
+            age = (now - info.modified).total_seconds() if info.modified else 0.0
+            if age >= self._options.grace_period:
+                yield info
+
+    def _kept(self, control: Control) -> list[StoredManifest]:
+        reading = [record.manifest for record in list_instances(self._coordinator)]
+        age = max(self._options.grace_period, self._options.retain_seconds)
+        return retained(
+            stored_manifests(self._storage, past_lineages(self._storage, control)),
+            control.checkpoint.number,
+            keep=self._options.retain_manifests,
+            since=self._now() - timedelta(seconds=age),
+            oldest_read=min(reading, default=control.checkpoint.number),
+        )
+
+    def _read(self, control: Control, kept: list[StoredManifest]) -> dict[str, Manifest]:
+        """Return the kept manifests by path, without those that are damaged."""
+
+        def read(stored: StoredManifest) -> Manifest | None:
+            try:
+                return read_manifest(self._storage, stored.path)
+            except CorruptionError:
+                if stored.path == control.checkpoint.path:
+                    raise
+                logger.warning("a retained manifest is damaged", exc_info=True)
+                return None
+
+        found = zip(kept, parallel_map(read, kept), strict=True)
+        return {stored.path: manifest for stored, manifest in found if manifest is not None}
+
+    def _unnamed_payloads(
+        self, control: Control, old: list[ObjectInfo], horizons: dict[str, Sequence], *, dry_run: bool
+    ) -> list[Garbage]:
+        if not old:
+            return []
+        named = _payloads(decode_wal(item.value, item.key) for item in iterate(self._coordinator, keys.WALS))
+        needed = [
+            path for root, horizon in horizons.items() for _, _, path in list_batches(self._storage, root, horizon)
+        ]
+        for records in parallel_map(lambda path: read_batch(self._storage, path), needed, workers=4):
+            named |= _payloads(records)
+        going = [info for info in old if info.path not in named]
+        if going and not dry_run:
+            later = self._committed_before_barrier(control)
+            going = [] if later is None else [info for info in going if info.path not in later]
+        return [Garbage(info.path, info.size, "no retained WAL names this payload") for info in going]
+
+    def _committed_before_barrier(self, control: Control) -> set[str] | None:
+        """Move the log's head, so that a writer that wrote a payload before cannot commit it unseen.
+
+        Returns:
+            The payloads of the WALs that were committed meanwhile; None when writers were faster each time.
+        """
+        for _ in range(_BARRIER_TRIES):
+            head = self._coordinator.get(keys.HEAD)
+            if head is None:
+                return None
+            faultpoints.reach("collect.before-barrier")
+            barrier = self._coordinator.txn(
+                [Compare(keys.HEAD, head.mod_revision), Compare(keys.LINEAGE, control.lineage_revision)],
+                [PutOp(keys.HEAD, head.value), PutOp(keys.COLLECTION, b"")],
+            )
+            if barrier.succeeded:
+                after = keys.wal(control.head)
+                return _payloads(
+                    decode_wal(item.value, item.key)
+                    for item in iterate(self._coordinator, keys.WALS, start_after=after)
+                )
+        return None
+
+
+def _payloads(records: Iterator[WalRecord] | list[WalRecord]) -> set[str]:
+    return {record.payload.path for record in records if record.payload is not None}
+
+
+def _horizons(kept: list[StoredManifest], manifests: dict[str, Manifest]) -> dict[str, Sequence]:
+    """Return for each lineage that has a kept manifest where its oldest one stands: WALs after it are needed."""
+    horizons: dict[str, Sequence] = {}
+    for stored in kept:
+        manifest = manifests.get(stored.path)
+        reached = manifest.sequence if manifest else Sequence(stored.epoch, 0)
+        horizons[stored.root] = min(reached, horizons.get(stored.root, reached))
+    return horizons
+
+
+def _lineage_reason(path: str, control: Control, kept: set[str], horizons: dict[str, Sequence]) -> str | None:
+    named = layout.parse_lineage_root(path)
+    if named is None or named[0] > control.lineage.epoch:
+        return None
+    root = layout.lineage_root(*named)
+    if root not in horizons and root != root_of(control.lineage):
+        return "it belongs to a lineage of which nothing is retained"
+    if layout.parse_manifest(path) is not None:
+        return None if path in kept else "this manifest is no longer retained"
+    batch = layout.parse_wal_batch(path)
+    if batch is not None and batch[1] <= horizons[root]:
+        return "its WALs are in every retained manifest"
+    return None

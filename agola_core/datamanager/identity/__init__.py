@@ -1,0 +1,1 @@
+"""The identity of a store: opening it, its lineages, its coordinator, and the instances that have it open."""

@@ -1,0 +1,143 @@
+"""Which coordinator a lineage is in, and how far that had come: written down in its storage.
+
+A process that opens the store sees by it that the coordinator is another one (another cluster at the same address,
+a copy of its keys), or was set back behind what its log alone tells. A lineage is switched to in one coordinator
+and never leaves it, so the record lies under the lineage. It is written when the lineage begins, and now and then
+with a higher revision; never by commits.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import Coordinator
+from agola_core.datamanager.format import layout
+from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.identity.control import Control, read_control
+from agola_core.datamanager.identity.lineage import root_of
+from agola_core.decoding import DECODE_ERRORS
+from agola_core.errors import AgolaError, CorruptionError, NotFoundError, RecoveryError
+from agola_core.objectstorage.port import ObjectStorage
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("lineage.before-binding")
+
+ADVICE = "recover the store from its storage: open it with recover=True, or run agola-core recover"
+
+
+class BindingRecord(msgspec.Struct, frozen=True):
+    """`coordinator.json` of a lineage.
+
+    Attributes:
+        coordinator: The identity of the coordinator that the lineage is in.
+        revision: A revision that it had reached.
+    """
+
+    coordinator: str
+    revision: int
+
+
+class Binder:
+    """Writes down how far a store's coordinator has come, and notices one that went back.
+
+    Args:
+        coordinator: The store's coordinator.
+        storage: The store's object storage.
+    """
+
+    def __init__(self, coordinator: Coordinator, storage: ObjectStorage) -> None:
+        self._coordinator = coordinator
+        self._storage = storage
+        self._marked = ("", 0)
+
+    def mark(self) -> None:
+        """Write down the coordinator's revision, if it has risen.
+
+        Raises:
+            RecoveryError: The coordinator went back in time, or is another one.
+        """
+        control = _control(self._coordinator)
+        root = root_of(control.lineage)
+        if (root, control.revision) == self._marked:
+            return
+        found = read_binding(self._storage, root)
+        control = _control(self._coordinator)  # after the storage: others mark, too
+        if root_of(control.lineage) != root:
+            return  # imported or recovered meanwhile
+        if found is not None:
+            check_binding(self._coordinator, control, found)
+        if found is None or control.revision > found.revision:
+            write_binding(self._coordinator, self._storage, control)
+        self._marked = (root, control.revision)
+
+    def try_mark(self) -> None:
+        """Mark; a storage that refuses it is told to the log alone, since a later mark says more.
+
+        Raises:
+            RecoveryError: The coordinator went back in time, or is another one.
+        """
+        try:
+            self.mark()
+        except RecoveryError:
+            raise
+        except AgolaError:
+            logger.warning("the coordinator's revision was not written down; it will be later", exc_info=True)
+
+
+def read_binding(storage: ObjectStorage, root: str) -> BindingRecord | None:
+    """Return which coordinator a lineage is in; None where an older release, or a crash, left it unsaid.
+
+    Raises:
+        CorruptionError: The record is damaged.
+    """
+    path = layout.binding(root)
+    try:
+        data = storage.read(path)
+    except NotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(unseal(data, path), type=BindingRecord)
+    except DECODE_ERRORS as error:
+        raise CorruptionError(f"not a coordinator's record: {error}", path=path) from error
+
+
+def write_binding(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> None:
+    """Write down that the current lineage is in this coordinator."""
+    record = BindingRecord(coordinator.identity(), control.revision)
+    faultpoints.reach("lineage.before-binding")
+    storage.write(layout.binding(root_of(control.lineage)), seal(record))
+
+
+def check_binding(coordinator: Coordinator, control: Control, found: BindingRecord) -> None:
+    """Check that a coordinator is the one that was written down, and not behind that.
+
+    Args:
+        coordinator: The coordinator.
+        control: Its control keys, read after `found` was.
+        found: What storage says.
+
+    Raises:
+        RecoveryError: It is another one, or was set back.
+    """
+    identity = coordinator.identity()
+    if identity != found.coordinator:
+        raise RecoveryError(
+            f"the coordinator is another one ({identity}) than the store's ({found.coordinator}), with its keys: "
+            f"open the store with its own; if that is lost for good, {ADVICE}"
+        )
+    if control.revision < found.revision:
+        raise RecoveryError(
+            f"the coordinator went back from revision {found.revision} to {control.revision} (a restored backup?): "
+            f"{ADVICE}"
+        )
+
+
+def _control(coordinator: Coordinator) -> Control:
+    control = read_control(coordinator)
+    if control is None:
+        raise RecoveryError(f"the coordinator was emptied: {ADVICE}")
+    return control

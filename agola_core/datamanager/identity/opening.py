@@ -1,0 +1,247 @@
+"""Opening a store: creating it, recovering it from its storage, or checking that both halves belong together.
+
+With the coordinator empty, storage decides: none there makes a new store, one there is recovered, from the
+newest manifest of its newest lineage and the WALs after it. With both there, the storage must not be ahead:
+a coordinator that was restored from an older backup is refused until somebody asks for a recovery.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from datetime import datetime
+
+from agola_core.coordinator.lock import try_lock
+from agola_core.coordinator.port import Compare, Coordinator
+from agola_core.datamanager.background.compaction import Folded, Folder
+from agola_core.datamanager.format import keys, layout
+from agola_core.datamanager.format.batches import list_batches, read_chain
+from agola_core.datamanager.identity.binding import ADVICE, check_binding, read_binding, write_binding
+from agola_core.datamanager.identity.control import Control, read_control
+from agola_core.datamanager.identity.lineage import (
+    StoredLineage,
+    mark_active,
+    read_store,
+    root_of,
+    stored_lineages,
+    switch,
+)
+from agola_core.datamanager.log.idempotency import Heritage
+from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run
+from agola_core.datamanager.sstable.manifest_history import newest_first, stored_manifests
+from agola_core.datamanager.sstable.table import missing_files
+from agola_core.datamanager.types import Options
+from agola_core.errors import (
+    ConflictError,
+    CorruptionError,
+    FencedError,
+    NotFoundError,
+    RecoveryError,
+    UnavailableError,
+)
+from agola_core.objectstorage.port import ObjectStorage
+
+logger = logging.getLogger(__name__)
+
+_OPEN_SECONDS = 60.0
+_OPEN_TRIES = 5
+
+
+class StoreOpener:
+    """Brings a store into a state that a log can be opened on.
+
+    Args:
+        coordinator: The store's coordinator.
+        storage: The store's object storage.
+        options: The sizes of data files.
+        data_types: The types of a new store; none when no store is to be made.
+        new_uuid: Makes ids of 32 hexadecimal digits.
+        now: The time, for people.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        storage: ObjectStorage,
+        options: Options,
+        data_types: Items[str],
+        new_uuid: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._coordinator = coordinator
+        self._storage = storage
+        self._options = options
+        self._data_types = tuple(data_types)
+        self._new_uuid = new_uuid
+        self._now = now
+
+    def look(self) -> None:
+        """Check the store, and write nothing.
+
+        Raises:
+            NotFoundError: There is no store, or it must be recovered first.
+            RecoveryError: The coordinator is behind the storage, or belongs to another store.
+        """
+        control = read_control(self._coordinator)
+        if control is None:
+            raise NotFoundError(
+                "the coordinator holds no store: read what is in storage with at=, or open it where it can be written"
+            )
+        self._check(control)
+
+    def prepare(self, *, recover: bool = False) -> None:
+        """Create, recover or check the store; one process at a time does what must be done.
+
+        Args:
+            recover: Take the state of the storage even though the coordinator has another.
+
+        Raises:
+            NotFoundError: There is no store, and none is to be made.
+            RecoveryError: The coordinator is behind the storage, or belongs to another store.
+            CorruptionError: The storage is damaged where it must be read.
+            UnavailableError: Another process prepares the store and does not end, or a backend refuses each
+                attempt of this one.
+        """
+        deadline = time.monotonic() + _OPEN_SECONDS
+        tries = 0
+        while True:
+            control = read_control(self._coordinator)
+            if control is not None and not recover:
+                bound = self._check(control)
+                mark_active(self._storage, control.lineage)
+                if not bound:
+                    write_binding(self._coordinator, self._storage, control)
+                return
+            lock = try_lock(
+                self._coordinator,
+                keys.INITIALISE_LOCK,
+                owner=self._options.instance,
+                ttl=self._options.lock_ttl,
+            )
+            if lock is None:
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"another process has been opening the store for {_OPEN_SECONDS:.0f} s")
+                threading.Event().wait(0.05)
+                continue
+            with lock:
+                control = read_control(self._coordinator)
+                try:
+                    if control is None or recover:
+                        self._begin(control, lock.fence, lock.check)
+                        recover = False
+                except (ConflictError, FencedError) as error:
+                    if recover:
+                        raise
+                    # This process was paused for so long that another one did it: what that made is opened. When
+                    # nobody made anything, it is a storage that refuses what was asked of it.
+                    tries += 1
+                    if tries == _OPEN_TRIES:
+                        raise UnavailableError(
+                            f"the store could not be begun or recovered in {_OPEN_TRIES} attempts: {error}"
+                        ) from error
+                    logger.warning("the lock of the opening was lost; looking again", exc_info=True)
+
+    def _begin(self, control: Control | None, fence: Compare, check: Callable[[], None]) -> None:
+        store = read_store(self._storage)
+        lineages = stored_lineages(self._storage)
+        epoch = max([control.lineage.epoch if control else 0, *(stored.epoch for stored in lineages)]) + 1
+        active = [stored for stored in lineages if stored.active]
+        lineage = self._new_uuid()[:16]
+        seen = control.lineage_revision if control else 0
+        if store is None or not active:
+            if control is not None:
+                raise RecoveryError("the storage holds no store to recover")
+            if not self._data_types:
+                raise NotFoundError("there is no store")
+            runs: tuple[Run, ...] = ()
+            number, data_types, origin = 1, self._data_types, Origin.CREATE
+        else:
+            manifest = self._newest_manifest(active[-1])
+            heritage = Heritage(self._storage, active[-1], lineage, self._options.retain_wal_ids)
+            folded = self._fold(active[-1], manifest, heritage, check)
+            heritage.look_back(manifest.sequence)
+            root = layout.lineage_root(epoch, lineage)
+            heritage.write(self._coordinator, root, [Compare(keys.LINEAGE, seen), fence], check)
+            runs, data_types = folded.runs, folded.data_types
+            number, origin = manifest.number + 1, Origin.RECOVERY
+        switch(
+            self._coordinator,
+            self._storage,
+            store=store.store if store else self._new_uuid(),
+            epoch=epoch,
+            lineage=lineage,
+            origin=origin,
+            data_types=data_types,
+            runs=runs,
+            number=number,
+            now=self._now(),
+            nonce=self._new_uuid()[:16],
+            seen=seen,
+            fences=[fence],
+            check=check,
+        )
+
+    def _newest_manifest(self, lineage: StoredLineage) -> Manifest:
+        """Return the newest manifest of a lineage that is whole.
+
+        A damaged one, or one that was never published and lost its files, is passed over: the WALs after an
+        older one give the same state, and a gap in them is an error.
+        """
+        for stored, manifest in newest_first(self._storage, stored_manifests(self._storage, [lineage])):
+            if isinstance(manifest, CorruptionError):
+                logger.warning("recovery passes over a damaged manifest: %s", manifest)
+                continue
+            missing = missing_files(self._storage, manifest.files())
+            if not missing:
+                return manifest
+            logger.warning("recovery passes over manifest %s: %s is missing", stored.path, missing[0])
+        raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
+
+    def _fold(
+        self, lineage: StoredLineage, manifest: Manifest, heritage: Heritage, check: Callable[[], None]
+    ) -> Folded:
+        """Return the manifest's content with the WALs that storage has after it, folded in part by part."""
+        folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
+        wals = heritage.noting(read_chain(self._storage, lineage.root, manifest.sequence))
+        folded = folder.fold_wals(manifest, wals, check)
+        logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, folded.reached, lineage.lineage)
+        return folded
+
+    def _check(self, control: Control) -> bool:
+        """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state.
+
+        Returns:
+            Whether the storage says which coordinator the lineage is in.
+        """
+        store = read_store(self._storage)
+        if store is not None and store.store != control.lineage.store:
+            raise RecoveryError(
+                f"the storage belongs to store {store.store}, the coordinator to {control.lineage.store}: "
+                "they were mixed up; open each with its own"
+            )
+        advice = f"the coordinator is older than the storage (a restored backup?); {ADVICE}"
+        # Others may be writing: the coordinator is read after the storage, which is never ahead of it by itself.
+        lineages = stored_lineages(self._storage)
+        root = root_of(control.lineage)
+        batches = list_batches(self._storage, root, control.head)
+        binding = read_binding(self._storage, root)
+        control = read_control(self._coordinator) or control
+        for lineage in lineages:
+            if lineage.active and lineage.epoch > control.lineage.epoch:
+                raise RecoveryError(
+                    f"storage has epoch {lineage.epoch}, the coordinator {control.lineage.epoch}: {advice}"
+                )
+            if lineage.active and lineage.epoch == control.lineage.epoch and lineage.lineage != control.lineage.lineage:
+                raise RecoveryError(
+                    f"storage has lineage {lineage.lineage}, the coordinator {control.lineage.lineage} of the same "
+                    f"epoch: two coordinators have taken this storage; open the store with the right one, or {ADVICE}"
+                )
+        if batches and max(last for _, last, _ in batches) > control.head:
+            raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")
+        if binding is not None:
+            check_binding(self._coordinator, control, binding)
+        return binding is not None

@@ -1,0 +1,1 @@
+"""The write-ahead log: commits, conflict checks, outcomes, and the feed of committed WALs."""

@@ -1,0 +1,170 @@
+"""Given WAL ids across a recovery: a retry after it still returns the first outcome (invariant 4).
+
+The coordinator remembers outcomes; when it is lost, the WALs in storage tell them once more. A recovery takes over
+the newest ones of the lineage that it continues: those of its WALs that storage still has, folded or not, and before
+them those that the lineage itself took over. It writes them down under the new lineage, where the next recovery
+finds them, and in the coordinator, before the switch: until that, no other lineage looks at them.
+
+An import takes nothing over: what was written before it is not in the store any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
+
+import msgspec
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import Compare, Coordinator, PutOp
+from agola_core.datamanager.format import keys, layout, records
+from agola_core.datamanager.format.batches import list_batches, read_batch
+from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.records import WalIdRecord, WalRecord
+from agola_core.datamanager.identity.lineage import StoredLineage
+from agola_core.decoding import DECODE_ERRORS
+from agola_core.errors import ConflictError, CorruptionError, NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.parallel import parallel_map
+from agola_core.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("recovery.before-ids", "recovery.before-ids-part")
+
+_READ_AHEAD = 4
+_SPARE_OPS = 4
+
+
+class TakenOver(msgspec.Struct, frozen=True):
+    """`walids.json` of a lineage: ids with their outcomes, oldest first."""
+
+    ids: tuple[tuple[str, WalIdRecord], ...]
+
+
+class Heritage:
+    """The outcomes that a new lineage takes over from the one that it continues.
+
+    Args:
+        storage: Where both lie.
+        source: The lineage that is recovered.
+        heir: The new lineage's id.
+        limit: The most outcomes to take; the newest ones.
+    """
+
+    def __init__(self, storage: ObjectStorage, source: StoredLineage, heir: str, limit: int) -> None:
+        self._storage = storage
+        self._source = source
+        self._heirs = (source.lineage, heir)
+        self._limit = limit
+        self._found: dict[str, WalIdRecord] = {}
+
+    def noting(self, wals: Iterator[WalRecord]) -> Iterator[WalRecord]:
+        """Yield the source's newest WALs, in order, and take their outcomes."""
+        for record in wals:
+            if record.given:
+                self._found.pop(record.wal_id, None)
+                self._found[record.wal_id] = self._outcome(record)
+                if len(self._found) > self._limit:
+                    del self._found[next(iter(self._found))]
+            yield record
+
+    def look_back(self, sequence: Sequence) -> None:
+        """Take the outcomes of the WALs up to a place, newest first, as far as storage has them."""
+        older: dict[str, WalIdRecord] = {}
+        for wal_id, outcome in self._before(sequence):
+            if len(self._found) + len(older) >= self._limit:
+                break
+            if wal_id not in self._found:
+                older.setdefault(wal_id, outcome)
+        self._found = {**dict(reversed(older.items())), **self._found}
+
+    def write(
+        self, coordinator: Coordinator, root: str, conditions: Items[Compare], check: Callable[[], object]
+    ) -> None:
+        """Write the outcomes down for a lineage that is about to become the current one.
+
+        Args:
+            coordinator: Where retries look.
+            root: The new lineage's prefix in storage.
+            conditions: The conditions of the switch.
+            check: Raises when the switch must not happen.
+
+        Raises:
+            ConflictError: A condition does not hold.
+        """
+        if not self._found:
+            return
+        check()
+        faultpoints.reach("recovery.before-ids")
+        self._storage.write(layout.wal_ids(root), seal(TakenOver(tuple(self._found.items()))))
+        for part in self._parts(coordinator.max_txn_ops - _SPARE_OPS, coordinator.max_txn_bytes // 2):
+            faultpoints.reach("recovery.before-ids-part")
+            if not coordinator.txn(conditions, part).succeeded:
+                check()
+                raise ConflictError("another process created, recovered or imported the store first")
+        logger.info("recovery: %d WAL ids were taken over", len(self._found))
+
+    def _parts(self, ops: int, size: int) -> Iterator[list[PutOp]]:
+        part: list[PutOp] = []
+        left = size
+        for wal_id, outcome in self._found.items():
+            op = PutOp(keys.wal_id(wal_id), records.encode(outcome))
+            needs = len(op.key.encode()) + len(op.value)
+            if part and (len(part) >= ops or needs > left):
+                yield part
+                part, left = [], size
+            part.append(op)
+            left -= needs
+        yield part
+
+    def _before(self, sequence: Sequence) -> Iterator[tuple[str, WalIdRecord]]:
+        """Yield ids and outcomes, newest first; what cannot be read is passed over: recovery does not need it."""
+        batches = [batch for batch in list_batches(self._storage, self._source.root) if batch[0] <= sequence]
+        batches.sort(key=lambda batch: batch[1], reverse=True)
+        for found in parallel_map(lambda batch: self._read(batch[2]), batches, workers=_READ_AHEAD):
+            for record in reversed(found):
+                if record.given and record.sequence <= sequence:
+                    yield record.wal_id, self._outcome(record)
+        for wal_id, outcome in reversed(self._taken_over()):
+            yield wal_id, msgspec.structs.replace(outcome, heirs=self._heirs)
+
+    def _read(self, path: str) -> list[WalRecord]:
+        try:
+            return read_batch(self._storage, path)
+        except CorruptionError as error:
+            logger.warning("recovery cannot tell the WAL ids of a damaged batch: %s", error)
+            return []
+        except NotFoundError:  # collected since it was listed
+            return []
+
+    def _taken_over(self) -> tuple[tuple[str, WalIdRecord], ...]:
+        try:
+            return read_taken_over(self._storage, self._source.root)
+        except CorruptionError as error:
+            logger.warning("recovery cannot tell older WAL ids: %s", error)
+            return ()
+
+    def _outcome(self, record: WalRecord) -> WalIdRecord:
+        digest = record.payload.digest if record.payload is not None else records.digest_of(record.actions)
+        return WalIdRecord(str(record.sequence), self._source.lineage, digest, record.groups, self._heirs)
+
+
+def read_taken_over(storage: ObjectStorage, root: str) -> tuple[tuple[str, WalIdRecord], ...]:
+    """Return the ids with their outcomes that a lineage has taken over, oldest first.
+
+    Args:
+        storage: Where they lie.
+        root: The lineage's prefix.
+
+    Raises:
+        CorruptionError: They are not what was written.
+    """
+    path = layout.wal_ids(root)
+    try:
+        return msgspec.json.decode(unseal(storage.read(path), path), type=TakenOver).ids
+    except NotFoundError:
+        return ()
+    except DECODE_ERRORS as error:
+        raise CorruptionError(f"not outcomes of WAL ids: {error}", path=path) from error

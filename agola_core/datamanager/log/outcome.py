@@ -1,0 +1,126 @@
+"""Lost answers: finding out what became of a commit whose coordinator was lost before it said so (invariant 4)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import PutOp, TxnResult
+from agola_core.datamanager.format import keys, records
+from agola_core.datamanager.format.batches import list_batches, read_batch
+from agola_core.datamanager.format.records import WalIdRecord, WalRecord
+from agola_core.datamanager.identity.lineage import root_of
+from agola_core.datamanager.log.commit import Commit
+from agola_core.datamanager.log.log import Log
+from agola_core.errors import ClosedError, UnavailableError, UnknownOutcomeError
+from agola_core.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("commit.before-barrier")
+
+_RESOLVE_SECONDS = 30.0
+_RESOLVE_PAUSE = 0.1
+
+
+class OutcomeResolver:
+    """Resolves unknown outcomes of a log's commits; the caller holds the log's lock.
+
+    Args:
+        log: The log.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._coordinator = log.coordinator
+
+    def resolve(self, accepted: list[Commit], first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
+        """Find out whether a transaction whose answer was lost has been applied.
+
+        Args:
+            accepted: Whose WALs it commits.
+            first: The transaction's first WAL.
+            cause: What lost the answer.
+
+        Returns:
+            The result, or None when the lost transaction was not applied, and never will be.
+
+        Raises:
+            UnknownOutcomeError: It could not be found out, or not in time; each commit has its own.
+        """
+        deadline = time.monotonic() + _RESOLVE_SECONDS
+        while time.monotonic() < deadline and not self._log.closed:
+            try:
+                outcome = self._outcome(accepted[0], first)
+            except UnknownOutcomeError:
+                continue
+            except UnavailableError:
+                logger.warning("waiting for a backend to learn a commit's outcome", exc_info=True)
+                threading.Event().wait(_RESOLVE_PAUSE)
+            except ClosedError:
+                break
+            else:
+                if outcome is not None:
+                    return outcome if outcome.succeeded else None
+                break
+        for commit in accepted:
+            commit.error = _unknown(commit, cause)
+        raise _unknown(accepted[0], cause) from cause
+
+    def _outcome(self, commit: Commit, first: WalRecord) -> TxnResult | None:
+        """Return what became of a transaction; None when nothing tells any more.
+
+        A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
+        never be applied; when it fails, the lost one or another writer's was, and the WAL's key tells which.
+        """
+        key = keys.wal(first.sequence)
+        while True:
+            item = self._coordinator.get(key)
+            if item is not None:
+                return TxnResult(records.decode_wal(item.value, key).wal_id == first.wal_id, item.mod_revision)
+            head = self._coordinator.get(keys.HEAD)
+            if head is None:
+                return None
+            if head.mod_revision != self._log.head_revision or head.value != self._log.head_value:
+                stands = Sequence.parse(records.decode(records.HeadRecord, head.value, keys.HEAD).sequence)
+                if stands < first.sequence:  # rewritten by another writer's barrier
+                    return TxnResult(False, head.mod_revision)
+                if self._coordinator.get(key) is None:  # committed by somebody, checkpointed and cleaned since
+                    return self._cleaned_outcome(commit, first)
+                continue
+            faultpoints.reach("commit.before-barrier")
+            barrier = self._coordinator.txn(self._log.stands(), [PutOp(keys.HEAD, head.value)])
+            if barrier.succeeded:
+                return TxnResult(False, barrier.revision)
+
+    def _cleaned_outcome(self, commit: Commit, first: WalRecord) -> TxnResult | None:
+        """Return what became of a transaction whose WAL, or another in its place, has left the coordinator.
+
+        The remembered id tells it, or else the batches: nothing is cleaned that storage does not have. Storage
+        does not know the revision; the one before it stands for it, by which a later write at worst has to read
+        again.
+        """
+        if commit.remembered and (item := self._coordinator.get(keys.wal_id(commit.wal_id))) is not None:
+            remembered = records.decode(WalIdRecord, item.value, item.key)
+            if (remembered.sequence, remembered.lineage) == (str(first.sequence), self._log.lineage.lineage):
+                return TxnResult(True, item.mod_revision)
+        root = root_of(self._log.lineage)
+        for begins, _, path in list_batches(self._log.storage, root, first.previous_sequence):
+            if begins <= first.sequence:
+                found = read_batch(self._log.storage, path)[first.counter - begins.counter]
+                return TxnResult(found.wal_id == first.wal_id, self._log.head_revision)
+        return None
+
+
+def _unknown(commit: Commit, cause: UnknownOutcomeError) -> UnknownOutcomeError:
+    """Return what a writer hears whose commit could not be resolved."""
+    message = f"the coordinator was lost while it committed WAL {commit.wal_id}: "
+    if commit.remembered:
+        message += f"retry with wal_id={commit.wal_id!r}"
+    else:
+        message += "read what is there before it is written again; give a wal_id to be able to retry"
+    error = UnknownOutcomeError(message)
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,108 @@
+"""What reading a store means, the same for an open datamanager and for a past state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO
+
+from agola_core.datamanager.read.snapshot import Snapshot
+from agola_core.datamanager.read.view import View
+from agola_core.datamanager.transfer.compression import Packing, pack
+from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
+from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.errors import BadRequestError
+from agola_core.progress import Progress, ignore
+
+
+class Reader(ABC):
+    """Reads consistent states of a store. Thread-safe.
+
+    Attributes:
+        data_types: The types of objects that can be read.
+    """
+
+    data_types: tuple[str, ...]
+
+    @abstractmethod
+    def _pinned_view(self) -> AbstractContextManager[View]:
+        """Return the state to read, whose files stay while the block runs; raise when this was closed."""
+
+    def list_objects(
+        self, data_type: str, start_after: str = "", limit: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the ids and bytes of a type's objects, in the byte order of their ids: one consistent state.
+
+        Args:
+            data_type: One of the store's types.
+            start_after: Only ids that sort after it.
+            limit: The most objects to yield; None for all.
+
+        Raises:
+            BadRequestError: The type is unknown, or the limit negative.
+        """
+        self._check_open()
+        self._known(data_type)
+        if limit is not None and limit < 0:
+            raise BadRequestError(f"a limit must not be negative: {limit}")
+        return self._list(data_type, start_after, limit)
+
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot of the newest state that this process knows; close it after use."""
+        return Snapshot(self._pinned_view())
+
+    def export(
+        self,
+        file: IO[bytes],
+        form: ExportFormat = ExportFormat.NATIVE,
+        *,
+        packing: Packing = Packing.NONE,
+        parts: ExportParts | None = None,
+        progress: Progress = ignore,
+    ) -> ExportResult:
+        """Write one consistent state of the store to a file, everything that was acknowledged, while writers go on.
+
+        Args:
+            file: A binary file.
+            form: The native format, or Agola 0.2's.
+            packing: Whether to pack it, as gzip or zstd.
+            parts: What whoever stands on the datamanager adds.
+            progress: Told of entries and bytes.
+        """
+        with self._exported(form, parts, progress) as export:
+            return write_export(export, packing, file)
+
+    def export_stream(
+        self,
+        form: ExportFormat = ExportFormat.NATIVE,
+        *,
+        packing: Packing = Packing.NONE,
+        parts: ExportParts | None = None,
+    ) -> Iterator[bytes]:
+        """Yield what `export` writes, in pieces."""
+        with self._exported(form, parts, ignore) as export:
+            yield from pack(export.pieces(), packing)
+
+    @contextmanager
+    def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
+        with self._pinned_view() as view:
+            yield Export(view, view.revision, self.data_types, form, parts=parts, progress=progress)
+
+    def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
+        if limit == 0:
+            return
+        with self._pinned_view() as view:
+            for count, entry in enumerate(view.scan(data_type, start_after), 1):
+                yield entry
+                if count == limit:
+                    return
+
+    def _known(self, data_type: str) -> str:
+        if data_type not in self.data_types:
+            raise BadRequestError(f"unknown data type {data_type!r}; known are {', '.join(self.data_types)}")
+        return data_type
+
+    @abstractmethod
+    def _check_open(self) -> None:
+        """Raise `ClosedError` once this was closed."""

@@ -1,0 +1,123 @@
+"""What a reader sees: one manifest's data files under one overlay, up to one WAL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Items
+from typing import NamedTuple
+
+from agola_core.datamanager.format import keys
+from agola_core.datamanager.format.records import LineageRecord
+from agola_core.datamanager.log.recent import Applied
+from agola_core.datamanager.read.memtable import Overlay
+from agola_core.datamanager.sstable.manifest import Manifest
+from agola_core.datamanager.sstable.table import Table
+from agola_core.errors import CorruptionError
+from agola_core.sequence import Sequence
+
+
+class View(NamedTuple):
+    """One consistent state of the store; later writes never show in it.
+
+    Attributes:
+        lineage: The history it belongs to.
+        manifest: The newest checkpoint that this process knows.
+        table: The manifest's data files.
+        overlay: The changes after the manifest; may hold newer ones, which the view passes over.
+        sequence: The newest WAL that the view sees.
+        revision: The coordinator's revision at which the log's head stood there.
+    """
+
+    lineage: LineageRecord
+    manifest: Manifest
+    table: Table
+    overlay: Overlay
+    sequence: Sequence
+    revision: int
+
+    def extended(self, wals: Items[Applied], revision: int) -> View:
+        """Return the view that sees some more WALs, too; one writer at a time.
+
+        Args:
+            wals: Those that follow, committed in one transaction.
+            revision: The transaction's.
+
+        Raises:
+            CorruptionError: They do not follow the newest.
+        """
+        epoch, newest = self.sequence
+        apply = self.overlay.apply
+        for wal in wals:
+            record = wal.record
+            if record.previous != newest or record.epoch != epoch:
+                raise CorruptionError(
+                    f"WAL {record.sequence} follows {record.previous_sequence}, not {Sequence(epoch, newest)}",
+                    path=keys.wal(record.sequence),
+                )
+            newest = record.counter
+            apply(newest, wal.actions)
+        return View(self.lineage, self.manifest, self.table, self.overlay, Sequence(epoch, newest), revision)
+
+    def get(self, data_type: str, object_id: str) -> bytes | None:
+        """Return an object; None when it does not exist."""
+        change = self.overlay.find(data_type, object_id, self.sequence.counter)
+        if change is not None:
+            return change.data
+        return self.table.get(data_type, object_id)
+
+    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of a type's objects, in the byte order of their ids.
+
+        Args:
+            data_type: The type to scan.
+            start_after: Only ids that sort after it.
+        """
+        changes = self.overlay.scan(data_type, start_after, self.sequence.counter)
+        return _merge(changes, self.table.scan(data_type, start_after))
+
+    def data_types(self) -> list[str]:
+        """Return every type that the view may hold objects of, sorted."""
+        return sorted({*self.manifest.data_types, *self.overlay.data_types()})
+
+    def size(self, data_types: Iterable[str] | None = None) -> int:
+        """Return about how many objects of some types, or of all, the view has."""
+        wanted = set(self.data_types() if data_types is None else data_types)
+        files = (
+            file for file in self.manifest.files() if any(file.first[0] <= name <= file.last[0] for name in wanted)
+        )
+        return sum(file.entries - 2 * file.tombstones for file in files) + self.overlay.count(wanted)
+
+    def provenance(self) -> tuple[str, str]:
+        """Return the store whose state this is, and the newest WAL of that state there.
+
+        A store that was imported and not written to since is still in the state of another, at another place.
+        """
+        imported = self.manifest.imported
+        if imported is not None and self.sequence == self.lineage.start:
+            return imported.store, imported.sequence
+        return self.lineage.store, str(self.sequence)
+
+
+def _merge(
+    changes: Iterator[tuple[str, bytes | None]], stored: Iterator[tuple[str, bytes]]
+) -> Iterator[tuple[str, bytes]]:
+    """Lay changes over stored objects; both are in the order of their ids."""
+    change = next(changes, None)
+    if change is None:
+        yield from stored
+        return
+    for entry in stored:
+        while change is not None and change[0] < entry[0]:
+            if change[1] is not None:
+                yield change[0], change[1]
+            change = next(changes, None)
+        if change is not None and change[0] == entry[0]:
+            if change[1] is not None:
+                yield change[0], change[1]
+            change = next(changes, None)
+        else:
+            yield entry
+    while change is not None:
+        if change[1] is not None:
+            yield change[0], change[1]
+        change = next(changes, None)

@@ -1,0 +1,1 @@
+"""Sorted string tables: data files, their blocks and indexes, and the manifests that name them."""

@@ -1,0 +1,193 @@
+"""Checks of whole data files: every byte against its checksums, every entry against the indexes."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from itertools import pairwise
+
+import msgspec
+
+from agola_core.datamanager.sstable.block import decode_block
+from agola_core.datamanager.sstable.datafile import (
+    MAGIC,
+    FileRef,
+    Footer,
+    encode_filter,
+    key_hashes,
+    read_footer,
+)
+from agola_core.datamanager.sstable.entries import entry_key, split_key
+from agola_core.datamanager.sstable.manifest import Manifest
+from agola_core.errors import CorruptionError, NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something stored that is not as it should be.
+
+    Attributes:
+        path: The object, as its storage names it.
+        offset: The first byte of the damaged part.
+        message: What does not hold.
+    """
+
+    path: str
+    offset: int
+    message: str
+
+
+def verify_data_files(storage: ObjectStorage, manifest: Manifest) -> Iterator[Finding]:
+    """Read all data files of a manifest to their ends and yield what is wrong with them.
+
+    Args:
+        storage: Where they lie.
+        manifest: Names them.
+    """
+    yield from verify_order(manifest)
+    for ref in manifest.files():
+        yield from verify_file(storage, ref)
+
+
+def verify_order(manifest: Manifest) -> Iterator[Finding]:
+    """Yield what is wrong with how a manifest puts its data files together."""
+    for run in manifest.runs:
+        for before, after in pairwise(run.files):
+            if entry_key(*before.last) >= entry_key(*after.first):
+                yield Finding(after.path, 0, f"its entries do not follow those of {before.path}")
+        for ref in run.files:
+            if ref.tombstones and run is manifest.runs[-1]:
+                yield Finding(ref.path, 0, "a file of the oldest run has tombstones")
+
+
+def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
+    """Read a data file to its end and yield what is wrong with it; nothing when all is well.
+
+    Checked are its size, its digest, its magic, its footer, every block's checksum, the order of the keys, the
+    counts and the filter. A block at a time is in memory, and the filter.
+
+    Args:
+        storage: Where it lies.
+        ref: The file, as its manifest names it.
+    """
+    try:
+        reader = storage.open_reader(ref.path)
+    except NotFoundError:
+        yield Finding(ref.path, 0, "the data file is missing")
+        return
+    try:
+        footer = read_footer(reader, ref)
+    except CorruptionError as error:
+        yield _finding(error)
+        return
+    finally:
+        reader.close()
+    verifier = _Verifier(ref, footer)
+    try:
+        yield from verifier.run(_Pieces(storage.open_stream(ref.path)))
+    except NotFoundError:
+        yield Finding(ref.path, 0, "the data file is missing")
+
+
+class _Pieces:
+    """A stream taken in pieces of given sizes, with the digest of all."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._held = bytearray()
+        self._digest = hashlib.blake2b(digest_size=32)
+
+    def take(self, length: int) -> bytes:
+        while len(self._held) < length and (chunk := next(self._chunks, b"")):
+            self._digest.update(chunk)
+            self._held += chunk
+        piece = bytes(self._held[:length])
+        del self._held[:length]
+        return piece
+
+    def finish(self) -> str:
+        for chunk in self._chunks:
+            self._digest.update(chunk)
+        return self._digest.hexdigest()
+
+
+class _Verifier:
+    """Checks what stands before a file's footer."""
+
+    def __init__(self, ref: FileRef, footer: Footer) -> None:
+        self._ref = ref
+        self._footer = footer
+        self._last = b""
+        self._entries = 0
+        self._tombstones = 0
+        self._hashes = array("Q")
+        self._found = False
+
+    def run(self, pieces: _Pieces) -> Iterator[Finding]:
+        footer = self._footer
+        if pieces.take(len(MAGIC)) != MAGIC:
+            yield self._wrong(0, "the file does not begin as a data file does")
+        for index, offset in enumerate(footer.offsets):
+            try:
+                problem = self._block(index, pieces.take(footer.lengths[index]))
+            except CorruptionError as error:
+                problem = error.message
+            if problem:
+                yield self._wrong(offset, problem)
+        digest = pieces.finish()
+        if self._found:
+            return  # whatever else does not match follows from that
+        yield from self._totals()
+        if digest != self._ref.digest:
+            yield self._wrong(0, "the digest of the whole file does not match")
+
+    def _block(self, index: int, stored: bytes) -> str:
+        """Take in a block and return what is wrong with it, "" for nothing."""
+        footer = self._footer
+        last_key = footer.last_keys[index]
+        block = decode_block(
+            stored,
+            footer.codings[index],
+            footer.crcs[index],
+            last_key,
+            self._ref.path,
+            footer.offsets[index],
+            self._ref.largest_block,
+        )
+        keys: list[bytes] = []
+        for key, value in block.entries():
+            if index == 0 and not keys and key != entry_key(*self._ref.first):
+                return "the first key is not the one that the manifest names"
+            if key <= self._last:
+                return f"key {key!r} does not follow {self._last!r}"
+            try:
+                split_key(key)
+            except UnicodeDecodeError:
+                return f"key {key!r} is not UTF-8"
+            self._last = key
+            self._tombstones += value is None
+            keys.append(key)
+        self._entries += len(keys)
+        if footer.filter:
+            self._hashes.extend(key_hashes(keys))
+        return "" if self._last == last_key else "its last key is not the one that the footer names"
+
+    def _totals(self) -> Iterator[Finding]:
+        ref, footer = self._ref, self._footer
+        if (self._entries, self._tombstones) != (ref.entries, ref.tombstones):
+            yield self._wrong(
+                0,
+                f"{self._entries} entries, {self._tombstones} of them tombstones, instead of "
+                f"{ref.entries} and {ref.tombstones}",
+            )
+        if footer.filter and encode_filter(self._hashes) != footer.filter:
+            yield self._wrong(ref.footer, "the filter is not that of the file's keys")
+
+    def _wrong(self, offset: int, message: str) -> Finding:
+        self._found = True
+        return Finding(self._ref.path, offset, message)
+
+
+def _finding(error: CorruptionError) -> Finding:
+    return Finding(error.path, error.offset, error.message)

@@ -1,0 +1,149 @@
+"""Manifests: which data files are the store, up to which WAL. Numbered, and never changed once written."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+import msgspec
+
+from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.sstable.datafile import FileRef
+from agola_core.decoding import DECODE_ERRORS, newer
+from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.sequence import Sequence
+
+FORMAT = 1
+
+
+class Origin(enum.StrEnum):
+    """Why a manifest was written."""
+
+    CREATE = "create"
+    CHECKPOINT = "checkpoint"
+    RECOVERY = "recovery"
+    IMPORT = "import"
+    REPAIR = "repair"
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A sorted set of entries, in files that follow each other."""
+
+    files: tuple[FileRef, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its entries before compression: what a merge has to take in hand, as for a delta in memory."""
+        return sum(file.raw or file.size for file in self.files)
+
+    @property
+    def entries(self) -> int:
+        """How many entries it has, tombstones among them."""
+        return sum(file.entries for file in self.files)
+
+    @property
+    def tombstones(self) -> int:
+        """How many of its entries are deletes."""
+        return sum(file.tombstones for file in self.files)
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """Where an imported state is from.
+
+    Attributes:
+        store: The id of the store that was exported.
+        sequence: Its newest WAL in the export.
+    """
+
+    store: str
+    sequence: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpointed state of a store.
+
+    Attributes:
+        number: Rises with every manifest of the store.
+        epoch: Of the lineage.
+        lineage: The history it belongs to.
+        position: The text of `sequence`.
+        created: For people; it orders nothing.
+        data_types: Every type that it may hold, sorted.
+        runs: Newest first; the first that has a key decides. The last one, the oldest, has no tombstones.
+        origin: Why it was written.
+        imported: Where the lineage began, when that was an import.
+        replaces: The damaged manifest that the last repair put one of the same state in the place of; its path.
+        format: The version of this record.
+    """
+
+    number: int
+    epoch: int
+    lineage: str
+    position: str = msgspec.field(name="sequence")
+    created: datetime
+    data_types: tuple[str, ...]
+    runs: tuple[Run, ...]
+    origin: Origin
+    imported: Imported | None = None
+    replaces: str = ""
+    format: int = FORMAT
+
+    @property
+    def sequence(self) -> Sequence:
+        """The newest WAL that is folded in."""
+        return Sequence.parse(self.position)
+
+    def files(self) -> list[FileRef]:
+        """Return all data files, newest run first."""
+        return [file for run in self.runs for file in run.files]
+
+
+class _Version(msgspec.Struct):
+    format: int = 0
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest."""
+    return seal(manifest)
+
+
+def decode_manifest(data: bytes, path: str) -> Manifest:
+    """Return a manifest from its bytes.
+
+    Raises:
+        CorruptionError: The bytes are not what was written.
+        FormatError: Another release wrote it, in a format that this one does not know.
+    """
+    body = unseal(data, path)
+    try:
+        version = msgspec.json.decode(body, type=_Version).format
+        if version > FORMAT:
+            raise newer(path, version, FORMAT)
+        if version < 1:
+            raise FormatError(f"{path}: manifest format {version} is unknown; this release knows {FORMAT}")
+        manifest = msgspec.json.decode(body, type=Manifest)
+        Sequence.parse(manifest.position)
+    except (*DECODE_ERRORS, AgolaError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise CorruptionError(f"not a manifest: {error}", path=path) from error
+    return manifest
+
+
+def read_manifest(storage: ObjectStorage, path: str) -> Manifest:
+    """Return the manifest at a path.
+
+    Raises:
+        CorruptionError: It is missing or damaged.
+    """
+    try:
+        data = storage.read(path)
+    except NotFoundError as error:
+        raise CorruptionError("the manifest is missing", path=path) from error
+    return decode_manifest(data, path)
+
+
+def write_manifest(storage: ObjectStorage, path: str, manifest: Manifest) -> None:
+    """Store a manifest."""
+    storage.write(path, encode_manifest(manifest))

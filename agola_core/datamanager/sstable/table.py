@@ -1,0 +1,112 @@
+"""The data files of one manifest, read as one sorted table. Immutable, and shared by any number of readers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import takewhile
+
+from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
+from agola_core.datamanager.sstable.datafile import FileRef, key_hash
+from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, type_bounds
+from agola_core.datamanager.sstable.manifest import Manifest, Run
+from agola_core.objectstorage.port import ObjectStorage
+
+
+class Table:
+    """What a manifest's data files hold.
+
+    Args:
+        storage: Where the files lie.
+        manifest: The manifest.
+        cache: Shared with other tables.
+    """
+
+    def __init__(self, storage: ObjectStorage, manifest: Manifest, cache: BlockCache) -> None:
+        self._storage = storage
+        self._cache = cache
+        self._runs = [
+            (run, [entry_key(*file.first) for file in run.files], [entry_key(*file.last) for file in run.files])
+            for run in manifest.runs
+            if run.files
+        ]
+
+    def get(self, data_type: str, object_id: str) -> bytes | None:
+        """Return an object; None when it does not exist.
+
+        One range read at most, once the footers are known: a newer run is passed over by its keys' hashes.
+
+        Raises:
+            CorruptionError: A file is missing or damaged.
+        """
+        key = entry_key(data_type, object_id)
+        hashed = key_hash(key) if len(self._runs) > 1 else 0
+        for run, first_keys, last_keys in self._runs:
+            index = bisect_left(last_keys, key)
+            if index == len(last_keys) or key < first_keys[index]:
+                continue
+            file = self._cache.open(self._storage, run.files[index])
+            if file.filter is not None and not file.filter.may_have(hashed or key_hash(key)):
+                continue
+            block = self._cache.block(file, bisect_left(file.last_keys, key))
+            found, value = block.find(key)
+            if found:
+                return value
+        return None
+
+    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of a type's objects, in the byte order of their ids.
+
+        Args:
+            data_type: The type to scan.
+            start_after: Only ids that sort after it.
+        """
+        before, end = type_bounds(data_type)
+        start = entry_key(data_type, start_after) if start_after else before
+        skip = len(before)
+        for key, value in self.entries(start, end):
+            if value is not None and key != start:
+                yield key[skip:].decode(), value
+
+    def entries(self, start: bytes = b"", end: bytes = b"") -> Iterator[Entry]:
+        """Yield entries from `start` up to before `end` (b"" for all), tombstones of the newer runs left out."""
+        sources = [scan_run(self._storage, self._cache, run, start, end) for run, _, _ in self._runs]
+        return merge(sources, drop_tombstones=True) if sources else iter(())
+
+
+def scan_run(
+    storage: ObjectStorage, cache: BlockCache, run: Run, start: bytes = b"", end: bytes = b""
+) -> Iterator[Entry]:
+    """Yield a run's entries from `start` up to before `end`, tombstones among them. Blocks are not kept.
+
+    Args:
+        storage: Where its files lie.
+        cache: Keeps the files' footers.
+        run: The run.
+        start: The first key, b"" for all.
+        end: The key before which to stop, b"" for none.
+    """
+    for ref in run.files:
+        if entry_key(*ref.last) < start:
+            continue
+        if end and entry_key(*ref.first) >= end:
+            return
+        yield from _scan_file(cache.open(storage, ref), start, end)
+
+
+def _scan_file(file: OpenFile, start: bytes, end: bytes) -> Iterator[Entry]:
+    keys = file.last_keys
+    first = bisect_left(keys, start)
+    whole = bisect_left(keys, end) if end else len(keys)  # blocks before it end before `end`
+    for index, block in enumerate(file.read_ahead(first, min(whole + 1, len(keys))), first):
+        entries = block.entries(start if index == first else b"")
+        yield from entries if index < whole else takewhile(lambda entry: entry[0] < end, entries)
+
+
+def missing_files(storage: ObjectStorage, refs: list[FileRef]) -> list[str]:
+    """Return the paths of data files that are not in storage, by one listing."""
+    if not refs:
+        return []
+    directory = refs[0].path.rpartition("/")[0] + "/"
+    stored = {info.path for info in storage.list(directory)}
+    return [ref.path for ref in refs if ref.path not in stored]

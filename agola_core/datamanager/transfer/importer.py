@@ -1,0 +1,189 @@
+"""Import: an export replaces the whole content of a store, or nothing happens.
+
+The stream is read once and checked to its end while its entries go into data files that nothing refers to yet;
+only then one switch to a new lineage makes them the store. Before it the old state stands, after it the new;
+old WALs, tokens and writers belong to the old lineage and are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
+from typing import IO, Protocol
+
+import msgspec
+
+from agola_core.coordinator.port import Compare, Op
+from agola_core.datamanager.sstable.datafile import write_files
+from agola_core.datamanager.sstable.entries import Entry, entry_key
+from agola_core.datamanager.sstable.manifest import Imported, Run
+from agola_core.datamanager.transfer.export_format import ExportEntry
+from agola_core.datamanager.transfer.export_reader import ExportReader
+from agola_core.datamanager.types import Options, Put
+from agola_core.errors import BadRequestError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.progress import Meter, Progress, ignore
+
+_TOLD_ENTRIES = 256
+_TOLD_BYTES = 1 << 20
+
+
+class ImportParts(Protocol):
+    """What whoever stands on a datamanager takes of its imports, and may refuse.
+
+    Attributes:
+        sections: The sections that it takes.
+    """
+
+    sections: frozenset[str]
+
+    def barrier(self) -> Items[Compare]:
+        """Return the conditions of the switch, or raise when others may not be imported over.
+
+        Called before anything is read, and again directly before the switch.
+        """
+
+    def check(self, data_type: str, object_id: str, data: bytes) -> None:
+        """Look at an object.
+
+        Raises:
+            BadRequestError: It is none of this application's; the whole import is refused.
+        """
+
+    def take(self, section: str, item: str, pieces: Iterator[bytes], *, dry_run: bool) -> Put | None:
+        """Take an item of a section and use its pieces up; return an object that the import adds for it.
+
+        Raises:
+            BadRequestError: It cannot be taken; the whole import is refused.
+        """
+
+    def operations(self) -> Items[Op]:
+        """Return what is written to the coordinator together with the switch."""
+
+    def undo(self) -> None:
+        """Take back what `take` has done: the import was refused."""
+
+
+class ImportResult(msgspec.Struct, frozen=True):
+    """What was imported.
+
+    Attributes:
+        entries: How many objects of each type.
+        sections: How many items of each section.
+        exported_at: The sequence that the export names; "" for Agola's format.
+        size: Bytes of the stream, as they were before packing.
+    """
+
+    entries: dict[str, int]
+    sections: dict[str, int]
+    exported_at: str
+    size: int
+
+
+class Importer:
+    """Reads an export into data files.
+
+    Args:
+        file: The export, plain, gzip or zstd, native or Agola's.
+        known_types: The types that the store accepts.
+        options: The sizes of data files, and of the largest object.
+        parts: What goes with it.
+        progress: Told of entries and bytes.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        known_types: frozenset[str],
+        options: Options,
+        *,
+        parts: ImportParts | None = None,
+        progress: Progress = ignore,
+    ) -> None:
+        self._options = options
+        self._parts = parts
+        self._meter = Meter("import", progress)
+        sections = parts.sections if parts is not None else frozenset[str]()
+        self._reader = ExportReader(file, known_types, sections, options.max_wal_bytes)
+        self._added: list[Entry] = []
+
+    @property
+    def imported(self) -> Imported | None:
+        """Where the export says it is from; None for Agola's format."""
+        header = self._reader.header
+        return Imported(header.store, header.sequence) if header is not None else None
+
+    def stage(self, storage: ObjectStorage, new_uuid: Callable[[], str]) -> tuple[tuple[Run, ...], ImportResult]:
+        """Write the entries into data files and return the runs that they make, and what was read.
+
+        Raises:
+            BadRequestError: Anything in the stream does not hold; names the place and the reason.
+        """
+
+        def write(entries: Iterator[Entry], *, with_filter: bool) -> Run:
+            return Run(tuple(write_files(storage, entries, self._options, new_uuid, with_filter=with_filter)))
+
+        groups = {
+            data_type: write(self._keyed(data_type, entries), with_filter=False)
+            for data_type, entries in self._reader.groups()
+        }
+        files = [file for data_type in sorted(groups, key=str.encode) for file in groups[data_type].files]
+        runs = (Run(tuple(files)),) if files else ()
+        self._take_items(dry_run=False)
+        if self._added:
+            runs = (write(iter(sorted(self._added)), with_filter=True), *runs)
+        return runs, self._result()
+
+    def check(self) -> ImportResult:
+        """Read the stream to its end without writing anything, and return what it holds (see `stage`)."""
+        for data_type, entries in self._reader.groups():
+            for _ in self._keyed(data_type, entries):
+                pass
+        self._take_items(dry_run=True)
+        return self._result()
+
+    def _keyed(self, data_type: str, entries: Iterator[ExportEntry]) -> Iterator[Entry]:
+        check = self._parts.check if self._parts is not None else None
+        count, size, reader = 0, self._reader.size, self._reader
+        for entry in entries:
+            if check is not None:
+                try:
+                    check(data_type, entry.id, entry.data)
+                except BadRequestError as error:
+                    raise reader.bad(f"{data_type} {entry.id[:80]!r}: {error}") from error
+            yield entry_key(data_type, entry.id), entry.data
+            count += 1
+            if count == _TOLD_ENTRIES or reader.size - size >= _TOLD_BYTES:
+                self._meter.add(count, reader.size - size)
+                count, size = 0, reader.size
+        self._meter.add(count, reader.size - size)
+
+    def _take_items(self, *, dry_run: bool) -> None:
+        if self._parts is None:
+            for _ in self._reader.items():  # the first one is refused: no section is known
+                pass
+            return
+        for section, item, pieces in self._reader.items():
+            try:
+                added = self._parts.take(section, item, self._metered(pieces), dry_run=dry_run)
+            except BadRequestError as error:
+                if str(error).startswith("import: "):
+                    raise
+                raise self._reader.bad(f"{section} {item[:80]!r}: {error}") from error
+            if added is not None:
+                self._added.append((entry_key(added.data_type, added.id), added.data))
+            self._meter.add(1)
+
+    def _metered(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        size = self._reader.size
+        for piece in pieces:
+            self._meter.add(0, self._reader.size - size)
+            size = self._reader.size
+            yield piece
+
+    def _result(self) -> ImportResult:
+        self._meter.add(0, self._reader.size - self._meter.size)
+        self._meter.end()
+        header = self._reader.header
+        exported_at = header.sequence if header is not None else ""
+        return ImportResult(self._reader.entries, self._reader.sections, exported_at, self._reader.size)

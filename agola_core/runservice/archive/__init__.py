@@ -1,0 +1,1 @@
+"""Finished runs: their records in the datamanager, queries over them, export, import and deletion."""

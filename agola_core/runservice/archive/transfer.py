@@ -1,0 +1,331 @@
+"""Export and import of a whole run service: its store, the runs that are active, and logs and archives if wanted.
+
+The active runs are a section of the export, taken from the coordinator at the very revision of the exported state.
+An import brings them back finished, as stopped. It replaces what the coordinator holds of active runs, too: the
+switch leaves a mark, and whoever works with the run service next first removes what was of the old state.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Items
+from datetime import UTC, datetime
+from typing import IO
+
+import msgspec
+from msgspec.structs import replace
+
+from agola_core import faultpoints, maintenance
+from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
+from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, PastStore, Put
+from agola_core.datamanager.read.point_in_time import Moment
+from agola_core.datamanager.transfer.export import Item
+from agola_core.errors import AgolaError, BadRequestError, NotFoundError
+from agola_core.objectstorage.port import check_portable
+from agola_core.progress import Progress, ignore
+from agola_core.runservice.archive.agola_form import agola_data, check_object
+from agola_core.runservice.archive.projection import DATA_TYPES, RUN
+from agola_core.runservice.model.types import (
+    ExecutorPhase,
+    FetchPhase,
+    Run,
+    RunPhase,
+    RunResult,
+    RunTask,
+    RunTaskStep,
+    TaskStatus,
+)
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.store import RunStore
+from agola_core.sequence import Sequence
+
+faultpoints.declare("import.before-object", "import.before-undo", "import.before-reset")
+
+ACTIVE_RUNS = "activeruns"
+STOP_REASON = "the run was active when the store was exported"
+
+_SPOOL_BYTES = 8 << 20
+_PART = 100
+_KEPT = (maintenance.KEY, keys.INSTANCES, keys.EXECUTORS, keys.ALIVE, keys.LOCKS, keys.COUNTER, keys.RESET)
+_decode_run = msgspec.json.Decoder(Run).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Include(enum.StrEnum):
+    """What an export holds beside the store; the names of sections, and of their objects' prefixes."""
+
+    LOGS = "logs"
+    ARCHIVES = "archives"
+
+    @property
+    def prefix(self) -> str:
+        """Where the objects lie."""
+        return {Include.LOGS: "logs/", Include.ARCHIVES: "workspacearchives/"}[self]
+
+
+def parse_include(text: str) -> frozenset[Include]:
+    """Return what a comma-separated list names.
+
+    Raises:
+        BadRequestError: It names something else.
+    """
+    try:
+        return frozenset(Include(name.strip()) for name in text.split(",") if name.strip())
+    except ValueError as error:
+        known = ", ".join(Include)
+        raise BadRequestError(f"include takes any of {known}, not {text[:40]!r}") from error
+
+
+def is_run_service(data_types: Iterable[str]) -> bool:
+    """Return whether a store, or an export, with these types of objects is a run service's."""
+    return set(DATA_TYPES).issubset(data_types)
+
+
+def export(
+    datamanager: DataManager | PastStore,
+    file: IO[bytes],
+    form: ExportFormat = ExportFormat.NATIVE,
+    *,
+    packing: Packing = Packing.NONE,
+    include: Iterable[Include] = (),
+    progress: Progress = ignore,
+) -> ExportResult:
+    """Write an export of a run service (see `DataManager.export`).
+
+    Args:
+        datamanager: Its store, or how that was at a moment: then without runs that were active, and with what is
+            still stored of what is added.
+        file: A binary file.
+        form: The native format, or Agola 0.2's, which holds archived runs alone.
+        packing: Whether to pack it.
+        include: What to add to the native format.
+        progress: Told of entries and bytes.
+    """
+    parts = _Export(datamanager, form, include)
+    return datamanager.export(file, form, packing=packing, parts=parts, progress=progress)
+
+
+def export_stream(
+    datamanager: DataManager,
+    form: ExportFormat,
+    *,
+    packing: Packing = Packing.NONE,
+    include: Iterable[Include] = (),
+    at: Moment | None = None,
+) -> Iterator[bytes]:
+    """Yield what `export` writes, of now or of a moment."""
+    if at is None:
+        return datamanager.export_stream(form, packing=packing, parts=_Export(datamanager, form, include))
+    return _past_stream(datamanager, form, packing, include, at)
+
+
+def _past_stream(
+    datamanager: DataManager, form: ExportFormat, packing: Packing, include: Iterable[Include], at: Moment
+) -> Iterator[bytes]:
+    name = f"{datamanager.options.instance}-{uuid.uuid4().hex}"
+    with PastStore(datamanager.coordinator, datamanager.storage, DATA_TYPES, at, name=name) as past:
+        yield from past.export_stream(form, packing=packing, parts=_Export(past, form, include))
+
+
+def import_(
+    datamanager: DataManager, file: IO[bytes], *, dry_run: bool = False, progress: Progress = ignore
+) -> ImportResult:
+    """Replace the whole content of a run service by an export, or change nothing (see `DataManager.import_`).
+
+    Raises:
+        BadRequestError: The service is not in maintenance mode, or anything in the stream does not hold.
+        ConflictError: An instance is not in maintenance mode yet, or somebody else has the store open.
+    """
+    result = datamanager.import_(file, dry_run=dry_run, parts=_Import(datamanager), progress=progress)
+    if not dry_run:
+        finish_import(datamanager.coordinator)
+    return result
+
+
+class _Export:
+    """What an export of a run service has beside its objects (see `datamanager.export.ExportParts`)."""
+
+    def __init__(self, source: DataManager | PastStore, form: ExportFormat, include: Iterable[Include]) -> None:
+        self._include = sorted(include)
+        if form is ExportFormat.AGOLA and self._include:
+            raise BadRequestError("Agola's format has no place for " + ", ".join(self._include))
+        self._coordinator = source.coordinator if isinstance(source, DataManager) else None
+        self._storage = source.storage
+        if self._coordinator is not None:
+            finish_import(self._coordinator)
+
+    def agola_data(self, data_type: str, data: bytes) -> bytes:
+        """Return an object's bytes as Agola stores them."""
+        return agola_data(data_type, data)
+
+    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+        """Yield the active runs, then what else was asked for."""
+        if self._coordinator is not None:
+            yield from self._active_runs(self._coordinator, revision)
+        for name in self._include:
+            yield name, self._objects(name)
+
+    def _active_runs(self, coordinator: Coordinator, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            # Read at once: the coordinator does not keep an old revision for as long as a client may read.
+            for run in RunStore(coordinator, 0).runs(revision):
+                spool.write(_encode(run) + b"\n")
+            spool.seek(0)
+            yield ACTIVE_RUNS, ((_decode_run(line).id, iter((line[:-1],))) for line in spool)
+
+    def _objects(self, name: Include) -> Iterator[Item]:
+        for info in self._storage.list(name.prefix):
+            try:
+                data = self._storage.open_stream(info.path)
+            except NotFoundError:  # collected meanwhile: no run of the export needs it
+                continue
+            yield info.path, data
+
+
+class _Import:
+    """What an import of a run service takes (see `datamanager.importer.ImportParts`)."""
+
+    sections = frozenset({ACTIVE_RUNS, *Include})
+
+    def __init__(self, datamanager: DataManager) -> None:
+        self._coordinator = datamanager.coordinator
+        self._storage = datamanager.storage
+        self._store = datamanager.options.instance
+        self._newest = Sequence(0, 0)
+        self._written: list[str] = []
+
+    def barrier(self) -> Items[Compare]:
+        """Return the conditions under which nobody serves."""
+        return maintenance.barrier(self._coordinator, self._store)
+
+    def check(self, data_type: str, object_id: str, data: bytes) -> None:
+        """Check a record, and note the newest run."""
+        check_object(data_type, object_id, data)
+        if data_type == RUN:
+            self._note(object_id)
+
+    def take(self, section: str, item: str, pieces: Iterator[bytes], *, dry_run: bool) -> Put | None:
+        """Take an active run, or an object."""
+        if section == ACTIVE_RUNS:
+            run = check_object(RUN, item, b"".join(pieces))
+            self._note(item)
+            return Put(RUN, item, _encode(stopped(run, datetime.now(UTC))))
+        if not item.startswith(Include(section).prefix):
+            raise BadRequestError(f"the path does not begin with {Include(section).prefix!r}")
+        self._take_object(check_portable(item), pieces, dry_run=dry_run)
+        return None
+
+    def operations(self) -> Items[Op]:
+        """Return the mark that the active runs of the old state are still to be removed."""
+        return [PutOp(keys.RESET, str(self._newest).encode())]
+
+    def undo(self) -> None:
+        """Delete the objects that were written."""
+        for path in self._written:
+            faultpoints.reach("import.before-undo")
+            try:
+                self._storage.delete(path)
+            except AgolaError:  # without a reference it is collected later
+                continue
+
+    def _note(self, run_id: str) -> None:
+        try:
+            self._newest = max(self._newest, Sequence.parse(run_id))
+        except AgolaError:
+            raise BadRequestError("a run's id is a sequence") from None
+
+    def _take_object(self, path: str, pieces: Iterator[bytes], *, dry_run: bool) -> None:
+        try:
+            stored = _digest(self._storage.open_stream(path))
+        except NotFoundError:
+            if dry_run:
+                _digest(pieces)
+                return
+            faultpoints.reach("import.before-object")
+            self._storage.write(path, pieces)
+            self._written.append(path)
+            return
+        if _digest(pieces) != stored:
+            raise BadRequestError("the storage has another object under this path")
+
+
+def stopped(run: Run, now: datetime) -> Run:
+    """Return an active run as an import brings it back: finished, as stopped."""
+
+    def end(task: RunTask) -> RunTask:
+        if task.status.is_finished:
+            status, reason, ended = task.status, task.reason, task.end_time
+        elif task.status is TaskStatus.RUNNING:
+            status, reason, ended = TaskStatus.STOPPED, STOP_REASON, now
+        else:
+            status, reason, ended = TaskStatus.CANCELLED, STOP_REASON, None
+        fetched = dict(zip(task.workspace_archives, task.workspace_archives_phase, strict=False))
+        lost = [step for step in task.workspace_archives if fetched.get(step) is not FetchPhase.FINISHED]
+        return replace(
+            task,
+            status=status,
+            reason=reason,
+            end_time=ended,
+            waiting_approval=False,
+            setup_step=_ended(task.setup_step, now),
+            steps=[_ended(step, now) for step in task.steps],
+            workspace_archives_phase=[FetchPhase.FINISHED for _ in task.workspace_archives],
+            archives_lost=sorted({*task.archives_lost, *lost}),
+        )
+
+    if run.phase.is_finished:
+        return replace(run, archived=True)
+    return replace(
+        run,
+        phase=RunPhase.FINISHED,
+        result=run.result if run.result.is_set else RunResult.STOPPED,
+        stop=True,
+        end_time=now,
+        annotations={**run.annotations, "stopped": STOP_REASON},
+        tasks={task_id: end(task) for task_id, task in run.tasks.items()},
+        archived=True,
+    )
+
+
+def _ended(step: RunTaskStep, now: datetime) -> RunTaskStep:
+    """Return a step of an active run as an import brings it back: what was not in storage yet is lost."""
+    if step.phase is ExecutorPhase.RUNNING:
+        step = replace(step, phase=ExecutorPhase.STOPPED, end_time=now)
+    if step.phase in {None, ExecutorPhase.NOT_STARTED} or step.log_phase is FetchPhase.FINISHED:
+        return replace(step, log_phase=FetchPhase.FINISHED)
+    return replace(step, log_phase=FetchPhase.FINISHED, log_lost=True)
+
+
+def finish_import(coordinator: Coordinator) -> None:
+    """Remove the active runs of the state that an import has replaced, if any are left."""
+    while (mark := coordinator.get(keys.RESET)) is not None:
+        fence = Compare(keys.RESET, mark.mod_revision)
+        going = [item.key for item in iterate(coordinator, keys.PREFIX) if not item.key.startswith(_KEPT)]
+        for start in range(0, len(going), _PART):
+            faultpoints.reach("import.before-reset")
+            coordinator.txn([fence], [DeleteOp(key) for key in going[start : start + _PART]])
+        counter = coordinator.get(keys.COUNTER)
+        newest = Sequence.parse(mark.value.decode())
+        if counter is not None:
+            newest = max(newest, Sequence.parse(counter.value.decode()))
+        faultpoints.reach("import.before-reset")
+        unmoved = Compare(keys.COUNTER, counter.mod_revision if counter else 0)
+        coordinator.txn(
+            [fence, unmoved],
+            [
+                PutOp(keys.COUNTER, str(newest).encode()),
+                PutOp(keys.GROUPS_FLOOR, str(mark.mod_revision).encode()),  # older tokens are refused
+                DeleteOp(keys.RESET),
+            ],
+        )
+
+
+def _digest(pieces: Iterable[bytes]) -> bytes:
+    digest = hashlib.blake2b()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()

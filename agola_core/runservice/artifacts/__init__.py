@@ -1,0 +1,1 @@
+"""Logs, workspace archives, caches and sources in object storage."""

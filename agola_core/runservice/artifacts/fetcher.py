@@ -1,0 +1,221 @@
+"""Copies the logs and archives of ended tasks from their executors into object storage.
+
+Each is written whole and durably or not at all, and before the first the run's references are: only then is it
+noted in the run, and the executor's task forgotten, upon which the executor may remove its own copies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from agola_core import faultpoints
+from agola_core.errors import AgolaError, NotFoundError, UnavailableError
+from agola_core.forks import renewed
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runservice.artifacts import layout
+from agola_core.runservice.artifacts.references import refer, release
+from agola_core.runservice.model.bounds import Bounded
+from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
+from agola_core.runservice.model.types import Executor, ExecutorTask, RunTask
+from agola_core.runservice.rules import advance
+from agola_core.runservice.scheduling.advance_run import Fetched
+from agola_core.runservice.scheduling.work_queue import WorkQueue
+from agola_core.runservice.state.mirror import Mirror
+
+logger = logging.getLogger(__name__)
+
+faultpoints.declare("fetch.before-log", "fetch.before-archive")
+
+_RESUMES = 10
+
+
+class Fetcher:
+    """Fetches what ended tasks left on their executors, a few at a time, and of one executor fewer.
+
+    Args:
+        storage: Where logs and archives go.
+        mirror: Knows runs, their tasks on executors, and the executors.
+        directory: Finds executors' clients.
+        settle: Called with a run and what of it is settled.
+        run_exists: Returns whether a run is active or archived.
+        threads: How many are fetched at a time.
+        log_bytes: The largest log; a larger one counts as lost.
+        archive_bytes: The largest archive, likewise.
+        patience: Seconds that a registered executor may be silent before what it has counts as lost.
+    """
+
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        mirror: Mirror,
+        directory: ExecutorDirectory,
+        *,
+        settle: Callable[[str, list[Fetched]], None],
+        run_exists: Callable[[str], bool],
+        threads: int,
+        patience: float,
+        log_bytes: int,
+        archive_bytes: int,
+    ) -> None:
+        self._storage = storage
+        self._mirror = mirror
+        self._directory = directory
+        self._settle = settle
+        self._run_exists = run_exists
+        self._patience = patience
+        self._most = {"log": log_bytes, "archive": archive_bytes}
+        self._lock = renewed(threading.Lock())
+        self._busy: Counter[str] = Counter()
+        self._deferred: dict[str, dict[str, None]] = {}
+        self._silent_since: dict[str, float] = {}
+        self._most_of_one = max(1, threads * 3 // 8)  # two that hang leave threads for others
+        self._queue = WorkQueue("runservice-fetch", self._work, threads)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._queue.start()
+
+    def run_one(self) -> bool:
+        """Do one thing in the calling thread (see `WorkQueue.run_one`)."""
+        return self._queue.run_one()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._queue.stop()
+
+    def add(self, run_id: str, task_id: str) -> None:
+        """Ask for a task's logs and archives; asking again before it begins changes nothing."""
+        self._queue.add(f"{run_id}/{task_id}")
+
+    def _work(self, key: str) -> None:
+        with self._mirror.condition:
+            held = self._mirror.held(*key.split("/", 1))
+        executor_id = held.status.executor_id if held else ""
+        if not self._enter(executor_id, key):
+            return  # whoever has the executor's last slot takes it over
+        following: str | None = key
+        try:
+            while following is not None:
+                self._fetch_task(following)
+                following = self._next(executor_id)
+        except BaseException:
+            self._leave(executor_id)
+            raise
+
+    def _fetch_task(self, key: str) -> None:
+        run_id, task_id = key.split("/", 1)
+        with self._mirror.condition:  # both at one revision: a task is forgotten only when the run notes its fetch
+            run = self._mirror.run(run_id)
+            held = self._mirror.held(run_id, task_id)
+            executor = self._mirror.executors.get(held.status.executor_id) if held else None
+        task = run.tasks.get(task_id) if run else None
+        wanted = advance.to_fetch(task) if task is not None else []
+        if task is None or not wanted:
+            return
+        refer(self._storage, task, run_id)  # invariant 10: referred to before it is there
+        done = [fetched for kind, step in wanted if (fetched := self._fetch(task, kind, step, held, executor))]
+        if not self._run_exists(run_id):  # deleted meanwhile: nobody else knows what was just stored
+            release(self._storage, task_id, run_id)
+        elif done:
+            self._settle(run_id, done)
+
+    # Of one executor, not all threads
+
+    def _enter(self, executor_id: str, key: str) -> bool:
+        with self._lock:
+            if executor_id and self._busy[executor_id] >= self._most_of_one:
+                self._deferred.setdefault(executor_id, {})[key] = None
+                return False
+            self._busy[executor_id] += 1
+        return True
+
+    def _next(self, executor_id: str) -> str | None:
+        """Return what else waits for an executor, or give its slot back."""
+        with self._lock:
+            deferred = self._deferred.get(executor_id)
+            if deferred:
+                key = next(iter(deferred))
+                del deferred[key]
+                return key
+            self._deferred.pop(executor_id, None)
+            self._busy[executor_id] -= 1
+        return None
+
+    def _leave(self, executor_id: str) -> None:
+        """Give a slot back after a failure; what waited is asked for anew."""
+        with self._lock:
+            self._busy[executor_id] -= 1
+            deferred = self._deferred.pop(executor_id, {})
+        for key in deferred:
+            self._queue.add(key)
+
+    # One log or archive
+
+    def _fetch(
+        self, task: RunTask, kind: str, step: int | None, held: ExecutorTask | None, executor: Executor | None
+    ) -> Fetched | None:
+        """Copy one log or archive; return it when it is settled, stored or lost for good."""
+        path = layout.log(task.id, step) if kind == "log" else layout.archive(task.id, step or 0)
+        if self._is_stored(path):
+            return Fetched(task.id, kind, step)
+        if held is None or executor is None:
+            return self._lost(task, kind, step, "its executor is gone")
+        pieces = Bounded(self._opened(executor, task.id, kind, step), self._most[kind])
+        try:
+            faultpoints.reach("fetch.before-log" if kind == "log" else "fetch.before-archive")
+            self._storage.write(path, pieces)
+        except NotFoundError:
+            return self._lost(task, kind, step, "its executor has none")
+        except AgolaError as error:
+            if pieces.too_large:
+                return self._lost(task, kind, step, str(error))
+            if self._is_silent(executor):
+                return self._lost(task, kind, step, "its executor is silent")
+            logger.warning("not fetched, tried again: task=%s kind=%s step=%s: %s", task.id, kind, step, error)
+            return None
+        return Fetched(task.id, kind, step)
+
+    def _opened(self, executor: Executor, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
+        yield from _resumed(self._directory.client(executor), task_id, kind, step)
+
+    def _is_stored(self, path: str) -> bool:
+        try:
+            self._storage.stat(path)
+        except NotFoundError:
+            return False
+        return True
+
+    def _is_silent(self, executor: Executor) -> bool:
+        if executor.id in self._mirror.alive:
+            self._silent_since.pop(executor.id, None)
+            return False
+        since = self._silent_since.setdefault(executor.id, time.monotonic())
+        return time.monotonic() - since > self._patience
+
+    def _lost(self, task: RunTask, kind: str, step: int | None, why: str) -> Fetched:
+        logger.warning("lost: task=%s kind=%s step=%s: %s", task.id, kind, step, why)
+        return Fetched(task.id, kind, step, lost=True)
+
+
+def _resumed(client: ExecutorClient, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
+    """Yield a log or an archive, going on where the connection broke off."""
+    offset = 0
+    for attempt in range(1 + _RESUMES):
+        before = offset
+        try:
+            if kind == "log":
+                pieces = client.open_log(task_id, step, follow=False, offset=offset)
+            else:
+                pieces = client.open_archive(task_id, step or 0, offset=offset)
+            for piece in pieces:
+                offset += len(piece)
+                yield piece
+        except UnavailableError:
+            if offset == before or attempt == _RESUMES:  # it does not get on
+                raise
+        else:
+            return

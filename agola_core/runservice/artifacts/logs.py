@@ -1,0 +1,139 @@
+"""Reads the logs of steps, wherever they are: on their executor while they grow, in storage after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from agola_core.errors import NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model.protocol import ExecutorDirectory
+from agola_core.runservice.model.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
+from agola_core.runservice.state.mirror import Mirror
+
+_WAIT_SECONDS = 1.0
+
+
+class LogReader:
+    """Opens logs.
+
+    Args:
+        storage: Where the logs of ended steps are.
+        mirror: Knows which executor has a task.
+        directory: Finds executors' clients.
+        find_run: Returns a run, active or archived.
+    """
+
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        mirror: Mirror,
+        directory: ExecutorDirectory,
+        find_run: Callable[[str], Run | None],
+    ) -> None:
+        self._storage = storage
+        self._mirror = mirror
+        self._directory = directory
+        self._find_run = find_run
+        self._ending = False
+
+    def open(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
+        """Yield a step's log.
+
+        Args:
+            run_id: The run.
+            task_id: The task.
+            step: The step's number; None for the set-up.
+            follow: Wait for the step to begin, and go on until it has ended. While there is nothing new an empty
+                piece comes now and then, so that a caller that has nobody to give it to can stop.
+
+        Raises:
+            NotFoundError: There is no such run, task, step or log.
+        """
+        pieces = self._open_now(run_id, task_id, step, follow=follow)
+        return self._awaited(run_id, task_id, step) if pieces is None else pieces
+
+    def _awaited(self, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
+        while (pieces := self._open_now(run_id, task_id, step, follow=True)) is None:
+            with self._mirror.condition:
+                self._mirror.condition.wait(_WAIT_SECONDS)
+            yield b""
+        yield from pieces
+
+    def _open_now(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
+        """Open a log where it is now; None when it is to be waited for."""
+        task = self._find_task(run_id, task_id, step)
+        for _ in range(2):  # between the two looks the log may have gone from its executor into storage
+            if _is_settled(task, step):
+                if _state(task, step).log_lost:
+                    raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
+                return self._storage.open_stream(layout.log(task_id, step))
+            pieces = self._open_on_executor(run_id, task_id, step, follow=follow)
+            if pieces is not None:
+                return pieces
+            task = self._task_of(self._find_run(run_id), run_id, task_id, step)  # the mirror may not know it yet
+        if follow and not task.status.is_finished and not self._ending:
+            return None
+        raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
+
+    def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
+        """Wait until a step has begun; return whether it has: False when its task ended before.
+
+        Needs a started service.
+
+        Raises:
+            NotFoundError: There is no such run, task or step.
+        """
+
+        def begun() -> bool | None:
+            task = self._find_task(run_id, task_id, step)
+            held = self._mirror.held(run_id, task_id)
+            if held is not None and held.status.steps[step].phase is not ExecutorPhase.NOT_STARTED:
+                return True
+            if task.status.is_finished:
+                return task.steps[step].phase is not ExecutorPhase.NOT_STARTED
+            return None
+
+        with self._mirror.condition:
+            while (answer := begun()) is None:
+                self._mirror.condition.wait(_WAIT_SECONDS)
+        return answer
+
+    def end_waits(self) -> None:
+        """Let everybody who waits for a log to begin go."""
+        with self._mirror.condition:
+            self._ending = True
+            self._mirror.condition.notify_all()
+
+    def _open_on_executor(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
+        held = self._mirror.held(run_id, task_id)
+        executor = self._mirror.executors.get(held.status.executor_id) if held else None
+        if executor is None:
+            return None
+        try:
+            return self._directory.client(executor).open_log(task_id, step, follow=follow)
+        except NotFoundError:
+            return None
+
+    def _find_task(self, run_id: str, task_id: str, step: int | None) -> RunTask:
+        return self._task_of(self._mirror.run(run_id) or self._find_run(run_id), run_id, task_id, step)
+
+    @staticmethod
+    def _task_of(run: Run | None, run_id: str, task_id: str, step: int | None) -> RunTask:
+        if run is None:
+            raise NotFoundError(f"no such run with id: {run_id}")
+        task = run.tasks.get(task_id)
+        if task is None:
+            raise NotFoundError(f"no such task with ID {task_id} in run {run_id}")
+        if step is not None and not 0 <= step < len(task.steps):
+            raise NotFoundError(f"no such step for task {task_id} in run {run_id}")
+        return task
+
+
+def _state(task: RunTask, step: int | None) -> RunTaskStep:
+    return task.setup_step if step is None else task.steps[step]
+
+
+def _is_settled(task: RunTask, step: int | None) -> bool:
+    """Return whether a log is no longer its executor's: it is in storage, or nowhere."""
+    return _state(task, step).log_phase is FetchPhase.FINISHED

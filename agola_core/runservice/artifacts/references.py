@@ -1,0 +1,59 @@
+"""Which runs need a task's logs and archives: an object per run beside them, as in Agola.
+
+Restarts share tasks, so the data of a task belongs to no run alone. A run refers to it before the data is there, or
+before the run is there, and the data is deleted only by whoever removed a reference and then found no other. Two
+who remove theirs at the same time both look after removing, so at least one of them finds none.
+"""
+
+from __future__ import annotations
+
+from agola_core import faultpoints
+from agola_core.errors import NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model.types import RunTask
+
+faultpoints.declare("references.before-write", "references.before-release", "references.before-delete")
+
+
+def refer(storage: ObjectStorage, task: RunTask, run_id: str) -> None:
+    """Hold on to a task's logs for a run, and to its archives where it has steps that save any."""
+    paths = [layout.logs_reference(task.id, run_id)]
+    if task.workspace_archives:
+        paths.append(layout.archives_reference(task.id, run_id))
+    for path in paths:
+        faultpoints.reach("references.before-write")
+        storage.write(path, b"")
+
+
+def release(storage: ObjectStorage, task_id: str, run_id: str) -> bool:
+    """Let go of a task's logs and archives for a run; what no run holds on to is deleted.
+
+    Returns:
+        Whether anything was deleted beside the references.
+    """
+    deleted = False
+    for path, references, data in (
+        (layout.logs_reference(task_id, run_id), layout.logs_references(task_id), layout.logs_data(task_id)),
+        (
+            layout.archives_reference(task_id, run_id),
+            layout.archives_references(task_id),
+            layout.archives_data(task_id),
+        ),
+    ):
+        faultpoints.reach("references.before-release")
+        _delete(storage, path)
+        if next(iter(storage.list(references)), None) is not None:
+            continue
+        for info in list(storage.list(data)):
+            faultpoints.reach("references.before-delete")
+            _delete(storage, info.path)
+            deleted = True
+    return deleted
+
+
+def _delete(storage: ObjectStorage, path: str) -> None:
+    try:
+        storage.delete(path)
+    except NotFoundError:
+        return  # somebody else did

@@ -1,0 +1,115 @@
+"""What clients ask of the run service and what it answers; Agola's JSON."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from agola_core.errors import BadRequestError
+from agola_core.runservice.model.types import Run, RunConfig, RunConfigTask, RunPhase, RunResult
+
+
+class RunCreateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A new run, or with `run_id` the restart of one.
+
+    Attributes:
+        run_config_tasks: The tasks by id.
+        name: What people see.
+        group: `/TYPE/ID/SUBTYPE/NAME...`.
+        setup_errors: Why the run cannot even start.
+        static_environment: Over the tasks' own; kept by restarts.
+        cache_group: Who shares its caches; "" for the second component of the group.
+        run_id: Restart this run.
+        from_start: Restart every task instead of those that did not succeed.
+        environment: Over everything; replaced by a restart's.
+        annotations: For people and tools.
+        secrets: Values that are shown nowhere: in environments, commands and logs. Those of a restarted run stay
+            secret by themselves. An addition.
+        change_groups_update_tokens: Refuses the creation when a group has changed. Misspelt on the wire.
+    """
+
+    run_config_tasks: dict[str, RunConfigTask] | None = None
+    name: str = ""
+    group: str = ""
+    setup_errors: list[str] | None = None
+    static_environment: dict[str, str] | None = None
+    cache_group: str = ""
+    run_id: str = ""
+    from_start: bool = False
+    reset_tasks: list[str] | None = None
+    environment: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    secrets: list[str] | msgspec.UnsetType | None = msgspec.UNSET  # Agola's own requests are written without it
+    change_groups_update_tokens: str = msgspec.field(name="changeup_update_tokens", default="")
+
+
+class RunBundle(msgspec.Struct, frozen=True):
+    """A run and what it was made from."""
+
+    run: Run
+    run_config: RunConfig
+
+
+class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs to list.
+
+    Attributes:
+        phases: Only these; none for all.
+        results: Only these; none for all.
+        groups: Only runs of these groups and of those below them; none for all.
+        start: Only runs after this id, in the order of the list.
+        limit: The most runs to return.
+        ascending: Oldest first, instead of newest first.
+        last_run: Of each group only the newest run that the other conditions leave.
+    """
+
+    phases: tuple[RunPhase, ...] = ()
+    results: tuple[RunResult, ...] = ()
+    groups: tuple[str, ...] = ()
+    start: str = ""
+    limit: int = 25
+    ascending: bool = False
+    last_run: bool = False
+
+
+class RunActionType(enum.StrEnum):
+    """What can be asked of a run."""
+
+    CHANGE_PHASE = "changephase"
+    STOP = "stop"
+
+
+class RunActionsRequest(msgspec.Struct, frozen=True):
+    """An action on a run. Agola's client sends an empty phase where there is none."""
+
+    action_type: RunActionType
+    phase: str = ""
+    change_groups_update_tokens: str = ""
+
+    @property
+    def new_phase(self) -> RunPhase:
+        """The phase that is asked for.
+
+        Raises:
+            BadRequestError: There is no such phase.
+        """
+        try:
+            return RunPhase(self.phase)
+        except ValueError as error:
+            raise BadRequestError(f"no such phase: {self.phase[:40]!r}") from error
+
+
+class RunTaskActionType(enum.StrEnum):
+    """What can be asked of a run's task."""
+
+    SET_ANNOTATIONS = "setannotations"
+    APPROVE = "approve"
+
+
+class RunTaskActionsRequest(msgspec.Struct, frozen=True):
+    """An action on a run's task."""
+
+    action_type: RunTaskActionType
+    annotations: dict[str, str] | None = None
+    change_groups_update_tokens: str = ""

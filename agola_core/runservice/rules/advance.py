@@ -1,0 +1,259 @@
+"""How a run and its tasks advance: pure decisions, from states to states, after Agola's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from operator import attrgetter
+
+from msgspec.structs import replace
+
+from agola_core.runservice.model.types import (
+    Depend,
+    DependCondition,
+    ExecutorPhase,
+    ExecutorTask,
+    FetchPhase,
+    Run,
+    RunConfig,
+    RunConfigTask,
+    RunPhase,
+    RunResult,
+    RunTask,
+    RunTaskStep,
+    SaveToWorkspaceStep,
+    TaskStatus,
+)
+
+_FROM = {
+    TaskStatus.NOT_STARTED: {TaskStatus.NOT_STARTED},
+    TaskStatus.CANCELLED: {TaskStatus.CANCELLED, TaskStatus.NOT_STARTED},
+    TaskStatus.RUNNING: {TaskStatus.RUNNING, TaskStatus.NOT_STARTED},
+    TaskStatus.STOPPED: {TaskStatus.STOPPED, TaskStatus.RUNNING, TaskStatus.NOT_STARTED},
+    TaskStatus.SUCCESS: {TaskStatus.SUCCESS, TaskStatus.RUNNING, TaskStatus.NOT_STARTED},
+    TaskStatus.FAILED: {TaskStatus.FAILED, TaskStatus.RUNNING, TaskStatus.NOT_STARTED},
+}
+"""From which states a status may come. Success and stopped straight from not started are right: the update that
+said running may have been missed (Agola then left the run stuck)."""
+
+_CONDITIONS = {
+    DependCondition.ON_SUCCESS: TaskStatus.SUCCESS,
+    DependCondition.ON_FAILURE: TaskStatus.FAILED,
+    DependCondition.ON_SKIPPED: TaskStatus.SKIPPED,
+}
+
+
+def new_run_task(task: RunConfigTask) -> RunTask:
+    """Return the state of a task that has not started."""
+    saves = [number for number, step in enumerate(task.steps) if isinstance(step, SaveToWorkspaceStep)]
+    return RunTask(
+        id=task.id,
+        skip=task.skip,
+        status=TaskStatus.SKIPPED if task.skip else TaskStatus.NOT_STARTED,
+        setup_step=RunTaskStep(phase=ExecutorPhase.NOT_STARTED, log_phase=FetchPhase.NOT_STARTED),
+        steps=[RunTaskStep(phase=ExecutorPhase.NOT_STARTED, log_phase=FetchPhase.NOT_STARTED) for _ in task.steps],
+        workspace_archives=saves,
+        workspace_archives_phase=[FetchPhase.NOT_STARTED for _ in saves],
+    )
+
+
+def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
+    """Return a run's task with what its executor reports; an update that would set it back changes nothing.
+
+    Args:
+        task: The task in its run.
+        reported: The task as the executor reported it.
+    """
+    wanted = TaskStatus(reported.status.phase.value)
+    if (wanted, task.status) == (TaskStatus.CANCELLED, TaskStatus.RUNNING):
+        wanted = TaskStatus.STOPPED  # it had begun; ignored, as Agola does, it would run for ever
+    if task.status not in _FROM.get(wanted, set()):
+        return task
+    steps = [
+        replace(
+            step,
+            phase=state.phase,
+            start_time=state.start_time,
+            end_time=state.end_time,
+            exit_code=state.exit_code if state.phase.is_finished else None,
+        )
+        for step, state in zip(task.steps, reported.status.steps, strict=False)
+    ]
+    setup = reported.status.setup_step
+    reason = reported.setup_error or reported.fail_error
+    return replace(
+        task,
+        status=wanted,
+        setup_step=replace(task.setup_step, phase=setup.phase, start_time=setup.start_time, end_time=setup.end_time),
+        steps=[*steps, *task.steps[len(steps) :]],
+        start_time=reported.status.start_time,
+        end_time=reported.status.end_time,
+        reason=reason or task.reason,
+        attempt=reported.attempt,
+    )
+
+
+def advance_tasks(
+    run: Run, config: RunConfig, scheduled: Mapping[str, ExecutorTask]
+) -> tuple[Run, list[RunConfigTask]]:
+    """Return the run with its waiting tasks advanced, and the tasks that may start now.
+
+    Args:
+        run: A running run, with what the executors reported taken in.
+        config: Its configuration.
+        scheduled: Its tasks that were handed to executors.
+    """
+    if run.phase is not RunPhase.RUNNING:
+        return run, []
+    tasks = dict(run.tasks)
+    ready = []
+    waiting = [
+        config.tasks[task_id]
+        for task_id, task in tasks.items()
+        if task.status is TaskStatus.NOT_STARTED and task_id not in scheduled
+    ]
+    decided = run.result.is_set
+    for configured in sorted(waiting, key=attrgetter("level")):
+        task_id = configured.id
+        if configured.depends:
+            above = [tasks[parent] for parent in configured.depends]
+            if not all(parent.status.is_finished and archives_fetched(parent) for parent in above):
+                continue
+            if not _is_satisfied(configured.depends, tasks):
+                tasks[task_id] = replace(tasks[task_id], status=TaskStatus.SKIPPED)
+                continue
+        if run.stop or (decided and not configured.depends):
+            tasks[task_id] = replace(tasks[task_id], status=TaskStatus.CANCELLED, waiting_approval=False)
+        elif configured.needs_approval and not tasks[task_id].approved:
+            tasks[task_id] = replace(tasks[task_id], waiting_approval=True)
+        else:
+            ready.append(configured)
+    return replace(run, tasks=tasks), ready
+
+
+def _is_satisfied(depends: Mapping[str, Depend], tasks: Mapping[str, RunTask]) -> bool:
+    """Return whether the tasks that one depends on, all of them finished, ended as it asks for."""
+    return all(
+        any(
+            tasks[parent].status is _CONDITIONS[condition]
+            for condition in depend.conditions or [DependCondition.ON_SUCCESS]
+        )
+        for parent, depend in depends.items()
+    )
+
+
+def advance_run(run: Run, config: RunConfig, unfinished: int, now: datetime) -> Run:
+    """Return the run with its result and its phase advanced.
+
+    Args:
+        run: The run, its tasks advanced.
+        config: Its configuration.
+        unfinished: How many of its tasks on executors have not ended.
+        now: The time.
+    """
+    if run.phase is RunPhase.RUNNING:
+        tasks = run.tasks.values()
+        done = all(task.status.is_finished for task in tasks)
+        if run.result is RunResult.UNKNOWN:
+            failed = any(
+                task.status is TaskStatus.FAILED and not config.tasks[task.id].ignore_failure for task in tasks
+            )
+            if failed:
+                run = replace(run, result=RunResult.FAILED)
+            elif done:
+                stopped = any(task.status is TaskStatus.STOPPED for task in tasks)
+                run = replace(run, result=RunResult.STOPPED if stopped else RunResult.SUCCESS)
+            elif run.stop:
+                run = replace(run, result=RunResult.STOPPED)
+        if run.result.is_set and done and not unfinished:
+            run = replace(run, phase=RunPhase.FINISHED, end_time=now)
+    if run.phase.is_finished:
+        run = replace(run, tasks={task_id: _settle_fetches(task) for task_id, task in run.tasks.items()})
+    return run
+
+
+def archives_fetched(task: RunTask) -> bool:
+    """Return whether every archive that a finished task saved is in storage."""
+    return all(
+        phase is FetchPhase.FINISHED or not _ran(task.steps[step])
+        for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
+    )
+
+
+def everything_fetched(run: Run) -> bool:
+    """Return whether all logs and archives of a run are in storage, or never were."""
+    return all(not to_fetch(task) for task in run.tasks.values())
+
+
+def to_fetch(task: RunTask) -> list[tuple[str, int | None]]:
+    """Return what of a finished task must be copied from its executor: ("log" or "archive", step or None)."""
+    if not task.status.is_finished:
+        return []
+    wanted: list[tuple[str, int | None]] = [
+        ("archive", step)
+        for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
+        if phase is FetchPhase.NOT_STARTED and _ran(task.steps[step])
+    ]
+    if task.setup_step.log_phase is FetchPhase.NOT_STARTED and _ran(task.setup_step):
+        wanted.append(("log", None))
+    wanted.extend(
+        ("log", number)
+        for number, step in enumerate(task.steps)
+        if step.log_phase is FetchPhase.NOT_STARTED and _ran(step)
+    )
+    return wanted
+
+
+def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = False) -> RunTask:
+    """Return a task with one of its logs or archives noted as stored, or as lost for good."""
+    if kind == "archive":
+        phases = [
+            FetchPhase.FINISHED if step == number else phase
+            for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
+        ]
+        archives_lost = [*task.archives_lost, number] if lost and number is not None else task.archives_lost
+        return replace(task, workspace_archives_phase=phases, archives_lost=archives_lost)
+    if number is None:
+        return replace(task, setup_step=replace(task.setup_step, log_phase=FetchPhase.FINISHED, log_lost=lost))
+    steps = [
+        replace(step, log_phase=FetchPhase.FINISHED, log_lost=lost) if index == number else step
+        for index, step in enumerate(task.steps)
+    ]
+    return replace(task, steps=steps)
+
+
+def tried_again(task: RunTask, configured: RunConfigTask, attempt: int, reason: str) -> RunTask:
+    """Return a task whose executor was lost as one that has not started, to be started once more.
+
+    Args:
+        task: The task in its run.
+        configured: Its configuration.
+        attempt: The start that was lost.
+        reason: Why it was.
+    """
+    fresh = new_run_task(configured)
+    return replace(
+        fresh,
+        annotations=task.annotations,
+        approved=task.approved,
+        attempt=attempt,
+        reason=f"attempt {attempt}: {reason}",
+    )
+
+
+def _ran(step: RunTaskStep) -> bool:
+    return step.phase is not None and step.phase is not ExecutorPhase.NOT_STARTED
+
+
+def _settle_fetches(task: RunTask) -> RunTask:
+    """Mark as fetched what never ran: there is nothing to wait for."""
+    for number, step in enumerate(task.steps):
+        if _ran(step):
+            continue
+        if step.log_phase is FetchPhase.NOT_STARTED:
+            task = mark_fetched(task, "log", number)
+        if number in task.workspace_archives:
+            task = mark_fetched(task, "archive", number)
+    if task.setup_step.log_phase is FetchPhase.NOT_STARTED and not _ran(task.setup_step):
+        task = mark_fetched(task, "log", None)
+    return task

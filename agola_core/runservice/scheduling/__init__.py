@@ -1,0 +1,1 @@
+"""Scheduling: creates runs, advances them, and sends their tasks to executors."""

@@ -1,0 +1,210 @@
+"""What one step of a run is: decided from a run and its tasks on executors, committed in one transaction."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from agola_core.coordinator.port import Compare, Op, PutOp
+from agola_core.runservice.model.types import ExecutorTask, Run, RunConfigTask
+from agola_core.runservice.rules import advance
+from agola_core.runservice.rules.executor_tasks import failed, new_executor_task
+from agola_core.runservice.scheduling.slots import Placing
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.secrets import RunSecrets
+from agola_core.runservice.state.store import Stored, forget_ops, put_task, start_ops
+
+logger = logging.getLogger(__name__)
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """A log or an archive that is settled.
+
+    Attributes:
+        task_id: Whose.
+        kind: "log" or "archive".
+        step: The step's number; None for the set-up's log.
+        lost: Nobody has it any more.
+    """
+
+    task_id: str
+    kind: str
+    step: int | None
+    lost: bool = False
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What is decided on.
+
+    Attributes:
+        stored: The run.
+        held: Its tasks on executors, at the same revision.
+        gone: The executors among theirs that no longer take part, with the reason.
+        revision: The revision.
+    """
+
+    stored: Stored
+    held: dict[str, ExecutorTask]
+    gone: dict[str, str]
+    revision: int
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much one transaction holds beside the run itself.
+
+    Attributes:
+        ops: Operations, and as many compares.
+        size: Bytes of values.
+    """
+
+    ops: int
+    size: int
+
+
+class Step:
+    """Collects what is to be committed for one run.
+
+    Args:
+        seen: What is decided on.
+        definition: The run's configuration, with its secrets.
+        limits: What does not fit is left to the next step.
+        now: The time.
+
+    Attributes:
+        run: The run as it is to be.
+        compare: The conditions beside the run's own.
+        ops: The operations beside those that store the run.
+        tell: The tasks that executors are to be told of.
+        unplaced: Tasks that may start and that no executor has room for; some of them, when all are full.
+        full: Whether something was left to the next step.
+    """
+
+    def __init__(self, seen: Seen, definition: RunSecrets, limits: Limits, now: datetime) -> None:
+        self.run = seen.stored.run
+        self.compare: list[Compare] = []
+        self.ops: list[Op] = []
+        self.tell: list[ExecutorTask] = []
+        self.unplaced: list[RunConfigTask] = []
+        self.full = False
+        self._seen = seen
+        self._secrets = definition.values
+        self._config = definition.config
+        self._limits = limits
+        self._now = now
+        self._size = 0
+        self._held = dict(seen.held)
+        self._again: set[str] = set()
+
+    def decide(self, notes: list[Fetched], placing: Placing) -> None:
+        """Decide everything.
+
+        Args:
+            notes: What was fetched since.
+            placing: Finds executors for the tasks that start.
+        """
+        self._take_reports()
+        self._take_fetched(notes)
+        unfinished = sum(not task.status.phase.is_finished for task in self._held.values())
+        run = advance.advance_run(self.run, self._config, unfinished, self._now)
+        run, ready = advance.advance_tasks(run, self._config, self._held)
+        started = self._start(run, ready, placing)
+        if not started and not self._again:
+            run = advance.advance_run(run, self._config, unfinished, self._now)
+        self.run = run
+        if run.stop:
+            self._stop()
+
+    def _take_reports(self) -> None:
+        """Take in what executors reported, and what lost ones never will."""
+        run = self.run
+        tasks = dict(run.tasks)
+        for task_id, task in self._seen.held.items():
+            known = tasks.get(task_id)
+            ended = task.status.phase.is_finished
+            if known is None or (known.status.is_finished and ended):
+                continue
+            reason = "" if ended else self._seen.gone.get(task.status.executor_id, "")
+            if reason and not self._has_room(2):
+                continue
+            if reason:
+                logger.warning("task lost: task=%s executor=%s reason=%s", task_id, task.status.executor_id, reason)
+                configured = self._config.tasks[task_id]
+                if task.attempt < configured.max_attempts and not run.stop and not run.result.is_set:
+                    tasks[task_id] = advance.tried_again(known, configured, task.attempt, reason)
+                    self._forget(task)
+                    self._again.add(task_id)
+                    continue
+                self._change(failed(task, reason, self._now))
+            if not known.status.is_finished:
+                tasks[task_id] = advance.take_status(known, self._held[task_id])
+        self.run = replace(run, tasks=tasks)
+
+    def _take_fetched(self, notes: list[Fetched]) -> None:
+        """Note what was fetched; an executor's task is forgotten once all of it is."""
+        if not notes:
+            return
+        tasks = dict(self.run.tasks)
+        for note in notes:
+            if note.task_id in tasks:
+                tasks[note.task_id] = advance.mark_fetched(tasks[note.task_id], note.kind, note.step, lost=note.lost)
+        self.run = replace(self.run, tasks=tasks)
+        for task_id in dict.fromkeys(note.task_id for note in notes):
+            task = self._held.get(task_id)
+            if task is None or not task.status.phase.is_finished or advance.to_fetch(tasks[task_id]):
+                continue
+            if self._has_room(2):  # else it is forgotten with the run
+                self._forget(task)
+
+    def _start(self, run: Run, ready: list[RunConfigTask], placing: Placing) -> bool:
+        started = False
+        for task in ready:
+            if task.id in self._again:
+                continue  # its key is deleted by this step, and made anew by the next one
+            if not self._has_room(4):
+                break
+            executor = placing.choose(task)
+            if executor is None:
+                self.unplaced.append(task)
+                if placing.full:
+                    break
+                continue  # another task may fit
+            new = new_executor_task(run, self._config, task, executor.id, self._secrets)
+            condition, ops = start_ops(new)
+            self._add(condition, ops)
+            self.tell.append(new)
+            started = True
+        compare, ops = placing.guards()
+        self.compare += compare
+        self.ops += ops
+        return started
+
+    def _stop(self) -> None:
+        for task in self._held.values():
+            if task.stop or task.status.phase.is_finished or task.status.executor_id in self._seen.gone:
+                continue
+            if not self._has_room(1):
+                return
+            self._change(replace(task, stop=True))
+
+    def _change(self, task: ExecutorTask) -> None:
+        self._held[task.id] = task
+        self._add(Compare(keys.task(task.id), task.revision), [put_task(task)])
+        self.tell.append(task)
+
+    def _forget(self, task: ExecutorTask) -> None:
+        self._held.pop(task.id)
+        self._add(Compare(keys.task(task.id), task.revision), forget_ops(task))
+
+    def _add(self, condition: Compare, ops: list[Op]) -> None:
+        self.compare.append(condition)
+        self.ops += ops
+        self._size += sum(len(op.value) for op in ops if isinstance(op, PutOp))
+
+    def _has_room(self, ops: int) -> bool:
+        """Return whether the transaction holds more operations; noted when it does not."""
+        fits = len(self.ops) + ops <= self._limits.ops and self._size <= self._limits.size
+        self.full = self.full or not fits
+        return fits

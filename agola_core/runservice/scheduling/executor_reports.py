@@ -1,0 +1,169 @@
+"""What executors ask of the run service, and what they report to it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
+from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
+from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.secrets import hidden
+from agola_core.runservice.state.store import RunStore
+
+_REFRESH = timedelta(seconds=5)
+MAX_ID_BYTES = 200
+
+
+class ExecutorSide:
+    """Takes executors' reports.
+
+    Args:
+        store: Executors and their tasks.
+        mirror: What the watch told last.
+        ttl: Seconds after its last report at which an executor counts as lost.
+        now: The time.
+    """
+
+    def __init__(self, store: RunStore, mirror: Mirror, ttl: float, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._ttl = ttl
+        self._now = now
+
+    def executors(self) -> list[Executor]:
+        """Return the executors that have reported themselves, by id, without their tokens."""
+        return [replace(executor, listen_token="") for executor in self._store.executors()]
+
+    def is_token_of(self, executor_id: str, token: str) -> bool:
+        """Return whether a token is an executor's own, or the executor has none."""
+        known = self._mirror.executors.get(executor_id)
+        if known is not None and _same(known.listen_token, token):
+            return True
+        return self._binds(executor_id, token)  # the mirror may be behind
+
+    def take_executor_status(self, executor: Executor, *, proven: bool = False) -> None:
+        """Note an executor's report, with the service's time, and renew its lease.
+
+        The first report that has a token binds the id to it.
+
+        Agola's rule for dynamic executors: those of the same group that the reporting one does not name as its
+        siblings are forgotten; here only when they no longer report themselves.
+
+        Args:
+            executor: What it reports.
+            proven: Whether the reporter has proved the id by other means than its own token, and may change that.
+
+        Raises:
+            BadRequestError: The id is malformed.
+            ForbiddenError: The id is bound to another token.
+        """
+        _check_id(executor.id)
+        now = self._now()
+        if not proven and self._differs(executor) and not self._binds(executor.id, executor.listen_token):
+            raise ForbiddenError(
+                f"executor {executor.id!r} is bound to another token: an admin can forget it, then it is bound anew"
+            )
+        # Before the report itself: an executor that is known and not alive is one that has gone.
+        lease = self._mirror.alive.get(executor.id)
+        if lease is None or self._store.coordinator.keep_alive(lease) <= 0.0:
+            self._store.put_alive(executor.id, self._ttl)
+        known = self._mirror.executors.get(executor.id)
+        if known is None or self._differs(executor) or now - known.last_status_update_time >= _REFRESH:
+            self._store.put_executor(replace(executor, last_status_update_time=now))
+        for other in list(self._mirror.executors.values()):
+            if (
+                other.dynamic
+                and other.id not in {executor.id, *executor.siblings_executors}
+                and other.executor_group == executor.executor_group
+                and other.id not in self._mirror.alive
+            ):
+                self._store.delete_executor(other.id)
+
+    def _differs(self, executor: Executor) -> bool:
+        known = self._mirror.executors.get(executor.id)
+        return known is None or _content(known) != _content(executor)
+
+    def _binds(self, executor_id: str, token: str) -> bool:
+        stored = self._store.executor(executor_id)
+        return stored is None or not stored.listen_token or _same(stored.listen_token, token)
+
+    def delete_executor(self, executor_id: str) -> None:
+        """Forget an executor; its unfinished tasks fail, or are tried elsewhere. Unknown ones are no error."""
+        self._store.delete_executor(executor_id)
+
+    def tasks(self, executor_id: str) -> list[ExecutorTask]:
+        """Return every task that is held for an executor, finished ones included."""
+        return self._store.tasks_of(executor_id)
+
+    def task(self, task_id: str) -> ExecutorTask:
+        """Return one task.
+
+        Raises:
+            NotFoundError: No executor holds it any more.
+        """
+        task = self._store.task(task_id)
+        if task is None:
+            raise NotFoundError(f"task {task_id!r} does not exist")
+        return task
+
+    def take_task_status(self, executor_id: str, reported: ExecutorTask) -> None:
+        """Take a task's status from its executor; one of another executor or attempt changes nothing.
+
+        Agola's executors do not know attempts: from them, none is said, and the executor alone decides.
+
+        Raises:
+            BadRequestError: There is no such task.
+        """
+
+        def change(task: ExecutorTask) -> ExecutorTask:
+            if reported.run_id != task.run_id:
+                raise BadRequestError(f"task {task.id!r} is not of run {reported.run_id!r}")
+            if task.status.executor_id != executor_id or reported.attempt not in {0, task.attempt}:
+                return task
+            if task.status.phase.is_finished or _sets_back(task, reported):
+                return task
+            return replace(
+                task,
+                status=replace(reported.status, executor_id=executor_id),
+                setup_error=hidden(reported.setup_error, task.secrets),
+                fail_error=hidden(reported.fail_error, task.secrets),
+            )
+
+        known = self._mirror.held(reported.run_id, reported.id)
+        if known is not None:
+            changed = change(known)
+            if changed != known and self._store.replace_task(known, changed):
+                return  # the usual case; what is known may be old, so it refuses nothing
+        if self._store.change_task(reported.id, change) is None:
+            raise BadRequestError(f"task {reported.id!r} does not exist")
+
+
+def _same(token: str, shown: str) -> bool:
+    return bool(token) and hmac.compare_digest(token.encode(), shown.encode())
+
+
+def _sets_back(task: ExecutorTask, reported: ExecutorTask) -> bool:
+    """Return whether a report is older than what is known: something that began or ended is said not to have."""
+    if reported.status.phase.is_finished:
+        return False
+    return _rank(reported.status.phase) < _rank(task.status.phase) or any(
+        _rank(said.phase) < _rank(known.phase)
+        for known, said in zip(task.status.steps, reported.status.steps, strict=False)
+    )
+
+
+def _rank(phase: ExecutorPhase) -> int:
+    return 0 if phase is ExecutorPhase.NOT_STARTED else 1 + phase.is_finished
+
+
+def _content(executor: Executor) -> Executor:
+    return replace(executor, last_status_update_time=ZERO_TIME)
+
+
+def _check_id(executor_id: str) -> None:
+    if not executor_id or "/" in executor_id or len(executor_id.encode(errors="replace")) > MAX_ID_BYTES:
+        raise BadRequestError(f"malformed executor id {executor_id[:80]!r}")

@@ -1,0 +1,1 @@
+"""Active runs, executors and their tasks, as the coordinator holds them."""

@@ -1,0 +1,299 @@
+"""Active runs, their tasks on executors, and executors, as the coordinator holds them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from agola_core import faultpoints
+from agola_core.coordinator.port import (
+    Compare,
+    Coordinator,
+    DeleteOp,
+    GetOp,
+    KeyValue,
+    Op,
+    PutOp,
+    Target,
+    iterate,
+)
+from agola_core.decoding import decoded
+from agola_core.errors import ConflictError, NotFoundError
+from agola_core.forks import renewed
+from agola_core.runservice.model.types import Executor, ExecutorTask, Run, RunEvent, RunTask
+from agola_core.runservice.state import keys
+from agola_core.runservice.state.change_groups import ChangeGroups, GroupsToken
+from agola_core.runservice.state.run_record import decode_header, decode_part, run_ops, with_parts
+from agola_core.sequence import Sequence
+
+faultpoints.declare("runservice.before-txn")
+
+T = TypeVar("T")
+
+_LOST_RACES = 100
+_PART = 50
+_decode_task = msgspec.json.Decoder(ExecutorTask).decode
+_decode_executor = msgspec.json.Decoder(Executor).decode
+_decode_event = msgspec.json.Decoder(RunEvent).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A run with the revision that it was read at."""
+
+    run: Run
+    revision: int
+
+
+def decode_task(item: KeyValue) -> ExecutorTask:
+    """Return the executor task at a key, its revision set."""
+    return msgspec.structs.replace(decoded(_decode_task, item.value, item.key), revision=item.mod_revision)
+
+
+def decode_executor(item: KeyValue) -> Executor:
+    """Return the executor at a key."""
+    return decoded(_decode_executor, item.value, item.key)
+
+
+def decode_event(item: KeyValue, epoch: int) -> RunEvent:
+    """Return the run event at a key; its sequence is the revision that wrote it, so no order is ever another."""
+    event = decoded(_decode_event, item.value, item.key)
+    return msgspec.structs.replace(event, sequence=str(Sequence(epoch, item.mod_revision)))
+
+
+def put_task(task: ExecutorTask) -> PutOp:
+    """Return the operation that stores a task of an executor."""
+    return PutOp(keys.task(task.id), _encode(msgspec.structs.replace(task, revision=0)))
+
+
+def start_ops(task: ExecutorTask) -> tuple[Compare, list[Op]]:
+    """Return the condition and the operations that hand a task to its executor: at most once."""
+    held = PutOp(keys.held(task.status.executor_id, task.id), b"")
+    return Compare(keys.task(task.id), 0, Target.CREATE_REVISION), [put_task(task), held]
+
+
+def forget_ops(task: ExecutorTask) -> list[Op]:
+    """Return the operations that forget a task of an executor."""
+    return [DeleteOp(keys.task(task.id)), DeleteOp(keys.held(task.status.executor_id, task.id))]
+
+
+def event_op(run: Run) -> PutOp:
+    """Return the operation that stores the event of a run's change."""
+    event = RunEvent(run_id=run.id, phase=run.phase, result=run.result)
+    return PutOp(keys.event(run.id, f"{run.phase.value}-{run.result.value}"), _encode(event))
+
+
+class RunStore:
+    """The active part of the run service's state.
+
+    Args:
+        coordinator: Where it lies.
+        epoch: The epoch of the sequences that are given out.
+
+    Attributes:
+        groups: The change groups of actions.
+        written: The revision of the newest change that this process made here.
+    """
+
+    def __init__(self, coordinator: Coordinator, epoch: int) -> None:
+        self.coordinator = coordinator
+        self.groups = ChangeGroups(coordinator)
+        self.written = 0
+        self.epoch = epoch
+        self._id_lock = renewed(threading.Lock())
+
+    def next_id(self) -> str:
+        """Return a sequence, as text, that was never given out before: the id of a run."""
+
+        def change(item: KeyValue | None) -> tuple[str, list[Op]]:
+            last = Sequence.parse(item.value.decode()) if item else Sequence(0, 0)
+            following = str(max(last.next(), Sequence(self.epoch, 1)))
+            return following, [PutOp(keys.COUNTER, following.encode())]
+
+        with self._id_lock:  # the threads of one process do not race for the counter
+            return self._update(keys.COUNTER, change)
+
+    # Runs
+
+    def find_run(self, run_id: str) -> Stored | None:
+        """Return an active run; None when it is archived or unknown."""
+        for _ in range(_LOST_RACES):
+            item = self.coordinator.get(keys.run(run_id))
+            if item is None:
+                return None
+            run, count = decode_header(item)
+            if not count:
+                return Stored(run, item.mod_revision)
+            parts = self.coordinator.list(keys.run_parts(run_id)).items
+            if len(parts) == count and all(part.mod_revision <= item.mod_revision for part in parts):
+                return Stored(with_parts(run, (decode_part(part) for part in parts)), item.mod_revision)
+        raise ConflictError(f"run {run_id!r} changes too fast to be read")
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run is active."""
+        return self.coordinator.get(keys.run(run_id)) is not None
+
+    def runs(self, revision: int = 0) -> Iterator[Run]:
+        """Yield all active runs, oldest first; those of an earlier revision if one is given."""
+        run: Run | None = None
+        parts: list[list[RunTask]] = []
+        for item in iterate(self.coordinator, keys.RUNS, revision=revision):
+            if "/" in item.key[len(keys.RUNS) :]:
+                parts.append(decode_part(item))
+                continue
+            if run is not None:
+                yield with_parts(run, parts) if parts else run
+            run, parts = decode_header(item)[0], []
+        if run is not None:
+            yield with_parts(run, parts) if parts else run
+
+    def change_run(self, run_id: str, change: Callable[[Run], Run], token: str = "") -> Run:
+        """Change an active run, again when another change came first, and return it.
+
+        A change of its phase or its result makes an event. Agola's rule on tokens: what changes nothing does not
+        look at them.
+
+        Args:
+            run_id: The run.
+            change: Returns the changed run; may raise; called again after a lost race.
+            token: Of change groups; "" guards nothing.
+
+        Raises:
+            NotFoundError: There is no such active run.
+            BadRequestError: The token is none.
+            ConflictError: A change group of the token has changed.
+        """
+        GroupsToken.decode(token)  # one that is none is refused, whatever is to be done
+        for _ in range(_LOST_RACES):
+            stored = self.find_run(run_id)
+            if stored is None:
+                raise NotFoundError(f'run "{run_id}" is not active')
+            changed = change(stored.run)
+            if changed == stored.run:
+                return changed
+            compare, ops = self.groups.guards(token)
+            if self.commit(stored, changed, compare, ops):
+                return changed
+            if token:
+                self.groups.check(token)
+        raise ConflictError(f"run {run_id!r} changes too fast")
+
+    def commit(self, stored: Stored, changed: Run, compare: Iterable[Compare] = (), ops: Iterable[Op] = ()) -> int:
+        """Store a changed run with further changes; return its revision, or 0 when somebody else was first.
+
+        Args:
+            stored: The run as it was read.
+            changed: The run as it is to be.
+            compare: Further conditions.
+            ops: Further changes.
+        """
+        return self.write(self.run_compare(stored, compare), [*self.run_changes(stored.run, changed), *ops])
+
+    @staticmethod
+    def run_compare(stored: Stored, compare: Iterable[Compare] = ()) -> list[Compare]:
+        """Return the condition that a run is as it was read, with further ones."""
+        return [Compare(keys.run(stored.run.id), stored.revision), *compare]
+
+    @staticmethod
+    def run_changes(before: Run, changed: Run) -> list[Op]:
+        """Return the operations that store a changed run, with the event of its change."""
+        ops = run_ops(changed, before)
+        if (changed.phase, changed.result) != (before.phase, before.result):
+            ops.append(event_op(changed))
+        return ops
+
+    # Tasks on executors
+
+    def task(self, task_id: str) -> ExecutorTask | None:
+        """Return a task that an executor has; None when none has it."""
+        item = self.coordinator.get(keys.task(task_id))
+        return decode_task(item) if item else None
+
+    def tasks_of(self, executor_id: str) -> list[ExecutorTask]:
+        """Return the tasks that an executor has."""
+        prefix = keys.held_by(executor_id)
+        found = [keys.task(item.key[len(prefix) :]) for item in iterate(self.coordinator, prefix)]
+        tasks = []
+        for start in range(0, len(found), _PART):
+            reads = self.coordinator.txn([], [GetOp(key) for key in found[start : start + _PART]]).reads
+            tasks += [decode_task(item) for item in reads if item is not None]
+        return [task for task in tasks if task.status.executor_id == executor_id]
+
+    def replace_task(self, known: ExecutorTask, changed: ExecutorTask) -> bool:
+        """Store an executor's task changed, unless it is no longer as it was known; return whether it was stored."""
+        return bool(self.write([Compare(keys.task(known.id), known.revision)], [put_task(changed)]))
+
+    def change_task(self, task_id: str, change: Callable[[ExecutorTask], ExecutorTask]) -> ExecutorTask | None:
+        """Change an executor's task, again after lost races; return it, or None when it does not exist."""
+
+        def update(item: KeyValue | None) -> tuple[ExecutorTask | None, list[Op]]:
+            if item is None:
+                return None, []
+            task = decode_task(item)
+            changed = change(task)
+            return changed, [put_task(changed)] if changed != task else []
+
+        return self._update(keys.task(task_id), update)
+
+    def forget_tasks(self, tasks: Iterable[ExecutorTask]) -> None:
+        """Forget executors' tasks: their data is stored, or nobody wants it; the executors may remove their own."""
+        going = list(tasks)
+        for start in range(0, len(going), _PART):
+            part = going[start : start + _PART]
+            self.write([], [op for task in part for op in forget_ops(task)])
+
+    # Executors
+
+    def executors(self) -> list[Executor]:
+        """Return the executors that have reported themselves, by id."""
+        return [decode_executor(item) for item in iterate(self.coordinator, keys.EXECUTORS)]
+
+    def executor(self, executor_id: str) -> Executor | None:
+        """Return an executor; None when it has not reported itself."""
+        found = self.coordinator.get(keys.executor(executor_id))
+        return None if found is None else decode_executor(found)
+
+    def put_executor(self, executor: Executor) -> None:
+        """Store an executor."""
+        self.write([], [PutOp(keys.executor(executor.id), _encode(executor))])
+
+    def delete_executor(self, executor_id: str) -> None:
+        """Forget an executor; its tasks are then failed."""
+        self.write([], [DeleteOp(keys.executor(executor_id)), DeleteOp(keys.alive(executor_id))])
+
+    def put_alive(self, executor_id: str, ttl: float) -> None:
+        """Note that an executor lives, for `ttl` seconds."""
+        lease = self.coordinator.grant_lease(ttl)
+        self.write([], [PutOp(keys.alive(executor_id), b"", lease)])
+
+    # Events
+
+    def trim_events(self, keep: int) -> int:
+        """Forget all run events but the newest ones; return how many went."""
+        items = sorted(iterate(self.coordinator, keys.EVENTS), key=lambda item: item.mod_revision)
+        going = [item.key for item in items[: max(0, len(items) - keep)]]
+        for start in range(0, len(going), _PART):
+            self.write([], [DeleteOp(key) for key in going[start : start + _PART]])
+        return len(going)
+
+    # Helpers
+
+    def write(self, compare: list[Compare], ops: list[Op]) -> int:
+        """Run a transaction; return its revision, or 0 when a condition did not hold."""
+        faultpoints.reach("runservice.before-txn")
+        result = self.coordinator.txn(compare, ops)
+        if not result.succeeded:
+            return 0
+        self.written = max(self.written, result.revision)
+        return result.revision
+
+    def _update(self, key: str, change: Callable[[KeyValue | None], tuple[T, list[Op]]]) -> T:
+        for _ in range(_LOST_RACES):
+            item = self.coordinator.get(key)
+            result, ops = change(item)
+            if not ops or self.write([Compare(key, item.mod_revision if item else 0)], ops):
+                return result
+        raise ConflictError(f"{key} changes too fast")
