@@ -30,7 +30,7 @@ from agola_core.locations import check_directory
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.private import warn_when_open
-from agola_core.process import may_live
+from agola_core.runtime.process import may_live
 from agola_core.sequence import Sequence as Place
 
 COORDINATOR_FILE = "coordinator.db"

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 from agola_core import embedded, private
-from agola_core.context import Context
 from agola_core.datamanager import DataManager, Options
 from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
@@ -26,6 +25,7 @@ from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
+from agola_core.runtime.context import Context
 
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"

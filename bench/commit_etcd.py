@@ -32,7 +32,7 @@ def run() -> list[Result]:
 
 
 def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
-    from agola_core.coordinator import etcd_messages as rpc
+    from agola_core.coordinator.etcd import messages as rpc
 
     method = rpc._method("KV", "Put")
     with (

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 import agola_core
-from agola_core.objectstorage.posix import FileReader
+from agola_core.objectstorage.posix.storage import FileReader
 from bench.bigstore import OBJECTS, OPTIONS, object_id, raw, store
 from bench.result import Limit, Result
 

@@ -17,10 +17,10 @@ import apsw
 
 import agola_core
 from agola_core import Options, Put
-from agola_core.context import Context
 from agola_core.datamanager import Action, DataManager
 from agola_core.db import Tx
 from agola_core.readdb import ReadDB
+from agola_core.runtime.context import Context
 from bench.result import Limit, Result
 
 OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))

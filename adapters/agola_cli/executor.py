@@ -14,7 +14,7 @@ from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.engine import EngineOptions
 from agola_core.executor.drivers.factory import DRIVERS, make_driver
 from agola_core.executor.drivers.host import Isolation
-from agola_core.executor.taskrunner import TaskLimits
+from agola_core.executor.task_runner import TaskLimits
 
 
 @click.command("executor")

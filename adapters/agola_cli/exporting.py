@@ -26,8 +26,8 @@ from agola_cli.progress import Bar
 from agola_cli.remote import connected
 from agola_core.datamanager import DataManager, ExportFormat, Packing, PastStore
 from agola_core.errors import UnavailableError
-from agola_core.progress import Meter
 from agola_core.runservice.archive import transfer
+from agola_core.runtime.progress import Meter
 
 
 @click.command("export")

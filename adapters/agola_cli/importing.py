@@ -27,9 +27,9 @@ from agola_cli.progress import Bar
 from agola_cli.remote import connected
 from agola_core.datamanager import ImportResult
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.progress import Meter, Progress
 from agola_core.runservice.artifacts import copying
 from agola_core.runservice.artifacts.copying import Comparison
+from agola_core.runtime.progress import Meter, Progress
 
 _QUESTION = "import replaces everything in the store"
 

@@ -17,9 +17,9 @@ from agola_core.datamanager import DataManager, ImportResult, Options
 from agola_core.datamanager.transfer.export_reader import peek
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.progress import Progress
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
+from agola_core.runtime.progress import Progress
 
 _QUIET = Options(background=False)
 

@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from agola_core.progress import Report
+from agola_core.runtime.progress import Report
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -14,7 +14,7 @@ from agola_cli.options import coordinator_option, data_dir_option, default_data_
 from agola_cli.service_options import service_options
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
-from agola_core.executor.taskrunner import TaskLimits
+from agola_core.executor.task_runner import TaskLimits
 from agola_core.runservice.model.options import ServiceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from agola_core.context import Context
+from agola_core.runtime.context import Context
 
 SocketOption = tuple[int, int, int]
 

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Message, Receive, Scope, Send
 
-from agola_core.context import Context
 from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
+from agola_core.runtime.context import Context
 from agola_http.access import Access, is_loopback
 from agola_http.bodies import read_body, upload_pieces
 from agola_http.endpoints import FORM, JSON, PREFIX, Answer, Call, Caller, Endpoint, Principal

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, QueryParams
 
-from agola_core.context import Context
 from agola_core.errors import BadRequestError
+from agola_core.runtime.context import Context
 from agola_http.gojson import encode
 
 PREFIX = "/api/v1alpha"

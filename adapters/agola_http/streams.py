@@ -19,8 +19,8 @@ import anyio
 import anyio.to_thread
 from starlette.types import Receive, Scope, Send
 
-from agola_core.context import Context
 from agola_core.errors import DeadlineError
+from agola_core.runtime.context import Context
 from agola_http.deadlines import waiting_for
 from agola_http.endpoints import Answer, Principal
 from agola_http.errors import RefusedError

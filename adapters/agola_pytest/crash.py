@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import agola_core
-from agola_core import faultpoints
 from agola_core.errors import BadRequestError
+from agola_core.runtime import faultpoints
 
 
 class Crash(NamedTuple):

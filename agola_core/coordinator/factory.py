@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agola_core.coordinator.port import Coordinator
-from agola_core.coordinator.readonly import ReadOnlyCoordinator
+from agola_core.coordinator.read_only import ReadOnlyCoordinator
 from agola_core.errors import BadRequestError
 from agola_core.locations import no_directory
 
@@ -13,7 +13,7 @@ def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:
 
     Args:
         url: A path, or `sqlite:///PATH`, for the embedded one; `etcd://HOST:PORT,HOST:PORT/PREFIX?...` for an etcd
-            cluster (see `agola_core.coordinator.etcd_settings.parse_url` for the parameters).
+            cluster (see `agola_core.coordinator.etcd.settings.parse_url` for the parameters).
         read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
 
     Raises:
@@ -24,16 +24,16 @@ def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:
     if not separator:
         scheme, rest = "sqlite", url
     if scheme == "sqlite" and rest and no_directory(rest) is None:
-        from agola_core.coordinator.sqlite import SQLiteCoordinator  # noqa: PLC0415 - load what is used
+        from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator  # noqa: PLC0415 - load what is used
 
         if read_only:
-            from agola_core.coordinator.sqlite_readonly import ReadOnlySQLiteCoordinator  # noqa: PLC0415
+            from agola_core.coordinator.sqlite.read_only import ReadOnlySQLiteCoordinator  # noqa: PLC0415
 
             return ReadOnlyCoordinator(ReadOnlySQLiteCoordinator(rest))
         return SQLiteCoordinator(rest)
     if scheme == "etcd" and rest:
         try:
-            from agola_core.coordinator.etcd import EtcdCoordinator  # noqa: PLC0415 - load what is used
+            from agola_core.coordinator.etcd.coordinator import EtcdCoordinator  # noqa: PLC0415 - load what is used
         except ModuleNotFoundError as error:
             raise BadRequestError(
                 f"an etcd coordinator needs the extra: pip install 'agola-core[etcd]' ({error.name} is missing)"

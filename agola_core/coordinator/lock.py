@@ -6,10 +6,10 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from agola_core.clock import boot_clock
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
 from agola_core.errors import AgolaError, FencedError, NotFoundError
-from agola_core.forks import Origin, renewed
+from agola_core.runtime.clock import boot_clock
+from agola_core.runtime.forks import Origin, renewed
 
 
 class LeaseKeeper:

@@ -14,7 +14,6 @@ from typing import Self
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.background.maintenance_tasks import Upkeep
 from agola_core.datamanager.format import keys, records
@@ -38,8 +37,9 @@ from agola_core.datamanager.validate import (
     check_wal_id,
 )
 from agola_core.errors import BadRequestError, CorruptionError, NotFoundError, UnavailableError
-from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runtime import faultpoints
+from agola_core.runtime.forks import renewed
 from agola_core.sequence import Sequence
 
 faultpoints.declare("commit.before-payload")

@@ -30,8 +30,8 @@ from agola_core.datamanager.transfer.importer import Importer, ImportParts, Impo
 from agola_core.datamanager.types import Options, WalStatus
 from agola_core.errors import AgolaError, ClosedError, ConflictError, FencedError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.process import may_live
-from agola_core.progress import Progress, ignore
+from agola_core.runtime.process import may_live
+from agola_core.runtime.progress import Progress, ignore
 from agola_core.sequence import Sequence
 
 _IMPORT_LOCK_SECONDS = 60.0

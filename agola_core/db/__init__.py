@@ -3,8 +3,8 @@
 Imports errors and contexts alone; the readdb stands on it.
 """
 
-from agola_core.context import Context
 from agola_core.db.database import Database, Purpose
 from agola_core.db.tx import Tx
+from agola_core.runtime.context import Context
 
 __all__ = ["Context", "Database", "Purpose", "Tx"]

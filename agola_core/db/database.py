@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import apsw
 
-from agola_core import forks
-from agola_core.context import Context
 from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
-from agola_core.forks import Origin, renewed
+from agola_core.runtime import forks
+from agola_core.runtime.context import Context
+from agola_core.runtime.forks import Origin, renewed
 
 T = TypeVar("T")
 

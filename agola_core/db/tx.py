@@ -8,7 +8,6 @@ from typing import Any, NoReturn, TypeVar
 import apsw
 import msgspec
 
-from agola_core.context import Context
 from agola_core.errors import (
     AgolaError,
     BadRequestError,
@@ -18,7 +17,8 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
-from agola_core.forks import Origin
+from agola_core.runtime.context import Context
+from agola_core.runtime.forks import Origin
 
 R = TypeVar("R")
 

@@ -19,19 +19,20 @@ from typing import Self
 import msgspec
 from msgspec.structs import replace
 
-from agola_core import faultpoints, private
+from agola_core import private
 from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
 from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.reporter import Reporter
-from agola_core.executor.taskdir import PASSED_THROUGH, TaskDirectories, TaskDirectory
-from agola_core.executor.taskrunner import TaskLimits, TaskRunner
+from agola_core.executor.task_directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
+from agola_core.executor.task_runner import TaskLimits, TaskRunner
 from agola_core.locations import check_directory
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import Executor as ExecutorStatus
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask
-from agola_core.supervisor import Supervisor
+from agola_core.runtime import faultpoints
+from agola_core.runtime.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 

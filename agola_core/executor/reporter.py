@@ -6,9 +6,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from agola_core import faultpoints
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.model.types import ExecutorTask
+from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
+from agola_core.executor.cache_keys import expand_key
 from agola_core.executor.drivers.port import Place
-from agola_core.executor.templates import expand_key
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
     ArchiveContents,

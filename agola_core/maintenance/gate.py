@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from agola_core.errors import MaintenanceError
-from agola_core.forks import renewed
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

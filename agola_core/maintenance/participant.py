@@ -12,15 +12,15 @@ from typing import Self
 
 import msgspec
 
-from agola_core import faultpoints
-from agola_core.context import Context
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import Coordinator, PutOp, Watch
 from agola_core.errors import AgolaError, ClosedError, CompactedError, NotFoundError
-from agola_core.forks import renewed
 from agola_core.maintenance import mode
 from agola_core.maintenance.mode import Member, MemberState
-from agola_core.supervisor import Loop, Supervisor
+from agola_core.runtime import faultpoints
+from agola_core.runtime.context import Context
+from agola_core.runtime.forks import renewed
+from agola_core.runtime.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from agola_core.errors import BadRequestError
 from agola_core.locations import check_directory
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.objectstorage.readonly import ReadOnlyStorage
+from agola_core.objectstorage.read_only import ReadOnlyStorage
 
 
 def open_storage(url: str | Path, *, configured: bool = False, read_only: bool = False) -> ObjectStorage:
@@ -30,7 +30,7 @@ def open_storage(url: str | Path, *, configured: bool = False, read_only: bool =
     if not separator:
         scheme, rest = "posix", str(check_directory(url, "storage"))
     if scheme in {"posix", "posixflat"}:
-        from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage  # noqa: PLC0415 - load what is used
+        from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage  # noqa: PLC0415 - load what is used
 
         check_directory(rest, "storage")
         kind = PosixStorage if scheme == "posix" else PosixFlatStorage

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from agola_core import faultpoints
 from agola_core.errors import AgolaError, BadRequestError, ConflictError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import Payload
 from agola_core.objectstorage.s3calls import Pending, S3Calls
 from agola_core.objectstorage.s3checks import PART_SIZE, upload_checksum
 from agola_core.objectstorage.s3outcomes import Outcome, row_of
 from agola_core.objectstorage.s3url import Checksum
+from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)
 

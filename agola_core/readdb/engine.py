@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from agola_core.context import Context
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, Put
 from agola_core.db import Database, Purpose, Tx
@@ -31,13 +30,14 @@ from agola_core.errors import (
     FormatError,
     UnavailableError,
 )
-from agola_core.forks import Origin, renewed
-from agola_core.progress import Meter, Progress, ignore
 from agola_core.readdb.files import ReadDBFiles, discard, this_boot
 from agola_core.readdb.projection import Projection, SnapshotSource, Source
 from agola_core.readdb.tables import Place, Tables
+from agola_core.runtime.context import Context
+from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.progress import Meter, Progress, ignore
+from agola_core.runtime.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
-from agola_core.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 

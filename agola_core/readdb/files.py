@@ -13,10 +13,10 @@ import uuid
 from pathlib import Path
 
 from agola_core import private
-from agola_core.clock import boot_id
 from agola_core.errors import disk_error
 from agola_core.locations import check_directory
-from agola_core.process import is_running, start_time
+from agola_core.runtime.clock import boot_id
+from agola_core.runtime.process import is_running, start_time
 
 _SIDES = ("", "-wal", "-shm", "-journal")
 

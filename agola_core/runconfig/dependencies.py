@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agola_core.runconfig.document import Known, Node
 from agola_core.runconfig.findings import FindingKind
 from agola_core.runconfig.model import Dependency, TaskDefinition
+from agola_core.runconfig.yaml.document import Known, Node
 from agola_core.runservice.model.graph import graph_errors
 from agola_core.runservice.model.types import Depend, DependCondition, RunConfigTask
 

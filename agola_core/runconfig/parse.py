@@ -8,7 +8,6 @@ from pathlib import Path
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig.dependencies import check_graph, parse_depends
-from agola_core.runconfig.document import Known, Node, load_document
 from agola_core.runconfig.findings import Finding, FindingKind
 from agola_core.runconfig.jsonnet import evaluate
 from agola_core.runconfig.model import Config, Logins, RunDefinition, RuntimeDefinition, TaskDefinition
@@ -23,6 +22,7 @@ from agola_core.runconfig.values import (
     parse_labels,
 )
 from agola_core.runconfig.when import When, parse_when
+from agola_core.runconfig.yaml.document import Known, Node, load_document
 
 CONFIG_FILES = (".agola/config.jsonnet", ".agola/config.json", ".agola/config.yml")
 """Where a configuration is looked for, in this order."""

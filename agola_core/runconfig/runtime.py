@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agola_core.runconfig.document import Known, Node
 from agola_core.runconfig.findings import FindingKind
 from agola_core.runconfig.model import (
     ContainerDefinition,
@@ -13,6 +12,7 @@ from agola_core.runconfig.model import (
     Value,
 )
 from agola_core.runconfig.values import parse_environment, parse_quantity, parse_value
+from agola_core.runconfig.yaml.document import Known, Node
 
 _ARCHS = ("386", "amd64", "arm", "arm64")
 _RUNTIME: Known = dict.fromkeys(("type", "arch", "containers"), "")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from agola_core.runconfig.document import Known, Node
 from agola_core.runconfig.findings import FindingKind
 from agola_core.runconfig.model import CloneStep, CommandStep, StepDefinition
-from agola_core.runconfig.scalars import lossy
 from agola_core.runconfig.values import MAX_NAME, parse_duration, parse_environment
 from agola_core.runconfig.when import parse_when
+from agola_core.runconfig.yaml.document import Known, Node
+from agola_core.runconfig.yaml.scalars import lossy
 from agola_core.runservice.model.types import (
     ArchiveContents,
     RestoreCacheStep,

@@ -6,9 +6,9 @@ import math
 import re
 from decimal import Decimal
 
-from agola_core.runconfig.document import Node
 from agola_core.runconfig.findings import FindingKind
 from agola_core.runconfig.model import Value, Values, Variable
+from agola_core.runconfig.yaml.document import Node
 
 MAX_NAME = 100
 """The longest name of a run or task, in bytes."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from agola_core.runconfig.document import Node
-from agola_core.runconfig.regexp import RegexpError, RegexpLimitError, compile_regexp
+from agola_core.runconfig.regexp.matching import RegexpError, RegexpLimitError, compile_regexp
+from agola_core.runconfig.yaml.document import Node
 
 _KEYS = {"branch": "", "tag": "", "ref": ""}
 _LISTS = ("include", "exclude")

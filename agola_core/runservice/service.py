@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agola_core.context import Context
 from agola_core.datamanager import DataManager
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.archiver import Archiver
@@ -40,7 +39,8 @@ from agola_core.runservice.state.events import EventFeed
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.secrets import SecretStore
 from agola_core.runservice.state.store import RunStore
-from agola_core.supervisor import Supervisor
+from agola_core.runtime.context import Context
+from agola_core.runtime.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from agola_core.executor.drivers.container import LABEL_EXECUTOR, LABEL_TASK, Co
 from agola_core.executor.drivers.engine import Engine, EngineOptions, registry_login, split_image
 from agola_core.executor.drivers.factory import make_driver
 from agola_core.executor.drivers.host import Isolation
-from agola_core.executor.taskdir import TaskDirectory
+from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import (
     Container,
     ExecutorPhase,

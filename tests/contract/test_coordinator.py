@@ -7,10 +7,10 @@ import uuid
 import pytest
 
 from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target, open_coordinator
-from agola_core.coordinator.etcd import EtcdCoordinator
+from agola_core.coordinator.etcd.coordinator import EtcdCoordinator
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import iterate, prefix_end
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError
 from tests.simulation.memory_coordinator import Cluster, MemoryCoordinator
 

@@ -21,7 +21,7 @@ from agola_core.executor.drivers.bubblewrap import check_bubblewrap
 from agola_core.executor.drivers.container import ContainerDriver
 from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.drivers.host import HostDriver, Isolation
-from agola_core.executor.taskdir import TaskDirectory
+from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import ArchiveContents, Container, ExecutorTask, ExecutorTaskStatus
 
 SHELL = ["/bin/sh", "-e"]

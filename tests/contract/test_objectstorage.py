@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage import is_portable, open_storage
 from agola_core.objectstorage.filesystem import StorageFileSystem
-from agola_core.objectstorage.flatnames import decode_flat, encode_flat
+from agola_core.objectstorage.posix.flat_names import decode_flat, encode_flat
 from agola_pytest import require
 from agola_pytest.s3 import S3MissingError, S3Program, missing_reason, start_s3
 from tests.simulation.memory_storage import Bucket, MemoryStorage

@@ -9,7 +9,7 @@ import agola_core
 from agola_cli.place import Place
 from agola_core import Options, Put
 from agola_core.errors import BadRequestError
-from agola_core.progress import ignore
+from agola_core.runtime.progress import ignore
 from tests.support.pages import run_page
 
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from msgspec.structs import replace
 
-from agola_core.executor.taskdir import TaskDirectory
+from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import ExecutorPhase, RunResult, RunStep
 from agola_core.standalone import Standalone
 from tests.support.runs import request, task

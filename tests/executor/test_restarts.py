@@ -9,8 +9,9 @@ import time
 import httpx2
 import pytest
 
-from agola_core import faultpoints
-from agola_core.executor import executor, reporter, taskrunner
+from agola_core.executor import executor, reporter
+from agola_core.executor import task_runner as taskrunner
+from agola_core.runtime import faultpoints
 
 assert executor
 assert reporter

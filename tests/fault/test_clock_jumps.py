@@ -6,8 +6,9 @@ import pytest
 
 import agola_core
 import agola_core.embedded
-from agola_core import Options, Put, faultpoints
+from agola_core import Options, Put
 from agola_core.datamanager import DataManager
+from agola_core.runtime import faultpoints
 
 YEARS = 10 * 365 * 86400.0
 

@@ -6,14 +6,15 @@ import threading
 import pytest
 
 import agola_core
-from agola_core import ConflictError, NotFoundError, Options, Put, faultpoints
+from agola_core import ConflictError, NotFoundError, Options, Put
 from agola_core.coordinator.port import DeleteOp
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.log import outcome
 from agola_core.errors import UnavailableError, UnknownOutcomeError
-from agola_core.faultpoints import InjectedFaultError
 from agola_core.objectstorage.factory import open_storage
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 OPTIONS = Options(background=False, inline_limit=200, retain_wals=2, retain_wal_ids=5)
 JOIN_SECONDS = 60

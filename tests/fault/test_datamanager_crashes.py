@@ -11,7 +11,8 @@ import pytest
 
 import agola_core
 import agola_core.runservice.service  # declares the run service's points
-from agola_core import Options, faultpoints
+from agola_core import Options
+from agola_core.runtime import faultpoints
 
 # Writes WALs and does every procedure between them; prints each WAL once it is acknowledged.
 WORKER = textwrap.dedent("""
@@ -156,8 +157,8 @@ def test_a_kill_of_the_recovery_itself_is_survived(whole, tmp_path, first, secon
 
 def test_every_write_of_the_datamanager_passes_a_fault_point(tmp_path, monkeypatch):
     """Between two writes of a backend there is always a named point, so tests can stop between any two."""
-    from agola_core.coordinator.sqlite import SQLiteCoordinator
-    from agola_core.objectstorage.posix import PosixStorage
+    from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
+    from agola_core.objectstorage.posix.storage import PosixStorage
 
     passed: list[str] = []
     unguarded: list[str] = []

@@ -5,10 +5,11 @@ import shutil
 import pytest
 
 import agola_core
-from agola_core import ConflictError, CorruptionError, Delete, NotFoundError, Options, Put, RecoveryError, faultpoints
+from agola_core import ConflictError, CorruptionError, Delete, NotFoundError, Options, Put, RecoveryError
 from agola_core.coordinator.lock import try_lock
 from agola_core.datamanager.format import keys
-from agola_core.faultpoints import InjectedFaultError
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 OPTIONS = Options(background=False, inline_limit=40, block_size=200, file_size=600, retain_wals=100)
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from agola_core.coordinator import etcd_messages as rpc
+from agola_core.coordinator.etcd import messages as rpc
 from agola_core.errors import (
     AccessDeniedError,
     AuthenticationError,

@@ -10,17 +10,9 @@ import time
 
 import pytest
 
-from agola_core.coordinator import (
-    Compare,
-    DeleteOp,
-    DeleteRangeOp,
-    GetOp,
-    PutOp,
-    Target,
-    etcd_outcome,
-    open_coordinator,
-)
-from agola_core.coordinator import etcd_messages as rpc
+from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target, open_coordinator
+from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd import outcome as etcd_outcome
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import iterate
 from agola_core.errors import (
@@ -52,7 +44,7 @@ def test_it_works_beside_a_current_protobuf_and_imports_nothing_of_the_package(a
 
 
 def test_a_missing_extra_is_told(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("agola_core.coordinator.etcd")]:
+    for name in [name for name in sys.modules if name.startswith("agola_core.coordinator.etcd.coordinator")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(BadRequestError, match=r"pip install 'agola-core\[etcd\]'"):

@@ -12,10 +12,10 @@ import grpc
 import pytest
 
 from agola_core.coordinator import Compare, GetOp, PutOp
-from agola_core.coordinator import etcd_messages as rpc
-from agola_core.coordinator.etcd_client import _metadata
-from agola_core.coordinator.etcd_errors import TABLE, Verdict, explain, find_row
-from agola_core.coordinator.etcd_messages import Method, _message
+from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd.client import _metadata
+from agola_core.coordinator.etcd.errors import TABLE, Verdict, explain, find_row
+from agola_core.coordinator.etcd.messages import Method, _message
 from agola_core.coordinator.outcomes import Outcome
 from agola_pytest.etcd import control, start_etcd, start_etcd_cluster
 from tests.fault.test_etcd_access import guard, openssl

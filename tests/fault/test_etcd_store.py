@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 
 import agola_core
-from agola_core import Options, Put, Sequence, faultpoints
+from agola_core import Options, Put, Sequence
 from agola_core.coordinator import PutOp, open_coordinator
 from agola_core.errors import (
     AgolaError,
@@ -15,6 +15,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from agola_core.runtime import faultpoints
 from agola_pytest.etcd import control
 from tests.support.etcd import eventually, in_background
 

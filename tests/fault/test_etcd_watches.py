@@ -24,8 +24,8 @@ def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
 
 
 def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs, opened, caplog, monkeypatch):
-    monkeypatch.setattr("agola_core.coordinator.etcd_client._CHANNEL_OPTIONS", ())  # the transport notices nothing
-    caplog.set_level("DEBUG", "agola_core.coordinator.etcd_watch")
+    monkeypatch.setattr("agola_core.coordinator.etcd.client._CHANNEL_OPTIONS", ())  # the transport notices nothing
+    caplog.set_level("DEBUG", "agola_core.coordinator.etcd.watch")
     with start_etcd_cluster(tmp_path) as cluster:
         reader = opened(cluster.url("silent", timeout=20))
         start, asked = reader._client.watch, []
@@ -48,7 +48,7 @@ def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs
 
 def test_a_member_that_is_away_costs_a_watch_no_more_each_time(agola_etcd, proxy, opened, monkeypatch):
     """One that has not answered is given up soon, however often; one that must read much for its answer gets longer."""
-    monkeypatch.setattr("agola_core.coordinator.etcd_watch._SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("agola_core.coordinator.etcd.watch._SILENT_SECONDS", 0.2)
     watch = opened(agola_etcd.through(proxy.endpoint).url("away")).watch("", 1)
     proxy.drop_answers()
     ended = []

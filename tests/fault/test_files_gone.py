@@ -12,7 +12,7 @@ import pytest
 import agola_core
 from agola_core import Options, Put, RecoveryError, UnknownOutcomeError
 from agola_core.coordinator import PutOp
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 
 WAIT_SECONDS = 60
 GONE = "was deleted, moved or replaced while it was open"

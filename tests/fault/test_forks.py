@@ -10,17 +10,17 @@ import pytest
 
 import agola_core
 from agola_core import ClosedError, Options, Put
-from agola_core.context import Context
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import PutOp
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.db import Database
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.service import RunService
+from agola_core.runtime.context import Context
 
 CHILD_SECONDS = 60
 BEFORE = "was opened before a fork: open it again in the child"

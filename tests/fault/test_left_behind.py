@@ -7,12 +7,13 @@ import pytest
 
 import agola_core
 import agola_core.embedded
-from agola_core import Options, Put, faultpoints
+from agola_core import Options, Put
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.identity.instance import Instance, list_instances
 from agola_core.errors import OutOfSpaceError, UnavailableError, UnknownOutcomeError
 from agola_core.objectstorage import open_storage
+from agola_core.runtime import faultpoints
 
 QUIET = Options(background=False)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agola_core.errors import ConflictError, NotFoundError, OutOfSpaceError, UnavailableError
-from agola_core.objectstorage import durable, open_storage
+from agola_core.objectstorage import open_storage
+from agola_core.objectstorage.posix import durable
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 numbers = pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)

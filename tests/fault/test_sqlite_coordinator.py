@@ -15,9 +15,11 @@ import apsw
 import pytest
 
 from agola_core import Options, Put
-from agola_core.coordinator import Compare, DeleteOp, PutOp, sqlite_errors, sqlite_outcome
+from agola_core.coordinator import Compare, DeleteOp, PutOp
 from agola_core.coordinator.lock import try_lock
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite import errors as sqlite_errors
+from agola_core.coordinator.sqlite import outcome as sqlite_outcome
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.errors import (
     CompactedError,
@@ -122,7 +124,7 @@ def test_a_commit_that_was_told_as_failed_does_not_come_back_after_a_crash(disk,
             seen.append(after_a_crash(path, tmp_path / "before"))
             return settle(*args)
 
-        monkeypatch.setattr("agola_core.coordinator.sqlite.settle", look_first)
+        monkeypatch.setattr("agola_core.coordinator.sqlite.coordinator.settle", look_first)
         disk.fail("sync", apsw.IOError("bad sector"))
         with pytest.raises(UnavailableError, match="bad sector"):
             coordinator.txn([], [PutOp("a", b"2"), PutOp("lock", b"")])
@@ -159,7 +161,7 @@ def test_what_somebody_else_wrote_in_its_place_is_not_taken_for_it(tmp_path):
 
 def test_a_statement_that_fails_leaves_nothing(tmp_path, monkeypatch):
     """What is busy, or interrupted, before a COMMIT was not applied."""
-    monkeypatch.setattr("agola_core.coordinator.sqlite_database._BUSY_MILLISECONDS", 20)
+    monkeypatch.setattr("agola_core.coordinator.sqlite.database._BUSY_MILLISECONDS", 20)
     path = tmp_path / "coordinator.db"
     with closing(SQLiteCoordinator(path)) as coordinator, closing(apsw.Connection(str(path))) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -286,7 +288,7 @@ HOLDER = textwrap.dedent("""
     import sys
     from agola_core.coordinator import PutOp
     from agola_core.coordinator.lock import try_lock
-    from agola_core.coordinator.sqlite import SQLiteCoordinator
+    from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
     from agola_core.errors import FencedError
 
     coordinator = SQLiteCoordinator(sys.argv[1])
@@ -347,7 +349,7 @@ def test_a_process_that_was_paused_past_its_lease_is_fenced(tmp_path):
 WRITER = textwrap.dedent("""
     import sys
     from agola_core.coordinator import PutOp
-    from agola_core.coordinator.sqlite import SQLiteCoordinator
+    from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 
     coordinator = SQLiteCoordinator(sys.argv[1])
     for number in range(int(sys.argv[3])):
@@ -404,7 +406,7 @@ def test_a_commit_while_a_watch_reads_the_past_is_not_skipped(tmp_path, monkeypa
 
 COMPACTOR = textwrap.dedent("""
     import sys
-    from agola_core.coordinator.sqlite import SQLiteCoordinator
+    from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 
     coordinator = SQLiteCoordinator(sys.argv[1])
     coordinator.compact(coordinator.list("").revision)

@@ -5,10 +5,11 @@ import io
 import pytest
 
 import agola_core
-from agola_core import BadRequestError, Options, Put, TokenExpiredError, faultpoints
+from agola_core import BadRequestError, Options, Put, TokenExpiredError
 from agola_core.datamanager import DataManager, Durability
 from agola_core.embedded import open_backends
-from agola_core.faultpoints import InjectedFaultError
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 OPTIONS = Options(background=False, inline_limit=200, retain_wals=0)
 

@@ -9,9 +9,9 @@ import zlib
 
 import pytest
 
-from agola_core.context import Context
 from agola_core.errors import BadRequestError, ForbiddenError, UnavailableError
 from agola_core.runservice.model.types import ExecutorTask
+from agola_core.runtime.context import Context
 from agola_http import executor_client
 from agola_http.access import Tokens
 from agola_http.deadlines import waiting_for

@@ -124,7 +124,7 @@ def test_a_lost_race_for_the_head_is_no_refusal(tmp_path):
             thread.join(JOIN_SECONDS)
 
     token = dm.change_groups_token(["g"])
-    with agola_core.faultpoints.arm(race):
+    with agola_core.runtime.faultpoints.arm(race):
         dm.write_wal([Put("note", "mine", b"")], token)
     assert races == 0
     assert dm.sequence.counter == 6

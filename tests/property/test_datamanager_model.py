@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import agola_core
-from agola_core import CompactedError, ConflictError, Delete, Options, Put, RecoveryError, Sequence, faultpoints
-from agola_core.faultpoints import InjectedFaultError
+from agola_core import CompactedError, ConflictError, Delete, Options, Put, RecoveryError, Sequence
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 TYPES = ["one", "two"]
 OPTIONS = Options(

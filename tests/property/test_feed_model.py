@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import agola_core
 from agola_core import CompactedError, Delete, Options, Put, Sequence
-from agola_core.context import Context
 from agola_core.datamanager.log import feed as feed_module
 from agola_core.datamanager.log import recent
 from agola_core.readdb import ReadDB
+from agola_core.runtime.context import Context
 
 OPTIONS = Options(
     background=False,

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import agola_core
 from agola_core import Delete, Options, Put
-from agola_core.context import Context
 from agola_core.readdb import ReadDB
+from agola_core.runtime.context import Context
 
 OPTIONS = Options(
     background=False, inline_limit=40, block_size=60, file_size=150, retain_wals=1, retain_manifests=1, grace_period=0

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target
-from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import KeyValue, iterate
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.errors import CompactedError
 
 KEYS = ["a", "a/", "a/b", "a/b\0", "a/c", "a/é", "b", "b/😀", "\x7f"]

@@ -14,7 +14,7 @@ from agola_core.datamanager.sstable.entries import entry_key, merge
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.datamanager.sstable.table import Table, scan_run
 from agola_core.datamanager.types import Options
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_core.sequence import Sequence
 
 TYPES = ["a", "a-b", "a0", "b"]

@@ -7,7 +7,6 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from agola_core import faultpoints
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
 from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import (
@@ -21,6 +20,7 @@ from agola_core.runservice.model.types import (
     SaveToWorkspaceStep,
     TaskStatus,
 )
+from agola_core.runtime import faultpoints
 from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
 
 

@@ -9,9 +9,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from msgspec.structs import replace
 
 import agola_core
-from agola_core import Options, faultpoints
+from agola_core import Options
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
-from agola_core.faultpoints import InjectedFaultError
 from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.model.options import ServiceOptions
@@ -29,6 +28,8 @@ from agola_core.runservice.model.types import (
     TaskStatus,
 )
 from agola_core.runservice.service import RunService
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 GROUPS = ("/project/p/branch/a", "/project/p/branch/b", "/user/u/branch/a")
 ALWAYS = [DependCondition.ON_SUCCESS, DependCondition.ON_FAILURE, DependCondition.ON_SKIPPED]

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 import agola_core
-from agola_core import ConflictError, CorruptionError, NotFoundError, Options, faultpoints, maintenance
+from agola_core import ConflictError, CorruptionError, NotFoundError, Options, maintenance
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.artifacts import layout
@@ -16,6 +16,7 @@ from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult
 from agola_core.runservice.service import RunService
 from agola_core.runservice.state.secrets import HIDDEN
+from agola_core.runtime import faultpoints
 from tests.support.runs import PlayedExecutor, archived, request, settled, task
 
 SECRET = "correct horse"

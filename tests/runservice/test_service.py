@@ -7,13 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from agola_cli.following import stop_run
-from agola_core import faultpoints
 from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
 from agola_core.runservice.model.options import RetentionRule
 from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
 from agola_core.runservice.rules.retention import expired
 from agola_core.runservice.scheduling.run_ownership import first_of
+from agola_core.runtime import faultpoints
 from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agola_core
-from agola_core import Options, faultpoints
+from agola_core import Options
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
@@ -16,6 +16,7 @@ from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorPhase, TaskStatus
 from agola_core.runservice.service import RunService
+from agola_core.runtime import faultpoints
 from tests.support.runs import SECONDS, PlayedExecutor, request, task
 
 POINTS = {

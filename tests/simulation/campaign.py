@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from agola_core import Durability, faultpoints
+from agola_core import Durability
+from agola_core.runtime import faultpoints
 from tests.simulation.life import OPTIONS, Life, Store
 from tests.simulation.memory_coordinator import Cluster
 from tests.simulation.scheduler import Process, Rates, World

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from agola_core.clock import boot_clock
 from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
@@ -28,6 +27,7 @@ from agola_core.coordinator.port import (
     prefix_end,
 )
 from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError
+from agola_core.runtime.clock import boot_clock
 
 
 class Change(NamedTuple):

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
-from agola_core import clock
 from agola_core.datamanager.sstable import tiers
+from agola_core.runtime import clock
 from tests.simulation.scheduler import Crash, Task, World
 
 _world: World
@@ -319,11 +319,16 @@ _IN_PLACE_OF = (
     ("boot_clock", clock.boot_clock, lambda: _world.now),
     ("ThreadPoolExecutor", concurrent.futures.ThreadPoolExecutor, InlineExecutor),
 )
-_PLACES = ("agola_core.datamanager", "agola_core.coordinator.lock", "agola_core.leaderqueue", "agola_core.parallel")
+_PLACES = (
+    "agola_core.datamanager",
+    "agola_core.coordinator.lock",
+    "agola_core.runtime.leader_queue",
+    "agola_core.runtime.parallel",
+)
 _FLOOR = 200
 """Bytes in the place of `tiers.FLOOR`, so that small stores have several runs."""
 
-_MORE_PLACES = ("agola_core.supervisor", "agola_core.context", "agola_core.progress")
+_MORE_PLACES = ("agola_core.runtime.supervisor", "agola_core.runtime.context", "agola_core.runtime.progress")
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import msgspec
 
-from agola_core import Durability, faultpoints
+from agola_core import Durability
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.identity.instance import list_instances
 from agola_core.errors import ConflictError
+from agola_core.runtime import faultpoints
 from tests.soak.errors import attempt
 from tests.soak.kill import MEMORY, OPTIONS, EmbeddedStore, State, content, difference
 from tests.soak.trial import Campaign, Skipped, Violation

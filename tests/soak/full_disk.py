@@ -21,11 +21,12 @@ from pathlib import Path
 import msgspec
 
 import agola_core
-from agola_core import AgolaError, Durability, Options, Put, faultpoints
+from agola_core import AgolaError, Durability, Options, Put
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.log import outcome
 from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
-from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
+from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
+from agola_core.runtime import faultpoints
 from tests.soak.errors import attempt, go_on
 from tests.soak.kill import TYPES, EmbeddedStore, State, content
 from tests.soak.trial import Campaign, Say, Skipped, Violation, run_child

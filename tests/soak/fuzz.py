@@ -31,16 +31,16 @@ import agola_core
 from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
 from agola_core.compression import compress
-from agola_core.coordinator.etcd_settings import parse_url
+from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.datamanager.format.batches import decode_batch, encode_batch
 from agola_core.datamanager.format.records import WalRecord, decode_actions, decode_wal, encode_actions, encode_wal
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.errors import AgolaError
-from agola_core.executor.globs import compile_globs
-from agola_core.executor.tarstream import Limits
-from agola_core.executor.templates import expand_key
-from agola_core.executor.unpack import unpack
-from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
+from agola_core.executor.archives.globs import compile_globs
+from agola_core.executor.archives.tar_stream import Limits
+from agola_core.executor.archives.unpack import unpack
+from agola_core.executor.cache_keys import expand_key
+from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
 from agola_core.objectstorage.s3url import parse_s3_url
 from agola_core.runconfig import parse_config
 from agola_core.runservice.model.requests import RunCreateRequest

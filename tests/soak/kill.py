@@ -24,14 +24,15 @@ from typing import Any, Protocol
 
 import msgspec
 
-from agola_core import Delete, Durability, Options, Put, faultpoints
-from agola_core.clock import boot_clock
+from agola_core import Delete, Durability, Options, Put
 from agola_core.coordinator.port import Coordinator
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.errors import ConflictError
 from agola_core.objectstorage import ObjectStorage
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
+from agola_core.runtime import faultpoints
+from agola_core.runtime.clock import boot_clock
 from tests.soak.trial import Campaign, Say, Violation, run_child
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -16,14 +16,14 @@ from unittest.mock import patch
 
 import apsw
 
-from agola_core.coordinator.sqlite_database import Database
+from agola_core.coordinator.sqlite.database import Database
 from agola_core.datamanager.background import checkpoint, sync
 from agola_core.datamanager.format import records
 from agola_core.datamanager.identity import binding, instance, lineage, opening
 from agola_core.datamanager.identity.control import Control
 from agola_core.datamanager.log import conflict_check
 from agola_core.datamanager.sstable import manifest
-from agola_core.objectstorage import durable
+from agola_core.objectstorage.posix import durable
 from tests.soak import clock, concurrent, errors, full_disk, fuzz, kill, power, rot, zombie
 from tests.soak.trial import Skipped, Violation
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agola_core import Durability, Put
-from agola_core.objectstorage.posix import PosixFlatStorage, PosixStorage
+from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
 from tests.soak.disk import Disk, Fate, Fates
 from tests.soak.kill import MEMORY, EmbeddedStore, State, content, difference, work
 from tests.soak.recorder import Recorder

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import msgspec
 
-from agola_core import AgolaError, Delete, Durability, Put, faultpoints
+from agola_core import AgolaError, Delete, Durability, Put
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.identity.instance import list_instances
+from agola_core.runtime import faultpoints
 from tests.soak import kill
 from tests.soak.kill import MEMORY, EmbeddedStore, State, content, difference, work
 from tests.soak.trial import Campaign, Ended, Say, Started, Violation, run_child, start_child

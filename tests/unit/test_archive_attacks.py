@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from agola_core.compression import compress
 from agola_core.errors import BadRequestError
-from agola_core.executor.archive import make_archive
-from agola_core.executor.globs import compile_globs
-from agola_core.executor.tarstream import Limits, link_stays_inside, read_members
-from agola_core.executor.unpack import unpack
+from agola_core.executor.archives.globs import compile_globs
+from agola_core.executor.archives.pack import make_archive
+from agola_core.executor.archives.tar_stream import Limits, link_stays_inside, read_members
+from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.types import ArchiveContents
 
 FILE, LINK, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE

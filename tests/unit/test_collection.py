@@ -5,11 +5,12 @@ import io
 import pytest
 
 import agola_core
-from agola_core import DeadlineError, FencedError, Options, Put, faultpoints
+from agola_core import DeadlineError, FencedError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.identity import instance
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
+from agola_core.runtime import faultpoints
 
 OPTIONS = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_manifests=1, grace_period=0)
 

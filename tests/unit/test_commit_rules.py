@@ -14,11 +14,11 @@ from agola_core import (
     Put,
     TokenExpiredError,
     WalStatus,
-    faultpoints,
 )
 from agola_core.coordinator import PutOp
 from agola_core.datamanager.format import records
 from agola_core.datamanager.log.commit import Commit
+from agola_core.runtime import faultpoints
 
 
 def open_store(path, **options):
@@ -240,7 +240,7 @@ def test_forgetting_groups_takes_no_writer_by_surprise(tmp_path):
         tokens = {}
         for number in range(120):
             tokens[number] = dm.write_wal([Put("note", "a", b"")], dm.change_groups_token([f"g{number}"]))
-        with agola_core.faultpoints.arm(
+        with agola_core.runtime.faultpoints.arm(
             lambda name: dm.write_wal([Put("note", "b", b"")], tokens.pop(0)) if 0 in tokens else None
         ):
             cleaner.clean()

@@ -9,9 +9,9 @@ import apsw
 import pytest
 
 from agola_core import BadRequestError, CorruptionError, DeadlineError, NotFoundError, UnavailableError
-from agola_core.context import Context
 from agola_core.db import Database, Purpose
 from agola_core.db import database as module
+from agola_core.runtime.context import Context
 
 SCHEMA = ["CREATE TABLE t (id TEXT PRIMARY KEY)"]
 

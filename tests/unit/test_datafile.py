@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from agola_core import faultpoints
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.sstable.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
 from agola_core.datamanager.sstable.block_cache import BlockCache, open_file
@@ -17,8 +16,9 @@ from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import scan_run
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
-from agola_core.faultpoints import InjectedFaultError
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 SMALL = Options(block_size=100, file_size=400)
 NOISE = random.Random(1).randbytes(3 << 20)

@@ -31,7 +31,7 @@ from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table, scan_run
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
 
 ENTRIES = [
     (entry_key("note", "a"), b"alpha" * 12),

@@ -17,10 +17,10 @@ from agola_core import (
     Put,
     RecoveryError,
     UnavailableError,
-    faultpoints,
 )
 from agola_core.datamanager.manager import DataManager
-from agola_core.faultpoints import InjectedFaultError
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 
 TINY = {"block_size": 100, "file_size": 300, "inline_limit": 60}
 

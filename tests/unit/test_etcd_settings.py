@@ -3,7 +3,7 @@
 import pytest
 
 from agola_core.coordinator import open_coordinator
-from agola_core.coordinator.etcd_settings import parse_url
+from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.errors import BadRequestError, UnavailableError
 
 

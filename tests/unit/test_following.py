@@ -11,7 +11,7 @@ from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.log.commit import Commit
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
 
 
 def open_store(path):

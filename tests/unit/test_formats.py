@@ -21,7 +21,7 @@ import pytest
 import agola_core
 from agola_core import BadRequestError, Delete, FormatError, Options, Put, maintenance
 from agola_core.coordinator.port import PutOp
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.batches import decode_batch
 from agola_core.datamanager.format.records import decode_wal

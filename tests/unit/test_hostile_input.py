@@ -9,9 +9,9 @@ from agola_cli.directrun import _variables
 from agola_cli.runs import Time
 from agola_cli.settings import read_settings
 from agola_core import BadRequestError, ConfigError, CorruptionError
-from agola_core.coordinator.etcd_settings import parse_url
+from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.coordinator.port import KeyValue, PutOp
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager.format import layout, records
 from agola_core.datamanager.format.checksummed import seal
 from agola_core.datamanager.log.idempotency import read_taken_over

@@ -6,12 +6,13 @@ from itertools import count, pairwise
 import pytest
 
 import agola_core
-from agola_core import BadRequestError, ConflictError, Delete, NotFoundError, Options, Put, faultpoints
+from agola_core import BadRequestError, ConflictError, Delete, NotFoundError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.coordinator.port import iterate
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys
 from agola_core.objectstorage.factory import open_storage
+from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
 
 JOIN_SECONDS = 60

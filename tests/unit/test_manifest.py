@@ -17,7 +17,7 @@ from agola_core.datamanager.sstable.manifest import (
     write_manifest,
 )
 from agola_core.errors import CorruptionError, FormatError
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_core.sequence import Sequence
 
 FILE = FileRef("data/1.data", 900, "ab" * 32, 10, 1, ("note", "ä\0"), ("other", "z"), 800, 4000)

@@ -1,10 +1,10 @@
 """A store is opened while others write to it: they are not taken for a storage that is ahead of its coordinator."""
 
 from agola_core import Options, Put
-from agola_core.coordinator.sqlite import SQLiteCoordinator
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import layout
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
 
 OPTIONS = Options(background=False)
 

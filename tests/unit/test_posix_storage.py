@@ -21,8 +21,9 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
-from agola_core.objectstorage import durable, is_portable, open_storage
+from agola_core.objectstorage import is_portable, open_storage
 from agola_core.objectstorage.factory import check_configured
+from agola_core.objectstorage.posix import durable
 
 
 @pytest.fixture(params=["posix", "posixflat"])

@@ -16,9 +16,9 @@ from agola_core import (
     Options,
     Put,
 )
-from agola_core.context import Context
 from agola_core.db import Database
 from agola_core.readdb import ReadDB
+from agola_core.runtime.context import Context
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 

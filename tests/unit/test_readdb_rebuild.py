@@ -7,10 +7,10 @@ import pytest
 
 import agola_core
 from agola_core import CorruptionError, Options, Put
-from agola_core.context import Context
 from agola_core.errors import DeadlineError
 from agola_core.readdb import ReadDB
 from agola_core.readdb import engine as module
+from agola_core.runtime.context import Context
 
 
 class Notes:

@@ -33,14 +33,14 @@ def test_the_configuration_of_the_readme_is_right():
 @pytest.mark.parametrize(
     "name",
     [
-        "agola_core.context",
+        "agola_core.runtime.context",
         "agola_core.embedded",
         "agola_core.sequence",
         "agola_core.datamanager.sstable.tiers",
-        "agola_core.executor.globs",
-        "agola_core.executor.templates",
+        "agola_core.executor.archives.globs",
+        "agola_core.executor.cache_keys",
         "agola_core.objectstorage.filesystem",
-        "agola_core.objectstorage.flatnames",
+        "agola_core.objectstorage.posix.flat_names",
     ],
 )
 def test_the_examples_of_docstrings_run(name):

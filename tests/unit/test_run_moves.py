@@ -11,7 +11,6 @@ import pytest
 from agola_core import BadRequestError, Put, maintenance
 from agola_core.coordinator.port import PutOp
 from agola_core.datamanager import ExportFormat
-from agola_core.faultpoints import InjectedFaultError, arm, trigger
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.agola_form import agola_data
 from agola_core.runservice.archive.transfer import Include
@@ -31,6 +30,7 @@ from agola_core.runservice.model.types import (
 from agola_core.runservice.service import RunService
 from agola_core.runservice.state import keys
 from agola_core.runservice.state.store import RunStore
+from agola_core.runtime.faultpoints import InjectedFaultError, arm, trigger
 from agola_core.standalone import open_store
 
 RUN_ID = "0000001ekg0a0-0000000000001"

@@ -176,7 +176,7 @@ def test_an_entity_expansion_is_refused():
     ],
 )
 def test_conditions(when, branch, tag, ref, expected):
-    from agola_core.runconfig.document import load_document
+    from agola_core.runconfig.yaml.document import load_document
 
     parsed = parse_when(load_document(when.encode(), "w", [].append)[0])
     assert matches(parsed, branch=branch, tag=tag, ref=ref) is expected

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig import parse_config
-from agola_core.runconfig.regexp import RegexpError, compile_regexp
+from agola_core.runconfig.regexp.matching import RegexpError, compile_regexp
 
 HITS = [
     ("ma", "xmaster"),

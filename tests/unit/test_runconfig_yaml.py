@@ -4,7 +4,7 @@ import pytest
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig import FindingKind, RunContext, parse_config, run_tasks
-from agola_core.runconfig.scalars import as_text, resolve
+from agola_core.runconfig.yaml.scalars import as_text, resolve
 
 MINIMAL = "runs: [{name: r, tasks: [{name: t, runtime: {containers: [{image: b}]}, steps: [{run: x}]}]}]\n"
 

@@ -5,10 +5,11 @@ import threading
 import pytest
 
 import agola_core
-from agola_core import CorruptionError, DeadlineError, Durability, Options, Put, UnavailableError, faultpoints
+from agola_core import CorruptionError, DeadlineError, Durability, Options, Put, UnavailableError
 from agola_core.coordinator import DeleteOp, PutOp
 from agola_core.datamanager.format import batches, records
-from agola_core.faultpoints import InjectedFaultError
+from agola_core.runtime import faultpoints
+from agola_core.runtime.faultpoints import InjectedFaultError
 from agola_core.sequence import Sequence
 
 JOIN_SECONDS = 60

@@ -12,7 +12,7 @@ from agola_core.datamanager.sstable.entries import entry_key
 from agola_core.datamanager.sstable.table import Table, missing_files
 from agola_core.datamanager.types import Options
 from agola_core.errors import BadRequestError, NotFoundError
-from agola_core.objectstorage.posix import PosixStorage
+from agola_core.objectstorage.posix.storage import PosixStorage
 
 SMALL = Options(block_size=200, file_size=1000)
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.taskdir import RunningProcess, TaskDirectories
+from agola_core.executor.task_directory import RunningProcess, TaskDirectories
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
 TASK = ExecutorTask(id="a", environment={"SECRET": "x"}, status=ExecutorTaskStatus(executor_id="e"))

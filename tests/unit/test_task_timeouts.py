@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from agola_core.executor.drivers.host import HostDriver
-from agola_core.executor.taskdir import TaskDirectories
-from agola_core.executor.taskrunner import TaskLimits, TaskRunner
+from agola_core.executor.task_directory import TaskDirectories
+from agola_core.executor.task_runner import TaskLimits, TaskRunner
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,

@@ -9,9 +9,9 @@ import tarfile
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.archive import make_archive
-from agola_core.executor.tarstream import Limits
-from agola_core.executor.unpack import unpack
+from agola_core.executor.archives.pack import make_archive
+from agola_core.executor.archives.tar_stream import Limits
+from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.types import ArchiveContents
 from agola_core.source import pack_tree
 

@@ -13,7 +13,6 @@ from datetime import datetime
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp
 from agola_core.datamanager.background.compaction import Folder
 from agola_core.datamanager.format import keys, layout, records
@@ -27,7 +26,8 @@ from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, write_manifest
 from agola_core.datamanager.types import Options
 from agola_core.errors import FencedError, RecoveryError
-from agola_core.progress import Progress
+from agola_core.runtime import faultpoints
+from agola_core.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from agola_core.datamanager.sstable.table import scan_run
 from agola_core.datamanager.sstable.tiers import runs_to_merge, shadowed_by_deletes
 from agola_core.datamanager.types import Options
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.progress import Meter, Progress, ignore
+from agola_core.runtime.progress import Meter, Progress, ignore
 from agola_core.sequence import Sequence
 
 Runs = tuple[Run, ...]

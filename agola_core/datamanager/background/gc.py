@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_batch
@@ -26,7 +25,8 @@ from agola_core.datamanager.sstable.manifest_history import StoredManifest, past
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError, NotFoundError, RecoveryError, UnavailableError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
-from agola_core.parallel import parallel_map
+from agola_core.runtime import faultpoints
+from agola_core.runtime.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

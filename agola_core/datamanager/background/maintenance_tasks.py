@@ -33,10 +33,10 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
-from agola_core.forks import renewed
-from agola_core.progress import Progress
+from agola_core.runtime.forks import renewed
+from agola_core.runtime.progress import Progress
+from agola_core.runtime.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
-from agola_core.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import MAX_BATCH_WALS, encode_batch
@@ -23,7 +22,8 @@ from agola_core.datamanager.identity.control import Control, read_control
 from agola_core.datamanager.identity.lineage import mark_active, root_of
 from agola_core.datamanager.log.log import Log
 from agola_core.errors import CorruptionError, RecoveryError
-from agola_core.forks import renewed
+from agola_core.runtime import faultpoints
+from agola_core.runtime.forks import renewed
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from functools import partial
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, DeleteRangeOp, KeyValue, PutOp, iterate
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import FloorRecord, WalIdRecord
 from agola_core.datamanager.identity.control import Control, read_control
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError
+from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
 
 faultpoints.declare("clean.before-wals", "clean.before-ids", "clean.before-groups", "clean.before-compaction")

@@ -15,7 +15,6 @@ from itertools import takewhile
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.lock import Lock, try_lock
 from agola_core.coordinator.port import Compare, Coordinator, PutOp, iterate
 from agola_core.datamanager.background.compaction import Folder
@@ -40,6 +39,7 @@ from agola_core.datamanager.sstable.manifest_history import StoredManifest, past
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError, CorruptionError, FencedError, FormatError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from agola_core.datamanager.types import Action
 from agola_core.decoding import check_magic
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.parallel import parallel_map
+from agola_core.runtime.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 MAGIC = b"agola-wals-1\n"

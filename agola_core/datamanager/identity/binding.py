@@ -12,7 +12,6 @@ import logging
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.format.checksummed import seal, unseal
@@ -21,6 +20,7 @@ from agola_core.datamanager.identity.lineage import root_of
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target, iterate
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import InstanceRecord
 from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
-from agola_core.forks import renewed
-from agola_core.process import start_time
+from agola_core.runtime import faultpoints
+from agola_core.runtime.forks import renewed
+from agola_core.runtime.process import start_time
 
 logger = logging.getLogger(__name__)
 

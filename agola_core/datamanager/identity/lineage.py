@@ -20,7 +20,6 @@ from datetime import datetime
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, Op, PutOp
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.checksummed import seal, unseal
@@ -35,6 +34,7 @@ from agola_core.datamanager.sstable.manifest import Imported, Manifest, Origin, 
 from agola_core.decoding import DECODE_ERRORS, check_json_format
 from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)
 

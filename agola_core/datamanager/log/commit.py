@@ -10,7 +10,7 @@ from agola_core.coordinator.port import Compare, DeleteRangeOp, Op, PutOp
 from agola_core.datamanager.format.records import PayloadRef
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import BadRequestError
-from agola_core.leaderqueue import Waiting
+from agola_core.runtime.leader_queue import Waiting
 
 _NO_TOKEN = ChangeGroupsToken()
 

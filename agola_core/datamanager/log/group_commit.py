@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import HeadRecord, WalIdRecord, WalRecord
@@ -21,7 +20,8 @@ from agola_core.datamanager.log.outcome import OutcomeResolver
 from agola_core.datamanager.log.recent import Applied
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
-from agola_core.leaderqueue import LeaderQueue
+from agola_core.runtime import faultpoints
+from agola_core.runtime.leader_queue import LeaderQueue
 from agola_core.sequence import texts
 
 faultpoints.declare("commit.before-txn", "commit.after-txn")

@@ -16,7 +16,6 @@ from collections.abc import Sequence as Items
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, PutOp
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
@@ -26,7 +25,8 @@ from agola_core.datamanager.identity.lineage import StoredLineage
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.parallel import parallel_map
+from agola_core.runtime import faultpoints
+from agola_core.runtime.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -35,8 +35,8 @@ from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.table import Table
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
-from agola_core.forks import Origin, renewed
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runtime.forks import Origin, renewed
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
@@ -15,6 +14,7 @@ from agola_core.datamanager.identity.lineage import root_of
 from agola_core.datamanager.log.commit import Commit
 from agola_core.datamanager.log.log import Log
 from agola_core.errors import ClosedError, UnavailableError, UnknownOutcomeError
+from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

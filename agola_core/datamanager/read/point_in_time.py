@@ -44,9 +44,9 @@ from agola_core.errors import (
     CorruptionError,
     NotFoundError,
 )
-from agola_core.forks import Origin
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.parallel import parallel_map
+from agola_core.runtime.forks import Origin
+from agola_core.runtime.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

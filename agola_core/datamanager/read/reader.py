@@ -13,7 +13,7 @@ from agola_core.datamanager.transfer.compression import Packing, pack
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.errors import BadRequestError
-from agola_core.progress import Progress, ignore
+from agola_core.runtime.progress import Progress, ignore
 
 
 class Reader(ABC):

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from agola_core.datamanager.sstable.block import Block, LoneValue, decode_block
 from agola_core.datamanager.sstable.datafile import FileRef, Footer, KeyFilter, read_footer
 from agola_core.errors import CorruptionError, NotFoundError
-from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
+from agola_core.runtime.forks import renewed
 
 _OPEN_FILES = 256
 _FEWEST_OPEN_FILES = 16

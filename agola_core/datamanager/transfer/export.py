@@ -21,7 +21,7 @@ from agola_core.datamanager.transfer.export_format import (
     SectionEntry,
     encode_entry,
 )
-from agola_core.progress import Meter, Progress, ignore
+from agola_core.runtime.progress import Meter, Progress, ignore
 
 _PIECE = 256 * 1024
 _encode = msgspec.json.Encoder().encode

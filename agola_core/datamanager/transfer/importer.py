@@ -22,7 +22,7 @@ from agola_core.datamanager.transfer.export_reader import ExportReader
 from agola_core.datamanager.types import Options, Put
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.progress import Meter, Progress, ignore
+from agola_core.runtime.progress import Meter, Progress, ignore
 
 _TOLD_ENTRIES = 256
 _TOLD_BYTES = 1 << 20

@@ -10,9 +10,9 @@ from typing import IO
 
 import msgspec
 
-from agola_core.executor.archive import check_packable, inside
-from agola_core.executor.globs import compile_globs
-from agola_core.executor.tarstream import Limits, TarWriter, read_members, split_name
+from agola_core.executor.archives.globs import compile_globs
+from agola_core.executor.archives.pack import check_packable, inside
+from agola_core.executor.archives.tar_stream import Limits, TarWriter, read_members, split_name
 from agola_core.runservice.model.types import ArchiveContents
 
 _CHUNK = 1 << 20

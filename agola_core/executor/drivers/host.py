@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agola_core.errors import NotFoundError, UnavailableError
-from agola_core.executor.archive import write_archive
+from agola_core.executor.archives.pack import write_archive
+from agola_core.executor.archives.unpack import unpack_into
 from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
 from agola_core.executor.drivers.bubblewrap import (
     check_bubblewrap,
@@ -39,9 +40,8 @@ from agola_core.executor.drivers.hostprocess import (
     find_host_process,
 )
 from agola_core.executor.files import open_below, open_own
-from agola_core.executor.unpack import unpack_into
-from agola_core.process import start_time
 from agola_core.runservice.model.types import ArchiveContents, ExecutorPhase, ExecutorTask
+from agola_core.runtime.process import start_time
 
 # The shell begins the command only when it is told to, and it is told when it has been noted: nothing runs unknown.
 # It outlives a polite end, for the command has some time for its own and leaves an exit code.

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from agola_core import faultpoints
 from agola_core.datamanager import Along, DataManager, Put
 from agola_core.errors import ConflictError
 from agola_core.runservice.archive.projection import RUN
 from agola_core.runservice.state.run_record import delete_ops
 from agola_core.runservice.state.store import RunStore, Stored
+from agola_core.runtime import faultpoints
 
 faultpoints.declare("archive.before-wal")
 

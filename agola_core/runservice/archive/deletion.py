@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Op
 from agola_core.datamanager import Along, DataManager, Delete
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
@@ -13,6 +12,7 @@ from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.model.types import Run
 from agola_core.runservice.state.run_record import delete_ops
 from agola_core.runservice.state.store import RunStore
+from agola_core.runtime import faultpoints
 
 faultpoints.declare("delete.before-wal", "delete.before-release")
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from agola_core.context import Context
 from agola_core.datamanager import ChangeGroupsToken, DataManager
 from agola_core.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
@@ -16,6 +15,7 @@ from agola_core.runservice.model.requests import RunBundle, RunQuery
 from agola_core.runservice.model.types import Run, RunConfig
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.store import RunStore
+from agola_core.runtime.context import Context
 
 _KEPT_CONFIGS = 1000
 _NO_LIMIT = 1 << 62

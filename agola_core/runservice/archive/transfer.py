@@ -19,14 +19,13 @@ from typing import IO
 import msgspec
 from msgspec.structs import replace
 
-from agola_core import faultpoints, maintenance
+from agola_core import maintenance
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
 from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, PastStore, Put
 from agola_core.datamanager.read.point_in_time import Moment
 from agola_core.datamanager.transfer.export import Item
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.objectstorage.port import check_portable
-from agola_core.progress import Progress, ignore
 from agola_core.runservice.archive.agola_form import agola_data, check_object
 from agola_core.runservice.archive.projection import DATA_TYPES, RUN
 from agola_core.runservice.model.types import (
@@ -41,6 +40,8 @@ from agola_core.runservice.model.types import (
 )
 from agola_core.runservice.state import keys
 from agola_core.runservice.state.store import RunStore
+from agola_core.runtime import faultpoints
+from agola_core.runtime.progress import Progress, ignore
 from agola_core.sequence import Sequence
 
 faultpoints.declare("import.before-object", "import.before-undo", "import.before-reset")

@@ -11,12 +11,12 @@ from itertools import chain
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage, is_portable
-from agola_core.parallel import parallel_map
-from agola_core.progress import Meter, Progress, ignore
 from agola_core.runservice.artifacts import layout
+from agola_core.runtime import faultpoints
+from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.progress import Meter, Progress, ignore
 
 faultpoints.declare("copy.before-object")
 

@@ -12,9 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from agola_core import faultpoints
 from agola_core.errors import AgolaError, NotFoundError, UnavailableError
-from agola_core.forks import renewed
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts import layout
 from agola_core.runservice.artifacts.references import refer, release
@@ -25,6 +23,8 @@ from agola_core.runservice.rules import advance
 from agola_core.runservice.scheduling.advance_run import Fetched
 from agola_core.runservice.scheduling.work_queue import WorkQueue
 from agola_core.runservice.state.mirror import Mirror
+from agola_core.runtime import faultpoints
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

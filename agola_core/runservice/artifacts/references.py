@@ -7,11 +7,11 @@ who remove theirs at the same time both look after removing, so at least one of 
 
 from __future__ import annotations
 
-from agola_core import faultpoints
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts import layout
 from agola_core.runservice.model.types import RunTask
+from agola_core.runtime import faultpoints
 
 faultpoints.declare("references.before-write", "references.before-release", "references.before-delete")
 

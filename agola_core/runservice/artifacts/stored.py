@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from agola_core import faultpoints
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts import layout
+from agola_core.runtime import faultpoints
 
 faultpoints.declare("cache.before-write", "cache.before-delete", "source.before-write")
 

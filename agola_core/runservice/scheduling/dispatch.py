@@ -11,11 +11,11 @@ import time
 from collections import deque
 
 from agola_core.errors import AgolaError
-from agola_core.forks import renewed
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorTask
 from agola_core.runservice.scheduling.work_queue import WorkQueue
 from agola_core.runservice.state.mirror import Mirror
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,9 @@ from zlib import crc32
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, DeleteOp, Op
 from agola_core.datamanager import Along, ChangeGroupsToken, DataManager, Put
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
-from agola_core.forks import renewed
 from agola_core.runservice.archive.deletion import run_group
 from agola_core.runservice.archive.projection import RUN_CONFIG, RUN_COUNTER
 from agola_core.runservice.artifacts.references import refer
@@ -26,6 +24,8 @@ from agola_core.runservice.rules import new_run
 from agola_core.runservice.state.run_record import run_ops
 from agola_core.runservice.state.secrets import SecretStore, checked
 from agola_core.runservice.state.store import RunStore, event_op
+from agola_core.runtime import faultpoints
+from agola_core.runtime.forks import renewed
 
 faultpoints.declare("create.before-commit")
 

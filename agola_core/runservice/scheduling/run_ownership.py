@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from threading import Lock
 from zlib import crc32
 
-from agola_core.forks import renewed
+from agola_core.runtime.forks import renewed
 
 TICK_SECONDS = 0.25
 

@@ -17,7 +17,6 @@ from threading import Lock
 from msgspec.structs import replace
 
 from agola_core.errors import AgolaError, ConflictError, NotFoundError
-from agola_core.forks import renewed
 from agola_core.runservice.model.types import ExecutorTask, Run, RunPhase
 from agola_core.runservice.rules import advance
 from agola_core.runservice.scheduling.advance_run import Fetched, Limits, Seen, Step
@@ -27,6 +26,7 @@ from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.run_record import delete_ops, part_sizes
 from agola_core.runservice.state.secrets import RunSecrets
 from agola_core.runservice.state.store import RunStore, Stored, forget_ops
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Self
 
 from agola_core.coordinator.port import Compare, Op, PutOp
-from agola_core.forks import renewed
 from agola_core.runservice.model.types import Executor, RunConfigTask
 from agola_core.runservice.rules.placement import choose_executor, fits, has_room
 from agola_core.runservice.state import keys
 from agola_core.runservice.state.mirror import Mirror
+from agola_core.runtime.forks import renewed
 
 
 class Room:

@@ -11,12 +11,10 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.lock import LeaseKeeper, try_lock
 from agola_core.coordinator.port import PutOp, iterate
 from agola_core.decoding import decoded
 from agola_core.errors import AgolaError
-from agola_core.process import may_live
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.artifacts.stored import Artifacts
 from agola_core.runservice.model.options import ServiceOptions
@@ -25,7 +23,9 @@ from agola_core.runservice.state import keys
 from agola_core.runservice.state.instances import ServiceInstance, this_instance
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.store import RunStore
-from agola_core.supervisor import Loop, Supervisor
+from agola_core.runtime import faultpoints
+from agola_core.runtime.process import may_live
+from agola_core.runtime.supervisor import Loop, Supervisor
 
 _decode_instance = msgspec.json.Decoder(ServiceInstance).decode
 

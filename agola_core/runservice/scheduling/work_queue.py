@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from agola_core.forks import renewed
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, GetOp, Op, PutOp, iterate
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, TokenExpiredError
 from agola_core.runservice.state import keys
+from agola_core.runtime import faultpoints
 
 faultpoints.declare("changegroups.before-forget")
 

@@ -7,7 +7,7 @@ import socket
 
 import msgspec
 
-from agola_core.process import start_time
+from agola_core.runtime.process import start_time
 
 
 class ServiceInstance(msgspec.Struct, frozen=True):

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from agola_core.coordinator.port import Coordinator, KeyValue, WatchBatch, WatchEvent, iterate
 from agola_core.errors import ClosedError, CompactedError, UnavailableError
-from agola_core.forks import Origin, renewed
 from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorTask, Run, RunEvent, RunTask
 from agola_core.runservice.state import keys
 from agola_core.runservice.state.active_runs import ActiveRuns
 from agola_core.runservice.state.run_record import decode_header, decode_part
 from agola_core.runservice.state.store import Stored, decode_event, decode_executor, decode_task
+from agola_core.runtime.forks import Origin, renewed
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from threading import Lock
 import msgspec
 from msgspec.structs import replace
 
-from agola_core import faultpoints
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
@@ -29,6 +28,7 @@ from agola_core.runservice.model.types import (
     RunStep,
     Step,
 )
+from agola_core.runtime import faultpoints
 
 faultpoints.declare("secrets.before-write", "secrets.before-delete")
 

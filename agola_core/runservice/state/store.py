@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import msgspec
 
-from agola_core import faultpoints
 from agola_core.coordinator.port import (
     Compare,
     Coordinator,
@@ -22,11 +21,12 @@ from agola_core.coordinator.port import (
 )
 from agola_core.decoding import decoded
 from agola_core.errors import ConflictError, NotFoundError
-from agola_core.forks import renewed
 from agola_core.runservice.model.types import Executor, ExecutorTask, Run, RunEvent, RunTask
 from agola_core.runservice.state import keys
 from agola_core.runservice.state.change_groups import ChangeGroups, GroupsToken
 from agola_core.runservice.state.run_record import decode_header, decode_part, run_ops, with_parts
+from agola_core.runtime import faultpoints
+from agola_core.runtime.forks import renewed
 from agola_core.sequence import Sequence
 
 faultpoints.declare("runservice.before-txn")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from agola_core.runconfig.regexp_syntax import (
+from agola_core.runconfig.regexp.syntax import (
     Alternation,
     Assertion,
     CharacterSet,

@@ -21,10 +21,10 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
-from agola_core.objectstorage.durable import delete_file, make_directories, write_file
-from agola_core.objectstorage.flatnames import decode_flat, encode_flat
 from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
-from agola_core.objectstorage.posixerrors import Source, object_errors, raise_unless_gone, root_errors
+from agola_core.objectstorage.posix.durable import delete_file, make_directories, write_file
+from agola_core.objectstorage.posix.errors import Source, object_errors, raise_unless_gone, root_errors
+from agola_core.objectstorage.posix.flat_names import decode_flat, encode_flat
 from agola_core.private import Access, warn_when_open
 
 _STALE_SECONDS = 3600.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from agola_core.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, renewed
 
 logger = logging.getLogger(__name__)
 

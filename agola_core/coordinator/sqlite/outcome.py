@@ -13,9 +13,9 @@ import time
 
 import apsw
 
-from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import KeyValue
-from agola_core.coordinator.sqlite_session import KeyChanges
+from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.session import KeyChanges
 from agola_core.errors import UnknownOutcomeError
 
 logger = logging.getLogger(__name__)

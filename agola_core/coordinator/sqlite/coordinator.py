@@ -13,9 +13,6 @@ from typing import Any
 
 import apsw
 
-from agola_core import forks
-from agola_core.clock import boot_clock, boot_id
-from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.outcomes import Outcome
 from agola_core.coordinator.port import (
     Compare,
@@ -25,12 +22,13 @@ from agola_core.coordinator.port import (
     check_ops,
     check_reads,
 )
-from agola_core.coordinator.sqlite_database import Database, newest_revision, one
-from agola_core.coordinator.sqlite_errors import find_row
-from agola_core.coordinator.sqlite_outcome import settle
-from agola_core.coordinator.sqlite_reads import Rows, SQLiteReads
-from agola_core.coordinator.sqlite_session import Session
-from agola_core.coordinator.sqlite_watch import Change, SQLiteWatch, WatchHub
+from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.database import Database, newest_revision, one
+from agola_core.coordinator.sqlite.errors import find_row
+from agola_core.coordinator.sqlite.outcome import settle
+from agola_core.coordinator.sqlite.reads import Rows, SQLiteReads
+from agola_core.coordinator.sqlite.session import Session
+from agola_core.coordinator.sqlite.watch import Change, SQLiteWatch, WatchHub
 from agola_core.errors import (
     BadRequestError,
     ClosedError,
@@ -38,9 +36,11 @@ from agola_core.errors import (
     RecoveryError,
     UnknownOutcomeError,
 )
-from agola_core.forks import renewed
-from agola_core.leaderqueue import LeaderQueue, Waiting
-from agola_core.supervisor import Supervisor
+from agola_core.runtime import forks
+from agola_core.runtime.clock import boot_clock, boot_id
+from agola_core.runtime.forks import renewed
+from agola_core.runtime.leader_queue import LeaderQueue, Waiting
+from agola_core.runtime.supervisor import Supervisor
 
 _SWEEP_SECONDS = 0.5
 

@@ -14,7 +14,7 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
-from agola_core.objectstorage.durable import UnsyncedError
+from agola_core.objectstorage.posix.durable import UnsyncedError
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 

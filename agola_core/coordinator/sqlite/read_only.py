@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 import apsw
 
-from agola_core import forks
-from agola_core.coordinator import sqlite_schema as sql
-from agola_core.coordinator.sqlite_database import Database, newest_revision, one
-from agola_core.coordinator.sqlite_files import OpenFiles
-from agola_core.coordinator.sqlite_reads import SQLiteReads
-from agola_core.coordinator.sqlite_watch import SQLiteWatch, WatchHub
+from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.database import Database, newest_revision, one
+from agola_core.coordinator.sqlite.files import OpenFiles
+from agola_core.coordinator.sqlite.reads import SQLiteReads
+from agola_core.coordinator.sqlite.watch import SQLiteWatch, WatchHub
 from agola_core.decoding import newer
 from agola_core.errors import FormatError, NotFoundError, UnavailableError
-from agola_core.forks import Origin, renewed
+from agola_core.runtime import forks
+from agola_core.runtime.forks import Origin, renewed
 
 
 class _Alone(OpenFiles):

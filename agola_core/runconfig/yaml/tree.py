@@ -13,7 +13,7 @@ import yaml
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig.findings import Finding, FindingKind, Report
-from agola_core.runconfig.scalars import Scalar, as_text, resolve
+from agola_core.runconfig.yaml.scalars import Scalar, as_text, resolve
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 100_000

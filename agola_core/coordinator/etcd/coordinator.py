@@ -8,13 +8,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from agola_core.coordinator import etcd_messages as rpc
-from agola_core.coordinator.etcd_client import EtcdClient
-from agola_core.coordinator.etcd_errors import COMPACTED, FUTURE, LEASE_EXISTS, TOO_LARGE_ANSWER
-from agola_core.coordinator.etcd_keys import Keyspace
-from agola_core.coordinator.etcd_outcome import Applied, Marks
-from agola_core.coordinator.etcd_settings import EtcdSettings, parse_url
-from agola_core.coordinator.etcd_watch import BEAT_SECONDS, EtcdWatch
+from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd.client import EtcdClient
+from agola_core.coordinator.etcd.errors import COMPACTED, FUTURE, LEASE_EXISTS, TOO_LARGE_ANSWER
+from agola_core.coordinator.etcd.keys import Keyspace
+from agola_core.coordinator.etcd.outcome import Applied, Marks
+from agola_core.coordinator.etcd.settings import EtcdSettings, parse_url
+from agola_core.coordinator.etcd.watch import BEAT_SECONDS, EtcdWatch
 from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
@@ -31,8 +31,8 @@ from agola_core.coordinator.port import (
     check_reads,
 )
 from agola_core.errors import BadRequestError, CompactedError, NotFoundError, OutOfSpaceError, UnavailableError
-from agola_core.forks import renewed
-from agola_core.supervisor import Supervisor
+from agola_core.runtime.forks import renewed
+from agola_core.runtime.supervisor import Supervisor
 
 _LARGEST_LEASE = 2**63 - 1
 

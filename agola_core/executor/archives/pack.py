@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.globs import compile_globs
-from agola_core.executor.tarstream import Limits, TarWriter, link_stays_inside, shown, split_name
+from agola_core.executor.archives.globs import compile_globs
+from agola_core.executor.archives.tar_stream import Limits, TarWriter, link_stays_inside, shown, split_name
 from agola_core.runservice.model.types import ArchiveContents
 
 _CHUNK = 1 << 20

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 import grpc
 
-from agola_core.coordinator import etcd_messages as rpc
-from agola_core.coordinator.etcd_errors import Failure, Verdict, explain
-from agola_core.coordinator.etcd_messages import Method
-from agola_core.coordinator.etcd_settings import EtcdSettings
+from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd.errors import Failure, Verdict, explain
+from agola_core.coordinator.etcd.messages import Method
+from agola_core.coordinator.etcd.settings import EtcdSettings
 from agola_core.errors import (
     AgolaError,
     AuthenticationError,
@@ -30,7 +30,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_core.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, renewed
 
 Metadata = tuple[tuple[str, str], ...]
 

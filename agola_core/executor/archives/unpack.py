@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.tarstream import Limits, Member, read_members, shown, split_name
+from agola_core.executor.archives.tar_stream import Limits, Member, read_members, shown, split_name
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,8 +12,8 @@ from typing import Any
 
 import apsw
 
-from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import Compare, DeleteOp, DeleteRangeOp, GetOp, KeyValue, Op, PutOp, Target, TxnResult
+from agola_core.coordinator.sqlite import schema as sql
 from agola_core.errors import BadRequestError, NotFoundError
 
 Row = tuple[Any, ...]

@@ -16,10 +16,10 @@ from typing import Any
 
 import apsw
 
-from agola_core import forks, private
-from agola_core.coordinator import sqlite_schema as sql
-from agola_core.coordinator.sqlite_errors import explain
-from agola_core.coordinator.sqlite_files import OpenFiles
+from agola_core import private
+from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.errors import explain
+from agola_core.coordinator.sqlite.files import OpenFiles
 from agola_core.decoding import newer
 from agola_core.errors import (
     AgolaError,
@@ -29,7 +29,8 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
-from agola_core.forks import Origin, renewed
+from agola_core.runtime import forks
+from agola_core.runtime.forks import Origin, renewed
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,8 @@ import threading
 import uuid
 from typing import Any, NamedTuple
 
-from agola_core.clock import boot_clock
-from agola_core.coordinator import etcd_messages as rpc
-from agola_core.coordinator.etcd_client import EtcdClient
+from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd.client import EtcdClient
 from agola_core.errors import (
     AgolaError,
     ClosedError,
@@ -28,7 +27,8 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_core.forks import renewed
+from agola_core.runtime.clock import boot_clock
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agola_core.runconfig.regexp_classes import (
+from agola_core.runconfig.regexp.classes import (
     ESCAPED,
     PERL_CLASSES,
     CharacterSet,

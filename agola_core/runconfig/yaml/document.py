@@ -11,8 +11,8 @@ from difflib import get_close_matches
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig.findings import Finding, FindingKind, Report
-from agola_core.runconfig.scalars import as_text
-from agola_core.runconfig.tree import Document, Tree, read_tree
+from agola_core.runconfig.yaml.scalars import as_text
+from agola_core.runconfig.yaml.tree import Document, Tree, read_tree
 
 _MAX_STATES = 25_000
 

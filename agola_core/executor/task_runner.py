@@ -14,13 +14,11 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec.structs import replace
 
-from agola_core import faultpoints
-from agola_core.clock import boot_clock
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Driver, Place, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
-from agola_core.executor.taskdir import RunningProcess, TaskDirectory
+from agola_core.executor.task_directory import RunningProcess, TaskDirectory
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -29,6 +27,8 @@ from agola_core.runservice.model.types import (
     RunStep,
     Step,
 )
+from agola_core.runtime import faultpoints
+from agola_core.runtime.clock import boot_clock
 
 logger = logging.getLogger(__name__)
 

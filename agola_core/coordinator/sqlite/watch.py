@@ -15,7 +15,7 @@ from typing import Self
 
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
-from agola_core.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, renewed
 
 _RECENT = 4096
 _PAGE = 512

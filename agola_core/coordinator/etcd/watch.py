@@ -22,9 +22,9 @@ from typing import Any, Self
 
 import grpc
 
-from agola_core.coordinator import etcd_messages as rpc
-from agola_core.coordinator.etcd_client import Backoff, EtcdClient, unavailable
-from agola_core.coordinator.etcd_keys import Keyspace
+from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd.client import Backoff, EtcdClient, unavailable
+from agola_core.coordinator.etcd.keys import Keyspace
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import (
     AccessDeniedError,
@@ -34,7 +34,7 @@ from agola_core.errors import (
     CompactedError,
     UnavailableError,
 )
-from agola_core.forks import renewed
+from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 

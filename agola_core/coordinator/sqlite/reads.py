@@ -7,11 +7,11 @@ from typing import Protocol
 
 import apsw
 
-from agola_core.coordinator import sqlite_schema as sql
 from agola_core.coordinator.port import MAX_LIST, KeyValue, Page, prefix_end
-from agola_core.coordinator.sqlite_database import Row, newest_revision, one
-from agola_core.coordinator.sqlite_session import KeyChanges
-from agola_core.coordinator.sqlite_watch import Change
+from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.database import Row, newest_revision, one
+from agola_core.coordinator.sqlite.session import KeyChanges
+from agola_core.coordinator.sqlite.watch import Change
 from agola_core.errors import BadRequestError, CompactedError
 
 Rows = list[Row]

@@ -1,0 +1,1 @@
+"""The coordinator on an embedded SQLite database, for the processes of one machine."""

@@ -1,0 +1,1 @@
+"""Archives of workspaces and caches: packed from files, and unpacked without trust."""

@@ -1,0 +1,1 @@
+"""Object storage in a directory, durable and atomic (posix and posixflat)."""
