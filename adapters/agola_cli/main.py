@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from agola_cli.settings import (
+from agola_cli.config.settings import (
     VARIABLE,
     check_settings,
     command_defaults,
@@ -37,23 +37,23 @@ from agola_core.errors import (
 logger = logging.getLogger(__name__)
 
 _COMMANDS = {
-    "checkpoint": "store",
-    "checkpoints": "store",
-    "compact": "store",
-    "completion": "completion",
-    "config": "config",
-    "directrun": "directrun",
-    "executor": "executor",
-    "export": "exporting",
-    "gc": "store",
-    "import": "importing",
-    "maintenance": "maintenance",
-    "recover": "store",
-    "run": "run",
-    "runs": "runs",
-    "serve": "serve",
-    "status": "store",
-    "verify": "store",
+    "checkpoint": "store.commands",
+    "checkpoints": "store.commands",
+    "compact": "store.commands",
+    "completion": "config.completion",
+    "config": "config.show",
+    "directrun": "runs.directrun",
+    "executor": "server.executor",
+    "export": "store.export",
+    "gc": "store.commands",
+    "import": "store.import_",
+    "maintenance": "store.maintenance",
+    "recover": "store.commands",
+    "run": "runs.run",
+    "runs": "runs.listing",
+    "serve": "server.serve",
+    "status": "store.commands",
+    "verify": "store.commands",
 }
 
 _USUAL_SETTINGS = {"coordinator", "data_dir", "output_format", "storage", "token_file", "url"}

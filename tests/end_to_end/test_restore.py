@@ -6,7 +6,7 @@ import json
 import pytest
 
 import agola_core
-from agola_cli.place import Place
+from agola_cli.store.destination import Place
 from agola_core import Options, Put
 from agola_core.errors import BadRequestError
 from agola_core.runtime.progress import ignore

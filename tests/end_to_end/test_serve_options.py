@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from agola_cli.kinds import DURATION, RETENTION
+from agola_cli.options.types import DURATION, RETENTION
 from agola_core.errors import ForbiddenError, UnauthorizedError
 from agola_core.runservice.model.options import RetentionRule
 from agola_core.runservice.model.requests import RunCreateRequest, RunQuery

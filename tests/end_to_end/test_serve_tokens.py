@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
-from agola_cli.announce import announced, find_token
+from agola_cli.connect.local_services import announced, find_token
 
 API = "/api/v1alpha"
 

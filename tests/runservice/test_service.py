@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from agola_cli.following import stop_run
+from agola_cli.runs.follow import stop_run
 from agola_core.errors import BadRequestError, ClosedError, ConflictError, NotFoundError
 from agola_core.runservice.model.options import RetentionRule
 from agola_core.runservice.model.requests import RunCreateRequest, RunQuery

@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import pytest
 
+from agola_cli.config.settings import leaf_commands
 from agola_cli.main import cli
-from agola_cli.settings import leaf_commands
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -5,9 +5,9 @@ import base64
 import click
 import pytest
 
-from agola_cli.directrun import _variables
-from agola_cli.runs import Time
-from agola_cli.settings import read_settings
+from agola_cli.config.settings import read_settings
+from agola_cli.runs.directrun import _variables
+from agola_cli.runs.listing import Time
 from agola_core import BadRequestError, ConfigError, CorruptionError
 from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.coordinator.port import KeyValue, PutOp

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from agola_cli.checkout import describe_checkout
+from agola_cli.runs.checkout import describe_checkout
 from agola_core.compression import open_zstd
 from agola_core.errors import BadRequestError
 from agola_core.source import pack_tree

@@ -13,7 +13,8 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.options import (
+from agola_cli.connect.remote import connected
+from agola_cli.options.common import (
     chosen_url,
     confirm,
     json_option,
@@ -22,9 +23,8 @@ from agola_cli.options import (
     url_option,
     yes_option,
 )
-from agola_cli.place import Place
-from agola_cli.progress import Bar
-from agola_cli.remote import connected
+from agola_cli.output.progress_bar import Bar
+from agola_cli.store.destination import Place
 from agola_core.datamanager import ImportResult
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts import copying

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import click
 
-from agola_cli.display import describe_task
-from agola_cli.output import task_mark
+from agola_cli.output.display import describe_task
+from agola_cli.output.records import task_mark
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import RunConfigTask, RunTask
 

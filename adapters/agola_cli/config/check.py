@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from agola_cli.options import json_option
+from agola_cli.options.common import json_option
 from agola_core.errors import ConfigError
 from agola_core.runconfig import Config, Finding, FindingKind, find_config, load_config
 from agola_core.runconfig.verdict import Verdict, judge

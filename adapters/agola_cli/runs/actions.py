@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import msgspec
 
-from agola_cli.following import Interruption, display_for, follow_run
-from agola_cli.options import confirm, given_variable, json_option, yes_option
-from agola_cli.service import Connection, Target, resolve_run, target_options
+from agola_cli.connect.target import Connection, Target, resolve_run, target_options
+from agola_cli.options.common import confirm, given_variable, json_option, yes_option
+from agola_cli.runs.follow import Interruption, display_for, follow_run
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest
 from agola_core.runservice.model.types import RunPhase, RunResult

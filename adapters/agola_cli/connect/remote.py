@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agola_cli.announce import find_token
-from agola_cli.options import read_token
+from agola_cli.connect.local_services import find_token
+from agola_cli.options.common import read_token
 from agola_core.errors import BadRequestError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 import click
 import msgspec
 
-from agola_cli.checking import check_command
-from agola_cli.options import json_option
-from agola_cli.output import print_table
-from agola_cli.settings import find_settings_file, leaf_commands, option_key, options_of
+from agola_cli.config.check import check_command
+from agola_cli.config.settings import find_settings_file, leaf_commands, option_key, options_of
+from agola_cli.options.common import json_option
+from agola_cli.output.records import print_table
 
 
 @click.group("config")

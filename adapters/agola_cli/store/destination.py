@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import agola_core
-from agola_cli.options import default_data_dir
+from agola_cli.options.common import default_data_dir
 from agola_core import embedded, maintenance
 from agola_core.datamanager import DataManager, ImportResult, Options
 from agola_core.datamanager.transfer.export_reader import peek

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import click
 
-from agola_cli.display import PlainDisplay, step_name
-from agola_cli.follow import LogFollower
-from agola_cli.service import Service, Target, resolve_run, target_options
+from agola_cli.connect.target import Service, Target, resolve_run, target_options
+from agola_cli.output.display import PlainDisplay, step_name
+from agola_cli.runs.log_follower import LogFollower
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import RunConfigTask, RunResult

@@ -7,9 +7,9 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-from agola_cli.display import Display, LiveDisplay, PlainDisplay
-from agola_cli.follow import LogFollower
-from agola_cli.service import Service
+from agola_cli.connect.target import Service
+from agola_cli.output.display import Display, LiveDisplay, PlainDisplay
+from agola_cli.runs.log_follower import LogFollower
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import Run, RunPhase

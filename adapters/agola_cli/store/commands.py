@@ -8,7 +8,8 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.options import (
+from agola_cli.connect.remote import connected
+from agola_cli.options.common import (
     chosen_url,
     json_option,
     open_to_read,
@@ -18,9 +19,8 @@ from agola_cli.options import (
     token_file_option,
     url_option,
 )
-from agola_cli.output import format_options, print_records
-from agola_cli.progress import Bar
-from agola_cli.remote import connected
+from agola_cli.output.progress_bar import Bar
+from agola_cli.output.records import format_options, print_records
 from agola_core import embedded
 from agola_core.datamanager import DataManager, Options
 from agola_core.errors import ConflictError

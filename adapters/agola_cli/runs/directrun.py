@@ -15,8 +15,9 @@ from urllib.parse import quote
 import click
 import yaml
 
-from agola_cli.checkout import Checkout, checkout_as
-from agola_cli.options import (
+from agola_cli.connect.remote import connected
+from agola_cli.connect.target import Connection
+from agola_cli.options.common import (
     data_dir_option,
     default_data_dir,
     given_variable,
@@ -26,10 +27,9 @@ from agola_cli.options import (
     token_file_option,
     url_option,
 )
-from agola_cli.remote import connected
-from agola_cli.runs_actions import follow_or_leave
-from agola_cli.service import Connection
-from agola_cli.submission import prepare
+from agola_cli.runs.actions import follow_or_leave
+from agola_cli.runs.checkout import Checkout, checkout_as
+from agola_cli.runs.submission import prepare
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.source import pack_tree
 

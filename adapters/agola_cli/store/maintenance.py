@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import click
 import msgspec
 
-from agola_cli.options import (
+from agola_cli.connect.remote import connected
+from agola_cli.options.common import (
     chosen_url,
     coordinator_option,
     data_dir_option,
@@ -20,8 +21,7 @@ from agola_cli.options import (
     token_file_option,
     url_option,
 )
-from agola_cli.output import print_table
-from agola_cli.remote import connected
+from agola_cli.output.records import print_table
 from agola_core import maintenance
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agola_cli.options import (
+from agola_cli.connect.remote import connected
+from agola_cli.options.common import (
     chosen_url,
     coordinator_option,
     data_dir_option,
@@ -16,7 +17,6 @@ from agola_cli.options import (
     url_option,
     used_data_dir,
 )
-from agola_cli.remote import connected
 from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Run, RunPhase

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from agola_cli.announce import announced
-from agola_cli.options import coordinator_option, data_dir_option, default_data_dir, storage_option
-from agola_cli.service_options import service_options
+from agola_cli.connect.local_services import announced
+from agola_cli.options.common import coordinator_option, data_dir_option, default_data_dir, storage_option
+from agola_cli.server.service_options import service_options
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.executor.task_runner import TaskLimits

@@ -6,8 +6,8 @@ import codecs
 import threading
 from collections.abc import Callable, Iterator
 
-from agola_cli.display import Display
-from agola_cli.service import Service
+from agola_cli.connect.target import Service
+from agola_cli.output.display import Display
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunTask, TaskStatus
 

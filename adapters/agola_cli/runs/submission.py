@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from agola_cli.checking import load_with_warnings
-from agola_cli.checkout import Checkout, describe_checkout
+from agola_cli.config.check import load_with_warnings
+from agola_cli.runs.checkout import Checkout, describe_checkout
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs

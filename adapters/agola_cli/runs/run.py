@@ -8,9 +8,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from agola_cli.checkout import checkout_as
-from agola_cli.following import Interruption, display_for, follow_run, stop_run
-from agola_cli.options import (
+from agola_cli.options.common import (
     data_dir_option,
     default_data_dir,
     given_variable,
@@ -18,7 +16,9 @@ from agola_cli.options import (
     name_and_value,
     secret_options,
 )
-from agola_cli.submission import prepare
+from agola_cli.runs.checkout import checkout_as
+from agola_cli.runs.follow import Interruption, display_for, follow_run, stop_run
+from agola_cli.runs.submission import prepare
 from agola_core.runservice.model.types import Run, RunResult
 from agola_core.runservice.service import RunService
 from agola_core.source import pack_tree

@@ -10,12 +10,12 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from agola_cli.graph import draw_graph
-from agola_cli.options import json_option
-from agola_cli.output import coloured, duration, format_options, outcome, print_records
-from agola_cli.runs_actions import approve_command, delete_command, restart_command, stop_command
-from agola_cli.runs_logs import logs_command
-from agola_cli.service import Service, Target, resolve_run, target_options
+from agola_cli.connect.target import Service, Target, resolve_run, target_options
+from agola_cli.options.common import json_option
+from agola_cli.output.graph import draw_graph
+from agola_cli.output.records import coloured, duration, format_options, outcome, print_records
+from agola_cli.runs.actions import approve_command, delete_command, restart_command, stop_command
+from agola_cli.runs.logs import logs_command
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
 

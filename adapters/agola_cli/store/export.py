@@ -13,7 +13,8 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.options import (
+from agola_cli.connect.remote import connected
+from agola_cli.options.common import (
     chosen_url,
     json_option,
     open_to_read,
@@ -22,8 +23,7 @@ from agola_cli.options import (
     token_file_option,
     url_option,
 )
-from agola_cli.progress import Bar
-from agola_cli.remote import connected
+from agola_cli.output.progress_bar import Bar
 from agola_core.datamanager import DataManager, ExportFormat, Packing, PastStore
 from agola_core.errors import UnavailableError
 from agola_core.runservice.archive import transfer

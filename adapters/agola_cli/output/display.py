@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 import click
 
-from agola_cli.output import coloured, duration, task_mark
+from agola_cli.output.records import coloured, duration, task_mark
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import Run, RunStep, RunTask, TaskStatus
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from agola_cli.kinds import DURATION, RETENTION
+from agola_cli.options.types import DURATION, RETENTION
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.options import RetentionRule, ServiceOptions
 

@@ -1,0 +1,1 @@
+"""Command-line options and option types that several commands share."""

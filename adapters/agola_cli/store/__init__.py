@@ -1,0 +1,1 @@
+"""Commands on a store: its status and maintenance, export and import."""
