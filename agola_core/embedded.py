@@ -15,14 +15,14 @@ import msgspec
 
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
+from agola_core.datamanager.check.data_files import Finding
 from agola_core.datamanager.check.repair import Repair, Repairer
 from agola_core.datamanager.check.verify import verify_store
-from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.format.control import read_control
+from agola_core.datamanager.format.lineages import read_store
 from agola_core.datamanager.identity.instance import list_instances, pin_everything
-from agola_core.datamanager.identity.lineage import read_store
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.read.point_in_time import Moment, PastStore, parse_moment
-from agola_core.datamanager.sstable.datafile_verify import Finding
+from agola_core.datamanager.read.past_store import Moment, PastStore, parse_moment
 from agola_core.datamanager.types import Durability, Options, as_durability
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError

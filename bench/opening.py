@@ -26,7 +26,7 @@ _OPEN = textwrap.dedent("""
     with agola_core.open(sys.argv[1], data_types=["object"], options=options) as dm:
         dm.read_object("object", sys.argv[2])
         opened = time.perf_counter() - started
-        from agola_core.datamanager.identity.control import read_control
+        from agola_core.datamanager.format.control import read_control
         path = read_control(dm.coordinator).checkpoint.path
         started = time.perf_counter()
         read_manifest(dm.storage, path)

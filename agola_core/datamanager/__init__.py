@@ -3,10 +3,10 @@
 Imports the coordinator and the object storage ports; the readdb, maintenance and the runservice stand on it.
 """
 
-from agola_core.datamanager.log.commit import Along
 from agola_core.datamanager.log.feed import Feed
+from agola_core.datamanager.log.pending_wal import Along
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.read.point_in_time import Checkpoint, PastStore
+from agola_core.datamanager.read.past_store import Checkpoint, PastStore
 from agola_core.datamanager.read.snapshot import Compacted, Snapshot, Status
 from agola_core.datamanager.transfer.compression import Packing
 from agola_core.datamanager.transfer.export import ExportParts, ExportResult

@@ -21,10 +21,10 @@ from agola_core.datamanager.format.batches import write_payload
 from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.identity.observer import Bystander
 from agola_core.datamanager.identity.opening import StoreOpener
-from agola_core.datamanager.log.commit import Along, Commit, check_limits
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.group_commit import Committer
 from agola_core.datamanager.log.log import Log
+from agola_core.datamanager.log.pending_wal import Along, Commit, check_limits
 from agola_core.datamanager.operated import OperatedStore
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options

@@ -12,18 +12,18 @@ from typing import IO
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager.background.gc import Garbage
 from agola_core.datamanager.background.maintenance_tasks import Upkeep
+from agola_core.datamanager.check.data_files import Finding
 from agola_core.datamanager.check.verify import verify_store
 from agola_core.datamanager.format import keys
-from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.identity.instance import Instance, list_instances
 from agola_core.datamanager.identity.lineage import switch
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.read.point_in_time import Checkpoint, list_checkpoints
+from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
 from agola_core.datamanager.read.reader import Reader
 from agola_core.datamanager.read.snapshot import Compacted, Status
-from agola_core.datamanager.read.view import View
-from agola_core.datamanager.sstable.datafile_verify import Finding
 from agola_core.datamanager.sstable.manifest import Origin
+from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.export import Export, ExportParts
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.transfer.importer import Importer, ImportParts, ImportResult

@@ -112,7 +112,7 @@ def past_sequence(path):
     ],
 )
 def test_the_peak_is_the_same_for_a_larger_store(tmp_path, monkeypatch, procedure, checkpoints):
-    monkeypatch.setattr("agola_core.datamanager.log.recent._RECENT_BYTES", 200_000)
+    monkeypatch.setattr("agola_core.datamanager.log.recent_wals._RECENT_BYTES", 200_000)
     monkeypatch.setattr(BlockCache.__init__, "__defaults__", (100_000, 8, 100_000))  # caches are full at either size
     peaks = []
     for objects in (TINY, SMALL, LARGE):  # the first loads the modules that it needs

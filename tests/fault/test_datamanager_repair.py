@@ -107,9 +107,10 @@ def newest_data_file(store):
 
 
 def files_of(dm, checkpoint):
-    from agola_core.datamanager.identity.control import read_control
+    from agola_core.datamanager.format.control import read_control
+    from agola_core.datamanager.format.lineages import past_lineages
+    from agola_core.datamanager.identity.manifest_history import stored_manifests
     from agola_core.datamanager.sstable.manifest import read_manifest
-    from agola_core.datamanager.sstable.manifest_history import past_lineages, stored_manifests
 
     for item in stored_manifests(dm.storage, past_lineages(dm.storage, read_control(dm.coordinator))):
         if item.number == checkpoint.number:

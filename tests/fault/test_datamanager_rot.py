@@ -6,7 +6,7 @@ import pytest
 
 import agola_core
 from agola_core import CorruptionError, Delete, FormatError, Options, Put, RecoveryError
-from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.format.control import read_control
 
 OPTIONS = Options(background=False, inline_limit=40, block_size=200, file_size=600, retain_wals=2)
 

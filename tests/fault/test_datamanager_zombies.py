@@ -17,7 +17,7 @@ import pytest
 import agola_core
 import agola_core.embedded
 from agola_core import Delete, Options, Put
-from agola_core.datamanager.identity.control import read_control
+from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.identity.instance import list_instances
 from agola_core.runtime import faultpoints
 

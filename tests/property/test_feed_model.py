@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import agola_core
 from agola_core import CompactedError, Delete, Options, Put, Sequence
 from agola_core.datamanager.log import feed as feed_module
-from agola_core.datamanager.log import recent
+from agola_core.datamanager.log import recent_wals
 from agola_core.readdb import ReadDB
 from agola_core.runtime.context import Context
 
@@ -82,7 +82,7 @@ class FeedMachine(RuleBasedStateMachine):
     @initialize()
     def open(self):
         self.constants = pytest.MonkeyPatch()
-        self.constants.setattr(recent, "_RECENT_WALS", 1)
+        self.constants.setattr(recent_wals, "_RECENT_WALS", 1)
         self.constants.setattr(feed_module, "_PAGE", 3)
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agola_core.datamanager.check.data_files import verify_data_files
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
-from agola_core.datamanager.sstable.datafile_verify import verify_data_files
 from agola_core.datamanager.sstable.entries import entry_key, merge
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.datamanager.sstable.table import Table, scan_run

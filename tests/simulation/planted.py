@@ -13,11 +13,12 @@ from typing import Any
 from unittest.mock import patch
 
 from agola_core.coordinator.port import Compare, KeyValue, Op, TxnResult
-from agola_core.datamanager.background import checkpoint, compaction, gc, maintenance_tasks, sync, wal_cleanup
+from agola_core.datamanager.background import checkpoint, gc, maintenance_tasks, sync, wal_cleanup
+from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import instance, opening
-from agola_core.datamanager.identity.control import Control
 from agola_core.datamanager.log import conflict_check, outcome
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.sstable import compaction
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnknownOutcomeError
 from tests.simulation.backends import WorldCoordinator

@@ -13,9 +13,9 @@ from agola_core import Put
 from agola_core.datamanager import ChangeGroupsToken
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
+from agola_core.datamanager.format.lineages import stored_lineages
 from agola_core.datamanager.format.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
-from agola_core.datamanager.identity.lineage import root_of, stored_lineages
-from agola_core.datamanager.log.idempotency import read_taken_over
+from agola_core.datamanager.identity.idempotency_keys import read_taken_over
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.table import Table
@@ -191,7 +191,7 @@ class Truth:
                     )
                 if any(later.durable for later in histories[index + 1 :]):
                     raise Violation("a recovery goes on from a lineage that is not the newest in storage")
-                told = self._told_ids(root_of(history.record))
+                told = self._told_ids(history.record.root)
                 before = [wal for kept in histories[:index] for wal in kept.wals]
                 self._forget({id(wal) for wal in (*before, *history.wals[:reached]) if wal.intent.wal_id in told})
                 return
@@ -264,7 +264,7 @@ class Truth:
         history.durable = synced.counter
 
     def _check_batches(self, history: History, after: Sequence, upto: Sequence) -> None:
-        root = root_of(history.record)
+        root = history.record.root
         if not any(lineage.root == root and lineage.active for lineage in stored_lineages(self._storage)):
             raise Violation("WALs are in storage before their lineage's marker")
         reached = after

@@ -19,8 +19,8 @@ import apsw
 from agola_core.coordinator.sqlite.database import Database
 from agola_core.datamanager.background import checkpoint, sync
 from agola_core.datamanager.format import records
+from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import binding, instance, lineage, opening
-from agola_core.datamanager.identity.control import Control
 from agola_core.datamanager.log import conflict_check
 from agola_core.datamanager.sstable import manifest
 from agola_core.objectstorage.posix import durable

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from agola_core.compression import compress
+from agola_core.datamanager.check.data_files import verify_file
 from agola_core.datamanager.sstable.block import LONE_ZSTD, ZSTD, decode_block, encode_block
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import (
@@ -25,7 +26,6 @@ from agola_core.datamanager.sstable.datafile import (
     read_footer,
     write_files,
 )
-from agola_core.datamanager.sstable.datafile_verify import verify_file
 from agola_core.datamanager.sstable.entries import entry_key, split_key
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table, scan_run

@@ -23,7 +23,7 @@ from agola_core import (
     Sequence,
     TokenExpiredError,
 )
-from agola_core.datamanager.read.memtable import Overlay
+from agola_core.datamanager.sstable.memtable import Overlay
 
 QUIET = Options(background=False)
 

@@ -10,7 +10,7 @@ from agola_core import ConflictError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys, records
-from agola_core.datamanager.log.commit import Commit
+from agola_core.datamanager.log.pending_wal import Commit
 from agola_core.objectstorage.posix.storage import PosixStorage
 
 
@@ -129,7 +129,7 @@ def test_a_store_is_opened_although_the_coordinator_is_compacted_meanwhile(tmp_p
 
 
 def test_a_feed_never_runs_ahead_of_what_its_process_reads(tmp_path, monkeypatch):
-    monkeypatch.setattr("agola_core.datamanager.log.recent._RECENT_WALS", 1)
+    monkeypatch.setattr("agola_core.datamanager.log.recent_wals._RECENT_WALS", 1)
     with open_store(tmp_path) as dm, open_store(tmp_path) as other:
         for number in range(3):
             dm.write_wal([Put("note", "n", b"%d" % number)])

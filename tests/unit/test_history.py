@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agola_core.datamanager.sstable.manifest_history import StoredManifest, retained
+from agola_core.datamanager.identity.manifest_history import StoredManifest, retained
 
 START = datetime(2019, 7, 1, tzinfo=UTC)
 

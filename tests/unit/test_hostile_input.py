@@ -14,7 +14,7 @@ from agola_core.coordinator.port import KeyValue, PutOp
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager.format import layout, records
 from agola_core.datamanager.format.checksummed import seal
-from agola_core.datamanager.log.idempotency import read_taken_over
+from agola_core.datamanager.identity.idempotency_keys import read_taken_over
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.maintenance import mode
 from agola_core.objectstorage import open_storage

@@ -8,7 +8,7 @@ from typing import IO, TypeVar, cast
 
 from agola_core import maintenance
 from agola_core.datamanager import ExportFormat, Packing
-from agola_core.datamanager.read.point_in_time import parse_moment
+from agola_core.datamanager.read.past_store import parse_moment
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive import transfer

@@ -1,1 +1,1 @@
-"""Background work on the log: uploads of WALs, checkpoints, compaction, WAL cleanup and garbage collection."""
+"""Background tasks: uploading WALs, checkpoints, WAL cleanup and garbage collection."""

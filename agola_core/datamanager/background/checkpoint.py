@@ -14,16 +14,15 @@ from datetime import datetime
 import msgspec
 
 from agola_core.coordinator.port import Compare, PutOp
-from agola_core.datamanager.background.compaction import Folder
 from agola_core.datamanager.format import keys, layout, records
+from agola_core.datamanager.format.control import Control, read_control
 from agola_core.datamanager.format.records import CheckpointRecord
-from agola_core.datamanager.identity.control import Control, read_control
 from agola_core.datamanager.identity.instance import Instance, InstanceLock
-from agola_core.datamanager.identity.lineage import root_of
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.read.view import View
 from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.compaction import Folder
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, write_manifest
+from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import Options
 from agola_core.errors import FencedError, RecoveryError
 from agola_core.runtime import faultpoints
@@ -113,7 +112,7 @@ class Checkpointer:
         )
 
     def _publish(self, lock: InstanceLock, control: Control, view: View, manifest: Manifest) -> None:
-        path = layout.manifest(root_of(view.lineage), manifest.number, self._new_uuid()[:16])
+        path = layout.manifest(view.lineage.root, manifest.number, self._new_uuid()[:16])
         faultpoints.reach("checkpoint.before-manifest")
         lock.check()
         write_manifest(self._log.storage, path, manifest)

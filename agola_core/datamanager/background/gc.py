@@ -16,12 +16,12 @@ import msgspec
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_batch
+from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.lineages import past_lineages
 from agola_core.datamanager.format.records import WalRecord, decode_wal
-from agola_core.datamanager.identity.control import Control, read_control
 from agola_core.datamanager.identity.instance import Instance, InstanceLock, list_instances
-from agola_core.datamanager.identity.lineage import root_of
+from agola_core.datamanager.identity.manifest_history import StoredManifest, retained, stored_manifests
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
-from agola_core.datamanager.sstable.manifest_history import StoredManifest, past_lineages, retained, stored_manifests
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError, NotFoundError, RecoveryError, UnavailableError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
@@ -228,7 +228,7 @@ def _lineage_reason(path: str, control: Control, kept: set[str], horizons: dict[
     if named is None or named[0] > control.lineage.epoch:
         return None
     root = layout.lineage_root(*named)
-    if root not in horizons and root != root_of(control.lineage):
+    if root not in horizons and root != control.lineage.root:
         return "it belongs to a lineage of which nothing is retained"
     if layout.parse_manifest(path) is not None:
         return None if path in kept else "this manifest is no longer retained"

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import MAX_BATCH_WALS, encode_batch
+from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.lineages import mark_active
 from agola_core.datamanager.format.records import SyncRecord, decode_wal
-from agola_core.datamanager.identity.control import Control, read_control
-from agola_core.datamanager.identity.lineage import mark_active, root_of
 from agola_core.datamanager.log.log import Log
 from agola_core.errors import CorruptionError, RecoveryError
 from agola_core.runtime import faultpoints
@@ -109,7 +109,7 @@ class Syncer:
         frames, last = self._from_memory(control) or self._from_coordinator(control)
         batch = encode_batch(frames)
         self._on_the_way, self._bytes_on_the_way = max(self._on_the_way, last), len(batch)
-        path = layout.wal_batch(root_of(control.lineage), control.synced.next(), last, self._new_nonce())
+        path = layout.wal_batch(control.lineage.root, control.synced.next(), last, self._new_nonce())
         faultpoints.reach("sync.before-batch")
         self._log.storage.write(path, batch)
         self._bytes_on_the_way = 0

@@ -12,8 +12,8 @@ from functools import partial
 
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, DeleteRangeOp, KeyValue, PutOp, iterate
 from agola_core.datamanager.format import keys, records
+from agola_core.datamanager.format.control import Control, read_control
 from agola_core.datamanager.format.records import FloorRecord, WalIdRecord
-from agola_core.datamanager.identity.control import Control, read_control
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError
 from agola_core.runtime import faultpoints

@@ -1,1 +1,1 @@
-"""Verification and repair of a whole store."""
+"""Verifying a store, and repairing it."""

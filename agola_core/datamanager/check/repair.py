@@ -17,25 +17,25 @@ import msgspec
 
 from agola_core.coordinator.lock import Lock, try_lock
 from agola_core.coordinator.port import Compare, Coordinator, PutOp, iterate
-from agola_core.datamanager.background.compaction import Folder
 from agola_core.datamanager.check.verify import verify_manifest
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import MAX_BATCH_WALS, encode_batch, list_batches, read_batch
-from agola_core.datamanager.format.records import CheckpointRecord, decode_wal
-from agola_core.datamanager.format.wal_reader import wals_after
-from agola_core.datamanager.identity.binding import read_binding, write_binding
-from agola_core.datamanager.identity.control import Control, read_control
-from agola_core.datamanager.identity.lineage import (
+from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.lineages import (
     mark_active,
+    past_lineages,
     read_marker,
     read_store,
-    root_of,
     write_marker,
     write_store,
 )
+from agola_core.datamanager.format.records import CheckpointRecord, decode_wal
+from agola_core.datamanager.format.wal_reader import wals_after
+from agola_core.datamanager.identity.binding import read_binding, write_binding
+from agola_core.datamanager.identity.manifest_history import StoredManifest, stored_manifests
 from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.compaction import Folder
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, read_manifest, write_manifest
-from agola_core.datamanager.sstable.manifest_history import StoredManifest, past_lineages, stored_manifests
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError, CorruptionError, FencedError, FormatError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
@@ -117,15 +117,15 @@ class Repairer:
             write_store(self._storage, control.lineage)
             yield Repair(layout.STORE, done=True, message="written again, from the coordinator")
             store = read_store(self._storage)
-        marker = layout.active_marker(root_of(control.lineage))
+        marker = layout.active_marker(control.lineage.root)
         try:
-            marked = read_marker(self._storage, root_of(control.lineage)) is not None
+            marked = read_marker(self._storage, control.lineage.root) is not None
         except CorruptionError:
             marked = True
             write_marker(self._storage, control.lineage, "repaired")
             yield Repair(marker, done=True, message="written again, from the coordinator")
         try:
-            read_binding(self._storage, root_of(control.lineage))
+            read_binding(self._storage, control.lineage.root)
         except CorruptionError as error:
             write_binding(self._coordinator, self._storage, control)
             yield Repair(error.path, done=True, message="written again, for the coordinator that is named")
@@ -141,7 +141,7 @@ class Repairer:
 
     def _batches(self, control: Control, lock: Lock) -> Iterator[Repair]:
         """Write WALs that are damaged or missing in storage again, from the coordinator."""
-        root = root_of(control.lineage)
+        root = control.lineage.root
         damaged = [item for item in list_batches(self._storage, root) if not self._whole(item[2])]
         paths = {path for _, _, path in damaged}
         if damaged or self._gap(control, paths):
@@ -188,7 +188,7 @@ class Repairer:
         """Return the first WAL after the oldest checkpoint that should be in storage and is not."""
         manifests = (self._manifest(stored.path) for stored in self._stored_manifests(control))
         reached = min((found.sequence for found in manifests if found), default=control.lineage.start)
-        for first, last, path in list_batches(self._storage, root_of(control.lineage), reached):
+        for first, last, path in list_batches(self._storage, control.lineage.root, reached):
             if path in damaged:
                 continue
             if first > reached.next():
@@ -197,7 +197,7 @@ class Repairer:
         return reached.next() if reached < control.synced else None
 
     def _stored_manifests(self, control: Control) -> list[StoredManifest]:
-        current = root_of(control.lineage)
+        current = control.lineage.root
         lineages = [lineage for lineage in past_lineages(self._storage, control) if lineage.root == current]
         return stored_manifests(self._storage, lineages)
 
@@ -222,7 +222,7 @@ class Repairer:
         folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
         wals = takewhile(
             lambda record: record.sequence <= target,
-            wals_after(self._coordinator, self._storage, control, root_of(control.lineage), base.sequence),
+            wals_after(self._coordinator, self._storage, control, control.lineage.root, base.sequence),
         )
         folded = folder.fold_wals(base, wals, lock.check)
         if folded.reached != target:
@@ -238,7 +238,7 @@ class Repairer:
             origin=Origin.REPAIR,
             replaces=control.checkpoint.path,
         )
-        path = layout.manifest(root_of(control.lineage), number, self._new_uuid()[:16])
+        path = layout.manifest(control.lineage.root, number, self._new_uuid()[:16])
         faultpoints.reach("repair.before-manifest")
         write_manifest(self._storage, path, manifest)
         faultpoints.reach("repair.before-txn")

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agola_core.coordinator.port import Coordinator, iterate
+from agola_core.datamanager.check.data_files import Finding, verify_file, verify_order
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
+from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.lineages import StoredLineage, past_lineages, read_marker, read_store
 from agola_core.datamanager.format.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
 from agola_core.datamanager.identity.binding import check_binding, read_binding
-from agola_core.datamanager.identity.control import Control, read_control
-from agola_core.datamanager.identity.lineage import StoredLineage, read_marker, read_store, root_of
-from agola_core.datamanager.log.idempotency import read_taken_over
-from agola_core.datamanager.sstable.datafile_verify import Finding, verify_file, verify_order
+from agola_core.datamanager.identity.idempotency_keys import read_taken_over
+from agola_core.datamanager.identity.manifest_history import stored_manifests
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
-from agola_core.datamanager.sstable.manifest_history import past_lineages, stored_manifests
 from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
@@ -128,8 +128,8 @@ def _verify_identity(
             yield finding(error, lineage.root)
     if control is None:
         return
-    marker = layout.active_marker(root_of(control.lineage))
-    if not any(lineage.active and lineage.root == root_of(control.lineage) for lineage in lineages):
+    marker = layout.active_marker(control.lineage.root)
+    if not any(lineage.active and lineage.root == control.lineage.root for lineage in lineages):
         yield Finding(marker, 0, "the current lineage has no marker")
     newest = max((lineage.epoch for lineage in past_lineages(storage, None)), default=0)
     if newest > control.lineage.epoch:
@@ -137,7 +137,7 @@ def _verify_identity(
 
 
 def _verify_binding(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> Iterator[Finding]:
-    root = root_of(control.lineage)
+    root = control.lineage.root
     try:
         binding = read_binding(storage, root)
     except CorruptionError:
@@ -207,7 +207,7 @@ def _verify_batches(
                 yield Finding(path, 0, "the batch is missing")
             continue
         yield from _verify_wals(storage, records, seen, path, oldest)
-    if control is not None and lineage.root == root_of(control.lineage) and reached < control.synced:
+    if control is not None and lineage.root == control.lineage.root and reached < control.synced:
         yield Finding(keys.SYNC, 0, f"WALs are said to be in storage up to {control.synced}; they end at {reached}")
 
 

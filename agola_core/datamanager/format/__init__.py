@@ -1,1 +1,1 @@
-"""The stored format: records, keys in the coordinator, and paths in object storage."""
+"""What is stored, and where: records, coordinator keys, storage paths, and the readers of single records."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from agola_core.datamanager.format import layout
 from agola_core.datamanager.types import Action
 from agola_core.decoding import DECODE_ERRORS, newer
 from agola_core.errors import CorruptionError
@@ -44,6 +45,11 @@ class LineageRecord(msgspec.Struct, frozen=True):
     def start(self) -> Sequence:
         """The place before the lineage's first WAL."""
         return Sequence(self.epoch, 0)
+
+    @property
+    def root(self) -> str:
+        """The lineage's prefix in object storage."""
+        return layout.lineage_root(self.epoch, self.lineage)
 
 
 class HeadRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -166,6 +172,20 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def previous_sequence(self) -> Sequence:
         """The place of the WAL before it."""
         return Sequence(self.epoch, self.previous)
+
+
+class Wal(msgspec.Struct, frozen=True, gc=False):
+    """A WAL in memory: its record, its decoded actions, and its frame as it is stored."""
+
+    record: WalRecord
+    actions: Items[Action]
+    frame: bytes
+
+    @property
+    def size(self) -> int:
+        """About how many bytes its actions have, wherever they are stored."""
+        payload = self.record.payload
+        return len(self.frame) if payload is None else payload.size
 
 
 ControlRecord = LineageRecord | HeadRecord | CheckpointRecord | SyncRecord | FloorRecord | WalIdRecord | InstanceRecord

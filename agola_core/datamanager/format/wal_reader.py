@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.batches import read_chain
+from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.format.records import WalRecord, decode_wal
-from agola_core.datamanager.identity.control import Control
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence

@@ -1,1 +1,1 @@
-"""The identity of a store: opening it, its lineages, its coordinator, and the instances that have it open."""
+"""Which store this is: opening, recovery, switching lineages, and the instances that have the store open."""

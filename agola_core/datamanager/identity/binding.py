@@ -15,8 +15,7 @@ import msgspec
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.format.checksummed import seal, unseal
-from agola_core.datamanager.identity.control import Control, read_control
-from agola_core.datamanager.identity.lineage import root_of
+from agola_core.datamanager.format.control import Control, read_control
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
@@ -61,12 +60,12 @@ class Binder:
             RecoveryError: The coordinator went back in time, or is another one.
         """
         control = _control(self._coordinator)
-        root = root_of(control.lineage)
+        root = control.lineage.root
         if (root, control.revision) == self._marked:
             return
         found = read_binding(self._storage, root)
         control = _control(self._coordinator)  # after the storage: others mark, too
-        if root_of(control.lineage) != root:
+        if control.lineage.root != root:
             return  # imported or recovered meanwhile
         if found is not None:
             check_binding(self._coordinator, control, found)
@@ -109,7 +108,7 @@ def write_binding(coordinator: Coordinator, storage: ObjectStorage, control: Con
     """Write down that the current lineage is in this coordinator."""
     record = BindingRecord(coordinator.identity(), control.revision)
     faultpoints.reach("lineage.before-binding")
-    storage.write(layout.binding(root_of(control.lineage)), seal(record))
+    storage.write(layout.binding(control.lineage.root), seal(record))
 
 
 def check_binding(coordinator: Coordinator, control: Control, found: BindingRecord) -> None:

@@ -18,114 +18,23 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from datetime import datetime
 
-import msgspec
-
 from agola_core.coordinator.port import Compare, Coordinator, Op, PutOp
 from agola_core.datamanager.format import keys, layout, records
-from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.lineages import mark_active
 from agola_core.datamanager.format.records import (
-    FORMAT,
     CheckpointRecord,
     HeadRecord,
     LineageRecord,
     SyncRecord,
 )
 from agola_core.datamanager.sstable.manifest import Imported, Manifest, Origin, Run, write_manifest
-from agola_core.decoding import DECODE_ERRORS, check_json_format
-from agola_core.errors import ConflictError, CorruptionError, NotFoundError
+from agola_core.errors import ConflictError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)
 
-faultpoints.declare("lineage.before-manifest", "lineage.before-txn", "lineage.before-store", "lineage.before-marker")
-
-
-class StoreRecord(msgspec.Struct, frozen=True):
-    """`store.json`: whose storage this is."""
-
-    store: str
-    format: int = FORMAT
-
-
-class MarkerRecord(msgspec.Struct, frozen=True):
-    """`active.json` of a lineage: it was switched to, and why."""
-
-    store: str
-    lineage: str
-    epoch: int
-    origin: str
-
-
-class StoredLineage(msgspec.Struct, frozen=True):
-    """A lineage found in storage."""
-
-    epoch: int
-    lineage: str
-    root: str
-    active: bool
-
-
-def root_of(lineage: LineageRecord) -> str:
-    """Return the storage prefix of a lineage."""
-    return layout.lineage_root(lineage.epoch, lineage.lineage)
-
-
-def read_store(storage: ObjectStorage) -> StoreRecord | None:
-    """Return whose storage this is; None when it is nobody's yet.
-
-    Raises:
-        CorruptionError: The record is damaged.
-        FormatError: A later release wrote it.
-    """
-    try:
-        data = storage.read(layout.STORE)
-    except NotFoundError:
-        return None
-    try:
-        body = unseal(data, layout.STORE)
-        check_json_format(body, f"the storage ({layout.STORE})", FORMAT)
-        return msgspec.json.decode(body, type=StoreRecord)
-    except DECODE_ERRORS as error:
-        raise CorruptionError(f"not a store record: {error}", path=layout.STORE) from error
-
-
-def read_marker(storage: ObjectStorage, root: str) -> MarkerRecord | None:
-    """Return the marker of a lineage that was switched to; None when it has none.
-
-    Raises:
-        CorruptionError: The marker is damaged, or another lineage's; that it is there still counts.
-    """
-    path = layout.active_marker(root)
-    try:
-        data = storage.read(path)
-    except NotFoundError:
-        return None
-    try:
-        marker = msgspec.json.decode(unseal(data, path), type=MarkerRecord)
-    except DECODE_ERRORS as error:
-        raise CorruptionError(f"not a marker: {error}", path=path) from error
-    if layout.lineage_root(marker.epoch, marker.lineage) != root:
-        raise CorruptionError(f"the marker of lineage {marker.lineage}", path=path)
-    return marker
-
-
-def write_marker(storage: ObjectStorage, record: LineageRecord, origin: str) -> None:
-    """Mark a lineage as one that was switched to."""
-    faultpoints.reach("lineage.before-marker")
-    marker = MarkerRecord(record.store, record.lineage, record.epoch, origin)
-    storage.write(layout.active_marker(root_of(record)), seal(marker))
-
-
-def stored_lineages(storage: ObjectStorage) -> list[StoredLineage]:
-    """Return the lineages in storage, oldest epoch first."""
-    found = []
-    for info in storage.list(layout.LINEAGES, recursive=False):
-        named = layout.parse_lineage_root(info.path)
-        if named is not None:
-            active = any(True for _ in storage.list(layout.active_marker(info.path)))
-            found.append(StoredLineage(named[0], named[1], info.path, active))
-    return sorted(found, key=lambda lineage: lineage.epoch)
+faultpoints.declare("lineage.before-manifest", "lineage.before-txn")
 
 
 def switch(
@@ -171,7 +80,7 @@ def switch(
         ConflictError: Another process switched first; nothing changed.
     """
     record = LineageRecord(store, lineage, epoch)
-    root = root_of(record)
+    root = record.root
     manifest = Manifest(
         number=number,
         epoch=epoch,
@@ -205,27 +114,3 @@ def switch(
     mark_active(storage, record, origin)
     logger.info("lineage switched: origin=%s epoch=%d lineage=%s", origin, epoch, lineage)
     return record
-
-
-def write_store(storage: ObjectStorage, record: LineageRecord) -> None:
-    """Write down whose storage this is."""
-    faultpoints.reach("lineage.before-store")
-    storage.write(layout.STORE, seal(StoreRecord(record.store)))
-
-
-def mark_active(storage: ObjectStorage, record: LineageRecord, origin: Origin | None = None) -> None:
-    """Write what a switch leaves to be written after its transaction, unless it stands there already.
-
-    Raises:
-        ConflictError: The storage belongs to another store.
-    """
-    store = read_store(storage)
-    if store is None:
-        write_store(storage, record)
-    elif store.store != record.store:
-        raise ConflictError(f"the storage belongs to store {store.store}, the coordinator to {record.store}")
-    path = layout.active_marker(root_of(record))
-    try:
-        storage.stat(path)
-    except NotFoundError:
-        write_marker(storage, record, origin or "resumed")

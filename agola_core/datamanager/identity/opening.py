@@ -16,23 +16,17 @@ from datetime import datetime
 
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import Compare, Coordinator
-from agola_core.datamanager.background.compaction import Folded, Folder
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_chain
+from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.lineages import StoredLineage, mark_active, read_store, stored_lineages
 from agola_core.datamanager.identity.binding import ADVICE, check_binding, read_binding, write_binding
-from agola_core.datamanager.identity.control import Control, read_control
-from agola_core.datamanager.identity.lineage import (
-    StoredLineage,
-    mark_active,
-    read_store,
-    root_of,
-    stored_lineages,
-    switch,
-)
-from agola_core.datamanager.log.idempotency import Heritage
+from agola_core.datamanager.identity.idempotency_keys import Heritage
+from agola_core.datamanager.identity.lineage import switch
+from agola_core.datamanager.identity.manifest_history import newest_first, stored_manifests
 from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.compaction import Folded, Folder
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run
-from agola_core.datamanager.sstable.manifest_history import newest_first, stored_manifests
 from agola_core.datamanager.sstable.table import missing_files
 from agola_core.datamanager.types import Options
 from agola_core.errors import (
@@ -226,7 +220,7 @@ class StoreOpener:
         advice = f"the coordinator is older than the storage (a restored backup?); {ADVICE}"
         # Others may be writing: the coordinator is read after the storage, which is never ahead of it by itself.
         lineages = stored_lineages(self._storage)
-        root = root_of(control.lineage)
+        root = control.lineage.root
         batches = list_batches(self._storage, root, control.head)
         binding = read_binding(self._storage, root)
         control = read_control(self._coordinator) or control

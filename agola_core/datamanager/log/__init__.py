@@ -1,1 +1,1 @@
-"""The write-ahead log: commits, conflict checks, outcomes, and the feed of committed WALs."""
+"""The write-ahead log in one process: group commit, conflict checks, lost answers, and the feed of committed WALs."""

@@ -17,7 +17,6 @@ from agola_core.coordinator.port import MAX_LIST
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.format.records import WalRecord, decode_wal
-from agola_core.datamanager.identity.lineage import root_of
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.types import Action, Event
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError, NotFoundError
@@ -142,7 +141,7 @@ class Feed:
         return found if found and found[0].previous_sequence == self.position else []
 
     def _from_storage(self) -> list[WalRecord]:
-        root = root_of(self._lineage)
+        root = self._lineage.root
         for first, _, path in list_batches(self._log.storage, root, self.position):
             if first <= self.position.next():
                 try:
@@ -166,7 +165,7 @@ class Feed:
         """Return the error of a feed whose WALs are gone, by the newest state."""
         self._log.catch_up()
         self._check_lineage()
-        batches = list_batches(self._log.storage, root_of(self._lineage))
+        batches = list_batches(self._log.storage, self._lineage.root)
         oldest = batches[0][0] if batches else self._log.view.manifest.sequence.next()
         return CompactedError(
             f"the WALs after {self.position} are no longer kept: read a snapshot and go on from its sequence",

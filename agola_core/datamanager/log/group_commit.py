@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 
 from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
-from agola_core.datamanager.format.records import HeadRecord, WalIdRecord, WalRecord
-from agola_core.datamanager.log.commit import Commit
+from agola_core.datamanager.format.records import HeadRecord, Wal, WalIdRecord, WalRecord
 from agola_core.datamanager.log.conflict_check import Judge, refuse_guarded
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.outcome import OutcomeResolver
-from agola_core.datamanager.log.recent import Applied
+from agola_core.datamanager.log.pending_wal import Commit
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
@@ -114,13 +113,13 @@ class Committer:
                 refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
             self._log.catch_up()
 
-    def _prepare(self, accepted: list[Commit]) -> tuple[list[Applied], bytes, list[Op], list[Compare]]:
+    def _prepare(self, accepted: list[Commit]) -> tuple[list[Wal], bytes, list[Op], list[Compare]]:
         """Return the WALs of some commits, the head's value after them, and a transaction's operations and guards."""
         view = self._log.view
         lineage = view.lineage.lineage
         epoch, counter = view.sequence
         now = int(self._clock() * 1_000_000)
-        wals: list[Applied] = []
+        wals: list[Wal] = []
         ops: list[Op] = []
         guards: list[Compare] = []
         for commit, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
@@ -138,7 +137,7 @@ class Committer:
             )
             commit.sequence = text
             frame = records.encode_wal(record)
-            wals.append(Applied(record, commit.actions, frame))
+            wals.append(Wal(record, commit.actions, frame))
             ops.append(PutOp(f"{keys.WALS}{text}", frame))
             if commit.unconditional:
                 continue

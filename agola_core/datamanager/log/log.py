@@ -18,22 +18,23 @@ from operator import attrgetter
 from agola_core.coordinator.port import Compare, Coordinator, Target, iterate
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.batches import read_actions
+from agola_core.datamanager.format.control import Control, decode_item, read_control
 from agola_core.datamanager.format.records import (
     CheckpointRecord,
     HeadRecord,
     LineageRecord,
     SyncRecord,
+    Wal,
     decode_wal,
     encode,
 )
-from agola_core.datamanager.identity.control import Control, decode_item, read_control
 from agola_core.datamanager.log.durability_gate import SyncGate
-from agola_core.datamanager.log.recent import Applied, RecentWals
-from agola_core.datamanager.read.memtable import Overlay
-from agola_core.datamanager.read.view import View
+from agola_core.datamanager.log.recent_wals import RecentWals
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
+from agola_core.datamanager.sstable.memtable import Overlay
 from agola_core.datamanager.sstable.table import Table
+from agola_core.datamanager.sstable.view import View
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime.forks import Origin, renewed
@@ -175,7 +176,7 @@ class Log:
             self._adopt(control.checkpoint, control.checkpoint_revision)
         self._take_control(control)
 
-    def applied(self, wals: Items[Applied], revision: int, head_value: bytes = b"") -> None:
+    def applied(self, wals: Items[Wal], revision: int, head_value: bytes = b"") -> None:
         """Add WALs that the coordinator has committed in one transaction; the caller holds the lock.
 
         Args:
@@ -276,7 +277,7 @@ class Log:
         if self.lost is not None:
             raise RecoveryError(str(self.lost)) from self.lost
 
-    def recent_after(self, sequence: Sequence) -> list[Applied] | None:
+    def recent_after(self, sequence: Sequence) -> list[Wal] | None:
         """Return the WALs after a place when all of them are still in memory, else None."""
         with self.lock:
             if sequence >= self.view.sequence:
@@ -336,7 +337,7 @@ class Log:
             self.applied(wals, revision)
         _check_end(self.view, control)
 
-    def _read_after(self, after: Sequence, control: Control) -> Iterator[tuple[list[Applied], int]]:
+    def _read_after(self, after: Sequence, control: Control) -> Iterator[tuple[list[Wal], int]]:
         """Yield the WALs between a place and the head, those of one transaction together, with its revision."""
         if control.head == after:
             return
@@ -346,7 +347,7 @@ class Log:
             for item in together:
                 record = decode_wal(item.value, item.key)
                 with self._current(control.checkpoint_revision):
-                    wals.append(Applied(record, read_actions(self.storage, record), item.value))
+                    wals.append(Wal(record, read_actions(self.storage, record), item.value))
             yield wals, revision
 
     def _check_same_history(self, control: Control) -> None:

@@ -10,9 +10,8 @@ from agola_core.coordinator.port import PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
 from agola_core.datamanager.format.records import WalIdRecord, WalRecord
-from agola_core.datamanager.identity.lineage import root_of
-from agola_core.datamanager.log.commit import Commit
 from agola_core.datamanager.log.log import Log
+from agola_core.datamanager.log.pending_wal import Commit
 from agola_core.errors import ClosedError, UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
@@ -106,7 +105,7 @@ class OutcomeResolver:
             remembered = records.decode(WalIdRecord, item.value, item.key)
             if (remembered.sequence, remembered.lineage) == (str(first.sequence), self._log.lineage.lineage):
                 return TxnResult(True, item.mod_revision)
-        root = root_of(self._log.lineage)
+        root = self._log.lineage.root
         for begins, _, path in list_batches(self._log.storage, root, first.previous_sequence):
             if begins <= first.sequence:
                 found = read_batch(self._log.storage, path)[first.counter - begins.counter]

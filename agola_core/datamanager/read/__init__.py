@@ -1,1 +1,1 @@
-"""Reads: what one reader sees of the store, now or at an earlier sequence."""
+"""Handles for reading a store: its objects, snapshots of it, and its past states."""

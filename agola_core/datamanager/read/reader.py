@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
 from agola_core.datamanager.read.snapshot import Snapshot
-from agola_core.datamanager.read.view import View
+from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.compression import Packing, pack
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
 from agola_core.datamanager.transfer.export_format import ExportFormat

@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from agola_core.datamanager.read.view import View
+from agola_core.datamanager.sstable.view import View
 
 
 class Compacted(msgspec.Struct, frozen=True):

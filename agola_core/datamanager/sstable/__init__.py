@@ -1,1 +1,1 @@
-"""Sorted string tables: data files, their blocks and indexes, and the manifests that name them."""
+"""The LSM tree: a memtable over sorted data files, manifests, compaction, and the views that readers get."""

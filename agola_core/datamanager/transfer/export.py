@@ -9,7 +9,7 @@ from typing import IO, Protocol
 
 import msgspec
 
-from agola_core.datamanager.read.view import View
+from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.compression import Packing, pack
 from agola_core.datamanager.transfer.export_format import (
     DIGEST_BYTES,

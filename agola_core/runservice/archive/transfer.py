@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from agola_core import maintenance
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
 from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, PastStore, Put
-from agola_core.datamanager.read.point_in_time import Moment
+from agola_core.datamanager.read.past_store import Moment
 from agola_core.datamanager.transfer.export import Item
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.objectstorage.port import check_portable

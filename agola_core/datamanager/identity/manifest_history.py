@@ -12,8 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.identity.control import Control
-from agola_core.datamanager.identity.lineage import StoredLineage, root_of, stored_lineages
+from agola_core.datamanager.format.lineages import StoredLineage
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectStorage
@@ -38,24 +37,6 @@ class StoredManifest(NamedTuple):
     path: str
     root: str
     modified: datetime | None
-
-
-def past_lineages(storage: ObjectStorage, control: Control | None) -> list[StoredLineage]:
-    """Return the lineages that were the current one once, or are it, oldest first.
-
-    Args:
-        storage: The store's object storage.
-        control: What the coordinator says; None when it is lost, then the markers alone decide.
-    """
-    found = stored_lineages(storage)
-    if control is None:
-        return [lineage for lineage in found if lineage.active]
-    current = root_of(control.lineage)
-    return [
-        lineage
-        for lineage in found
-        if lineage.root == current or (lineage.active and lineage.epoch < control.lineage.epoch)
-    ]
 
 
 def stored_manifests(storage: ObjectStorage, lineages: Items[StoredLineage]) -> list[StoredManifest]:

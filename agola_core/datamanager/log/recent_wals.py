@@ -6,10 +6,7 @@ from collections import deque
 from collections.abc import Sequence as Items
 from itertools import islice
 
-import msgspec
-
-from agola_core.datamanager.format.records import WalRecord
-from agola_core.datamanager.types import Action
+from agola_core.datamanager.format.records import Wal
 from agola_core.sequence import Sequence
 
 _RECENT_WALS = 16 * 1024
@@ -17,28 +14,14 @@ _RECENT_PAGE = 1024
 _RECENT_BYTES = 8 * 1024 * 1024
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """A WAL that the view sees: its record, its actions, and its frame as it is stored."""
-
-    record: WalRecord
-    actions: Items[Action]
-    frame: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes of its actions, about, wherever they are stored."""
-        payload = self.record.payload
-        return len(self.frame) if payload is None else payload.size
-
-
 class RecentWals:
     """The newest WALs, bounded by count and bytes. Not thread-safe: the log's lock guards it."""
 
     def __init__(self) -> None:
-        self._wals: deque[Applied] = deque()
+        self._wals: deque[Wal] = deque()
         self._bytes = 0
 
-    def add(self, wals: Items[Applied]) -> None:
+    def add(self, wals: Items[Wal]) -> None:
         """Add WALs that follow the newest, and drop the oldest beyond the bounds."""
         held, size = self._wals, self._bytes
         for wal in wals:
@@ -53,7 +36,7 @@ class RecentWals:
         self._wals.clear()
         self._bytes = 0
 
-    def after(self, sequence: Sequence) -> list[Applied] | None:
+    def after(self, sequence: Sequence) -> list[Wal] | None:
         """Return a page of the WALs after a place of their epoch; None when some of them are not held."""
         if not self._wals:
             return None

@@ -18,23 +18,18 @@ import msgspec
 
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.format.batches import list_batches, read_actions
+from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.lineages import past_lineages, read_store
 from agola_core.datamanager.format.records import LineageRecord, WalRecord
 from agola_core.datamanager.format.wal_reader import wals_after
-from agola_core.datamanager.identity.control import Control, read_control
 from agola_core.datamanager.identity.instance import Instance, pin_everything
-from agola_core.datamanager.identity.lineage import read_store
-from agola_core.datamanager.read.memtable import Overlay
+from agola_core.datamanager.identity.manifest_history import StoredManifest, newest_first, stored_manifests
 from agola_core.datamanager.read.reader import Reader
-from agola_core.datamanager.read.view import View
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
-from agola_core.datamanager.sstable.manifest_history import (
-    StoredManifest,
-    newest_first,
-    past_lineages,
-    stored_manifests,
-)
+from agola_core.datamanager.sstable.memtable import Overlay
 from agola_core.datamanager.sstable.table import Table, missing_files
+from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import (

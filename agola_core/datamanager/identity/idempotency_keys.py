@@ -20,8 +20,8 @@ from agola_core.coordinator.port import Compare, Coordinator, PutOp
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
 from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.lineages import StoredLineage
 from agola_core.datamanager.format.records import WalIdRecord, WalRecord
-from agola_core.datamanager.identity.lineage import StoredLineage
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage

@@ -7,10 +7,9 @@ from collections.abc import Sequence as Items
 from typing import NamedTuple
 
 from agola_core.datamanager.format import keys
-from agola_core.datamanager.format.records import LineageRecord
-from agola_core.datamanager.log.recent import Applied
-from agola_core.datamanager.read.memtable import Overlay
+from agola_core.datamanager.format.records import LineageRecord, Wal
 from agola_core.datamanager.sstable.manifest import Manifest
+from agola_core.datamanager.sstable.memtable import Overlay
 from agola_core.datamanager.sstable.table import Table
 from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
@@ -35,7 +34,7 @@ class View(NamedTuple):
     sequence: Sequence
     revision: int
 
-    def extended(self, wals: Items[Applied], revision: int) -> View:
+    def extended(self, wals: Items[Wal], revision: int) -> View:
         """Return the view that sees some more WALs, too; one writer at a time.
 
         Args:

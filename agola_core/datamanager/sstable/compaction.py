@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from agola_core.datamanager.format.batches import read_actions
 from agola_core.datamanager.format.records import WalRecord
-from agola_core.datamanager.read.memtable import Overlay
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge
 from agola_core.datamanager.sstable.manifest import Manifest, Run
+from agola_core.datamanager.sstable.memtable import Overlay
 from agola_core.datamanager.sstable.table import scan_run
 from agola_core.datamanager.sstable.tiers import runs_to_merge, shadowed_by_deletes
 from agola_core.datamanager.types import Options
