@@ -37,7 +37,7 @@ def open_storage(url: str | Path, *, configured: bool = False, read_only: bool =
         return _limited(kind(rest, create=not read_only), read_only)
     if scheme == "s3":
         try:
-            from agola_core.objectstorage.s3 import S3Storage  # noqa: PLC0415 - an extra
+            from agola_core.objectstorage.s3.storage import S3Storage  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise BadRequestError("storage on S3 needs the extra s3: pip install 'agola-core[s3]'") from error
         try:

@@ -217,13 +217,13 @@ def test_an_interrupted_upload_leaves_no_parts(proxy, storage):
 
 
 def test_what_a_killed_process_left_of_an_upload_is_swept(storage, monkeypatch):
-    from agola_core.objectstorage import s3upload
+    from agola_core.objectstorage.s3 import upload
 
     storage._calls.call("create_multipart_upload", "upload", Key=storage._key("left"))
     young = storage._calls.call("create_multipart_upload", "upload", Key="elsewhere")
     storage.write("large", b"x" * (6 * 2**20))
     assert len(unfinished(storage)) == 1  # young: another process may be at work
-    monkeypatch.setattr(s3upload, "_ABANDONED", timedelta())
+    monkeypatch.setattr(upload, "_ABANDONED", timedelta())
     storage._uploader._swept = False
     storage.write("large", b"x" * (6 * 2**20))
     assert not unfinished(storage)

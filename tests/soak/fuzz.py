@@ -41,7 +41,7 @@ from agola_core.executor.archives.tar_stream import Limits
 from agola_core.executor.archives.unpack import unpack
 from agola_core.executor.cache_keys import expand_key
 from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
-from agola_core.objectstorage.s3url import parse_s3_url
+from agola_core.objectstorage.s3.url import parse_s3_url
 from agola_core.runconfig import parse_config
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorTask

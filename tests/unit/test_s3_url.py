@@ -3,7 +3,7 @@
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.objectstorage.s3url import Checksum, explicit_credentials, parse_s3_url
+from agola_core.objectstorage.s3.url import Checksum, explicit_credentials, parse_s3_url
 
 
 def test_every_option_is_taken():

@@ -18,11 +18,11 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
-from agola_core.objectstorage.s3calls import S3Calls
-from agola_core.objectstorage.s3checks import ContentCheck
-from agola_core.objectstorage.s3outcomes import TruncatedBodyError, status_of
-from agola_core.objectstorage.s3upload import Uploader
-from agola_core.objectstorage.s3url import S3Options, parse_s3_url
+from agola_core.objectstorage.s3.checksums import ContentCheck
+from agola_core.objectstorage.s3.client import S3Calls
+from agola_core.objectstorage.s3.outcomes import TruncatedBodyError, status_of
+from agola_core.objectstorage.s3.upload import Uploader
+from agola_core.objectstorage.s3.url import S3Options, parse_s3_url
 
 _RANGE = 8 * 1024 * 1024
 _DAMAGED_TRIES = 2

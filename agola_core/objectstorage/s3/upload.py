@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from agola_core.errors import AgolaError, BadRequestError, ConflictError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import Payload
-from agola_core.objectstorage.s3calls import Pending, S3Calls
-from agola_core.objectstorage.s3checks import PART_SIZE, upload_checksum
-from agola_core.objectstorage.s3outcomes import Outcome, row_of
-from agola_core.objectstorage.s3url import Checksum
+from agola_core.objectstorage.s3.checksums import PART_SIZE, upload_checksum
+from agola_core.objectstorage.s3.client import Pending, S3Calls
+from agola_core.objectstorage.s3.outcomes import Outcome, row_of
+from agola_core.objectstorage.s3.url import Checksum
 from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import hashlib
 import zlib
 from typing import Any
 
-from agola_core.objectstorage.s3outcomes import TruncatedBodyError
-from agola_core.objectstorage.s3url import Checksum
+from agola_core.objectstorage.s3.outcomes import TruncatedBodyError
+from agola_core.objectstorage.s3.url import Checksum
 
 PART_SIZE = "agola-part-size"
 """The object's metadata in which the size of a part stands."""

@@ -21,7 +21,7 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
-from agola_core.objectstorage.s3outcomes import TruncatedBodyError, code_of, is_checksum, status_of
+from agola_core.objectstorage.s3.outcomes import TruncatedBodyError, code_of, is_checksum, status_of
 
 _WRONG_KEY = {"KeyTooLongError", "InvalidArgument", "InvalidObjectName", "EntityTooLarge", "InvalidURI"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}

@@ -20,9 +20,9 @@ from fsspec.asyn import get_loop
 from s3fs import S3FileSystem
 
 from agola_core.errors import AgolaError, ClosedError, DeadlineError
-from agola_core.objectstorage.s3errors import translate
-from agola_core.objectstorage.s3outcomes import TruncatedBodyError, row_of
-from agola_core.objectstorage.s3url import S3Options, explicit_credentials
+from agola_core.objectstorage.s3.errors import translate
+from agola_core.objectstorage.s3.outcomes import TruncatedBodyError, row_of
+from agola_core.objectstorage.s3.url import S3Options, explicit_credentials
 from agola_core.runtime.forks import Origin
 
 logger = logging.getLogger(__name__)

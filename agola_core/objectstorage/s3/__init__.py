@@ -1,0 +1,1 @@
+"""Object storage in a bucket of any server that speaks S3."""
