@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from agola_http.access import Access
-from agola_http.dispatch import Dispatcher
-from agola_http.endpoints import Endpoint
-from agola_http.gojson import encode
-from agola_http.limits import Limits
-from agola_http.listenurl import ListenPolicy
-from agola_http.metrics import Metrics
-from agola_http.openapi import document
+from agola_http.access.control import Access
+from agola_http.outbound.listen_policy import ListenPolicy
 from agola_http.routes import table
-from agola_http.state import Backend, State
+from agola_http.server.dispatch import Dispatcher
+from agola_http.server.endpoints import Endpoint
+from agola_http.server.limits import Limits
+from agola_http.server.metrics import Metrics
+from agola_http.server.openapi import document
+from agola_http.server.request_json import encode
+from agola_http.server.state import Backend, State
 
 
 class App(Dispatcher):

@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from agola_http.routes import table
-from agola_http.state import State
+from agola_http.server.state import State
 
 
 class HttpRoutes(SphinxDirective):

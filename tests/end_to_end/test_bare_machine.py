@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agola_http.errors import restore
+from agola_http.protocol.errors import restore
 
 
 def test_runs_need_no_git(tree, tmp_path):

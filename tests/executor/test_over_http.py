@@ -165,7 +165,7 @@ def test_what_is_not_safe_is_refused(installation, options, code, message):
 
 
 def test_a_broken_fetch_goes_on_where_it_was(running, make_task, tmp_path):
-    from agola_http.executor_client import HttpExecutorClient
+    from agola_http.executor.executor_client import HttpExecutorClient
 
     gate = tmp_path / "gate"
     run_id = running.create(make_task("a", f"echo 0123456789; while [ ! -e {gate} ]; do sleep 0.02; done"))

@@ -15,10 +15,10 @@ from agola_core.maintenance import Gate
 from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.service import RunService
-from agola_http.access import Access, Tokens
+from agola_http.access.control import Access, Tokens
 from agola_http.app import App
-from agola_http.limits import Limits
-from agola_http.server import Server, listen
+from agola_http.server.limits import Limits
+from agola_http.server.uvicorn_server import Server, listen
 
 API = "/api/v1alpha"
 LIMITS = Limits()

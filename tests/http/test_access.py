@@ -7,13 +7,13 @@ import pytest
 
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.types import ExecutorTask, WorkspaceOperation
-from agola_http.access import Access, Tokens, is_loopback
-from agola_http.endpoints import Principal
+from agola_http.access.control import Access, Tokens, is_loopback
+from agola_http.access.principals import Principal
+from agola_http.access.token_files import read_tokens
 from agola_http.routes import table
 from agola_http.routes.caches import needs_archive
-from agola_http.server import ServeOptions
-from agola_http.state import State
-from agola_http.tokens import read_tokens
+from agola_http.serve import ServeOptions
+from agola_http.server.state import State
 
 API = "/api/v1alpha"
 SECRETS = {

@@ -8,13 +8,15 @@ import pytest
 from starlette.datastructures import Headers
 
 from agola_core.errors import UnauthorizedError
-from agola_http import sessions
-from agola_http.access import Access, Tokens
-from agola_http.dispatch import Dispatcher
-from agola_http.endpoints import PREFIX, Answer, Endpoint, Principal
-from agola_http.executor_app import make_executor_app
-from agola_http.limits import Limits
-from agola_http.server import Tls
+from agola_http.access import sessions
+from agola_http.access.control import Access, Tokens
+from agola_http.access.principals import Principal
+from agola_http.executor.app import make_executor_app
+from agola_http.protocol.names import PREFIX
+from agola_http.server.dispatch import Dispatcher
+from agola_http.server.endpoints import Answer, Endpoint
+from agola_http.server.limits import Limits
+from agola_http.server.uvicorn_server import Tls
 
 API = "/api/v1alpha"
 LIMITS = Limits()

@@ -5,12 +5,14 @@ import logging
 import pytest
 
 from agola_core import errors
-from agola_http.access import Access
-from agola_http.dispatch import Dispatcher
-from agola_http.endpoints import PREFIX, Answer, Endpoint, Principal
-from agola_http.errors import RefusedError
-from agola_http.limits import Limits
-from agola_http.transport import Transport
+from agola_http.access.control import Access
+from agola_http.access.principals import Principal
+from agola_http.outbound.transport import Transport
+from agola_http.protocol.errors import RefusedError
+from agola_http.protocol.names import PREFIX
+from agola_http.server.dispatch import Dispatcher
+from agola_http.server.endpoints import Answer, Endpoint
+from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
 

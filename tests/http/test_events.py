@@ -8,8 +8,8 @@ import pytest
 
 from agola_core.errors import BadRequestError
 from agola_http.client import Client
-from agola_http.eventstream import read_events
-from agola_http.limits import Limits
+from agola_http.client.event_stream import read_events
+from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
 

@@ -12,12 +12,12 @@ import pytest
 from agola_core.errors import BadRequestError, ForbiddenError, UnavailableError
 from agola_core.runservice.model.types import ExecutorTask
 from agola_core.runtime.context import Context
-from agola_http import executor_client
-from agola_http.access import Tokens
-from agola_http.deadlines import waiting_for
-from agola_http.dispatch import _same_machine
-from agola_http.executor_client import HttpExecutorClient, HttpExecutorDirectory
-from agola_http.listenurl import ListenPolicy
+from agola_http.access.control import Tokens
+from agola_http.executor import executor_client
+from agola_http.executor.executor_client import HttpExecutorClient, HttpExecutorDirectory
+from agola_http.outbound.deadlines import waiting_for
+from agola_http.outbound.listen_policy import ListenPolicy
+from agola_http.server.dispatch import _same_machine
 
 API = "/api/v1alpha"
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from agola_http.routes import table
-from agola_http.state import State
+from agola_http.server.state import State
 
 API = "/api/v1alpha"
 LEFT_OUT = {f"{API}/events", f"{API}/runs/events", f"{API}/maintenance", f"{API}/import"}  # without end, or the end

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agola_http.access import Access
-from agola_http.dispatch import Dispatcher
-from agola_http.endpoints import PREFIX, Answer, Endpoint, Principal
-from agola_http.limits import Limits
+from agola_http.access.control import Access
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import PREFIX
+from agola_http.server.dispatch import Dispatcher
+from agola_http.server.endpoints import Answer, Endpoint
+from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
 LIMITS = Limits()

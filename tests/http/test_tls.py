@@ -4,13 +4,14 @@ import httpx2
 import pytest
 
 from agola_core.errors import BadRequestError, UnavailableError
-from agola_http.access import Access
+from agola_http.access.control import Access
+from agola_http.access.principals import Principal
 from agola_http.client import Client
-from agola_http.dispatch import Dispatcher
-from agola_http.endpoints import Endpoint, Principal, json_answer
-from agola_http.limits import Limits
-from agola_http.routes.operations import Version
-from agola_http.server import Server, Tls, listen
+from agola_http.protocol.records import Version
+from agola_http.server.dispatch import Dispatcher
+from agola_http.server.endpoints import Endpoint, json_answer
+from agola_http.server.limits import Limits
+from agola_http.server.uvicorn_server import Server, Tls, listen
 
 
 def app():

@@ -13,8 +13,10 @@ from agola_cli.main import SettingsFile, cli
 from agola_core import AgolaError, ChangeGroupsToken, Sequence
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.errors import BadRequestError
-from agola_http.endpoints import Call, Caller
-from agola_http.routes.runs import MAX_LIMIT, parse_query
+from agola_http.access.principals import Caller
+from agola_http.protocol.records import MAX_LIMIT
+from agola_http.routes.runs import parse_query
+from agola_http.server.endpoints import Call
 from tests.soak.fuzz import targets
 
 names = st.text(string.ascii_letters + "-_.", min_size=1, max_size=12)

@@ -24,7 +24,7 @@ from agola_core.runservice.model.types import (
     SaveToWorkspaceStep,
     WorkspaceOperation,
 )
-from agola_http.gojson import decode
+from agola_http.server.request_json import decode
 
 NOW = datetime(2019, 7, 1, 10, 0, 0, 120000, tzinfo=UTC)
 ID = "0000001ekg0a0-0000000000001"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agola_http.service_client import EXECUTOR_HEADER
+from agola_http.protocol.names import EXECUTOR_HEADER
 from tests.soak.attacked import API, SECONDS, Target, expect
 from tests.soak.trial import Violation
 

@@ -45,9 +45,10 @@ from agola_core.objectstorage.s3.url import parse_s3_url
 from agola_core.runconfig import parse_config
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorTask
-from agola_http.endpoints import Call, Caller
-from agola_http.gojson import decode as decode_json
+from agola_http.access.principals import Caller
 from agola_http.routes.runs import parse_query
+from agola_http.server.endpoints import Call
+from agola_http.server.request_json import decode as decode_json
 from tests.soak.kill import MEMORY
 from tests.soak.trial import Campaign, Violation
 

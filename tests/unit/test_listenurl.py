@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agola_core.errors import BadRequestError, ForbiddenError
-from agola_http.listenurl import LOCAL_NETWORKS, ListenPolicy, Target
+from agola_http.outbound.listen_policy import LOCAL_NETWORKS, ListenPolicy, Target
 
 POLICY = ListenPolicy()
 

@@ -115,7 +115,7 @@ def executor_command(
         --token T --driver container --tasks 4
     """
     try:
-        from agola_http.executor_server import ListenOptions, run_executor  # noqa: PLC0415 - an extra
+        from agola_http.executor.process import ListenOptions, run_executor  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BadRequestError("executor needs the extra http: pip install 'agola-core[http]'") from error
     if not token:

@@ -20,17 +20,19 @@ from agola_core.errors import (
 )
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import RunPhase, RunResult
-from agola_http import sessions
-from agola_http.access import is_foreign
-from agola_http.endpoints import FORM, PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal
-from agola_http.errors import describe
+from agola_http.access import sessions
+from agola_http.access.control import is_foreign
+from agola_http.access.principals import Principal
 from agola_http.page import graph
 from agola_http.page.badge import badge
 from agola_http.page.loglines import Beginning, log_lines
 from agola_http.page.render import HTML, form, page, part, redirect, static_file
 from agola_http.page.samples import Samples, plots
 from agola_http.page.views import TaskView, state_of, view_run, view_tasks
-from agola_http.state import State
+from agola_http.protocol.errors import describe
+from agola_http.protocol.names import FORM, PREFIX
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind
+from agola_http.server.state import State
 
 _TAG = "page"
 _RUNS = 25

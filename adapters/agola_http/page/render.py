@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from agola_core.errors import BadRequestError, NotFoundError
-from agola_http.endpoints import Answer, Call
+from agola_http.server.endpoints import Answer, Call
 
 if TYPE_CHECKING:
     from jinja2 import Environment

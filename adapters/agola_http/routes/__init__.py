@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agola_http.endpoints import Endpoint
 from agola_http.page.pages import Pages
 from agola_http.routes.caches import Caches
 from agola_http.routes.events import Events
@@ -14,7 +13,8 @@ from agola_http.routes.maintenance import Maintenance
 from agola_http.routes.operations import Operations
 from agola_http.routes.runs import Runs
 from agola_http.routes.store import Store
-from agola_http.state import State
+from agola_http.server.endpoints import Endpoint
+from agola_http.server.state import State
 
 
 def table(state: State, metrics: Callable[[], bytes], document: Callable[[], bytes]) -> list[Endpoint]:

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.artifacts.layout import MAX_CACHE_KEY_BYTES
 from agola_core.runservice.model.types import ExecutorTask, RunStep
-from agola_http.endpoints import (
-    NO_CACHE,
-    PREFIX,
-    TAR,
-    Answer,
-    Call,
-    Caller,
-    Endpoint,
-    Param,
-    ParamKind,
-    Principal,
-    json_answer,
-    stream_answer,
-)
-from agola_http.state import State
+from agola_http.access.principals import Caller, Principal
+from agola_http.protocol.names import NO_CACHE, PREFIX, TAR
+from agola_http.protocol.records import Source
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer, stream_answer
+from agola_http.server.state import State
 
 _TAG = "caches and archives"
 _PREFIX = Param("prefix", ParamKind.FLAG, "The key is only how the cache's key begins; the newest one is taken.")
@@ -31,12 +19,6 @@ _ARCHIVE = (
     Param("taskid", ParamKind.TEXT, "The task that saved it.", required=True),
     Param("step", ParamKind.INTEGER, "The number of the step that saved it.", required=True),
 )
-
-
-class Source(msgspec.Struct, frozen=True):
-    """An uploaded source archive."""
-
-    id: str
 
 
 class Caches:

@@ -8,19 +8,11 @@ from collections.abc import Callable, Iterator
 from agola_core.errors import ClosedError
 from agola_core.runservice.model.types import RunEvent
 from agola_core.runservice.state.events import EventFeed
-from agola_http.endpoints import (
-    EVENT_STREAM,
-    NO_CACHE,
-    PREFIX,
-    Answer,
-    Call,
-    Endpoint,
-    Param,
-    ParamKind,
-    Principal,
-)
-from agola_http.gojson import encode
-from agola_http.state import State
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import EVENT_STREAM, NO_CACHE, PREFIX
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind
+from agola_http.server.request_json import encode
+from agola_http.server.state import State
 
 _TAG = "events"
 _POLL_SECONDS = 1.0

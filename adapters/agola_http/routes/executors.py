@@ -5,10 +5,11 @@ from __future__ import annotations
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_core.runservice.scheduling.executor_reports import ExecutorSide
-from agola_http.access import check_own, check_token
-from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Principal, json_answer
-from agola_http.service_client import EXECUTOR_HEADER
-from agola_http.state import State
+from agola_http.access.control import check_own, check_token
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import EXECUTOR_HEADER, PREFIX
+from agola_http.server.endpoints import Answer, Call, Endpoint, json_answer
+from agola_http.server.state import State
 
 _TAG = "executors"
 

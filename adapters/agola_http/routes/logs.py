@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from agola_core.errors import BadRequestError
-from agola_http.endpoints import (
-    PREFIX,
-    TEXT,
-    Answer,
-    Call,
-    Endpoint,
-    Param,
-    ParamKind,
-    Principal,
-    stream_answer,
-    whole_number,
-)
-from agola_http.state import State
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import PREFIX, TEXT
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, stream_answer, whole_number
+from agola_http.server.state import State
 
 
 class Logs:

@@ -12,20 +12,10 @@ from agola_core.datamanager.read.past_store import parse_moment
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive import transfer
-from agola_http.endpoints import (
-    BINARY,
-    JSON,
-    PREFIX,
-    Answer,
-    Call,
-    Endpoint,
-    Param,
-    ParamKind,
-    Principal,
-    json_answer,
-    stream_answer,
-)
-from agola_http.state import State
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import BINARY, JSON, PREFIX
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer, stream_answer
+from agola_http.server.state import State
 
 C = TypeVar("C", ExportFormat, Packing)
 

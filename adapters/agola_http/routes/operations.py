@@ -5,33 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import msgspec
-
 from agola_core.__about__ import __version__
 from agola_core.datamanager.read.snapshot import Status
 from agola_core.errors import UnavailableError
-from agola_http.endpoints import JSON, PREFIX, Answer, Call, Endpoint, Principal, json_answer
-from agola_http.errors import RefusedError
-from agola_http.metrics import MEDIA_TYPE as PROMETHEUS
-from agola_http.state import State
+from agola_http.access.principals import Principal
+from agola_http.protocol.errors import RefusedError
+from agola_http.protocol.names import JSON, PREFIX
+from agola_http.protocol.records import Health, Version
+from agola_http.server.endpoints import Answer, Call, Endpoint, json_answer
+from agola_http.server.metrics import MEDIA_TYPE as PROMETHEUS
+from agola_http.server.state import State
 
 logger = logging.getLogger(__name__)
 
 _TAG = "operations"
-
-
-class Health(msgspec.Struct, frozen=True):
-    """That the process lives, or whether it is ready."""
-
-    status: str
-
-
-class Version(msgspec.Struct, frozen=True):
-    """What runs."""
-
-    name: str
-    version: str
-    api: str
 
 
 class Operations:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.requests import (
     RunActionsRequest,
@@ -14,11 +12,13 @@ from agola_core.runservice.model.requests import (
     RunTaskActionsRequest,
     RunTaskActionType,
 )
-from agola_core.runservice.model.types import Run, RunConfig, RunPhase, RunResult
-from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
-from agola_http.state import State
+from agola_core.runservice.model.types import RunPhase, RunResult
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import PREFIX
+from agola_http.protocol.records import DEFAULT_LIMIT, MAX_LIMIT, GetRunsResponse, RunResponse
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer
+from agola_http.server.state import State
 
-DEFAULT_LIMIT, MAX_LIMIT = 25, 40
 _TAG = "runs"
 _GROUPS = Param("changegroup", ParamKind.REPEATED, "A change group of the token in the answer.")
 _FILTERS = (
@@ -30,21 +30,6 @@ _FILTERS = (
     Param("lastrun", ParamKind.FLAG, "Of each group only its newest run."),
     Param("start", ParamKind.TEXT, "Only runs after this id, in the order of the list."),
 )
-
-
-class RunResponse(msgspec.Struct, frozen=True):
-    """A run with its configuration."""
-
-    run: Run
-    run_config: RunConfig
-    change_groups_update_tokens: str = ""
-
-
-class GetRunsResponse(msgspec.Struct, frozen=True):
-    """A page of runs."""
-
-    runs: list[Run]
-    change_groups_update_tokens: str = ""
 
 
 class Runs:

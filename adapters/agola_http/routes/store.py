@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from agola_core.datamanager import Checkpoint, Compacted
 from agola_core.datamanager.background.gc import Garbage
-from agola_http.endpoints import PREFIX, Answer, Call, Endpoint, Param, ParamKind, Principal, json_answer
-from agola_http.state import State
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import PREFIX
+from agola_http.protocol.records import Checkpointed
+from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer
+from agola_http.server.state import State
 
 _TAG = "store"
 _DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only tell what would go.")
-
-
-class Checkpointed(msgspec.Struct, frozen=True):
-    """A checkpoint that was asked for.
-
-    Attributes:
-        checkpointed: The newest WAL that it holds.
-        number: Its manifest's number.
-    """
-
-    checkpointed: str
-    number: int
 
 
 class Store:

@@ -10,8 +10,8 @@ import anyio.from_thread
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from agola_http.errors import RefusedError
-from agola_http.limits import Limits
+from agola_http.protocol.errors import RefusedError
+from agola_http.server.limits import Limits
 
 _GONE = "the client went away before the end of the body"
 

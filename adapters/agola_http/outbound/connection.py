@@ -24,8 +24,8 @@ from agola_core.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from agola_http.deadlines import DeadlineTransport, within
-from agola_http.endpoints import PREFIX
+from agola_http.outbound.deadlines import DeadlineTransport, within
+from agola_http.protocol.names import PREFIX
 
 # A peer that has vanished is noticed in half a minute, also where a quiet stream has no read timeout.
 _KEEPALIVE = [

@@ -36,13 +36,10 @@ from agola_core.runservice.model.requests import (
     RunTaskActionType,
 )
 from agola_core.runservice.model.types import Executor, Run, RunEvent, RunPhase
-from agola_http.endpoints import JSON, PREFIX
-from agola_http.eventstream import read_events
-from agola_http.routes.caches import Source
-from agola_http.routes.operations import Version
-from agola_http.routes.runs import MAX_LIMIT, GetRunsResponse, RunResponse
-from agola_http.routes.store import Checkpointed
-from agola_http.transport import Params, Transport
+from agola_http.client.event_stream import read_events
+from agola_http.outbound.transport import Params, Transport
+from agola_http.protocol.names import JSON, PREFIX
+from agola_http.protocol.records import MAX_LIMIT, Checkpointed, GetRunsResponse, RunResponse, Source, Version
 
 T = TypeVar("T")
 

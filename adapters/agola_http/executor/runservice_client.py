@@ -11,10 +11,9 @@ import msgspec
 
 from agola_core.errors import ConfigError, NotFoundError, UnavailableError
 from agola_core.runservice.model.types import Executor, ExecutorTask
-from agola_http.wire import Connection
+from agola_http.outbound.connection import Connection
+from agola_http.protocol.names import EXECUTOR_HEADER
 
-EXECUTOR_HEADER = "Agola-Executor-Token"
-"""In it an executor shows its own token, beside the one that the service asks executors for."""
 _JSON = {"Content-Type": "application/json"}
 
 

@@ -21,10 +21,11 @@ from starlette.types import Receive, Scope, Send
 
 from agola_core.errors import DeadlineError
 from agola_core.runtime.context import Context
-from agola_http.deadlines import waiting_for
-from agola_http.endpoints import Answer, Principal
-from agola_http.errors import RefusedError
-from agola_http.limits import Limits
+from agola_http.access.principals import Principal
+from agola_http.outbound.deadlines import waiting_for
+from agola_http.protocol.errors import RefusedError
+from agola_http.server.endpoints import Answer
+from agola_http.server.limits import Limits
 
 logger = logging.getLogger(__name__)
 

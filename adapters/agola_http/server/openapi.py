@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from agola_core.__about__ import __version__
-from agola_http.endpoints import JSON, Endpoint, Param, ParamKind, Principal
-from agola_http.errors import ErrorDocument
+from agola_http.access.principals import Principal
+from agola_http.protocol.errors import ErrorDocument
+from agola_http.protocol.names import JSON
+from agola_http.server.endpoints import Endpoint, Param, ParamKind
 
 _ERRORS = {
     304: "It exists already.",

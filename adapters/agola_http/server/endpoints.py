@@ -12,28 +12,12 @@ from starlette.datastructures import Headers, QueryParams
 
 from agola_core.errors import BadRequestError
 from agola_core.runtime.context import Context
-from agola_http.gojson import encode
-
-PREFIX = "/api/v1alpha"
-JSON = "application/json"
-BINARY = "application/octet-stream"
-TEXT = "text/plain; charset=utf-8"
-TAR = "application/x-tar"
-EVENT_STREAM = "text/event-stream"
-FORM = "application/x-www-form-urlencoded"
-NO_CACHE = {"Cache-Control": "no-cache"}
+from agola_http.access.principals import Caller, Principal
+from agola_http.protocol.names import JSON, NO_CACHE
+from agola_http.server.request_json import encode
 
 T = TypeVar("T")
 _NO_PIECES: Iterator[bytes] = iter(())
-
-
-class Principal(enum.StrEnum):
-    """Who may call an endpoint. An admin may also do what a client may."""
-
-    PUBLIC = "public"
-    CLIENT = "client"
-    EXECUTOR = "executor"
-    ADMIN = "admin"
 
 
 class ParamKind(enum.StrEnum):
@@ -53,24 +37,6 @@ class Param:
     kind: ParamKind
     summary: str
     required: bool = False
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who makes a request.
-
-    Attributes:
-        principal: What it proved to be; PUBLIC when it proved nothing.
-        executor_id: The only executor that its token speaks for; None for any.
-    """
-
-    principal: Principal = Principal.PUBLIC
-    executor_id: str | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """Whether a token was shown and is right."""
-        return self.principal is not Principal.PUBLIC
 
 
 @dataclass(frozen=True)

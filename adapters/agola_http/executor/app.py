@@ -11,21 +11,12 @@ from typing import Protocol
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import ExecutorTask
-from agola_http.access import Access
-from agola_http.dispatch import Dispatcher
-from agola_http.endpoints import (
-    JSON,
-    PREFIX,
-    TAR,
-    TEXT,
-    Answer,
-    Call,
-    Endpoint,
-    Principal,
-    stream_answer,
-)
-from agola_http.executor_client import OFFSET_HEADER
-from agola_http.limits import Limits
+from agola_http.access.control import Access
+from agola_http.access.principals import Principal
+from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX, TAR, TEXT
+from agola_http.server.dispatch import Dispatcher
+from agola_http.server.endpoints import Answer, Call, Endpoint, stream_answer
+from agola_http.server.limits import Limits
 
 _TAG = "executor"
 

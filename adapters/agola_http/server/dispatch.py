@@ -22,13 +22,15 @@ from starlette.types import Message, Receive, Scope, Send
 from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
 from agola_core.runtime.context import Context
-from agola_http.access import Access, is_loopback
-from agola_http.bodies import read_body, upload_pieces
-from agola_http.endpoints import FORM, JSON, PREFIX, Answer, Call, Caller, Endpoint, Principal
-from agola_http.errors import ErrorDocument, MethodError, RefusedError, describe
-from agola_http.gojson import decode, encode
-from agola_http.limits import Limits
-from agola_http.streams import Streams, break_connection
+from agola_http.access.control import Access, is_loopback
+from agola_http.access.principals import Caller, Principal
+from agola_http.protocol.errors import ErrorDocument, MethodError, RefusedError, describe
+from agola_http.protocol.names import FORM, JSON, PREFIX
+from agola_http.server.bodies import read_body, upload_pieces
+from agola_http.server.endpoints import Answer, Call, Endpoint
+from agola_http.server.limits import Limits
+from agola_http.server.request_json import decode, encode
+from agola_http.server.streams import Streams, break_connection
 
 access_log = logging.getLogger("agola_http.access")
 

@@ -9,9 +9,9 @@ from typing import Protocol
 from agola_core.datamanager import DataManager
 from agola_core.maintenance import Gate
 from agola_core.runservice.service import RunService
-from agola_http.access import Access
-from agola_http.limits import Limits
-from agola_http.listenurl import ListenPolicy
+from agola_http.access.control import Access
+from agola_http.outbound.listen_policy import ListenPolicy
+from agola_http.server.limits import Limits
 
 
 class Backend(Protocol):

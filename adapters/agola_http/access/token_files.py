@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agola_core.errors import BadRequestError, disk_error
 from agola_core.private import Access, make_directories
-from agola_http.access import Tokens
+from agola_http.access.control import Tokens
 
 KINDS = ("client", "executor", "admin")
 DIRECTORY = "tokens"

@@ -20,11 +20,9 @@ import msgspec
 from agola_core.errors import UnavailableError
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import Executor, ExecutorTask
-from agola_http.listenurl import Address, ListenPolicy
-from agola_http.wire import Connection
-
-OFFSET_HEADER = "Agola-Offset"
-"""Says from which byte on an answer goes; an executor that does not know offsets sends everything."""
+from agola_http.outbound.connection import Connection
+from agola_http.outbound.listen_policy import Address, ListenPolicy
+from agola_http.protocol.names import OFFSET_HEADER
 
 _SECONDS = 10.0
 _RESOLVE_SECONDS = 5.0

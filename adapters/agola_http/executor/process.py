@@ -10,11 +10,11 @@ import msgspec
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.port import Driver
-from agola_http.access import Access, Tokens, is_loopback
-from agola_http.executor_app import make_executor_app
-from agola_http.limits import Limits
-from agola_http.server import Server, listen, url_of
-from agola_http.service_client import HttpRunserviceClient, check_url
+from agola_http.access.control import Access, Tokens, is_loopback
+from agola_http.executor.app import make_executor_app
+from agola_http.executor.runservice_client import HttpRunserviceClient, check_url
+from agola_http.server.limits import Limits
+from agola_http.server.uvicorn_server import Server, listen, url_of
 
 
 class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):

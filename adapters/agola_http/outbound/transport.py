@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 
 from agola_core.errors import BadRequestError, DeadlineError, UnavailableError
-from agola_http.errors import ERROR_HEADER, restore
+from agola_http.protocol.errors import ERROR_HEADER, restore
 
 IDEMPOTENT = {"GET", "HEAD"}
 _RETRIED_STATUSES = {502, 503, 504}

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from agola_core.errors import BadRequestError, ForbiddenError, UnauthorizedError
-from agola_http import sessions
-from agola_http.endpoints import Caller, Principal
+from agola_http.access import sessions
+from agola_http.access.principals import Caller, Principal
 
 MIN_TOKEN_BYTES, MAX_TOKEN_BYTES = 8, 1024
 _KINDS = (Principal.CLIENT, Principal.EXECUTOR, Principal.ADMIN)

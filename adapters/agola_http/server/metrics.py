@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from agola_core.__about__ import __version__
 from agola_core.errors import AgolaError
-from agola_http.state import State
+from agola_http.server.state import State
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -1,0 +1,33 @@
+"""The kinds of callers, and what one request's caller proved to be."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Principal(enum.StrEnum):
+    """Who may call an endpoint. An admin may also do what a client may."""
+
+    PUBLIC = "public"
+    CLIENT = "client"
+    EXECUTOR = "executor"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request.
+
+    Attributes:
+        principal: What it proved to be; PUBLIC when it proved nothing.
+        executor_id: The only executor that its token speaks for; None for any.
+    """
+
+    principal: Principal = Principal.PUBLIC
+    executor_id: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a token was shown and is right."""
+        return self.principal is not Principal.PUBLIC

@@ -1,0 +1,120 @@
+"""Runs an application under uvicorn, from the start of its parts to their orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
+
+from agola_core.errors import BadRequestError, UnavailableError
+from agola_http.server.h11_connection import SAFE, Connection
+from agola_http.server.limits import Limits
+
+_SHUTDOWN_SECONDS = 2
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """How connections are encrypted.
+
+    Attributes:
+        certificate: The PEM file of the certificate and its chain.
+        key: The PEM file of its key.
+        client_authority: The PEM file of the authority whose certificates clients must show; None asks for none.
+    """
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
+
+
+class Server(uvicorn.Server):
+    """Serves an application on a socket that listens.
+
+    Ends on a signal without raising it once more: what it serves is still to be closed.
+
+    Args:
+        app: The application.
+        limits: What one client may take.
+        tls: How connections are encrypted.
+        end_streams: Called before open connections are waited for, so that the streams among them end.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: Limits, *, tls: Tls | None = None, end_streams: Callable[[], None] = lambda: None
+    ) -> None:
+        self._end_streams = end_streams
+        connection = type("Connection", (Connection,), {"header_seconds": limits.header_seconds})
+        config = uvicorn.Config(
+            app,
+            http=connection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            headers=list(SAFE),
+            proxy_headers=False,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            timeout_keep_alive=limits.keep_alive_seconds,
+            limit_concurrency=limits.connections,
+            h11_max_incomplete_event_size=limits.header_bytes,
+            lifespan="off",
+            ssl_certfile=tls.certificate if tls else None,
+            ssl_keyfile=tls.key if tls else None,
+            ssl_ca_certs=str(tls.client_authority) if tls and tls.client_authority else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_authority else ssl.CERT_NONE,
+        )
+        try:
+            config.load()
+        except OSError as error:
+            raise BadRequestError(f"the certificate or its key cannot be used: {error.strerror or error}") from error
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything else."""
+        await run_in_threadpool(self._end_streams)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM while the server runs; in another thread than the main one, none."""
+        try:
+            previous = [(number, signal.signal(number, self.handle_exit)) for number in (signal.SIGINT, signal.SIGTERM)]
+        except ValueError:  # not the main thread
+            previous = []
+        try:
+            yield
+        finally:
+            for number, handler in previous:
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        UnavailableError: The address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # without it asyncio sets no TCP_NODELAY
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+def url_of(listener: socket.socket, host: str, *, tls: bool = False) -> str:
+    """Return the URL of a socket that listens."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{listener.getsockname()[1]}"
