@@ -4,7 +4,7 @@ Imports the coordinator and the object storage ports; the readdb, maintenance an
 """
 
 from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.log.pending_wal import Along
+from agola_core.datamanager.log.pending_wal import CoordinatorOps
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.read.past_store import Checkpoint, PastStore
 from agola_core.datamanager.read.snapshot import Compacted, Snapshot, Status
@@ -25,10 +25,10 @@ from agola_core.datamanager.types import (
 
 __all__ = [
     "Action",
-    "Along",
     "ChangeGroupsToken",
     "Checkpoint",
     "Compacted",
+    "CoordinatorOps",
     "DataManager",
     "Delete",
     "Durability",

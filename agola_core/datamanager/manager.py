@@ -22,9 +22,9 @@ from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.identity.observer import Bystander
 from agola_core.datamanager.identity.opening import StoreOpener
 from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.log.group_commit import Committer
+from agola_core.datamanager.log.group_commit import GroupCommit
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import Along, Commit, check_limits
+from agola_core.datamanager.log.pending_wal import CoordinatorOps, PendingWal, check_limits
 from agola_core.datamanager.operated import OperatedStore
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
@@ -118,7 +118,7 @@ class DataManager(OperatedStore):
             self._instance = Bystander(coordinator, name)
         else:
             self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
-        self._committer = Committer(self._log, clock)
+        self._group_commit = GroupCommit(self._log, clock)
         self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
         try:
             # What was read before this instance was published, a collection may not have spared.
@@ -139,7 +139,7 @@ class DataManager(OperatedStore):
         *,
         wal_id: str = "",
         timeout: float | None = None,
-        along: Along | None = None,
+        coordinator_ops: CoordinatorOps | None = None,
     ) -> ChangeGroupsToken:
         """Commit actions as one WAL: all of them or none.
 
@@ -150,15 +150,15 @@ class DataManager(OperatedStore):
                 instead of writing twice, as long as the id is remembered (`Options.retain_wal_ids`). After a
                 recovery that is a token of the history before: data must be read again to write with one.
             timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
-            along: Changes of other keys in the same transaction, for what is built on the same coordinator.
+            coordinator_ops: Operations on the caller's own coordinator keys, committed in the same transaction.
 
         Returns:
             The token at the WAL's revision, for the same change groups.
 
         Raises:
             BadRequestError: The actions, the token or the id are malformed; nothing was written.
-            ConflictError: A change group has changed, the token is too old, or a guard of `along` does not hold;
-                nothing was written.
+            ConflictError: A change group has changed, the token is too old, or a guard of `coordinator_ops` does not
+                hold; nothing was written.
             DeadlineError: The time was over before the WAL's turn, and nothing was written; or it was
                 committed and its sync is still under way, which the message then says.
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back in time.
@@ -178,7 +178,7 @@ class DataManager(OperatedStore):
             if len(encoded) > self._inline_limit:
                 faultpoints.reach("commit.before-payload")
                 payload = write_payload(self.storage, self._new_uuid(), encoded)
-            commit = Commit(
+            commit = PendingWal(
                 wal,
                 b"" if payload else encoded,
                 payload,
@@ -187,12 +187,12 @@ class DataManager(OperatedStore):
                 remembered=bool(wal_id),
                 digest=records.digest_of(encoded) if wal_id else "",
                 lineage=lineage.lineage,
-                along=along,
+                coordinator_ops=coordinator_ops,
                 collected=collected,
             )
             check_limits(commit, self.coordinator.max_txn_ops)
             try:
-                result = self._committer.commit(commit, timeout)
+                result = self._group_commit.commit(commit, timeout)
                 break
             except UnavailableError:
                 if not commit.payload_lost or tries == 1:

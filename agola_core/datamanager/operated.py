@@ -172,7 +172,7 @@ class OperatedStore(Reader):
             data_files=len(view.manifest.files()),
             data_bytes=sum(ref.size for ref in view.manifest.files()),
             uncheckpointed_wals=view.sequence.counter - view.manifest.sequence.counter,
-            uncheckpointed_bytes=view.overlay.size,
+            uncheckpointed_bytes=view.memtable.size,
             instances=tuple(record.name for record in list_instances(self.coordinator)),
             loops=self._upkeep.loops(),
         )

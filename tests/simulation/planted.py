@@ -102,12 +102,12 @@ def commit_collected_payloads() -> None:
 
 def never_refuse() -> None:
     """Whoever writes late overwrites what it has not seen."""
-    conflict_check.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
+    conflict_check.ConflictCheck._refusal = lambda self, commit: None  # type: ignore[method-assign]
 
 
 def forget_given_ids() -> None:
     """A retry is taken for another write."""
-    conflict_check.Judge._earlier_outcome = lambda self, commit, item: None  # type: ignore[method-assign]
+    conflict_check.ConflictCheck._earlier_outcome = lambda self, commit, item: None  # type: ignore[method-assign]
 
 
 def recover_checkpoints_alone() -> None:

@@ -18,9 +18,9 @@ import apsw
 
 from agola_core.coordinator.sqlite.database import Database
 from agola_core.datamanager.background import checkpoint, sync
-from agola_core.datamanager.format import records
+from agola_core.datamanager.format import lineages, records
 from agola_core.datamanager.format.control import Control
-from agola_core.datamanager.identity import binding, instance, lineage, opening
+from agola_core.datamanager.identity import binding, instance, opening
 from agola_core.datamanager.log import conflict_check
 from agola_core.datamanager.sstable import manifest
 from agola_core.objectstorage.posix import durable
@@ -118,12 +118,12 @@ def take_young_payloads_for_kept() -> None:
 
 def never_refuse() -> None:
     """Whoever writes late overwrites what it has not seen."""
-    conflict_check.Judge._refusal = lambda self, commit: None  # type: ignore[method-assign]
+    conflict_check.ConflictCheck._refusal = lambda self, commit: None  # type: ignore[method-assign]
 
 
 def trust_what_is_sealed() -> None:
     """Digests of records in storage are not looked at."""
-    for module in (manifest, lineage, binding):
+    for module in (manifest, lineages, binding):
         module.unseal = lambda data, path: data.partition(b"\n")[0]  # type: ignore[attr-defined]
 
 

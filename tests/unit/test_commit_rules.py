@@ -17,7 +17,7 @@ from agola_core import (
 )
 from agola_core.coordinator import PutOp
 from agola_core.datamanager.format import records
-from agola_core.datamanager.log.pending_wal import Commit
+from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.runtime import faultpoints
 
 
@@ -137,7 +137,7 @@ def test_nobody_is_refused_for_the_sake_of_a_writer_in_the_same_transaction_that
         def waiting(object_id, groups):
             actions, token = [Put("note", object_id, b"")], dm.change_groups_token(groups)
             encoded = records.encode_actions(actions)
-            return Commit(
+            return PendingWal(
                 actions, encoded, None, token, wal_id=object_id, remembered=False, digest="", lineage=dm.lineage
             )
 
@@ -150,7 +150,7 @@ def test_nobody_is_refused_for_the_sake_of_a_writer_in_the_same_transaction_that
                 other.write_wal([Put("note", "other", b"")], other.change_groups_token(["g"]))
 
         with faultpoints.arm(overtake):
-            dm._committer._work([first, second])
+            dm._group_commit._work([first, second])
         assert isinstance(first.error, ConflictError)
         assert second.error is None
         assert [key for key, _ in dm.list_objects("note")] == ["other", "second"]

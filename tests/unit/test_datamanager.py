@@ -23,7 +23,7 @@ from agola_core import (
     Sequence,
     TokenExpiredError,
 )
-from agola_core.datamanager.sstable.memtable import Overlay
+from agola_core.datamanager.sstable.memtable import Memtable
 
 QUIET = Options(background=False)
 
@@ -350,14 +350,14 @@ def test_a_store_needs_a_place(tmp_path: Path):
 
 
 def test_any_number_of_changes_of_one_object_is_let_go_of():
-    overlay = Overlay()
+    memtable = Memtable()
     for counter in range(1, 50_000):  # each change holds the one before it
-        overlay.apply(counter, [Put("note", "a", b"")])
-    overlays = [overlay]
-    del overlay
+        memtable.apply(counter, [Put("note", "a", b"")])
+    memtables = [memtable]
+    del memtable
     before = threading.stack_size(256 * 1024)
     try:
-        thread = threading.Thread(target=overlays.clear)  # a recursion through all of them would end the process
+        thread = threading.Thread(target=memtables.clear)  # a recursion through all of them would end the process
         thread.start()
         thread.join()
     finally:

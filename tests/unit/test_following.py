@@ -10,7 +10,7 @@ from agola_core import ConflictError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys, records
-from agola_core.datamanager.log.pending_wal import Commit
+from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.objectstorage.posix.storage import PosixStorage
 
 
@@ -31,7 +31,7 @@ def write_together(dm, *writes):
             payload = records.PayloadRef(f"payloads/{number:032x}.payload", len(encoded), digest)
         token = dm.change_groups_token([group])
         commits.append(
-            Commit(
+            PendingWal(
                 actions,
                 b"" if payload else encoded,
                 payload,
@@ -43,7 +43,7 @@ def write_together(dm, *writes):
                 collected=dm._log.collected,
             )
         )
-    dm._committer._work(commits)
+    dm._group_commit._work(commits)
     assert [commit.error for commit in commits] == [None] * len(commits)
 
 
@@ -64,7 +64,7 @@ class Watched:
 def test_a_transaction_of_another_process_is_seen_as_a_whole(tmp_path):
     with open_store(tmp_path) as dm, open_store(tmp_path) as other:
         seen = []
-        other._log.storage = Watched(other._log.storage, "read", lambda: seen.append(other._log.view))
+        other._log._reader.storage = Watched(other._log.storage, "read", lambda: seen.append(other._log.view))
         before = other._log.view
         write_together(dm, ("g", b"x" * 100), ("h", b"y" * 100))
         assert other.refresh().counter == 2
@@ -87,7 +87,7 @@ def test_readers_keep_their_view_while_the_log_is_read_anew(tmp_path, behind):
             if other._log.view is not before:
                 seen.append((other._log.view.sequence.counter, other._log.view.revision))
 
-        other._log.coordinator = Watched(coordinator, "list", look)
+        other._log._reader.coordinator = Watched(coordinator, "list", look)
         other.refresh()
         assert seen == []
         data, token = other.read_object("note", "n", ["g"])

@@ -63,8 +63,8 @@ class Checkpointer:
 
     def due(self) -> bool:
         """Return whether the uncheckpointed changes are many enough."""
-        overlay = self._log.view.overlay
-        return overlay.wals >= self._options.checkpoint_wals or overlay.size >= self._options.checkpoint_bytes
+        memtable = self._log.view.memtable
+        return memtable.wals >= self._options.checkpoint_wals or memtable.size >= self._options.checkpoint_bytes
 
     def checkpoint(self, compact: Progress | None = None) -> bool:
         """Make a checkpoint of everything committed so far.
@@ -96,7 +96,7 @@ class Checkpointer:
         """Write the data files of the next manifest and return it; nothing refers to them yet."""
         old = view.manifest
         with self._instance.pin(old.number):
-            changes = view.overlay, view.sequence.counter, lock.check
+            changes = view.memtable, view.sequence.counter, lock.check
             if compact is None:
                 runs = self._folder.fold(old.runs, *changes)
             else:

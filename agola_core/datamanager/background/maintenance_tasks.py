@@ -161,7 +161,7 @@ class Upkeep:
 
     def make_room(self) -> None:
         """Keep memory bounded: a writer that is far ahead of checkpoints waits for one."""
-        if self._log.view.overlay.size > _OVERFULL * self._options.checkpoint_bytes:
+        if self._log.view.memtable.size > _OVERFULL * self._options.checkpoint_bytes:
             self.checkpoint(force=True)
 
     def after_commit(self, size: int) -> None:
@@ -272,7 +272,7 @@ class Upkeep:
                     return  # nobody waits: what was committed meanwhile goes with the next, larger batch
         except RecoveryError as error:  # whoever waits for a sync waits in vain
             self._set_back = error
-            self._log.let_writers_look()
+            self._log.wake_writers()
             raise
 
     def _checkpoint_if_due(self) -> None:

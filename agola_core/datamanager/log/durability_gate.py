@@ -1,4 +1,4 @@
-"""Where writers wait until storage has their WALs, as `durability="storage"` has it."""
+"""The durability gate: writers wait here until their WALs are in storage (`durability="storage"`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import threading
 from agola_core.sequence import Sequence
 
 
-class SyncGate:
-    """Lets writers through by the sequences of their WALs. The log's lock guards it.
+class DurabilityGate:
+    """Wakes each writer when its own WAL is in storage, and no sooner. The log's lock guards it.
 
-    A crowd that wakes at each commit would only stand in the way of those who commit.
+    If every commit woke all of them, they would compete with the committing threads for the interpreter.
     """
 
     def __init__(self) -> None:
@@ -20,24 +20,24 @@ class SyncGate:
         self._numbers = itertools.count()
 
     def enter(self, sequence: Sequence) -> threading.Lock:
-        """Return a lock that is held until storage has a WAL, or something happened that its writer must look at."""
+        """Return a lock that is released once a WAL is in storage, or when its writer must check the log again."""
         held = threading.Lock()
         held.acquire()
         heapq.heappush(self._waiting, (sequence, next(self._numbers), held))
         return held
 
     def leave(self, held: threading.Lock) -> None:
-        """Give a place up."""
+        """Stop waiting."""
         self._waiting = [item for item in self._waiting if item[2] is not held]
         heapq.heapify(self._waiting)
 
     def let_through(self, synced: Sequence) -> None:
-        """Wake those whose WALs storage now has."""
+        """Wake the writers whose WALs are now in storage."""
         while self._waiting and self._waiting[0][0] <= synced:
             heapq.heappop(self._waiting)[2].release()
 
-    def let_all_look(self) -> None:
-        """Wake everybody: the log was closed, or its history is another one."""
+    def wake_all(self) -> None:
+        """Wake every writer: the log was closed, or its lineage changed."""
         waiting, self._waiting = self._waiting, []
         for _, _, held in waiting:
             held.release()

@@ -1,7 +1,7 @@
-"""The feed: the WALs of a store one after the other, from a place on, as they are committed.
+"""The feed: yields the WALs after a given sequence, in order, as they are committed.
 
-It reads what memory still holds, else the coordinator, else the batches in storage, and checks at each step
-that a WAL names the one before it.
+It reads them from memory, then from the coordinator, then from the batches in storage, and checks that each WAL
+names the one before it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Feed:
-    """The WALs after a place. An iterator that waits for more; a context manager.
+    """The WALs after a sequence. An iterator that waits for more; a context manager.
 
     Args:
         log: The log.
-        after: The place.
+        after: The sequence.
 
     Attributes:
         position: The newest WAL that was returned.
 
     Raises:
-        FencedError: The place is of another lineage: the store was imported or recovered since.
-        CompactedError: The WALs after the place are no longer kept.
+        FencedError: The sequence belongs to another lineage: the store was imported or recovered since.
+        CompactedError: The WALs after the sequence are no longer kept.
     """
 
     def __init__(self, log: Log, after: Sequence) -> None:
@@ -59,7 +59,7 @@ class Feed:
         self._fill()
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """Return the next WAL; None when the time is over.
+        """Return the next WAL; None if none comes in time.
 
         Args:
             timeout: Seconds to wait; None waits until one comes.
@@ -81,7 +81,7 @@ class Feed:
         return event
 
     def close(self) -> None:
-        """End the feed, also while another thread waits in `next`."""
+        """End the feed, even while another thread waits in `next`."""
         self._closed = True
         with self._log.lock:
             self._log.changed.notify_all()
@@ -116,7 +116,7 @@ class Feed:
         return self._log.wait(moved, timeout)
 
     def _fill(self) -> bool:
-        """Read on, never further than the view: what the process reads after an event is as new as it."""
+        """Read on, but never beyond the view: data read after an event is at least as new as the event."""
         if self._closed:
             raise ClosedError("the feed was closed")
         self._check_lineage()

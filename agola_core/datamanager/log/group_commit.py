@@ -1,8 +1,8 @@
-"""Group commit: the callers of `write_wal` that wait at the same time share one coordinator transaction.
+"""Group commit: callers of `write_wal` that wait at the same time share one coordinator transaction.
 
-Whoever leads (see `leaderqueue`) judges each by its change groups (see `judge`), and commits the accepted ones
-behind one compare of the log's head. Since every change of a group moves the head too, comparing the head guards
-all groups; a head that another process moved is caught up with and the batch judged again.
+The leader (see `runtime.leader_queue`) checks each WAL for conflicts (see `conflict_check`) and commits the accepted
+ones in one transaction that compares the log's head. Every change of a change group moves the head too, so that one
+compare guards all groups. If another process has moved the head, the leader catches up and checks again.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import HeadRecord, Wal, WalIdRecord, WalRecord
-from agola_core.datamanager.log.conflict_check import Judge, refuse_guarded
+from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guarded
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.outcome import OutcomeResolver
-from agola_core.datamanager.log.pending_wal import Commit
+from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
@@ -28,7 +28,7 @@ faultpoints.declare("commit.before-txn", "commit.after-txn")
 _LOST_RACES = 1000
 
 
-class Committer:
+class GroupCommit:
     """Commits WALs to a log, many at a time.
 
     Args:
@@ -40,16 +40,16 @@ class Committer:
         self._log = log
         self._coordinator = log.coordinator
         self._clock = clock
-        self._judge = Judge(log)
+        self._conflict_check = ConflictCheck(log)
         self._outcomes = OutcomeResolver(log)
-        self._queue: LeaderQueue[Commit] = LeaderQueue(self._work, self._parts)
+        self._queue: LeaderQueue[PendingWal] = LeaderQueue(self._work, self._parts)
 
-    def commit(self, commit: Commit, timeout: float | None = None) -> ChangeGroupsToken:
+    def commit(self, pending: PendingWal, timeout: float | None = None) -> ChangeGroupsToken:
         """Commit a WAL and return the token at its revision.
 
         Args:
-            commit: The WAL.
-            timeout: Seconds to wait for a turn; once its transaction runs, its outcome is waited for.
+            pending: The WAL.
+            timeout: Seconds to wait for its turn. Once its transaction runs, the call waits for the outcome.
 
         Raises:
             ConflictError: A change group moved, or the token is too old.
@@ -57,41 +57,41 @@ class Committer:
             FencedError: The store was imported or recovered since the writer began.
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back.
         """
-        self._queue.do(commit, timeout)
-        assert commit.outcome is not None
-        return commit.outcome
+        self._queue.do(pending, timeout)
+        assert pending.outcome is not None
+        return pending.outcome
 
-    def _parts(self, waiting: list[Commit]) -> Iterator[list[Commit]]:
-        """Split those who wait into as few parts as transactions can hold, in order."""
+    def _parts(self, waiting: list[PendingWal]) -> Iterator[list[PendingWal]]:
+        """Split the waiting WALs, in order, into as few parts as the coordinator's transactions can hold."""
         max_ops, max_bytes = self._coordinator.max_txn_ops, self._coordinator.max_txn_bytes
         ops, size = 1, 1024
-        part: list[Commit] = []
-        for commit in waiting:
-            ops += commit.ops
-            size += commit.size
+        part: list[PendingWal] = []
+        for pending in waiting:
+            ops += pending.ops
+            size += pending.size
             if part and (ops > max_ops or size > max_bytes):
                 yield part
-                part, ops, size = [], 1 + commit.ops, 1024 + commit.size
-            part.append(commit)
+                part, ops, size = [], 1 + pending.ops, 1024 + pending.size
+            part.append(pending)
         yield part
 
-    def _work(self, batch: list[Commit]) -> None:
+    def _work(self, batch: list[PendingWal]) -> None:
         with self._log.lock:
             self._commit(batch)
 
-    def _commit(self, batch: list[Commit]) -> None:
+    def _commit(self, batch: list[PendingWal]) -> None:
         waiting = batch
         for _ in range(_LOST_RACES):
-            accepted = self._judge.accept(waiting)
+            accepted = self._conflict_check.accept(waiting)
             if accepted:
                 self._transact(accepted)
-            waiting = [commit for commit in waiting if not commit.done]
+            waiting = [pending for pending in waiting if not pending.done]
             if not waiting:
                 return
         raise UnavailableError(f"lost the race for the head of the log {_LOST_RACES} times")
 
-    def _transact(self, accepted: list[Commit]) -> None:
-        """Run the transaction of some commits and settle them; those that lost a race stay as they are."""
+    def _transact(self, accepted: list[PendingWal]) -> None:
+        """Commit some WALs in one transaction and settle them; those that lose a race stay pending."""
         wals, head, ops, guards = self._prepare(accepted)
         compare = self._log.stands() + guards
         seen = [GetOp(key) for key in dict.fromkeys([guard.key for guard in guards])] if guards else []
@@ -105,16 +105,16 @@ class Committer:
         if result is not None and result.succeeded:
             self._log.applied(wals, result.revision, head)
             self._settle(accepted, result.revision)
-            if doubtful:  # others may have gone on from it long ago
-                self._log.groups.clear()
+            if doubtful:  # others may have committed more since
+                self._log.groups.forget()
                 self._log.catch_up()
         else:
             if result is not None:
                 refuse_guarded(accepted, dict(zip((op.key for op in seen), result.reads, strict=True)))
             self._log.catch_up()
 
-    def _prepare(self, accepted: list[Commit]) -> tuple[list[Wal], bytes, list[Op], list[Compare]]:
-        """Return the WALs of some commits, the head's value after them, and a transaction's operations and guards."""
+    def _prepare(self, accepted: list[PendingWal]) -> tuple[list[Wal], bytes, list[Op], list[Compare]]:
+        """Return the WALs, the head's value after them, and the operations and guards of their transaction."""
         view = self._log.view
         lineage = view.lineage.lineage
         epoch, counter = view.sequence
@@ -122,38 +122,38 @@ class Committer:
         wals: list[Wal] = []
         ops: list[Op] = []
         guards: list[Compare] = []
-        for commit, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
+        for pending, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
             record = WalRecord(
                 epoch,
                 counter,
                 counter - 1,
-                commit.wal_id,
+                pending.wal_id,
                 now,
-                commit.groups,
-                commit.encoded,
-                commit.payload,
-                given=commit.remembered,
+                pending.groups,
+                pending.encoded,
+                pending.payload,
+                given=pending.remembered,
             )
-            commit.sequence = text
+            pending.sequence = text
             frame = records.encode_wal(record)
-            wals.append(Wal(record, commit.actions, frame))
+            wals.append(Wal(record, pending.actions, frame))
             ops.append(PutOp(f"{keys.WALS}{text}", frame))
-            if commit.unconditional:
+            if pending.unconditional:
                 continue
-            ops.extend(PutOp(keys.group(name), b"") for name in commit.groups)
-            if commit.remembered:
-                remembered = WalIdRecord(text, lineage, commit.digest, commit.groups)
-                ops.append(PutOp(keys.wal_id(commit.wal_id), records.encode(remembered)))
-            ops.extend(commit.along.ops)
-            guards.extend(commit.along.guards)
-        head = records.encode(HeadRecord(text, lineage, commit.wal_id))
+            ops.extend(PutOp(keys.group(name), b"") for name in pending.groups)
+            if pending.remembered:
+                remembered = WalIdRecord(text, lineage, pending.digest, pending.groups)
+                ops.append(PutOp(keys.wal_id(pending.wal_id), records.encode(remembered)))
+            ops.extend(pending.coordinator_ops.ops)
+            guards.extend(pending.coordinator_ops.guards)
+        head = records.encode(HeadRecord(text, lineage, pending.wal_id))
         ops.append(PutOp(keys.HEAD, head))
         return wals, head, ops, guards
 
-    def _settle(self, accepted: list[Commit], revision: int) -> None:
+    def _settle(self, accepted: list[PendingWal], revision: int) -> None:
         lineage = self._log.view.lineage.lineage
-        for commit in accepted:
-            groups = dict.fromkeys(commit.groups, revision)
-            commit.outcome = ChangeGroupsToken(revision, groups, lineage, commit.sequence)
-            commit.done = True
+        for pending in accepted:
+            groups = dict.fromkeys(pending.groups, revision)
+            pending.outcome = ChangeGroupsToken(revision, groups, lineage, pending.sequence)
+            pending.done = True

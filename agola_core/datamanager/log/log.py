@@ -1,7 +1,7 @@
-"""The log as one process knows it: its head, the view that readers get, and how it follows the others.
+"""The log as one process knows it: its head, the view that readers get, and how it follows other processes.
 
-One lock guards changes; readers take the published `View` without it. Commits of this process are applied by
-their leader right after the coordinator has them, those of others by `catch_up`.
+One lock guards changes; readers take the published `View` without it. The leader of a group commit applies this
+process's commits as soon as the coordinator has them; `catch_up` applies those of other processes.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Items
-from contextlib import contextmanager
-from itertools import groupby
-from operator import attrgetter
 
-from agola_core.coordinator.port import Compare, Coordinator, Target, iterate
+from agola_core.coordinator.port import Compare, Coordinator, Target
 from agola_core.datamanager.format import keys
-from agola_core.datamanager.format.batches import read_actions
 from agola_core.datamanager.format.control import Control, decode_item, read_control
 from agola_core.datamanager.format.records import (
     CheckpointRecord,
@@ -25,15 +21,14 @@ from agola_core.datamanager.format.records import (
     LineageRecord,
     SyncRecord,
     Wal,
-    decode_wal,
     encode,
 )
-from agola_core.datamanager.log.durability_gate import SyncGate
+from agola_core.datamanager.log.durability_gate import DurabilityGate
+from agola_core.datamanager.log.group_revisions import GroupRevisions
+from agola_core.datamanager.log.log_reader import LogReader
 from agola_core.datamanager.log.recent_wals import RecentWals
 from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
-from agola_core.datamanager.sstable.memtable import Overlay
-from agola_core.datamanager.sstable.table import Table
+from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.view import View
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
@@ -42,7 +37,6 @@ from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
-_KNOWN_GROUPS = 100_000
 _OVERTAKEN = 5
 
 
@@ -50,40 +44,38 @@ class Log:
     """The log of one store, in one process.
 
     Args:
-        coordinator: Where the log is committed.
-        storage: Where checkpoints and large payloads lie.
+        coordinator: Commits the log.
+        storage: Holds checkpoints and large payloads.
         cache: Shared by the tables of all manifests.
 
     Attributes:
         origin: The process that has it open.
-        lock: Held by whoever changes what is below; never by readers.
+        lock: Held to change anything below; readers never take it.
         changed: Notified (it uses `lock`) when the view, `synced` or `closed` changes.
-        view: The newest view. Replaced whole.
-        head_revision: The revision of the head key that `view` stands on.
+        view: The newest view; replaced as a whole.
+        head_revision: The revision of the head key that `view` reflects.
         head_id: The id of the newest WAL in `view`.
         lineage_revision: The revision of the lineage key.
-        groups: The revisions of change groups, as far as known.
+        groups: The known revisions of change groups.
         floor: Tokens older than this revision are refused.
         collected: The revision of the last collection of payloads that came before `head_revision`.
         synced: The newest WAL that is in storage.
-        lost: Why the coordinator cannot be followed any more, while it cannot: readers and feeds are told.
+        lost: The reason why the coordinator cannot be followed, while it cannot; readers and feeds raise it.
     """
 
     def __init__(self, coordinator: Coordinator, storage: ObjectStorage, cache: BlockCache) -> None:
-        self.coordinator = coordinator
-        self.storage = storage
         self.origin = Origin("the store")
         self.lock = renewed(threading.RLock())
         self.changed = renewed(threading.Condition(self.lock))
-        self.groups: dict[str, int] = {}
+        self.groups = GroupRevisions()
         self.floor = 0
         self.collected = 0
         self.closed = False
         self.lost: RecoveryError | None = None
-        self._cache = cache
+        self._reader = LogReader(coordinator, storage, cache)
         self._recent = RecentWals()
         self._waiting = 0
-        self._gate = SyncGate()
+        self._gate = DurabilityGate()
         self._checkpoint_revision = 0
         self.view: View
         self.head_revision: int
@@ -95,24 +87,34 @@ class Log:
             self._open()
 
     @property
+    def coordinator(self) -> Coordinator:
+        """The coordinator, which holds the log."""
+        return self._reader.coordinator
+
+    @property
+    def storage(self) -> ObjectStorage:
+        """The storage, which holds checkpoints, batches of WALs and large payloads."""
+        return self._reader.storage
+
+    @property
     def lineage(self) -> LineageRecord:
         """The lineage that the view belongs to."""
         return self.view.lineage
 
     @property
     def head_value(self) -> bytes:
-        """The value of the head key that `view` stands on."""
+        """The value of the head key that `view` reflects."""
         if not self._head_value:
             view = self.view
             self._head_value = encode(HeadRecord(str(view.sequence), view.lineage.lineage, self.head_id))
         return self._head_value
 
     def stands(self) -> list[Compare]:
-        """Return the conditions that the log still ends where the view does; the caller holds the lock."""
+        """Return the conditions that the view still ends at the log's head; the caller holds the lock."""
         return [Compare(keys.HEAD, self.head_revision), Compare(keys.HEAD, self.head_value, Target.VALUE)]
 
     def catch_up(self) -> None:
-        """Bring the view up to the coordinator's state: commits, checkpoints and lineages of other processes.
+        """Apply the commits, checkpoints and lineage switches of other processes to the view.
 
         Raises:
             RecoveryError: The coordinator went back in time (a restored backup).
@@ -140,7 +142,7 @@ class Log:
             raise RecoveryError("the log is compacted faster than it can be read")
 
     def _synced_on(self) -> bool:
-        """Take in how far storage has the log; return whether that went forward, if it moved at all."""
+        """Read up to which WAL storage has the log; return whether it moved forward or stayed."""
         item = self.coordinator.get(keys.SYNC)
         if item is None:
             return False
@@ -170,7 +172,8 @@ class Log:
         if Sequence.parse(control.checkpoint.sequence) > view.sequence or attempt:
             self._reload(control)
             return
-        self._check_same_history(control)
+        if not self._reader.holds(view.sequence, self.head_id, control):
+            self.groups.forget()
         self._apply_from_coordinator(control)
         if control.checkpoint.number > self.view.manifest.number:
             self._adopt(control.checkpoint, control.checkpoint_revision)
@@ -182,24 +185,21 @@ class Log:
         Args:
             wals: At least one, in order; the first must follow the view's newest.
             revision: The transaction's.
-            head_value: What it wrote to the head key, where that is known.
+            head_value: The value it wrote to the head key, if known.
         """
-        groups = self.groups
         # Readers take tokens before data, so the data must show before the group's new revision does.
         self.view = self.view.extended(wals, revision)
         self.head_revision = revision
         self.head_id, self._head_value = wals[-1].record.wal_id, head_value
         for wal in wals:
-            for group in wal.record.groups:
-                groups[group] = revision
-        if len(groups) > _KNOWN_GROUPS:
-            groups.clear()
+            if wal.record.groups:
+                self.groups.moved(wal.record.groups, revision)
         self._recent.add(wals)
         if self._waiting:
             self.changed.notify_all()
 
     def take_synced(self, sequence: Sequence) -> None:
-        """Note that storage has the log up to a WAL."""
+        """Record that storage has the log up to a WAL."""
         with self.lock:
             if sequence > self.synced:
                 self.synced = sequence
@@ -207,7 +207,7 @@ class Log:
                 self.changed.notify_all()
 
     def adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
-        """Read through a newer manifest from now on; views that were handed out stay as they are."""
+        """Switch the view to a newer manifest; views already handed out stay as they are."""
         with self.lock:
             try:
                 self._adopt(checkpoint, revision)
@@ -215,7 +215,7 @@ class Log:
                 logger.info("manifest %d was replaced before it was read", checkpoint.number)
 
     def wait(self, satisfied: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `satisfied()`; return whether it is. Called without the lock, which `satisfied` has.
+        """Wait until `satisfied()` and return whether it is. Called without the lock; `satisfied` runs under it.
 
         Raises:
             ClosedError: The log was closed meanwhile.
@@ -236,11 +236,11 @@ class Log:
                 self._waiting -= 1
 
     def wait_synced(self, sequence: Sequence, satisfied: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `satisfied()`, which is looked at again once storage has a WAL; return whether it is.
+        """Wait until `satisfied()`, checked again once storage has a WAL; return whether it is.
 
         Args:
             sequence: The WAL.
-            satisfied: Called with the lock; what it raises is raised.
+            satisfied: Called under the lock; its errors are raised.
             timeout: Seconds to wait; None waits without limit.
 
         Raises:
@@ -260,17 +260,17 @@ class Log:
                 with self.lock:
                     self._gate.leave(held)
 
-    def let_writers_look(self) -> None:
-        """Wake everybody who waits in `wait_synced`, to look whether it is still worth it."""
+    def wake_writers(self) -> None:
+        """Wake everybody in `wait_synced`, to check whether waiting still makes sense."""
         with self.lock:
-            self._gate.let_all_look()
+            self._gate.wake_all()
 
     def lose(self, error: RecoveryError) -> None:
-        """Note why the coordinator cannot be followed, and tell everybody who waits."""
+        """Record why the coordinator cannot be followed, and wake everybody who waits."""
         with self.lock:
             self.lost = error
             self.changed.notify_all()
-            self._gate.let_all_look()
+            self._gate.wake_all()
 
     def check_followed(self) -> None:
         """Raise `RecoveryError` while the coordinator cannot be followed."""
@@ -278,7 +278,7 @@ class Log:
             raise RecoveryError(str(self.lost)) from self.lost
 
     def recent_after(self, sequence: Sequence) -> list[Wal] | None:
-        """Return the WALs after a place when all of them are still in memory, else None."""
+        """Return the WALs after a sequence if memory still has all of them, else None."""
         with self.lock:
             if sequence >= self.view.sequence:
                 return []
@@ -287,11 +287,11 @@ class Log:
             return self._recent.after(sequence)
 
     def close(self) -> None:
-        """Wake everybody who waits; they get `ClosedError`."""
+        """Wake everybody who waits; they raise `ClosedError`."""
         with self.lock:
             self.closed = True
             self.changed.notify_all()
-            self._gate.let_all_look()
+            self._gate.wake_all()
 
     def _check_open(self) -> None:
         self.origin.check()
@@ -311,60 +311,29 @@ class Log:
         raise RecoveryError("the log is compacted faster than it can be read")
 
     def _reload(self, control: Control) -> None:
-        """Take the coordinator's state anew; readers keep the view that they have until all of it is read."""
-        manifest, table = self._open_table(control.checkpoint, control.checkpoint_revision)
+        """Read the coordinator's state from the checkpoint on; readers keep the old view until all of it is read."""
+        manifest, table = self._reader.open_checkpoint(control.checkpoint, control.checkpoint_revision)
         start = Sequence.parse(control.checkpoint.sequence)
-        view = View(control.lineage, manifest, table, Overlay(), start, control.head_revision)
-        recent, groups = RecentWals(), dict[str, int]()
-        for wals, revision in self._read_after(start, control):
+        view = View(control.lineage, manifest, table, Memtable(), start, control.head_revision)
+        recent, groups = RecentWals(), GroupRevisions()
+        for wals, revision in self._reader.wals_after(start, control):
             view = view.extended(wals, revision)
             recent.add(wals)
-            groups.update((group, revision) for wal in wals for group in wal.record.groups)
-            if len(groups) > _KNOWN_GROUPS:
-                groups.clear()
+            for wal in wals:
+                groups.moved(wal.record.groups, revision)
         _check_end(view, control)
-        self.groups.clear()
-        self.view, self._recent = view, recent
-        self._close_left_files()
-        self.groups.update(groups)
+        self.groups.forget()  # before the view: a revision from before it must not come with newer data
+        self.view, self._recent, self.groups = view, recent, groups
+        self._reader.close_files_outside(manifest)
         self._checkpoint_revision = control.checkpoint_revision
         self.synced = control.synced
         self._take_control(control)
-        self._gate.let_all_look()
+        self._gate.wake_all()
 
     def _apply_from_coordinator(self, control: Control) -> None:
-        for wals, revision in self._read_after(self.view.sequence, control):
+        for wals, revision in self._reader.wals_after(self.view.sequence, control):
             self.applied(wals, revision)
         _check_end(self.view, control)
-
-    def _read_after(self, after: Sequence, control: Control) -> Iterator[tuple[list[Wal], int]]:
-        """Yield the WALs between a place and the head, those of one transaction together, with its revision."""
-        if control.head == after:
-            return
-        items = iterate(self.coordinator, keys.WALS, start_after=keys.wal(after), revision=control.revision)
-        for revision, together in groupby(items, key=attrgetter("mod_revision")):
-            wals = []
-            for item in together:
-                record = decode_wal(item.value, item.key)
-                with self._current(control.checkpoint_revision):
-                    wals.append(Wal(record, read_actions(self.storage, record), item.value))
-            yield wals, revision
-
-    def _check_same_history(self, control: Control) -> None:
-        """Raise `RecoveryError` when the coordinator's log is not the continuation of the view's."""
-        if control.head == self.view.sequence:
-            found = control.head_id
-        else:
-            item = self.coordinator.get(keys.wal(self.view.sequence))
-            if item is None:  # checkpointed and cleaned away, or the lineage's start
-                self.groups.clear()
-                return
-            found = decode_wal(item.value, item.key).wal_id
-        if found != self.head_id:
-            raise RecoveryError(
-                f"WAL {self.view.sequence} is another one than this process has seen: the coordinator went back in "
-                "time and on from there; open the store anew, with recover=True when it is behind its storage"
-            )
 
     def _take_control(self, control: Control) -> None:
         self.view = self.view._replace(revision=control.head_revision)
@@ -374,40 +343,19 @@ class Log:
         self.collected = control.collection_revision
         if control.floor != self.floor:
             self.floor = control.floor
-            self.groups.clear()
+            self.groups.forget()
         self.take_synced(control.synced)
         self.changed.notify_all()
 
     def _adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         if checkpoint.lineage != self.lineage.lineage or checkpoint.number <= self.view.manifest.number:
             return  # this process has taken in something newer meanwhile
-        manifest, table = self._open_table(checkpoint, revision)
-        overlay = self.view.overlay.after(Sequence.parse(checkpoint.sequence).counter)
-        self.view = self.view._replace(manifest=manifest, table=table, overlay=overlay)
-        self._close_left_files()
+        manifest, table = self._reader.open_checkpoint(checkpoint, revision)
+        memtable = self.view.memtable.after(Sequence.parse(checkpoint.sequence).counter)
+        self.view = self.view._replace(manifest=manifest, table=table, memtable=memtable)
+        self._reader.close_files_outside(manifest)
         self._checkpoint_revision = revision
         self.changed.notify_all()
-
-    @contextmanager
-    def _current(self, checkpoint_revision: int) -> Iterator[None]:
-        """Raise `CompactedError` for what a collection took because a newer checkpoint is there: it is no damage."""
-        try:
-            yield
-        except CorruptionError as error:
-            item = self.coordinator.get(keys.CHECKPOINT)
-            if item is None or item.mod_revision == checkpoint_revision:
-                raise
-            raise CompactedError("a newer checkpoint has taken its place", oldest=item.mod_revision) from error
-
-    def _close_left_files(self) -> None:
-        self._cache.keep_only({ref.path for ref in self.view.manifest.files()})
-
-    def _open_table(self, checkpoint: CheckpointRecord, revision: int) -> tuple[Manifest, Table]:
-        with self._current(revision):
-            manifest = read_manifest(self.storage, checkpoint.path)
-        if manifest.lineage != checkpoint.lineage or str(manifest.sequence) != checkpoint.sequence:
-            raise CorruptionError("the manifest is not the one the coordinator names", path=checkpoint.path)
-        return manifest, Table(self.storage, manifest, self._cache)
 
 
 def _check_end(view: View, control: Control) -> None:

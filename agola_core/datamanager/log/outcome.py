@@ -1,4 +1,4 @@
-"""Lost answers: finding out what became of a commit whose coordinator was lost before it said so (invariant 4)."""
+"""Finds out whether a commit was applied when the coordinator's answer was lost (invariant 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
 from agola_core.datamanager.format.records import WalIdRecord, WalRecord
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import Commit
+from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.errors import ClosedError, UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
@@ -35,11 +35,11 @@ class OutcomeResolver:
         self._log = log
         self._coordinator = log.coordinator
 
-    def resolve(self, accepted: list[Commit], first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
+    def resolve(self, accepted: list[PendingWal], first: WalRecord, cause: UnknownOutcomeError) -> TxnResult | None:
         """Find out whether a transaction whose answer was lost has been applied.
 
         Args:
-            accepted: Whose WALs it commits.
+            accepted: The WALs that it commits.
             first: The transaction's first WAL.
             cause: What lost the answer.
 
@@ -64,11 +64,11 @@ class OutcomeResolver:
                 if outcome is not None:
                     return outcome if outcome.succeeded else None
                 break
-        for commit in accepted:
-            commit.error = _unknown(commit, cause)
+        for pending in accepted:
+            pending.error = _unknown(pending, cause)
         raise _unknown(accepted[0], cause) from cause
 
-    def _outcome(self, commit: Commit, first: WalRecord) -> TxnResult | None:
+    def _outcome(self, pending: PendingWal, first: WalRecord) -> TxnResult | None:
         """Return what became of a transaction; None when nothing tells any more.
 
         A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
@@ -87,21 +87,20 @@ class OutcomeResolver:
                 if stands < first.sequence:  # rewritten by another writer's barrier
                     return TxnResult(False, head.mod_revision)
                 if self._coordinator.get(key) is None:  # committed by somebody, checkpointed and cleaned since
-                    return self._cleaned_outcome(commit, first)
+                    return self._cleaned_outcome(pending, first)
                 continue
             faultpoints.reach("commit.before-barrier")
             barrier = self._coordinator.txn(self._log.stands(), [PutOp(keys.HEAD, head.value)])
             if barrier.succeeded:
                 return TxnResult(False, barrier.revision)
 
-    def _cleaned_outcome(self, commit: Commit, first: WalRecord) -> TxnResult | None:
+    def _cleaned_outcome(self, pending: PendingWal, first: WalRecord) -> TxnResult | None:
         """Return what became of a transaction whose WAL, or another in its place, has left the coordinator.
 
-        The remembered id tells it, or else the batches: nothing is cleaned that storage does not have. Storage
-        does not know the revision; the one before it stands for it, by which a later write at worst has to read
-        again.
+        The idempotency key tells it, or else the batches: storage has every WAL that was cleaned up. Storage
+        does not know the revision; an earlier one is returned, so at worst the next write must read again.
         """
-        if commit.remembered and (item := self._coordinator.get(keys.wal_id(commit.wal_id))) is not None:
+        if pending.remembered and (item := self._coordinator.get(keys.wal_id(pending.wal_id))) is not None:
             remembered = records.decode(WalIdRecord, item.value, item.key)
             if (remembered.sequence, remembered.lineage) == (str(first.sequence), self._log.lineage.lineage):
                 return TxnResult(True, item.mod_revision)
@@ -113,11 +112,11 @@ class OutcomeResolver:
         return None
 
 
-def _unknown(commit: Commit, cause: UnknownOutcomeError) -> UnknownOutcomeError:
-    """Return what a writer hears whose commit could not be resolved."""
-    message = f"the coordinator was lost while it committed WAL {commit.wal_id}: "
-    if commit.remembered:
-        message += f"retry with wal_id={commit.wal_id!r}"
+def _unknown(pending: PendingWal, cause: UnknownOutcomeError) -> UnknownOutcomeError:
+    """Return the error for a writer whose commit could not be resolved."""
+    message = f"the coordinator was lost while it committed WAL {pending.wal_id}: "
+    if pending.remembered:
+        message += f"retry with wal_id={pending.wal_id!r}"
     else:
         message += "read what is there before it is written again; give a wal_id to be able to retry"
     error = UnknownOutcomeError(message)

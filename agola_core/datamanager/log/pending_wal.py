@@ -1,4 +1,4 @@
-"""A WAL on its way: what its writer wants committed, with what it saw, and then what came of it."""
+"""A WAL that waits for its commit: what its writer wants and has seen, and then the outcome."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from agola_core.runtime.leader_queue import Waiting
 _NO_TOKEN = ChangeGroupsToken()
 
 
-class Along(msgspec.Struct, frozen=True):
-    """What a layer above commits in the transaction of its WAL, on keys of its own.
+class CoordinatorOps(msgspec.Struct, frozen=True):
+    """Operations on a caller's own coordinator keys, committed in the same transaction as its WAL.
 
     Attributes:
         ops: Applied together with the WAL, or not at all.
-        guards: Comparisons of revisions; when one fails, so does the WAL, with `ConflictError`.
+        guards: Compared revisions: if one differs, the WAL is refused with `ConflictError`.
 
     Raises:
         BadRequestError: One of the operations deletes a range.
@@ -30,44 +30,44 @@ class Along(msgspec.Struct, frozen=True):
     guards: tuple[Compare, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse ranges: commits that share a transaction are told apart by single keys."""
+        """Refuse ranges: WALs that share a transaction must not touch the same keys."""
         if any(isinstance(op, DeleteRangeOp) for op in self.ops):
             raise BadRequestError("a range of keys cannot be deleted along with a WAL")
 
     def keys(self) -> set[str]:
-        """Return the keys that are written or compared."""
+        """Return the keys that they write or compare."""
         return {op.key for op in self.ops} | {guard.key for guard in self.guards}
 
 
-_NOTHING = Along()
+_NOTHING = CoordinatorOps()
 
 
-class Commit(Waiting):
-    """One WAL on its way: what is to be committed, and then what came of it.
+class PendingWal(Waiting):
+    """One WAL that waits for its commit; afterwards it holds the outcome.
 
     Args:
-        actions: What the WAL does.
-        encoded: The actions as they are stored; b"" when `payload` has them.
-        payload: Where the actions of a large WAL lie.
-        token: What its writer saw.
-        wal_id: The id given by the writer, or made up.
-        remembered: Whether the id was given, so that its outcome is kept for retries.
-        digest: Of the encoded actions, for a given id.
-        lineage: The lineage its writer saw.
-        along: What a layer above commits with it.
+        actions: The WAL's actions.
+        encoded: The actions as they are stored; b"" when they are in `payload`.
+        payload: The stored actions of a large WAL.
+        token: The change groups that its writer saw.
+        wal_id: Its idempotency key, given by the writer, or a generated id.
+        remembered: Whether the writer gave the id, so that the outcome is kept for retries.
+        digest: The digest of the encoded actions, for a given id.
+        lineage: The lineage that its writer saw.
+        coordinator_ops: Operations committed in the same transaction.
         collected: The last collection of payloads before its payload was written (see `Log.collected`).
         payload_lost: Whether it was not committed because a later collection may have taken its payload.
 
     Attributes:
-        unconditional: Whether nothing but the log's head decides on it.
-        ops: How many operations of a transaction it takes.
-        size: About how many bytes of a transaction it takes.
+        unconditional: Whether it commits unless the log's head has moved.
+        ops: The number of operations that it adds to a transaction.
+        size: About how many bytes it adds to a transaction.
     """
 
     __slots__ = (
         "actions",
-        "along",
         "collected",
+        "coordinator_ops",
         "digest",
         "encoded",
         "groups",
@@ -95,7 +95,7 @@ class Commit(Waiting):
         remembered: bool,
         digest: str,
         lineage: str,
-        along: Along | None = None,
+        coordinator_ops: CoordinatorOps | None = None,
         collected: int = 0,
     ) -> None:
         super().__init__()
@@ -111,24 +111,25 @@ class Commit(Waiting):
         self.remembered = remembered
         self.digest = digest
         self.lineage = lineage
-        self.along = along if along is not None else _NOTHING
-        self.unconditional = token is None and not remembered and along is None and payload is None
+        self.coordinator_ops = coordinator_ops if coordinator_ops is not None else _NOTHING
+        self.unconditional = token is None and not remembered and coordinator_ops is None and payload is None
         self.outcome: ChangeGroupsToken | None = None
         self.ops = 1
         self.size = len(encoded) + len(wal_id) + 256
         if not self.unconditional:
-            self.ops += len(self.groups) + remembered + max(len(self.along.ops), len(self.along.guards))
+            extra = self.coordinator_ops
+            self.ops += len(self.groups) + remembered + max(len(extra.ops), len(extra.guards))
             self.size += 256 * self.ops + 2 * sum(map(len, self.groups))
-            self.size += sum(len(op.value) for op in self.along.ops if isinstance(op, PutOp))
+            self.size += sum(len(op.value) for op in extra.ops if isinstance(op, PutOp))
 
     def settle(self, outcome: ChangeGroupsToken | None, error: Exception | None = None) -> None:
-        """Note what came of it."""
+        """Set the outcome."""
         self.outcome, self.error, self.done = outcome, error, True
 
 
-def check_limits(commit: Commit, max_ops: int) -> None:
-    """Raise `BadRequestError` for a WAL that no transaction of this coordinator can hold."""
-    if not commit.unconditional and commit.ops + 1 > max_ops:
+def check_limits(pending: PendingWal, max_ops: int) -> None:
+    """Raise `BadRequestError` for a WAL that does not fit into one transaction of the coordinator."""
+    if not pending.unconditional and pending.ops + 1 > max_ops:
         raise BadRequestError(
-            f"{commit.ops} operations, a commit's change groups among them, are more than it can hold"
+            f"{pending.ops} operations, a commit's change groups among them, are more than it can hold"
         )

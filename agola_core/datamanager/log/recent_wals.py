@@ -1,4 +1,4 @@
-"""The newest WALs of a log in memory, for feeds and syncs that follow closely."""
+"""The newest WALs of a log, kept in memory for feeds and uploads that follow closely."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from agola_core.datamanager.identity.manifest_history import StoredManifest, new
 from agola_core.datamanager.read.reader import Reader
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
-from agola_core.datamanager.sstable.memtable import Overlay
+from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import Table, missing_files
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import ChangeGroupsToken
@@ -239,11 +239,11 @@ class _Finder:
         if isinstance(at, Sequence):
             self._check_exists(at, found)
         stored, manifest = self._choose(at, found)
-        overlay, reached = Overlay(), manifest.sequence
+        memtable, reached = Memtable(), manifest.sequence
         for record in wals_after(self._coordinator, self._storage, self._control, stored.root, manifest.sequence):
             if record.sequence > at if isinstance(at, Sequence) else _time(record) > at:
                 break
-            overlay.apply(record.counter, read_actions(self._storage, record))
+            memtable.apply(record.counter, read_actions(self._storage, record))
             reached = record.sequence
         if isinstance(at, Sequence) and reached != at:
             raise CompactedError(
@@ -252,7 +252,7 @@ class _Finder:
                 oldest=str(reached),
             )
         table = Table(self._storage, manifest, BlockCache())
-        return View(LineageRecord(store.store, manifest.lineage, manifest.epoch), manifest, table, overlay, reached, 0)
+        return View(LineageRecord(store.store, manifest.lineage, manifest.epoch), manifest, table, memtable, reached, 0)
 
     def _check_exists(self, at: Sequence, found: list[StoredManifest]) -> None:
         if self._control is not None and at.epoch == self._control.lineage.epoch:

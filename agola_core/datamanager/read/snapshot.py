@@ -41,7 +41,7 @@ class Status(msgspec.Struct, frozen=True):
         manifest: The current manifest's number.
         data_files: How many data files it names.
         data_bytes: Their bytes.
-        uncheckpointed_wals: How many WALs are in the overlay alone.
+        uncheckpointed_wals: How many WALs are in the memtable alone.
         uncheckpointed_bytes: About how many bytes of memory they take.
         instances: The names of the processes that have the store open.
         loops: For each background loop of this process whether it runs.

@@ -14,7 +14,7 @@ from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge
 from agola_core.datamanager.sstable.manifest import Manifest, Run
-from agola_core.datamanager.sstable.memtable import Overlay
+from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import scan_run
 from agola_core.datamanager.sstable.tiers import runs_to_merge, shadowed_by_deletes
 from agola_core.datamanager.types import Options
@@ -57,33 +57,33 @@ class Folder:
         self._options = options
         self._new_uuid = new_uuid
 
-    def fold(self, runs: Runs, overlay: Overlay, counter: int, check: Callable[[], None]) -> Runs:
-        """Write an overlay's changes into data files, and return the runs that hold them and what was before.
+    def fold(self, runs: Runs, memtable: Memtable, counter: int, check: Callable[[], None]) -> Runs:
+        """Write a memtable's changes into data files; return the runs that hold them and everything before.
 
         Args:
             runs: What was before, newest first.
-            overlay: The changes.
+            memtable: The changes.
             counter: The newest WAL to fold.
             check: Called before each file; raises when the work has become useless.
         """
-        sizes, deletes = [run.size for run in runs], [overlay.deletes(), *(run.tombstones for run in runs)]
+        sizes, deletes = [run.size for run in runs], [memtable.deletes(), *(run.tombstones for run in runs)]
         shadowed = shadowed_by_deletes(deletes, sizes, [run.entries - run.tombstones for run in runs])
-        return self._merge(runs, runs_to_merge(sizes, overlay.size, shadowed), overlay, counter, check)
+        return self._merge(runs, runs_to_merge(sizes, memtable.size, shadowed), memtable, counter, check)
 
     def compact(
-        self, runs: Runs, overlay: Overlay, counter: int, check: Callable[[], None], progress: Progress = ignore
+        self, runs: Runs, memtable: Memtable, counter: int, check: Callable[[], None], progress: Progress = ignore
     ) -> Runs:
         """Write everything anew into one run, without what is deleted or replaced (see `fold` for the parameters).
 
         Args:
             runs: What was before, newest first.
-            overlay: The changes.
+            memtable: The changes.
             counter: The newest WAL to fold.
             check: Called before each file; raises when the work has become useless.
             progress: Told of the entries and bytes that were written; what it raises gives the work up.
         """
         meter = Meter("compact", progress, sum(run.entries for run in runs))
-        merged = self._merge(runs, len(runs), overlay, counter, check, meter)
+        merged = self._merge(runs, len(runs), memtable, counter, check, meter)
         meter.end()
         return merged
 
@@ -91,14 +91,14 @@ class Folder:
         self,
         runs: Runs,
         count: int,
-        overlay: Overlay,
+        memtable: Memtable,
         counter: int,
         check: Callable[[], None],
         meter: Meter | None = None,
     ) -> Runs:
         merged, kept = runs[:count], runs[count:]
         entries = merge(
-            [_changes(overlay, counter), *(scan_run(self._storage, self._cache, run) for run in merged)],
+            [_changes(memtable, counter), *(scan_run(self._storage, self._cache, run) for run in merged)],
             drop_tombstones=not kept,
         )
         files = write_files(
@@ -119,16 +119,16 @@ class Folder:
             wals: Those that follow, in order.
             check: As for `fold`.
         """
-        overlay, runs, reached, data_types = Overlay(), manifest.runs, manifest.sequence, {*manifest.data_types}
+        memtable, runs, reached, data_types = Memtable(), manifest.runs, manifest.sequence, {*manifest.data_types}
         for record in wals:
-            overlay.apply(record.counter, read_actions(self._storage, record))
+            memtable.apply(record.counter, read_actions(self._storage, record))
             reached = record.sequence
-            if overlay.size >= self._options.checkpoint_bytes:
-                data_types.update(overlay.data_types())
-                runs, overlay = self.fold(runs, overlay, reached.counter, check), Overlay()
-        if overlay.size:
-            data_types.update(overlay.data_types())
-            runs = self.fold(runs, overlay, reached.counter, check)
+            if memtable.size >= self._options.checkpoint_bytes:
+                data_types.update(memtable.data_types())
+                runs, memtable = self.fold(runs, memtable, reached.counter, check), Memtable()
+        if memtable.size:
+            data_types.update(memtable.data_types())
+            runs = self.fold(runs, memtable, reached.counter, check)
         return Folded(runs, reached, tuple(sorted(data_types)))
 
 
@@ -138,7 +138,7 @@ def _metered(entries: Iterator[Entry], meter: Meter) -> Iterator[Entry]:
         yield entry
 
 
-def _changes(overlay: Overlay, counter: int) -> Iterator[Entry]:
-    for data_type in overlay.data_types():
-        for object_id, data in overlay.scan(data_type, "", counter):
+def _changes(memtable: Memtable, counter: int) -> Iterator[Entry]:
+    for data_type in memtable.data_types():
+        for object_id, data in memtable.scan(data_type, "", counter):
             yield entry_key(data_type, object_id), data

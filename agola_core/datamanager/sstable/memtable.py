@@ -1,4 +1,4 @@
-"""The overlay: what uncheckpointed WALs changed, over the newest manifest's data files.
+"""The memtable: the uncheckpointed changes, in memory, that lie over the newest manifest's data files.
 
 For each id it keeps the changes since the checkpoint, newest first, as immutable links, so that a reader with
 an older view walks on to what it may see while writers add newer links. One thread at a time may write; any
@@ -33,7 +33,7 @@ class Change(msgspec.Struct, frozen=True):
     older: Change | None
 
 
-class Overlay:
+class Memtable:
     """Uncheckpointed changes of all data types.
 
     Attributes:
@@ -118,9 +118,9 @@ class Overlay:
         """Return how many objects are deleted by their newest change."""
         return sum(change.data is None for changes in self._types.values() for change in changes.values())
 
-    def after(self, counter: int) -> Overlay:
-        """Return an overlay of only the changes after a counter: what is left once a checkpoint took the rest."""
-        rest = Overlay()
+    def after(self, counter: int) -> Memtable:
+        """Return a memtable of the changes after a counter: those that a checkpoint has left."""
+        rest = Memtable()
         rest.wals, rest._newest = max(self._newest - counter, 0), self._newest
         for data_type, changes in self._types.items():
             kept = {}

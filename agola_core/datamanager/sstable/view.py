@@ -1,4 +1,4 @@
-"""What a reader sees: one manifest's data files under one overlay, up to one WAL."""
+"""A view, which is what a reader sees: one manifest's data files under one memtable, up to one WAL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.records import LineageRecord, Wal
 from agola_core.datamanager.sstable.manifest import Manifest
-from agola_core.datamanager.sstable.memtable import Overlay
+from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import Table
 from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
@@ -22,7 +22,7 @@ class View(NamedTuple):
         lineage: The history it belongs to.
         manifest: The newest checkpoint that this process knows.
         table: The manifest's data files.
-        overlay: The changes after the manifest; may hold newer ones, which the view passes over.
+        memtable: The changes after the manifest; it may hold newer ones, which the view skips.
         sequence: The newest WAL that the view sees.
         revision: The coordinator's revision at which the log's head stood there.
     """
@@ -30,7 +30,7 @@ class View(NamedTuple):
     lineage: LineageRecord
     manifest: Manifest
     table: Table
-    overlay: Overlay
+    memtable: Memtable
     sequence: Sequence
     revision: int
 
@@ -45,7 +45,7 @@ class View(NamedTuple):
             CorruptionError: They do not follow the newest.
         """
         epoch, newest = self.sequence
-        apply = self.overlay.apply
+        apply = self.memtable.apply
         for wal in wals:
             record = wal.record
             if record.previous != newest or record.epoch != epoch:
@@ -55,11 +55,11 @@ class View(NamedTuple):
                 )
             newest = record.counter
             apply(newest, wal.actions)
-        return View(self.lineage, self.manifest, self.table, self.overlay, Sequence(epoch, newest), revision)
+        return View(self.lineage, self.manifest, self.table, self.memtable, Sequence(epoch, newest), revision)
 
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist."""
-        change = self.overlay.find(data_type, object_id, self.sequence.counter)
+        change = self.memtable.find(data_type, object_id, self.sequence.counter)
         if change is not None:
             return change.data
         return self.table.get(data_type, object_id)
@@ -71,12 +71,12 @@ class View(NamedTuple):
             data_type: The type to scan.
             start_after: Only ids that sort after it.
         """
-        changes = self.overlay.scan(data_type, start_after, self.sequence.counter)
+        changes = self.memtable.scan(data_type, start_after, self.sequence.counter)
         return _merge(changes, self.table.scan(data_type, start_after))
 
     def data_types(self) -> list[str]:
         """Return every type that the view may hold objects of, sorted."""
-        return sorted({*self.manifest.data_types, *self.overlay.data_types()})
+        return sorted({*self.manifest.data_types, *self.memtable.data_types()})
 
     def size(self, data_types: Iterable[str] | None = None) -> int:
         """Return about how many objects of some types, or of all, the view has."""
@@ -84,7 +84,7 @@ class View(NamedTuple):
         files = (
             file for file in self.manifest.files() if any(file.first[0] <= name <= file.last[0] for name in wanted)
         )
-        return sum(file.entries - 2 * file.tombstones for file in files) + self.overlay.count(wanted)
+        return sum(file.entries - 2 * file.tombstones for file in files) + self.memtable.count(wanted)
 
     def provenance(self) -> tuple[str, str]:
         """Return the store whose state this is, and the newest WAL of that state there.

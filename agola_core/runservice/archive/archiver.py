@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Along, DataManager, Put
+from agola_core.datamanager import CoordinatorOps, DataManager, Put
 from agola_core.errors import ConflictError
 from agola_core.runservice.archive.projection import RUN
 from agola_core.runservice.state.run_record import delete_ops
@@ -36,10 +36,11 @@ class Archiver:
     def archive(self, stored: Stored) -> None:
         """Archive a run whose logs and archives are all settled; not when it has changed since it was read."""
         run = stored.run
-        along = Along(tuple(delete_ops(run)), tuple(self._store.run_compare(stored)))
+        coordinator_ops = CoordinatorOps(tuple(delete_ops(run)), tuple(self._store.run_compare(stored)))
         faultpoints.reach("archive.before-wal")
         try:
-            self._datamanager.write_wal([Put(RUN, run.id, _encode(replace(run, archived=True)))], along=along)
+            put = Put(RUN, run.id, _encode(replace(run, archived=True)))
+            self._datamanager.write_wal([put], coordinator_ops=coordinator_ops)
         except ConflictError:  # it changed or was archived by another service: its event brings it back
             return
         self._forget(run.id)

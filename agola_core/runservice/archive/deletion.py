@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agola_core.coordinator.port import Compare, Op
-from agola_core.datamanager import Along, DataManager, Delete
+from agola_core.datamanager import CoordinatorOps, DataManager, Delete
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG
 from agola_core.runservice.artifacts.releases import Releases
@@ -87,5 +87,5 @@ class RunDeleter:
             guards = self._store.run_compare(stored)
         faultpoints.reach("delete.before-wal")
         actions = [Delete(RUN, run_id), Delete(RUN_CONFIG, run_id)]
-        written = self._datamanager.write_wal(actions, token, along=Along(tuple(ops), tuple(guards)))
+        written = self._datamanager.write_wal(actions, token, coordinator_ops=CoordinatorOps(tuple(ops), tuple(guards)))
         self._store.written = max(self._store.written, written.revision)

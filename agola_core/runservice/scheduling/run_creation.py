@@ -12,7 +12,7 @@ from zlib import crc32
 import msgspec
 
 from agola_core.coordinator.port import Compare, DeleteOp, Op
-from agola_core.datamanager import Along, ChangeGroupsToken, DataManager, Put
+from agola_core.datamanager import ChangeGroupsToken, CoordinatorOps, DataManager, Put
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.runservice.archive.deletion import run_group
 from agola_core.runservice.archive.projection import RUN_CONFIG, RUN_COUNTER
@@ -194,9 +194,9 @@ class RunCreator:
             Put(RUN_CONFIG, run.id, _encode(bundle.run_config)),
             Put(RUN_COUNTER, root, str(run.counter).encode()),
         ]
-        along = Along((*run_ops(run), event_op(run), *ops), tuple(guards))
+        coordinator_ops = CoordinatorOps((*run_ops(run), event_op(run), *ops), tuple(guards))
         faultpoints.reach("create.before-commit")
-        written = self._datamanager.write_wal(actions, token, along=along)
+        written = self._datamanager.write_wal(actions, token, coordinator_ops=coordinator_ops)
         self._store.written = max(self._store.written, written.revision)
 
     def _read_counter(self, root: str) -> int:

@@ -1,4 +1,4 @@
-"""WALs that take a higher layer's keys along in their transaction."""
+"""WALs whose transactions write a caller's own coordinator keys, too."""
 
 import threading
 
@@ -7,7 +7,7 @@ import pytest
 import agola_core
 from agola_core import BadRequestError, ConflictError, Options, Put
 from agola_core.coordinator.port import Compare, DeleteRangeOp, PutOp
-from agola_core.datamanager import Along
+from agola_core.datamanager import CoordinatorOps
 
 
 @pytest.fixture
@@ -17,14 +17,14 @@ def dm(tmp_path):
 
 
 def test_keys_are_written_with_the_wal_or_not_at_all(dm):
-    along = Along((PutOp("up/a", b"1"),), (Compare("up/a", 0),))
-    token = dm.write_wal([Put("note", "n", b"1")], along=along)
+    coordinator_ops = CoordinatorOps((PutOp("up/a", b"1"),), (Compare("up/a", 0),))
+    token = dm.write_wal([Put("note", "n", b"1")], coordinator_ops=coordinator_ops)
     assert dm.coordinator.get("up/a").mod_revision == token.revision
     with pytest.raises(ConflictError, match="up/a was changed by another writer"):
-        dm.write_wal([Put("note", "n", b"2")], along=along)
+        dm.write_wal([Put("note", "n", b"2")], coordinator_ops=coordinator_ops)
     assert dm.read_object("note", "n")[0] == b"1"
-    again = Along((PutOp("up/a", b"2"),), (Compare("up/a", token.revision),))
-    dm.write_wal([Put("note", "n", b"3")], along=again)
+    again = CoordinatorOps((PutOp("up/a", b"2"),), (Compare("up/a", token.revision),))
+    dm.write_wal([Put("note", "n", b"3")], coordinator_ops=again)
     assert dm.coordinator.get("up/a").value == b"2"
 
 
@@ -35,7 +35,9 @@ def test_a_refused_guard_refuses_only_its_own_wal(dm):
     def write(number):
         key = f"up/{number % 4}"
         try:
-            dm.write_wal([Put("note", str(number), b"")], along=Along((PutOp(key, b""),), (Compare(key, 0),)))
+            dm.write_wal(
+                [Put("note", str(number), b"")], coordinator_ops=CoordinatorOps((PutOp(key, b""),), (Compare(key, 0),))
+            )
             outcomes.append(number)
         except ConflictError:
             pass
@@ -51,4 +53,4 @@ def test_a_refused_guard_refuses_only_its_own_wal(dm):
 
 def test_a_range_of_keys_is_refused():
     with pytest.raises(BadRequestError, match="a range of keys cannot be deleted along with a WAL"):
-        Along((DeleteRangeOp("up/", "up0"),))
+        CoordinatorOps((DeleteRangeOp("up/", "up0"),))
