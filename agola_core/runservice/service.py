@@ -26,21 +26,21 @@ from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Executor, Run, RunConfig, RunPhase
+from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.scheduling.actions import RunActions
-from agola_core.runservice.scheduling.advance_run import Fetched
 from agola_core.runservice.scheduling.dispatch import Dispatcher
 from agola_core.runservice.scheduling.executor_reports import ExecutorSide
 from agola_core.runservice.scheduling.run_creation import RunCreator
 from agola_core.runservice.scheduling.run_ownership import TICK_SECONDS, Sharing
 from agola_core.runservice.scheduling.scheduler import Scheduler
 from agola_core.runservice.scheduling.sweeps import Upkeep
-from agola_core.runservice.scheduling.work_queue import WorkQueue
 from agola_core.runservice.state.events import EventFeed
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.secrets import SecretStore
 from agola_core.runservice.state.store import RunStore
 from agola_core.runtime.context import Context
 from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 import agola_core
-from agola_core.runservice.artifacts.copying import PREFIXES
+from agola_core.runservice.artifacts.references import KINDS
 from tests.support.pages import run_page
 
 CONFIG = """
@@ -31,7 +31,7 @@ def old(tree, tmp_path, wait_for_line):
         closing(agola_core.open_storage(f"posixflat://{flat}")) as target,
         closing(agola_core.open_storage(str(tree.data_dir / "storage"))) as source,
     ):
-        for prefix in PREFIXES:
+        for prefix in KINDS:
             for info in source.list(prefix):
                 target.write(info.path, source.read(info.path))
         target.write("caches/key.tar", b"cache")
@@ -45,7 +45,7 @@ def old(tree, tmp_path, wait_for_line):
 
 def paths(directory):
     with closing(agola_core.open_storage(str(directory / "storage"))) as storage:
-        return {info.path: info.size for prefix in (*PREFIXES, "caches/") for info in storage.list(prefix)}
+        return {info.path: info.size for prefix in (*KINDS, "caches/") for info in storage.list(prefix)}
 
 
 def test_one_command_moves_everything(tree, old, tmp_path):

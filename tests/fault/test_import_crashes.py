@@ -14,7 +14,7 @@ from agola_core import Options, Put, maintenance
 from agola_core.coordinator.port import PutOp
 from agola_core.datamanager.format import keys as log_keys
 from agola_core.runservice.archive import transfer
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 from agola_core.standalone import open_store
 
@@ -48,7 +48,9 @@ def stream(tmp_path):
     """Write an export with every kind of part, and return its path."""
     with open_store(tmp_path / "source", background=False) as dm:
         dm.write_wal([Put("run", "0000001ekg0a0-0000000000001", RUN.encode()), Put("runcounter", "new", b"1")])
-        dm.coordinator.txn([], [PutOp(keys.run("0000001ekg0a0-0000000000002"), RUN.replace('1"', '2"').encode())])
+        dm.coordinator.txn(
+            [], [PutOp(run_keys.RUNS.key("0000001ekg0a0-0000000000002"), RUN.replace('1"', '2"').encode())]
+        )
         dm.storage.write("logs/t1/data/setup.log", b"log")
         with (tmp_path / "stream").open("wb") as file:
             transfer.export(dm, file, include=list(transfer.Include))
@@ -77,7 +79,7 @@ def test_a_kill_leaves_the_old_state_or_the_new_one_whole(tmp_path, stream, poin
     path = tmp_path / "store"
     with open_store(path, background=False) as dm:
         dm.write_wal([Put("runcounter", "old", b"5")])
-        dm.coordinator.txn([], [PutOp(keys.run(ACTIVE), f'{{"id":"{ACTIVE}"}}'.encode())])
+        dm.coordinator.txn([], [PutOp(run_keys.RUNS.key(ACTIVE), f'{{"id":"{ACTIVE}"}}'.encode())])
         maintenance.enable(dm.coordinator)
     old = ([], {"old": b"5"}, [ACTIVE], [])
     new = (["0000001ekg0a0-0000000000001", "0000001ekg0a0-0000000000002"], {"new": b"1"}, [], [])

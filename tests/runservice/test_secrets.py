@@ -11,8 +11,8 @@ import agola_core
 from agola_core import ConflictError, CorruptionError, NotFoundError, Options, maintenance
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
-from agola_core.runservice.artifacts import layout
 from agola_core.runservice.inprocess import InProcessDirectory
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult
 from agola_core.runservice.service import RunService
 from agola_core.runservice.state.secrets import HIDDEN
@@ -41,7 +41,7 @@ def make(service):
 
 
 def stored(dm):
-    return [info.path for info in dm.storage.list(layout.SECRETS)]
+    return [info.path for info in dm.storage.list(object_paths.SECRETS)]
 
 
 def finish(service, executor, run, phase=ExecutorPhase.SUCCESS):
@@ -85,9 +85,9 @@ def test_restarts_keep_secrets_and_deletions_take_them(service, executor, make, 
     assert given.environment["PASS"] == SECRET
     assert given.secrets == [SECRET, "battery", "staple"]
     finish(service, executor, again.run)
-    assert stored(dm) == [layout.secrets(first.run.id), layout.secrets(again.run.id)]
+    assert stored(dm) == [object_paths.secrets(first.run.id), object_paths.secrets(again.run.id)]
     service.delete_run(first.run.id)
-    assert stored(dm) == [layout.secrets(again.run.id)]
+    assert stored(dm) == [object_paths.secrets(again.run.id)]
 
 
 def test_a_run_that_was_imported_has_no_secrets_to_restart_with(service, executor, make, dm, tmp_path):
@@ -117,7 +117,7 @@ def test_a_run_that_was_imported_over_another_does_not_take_its_secrets(service,
             assert own.run.id == made.run.id
         maintenance.enable(other.coordinator)
         transfer.import_(other, exported)
-        assert stored(other) in ([], [layout.secrets(made.run.id)])
+        assert stored(other) in ([], [object_paths.secrets(made.run.id)])
         with (
             RunService(other, tmp_path / "after.db", InProcessDirectory()) as restored,
             pytest.raises(ConflictError, match="are not here"),
@@ -138,18 +138,18 @@ def test_what_belongs_to_no_run_is_swept(service, executor, make, dm):
     secrets.sweep(service._has_run, datetime.now(UTC) - timedelta(days=1))
     assert len(stored(dm)) == 2
     secrets.sweep(service._has_run, tomorrow)
-    assert stored(dm) == [layout.secrets(kept.id)]
+    assert stored(dm) == [object_paths.secrets(kept.id)]
     finish(service, executor, kept)
     secrets.sweep(service._has_run, tomorrow)
-    assert stored(dm) == [layout.secrets(kept.id)]
+    assert stored(dm) == [object_paths.secrets(kept.id)]
 
 
 def test_damaged_secrets_are_told(service, executor, make, dm, open_service):
     made = make()
     finish(service, executor, made.run, ExecutorPhase.FAILED)
     other = make("b").run
-    path = layout.secrets(made.run.id)
-    dm.storage.write(path, dm.storage.read(layout.secrets(other.id)))
+    path = object_paths.secrets(made.run.id)
+    dm.storage.write(path, dm.storage.read(object_paths.secrets(other.id)))
     fresh = open_service()
     with pytest.raises(CorruptionError, match="the secrets of run"):
         fresh.create_run(replace(request(), run_config_tasks=None, run_id=made.run.id))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.executor.cache_keys import expand_key
-from agola_core.runservice.artifacts.layout import MAX_CACHE_KEY_BYTES, cache, cache_owner
+from agola_core.runservice.model.object_paths import MAX_CACHE_KEY_BYTES, cache, cache_owner
 
 UUID = "8c5e4b8a-1111-4f0e-9d2f-0123456789ab"
 

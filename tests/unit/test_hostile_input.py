@@ -18,7 +18,7 @@ from agola_core.datamanager.identity.idempotency_keys import read_taken_over
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.maintenance import mode
 from agola_core.objectstorage import open_storage
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.change_groups import GroupsToken
 from agola_core.runservice.state.run_record import decode_header, decode_part
 from agola_core.runservice.state.store import decode_event, decode_executor, decode_task
@@ -90,7 +90,7 @@ def test_records(decode, value):
 def test_records_of_maintenance(tmp_path):
     coordinator = SQLiteCoordinator(tmp_path / "coordinator.db")
     coordinator.txn([], [PutOp(mode.member_key("a"), NESTED)])
-    with pytest.raises(CorruptionError, match=keys.PREFIX):
+    with pytest.raises(CorruptionError, match=run_keys.PREFIX):
         mode.status(coordinator)
     coordinator.close()
 

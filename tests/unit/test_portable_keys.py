@@ -12,7 +12,7 @@ from agola_core import BadRequestError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.objectstorage import is_portable
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model import object_paths
 from agola_pytest.faulty import FaultyStorage
 
 
@@ -40,12 +40,12 @@ def test_the_datamanagers_keys(tmp_path):
 def test_the_run_services_keys():
     task, run = str(uuid.uuid4()), str(uuid.uuid4())
     keys = [
-        layout.setup_log(task),
-        layout.step_log(task, 12),
-        layout.logs_reference(task, run),
-        layout.archive(task, 3),
-        layout.archives_reference(task, run),
-        layout.source("0" * 64),
+        object_paths.log(task, None),
+        object_paths.log(task, 12),
+        object_paths.reference(object_paths.LOGS, task, run),
+        object_paths.archive(task, 3),
+        object_paths.reference(object_paths.ARCHIVES, task, run),
+        object_paths.source("0" * 64),
     ]
     assert all(map(is_portable, keys))
 
@@ -53,7 +53,7 @@ def test_the_run_services_keys():
 @given(st.text(max_size=250))
 def test_a_cache_has_a_portable_key_or_none(key):
     try:
-        path = layout.cache(key)
+        path = object_paths.cache(key)
     except BadRequestError:
         return
     assert is_portable(path)
@@ -62,4 +62,4 @@ def test_a_cache_has_a_portable_key_or_none(key):
 @pytest.mark.parametrize("key", ["", "a/b", "a\0", "x" * 201])
 def test_a_cache_key_that_no_path_holds_is_refused(key):
     with pytest.raises(BadRequestError):
-        layout.cache(key)
+        object_paths.cache(key)

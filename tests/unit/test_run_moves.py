@@ -28,7 +28,7 @@ from agola_core.runservice.model.types import (
     TaskStatus,
 )
 from agola_core.runservice.service import RunService
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 from agola_core.runtime.faultpoints import InjectedFaultError, arm, trigger
 from agola_core.standalone import open_store
@@ -105,7 +105,7 @@ def active(run_id, phase=RunPhase.RUNNING, **tasks):
 
 def add_active(dm, run):
     dm.write_wal([Put("runconfig", run.id, msgspec.json.encode(RunConfig(id=run.id, name="r")))])
-    dm.coordinator.txn([], [PutOp(keys.run(run.id), msgspec.json.encode(run))])
+    dm.coordinator.txn([], [PutOp(run_keys.RUNS.key(run.id), msgspec.json.encode(run))])
 
 
 def test_an_export_of_agola_imports_and_goes_back_byte_for_byte(open_runs, tmp_path):
@@ -170,15 +170,15 @@ def test_active_runs_come_back_finished_as_stopped_and_the_old_ones_are_gone(ope
     archived = active(store.next_id(), RunPhase.FINISHED)
     one.write_wal([Put("run", archived.id, msgspec.json.encode(archived))])
     add_active(two, active(first, old=RunTask(id="old")))
-    two.coordinator.txn([], [PutOp(keys.task("old"), b"{}"), PutOp(keys.event(first, "e"), b"{}")])
+    two.coordinator.txn([], [PutOp(run_keys.TASKS.key("old"), b"{}"), PutOp(run_keys.event(first, "e"), b"{}")])
     stream = exported(one)
     sections = [json.loads(line) for line in stream.splitlines() if line.startswith(b'{"section"')]
     assert [(line["section"], line["id"]) for line in sections] == [("activeruns", first), ("activeruns", second)]
     result = imported(two, stream)
     assert result.sections == {"activeruns": 2}
     assert [item.key for item in two.coordinator.list("rs/").items] == [
-        keys.COUNTER,
-        keys.GROUPS_FLOOR,
+        run_keys.COUNTER,
+        run_keys.GROUPS_FLOOR,
         maintenance.KEY,
     ]
     service = service_of(two, tmp_path)
@@ -261,11 +261,11 @@ def test_an_import_that_dies_before_its_last_step_is_finished_by_whoever_comes_n
     with arm(trigger("import.before-reset:1:raise")), pytest.raises(InjectedFaultError):
         imported(two, stream)
     assert dict(two.list_objects("runcounter")) == {"p1": b"1"}
-    assert two.coordinator.get(keys.run(RUN_ID)) is not None
+    assert two.coordinator.get(run_keys.RUNS.key(RUN_ID)) is not None
     assert b'activeruns",' not in exported(two)  # an export, too, sees the new state alone
     service = service_of(two, tmp_path)
     assert service.active_runs() == []
-    assert two.coordinator.get(keys.RESET) is None
+    assert two.coordinator.get(run_keys.RESET) is None
     service.close()
 
 

@@ -3,9 +3,9 @@
 import agola_core
 from agola_core import Options
 from agola_core.coordinator import PutOp
-from agola_core.runservice.scheduling.work_queue import WorkQueue
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.mirror import Mirror
+from agola_core.runtime.work_queue import WorkQueue
 
 
 def test_a_key_that_waits_at_leisure_is_done_once_however_often_sweeps_ask_for_it():
@@ -25,7 +25,7 @@ def test_a_key_that_waits_at_leisure_is_done_once_however_often_sweeps_ask_for_i
 
 def test_a_mirror_tells_nobody_while_it_is_made(tmp_path):
     with agola_core.open(tmp_path, data_types=["run"], options=Options(background=False)) as dm:
-        dm.coordinator.txn([], [PutOp(f"{keys.RUNS}gone/0", b"[]")])
+        dm.coordinator.txn([], [PutOp(f"{run_keys.RUNS}gone/0", b"[]")])
         told = []
         mirror = Mirror(dm.coordinator, dm.sequence.epoch, told.append)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
-from agola_core.runservice.artifacts.layout import MAX_CACHE_KEY_BYTES
+from agola_core.runservice.model.object_paths import MAX_CACHE_KEY_BYTES
 from agola_core.runservice.model.types import ExecutorTask, RunStep
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import NO_CACHE, PREFIX, TAR

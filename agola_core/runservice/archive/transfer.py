@@ -28,6 +28,7 @@ from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.objectstorage.port import check_portable
 from agola_core.runservice.archive.agola_form import agola_data, check_object
 from agola_core.runservice.archive.projection import DATA_TYPES, RUN
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     FetchPhase,
@@ -38,7 +39,7 @@ from agola_core.runservice.model.types import (
     RunTaskStep,
     TaskStatus,
 )
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 from agola_core.runtime import faultpoints
 from agola_core.runtime.progress import Progress, ignore
@@ -51,7 +52,15 @@ STOP_REASON = "the run was active when the store was exported"
 
 _SPOOL_BYTES = 8 << 20
 _PART = 100
-_KEPT = (maintenance.KEY, keys.INSTANCES, keys.EXECUTORS, keys.ALIVE, keys.LOCKS, keys.COUNTER, keys.RESET)
+_KEPT = (
+    maintenance.KEY,
+    run_keys.INSTANCES,
+    run_keys.EXECUTORS,
+    run_keys.ALIVE,
+    run_keys.LOCKS,
+    run_keys.COUNTER,
+    run_keys.RESET,
+)
 _decode_run = msgspec.json.Decoder(Run).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -65,7 +74,7 @@ class Include(enum.StrEnum):
     @property
     def prefix(self) -> str:
         """Where the objects lie."""
-        return {Include.LOGS: "logs/", Include.ARCHIVES: "workspacearchives/"}[self]
+        return {Include.LOGS: object_paths.LOGS, Include.ARCHIVES: object_paths.ARCHIVES}[self]
 
 
 def parse_include(text: str) -> frozenset[Include]:
@@ -222,7 +231,7 @@ class _Import:
 
     def operations(self) -> Items[Op]:
         """Return the mark that the active runs of the old state are still to be removed."""
-        return [PutOp(keys.RESET, str(self._newest).encode())]
+        return [PutOp(run_keys.RESET, str(self._newest).encode())]
 
     def undo(self) -> None:
         """Delete the objects that were written."""
@@ -303,24 +312,24 @@ def _ended(step: RunTaskStep, now: datetime) -> RunTaskStep:
 
 def finish_import(coordinator: Coordinator) -> None:
     """Remove the active runs of the state that an import has replaced, if any are left."""
-    while (mark := coordinator.get(keys.RESET)) is not None:
-        fence = Compare(keys.RESET, mark.mod_revision)
-        going = [item.key for item in iterate(coordinator, keys.PREFIX) if not item.key.startswith(_KEPT)]
+    while (mark := coordinator.get(run_keys.RESET)) is not None:
+        fence = Compare(run_keys.RESET, mark.mod_revision)
+        going = [item.key for item in iterate(coordinator, run_keys.PREFIX) if not item.key.startswith(_KEPT)]
         for start in range(0, len(going), _PART):
             faultpoints.reach("import.before-reset")
             coordinator.txn([fence], [DeleteOp(key) for key in going[start : start + _PART]])
-        counter = coordinator.get(keys.COUNTER)
+        counter = coordinator.get(run_keys.COUNTER)
         newest = Sequence.parse(mark.value.decode())
         if counter is not None:
             newest = max(newest, Sequence.parse(counter.value.decode()))
         faultpoints.reach("import.before-reset")
-        unmoved = Compare(keys.COUNTER, counter.mod_revision if counter else 0)
+        unmoved = Compare(run_keys.COUNTER, counter.mod_revision if counter else 0)
         coordinator.txn(
             [fence, unmoved],
             [
-                PutOp(keys.COUNTER, str(newest).encode()),
-                PutOp(keys.GROUPS_FLOOR, str(mark.mod_revision).encode()),  # older tokens are refused
-                DeleteOp(keys.RESET),
+                PutOp(run_keys.COUNTER, str(newest).encode()),
+                PutOp(run_keys.GROUPS_FLOOR, str(mark.mod_revision).encode()),  # older tokens are refused
+                DeleteOp(run_keys.RESET),
             ],
         )
 

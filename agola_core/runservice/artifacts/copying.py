@@ -13,14 +13,13 @@ import msgspec
 
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage, is_portable
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.artifacts.references import KINDS
 from agola_core.runtime import faultpoints
 from agola_core.runtime.parallel import parallel_map
 from agola_core.runtime.progress import Meter, Progress, ignore
 
 faultpoints.declare("copy.before-object")
 
-PREFIXES = (layout.LOGS, layout.ARCHIVES)
 _WORKERS = 8
 _EXAMPLES = 5
 
@@ -85,7 +84,7 @@ def copy(source: ObjectStorage, target: ObjectStorage, progress: Progress = igno
 
 def _pairs(source: ObjectStorage, target: ObjectStorage) -> Iterator[tuple[ObjectInfo, bool]]:
     """Yield the source's objects, each with whether the target has one of that path and size."""
-    for prefix in PREFIXES:
+    for prefix in KINDS:
         theirs = (info for info in source.list(prefix) if is_portable(info.path))
         ours = chain(target.list(prefix), [None])
         other = next(ours)

@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterator
 
 from agola_core.errors import AgolaError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts import layout
 from agola_core.runservice.artifacts.references import refer, release
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
 from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.model.types import Executor, ExecutorTask, RunTask
 from agola_core.runservice.rules import advance
-from agola_core.runservice.scheduling.advance_run import Fetched
-from agola_core.runservice.scheduling.work_queue import WorkQueue
+from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime import faultpoints
 from agola_core.runtime.forks import renewed
+from agola_core.runtime.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Fetcher:
         self, task: RunTask, kind: str, step: int | None, held: ExecutorTask | None, executor: Executor | None
     ) -> Fetched | None:
         """Copy one log or archive; return it when it is settled, stored or lost for good."""
-        path = layout.log(task.id, step) if kind == "log" else layout.archive(task.id, step or 0)
+        path = object_paths.log(task.id, step) if kind == "log" else object_paths.archive(task.id, step or 0)
         if self._is_stored(path):
             return Fetched(task.id, kind, step)
         if held is None or executor is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
 from agola_core.runservice.state.mirror import Mirror
@@ -67,7 +67,7 @@ class LogReader:
             if _is_settled(task, step):
                 if _state(task, step).log_lost:
                     raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
-                return self._storage.open_stream(layout.log(task_id, step))
+                return self._storage.open_stream(object_paths.log(task_id, step))
             pieces = self._open_on_executor(run_id, task_id, step, follow=follow)
             if pieces is not None:
                 return pieces

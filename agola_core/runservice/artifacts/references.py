@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.types import RunTask
 from agola_core.runtime import faultpoints
 
 faultpoints.declare("references.before-write", "references.before-release", "references.before-delete")
 
+KINDS = (object_paths.LOGS, object_paths.ARCHIVES)
+
 
 def refer(storage: ObjectStorage, task: RunTask, run_id: str) -> None:
     """Hold on to a task's logs for a run, and to its archives where it has steps that save any."""
-    paths = [layout.logs_reference(task.id, run_id)]
-    if task.workspace_archives:
-        paths.append(layout.archives_reference(task.id, run_id))
-    for path in paths:
+    for kind in KINDS if task.workspace_archives else (object_paths.LOGS,):
         faultpoints.reach("references.before-write")
-        storage.write(path, b"")
+        storage.write(object_paths.reference(kind, task.id, run_id), b"")
 
 
 def release(storage: ObjectStorage, task_id: str, run_id: str) -> bool:
@@ -33,19 +32,12 @@ def release(storage: ObjectStorage, task_id: str, run_id: str) -> bool:
         Whether anything was deleted beside the references.
     """
     deleted = False
-    for path, references, data in (
-        (layout.logs_reference(task_id, run_id), layout.logs_references(task_id), layout.logs_data(task_id)),
-        (
-            layout.archives_reference(task_id, run_id),
-            layout.archives_references(task_id),
-            layout.archives_data(task_id),
-        ),
-    ):
+    for kind in KINDS:
         faultpoints.reach("references.before-release")
-        _delete(storage, path)
-        if next(iter(storage.list(references)), None) is not None:
+        _delete(storage, object_paths.reference(kind, task_id, run_id))
+        if next(iter(storage.list(object_paths.references(kind, task_id))), None) is not None:
             continue
-        for info in list(storage.list(data)):
+        for info in list(storage.list(object_paths.data(kind, task_id))):
             faultpoints.reach("references.before-delete")
             _delete(storage, info.path)
             deleted = True

@@ -16,7 +16,7 @@ from agola_core.coordinator.port import Compare, DeleteOp, PutOp, iterate
 from agola_core.decoding import decoded
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.references import release
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 
 _DEAD = timedelta(seconds=60)
@@ -55,7 +55,7 @@ class Releases:
 
     def note(self, run_id: str, tasks: Iterable[str]) -> Compare:
         """Note what a run that is about to be refers to; return the condition of its becoming one."""
-        key = keys.releases(run_id)
+        key = run_keys.RELEASES.key(run_id)
         revision = self._store.write([Compare(key, 0)], [self._put(run_id, tasks, claimed=False)])
         return Compare(key, revision)
 
@@ -65,7 +65,7 @@ class Releases:
 
     def carry_out(self, run_id: str) -> None:
         """Let go of what a note names, and forget the note."""
-        key = keys.releases(run_id)
+        key = run_keys.RELEASES.key(run_id)
         item = self._store.coordinator.get(key)
         if item is None:
             return
@@ -82,12 +82,12 @@ class Releases:
     def sweep(self) -> int:
         """Carry out the notes that a crash left; return how many there were."""
         left = 0
-        for item in list(iterate(self._store.coordinator, keys.RELEASES)):
+        for item in list(iterate(self._store.coordinator, run_keys.RELEASES)):
             noted = decoded(_decode, item.value, item.key)
             if noted.claimed or self._now() - noted.time > _DEAD:
-                self.carry_out(item.key[len(keys.RELEASES) :])
+                self.carry_out(run_keys.RELEASES.name(item.key))
                 left += 1
         return left
 
     def _put(self, run_id: str, tasks: Iterable[str], *, claimed: bool) -> PutOp:
-        return PutOp(keys.releases(run_id), msgspec.json.encode(Release(list(tasks), self._now(), claimed)))
+        return PutOp(run_keys.RELEASES.key(run_id), msgspec.json.encode(Release(list(tasks), self._now(), claimed)))

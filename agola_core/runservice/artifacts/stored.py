@@ -9,7 +9,7 @@ from datetime import datetime
 
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model import object_paths
 from agola_core.runtime import faultpoints
 
 faultpoints.declare("cache.before-write", "cache.before-delete", "source.before-write")
@@ -30,12 +30,12 @@ class Artifacts:
 
     def open_archive(self, task_id: str, step: int) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
-        return self._storage.open_stream(layout.archive(task_id, step))
+        return self._storage.open_stream(object_paths.archive(task_id, step))
 
     def cache_exists(self, key: str) -> bool:
         """Return whether a cache is stored under exactly this key."""
         try:
-            self._storage.stat(layout.cache(key))
+            self._storage.stat(object_paths.cache(key))
         except NotFoundError:
             return False
         return True
@@ -46,7 +46,7 @@ class Artifacts:
         Raises:
             NotFoundError: There is none.
         """
-        path = layout.cache(key)
+        path = object_paths.cache(key)
         if prefix:
             found = list(self._storage.list(path.removesuffix(".tar"), recursive=False))
             written = [info for info in found if info.modified is not None and info.path.endswith(".tar")]
@@ -61,7 +61,7 @@ class Artifacts:
         Raises:
             BadRequestError: The key is malformed, or the data has another length than `size`.
         """
-        path = layout.cache(key)
+        path = object_paths.cache(key)
         if self.cache_exists(key):
             return False
         faultpoints.reach("cache.before-write")
@@ -74,7 +74,7 @@ class Artifacts:
     def expire_caches(self, before: datetime) -> int:
         """Delete the caches that were written before a time; return how many."""
         gone = 0
-        for info in list(self._storage.list(layout.CACHES)):
+        for info in list(self._storage.list(object_paths.CACHES)):
             if info.modified is not None and info.modified < before:
                 faultpoints.reach("cache.before-delete")
                 try:
@@ -92,7 +92,7 @@ class Artifacts:
                 digest.update(piece)
                 spool.write(piece)
             source_id = digest.hexdigest()
-            path = layout.source(source_id)
+            path = object_paths.source(source_id)
             try:
                 self._storage.stat(path)
             except NotFoundError:
@@ -107,7 +107,7 @@ class Artifacts:
         Raises:
             NotFoundError: It is not stored.
         """
-        return self._storage.open_stream(layout.source(source_id))
+        return self._storage.open_stream(object_paths.source(source_id))
 
 
 def _of_length(data: Iterable[bytes], size: int | None) -> Iterator[bytes]:

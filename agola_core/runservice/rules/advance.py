@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from operator import attrgetter
 
+import msgspec
 from msgspec.structs import replace
 
 from agola_core.runservice.model.types import (
@@ -41,6 +42,22 @@ _CONDITIONS = {
     DependCondition.ON_FAILURE: TaskStatus.FAILED,
     DependCondition.ON_SKIPPED: TaskStatus.SKIPPED,
 }
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """A log or an archive that is settled.
+
+    Attributes:
+        task_id: Whose.
+        kind: "log" or "archive".
+        step: The step's number; None for the set-up's log.
+        lost: Nobody has it any more.
+    """
+
+    task_id: str
+    kind: str
+    step: int | None
+    lost: bool = False
 
 
 def new_run_task(task: RunConfigTask) -> RunTask:

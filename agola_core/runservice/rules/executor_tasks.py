@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.graph import ancestors
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -24,7 +24,7 @@ from agola_core.runservice.model.types import (
 
 def cache_prefix(config: RunConfig) -> str:
     """Return what the keys of a run's caches begin with, for its cache group, else for the root of its group."""
-    return layout.cache_owner(config.cache_group or config.group.split("/")[2])
+    return object_paths.cache_owner(config.cache_group or config.group.split("/")[2])
 
 
 def new_executor_task(

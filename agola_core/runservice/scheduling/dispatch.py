@@ -13,9 +13,9 @@ from collections import deque
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorTask
-from agola_core.runservice.scheduling.work_queue import WorkQueue
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime.forks import renewed
+from agola_core.runtime.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ from msgspec.structs import replace
 from agola_core.errors import AgolaError, ConflictError, NotFoundError
 from agola_core.runservice.model.types import ExecutorTask, Run, RunPhase
 from agola_core.runservice.rules import advance
-from agola_core.runservice.scheduling.advance_run import Fetched, Limits, Seen, Step
+from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.scheduling.slots import Room, WaitingRuns
+from agola_core.runservice.scheduling.transition import Limits, Seen, Step
 from agola_core.runservice.state.change_groups import GroupsToken
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.run_record import delete_ops, part_sizes

@@ -15,7 +15,7 @@ from typing import Self
 from agola_core.coordinator.port import Compare, Op, PutOp
 from agola_core.runservice.model.types import Executor, RunConfigTask
 from agola_core.runservice.rules.placement import choose_executor, fits, has_room
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime.forks import renewed
 
@@ -99,8 +99,8 @@ class Placing:
     def guards(self) -> tuple[list[Compare], list[Op]]:
         """Return the conditions and operations that take the slots between processes."""
         limited = sorted(set(self._taken.values()))
-        compare = [Compare(keys.slots(name), self._room.slot(name)) for name in limited]
-        return compare, [PutOp(keys.slots(name), b"") for name in limited]
+        compare = [Compare(run_keys.SLOTS.key(name), self._room.slot(name)) for name in limited]
+        return compare, [PutOp(run_keys.SLOTS.key(name), b"") for name in limited]
 
     def committed(self, revision: int) -> None:
         """Note that the transaction was committed."""

@@ -19,7 +19,7 @@ from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.artifacts.stored import Artifacts
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.rules.retention import Ended, expired
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.instances import ServiceInstance, this_instance
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.store import RunStore
@@ -106,8 +106,8 @@ class Upkeep:
     def live_instances(self) -> list[str]:
         """Return the names of the services that run on this store now, in any process."""
         return [
-            item.key[len(keys.INSTANCES) :]
-            for item in iterate(self._store.coordinator, keys.INSTANCES)
+            run_keys.INSTANCES.name(item.key)
+            for item in iterate(self._store.coordinator, run_keys.INSTANCES)
             if may_live(decoded(_decode_instance, item.value, item.key))
         ]
 
@@ -138,7 +138,7 @@ class Upkeep:
         Returns:
             Whether it was this one's turn.
         """
-        lock = try_lock(self._store.coordinator, keys.lock("clean"), owner=str(os.getpid()))
+        lock = try_lock(self._store.coordinator, run_keys.LOCKS.key("clean"), owner=str(os.getpid()))
         if lock is None:
             return False
         with lock:
@@ -159,5 +159,5 @@ class Upkeep:
         self.stop()
         self._keeper = LeaseKeeper(self._store.coordinator, _INSTANCE_TTL)
         faultpoints.reach("service.before-publish")
-        put = PutOp(keys.instance(self.name), msgspec.json.encode(this_instance()), self._keeper.lease)
+        put = PutOp(run_keys.INSTANCES.key(self.name), msgspec.json.encode(this_instance()), self._keeper.lease)
         self._store.write([], [put])

@@ -15,7 +15,7 @@ import msgspec
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, GetOp, Op, PutOp, iterate
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, TokenExpiredError
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runtime import faultpoints
 
 faultpoints.declare("changegroups.before-forget")
@@ -85,12 +85,12 @@ class ChangeGroups:
         revision = 0
         for start in range(0, len(wanted), _PART):
             part = wanted[start : start + _PART]
-            result = self._coordinator.txn([], [GetOp(keys.change_group(name)) for name in part])
+            result = self._coordinator.txn([], [GetOp(run_keys.GROUPS.key(name)) for name in part])
             revision = revision or result.revision
             found = (item.mod_revision if item else 0 for item in result.reads)
             groups.update(zip(part, found, strict=True))
         if not wanted:
-            revision = self._coordinator.list(keys.GROUPS_FLOOR, limit=1).revision
+            revision = self._coordinator.list(run_keys.GROUPS_FLOOR, limit=1).revision
         return GroupsToken(revision, groups).encode()
 
     def guards(self, text: str) -> tuple[list[Compare], list[Op]]:
@@ -103,12 +103,12 @@ class ChangeGroups:
         token = GroupsToken.decode(text)
         if not token.groups:
             return [], []
-        floor = self._coordinator.get(keys.GROUPS_FLOOR)
+        floor = self._coordinator.get(run_keys.GROUPS_FLOOR)
         if floor is not None and token.revision < int(floor.value):
             raise TokenExpiredError("the change groups token is older than what is known of change groups: read again")
-        compare = [Compare(keys.GROUPS_FLOOR, floor.mod_revision if floor else 0)]
-        compare += [Compare(keys.change_group(name), seen) for name, seen in token.groups.items()]
-        return compare, [PutOp(keys.change_group(name), b"") for name in token.groups]
+        compare = [Compare(run_keys.GROUPS_FLOOR, floor.mod_revision if floor else 0)]
+        compare += [Compare(run_keys.GROUPS.key(name), seen) for name, seen in token.groups.items()]
+        return compare, [PutOp(run_keys.GROUPS.key(name), b"") for name in token.groups]
 
     def check(self, text: str) -> None:
         """Raise `ConflictError` when a group of a token has changed."""
@@ -120,11 +120,11 @@ class ChangeGroups:
 
     def forget(self, keep: int) -> int:
         """Forget all groups but those changed last; tokens from before are refused. Return how many went."""
-        items = sorted(iterate(self._coordinator, keys.GROUPS), key=lambda item: item.mod_revision)
+        items = sorted(iterate(self._coordinator, run_keys.GROUPS), key=lambda item: item.mod_revision)
         going = items[: max(0, len(items) - keep)]
         for start in range(0, len(going), _PART):
             part = going[start : start + _PART]
-            floor = PutOp(keys.GROUPS_FLOOR, str(part[-1].mod_revision + 1).encode())
+            floor = PutOp(run_keys.GROUPS_FLOOR, str(part[-1].mod_revision + 1).encode())
             faultpoints.reach("changegroups.before-forget")
             unchanged = [Compare(item.key, item.mod_revision) for item in part]
             self._coordinator.txn(unchanged, [floor, *(DeleteOp(item.key) for item in part)])

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from agola_core.coordinator.port import Coordinator, KeyValue, WatchBatch, WatchEvent, iterate
 from agola_core.errors import ClosedError, CompactedError, UnavailableError
 from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorTask, Run, RunEvent, RunTask
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.active_runs import ActiveRuns
 from agola_core.runservice.state.run_record import decode_header, decode_part
 from agola_core.runservice.state.store import Stored, decode_event, decode_executor, decode_task
@@ -84,7 +84,7 @@ class Mirror:
         executors: The executors, by id.
         alive: The leases of the executors that live, by id.
         instances: The names of the services that run.
-        slots: The revisions of executors' slots (see `keys.slots`).
+        slots: The revisions of executors' slots (see `run_keys.SLOTS`).
         events: The newest run events, oldest first.
         revision: The state that is mirrored.
         closed: Whether it ended.
@@ -118,7 +118,7 @@ class Mirror:
         self._moved: set[str] = set()
         self._parts: dict[str, dict[int, list[RunTask]]] = {}
         self._untold: set[str] = set()  # whom it tells may not be made yet: the first `follow` does it
-        self._watch = coordinator.watch(keys.PREFIX, self._load() + 1)
+        self._watch = coordinator.watch(run_keys.PREFIX, self._load() + 1)
 
     # Reading
 
@@ -147,8 +147,7 @@ class Mirror:
                 break
             except CompactedError:  # it took longer than the history is kept
                 continue
-        events = sorted((item for item in items if item.key.startswith(keys.EVENTS)), key=lambda it: it.mod_revision)
-        others = (item for item in items if not item.key.startswith(keys.EVENTS))
+        items.sort(key=lambda item: item.mod_revision if item.key.startswith(run_keys.EVENTS) else 0)  # in their order
         with self.condition:
             self.runs.clear()
             self.tasks = HeldTasks()
@@ -158,7 +157,7 @@ class Mirror:
             self.instances.clear()
             self.events.clear()
             self._parts.clear()
-            self._untold |= self._take([WatchEvent(item.key, item) for item in (*others, *events)])
+            self._untold |= self._take([WatchEvent(item.key, item) for item in items])
             self._moved.clear()
             self.revision = revision
             self.condition.notify_all()
@@ -179,7 +178,7 @@ class Mirror:
             raise
         except (CompactedError, UnavailableError):
             self._watch.close()
-            self._watch = self._coordinator.watch(keys.PREFIX, self._load() + 1)
+            self._watch = self._coordinator.watch(run_keys.PREFIX, self._load() + 1)
             return True
         if batch is None:
             return False
@@ -194,8 +193,8 @@ class Mirror:
         self._watch.close()
 
     def _read(self) -> tuple[int, list[KeyValue]]:
-        page = self._coordinator.list(keys.PREFIX, limit=1)
-        return page.revision, list(iterate(self._coordinator, keys.PREFIX, revision=page.revision))
+        page = self._coordinator.list(run_keys.PREFIX, limit=1)
+        return page.revision, list(iterate(self._coordinator, run_keys.PREFIX, revision=page.revision))
 
     def _apply(self, batch: WatchBatch) -> None:
         with self.condition:
@@ -217,8 +216,8 @@ class Mirror:
         headers: dict[str, KeyValue] = {}
         changed_parts: dict[str, list[int]] = {}
         for key, item in events:
-            if key.startswith(keys.RUNS):
-                run_id, _, part = key[len(keys.RUNS) :].partition("/")
+            if key.startswith(run_keys.RUNS):
+                run_id, _, part = run_keys.RUNS.name(key).partition("/")
                 touched.add(run_id)
                 if part and item is not None:
                     self._parts.setdefault(run_id, {})[int(part)] = decode_part(item)
@@ -229,18 +228,18 @@ class Mirror:
                     self.runs.remove(run_id)
                     self._parts.pop(run_id, None)
                     headers.pop(run_id, None)
-            elif key.startswith(keys.TASKS):
-                touched.add(self._take_task(key[len(keys.TASKS) :], item))
-            elif key.startswith(keys.EXECUTORS):
-                self._take_executor(key[len(keys.EXECUTORS) :], item)
-            elif key.startswith(keys.ALIVE):
-                _put(self.alive, key[len(keys.ALIVE) :], item.lease if item else None)
-                self._moved.add(key[len(keys.ALIVE) :])
-            elif key.startswith(keys.SLOTS):
-                _put(self.slots, key[len(keys.SLOTS) :], item.mod_revision if item else None)
-            elif key.startswith(keys.INSTANCES):
-                _put(self.instances, key[len(keys.INSTANCES) :], item.mod_revision if item else None)
-            elif key.startswith(keys.EVENTS) and item is not None:
+            elif key.startswith(run_keys.TASKS):
+                touched.add(self._take_task(run_keys.TASKS.name(key), item))
+            elif key.startswith(run_keys.EXECUTORS):
+                self._take_executor(run_keys.EXECUTORS.name(key), item)
+            elif key.startswith(run_keys.ALIVE):
+                _put(self.alive, run_keys.ALIVE.name(key), item.lease if item else None)
+                self._moved.add(run_keys.ALIVE.name(key))
+            elif key.startswith(run_keys.SLOTS):
+                _put(self.slots, run_keys.SLOTS.name(key), item.mod_revision if item else None)
+            elif key.startswith(run_keys.INSTANCES):
+                _put(self.instances, run_keys.INSTANCES.name(key), item.mod_revision if item else None)
+            elif key.startswith(run_keys.EVENTS) and item is not None:
                 self.events.append(decode_event(item, self._epoch))
         for run_id, item in headers.items():
             self._take_run(run_id, item, changed_parts.get(run_id, []))

@@ -17,7 +17,7 @@ from agola_core.coordinator.port import DeleteOp, KeyValue, Op, PutOp
 from agola_core.decoding import decoded
 from agola_core.errors import CorruptionError
 from agola_core.runservice.model.types import Run, RunTask
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 
 _WHOLE_TASKS = 16
 _PART_TASKS = 32
@@ -55,22 +55,22 @@ def run_ops(run: Run, before: Run | None = None) -> list[Op]:
     """
     sizes = part_sizes(len(run.tasks))
     if not sizes:
-        return [PutOp(keys.run(run.id), _pack(_encode(run)))]
+        return [PutOp(run_keys.RUNS.key(run.id), _pack(_encode(run)))]
     header = {**msgspec.to_builtins(replace(run, tasks={})), "parts": len(sizes)}
-    ops: list[Op] = [PutOp(keys.run(run.id), _encode(header))]
+    ops: list[Op] = [PutOp(run_keys.RUNS.key(run.id), _encode(header))]
     new = iter(run.tasks.values())
     old = iter(before.tasks.values() if before else ())
     for number, size in enumerate(sizes):
         tasks, stored = list(islice(new, size)), list(islice(old, size))
         if not _same(tasks, stored):
-            ops.append(PutOp(keys.run_part(run.id, number), _pack(_encode(tasks))))
+            ops.append(PutOp(run_keys.run_part(run.id, number), _pack(_encode(tasks))))
     return ops
 
 
 def delete_ops(run: Run) -> list[Op]:
     """Return the operations that take a run out of the active ones."""
     parts = range(len(part_sizes(len(run.tasks))))
-    return [DeleteOp(keys.run(run.id)), *(DeleteOp(keys.run_part(run.id, number)) for number in parts)]
+    return [DeleteOp(run_keys.RUNS.key(run.id)), *(DeleteOp(run_keys.run_part(run.id, number)) for number in parts)]
 
 
 def decode_header(item: KeyValue | PutOp) -> tuple[Run, int]:

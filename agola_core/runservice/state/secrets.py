@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts import layout
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.types import (
     MIN_HIDDEN_CHARACTERS,
     Container,
@@ -155,7 +155,7 @@ class SecretStore:
         if not values:
             return config
         faultpoints.reach("secrets.before-write")
-        self._storage.write(layout.secrets(config.id), msgspec.json.encode(RunSecrets(config, values)))
+        self._storage.write(object_paths.secrets(config.id), msgspec.json.encode(RunSecrets(config, values)))
         return redacted(config, values)
 
     def find(self, run_id: str) -> RunSecrets:
@@ -187,7 +187,7 @@ class SecretStore:
             self._kept.pop(run_id, None)
         faultpoints.reach("secrets.before-delete")
         try:
-            self._storage.delete(layout.secrets(run_id))
+            self._storage.delete(object_paths.secrets(run_id))
         except NotFoundError:
             return
 
@@ -198,13 +198,13 @@ class SecretStore:
             exists: Returns whether there is a run.
             before: Only what was written before.
         """
-        for info in list(self._storage.list(layout.SECRETS)):
-            run_id = layout.run_of_secrets(info.path)
+        for info in list(self._storage.list(object_paths.SECRETS)):
+            run_id = object_paths.run_of_secrets(info.path)
             if info.modified is not None and info.modified < before and not exists(run_id):
                 self.delete(run_id)
 
     def _read(self, run_id: str) -> RunSecrets:
-        path = layout.secrets(run_id)
+        path = object_paths.secrets(run_id)
         try:
             data = self._storage.read(path)
         except NotFoundError:

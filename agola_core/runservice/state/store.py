@@ -22,7 +22,7 @@ from agola_core.coordinator.port import (
 from agola_core.decoding import decoded
 from agola_core.errors import ConflictError, NotFoundError
 from agola_core.runservice.model.types import Executor, ExecutorTask, Run, RunEvent, RunTask
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.change_groups import ChangeGroups, GroupsToken
 from agola_core.runservice.state.run_record import decode_header, decode_part, run_ops, with_parts
 from agola_core.runtime import faultpoints
@@ -66,24 +66,24 @@ def decode_event(item: KeyValue, epoch: int) -> RunEvent:
 
 def put_task(task: ExecutorTask) -> PutOp:
     """Return the operation that stores a task of an executor."""
-    return PutOp(keys.task(task.id), _encode(msgspec.structs.replace(task, revision=0)))
+    return PutOp(run_keys.TASKS.key(task.id), _encode(msgspec.structs.replace(task, revision=0)))
 
 
 def start_ops(task: ExecutorTask) -> tuple[Compare, list[Op]]:
     """Return the condition and the operations that hand a task to its executor: at most once."""
-    held = PutOp(keys.held(task.status.executor_id, task.id), b"")
-    return Compare(keys.task(task.id), 0, Target.CREATE_REVISION), [put_task(task), held]
+    held = PutOp(run_keys.held_by(task.status.executor_id).key(task.id), b"")
+    return Compare(run_keys.TASKS.key(task.id), 0, Target.CREATE_REVISION), [put_task(task), held]
 
 
 def forget_ops(task: ExecutorTask) -> list[Op]:
     """Return the operations that forget a task of an executor."""
-    return [DeleteOp(keys.task(task.id)), DeleteOp(keys.held(task.status.executor_id, task.id))]
+    return [DeleteOp(run_keys.TASKS.key(task.id)), DeleteOp(run_keys.held_by(task.status.executor_id).key(task.id))]
 
 
 def event_op(run: Run) -> PutOp:
     """Return the operation that stores the event of a run's change."""
     event = RunEvent(run_id=run.id, phase=run.phase, result=run.result)
-    return PutOp(keys.event(run.id, f"{run.phase.value}-{run.result.value}"), _encode(event))
+    return PutOp(run_keys.event(run.id, f"{run.phase.value}-{run.result.value}"), _encode(event))
 
 
 class RunStore:
@@ -111,37 +111,37 @@ class RunStore:
         def change(item: KeyValue | None) -> tuple[str, list[Op]]:
             last = Sequence.parse(item.value.decode()) if item else Sequence(0, 0)
             following = str(max(last.next(), Sequence(self.epoch, 1)))
-            return following, [PutOp(keys.COUNTER, following.encode())]
+            return following, [PutOp(run_keys.COUNTER, following.encode())]
 
         with self._id_lock:  # the threads of one process do not race for the counter
-            return self._update(keys.COUNTER, change)
+            return self._update(run_keys.COUNTER, change)
 
     # Runs
 
     def find_run(self, run_id: str) -> Stored | None:
         """Return an active run; None when it is archived or unknown."""
         for _ in range(_LOST_RACES):
-            item = self.coordinator.get(keys.run(run_id))
+            item = self.coordinator.get(run_keys.RUNS.key(run_id))
             if item is None:
                 return None
             run, count = decode_header(item)
             if not count:
                 return Stored(run, item.mod_revision)
-            parts = self.coordinator.list(keys.run_parts(run_id)).items
+            parts = self.coordinator.list(run_keys.run_parts(run_id)).items
             if len(parts) == count and all(part.mod_revision <= item.mod_revision for part in parts):
                 return Stored(with_parts(run, (decode_part(part) for part in parts)), item.mod_revision)
         raise ConflictError(f"run {run_id!r} changes too fast to be read")
 
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is active."""
-        return self.coordinator.get(keys.run(run_id)) is not None
+        return self.coordinator.get(run_keys.RUNS.key(run_id)) is not None
 
     def runs(self, revision: int = 0) -> Iterator[Run]:
         """Yield all active runs, oldest first; those of an earlier revision if one is given."""
         run: Run | None = None
         parts: list[list[RunTask]] = []
-        for item in iterate(self.coordinator, keys.RUNS, revision=revision):
-            if "/" in item.key[len(keys.RUNS) :]:
+        for item in iterate(self.coordinator, run_keys.RUNS, revision=revision):
+            if "/" in run_keys.RUNS.name(item.key):
                 parts.append(decode_part(item))
                 continue
             if run is not None:
@@ -195,7 +195,7 @@ class RunStore:
     @staticmethod
     def run_compare(stored: Stored, compare: Iterable[Compare] = ()) -> list[Compare]:
         """Return the condition that a run is as it was read, with further ones."""
-        return [Compare(keys.run(stored.run.id), stored.revision), *compare]
+        return [Compare(run_keys.RUNS.key(stored.run.id), stored.revision), *compare]
 
     @staticmethod
     def run_changes(before: Run, changed: Run) -> list[Op]:
@@ -209,13 +209,13 @@ class RunStore:
 
     def task(self, task_id: str) -> ExecutorTask | None:
         """Return a task that an executor has; None when none has it."""
-        item = self.coordinator.get(keys.task(task_id))
+        item = self.coordinator.get(run_keys.TASKS.key(task_id))
         return decode_task(item) if item else None
 
     def tasks_of(self, executor_id: str) -> list[ExecutorTask]:
         """Return the tasks that an executor has."""
-        prefix = keys.held_by(executor_id)
-        found = [keys.task(item.key[len(prefix) :]) for item in iterate(self.coordinator, prefix)]
+        prefix = run_keys.held_by(executor_id)
+        found = [run_keys.TASKS.key(prefix.name(item.key)) for item in iterate(self.coordinator, prefix)]
         tasks = []
         for start in range(0, len(found), _PART):
             reads = self.coordinator.txn([], [GetOp(key) for key in found[start : start + _PART]]).reads
@@ -224,7 +224,7 @@ class RunStore:
 
     def replace_task(self, known: ExecutorTask, changed: ExecutorTask) -> bool:
         """Store an executor's task changed, unless it is no longer as it was known; return whether it was stored."""
-        return bool(self.write([Compare(keys.task(known.id), known.revision)], [put_task(changed)]))
+        return bool(self.write([Compare(run_keys.TASKS.key(known.id), known.revision)], [put_task(changed)]))
 
     def change_task(self, task_id: str, change: Callable[[ExecutorTask], ExecutorTask]) -> ExecutorTask | None:
         """Change an executor's task, again after lost races; return it, or None when it does not exist."""
@@ -236,7 +236,7 @@ class RunStore:
             changed = change(task)
             return changed, [put_task(changed)] if changed != task else []
 
-        return self._update(keys.task(task_id), update)
+        return self._update(run_keys.TASKS.key(task_id), update)
 
     def forget_tasks(self, tasks: Iterable[ExecutorTask]) -> None:
         """Forget executors' tasks: their data is stored, or nobody wants it; the executors may remove their own."""
@@ -249,31 +249,31 @@ class RunStore:
 
     def executors(self) -> list[Executor]:
         """Return the executors that have reported themselves, by id."""
-        return [decode_executor(item) for item in iterate(self.coordinator, keys.EXECUTORS)]
+        return [decode_executor(item) for item in iterate(self.coordinator, run_keys.EXECUTORS)]
 
     def executor(self, executor_id: str) -> Executor | None:
         """Return an executor; None when it has not reported itself."""
-        found = self.coordinator.get(keys.executor(executor_id))
+        found = self.coordinator.get(run_keys.EXECUTORS.key(executor_id))
         return None if found is None else decode_executor(found)
 
     def put_executor(self, executor: Executor) -> None:
         """Store an executor."""
-        self.write([], [PutOp(keys.executor(executor.id), _encode(executor))])
+        self.write([], [PutOp(run_keys.EXECUTORS.key(executor.id), _encode(executor))])
 
     def delete_executor(self, executor_id: str) -> None:
         """Forget an executor; its tasks are then failed."""
-        self.write([], [DeleteOp(keys.executor(executor_id)), DeleteOp(keys.alive(executor_id))])
+        self.write([], [DeleteOp(run_keys.EXECUTORS.key(executor_id)), DeleteOp(run_keys.ALIVE.key(executor_id))])
 
     def put_alive(self, executor_id: str, ttl: float) -> None:
         """Note that an executor lives, for `ttl` seconds."""
         lease = self.coordinator.grant_lease(ttl)
-        self.write([], [PutOp(keys.alive(executor_id), b"", lease)])
+        self.write([], [PutOp(run_keys.ALIVE.key(executor_id), b"", lease)])
 
     # Events
 
     def trim_events(self, keep: int) -> int:
         """Forget all run events but the newest ones; return how many went."""
-        items = sorted(iterate(self.coordinator, keys.EVENTS), key=lambda item: item.mod_revision)
+        items = sorted(iterate(self.coordinator, run_keys.EVENTS), key=lambda item: item.mod_revision)
         going = [item.key for item in items[: max(0, len(items) - keep)]]
         for start in range(0, len(going), _PART):
             self.write([], [DeleteOp(key) for key in going[start : start + _PART]])

@@ -1,4 +1,4 @@
-"""Where logs, archives, caches and sources lie in object storage: Agola's paths, and sources."""
+"""Paths of logs, workspace archives, caches, secrets and sources in object storage, as Agola has them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import string
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import check_portable
 
+LOGS = "logs/"
+ARCHIVES = "workspacearchives/"
 CACHES = "caches/"
 SECRETS = "secrets/"
 MAX_CACHE_KEY_BYTES = 200
@@ -20,58 +22,29 @@ _UUID_BEGIN = re.compile(r"[0-9a-fA-F]{8}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-LOGS = "logs/"
-ARCHIVES = "workspacearchives/"
+def references(kind: str, task_id: str) -> str:
+    """Return the prefix of the references to a task's logs (`LOGS`) or archives (`ARCHIVES`)."""
+    return f"{kind}{task_id}/runs/"
 
 
-def logs_references(task_id: str) -> str:
-    """Return the prefix of the references to a task's logs."""
-    return f"{LOGS}{task_id}/runs/"
+def reference(kind: str, task_id: str, run_id: str) -> str:
+    """Return the path of the object by which a run keeps a task's logs or archives."""
+    return references(kind, task_id) + run_id
 
 
-def logs_data(task_id: str) -> str:
-    """Return the prefix of a task's logs."""
-    return f"{LOGS}{task_id}/data/"
-
-
-def archives_references(task_id: str) -> str:
-    """Return the prefix of the references to a task's archives."""
-    return f"{ARCHIVES}{task_id}/runs/"
-
-
-def archives_data(task_id: str) -> str:
-    """Return the prefix of a task's archives."""
-    return f"{ARCHIVES}{task_id}/data/"
-
-
-def setup_log(task_id: str) -> str:
-    """Return the path of a task's set-up log."""
-    return f"logs/{task_id}/data/setup.log"
-
-
-def step_log(task_id: str, step: int) -> str:
-    """Return the path of a step's log."""
-    return f"logs/{task_id}/data/steps/{step}.log"
+def data(kind: str, task_id: str) -> str:
+    """Return the prefix of a task's logs or archives."""
+    return f"{kind}{task_id}/data/"
 
 
 def log(task_id: str, step: int | None) -> str:
     """Return the path of a step's log, or of the set-up's for None."""
-    return setup_log(task_id) if step is None else step_log(task_id, step)
-
-
-def logs_reference(task_id: str, run_id: str) -> str:
-    """Return the path of the object by which a run holds on to a task's logs."""
-    return f"logs/{task_id}/runs/{run_id}"
+    return data(LOGS, task_id) + ("setup.log" if step is None else f"steps/{step}.log")
 
 
 def archive(task_id: str, step: int) -> str:
     """Return the path of an archive that a step saved to the workspace."""
-    return f"workspacearchives/{task_id}/data/{step}.tar"
-
-
-def archives_reference(task_id: str, run_id: str) -> str:
-    """Return the path of the object by which a run holds on to a task's archives."""
-    return f"workspacearchives/{task_id}/runs/{run_id}"
+    return f"{data(ARCHIVES, task_id)}{step}.tar"
 
 
 def cache_owner(group: str) -> str:

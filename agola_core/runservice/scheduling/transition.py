@@ -11,29 +11,14 @@ from msgspec.structs import replace
 from agola_core.coordinator.port import Compare, Op, PutOp
 from agola_core.runservice.model.types import ExecutorTask, Run, RunConfigTask
 from agola_core.runservice.rules import advance
+from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.rules.executor_tasks import failed, new_executor_task
 from agola_core.runservice.scheduling.slots import Placing
-from agola_core.runservice.state import keys
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.secrets import RunSecrets
 from agola_core.runservice.state.store import Stored, forget_ops, put_task, start_ops
 
 logger = logging.getLogger(__name__)
-
-
-class Fetched(msgspec.Struct, frozen=True):
-    """A log or an archive that is settled.
-
-    Attributes:
-        task_id: Whose.
-        kind: "log" or "archive".
-        step: The step's number; None for the set-up's log.
-        lost: Nobody has it any more.
-    """
-
-    task_id: str
-    kind: str
-    step: int | None
-    lost: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -191,12 +176,12 @@ class Step:
 
     def _change(self, task: ExecutorTask) -> None:
         self._held[task.id] = task
-        self._add(Compare(keys.task(task.id), task.revision), [put_task(task)])
+        self._add(Compare(run_keys.TASKS.key(task.id), task.revision), [put_task(task)])
         self.tell.append(task)
 
     def _forget(self, task: ExecutorTask) -> None:
         self._held.pop(task.id)
-        self._add(Compare(keys.task(task.id), task.revision), forget_ops(task))
+        self._add(Compare(run_keys.TASKS.key(task.id), task.revision), forget_ops(task))
 
     def _add(self, condition: Compare, ops: list[Op]) -> None:
         self.compare.append(condition)
