@@ -1,69 +1,24 @@
-"""The documents' examples run, and their links lead somewhere.
+"""Commands in documents and in the commands' own help exist, with their options, and links lead somewhere.
 
-A Python block runs, after the blocks before it in its document, unless it is marked `python no-test`. Commands in
-documents and in the commands' own help are at least understood: their names and options exist.
+What the blocks of the documents do is run by `tests/end_to_end/test_pages.py`.
 """
 
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import click
 import pytest
 
 from agola_cli.config.settings import leaf_commands
 from agola_cli.main import cli
+from tests.support.pages import DOCS, ROOT, page_blocks
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 DOCUMENTS = sorted(path for path in DOCS.rglob("*.md") if "examples" not in path.parts and "_build" not in path.parts)
 PAGES = [*DOCUMENTS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-SERVICE = "http://127.0.0.1:4000"
 
 
 def name(path):
     return str(path.relative_to(ROOT))
-
-
-def blocks(document, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def run_blocks(document, names, replace=("", "")):
-    for block in blocks(document, "python"):
-        exec(compile(block.replace(*replace), name(document), "exec"), names)
-
-
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(path, "python")], ids=name)
-def test_the_programs_of_a_document_run(document, tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
-    replace = ("", "")
-    if any(SERVICE in block for block in blocks(document, "python")):
-        replace = (SERVICE, request.getfixturevalue("agola_runservice").url)
-    run_blocks(document, {"__name__": document.stem}, replace)
-
-
-def test_the_projection_of_the_readdb_s_document_finds_the_longest(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    run_blocks(DOCS / "readdb.md", {"__name__": "readdb"})
-    assert "Note(id='n1', words=3)" in capsys.readouterr().out
-
-
-def test_the_tutorial_s_commands_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("AGOLA_DATA_DIR", str(tmp_path / "data"))
-    setup, *commands = blocks(DOCS / "tutorial.md", "sh")
-    assert "pip install" in setup  # the tests' own environment has it already
-    tool = f'agola-core() {{ "{sys.executable}" -m agola_cli.main "$@"; }}\n'
-    script = (
-        "set -e\n"
-        + tool.replace("agola-core()", "agola_core()")
-        + "\n".join(commands).replace("agola-core ", "agola_core ")
-    )
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "HELLO" in done.stdout
 
 
 def commands(text):
@@ -92,10 +47,16 @@ def understand(words):
 
 @pytest.mark.parametrize("document", PAGES, ids=name)
 def test_the_commands_of_a_document_exist(document):
-    for language, block in re.findall(r"^```([^\n]*)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
-        if language in {"", "sh", "sh no-test", "ini"}:
-            for words in commands(block):
+    for block in page_blocks(document):
+        if block.language in {"", "sh", "ini"}:
+            for words in commands(block.text):
                 understand(words)
+
+
+@pytest.mark.parametrize("document", PAGES, ids=name)
+def test_a_block_with_commands_says_that_it_is_one(document):
+    for block in page_blocks(document):
+        assert block.language or not list(commands(block.text)), block.text
 
 
 def test_commands_that_do_not_exist_are_found():

@@ -1,4 +1,4 @@
-"""The README's examples run."""
+"""What the README shows is so; its blocks are run by `tests/end_to_end/test_pages.py`."""
 
 import doctest
 import importlib
@@ -10,17 +10,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_library_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
-    output = capsys.readouterr().out
-    assert "[('n1', b'hello'), ('n2', b'world')]" in output
-    assert "changed by another writer" in output
-    assert output.endswith("b'hello!'\n")
+def test_the_tree_of_the_readme_is_the_tree():
+    section = (ROOT / "README.md").read_text().split("## The tree\n")[1]
+    (tree,) = re.findall(r"```\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    told, above = set(), ""
+    for line in tree.splitlines():
+        path = line.split()[0]
+        above = path if not line.startswith(" ") else above
+        told.add(path if path == above else above + path)
+    there = {
+        f"{top}/{item.name}/"
+        for top in ("agola_core", "adapters")
+        for item in (ROOT / top).iterdir()
+        if item.is_dir() and not item.name.startswith("_")
+    }
+    assert there <= told
+    assert [path for path in sorted(told) if not (ROOT / path).exists()] == []
 
 
 def test_the_configuration_of_the_readme_is_right():
