@@ -6,7 +6,8 @@ import json
 import pytest
 
 import agola_core
-from agola_cli.store.destination import Place
+from agola_cli.connect.store import StoreAddress
+from agola_cli.store.destination import Destination
 from agola_core import Options, Put
 from agola_core.errors import BadRequestError
 from agola_core.runtime.progress import ignore
@@ -70,7 +71,7 @@ def test_what_others_wrote_into_a_new_store_outlives_a_bad_backup(notes, tmp_pat
     exported, new = io.BytesIO(), tmp_path / "new"
     with agola_core.open(notes, data_types=["note"], options=Options(background=False)) as dm:
         dm.export(exported)
-    place = Place(new, None, None)
+    place = Destination(StoreAddress(new))
 
     class Stream(io.BytesIO):
         """An export that is cut short, and while it is read another process uses the store."""

@@ -6,8 +6,8 @@ import click
 import pytest
 
 from agola_cli.config.settings import read_settings
-from agola_cli.runs.directrun import _variables
-from agola_cli.runs.listing import Time
+from agola_cli.options.types import Time
+from agola_cli.options.variables import read_variables
 from agola_core import BadRequestError, ConfigError, CorruptionError
 from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.coordinator.port import KeyValue, PutOp
@@ -46,11 +46,11 @@ def test_settings(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["[" * 2000, "{a: " * 2000, "a: 2026-13-45", "a: !!int " + DIGITS, "a: !!float x"])
-def test_files_of_variables(tmp_path, text):
+def test_files_ofread_variables(tmp_path, text):
     file = tmp_path / "variables.yml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"variables\.yml"):
-        _variables((file,), ())
+        read_variables((file,), ())
 
 
 @pytest.mark.parametrize("text", [f"{DIGITS}d", "999999999999d", "99999999w", f"{DIGITS}"])

@@ -1,9 +1,7 @@
-"""A service named by its URL."""
+"""Connects to a running service by its URL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +13,11 @@ if TYPE_CHECKING:
     from agola_http.client import Client
 
 
-@contextmanager
-def connected(url: str, token_file: Path | None) -> Iterator[Client]:
-    """Yield a client of a service; one of the same user needs no token to be named.
+def connected(url: str, token_file: Path | None) -> Client:
+    """Return a client of a service, a context manager; services of the same user need no token to be named.
 
     Raises:
-        BadRequestError: The URL is none, or the extra http is missing.
+        BadRequestError: The URL is malformed, or the extra http is missing.
     """
     try:
         from agola_http.client import Client  # noqa: PLC0415 - an extra
@@ -29,5 +26,4 @@ def connected(url: str, token_file: Path | None) -> Iterator[Client]:
     token = read_token(token_file)
     if not token:
         url, token = find_token(url, "admin")
-    with Client(url, token) as client:
-        yield client
+    return Client(url, token)

@@ -1,27 +1,26 @@
-"""The run service that a command talks to: one behind a URL, or the store in a data directory."""
+"""What a command's options name: a running service by URL, or the store in a data directory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
+
+import click
+import msgspec
 
 from agola_cli.connect.remote import connected
-from agola_cli.options.common import (
-    chosen_url,
-    coordinator_option,
-    data_dir_option,
-    storage_option,
-    token_file_option,
-    url_option,
-    used_data_dir,
-)
+from agola_cli.connect.store import StoreAddress, coordinator_option, storage_option
+from agola_cli.options.common import bundled, token_file_option, url_option
+from agola_cli.options.directories import data_dir_option
+from agola_core.datamanager import DataManager
 from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Run, RunPhase
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from agola_http.client import Client
 
 
 class Service(Protocol):
@@ -58,63 +57,70 @@ class Service(Protocol):
         """Return a run once it has changed, or when the time is over."""
 
 
-class Connection:
+class Connection(msgspec.Struct, frozen=True):
     """An open service.
 
     Attributes:
         service: The service.
-        live: Whether somebody makes its runs go on.
+        live: Whether an instance of the service advances its runs.
         option: What names it again on a command line, with a space in front; "" for the default.
     """
 
-    def __init__(self, service: Service, *, live: bool, option: str) -> None:
-        self.service = service
-        self.live = live
-        self.option = option
+    service: Service
+    live: bool
+    option: str
 
 
-class Target:
-    """What a command's options name.
+class Target(msgspec.Struct, frozen=True):
+    """A running service or a store.
 
-    Args:
-        url: A running service.
+    Attributes:
+        store: The store, when no service is named.
+        url: The service; None when the options name a store.
         token_file: Holds its token.
-        data_dir: A data directory.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
     """
 
-    def __init__(
-        self,
-        url: str | None,
-        token_file: Path | None,
-        data_dir: Path | None,
-        storage: str | None,
-        coordinator: str | None,
-    ) -> None:
-        self.url = url
-        self.token_file = token_file
-        self.data_dir = data_dir
-        self.storage = storage
-        self.coordinator = coordinator
+    store: StoreAddress
+    url: str | None = None
+    token_file: Path | None = None
+
+    def connect(self, *, read_only: bool = False) -> Client | DataManager:
+        """Return a client of the service, or the store itself: both are context managers.
+
+        Args:
+            read_only: For a command that only reads: a store that cannot be written to is opened for reading.
+
+        Raises:
+            click.UsageError: There is no store.
+        """
+        return self.client() if self.url else self.store.open(read_only=read_only)
+
+    def client(self) -> Client:
+        """Return a client of the service.
+
+        Raises:
+            BadRequestError: Its address is malformed.
+        """
+        assert self.url is not None
+        return connected(self.url, self.token_file)
 
     @contextmanager
-    def open(self) -> Iterator[Connection]:
+    def open_service(self) -> Iterator[Connection]:
         """Open the service for the length of a block.
 
         Raises:
-            BadRequestError: The service is named twice, or its address is malformed.
+            BadRequestError: Its address is malformed.
             UnavailableError: It cannot be reached.
         """
         if self.url:
-            with connected(self.url, self.token_file) as client:
+            with self.client() as client:
                 yield Connection(client, live=True, option=f" --url {self.url}")
             return
         from agola_core.standalone import open_reader  # noqa: PLC0415 - a client needs no store
 
-        directory = used_data_dir(self.data_dir, self.storage)
-        datamanager, service = open_reader(directory, storage=self.storage, coordinator=self.coordinator)
-        option = f" --data-dir {directory}" if self.data_dir else ""
+        directory = self.store.used_directory()
+        datamanager, service = open_reader(directory, storage=self.store.storage, coordinator=self.store.coordinator)
+        option = f" --data-dir {directory}" if self.store.data_dir else ""
         try:
             yield Connection(service, live=bool(service.live_instances()), option=option)
         finally:
@@ -122,21 +128,37 @@ class Target:
             datamanager.close()
 
 
-def target_options(function: F) -> F:
-    """Add the options that name a service; the command takes a `target`."""
+def _target(
+    url: str | None,
+    token_file: Path | None,
+    data_dir: Path | None,
+    coordinator: str | None,
+    storage: str | None = None,
+) -> Target:
+    return Target(StoreAddress(data_dir, storage, coordinator), _chosen_url(url), token_file)
 
-    def with_target(**arguments: Any) -> Any:
-        named = {key: arguments.pop(key) for key in ("url", "token_file", "data_dir", "storage", "coordinator")}
-        named["url"] = chosen_url(named["url"])
-        return function(target=Target(**named), **arguments)
 
-    wrapped: Any = with_target
-    wrapped.__doc__, wrapped.__name__ = function.__doc__, function.__name__
-    wrapped.__click_params__ = getattr(function, "__click_params__", [])
-    for option in (coordinator_option, storage_option, data_dir_option, token_file_option, url_option):
-        wrapped = option(wrapped)
-    decorated: F = wrapped
-    return decorated
+def _chosen_url(url: str | None) -> str | None:
+    """Return the service that the running command talks to; None when the command line names a store instead.
+
+    Raises:
+        click.UsageError: The command line names both.
+    """
+    source = click.get_current_context().get_parameter_source
+    typed = click.core.ParameterSource.COMMANDLINE
+    named = [name for name in ("data_dir", "storage", "coordinator") if source(name) is typed]
+    if not url or not named:
+        return url
+    if source("url") is typed:
+        raise click.UsageError(f"name it by --url or by --{named[0].replace('_', '-')}, not by both")
+    return None
+
+
+target_options = bundled(
+    "target", _target, url_option, token_file_option, data_dir_option, storage_option, coordinator_option
+)
+
+mode_options = bundled("target", _target, url_option, token_file_option, data_dir_option, coordinator_option)
 
 
 def resolve_run(service: Service, run_id: str) -> str:

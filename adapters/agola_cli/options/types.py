@@ -1,8 +1,9 @@
-"""Kinds of option values: durations, and which runs are kept."""
+"""Types of option values: durations, times, and retention rules."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from agola_core.runservice.model.options import RetentionRule
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)")
 
 
@@ -52,5 +54,29 @@ class Retention(click.ParamType):  # type: ignore[type-arg]
         return RetentionRule(group, ages[0] if ages else None, counts[0] if counts else None)
 
 
+class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click 8.4
+    """A time: ISO 8601, or an age such as 90m, 12h or 7d."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: str | datetime,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Return the time that a text says."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            if value[-1:] in _UNITS and value[:-1].isdecimal():
+                return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+            parsed = datetime.fromisoformat(value)
+        except (ValueError, OverflowError):  # none, or an age that goes back beyond all time
+            self.fail(f"{value[:80]!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)
+        return parsed if parsed.tzinfo else parsed.astimezone()
+
+
+TIME = Time()
 DURATION = Duration()
 RETENTION = Retention()

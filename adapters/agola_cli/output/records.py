@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import enum
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -96,6 +96,11 @@ def coloured(text: str) -> str:
     """Return a state in its colour."""
     colour = _COLOURS.get(text.strip())
     return click.style(text, fg=colour) if colour else text
+
+
+def counted(items: Sized, noun: str) -> str:
+    """Return how many items there are, in words: `1 object`, `2 objects`."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:

@@ -6,7 +6,8 @@ import click
 import msgspec
 
 from agola_cli.connect.target import Connection, Target, resolve_run, target_options
-from agola_cli.options.common import confirm, given_variable, json_option, yes_option
+from agola_cli.options.common import confirm, json_option, yes_option
+from agola_cli.options.variables import environment_option, given_variable
 from agola_cli.runs.follow import Interruption, display_for, follow_run
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest
@@ -22,7 +23,7 @@ def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
     \b
     agola-core runs stop RUN --url http://127.0.0.1:4000
     """
-    with target.open() as connection:
+    with target.open_service() as connection:
         service = connection.service
         for named in run_ids:
             run = service.get_run(resolve_run(service, named)).run
@@ -38,7 +39,7 @@ def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
 @click.command("restart")
 @click.argument("run_id", metavar="RUN")
 @click.option("--from-start", is_flag=True, help="Every task anew, not only those that did not succeed.")
-@click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Give a variable to every task.")
+@environment_option
 @click.option("--detach", is_flag=True, help="Do not follow the new run.")
 @target_options
 @json_option
@@ -53,7 +54,7 @@ def restart_command(
     agola-core runs restart last --url http://127.0.0.1:4000
     agola-core runs restart RUN --from-start --detach
     """
-    with target.open() as connection:
+    with target.open_service() as connection:
         service = connection.service
         bundle = service.create_run(
             RunCreateRequest(
@@ -104,7 +105,7 @@ def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) ->
     agola-core runs approve last
     agola-core runs approve RUN deploy --url http://127.0.0.1:4000
     """
-    with target.open() as connection:
+    with target.open_service() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
         names = {task.id: task.name for task in bundle.run_config.tasks.values()}
@@ -133,7 +134,7 @@ def delete_command(run_ids: tuple[str, ...], dry_run: bool, yes: bool, target: T
     agola-core runs delete RUN --dry-run
     agola-core runs delete RUN RUN --yes
     """
-    with target.open() as connection:
+    with target.open_service() as connection:
         service = connection.service
         runs = [service.get_run(resolve_run(service, named)).run for named in run_ids]
         for run in runs:

@@ -13,23 +13,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import click
-import yaml
 
 from agola_cli.connect.remote import connected
 from agola_cli.connect.target import Connection
-from agola_cli.options.common import (
-    data_dir_option,
-    default_data_dir,
-    given_variable,
-    json_option,
-    name_and_value,
-    secret_options,
-    token_file_option,
-    url_option,
-)
+from agola_cli.options.common import json_option, token_file_option, url_option
+from agola_cli.options.directories import data_dir_option, default_data_dir
+from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.actions import follow_or_leave
 from agola_cli.runs.checkout import Checkout, checkout_as
-from agola_cli.runs.submission import prepare
+from agola_cli.runs.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.source import pack_tree
 
@@ -44,70 +36,49 @@ def directrun_command() -> None:
 
 
 @directrun_command.command("start")
-@click.argument("path", type=click.Path(path_type=Path), default=".")
-@click.option("--run", "run_name", metavar="NAME", help="Only this run of the configuration.")
+@wanted_options
 @click.option("--untracked/--no-untracked", default=True, show_default=True, help="Send files that git does not track.")
 @click.option("--ignored/--no-ignored", default=False, show_default=True, help="Send files that git ignores.")
-@click.option("--branch", help="Run as if on this branch; `master` when neither tag nor ref is given.")
-@click.option("--tag", help="Run as if on this tag.")
-@click.option("--ref", help="Run as if on this git reference.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; a secret.")
-@click.option(
-    "--var-file",
-    "variable_files",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A YAML map of values for from_variable; --var goes over it.",
-)
-@click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Give a variable to every task.")
+@given_options
 @click.option(
     "--user-id", envvar="AGOLA_USER_ID", show_envvar=True, help="Whose run it is; by default who you are here."
 )
 @click.option("--detach", is_flag=True, help="Only start it, and print its id.")
-@secret_options
 @url_option
 @token_file_option
 @data_dir_option
 @json_option
 def start_command(
-    path: Path,
-    run_name: str | None,
+    wanted: Wanted,
     untracked: bool,
     ignored: bool,
-    branch: str | None,
-    tag: str | None,
-    ref: str | None,
-    variables: tuple[str, ...],
-    variable_files: tuple[Path, ...],
-    environment: tuple[str, ...],
+    given: GivenValues,
     user_id: str | None,
     detach: bool,
     url: str | None,
     token_file: Path | None,
     data_dir: Path | None,
     as_json: bool,
-    secrets: dict[str, str],
 ) -> int:
     """Run the checkout at PATH, on the service at --url, or in this process without one.
 
     The run belongs to you, and its caches to you and this checkout alone. Ends with 0 when the runs succeed, with 1
-    when one fails.
+    when one fails. It runs as if on the branch `master`, unless --branch, --tag or --ref is given.
 
     \b
     agola-core directrun start
     agola-core directrun start --url http://ci.example:4000 --var DEPLOY=no --no-untracked
     """
-    top = _top_of_checkout(path)
+    path, top = wanted.path, _top_of_checkout(wanted.path)
     user = _checked_user(user_id or getpass.getuser())
-    chosen = checkout_as(top, branch, tag, ref) or checkout_as(top, "master", None, None)
+    chosen = wanted.checkout(top) or checkout_as(top, "master", None, None)
     assert chosen is not None
     submission = prepare(
         path if path.is_file() else top,
-        run_name=run_name or "",
+        run_name=wanted.run_name,
         checkout=chosen,
-        variables=_variables(variable_files, variables),
+        variables=given.variables,
     )
-    given = dict(given_variable(item) for item in environment)
     cache_group = f"{user}-{repository_uuid(top)}"
     if url is None and detach:
         raise BadRequestError("--detach needs --url: without a service the run ends with this command")
@@ -122,8 +93,7 @@ def start_command(
                     source=source,
                     group=run_group(user, chosen),
                     cache_group=cache_group,
-                    environment=given,
-                    secrets=secrets,
+                    given=given,
                 )
             )
             for run in submission.runs
@@ -187,31 +157,6 @@ def _checked_user(user: str) -> str:
     if _USER.fullmatch(user) is None:
         raise BadRequestError(f"not a user id: {user!r}; up to 100 letters, digits, '.', '_', '@' and '-'")
     return user
-
-
-def _variables(files: tuple[Path, ...], given: tuple[str, ...]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for file in files:
-        try:
-            document = yaml.safe_load(file.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", source=str(file)) from error
-        except RecursionError as error:
-            raise ConfigError("nested too deeply", source=str(file)) from error
-        except (yaml.YAMLError, ValueError) as error:  # text that is not UTF-8, or a date that there is not
-            raise ConfigError(f"not YAML: {error}", source=str(file)) from error
-        if not isinstance(document, dict):
-            raise ConfigError("expected a map of names and values", source=str(file))
-        for name, value in document.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise ConfigError("names and values must be strings", source=str(file), place=str(name))
-            values[name] = value
-    for item in given:
-        name, value = name_and_value(item)
-        if not value:
-            raise BadRequestError(f"--var {name}= has no value")
-        values[name] = value
-    return values
 
 
 def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

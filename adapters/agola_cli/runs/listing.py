@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import click
 import msgspec
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from agola_cli.connect.target import Service, Target, resolve_run, target_options
 from agola_cli.options.common import json_option
+from agola_cli.options.types import TIME
 from agola_cli.output.graph import draw_graph
 from agola_cli.output.records import coloured, duration, format_options, outcome, print_records
 from agola_cli.runs.actions import approve_command, delete_command, restart_command, stop_command
@@ -20,30 +21,6 @@ from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
 
 _PAGE = 40
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click 8.4
-    """A time: ISO 8601, or an age such as 90m, 12h or 7d."""
-
-    name = "time"
-
-    def convert(
-        self,
-        value: str | datetime,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> datetime:
-        """Return the time that a text says."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            if value[-1:] in _UNITS and value[:-1].isdecimal():
-                return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
-            parsed = datetime.fromisoformat(value)
-        except (ValueError, OverflowError):  # none, or an age that goes back beyond all time
-            self.fail(f"{value[:80]!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)
-        return parsed if parsed.tzinfo else parsed.astimezone()
 
 
 @click.group("runs")
@@ -79,8 +56,8 @@ for _command in (logs_command, stop_command, restart_command, approve_command, d
     help="Only runs with this result; repeatable.",
 )
 @click.option("--group", "groups", multiple=True, help="Only this group and those below it.")
-@click.option("--since", type=Time(), help="Only runs made at or after this time.")
-@click.option("--until", type=Time(), help="Only runs made before this time.")
+@click.option("--since", type=TIME, help="Only runs made at or after this time.")
+@click.option("--until", type=TIME, help="Only runs made before this time.")
 @click.option(
     "--order", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True, help="Which come first."
 )
@@ -109,7 +86,7 @@ def list_command(
         groups=groups,
         ascending=order == "oldest",
     )
-    with target.open() as connection:
+    with target.open_service() as connection:
         found: list[Run] = []
         for run in _pages(connection.service, query):
             if len(found) >= limit:
@@ -139,7 +116,7 @@ def show_command(run_id: str, target: Target, as_json: bool) -> None:
     agola-core runs show last
     agola-core runs show last --json | jq .run.result
     """
-    with target.open() as connection:
+    with target.open_service() as connection:
         bundle, live = connection.service.get_run(resolve_run(connection.service, run_id)), connection.live
     run = bundle.run
     if as_json:

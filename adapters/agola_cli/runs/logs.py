@@ -33,7 +33,7 @@ def logs_command(
     agola-core runs logs last --task build --step 1
     agola-core runs logs last -f              several tasks at once; ends with 1 when the run fails
     """
-    with target.open() as connection:
+    with target.open_service() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
         tasks = _chosen(bundle, task_names)

@@ -8,17 +8,11 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from agola_cli.options.common import (
-    data_dir_option,
-    default_data_dir,
-    given_variable,
-    json_option,
-    name_and_value,
-    secret_options,
-)
-from agola_cli.runs.checkout import checkout_as
+from agola_cli.options.common import json_option
+from agola_cli.options.directories import data_dir_option, default_data_dir
+from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.follow import Interruption, display_for, follow_run, stop_run
-from agola_cli.runs.submission import prepare
+from agola_cli.runs.submission import Wanted, prepare, wanted_options
 from agola_core.runservice.model.types import Run, RunResult
 from agola_core.runservice.service import RunService
 from agola_core.source import pack_tree
@@ -28,30 +22,12 @@ _ENDING_SECONDS = 15.0
 
 
 @click.command("run")
-@click.argument("path", type=click.Path(path_type=Path), default=".")
-@click.option("--run", "run_name", metavar="NAME", help="Only this run of the configuration.")
-@click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Give a variable to every task.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; a secret.")
-@click.option("--branch", help="Run as if on this branch.")
-@click.option("--tag", help="Run as if on this tag.")
-@click.option("--ref", help="Run as if on this git reference.")
-@secret_options
-@click.option("--strict", is_flag=True, help="What the configuration says and is ignored is an error.")
+@wanted_options
+@given_options
+@click.option("--strict", is_flag=True, help="Treat what the configuration says and is ignored as an error.")
 @data_dir_option
 @json_option
-def run_command(
-    path: Path,
-    run_name: str | None,
-    environment: tuple[str, ...],
-    variables: tuple[str, ...],
-    branch: str | None,
-    tag: str | None,
-    ref: str | None,
-    strict: bool,
-    data_dir: Path | None,
-    as_json: bool,
-    secrets: dict[str, str],
-) -> int:
+def run_command(wanted: Wanted, given: GivenValues, strict: bool, data_dir: Path | None, as_json: bool) -> int:
     """Run the configuration of PATH, a directory or a file, on this machine.
 
     The tree goes to every task as it lies there: tracked and untracked files, ignored ones left out. Ends with 0
@@ -63,13 +39,12 @@ def run_command(
     agola-core run . --secret API_TOKEN --secret-file KEY=key.pem
     """
     submission = prepare(
-        path,
-        run_name=run_name or "",
-        checkout=checkout_as(path, branch, tag, ref),
-        variables=dict(name_and_value(item) for item in variables),
+        wanted.path,
+        run_name=wanted.run_name,
+        checkout=wanted.checkout(wanted.path),
+        variables=given.variables,
         strict=strict,
     )
-    given = dict(given_variable(item) for item in environment)
     directory = data_dir or default_data_dir(submission.tree)
     interruption = Interruption()
     results: list[Run] = []
@@ -83,8 +58,7 @@ def run_command(
                 source=source,
                 group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
                 cache_group=f"local-{directory.name}",
-                environment=given,
-                secrets=secrets,
+                given=given,
             )
             bundle = service.create_run(request)
             results.append(follow_run(service, bundle, display_for(bundle, as_json=as_json), interruption))

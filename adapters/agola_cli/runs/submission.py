@@ -5,10 +5,13 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+import click
 import msgspec
 
 from agola_cli.config.check import load_with_warnings
-from agola_cli.runs.checkout import Checkout, describe_checkout
+from agola_cli.options.common import bundled
+from agola_cli.options.variables import GivenValues
+from agola_cli.runs.checkout import Checkout, checkout_as, describe_checkout
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
@@ -40,8 +43,7 @@ class Submission(msgspec.Struct, frozen=True):
         source: str,
         group: str,
         cache_group: str,
-        environment: dict[str, str],
-        secrets: dict[str, str],
+        given: GivenValues,
     ) -> RunCreateRequest:
         """Return the request that makes one of the runs.
 
@@ -50,8 +52,7 @@ class Submission(msgspec.Struct, frozen=True):
             source: The id of the packed tree.
             group: The run's group.
             cache_group: Who shares its caches.
-            environment: Over every other.
-            secrets: Further environment, whose values are shown nowhere.
+            given: The environment that overrides every other, and secrets.
         """
         context = RunContext(self.checkout.branch, self.checkout.tag, self.checkout.ref, self.variables, source)
         return RunCreateRequest(
@@ -59,11 +60,48 @@ class Submission(msgspec.Struct, frozen=True):
             name=run.name,
             group=group,
             static_environment=self.checkout.environment,
-            environment={**environment, **secrets},
-            secrets=[*self.variables.values(), *secrets.values()],
+            environment={**given.environment, **given.secrets},
+            secrets=[*self.variables.values(), *given.secrets.values()],
             cache_group=cache_group,
             annotations=self.checkout.annotations,
         )
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a command's options ask to run.
+
+    Attributes:
+        path: A directory, or a configuration file in it.
+        run_name: Only this run; "" for all.
+        branch: As if on this branch.
+        tag: As if on this tag.
+        ref: As if on this git reference.
+    """
+
+    path: Path
+    run_name: str
+    branch: str | None
+    tag: str | None
+    ref: str | None
+
+    def checkout(self, path: Path) -> Checkout | None:
+        """Return what the options say of a directory's checkout; None when git is to be asked.
+
+        Raises:
+            BadRequestError: More than one of branch, tag and reference is given.
+        """
+        return checkout_as(path, self.branch, self.tag, self.ref)
+
+
+wanted_options = bundled(
+    "wanted",
+    Wanted,
+    click.argument("path", type=click.Path(path_type=Path), default="."),
+    click.option("--run", "run_name", metavar="NAME", default="", help="Only this run of the configuration."),
+    click.option("--branch", help="Run as if on this branch."),
+    click.option("--tag", help="Run as if on this tag."),
+    click.option("--ref", help="Run as if on this git reference."),
+)
 
 
 def prepare(

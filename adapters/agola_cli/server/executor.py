@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agola_cli.connect.local_services import find_token
-from agola_cli.options.common import DirectoryType
+from agola_cli.options.directories import DirectoryType
 from agola_cli.options.types import DURATION
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from agola_cli.connect.local_services import announced
-from agola_cli.options.common import coordinator_option, data_dir_option, default_data_dir, storage_option
+from agola_cli.connect.store import StoreAddress, store_options
+from agola_cli.options.common import FILE
+from agola_cli.options.directories import default_data_dir
 from agola_cli.server.service_options import service_options
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
@@ -19,12 +21,10 @@ from agola_core.runservice.model.options import ServiceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 def _tokens(kind: str) -> Callable[[F], F]:
     text = f"File of the tokens of {kind}s, one a line. One more may be in AGOLA_{kind.upper()}_TOKEN."
-    return click.option(f"--{kind}-tokens", type=_FILE, envvar=f"AGOLA_{kind.upper()}_TOKENS", help=text)
+    return click.option(f"--{kind}-tokens", type=FILE, envvar=f"AGOLA_{kind.upper()}_TOKENS", help=text)
 
 
 def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
@@ -41,9 +41,7 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
     envvar="AGOLA_PORT",
     help="0 for a free one.",
 )
-@data_dir_option
-@storage_option
-@coordinator_option
+@store_options
 @_tokens("client")
 @_tokens("executor")
 @_tokens("admin")
@@ -53,9 +51,9 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
     help="Make no tokens where none are given: whatever runs on this machine may then do what they would allow.",
 )
 @click.option("--trust-network", is_flag=True, help="Serve without tokens on an address that other hosts reach.")
-@click.option("--tls-certificate", type=_FILE, envvar="AGOLA_TLS_CERTIFICATE", help="PEM file; with --tls-key.")
-@click.option("--tls-key", type=_FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
-@click.option("--tls-client-ca", type=_FILE, help="PEM file of whose certificates clients must show.")
+@click.option("--tls-certificate", type=FILE, envvar="AGOLA_TLS_CERTIFICATE", help="PEM file; with --tls-key.")
+@click.option("--tls-key", type=FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
+@click.option("--tls-client-ca", type=FILE, help="PEM file of whose certificates clients must show.")
 @click.option("--executor/--no-executor", "with_executor", default=True, help="Whether tasks are also run here.")
 @click.option("--tasks", type=click.IntRange(0), default=0, help="How many tasks run here at once; 0: no limit.")
 @_limit("max-log-bytes", 1 << 30, "The size at which a step's log fails its task here.")
@@ -70,9 +68,7 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @_limit("max-streams", 512, "The most logs, events, exports and uploads at once.")
 @_limit("stall-seconds", 300, "After which a peer that neither reads nor writes is cut off.")
 def serve_command(
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
+    store: StoreAddress,
     client_tokens: Path | None,
     executor_tokens: Path | None,
     admin_tokens: Path | None,
@@ -116,7 +112,7 @@ def serve_command(
     tls = None
     if tls_certificate is not None and tls_key is not None:
         tls = Tls(certificate=tls_certificate, key=tls_key, client_authority=tls_client_ca)
-    data_dir = data_dir or default_data_dir(Path.cwd())
+    data_dir = store.data_dir or default_data_dir(Path.cwd())
     files = {"client": client_tokens, "executor": executor_tokens, "admin": admin_tokens}
     made = not no_tokens and not trust_network
     if made:
@@ -148,4 +144,4 @@ def serve_command(
                     click.echo(f"to sign in on the page: the token in {tokens / 'client'}")
             click.echo(f"serving on {url}")
 
-        serve(data_dir, options, storage=storage, coordinator=coordinator, on_start=started)
+        serve(data_dir, options, storage=store.storage, coordinator=store.coordinator, on_start=started)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from agola_cli.options.common import bundled
 from agola_cli.options.types import DURATION, RETENTION
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.options import RetentionRule, ServiceOptions
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS = (
+def _service(
+    retain: tuple[RetentionRule, ...], external_scheduler: bool, max_log_bytes_fetched: int, **given: Any
+) -> ServiceOptions:
+    groups = [rule.group.rstrip("/") for rule in retain]
+    for group in groups:
+        if groups.count(group) > 1:
+            raise BadRequestError(f"--retain says twice what is kept of {group or '/'}")
+    return ServiceOptions(
+        retention=retain, start_queued=not external_scheduler, max_log_bytes=max_log_bytes_fetched, **given
+    )
+
+
+service_options = bundled(
+    "service",
+    _service,
     click.option(
         "--retain",
         type=RETENTION,
@@ -69,30 +82,3 @@ _OPTIONS = (
     ),
     click.option("--external-scheduler", is_flag=True, help="Leave queued runs to Agola's scheduler."),
 )
-_NAMES = (
-    "retain", "cache_expiry", "upkeep_interval", "executor_ttl", "fetch_patience", "workers", "fetchers", "keep_events",
-    "external_scheduler", "max_log_bytes_fetched", "max_archive_bytes",
-)  # fmt: skip
-
-
-def service_options(function: F) -> F:
-    """Add the options; the command takes a `service`."""
-
-    def with_service(**arguments: Any) -> Any:
-        given = {name: arguments.pop(name) for name in _NAMES}
-        rules: tuple[RetentionRule, ...] = given.pop("retain")
-        groups = [rule.group.rstrip("/") for rule in rules]
-        for group in groups:
-            if groups.count(group) > 1:
-                raise BadRequestError(f"--retain says twice what is kept of {group or '/'}")
-        start_queued = not given.pop("external_scheduler")
-        given["max_log_bytes"] = given.pop("max_log_bytes_fetched")  # one option of that name is the executor's
-        return function(service=ServiceOptions(retention=rules, start_queued=start_queued, **given), **arguments)
-
-    wrapped: Any = with_service
-    wrapped.__doc__, wrapped.__name__ = function.__doc__, function.__name__
-    wrapped.__click_params__ = getattr(function, "__click_params__", [])
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    decorated: F = wrapped
-    return decorated

@@ -1,56 +1,33 @@
-"""Commands on a store: status, checkpoints, garbage collection, verification."""
+"""Commands on a store: status, checkpoints, compaction, garbage collection, verification and recovery."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import click
 import msgspec
 
 import agola_core
-from agola_cli.connect.remote import connected
-from agola_cli.options.common import (
-    chosen_url,
-    json_option,
-    open_to_read,
-    recovered_data_dir,
-    store_data_dir,
-    store_options,
-    token_file_option,
-    url_option,
-)
+from agola_cli.connect.store import QUIET, StoreAddress, store_options
+from agola_cli.connect.target import Target, target_options
+from agola_cli.options.common import json_option
 from agola_cli.output.progress_bar import Bar
-from agola_cli.output.records import format_options, print_records
+from agola_cli.output.records import counted, format_options, print_records
 from agola_core import embedded
-from agola_core.datamanager import DataManager, Options
+from agola_core.datamanager import DataManager
 from agola_core.errors import ConflictError
 
 
 @click.command("status")
-@store_options
-@url_option
-@token_file_option
+@target_options
 @json_option
-def status_command(
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
+def status_command(target: Target, as_json: bool) -> None:
     """Show the state of a store: how far it is synced and checkpointed, and who has it open.
 
     \b
     agola-core status
     agola-core status --url http://127.0.0.1:4000 --json | jq .uncheckpointed_wals
     """
-    if service := chosen_url(url):
-        with connected(service, token_file) as client:
-            status = client.status()
-    else:
-        with _read(data_dir, storage, coordinator) as store:
-            status = store.status()
+    with target.connect(read_only=True) as store:
+        status = store.status()
     if as_json:
         click.echo(msgspec.json.encode(status))
         return
@@ -60,33 +37,23 @@ def status_command(
 
 
 @click.command("checkpoint")
-@store_options
-@url_option
-@token_file_option
+@target_options
 @json_option
-def checkpoint_command(
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Make a checkpoint now; services may go on meanwhile, and make their own when they are due.
+def checkpoint_command(target: Target, as_json: bool) -> None:
+    """Make a checkpoint now; services keep running, and make their own when they are due.
 
     \b
     agola-core checkpoint --data-dir /var/lib/agola
     agola-core checkpoint --url http://127.0.0.1:4000
     """
-    if service := chosen_url(url):
-        with connected(service, token_file) as client:
-            made = client.checkpoint()
-        reached, number = made.checkpointed, made.number
-    else:
-        with _opened(data_dir, storage, coordinator) as store:
+    with target.connect() as store:
+        if isinstance(store, DataManager):
             store.checkpoint(force=True)
             status = store.status()
-        reached, number = status.checkpointed, status.manifest
+            reached, number = status.checkpointed, status.manifest
+        else:
+            made = store.checkpoint()
+            reached, number = made.checkpointed, made.number
     if as_json:
         click.echo(msgspec.json.encode({"checkpointed": reached, "number": number}))
     else:
@@ -94,32 +61,19 @@ def checkpoint_command(
 
 
 @click.command("compact")
-@store_options
-@url_option
-@token_file_option
+@target_options
 @json_option
-def compact_command(
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Write the whole store anew, without what is deleted or replaced; services may go on meanwhile.
+def compact_command(target: Target, as_json: bool) -> None:
+    """Rewrite the whole store without deleted and replaced objects; services keep running.
 
-    Checkpoints do so bit by bit. The old files go with a later garbage collection, once nothing needs them.
+    Checkpoints do so bit by bit. A later garbage collection deletes the old files, once nothing needs them.
 
     \b
     agola-core compact --data-dir /var/lib/agola
     agola-core gc
     """
-    if service := chosen_url(url):
-        with connected(service, token_file) as client:
-            done = client.compact()
-    else:
-        with Bar() as bar, _opened(data_dir, storage, coordinator) as store:
-            done = store.compact(bar)
+    with Bar() as bar, target.connect() as store:
+        done = store.compact(bar) if isinstance(store, DataManager) else store.compact()
     if as_json:
         click.echo(msgspec.json.encode(done))
     else:
@@ -130,19 +84,10 @@ def compact_command(
 
 
 @click.command("checkpoints")
-@store_options
-@url_option
-@token_file_option
+@target_options
 @format_options
-def checkpoints_command(
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-    output: str,
-) -> None:
-    """List the checkpoints that are retained, the oldest first: how far back the past can be read.
+def checkpoints_command(target: Target, output: str) -> None:
+    """List the retained checkpoints, oldest first: how far back the past can be read.
 
     Every state between two of them can be read, too, as long as its WALs are kept.
 
@@ -150,12 +95,8 @@ def checkpoints_command(
     agola-core checkpoints
     agola-core export --at SEQUENCE -o then.zst
     """
-    if service := chosen_url(url):
-        with connected(service, token_file) as client:
-            found = client.checkpoints()
-    else:
-        with _read(data_dir, storage, coordinator) as store:
-            found = store.checkpoints()
+    with target.connect(read_only=True) as store:
+        found = store.checkpoints()
     print_records(
         output,
         found,
@@ -172,20 +113,10 @@ def checkpoints_command(
 
 
 @click.command("gc")
-@click.option("--dry-run", is_flag=True, help="Only list what would go, and why.")
-@store_options
-@url_option
-@token_file_option
+@click.option("--dry-run", is_flag=True, help="Only list what would be deleted, and why.")
+@target_options
 @json_option
-def gc_command(
-    dry_run: bool,
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
+def gc_command(dry_run: bool, target: Target, as_json: bool) -> None:
     """Delete objects in storage that nothing refers to any more, an hour after they were written at the earliest.
 
     Services do it by themselves; this does it now.
@@ -193,40 +124,33 @@ def gc_command(
     \b
     agola-core gc --dry-run
     """
-    if service := chosen_url(url):
-        with connected(service, token_file) as client:
-            found = client.collect_garbage(dry_run=dry_run)
-    else:
-        with _opened(data_dir, storage, coordinator) as store:
-            found = store.collect_garbage(dry_run=dry_run)
+    with target.connect() as store:
+        found = store.collect_garbage(dry_run=dry_run)
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
     for garbage in found:
         click.echo(f"{garbage.path}  {garbage.size}  {garbage.reason}")
-    objects = f"{len(found)} object{'' if len(found) == 1 else 's'}"
-    click.echo(f"{objects} would go" if dry_run else f"{objects} deleted", err=True)
+    click.echo(f"{counted(found, 'object')} {'would be ' if dry_run else ''}deleted", err=True)
 
 
 @click.command("verify")
-@click.option("--repair", is_flag=True, help="First repair what loses nothing by it, and say what was done.")
+@click.option("--repair", is_flag=True, help="First repair everything that can be repaired without data loss.")
 @store_options
 @json_option
-def verify_command(
-    repair: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
-) -> int:
-    """Read and check everything that the store has; ends with 1 when something does not hold.
+def verify_command(repair: bool, store: StoreAddress, as_json: bool) -> int:
+    """Read and check everything in a store; exits with 1 if a check fails.
 
-    Services may go on meanwhile; a store that does not open is checked, too. There is no --url: what a service has in
-    memory and in hand would hide what it stored, so the storage and the coordinator are read without it.
+    Services keep running; a store that does not open is checked, too. There is no --url: what a service has in
+    memory would hide what it stored, so the storage and the coordinator are read without it.
 
     \b
     agola-core verify
     agola-core verify --repair --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
     """
-    directory = store_data_dir(data_dir, storage, coordinator)
-    done = agola_core.repair(directory, storage=storage, coordinator=coordinator) if repair else []
-    found = agola_core.verify(directory, storage=storage, coordinator=coordinator)
+    directory = store.directory()
+    done = agola_core.repair(directory, storage=store.storage, coordinator=store.coordinator) if repair else []
+    found = agola_core.verify(directory, storage=store.storage, coordinator=store.coordinator)
     if as_json:
         click.echo(msgspec.json.encode({"repairs": done, "findings": found} if repair else found))
     else:
@@ -234,8 +158,7 @@ def verify_command(
             click.echo(f"{'repaired' if item.done else 'not repaired'}: {item.path}: {item.message}", err=True)
         for finding in found:
             click.echo(f"{finding.path} at offset {finding.offset}: {finding.message}")
-        findings = f"{len(found)} finding{'' if len(found) == 1 else 's'}"
-        click.echo(findings if found else "everything holds", err=True)
+        click.echo(counted(found, "finding") if found else "no problems found", err=True)
     return 1 if found else 0
 
 
@@ -243,36 +166,25 @@ def verify_command(
 @click.option("--force", is_flag=True, help="Also while others have the store open: they are refused from then on.")
 @store_options
 @json_option
-def recover_command(
-    force: bool, data_dir: Path | None, storage: str | None, coordinator: str | None, as_json: bool
-) -> None:
+def recover_command(force: bool, store: StoreAddress, as_json: bool) -> None:
     """Take the state of a store from its storage, whatever its coordinator says; stop all services first.
 
-    For a coordinator that was restored from a backup, or is another one than before, or is gone with its machine.
-    What was committed and never came to the storage is left behind.
+    For a coordinator that was restored from a backup, was replaced, or was lost with its machine.
+    What was committed and never reached the storage is lost.
 
     \b
     agola-core recover
     agola-core recover --storage s3://ci-store/prod --data-dir /var/lib/agola     on a new machine
     agola-core recover --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
     """
-    directory = recovered_data_dir(data_dir, storage, coordinator)
-    if not force and (others := embedded.users(directory, storage=storage, coordinator=coordinator)):
+    directory = store.directory(recover=True)
+    if not force and (others := embedded.users(directory, storage=store.storage, coordinator=store.coordinator)):
         raise ConflictError(f"others have the store open: {', '.join(others)}; stop them, or say --force")
     with agola_core.open(
-        directory, storage=storage, coordinator=coordinator, options=Options(background=False), recover=True
-    ) as store:
-        status = store.status()
+        directory, storage=store.storage, coordinator=store.coordinator, options=QUIET, recover=True
+    ) as opened:
+        status = opened.status()
     if as_json:
         click.echo(msgspec.json.encode({"lineage": status.lineage, "epoch": status.epoch, "manifest": status.manifest}))
     else:
         click.echo(f"recovered from the storage, as epoch {status.epoch} with manifest {status.manifest}")
-
-
-def _opened(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
-    directory = store_data_dir(data_dir, storage, coordinator)
-    return agola_core.open(directory, storage=storage, coordinator=coordinator, options=Options(background=False))
-
-
-def _read(data_dir: Path | None, storage: str | None, coordinator: str | None) -> DataManager:
-    return open_to_read(store_data_dir(data_dir, storage, coordinator), storage, coordinator)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import agola_core
-from agola_cli.options.common import default_data_dir
+from agola_cli.connect.store import QUIET, StoreAddress
+from agola_cli.options.directories import default_data_dir
 from agola_core import embedded, maintenance
-from agola_core.datamanager import DataManager, ImportResult, Options
+from agola_core.datamanager import DataManager, ImportResult
 from agola_core.datamanager.transfer.export_reader import peek
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.objectstorage.port import ObjectStorage
@@ -21,24 +22,18 @@ from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runtime.progress import Progress
 
-_QUIET = Options(background=False)
 
-
-class Place:
+class Destination:
     """Where an export is imported to.
 
     Args:
-        data_dir: A data directory.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
+        store: What the options name; a directory that is not named is the default one.
     """
 
-    def __init__(self, data_dir: Path | None, storage: str | None, coordinator: str | None) -> None:
-        self._storage = storage
-        self._coordinator = coordinator
-        self._directory = (
-            None if data_dir is None and storage and coordinator else data_dir or default_data_dir(Path.cwd())
-        )
+    def __init__(self, store: StoreAddress) -> None:
+        self._storage, self._coordinator = store.storage, store.coordinator
+        elsewhere = store.data_dir is None and store.storage and store.coordinator
+        self._directory = None if elsewhere else store.data_dir or default_data_dir(Path.cwd())
 
     def exists(self) -> bool:
         """Return whether there is a store already."""
@@ -70,7 +65,7 @@ class Place:
                 return _import(store, stream, progress, dry_run=True)
         with tempfile.TemporaryDirectory(prefix="agola-import-") as directory:
             data_types, stream = _data_types(stream)
-            with agola_core.open(directory, data_types=data_types, options=_QUIET) as store:
+            with agola_core.open(directory, data_types=data_types, options=QUIET) as store:
                 return _import(store, stream, progress, dry_run=True)
 
     def replace(self, stream: IO[bytes], progress: Progress) -> ImportResult:
@@ -92,7 +87,7 @@ class Place:
                 data_types=data_types,
                 storage=self._storage,
                 coordinator=self._coordinator,
-                options=_QUIET,
+                options=QUIET,
             ) as store,
             _noted_when_used(store, kept),
         ):
@@ -113,7 +108,7 @@ class Place:
     def _open(self, data_types: tuple[str, ...]) -> Iterator[DataManager]:
         """Open the store that is there, for an export with these types."""
         with agola_core.open(
-            self._directory, storage=self._storage, coordinator=self._coordinator, options=_QUIET
+            self._directory, storage=self._storage, coordinator=self._coordinator, options=QUIET
         ) as store:
             stored = store.data_types
         both = transfer.is_run_service(stored), transfer.is_run_service(data_types)
@@ -127,7 +122,7 @@ class Place:
                 "applications; nothing was imported"
             )
         with agola_core.open(
-            self._directory, data_types=wanted, storage=self._storage, coordinator=self._coordinator, options=_QUIET
+            self._directory, data_types=wanted, storage=self._storage, coordinator=self._coordinator, options=QUIET
         ) as store:
             yield store
 

@@ -13,16 +13,9 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.connect.remote import connected
-from agola_cli.options.common import (
-    chosen_url,
-    json_option,
-    open_to_read,
-    store_data_dir,
-    store_options,
-    token_file_option,
-    url_option,
-)
+from agola_cli.connect.store import StoreAddress
+from agola_cli.connect.target import Target, target_options
+from agola_cli.options.common import json_option
 from agola_cli.output.progress_bar import Bar
 from agola_core.datamanager import DataManager, ExportFormat, Packing, PastStore
 from agola_core.errors import UnavailableError
@@ -49,9 +42,7 @@ from agola_core.runtime.progress import Meter
 @click.option(
     "--at", metavar="MOMENT", help="The store as it was then: a sequence, or a time with its zone (see checkpoints)."
 )
-@store_options
-@url_option
-@token_file_option
+@target_options
 @json_option
 def export_command(
     output: str,
@@ -59,11 +50,7 @@ def export_command(
     compress: str | None,
     include: str,
     at: str | None,
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
+    target: Target,
     as_json: bool,
 ) -> None:
     """Write one consistent snapshot of a store; services may go on meanwhile.
@@ -77,17 +64,16 @@ def export_command(
     A store of a library's own data is exported all the same, without --include. Of a past moment come the runs that
     had ended, and of logs and archives what is still stored.
     """
-    service, format_ = chosen_url(url), ExportFormat(form)
+    format_ = ExportFormat(form)
     packing, wanted = Packing(compress) if compress else Packing.of(output), transfer.parse_include(include)
     said: object
     with Bar() as bar, _target(output) as file:
-        if service:
-            with connected(service, token_file) as client:
+        if target.url:
+            with target.client() as client:
                 size = _copy(client.export_stream(format_, packing, wanted, at or ""), file, Meter("export", bar))
             said, text = {"size": size}, f"exported {size} bytes"
         else:
-            directory = store_data_dir(data_dir, storage, coordinator)
-            with _exported(directory, storage, coordinator, at) as store:
+            with _opened(target.store, at) as store:
                 if transfer.is_run_service(store.data_types):
                     result = transfer.export(store, file, format_, packing=packing, include=wanted, progress=bar)
                 elif wanted:
@@ -101,16 +87,10 @@ def export_command(
         click.echo(text, err=True)
 
 
-@contextmanager
-def _exported(
-    directory: Path | None, storage: str | None, coordinator: str | None, at: str | None
-) -> Iterator[DataManager | PastStore]:
-    if at is not None:
-        with agola_core.open(directory, storage=storage, coordinator=coordinator, at=at) as past:
-            yield past
-    else:
-        with open_to_read(directory, storage, coordinator) as store:
-            yield store
+def _opened(store: StoreAddress, at: str | None) -> DataManager | PastStore:
+    if at is None:
+        return store.open(read_only=True)
+    return agola_core.open(store.directory(), storage=store.storage, coordinator=store.coordinator, at=at)
 
 
 @contextmanager

@@ -14,17 +14,10 @@ import msgspec
 
 import agola_core
 from agola_cli.connect.remote import connected
-from agola_cli.options.common import (
-    chosen_url,
-    confirm,
-    json_option,
-    store_options,
-    token_file_option,
-    url_option,
-    yes_option,
-)
+from agola_cli.connect.target import Target, target_options
+from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.output.progress_bar import Bar
-from agola_cli.store.destination import Place
+from agola_cli.store.destination import Destination
 from agola_core.datamanager import ImportResult
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts import copying
@@ -67,9 +60,7 @@ class Outcome(msgspec.Struct, frozen=True):
     "without FILE nothing else.",
 )
 @yes_option
-@store_options
-@url_option
-@token_file_option
+@target_options
 @json_option
 def import_command(
     file: str | None,
@@ -77,11 +68,7 @@ def import_command(
     from_url: str | None,
     copy_from: str | None,
     yes: bool,
-    data_dir: Path | None,
-    storage: str | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
+    target: Target,
     as_json: bool,
 ) -> int:
     """Restore an export, ours or Agola 0.2's, into a new store, or in the place of a store's whole content.
@@ -99,34 +86,35 @@ def import_command(
     \b
     agola-core import --from-url http://agola:4000 --copy-from posixflat:///srv/agola --data-dir /var/lib/agola
     """
-    service = chosen_url(url)
     if file is not None and from_url is not None:
         raise click.UsageError(f"name FILE or --from-url, not both: {file} and {from_url}")
-    if service and (copy_from or from_url):
+    if target.url and (copy_from or from_url):
         raise click.UsageError("--from-url and --copy-from write to a store, not to a service: name it by --data-dir")
-    place = None if service else Place(data_dir, storage, coordinator)
+    destination = None if target.url else Destination(target.store)
     outcome = Outcome()
     with _opened(copy_from) as artifacts, Bar() as bar:
         if file is None and from_url is None and artifacts is not None:
-            assert place is not None
-            outcome = _copied(outcome, artifacts, place, bar, dry_run=dry_run)
+            assert destination is not None
+            outcome = _copied(outcome, artifacts, destination, bar, dry_run=dry_run)
         else:
-            with _source(file or "-", from_url, token_file, bar) as stream:
-                if place is None:
+            with _source(file or "-", from_url, target.token_file, bar) as stream:
+                if destination is None:
                     _ask(file or "-", yes=yes or dry_run)
-                    with connected(cast("str", service), token_file) as client:
+                    with target.client() as client:
                         result = client.import_(stream, dry_run=dry_run)
                 else:
-                    result = _import(place, stream, artifacts, bar, file or from_url or "-", dry_run=dry_run, yes=yes)
+                    result = _import(
+                        destination, stream, artifacts, bar, file or from_url or "-", dry_run=dry_run, yes=yes
+                    )
             outcome = msgspec.convert(msgspec.structs.asdict(result), Outcome)
-            if artifacts is not None and place is not None:  # what ended meanwhile
-                outcome = _copied(outcome, artifacts, place, bar, dry_run=dry_run)
+            if artifacts is not None and destination is not None:  # what ended meanwhile
+                outcome = _copied(outcome, artifacts, destination, bar, dry_run=dry_run)
     _say(outcome, dry_run=dry_run, as_json=as_json)
     return 1 if outcome.artifacts and outcome.artifacts.missing and not dry_run else 0
 
 
 def _import(
-    place: Place,
+    destination: Destination,
     stream: IO[bytes],
     artifacts: ObjectStorage | None,
     progress: Progress,
@@ -136,21 +124,23 @@ def _import(
     yes: bool,
 ) -> ImportResult:
     if dry_run:
-        return place.check(stream, progress)
-    there = place.exists()
+        return destination.check(stream, progress)
+    there = destination.exists()
     if there:
         _ask(name, yes=yes)
     if artifacts is not None:  # first: until the import nothing refers to them, and the store serves none without
         if stream.seekable():
-            place.check(stream, progress)
+            destination.check(stream, progress)
             stream.seek(0)
-        with place.opened_storage() as target:
+        with destination.opened_storage() as target:
             copying.copy(artifacts, target, progress)
-    return place.replace(stream, progress) if there else place.create(stream, progress)
+    return destination.replace(stream, progress) if there else destination.create(stream, progress)
 
 
-def _copied(outcome: Outcome, artifacts: ObjectStorage, place: Place, progress: Progress, *, dry_run: bool) -> Outcome:
-    with place.opened_storage(make=not dry_run) as target:
+def _copied(
+    outcome: Outcome, artifacts: ObjectStorage, destination: Destination, progress: Progress, *, dry_run: bool
+) -> Outcome:
+    with destination.opened_storage(make=not dry_run) as target:
         copied = 0 if dry_run else copying.copy(artifacts, target, progress)
         return msgspec.structs.replace(outcome, copied=copied, artifacts=copying.compare(artifacts, target))
 

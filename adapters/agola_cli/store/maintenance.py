@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from agola_cli.connect.remote import connected
-from agola_cli.options.common import (
-    chosen_url,
-    coordinator_option,
-    data_dir_option,
-    existing_data_dir,
-    json_option,
-    token_file_option,
-    url_option,
-)
-from agola_cli.output.records import print_table
+from agola_cli.connect.target import Target, mode_options
+from agola_cli.options.common import bundled, json_option
+from agola_cli.options.directories import existing_data_dir
+from agola_cli.output.records import counted, print_table
 from agola_core import maintenance
 from agola_core.coordinator.factory import open_coordinator
-from agola_core.coordinator.port import Coordinator
 from agola_core.embedded import COORDINATOR_FILE
 from agola_core.errors import ConflictError, DeadlineError, disk_error
 from agola_core.maintenance import MaintenanceStatus
@@ -35,9 +28,13 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 300.0
 _POLL_SECONDS = 0.2
 
-wait_option = click.option("--wait", is_flag=True, help="Return when every instance is there.")
-timeout_option = click.option(
-    "--timeout", type=click.FloatRange(0), default=_WAIT_SECONDS, show_default=True, help="Seconds to wait at most."
+patience_options = bundled(
+    "patience",
+    lambda wait, timeout: timeout if wait else None,
+    click.option("--wait", is_flag=True, help="Return when every instance has followed."),
+    click.option(
+        "--timeout", type=click.FloatRange(0), default=_WAIT_SECONDS, show_default=True, help="Seconds to wait at most."
+    ),
 )
 
 
@@ -55,72 +52,47 @@ def maintenance_command() -> None:
 
 
 @maintenance_command.command("on")
-@wait_option
-@timeout_option
-@data_dir_option
-@coordinator_option
-@url_option
-@token_file_option
-def on_command(
-    wait: bool,
-    timeout: float,
-    data_dir: Path | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-) -> None:
-    """Turn maintenance mode on: services drain and stop; only export and import go on.
+@patience_options
+@mode_options
+def on_command(patience: float | None, target: Target) -> None:
+    """Turn maintenance mode on: services drain and stop; only export and import keep working.
 
     \b
     agola-core maintenance on --wait
     agola-core maintenance on --url https://ci.example.org --token-file admin.txt
     """
-    with _opened(data_dir and _made(data_dir), coordinator, url, token_file) as opened:
-        opened.enable()
-        _settle(opened, enabled=True, wait=wait, timeout=timeout)
+    if not target.url and target.store.data_dir is not None:
+        _make(target.store.data_dir)
+    with _opened(target) as mode:
+        mode.enable()
+        _settle(mode, enabled=True, patience=patience)
 
 
 @maintenance_command.command("off")
-@wait_option
-@timeout_option
-@data_dir_option
-@coordinator_option
-@url_option
-@token_file_option
-def off_command(
-    wait: bool,
-    timeout: float,
-    data_dir: Path | None,
-    coordinator: str | None,
-    url: str | None,
-    token_file: Path | None,
-) -> None:
+@patience_options
+@mode_options
+def off_command(patience: float | None, target: Target) -> None:
     """Turn maintenance mode off: services start again.
 
     \b
     agola-core maintenance off --wait
     """
-    with _opened(data_dir, coordinator, url, token_file) as opened:
-        opened.disable()
-        _settle(opened, enabled=False, wait=wait, timeout=timeout)
+    with _opened(target) as mode:
+        mode.disable()
+        _settle(mode, enabled=False, patience=patience)
 
 
 @maintenance_command.command("status")
-@data_dir_option
-@coordinator_option
-@url_option
-@token_file_option
+@mode_options
 @json_option
-def status_command(
-    data_dir: Path | None, coordinator: str | None, url: str | None, token_file: Path | None, as_json: bool
-) -> None:
+def status_command(target: Target, as_json: bool) -> None:
     """Show whether the mode is on, and the state of each instance.
 
     \b
     agola-core maintenance status --json
     """
-    with _opened(data_dir, coordinator, url, token_file) as opened:
-        found = opened.status()
+    with _opened(target) as mode:
+        found = mode.status()
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
@@ -130,94 +102,60 @@ def status_command(
         print_table(("INSTANCE", "HOST", "PID", "STATE", "ERROR"), rows)
 
 
-class _Mode(Protocol):
+class _Mode(msgspec.Struct, frozen=True):
     """The mode of a store, reached through its coordinator or through a service."""
 
-    def enable(self) -> None:
-        """Turn it on."""
-
-    def disable(self) -> None:
-        """Turn it off."""
-
-    def status(self) -> MaintenanceStatus:
-        """Return it, and who is in it."""
-
-    def wait(self, *, enabled: bool, timeout: float) -> MaintenanceStatus:
-        """Return it once every instance is there."""
+    enable: Callable[[], object]
+    disable: Callable[[], object]
+    status: Callable[[], MaintenanceStatus]
+    wait: Callable[..., MaintenanceStatus]
 
 
-class _Direct:
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
-
-    def enable(self) -> None:
-        maintenance.enable(self._coordinator)
-
-    def disable(self) -> None:
-        maintenance.disable(self._coordinator)
-
-    def status(self) -> MaintenanceStatus:
-        return maintenance.status(self._coordinator)
-
-    def wait(self, *, enabled: bool, timeout: float) -> MaintenanceStatus:
-        return maintenance.wait_settled(self._coordinator, enabled=enabled, timeout=timeout)
-
-
-class _Remote:
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def enable(self) -> None:
-        self._client.enable_maintenance()
-
-    def disable(self) -> None:
-        self._client.disable_maintenance()
-
-    def status(self) -> MaintenanceStatus:
-        return self._client.maintenance_status()
-
-    def wait(self, *, enabled: bool, timeout: float) -> MaintenanceStatus:
-        deadline = time.monotonic() + timeout
-        while True:
-            found = self.status()
-            if found.enabled is not enabled:
-                raise ConflictError(f"maintenance mode was turned {'off' if enabled else 'on'} by somebody else")
-            if found.settled:
-                return found
-            if time.monotonic() >= deadline:
-                raise DeadlineError("not every instance is there yet: see maintenance status")
-            time.sleep(_POLL_SECONDS)
+@contextmanager
+def _opened(target: Target) -> Iterator[_Mode]:
+    if target.url:
+        with target.client() as client:
+            yield _Mode(
+                client.enable_maintenance, client.disable_maintenance, client.maintenance_status, partial(_poll, client)
+            )
+        return
+    address = target.store.coordinator or str(existing_data_dir(target.store.data_dir) / COORDINATOR_FILE)
+    with closing(open_coordinator(address)) as opened:
+        yield _Mode(
+            partial(maintenance.enable, opened),
+            partial(maintenance.disable, opened),
+            partial(maintenance.status, opened),
+            partial(maintenance.wait_settled, opened),
+        )
 
 
-def _settle(opened: _Mode, *, enabled: bool, wait: bool, timeout: float) -> None:
-    found = opened.wait(enabled=enabled, timeout=timeout) if wait else opened.status()
-    instances = f"{len(found.instances)} instance{'' if len(found.instances) == 1 else 's'}"
+def _poll(client: Client, *, enabled: bool, timeout: float) -> MaintenanceStatus:
+    deadline = time.monotonic() + timeout
+    while True:
+        found = client.maintenance_status()
+        if found.enabled is not enabled:
+            raise ConflictError(f"maintenance mode was turned {'off' if enabled else 'on'} by somebody else")
+        if found.settled:
+            return found
+        if time.monotonic() >= deadline:
+            raise DeadlineError("not every instance is there yet: see maintenance status")
+        time.sleep(_POLL_SECONDS)
+
+
+def _settle(mode: _Mode, *, enabled: bool, patience: float | None) -> None:
+    found = mode.status() if patience is None else mode.wait(enabled=enabled, timeout=patience)
     rest = "" if found.settled else "; see maintenance status, or say --wait"
-    click.echo(f"maintenance mode is {'on' if enabled else 'off'}: {instances}{rest}", err=True)
+    click.echo(
+        f"maintenance mode is {'on' if enabled else 'off'}: {counted(found.instances, 'instance')}{rest}", err=True
+    )
 
 
-def _made(data_dir: Path) -> Path:
-    """Return a data directory, made if need be: services that are yet to come begin in the mode."""
+def _make(data_dir: Path) -> None:
+    """Make a data directory that does not exist: services that are started later begin in the mode."""
     if data_dir.is_dir():
-        return data_dir
+        return
     try:
         data_dir.mkdir(parents=True)
     except OSError as error:
         raise disk_error(error, f"the data directory {str(data_dir)!r} cannot be made") from error
     click.echo(f"{data_dir} is a new data directory", err=True)
-    return data_dir
-
-
-@contextmanager
-def _opened(
-    data_dir: Path | None, coordinator: str | None, url: str | None, token_file: Path | None
-) -> Iterator[_Mode]:
-    if service := chosen_url(url):
-        with connected(service, token_file) as client:
-            yield _Remote(client)
-        return
-    opened = open_coordinator(coordinator or str(existing_data_dir(data_dir) / COORDINATOR_FILE))
-    try:
-        yield _Direct(opened)
-    finally:
-        opened.close()

@@ -1,0 +1,99 @@
+"""The store that a command's options name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+import agola_core
+from agola_cli.options.common import bundled
+from agola_cli.options.directories import data_dir_option, default_data_dir, existing_data_dir
+from agola_core import embedded
+from agola_core.datamanager import DataManager, Options
+from agola_core.objectstorage.factory import check_configured
+
+QUIET = Options(background=False)
+
+
+class StoreAddress(msgspec.Struct, frozen=True):
+    """The store that a command's options name.
+
+    Attributes:
+        data_dir: A data directory.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+    """
+
+    data_dir: Path | None = None
+    storage: str | None = None
+    coordinator: str | None = None
+
+    def open(self, *, read_only: bool = False) -> DataManager:
+        """Open the store.
+
+        Args:
+            read_only: For a command that only reads: a store that cannot be written to is opened for reading.
+
+        Raises:
+            click.UsageError: There is no store, or only one half is named.
+        """
+        directory = self.directory()
+        return agola_core.open(
+            directory,
+            storage=self.storage,
+            coordinator=self.coordinator,
+            options=QUIET,
+            read_only=read_only
+            and embedded.is_read_only(directory, storage=self.storage, coordinator=self.coordinator),
+        )
+
+    def directory(self, *, recover: bool = False) -> Path | None:
+        """Return the data directory of a store that is there; None when both of its halves are named by URLs.
+
+        Args:
+            recover: The store is to be recovered: on a new machine its storage alone is there.
+
+        Raises:
+            click.UsageError: There is no store, or only one half is named.
+        """
+        if recover and self.data_dir is not None and self.storage is not None:
+            return self.data_dir
+        if self.data_dir is None and self.storage and self.coordinator:
+            return None
+        if self.data_dir is None and (self.storage or self.coordinator) and not default_data_dir(Path.cwd()).is_dir():
+            given, missing = ("storage", "coordinator") if self.storage else ("coordinator", "storage")
+            raise click.UsageError(f"--{given} is half of a store: name the other by --{missing} or --data-dir")
+        return self.used_directory()
+
+    def used_directory(self) -> Path:
+        """Return the data directory of a store that is there, its storage there or elsewhere.
+
+        Raises:
+            click.UsageError: There is no store.
+        """
+        chosen = existing_data_dir(self.data_dir)
+        if self.storage is None and not (chosen / embedded.STORAGE_DIRECTORY).is_dir():
+            raise click.UsageError(f"no store in {chosen}: nothing has run there, or name another with --data-dir")
+        return chosen
+
+
+storage_option = click.option(
+    "--storage",
+    metavar="URL",
+    callback=lambda _context, _option, url: url and check_configured(url),
+    envvar="AGOLA_STORAGE",
+    show_envvar=True,
+    help="The object storage, in the place of the data directory's: posix:///DIR or s3://BUCKET/PREFIX.",
+)
+
+coordinator_option = click.option(
+    "--coordinator",
+    metavar="URL",
+    envvar="AGOLA_COORDINATOR",
+    show_envvar=True,
+    help="The coordinator, in the place of the data directory's: etcd://HOST:2379,HOST:2379/PREFIX.",
+)
+
+store_options = bundled("store", StoreAddress, data_dir_option, storage_option, coordinator_option)

@@ -1,0 +1,66 @@
+"""Data directories: the option that names one, and the default for a checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agola_core.locations import no_directory
+
+
+class DirectoryType(click.Path):
+    """A directory, which is made when missing; a URL in its place is told what it should have been given as."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        reason = no_directory(value)
+        if reason is not None:
+            self.fail(f"{os.fspath(value)!r} {reason}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=DirectoryType(),
+    envvar="AGOLA_DATA_DIR",
+    show_envvar=True,
+    help="Where runs, logs and the store are kept. By default a directory of your home for each checkout.",
+)
+
+
+def default_data_dir(tree: Path) -> Path:
+    """Return where the runs of a directory are kept, when nothing else is said.
+
+    Args:
+        tree: A directory, or a file in it; every directory of a git checkout has the same one.
+    """
+    directory = tree if tree.is_dir() else tree.parent
+    try:
+        command = ["git", "-C", str(directory), "rev-parse", "--show-toplevel"]
+        top = subprocess.run(command, capture_output=True, check=False, text=True).stdout.strip()
+    except FileNotFoundError:  # a machine without git
+        top = ""
+    root = Path(top) if top else directory.resolve()
+    base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+    return base / "agola-core" / f"{root.name or 'root'}-{digest}"
+
+
+def existing_data_dir(data_dir: Path | None) -> Path:
+    """Return the data directory that a reading command uses.
+
+    Raises:
+        click.UsageError: It does not exist.
+    """
+    chosen = data_dir or default_data_dir(Path.cwd())
+    if not chosen.is_dir():
+        raise click.UsageError(f"no data directory {chosen}: nothing has run yet, or name another with --data-dir")
+    return chosen
