@@ -1,3 +1,3 @@
-"""The version, from which packaging and the command line read it."""
+"""The package version, read by the build and by the command line."""
 
 __version__ = "0.1.0"

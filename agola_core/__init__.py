@@ -1,6 +1,6 @@
 """Event-sourced storage on SQLite, etcd and object storage, and the CI run service that stands on it.
 
-`open` a store, `write_wal` what happens to it, read it back; see the README for a first example.
+`open` a store, record changes with `write_wal`, read them back; the README has a first example.
 """
 
 from agola_core.__about__ import __version__

@@ -1,4 +1,4 @@
-"""zstd, from the standard library where it has it."""
+"""zstd compression: from the standard library since Python 3.14, from backports.zstd before."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["ZstdError", "compress", "decompress", "open_zstd"]
 
 
 def decompress(data: bytes, limit: int) -> bytes:
-    """Return the bytes of one zstd frame.
+    """Decompress one zstd frame.
 
     Args:
-        data: The frame, whole.
-        limit: The most bytes to return; a frame of more is refused before they are in memory.
+        data: The complete frame.
+        limit: Maximum decompressed size in bytes; a larger frame is refused before it is held in memory.
 
     Raises:
-        ZstdError: It is not one frame, or holds more bytes.
+        ZstdError: The data is not a single frame, or it decompresses to more than the limit.
     """
     decompressor = ZstdDecompressor()
     result = decompressor.decompress(data, limit + 1)

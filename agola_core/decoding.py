@@ -1,4 +1,4 @@
-"""What decoding raises for bytes that are not the record they should be, or are one of a later release."""
+"""Errors of decoding stored records: damaged data, and data written by a later release."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import msgspec
 from agola_core.errors import CorruptionError, FormatError
 
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""msgspec's own error; text that is not UTF-8 and nesting without end raise Python's instead."""
+"""msgspec's own error, and Python's for text that is not UTF-8 and for unbounded nesting."""
 
 
 T = TypeVar("T")
 
 
 def decoded(decode: Callable[[bytes], T], data: bytes, path: str) -> T:
-    """Return what a decoder makes of stored data.
+    """Decode stored data.
 
     Raises:
-        CorruptionError: It is not what should be stored at the path.
+        CorruptionError: The decoder refuses the data; the error names the path.
     """
     try:
         return decode(data)
@@ -33,12 +33,12 @@ class _Version(msgspec.Struct):
 
 
 def newer(what: str, found: int, known: int) -> FormatError:
-    """Return the error for data that a later release wrote.
+    """Return the error to raise for data that a later release wrote.
 
     Args:
-        what: The data, such as its path.
-        found: Its version.
-        known: The newest version that this release knows.
+        what: Name of the data, such as its path.
+        found: Version of the data.
+        known: Newest version that this release can read.
     """
     return FormatError(
         f"{what} has format {found}, newer than {known}, the newest that this release knows: "
@@ -47,7 +47,7 @@ def newer(what: str, found: int, known: int) -> FormatError:
 
 
 def check_json_format(data: bytes, what: str, known: int) -> None:
-    """Refuse a JSON record of a later format, whose other fields may mean anything.
+    """Refuse a JSON record of a later format, since its other fields may mean anything.
 
     Raises:
         FormatError: A later release wrote it.
@@ -55,18 +55,18 @@ def check_json_format(data: bytes, what: str, known: int) -> None:
     try:
         found = msgspec.json.decode(data, type=_Version).format
     except DECODE_ERRORS:
-        return  # no record at all: whoever decodes it whole says so
+        return  # not a record at all: the full decoder reports it
     if found > known:
         raise newer(what, found, known)
 
 
 def check_magic(data: bytes | memoryview, magic: bytes, path: str) -> None:
-    """Refuse an object whose first line is a magic of a later format; any other first line passes.
+    """Refuse an object whose first line is the magic of a later format; any other first line passes.
 
     Args:
         data: The beginning of the object.
-        magic: That of the newest known version: a name, a dash, its number and a line end.
-        path: The object.
+        magic: Magic of the newest known version: a name, a dash, the version number and a newline.
+        path: Path of the object.
 
     Raises:
         FormatError: A later release wrote it.

@@ -1,7 +1,7 @@
-"""Files and directories that are their owner's alone, whatever the umask.
+"""Creates files and directories that only their owner can access, regardless of the umask.
 
-What is made takes the owner of the directory that it is made in: when root looks after the store of another user,
-that user can go on with it. A storage whose directory its group may write to is shared: its group keeps access.
+New entries inherit the owner of their parent directory: after root has worked on another user's store, that user
+can still use it. A storage directory that is writable by its group is shared: its group keeps access to new entries.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _OTHERS_PASS = 0o011
 _NO_OWNERS = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 _told: set[str] = set()
-"""The paths that this process has warned of."""
+"""Paths that this process has already warned about."""
 
 
 class Access(NamedTuple):
-    """Who gets what is made in a directory.
+    """Ownership and sharing of new entries in a directory.
 
     Attributes:
-        owner: The user and group that are given it; None for those of this process.
-        shared: Whether its group may use it, too.
+        owner: User and group that own them; None for those of this process.
+        shared: Whether the group has access, too.
     """
 
     owner: tuple[int, int] | None = None
@@ -41,11 +41,11 @@ class Access(NamedTuple):
 
     @classmethod
     def below(cls, directory: str | os.PathLike[str], *, may_share: bool = False) -> Access:
-        """Return what a directory asks for.
+        """Return the access that new entries of a directory get.
 
         Args:
-            directory: When it is missing, the nearest one above it tells the owner.
-            may_share: Whether it is shared when its group may write to it.
+            directory: If it does not exist, its nearest existing ancestor determines the owner.
+            may_share: Whether entries are shared if the directory is writable by its group.
         """
         path = Path(directory).absolute()
         found, is_there = _status(path), True
@@ -63,7 +63,7 @@ class Access(NamedTuple):
         """Create a file and return its descriptor.
 
         Raises:
-            FileExistsError: It is there already.
+            FileExistsError: The file exists already.
         """
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE)
         try:
@@ -74,14 +74,14 @@ class Access(NamedTuple):
         return descriptor
 
     def make_directory(self, path: str | os.PathLike[str], mode: int = _DIRECTORY) -> None:
-        """Make a directory.
+        """Create a directory.
 
         Args:
             path: The directory.
-            mode: Its mode, whatever the umask, where it is not shared.
+            mode: Its mode, regardless of the umask, unless it is shared.
 
         Raises:
-            FileExistsError: It is there already.
+            FileExistsError: The directory exists already.
         """
         os.mkdir(path, mode)  # noqa: PTH102 - plain calls, as the tests of power loss record them
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -103,11 +103,11 @@ class Access(NamedTuple):
 
 
 def make_directories(path: str | os.PathLike[str], mode: int = _DIRECTORY) -> None:
-    """Make a directory and the missing ones above it; one that is there stays as it is.
+    """Create a directory and its missing parents; existing ones stay as they are.
 
     Args:
         path: The directory.
-        mode: The mode of what is made, whatever the umask.
+        mode: Mode of the new directories, regardless of the umask.
     """
     missing = []
     current = Path(path).absolute()
@@ -123,7 +123,7 @@ def make_directories(path: str | os.PathLike[str], mode: int = _DIRECTORY) -> No
 
 
 def create_file(path: str | os.PathLike[str]) -> None:
-    """Create an empty file when there is none; one that is there stays as it is."""
+    """Create an empty file unless it exists."""
     if Path(path).exists():
         return
     with suppress(FileExistsError):
@@ -131,10 +131,10 @@ def create_file(path: str | os.PathLike[str]) -> None:
 
 
 def warn_when_open(path: str | os.PathLike[str]) -> None:
-    """Log a warning, once in a process, when other users may read or write what is in a directory, or a file.
+    """Log a warning, once per process, if other users can read or write a file or the contents of a directory.
 
-    A directory that others may only pass through, such as one with an executor whose steps have users of their own,
-    is no matter: what is in it is private. A file in a directory that nobody passes through is none, either.
+    A directory that others can only traverse, such as one of an executor whose steps run as users of their own, is
+    fine: its entries are private. So is a file in a directory that others cannot traverse.
     """
     place = Path(path).absolute()
     found = _status(place)

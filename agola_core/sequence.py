@@ -1,8 +1,8 @@
-"""Sequences: ids that sort as text in the order they were given out.
+"""Sequence numbers of WALs; their text form sorts in the order of the log.
 
 A sequence is an epoch and a counter. Its text is Agola's: each part in base 32 (0-9a-v), zero-padded to 13
-characters, joined by "-", for example ``0000001ekg0a0-0000000000001``. Unlike Agola's, the epoch is no clock:
-it rises by one each time a store is created, recovered or imported, so a clock that steps back orders nothing.
+characters, joined by "-", for example ``0000001ekg0a0-0000000000001``. Unlike Agola's, the epoch is not a timestamp:
+it increases by one each time a store is created, recovered or imported, so a clock that steps back does no harm.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _LIMIT = 1 << 64
 
 
 class Sequence(NamedTuple):
-    """A place in the total order of a log.
+    """A position in the total order of a log.
 
     Attributes:
-        epoch: From 1; rises with every creation, recovery and import of the store.
-        counter: From 1 within an epoch; 0 stands before the first.
+        epoch: Starts at 1; increases with every creation, recovery and import of the store.
+        counter: Starts at 1 within an epoch; 0 is the position before the first WAL.
 
     Example:
         >>> str(Sequence(1, 33))
@@ -46,13 +46,13 @@ class Sequence(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Sequence:
-        """Return the sequence that a text stands for.
+        """Parse the text form of a sequence.
 
         Args:
-            text: What `str()` of a sequence gave.
+            text: A result of `str()` on a sequence.
 
         Raises:
-            BadRequestError: The text is no sequence.
+            BadRequestError: The text is not a sequence.
         """
         match = _TEXT.fullmatch(text)
         if match is None:
@@ -64,12 +64,12 @@ class Sequence(NamedTuple):
 
 
 def texts(epoch: int, first: int, count: int) -> list[str]:
-    """Return the texts of sequences that follow each other: what `str()` of each gives, only faster.
+    """Return the text forms of consecutive sequences; the same as `str()` of each, but faster.
 
     Args:
-        epoch: Of all of them.
-        first: The counter of the first.
-        count: How many.
+        epoch: Their epoch.
+        first: Counter of the first one.
+        count: Number of sequences.
     """
     prefix = _epoch_prefix(epoch)
     return [prefix + _encode(counter) for counter in range(first, first + count)]

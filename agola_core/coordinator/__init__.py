@@ -1,6 +1,6 @@
-"""The coordinator: revisioned keys with compare-and-transact, watches, leases and locks.
+"""The coordinator: a small revisioned key-value store with transactions, watches, leases and locks.
 
-Imports errors and the supervisor; the datamanager, the maintenance mode and the runservice stand on it.
+Modules depend downwards only: `factory` on the backends `sqlite` and `etcd`, these on `port` and `outcomes`.
 """
 
 from agola_core.coordinator.factory import open_coordinator

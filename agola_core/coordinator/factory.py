@@ -1,4 +1,4 @@
-"""Chooses a coordinator's backend by its URL; nothing else does."""
+"""Opens a coordinator by URL; the only place that chooses a backend."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:
     Args:
         url: A path, or `sqlite:///PATH`, for the embedded one; `etcd://HOST:PORT,HOST:PORT/PREFIX?...` for an etcd
             cluster (see `agola_core.coordinator.etcd.settings.parse_url` for the parameters).
-        read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
+        read_only: Create nothing, and refuse every change.
 
     Raises:
-        BadRequestError: The URL names no backend, is malformed, or the backend's extra is not installed.
+        BadRequestError: The URL is malformed, names no known backend, or the backend's extra is not installed.
         UnavailableError: The backend cannot be reached.
     """
     scheme, separator, rest = url.partition("://")

@@ -1,4 +1,4 @@
-"""Locks on a coordinator: a key under a lease, whose creation revision is the fencing token."""
+"""Distributed locks: a key under a lease, whose creation revision is the fencing token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from agola_core.runtime.forks import Origin, renewed
 
 
 class LeaseKeeper:
-    """Keeps one lease alive from its own thread and knows when it may be lost, also after the machine slept.
+    """Renews a lease from a background thread (heartbeat) and knows when it may have expired, even after a suspend.
 
     Args:
-        coordinator: Where the lease lives.
-        ttl: Seconds that the lease outlives its keeper.
+        coordinator: Coordinator that holds the lease.
+        ttl: Seconds until the lease expires once it is no longer renewed.
 
     Attributes:
         lease: The lease's id.
@@ -36,11 +36,11 @@ class LeaseKeeper:
 
     @property
     def held(self) -> bool:
-        """Whether the lease is certainly still good (a paused process finds it is not)."""
+        """Whether the lease has certainly not expired yet (False after a pause longer than the lease)."""
         return boot_clock() < self._deadline and self._origin.is_here
 
     def close(self) -> None:
-        """Stop renewing and revoke the lease; harmless when it was lost, and in a forked child."""
+        """Stop the heartbeat and revoke the lease; harmless if the lease has expired, and in a forked child."""
         if not self._origin.is_here:
             return
         self._stopping.set()
@@ -51,7 +51,7 @@ class LeaseKeeper:
         self._deadline = 0.0
         try:
             self._coordinator.revoke_lease(self.lease)
-        except AgolaError:  # it ends by itself
+        except AgolaError:  # it expires by itself
             return
 
     def _run(self) -> None:
@@ -59,7 +59,7 @@ class LeaseKeeper:
             asked = boot_clock()
             try:
                 left = self._coordinator.keep_alive(self.lease)
-            except AgolaError:  # until the deadline passes, the next round may still reach it
+            except AgolaError:  # the next heartbeat may still be in time
                 continue
             if left <= 0.0:
                 self._deadline = 0.0
@@ -68,11 +68,11 @@ class LeaseKeeper:
 
 
 class Lock:
-    """A lock that was acquired by `try_lock`. A context manager that releases it.
+    """A lock acquired by `try_lock`; a context manager that releases it.
 
     Attributes:
         name: The lock's key.
-        token: The fencing token: rises with every acquisition of this lock.
+        token: Fencing token; increases with every acquisition of the lock.
     """
 
     def __init__(self, coordinator: Coordinator, keeper: LeaseKeeper, name: str, token: int) -> None:
@@ -83,12 +83,12 @@ class Lock:
 
     @property
     def fence(self) -> Compare:
-        """The condition that a guarded transaction includes: it fails once the lock was lost."""
+        """The condition to include in a fenced transaction: it fails once the lock is lost."""
         return Compare(self.name, self.token, Target.CREATE_REVISION)
 
     @property
     def held(self) -> bool:
-        """Whether the lock is certainly still held, by this process's clock."""
+        """Whether the lock is certainly still held, according to this machine's clock."""
         return self._keeper.held
 
     def check(self) -> None:
@@ -97,10 +97,10 @@ class Lock:
             raise FencedError(f"lock {self.name} was lost")
 
     def release(self) -> None:
-        """Give the lock back; harmless when it was lost."""
+        """Release the lock; harmless if it was lost."""
         try:
             self._coordinator.txn([self.fence], [DeleteOp(self.name)])
-        except AgolaError:  # the lease ends by itself
+        except AgolaError:  # the lease expires by itself
             pass
         finally:
             self._keeper.close()
@@ -117,16 +117,16 @@ class Lock:
 
 
 def try_lock(coordinator: Coordinator, name: str, *, owner: str, ttl: float = 10.0) -> Lock | None:
-    """Acquire a lock if it is free, without waiting.
+    """Acquire a lock without waiting.
 
     Args:
-        coordinator: Where the lock lives.
+        coordinator: Coordinator that holds the lock.
         name: The lock's key.
-        owner: Who asks; stored for people to read.
-        ttl: Seconds after which the lock of a dead or paused owner is free again.
+        owner: Name of the caller; stored for people to read.
+        ttl: Seconds after which the lock of a crashed or paused owner is free again.
 
     Returns:
-        The lock; None when another owner holds it, or the lease ended before it was used.
+        The lock; None if another owner holds it, or if the lease expired before the lock was taken.
     """
     if coordinator.get(name) is not None:
         return None
@@ -135,7 +135,7 @@ def try_lock(coordinator: Coordinator, name: str, *, owner: str, ttl: float = 10
         result = coordinator.txn(
             [Compare(name, 0, Target.CREATE_REVISION)], [PutOp(name, owner.encode(), keeper.lease)]
         )
-    except NotFoundError:  # a pause between the two was longer than the lease: as if it were lost already
+    except NotFoundError:  # paused for longer than the lease: as good as lost
         keeper.close()
         return None
     except BaseException:

@@ -1,4 +1,4 @@
-"""What became of a transaction that ended in an error; each backend has a table of its errors beside its code."""
+"""Outcomes of a failed transaction; each backend's `errors` module maps its errors to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Outcome(enum.StrEnum):
-    """What is known of a transaction from its error alone. One that is unknown is read before its caller hears."""
+    """Outcome of a transaction as far as its error tells; an unknown one is read back before the caller is told."""
 
     NOT_APPLIED = "not applied"
     APPLIED = "applied"

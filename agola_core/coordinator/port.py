@@ -1,9 +1,8 @@
-"""What a coordinator is: revisioned keys with compare-and-transact, watches and leases.
+"""The coordinator port: revisioned keys with compare-and-set transactions, watches and leases.
 
-The semantics are etcd's. Keys are text, values bytes. One revision, a number that rises by one with every
-transaction that changes anything, orders all changes; every key remembers the revisions of its creation and of
-its last change. The contract suite `tests/contract/test_coordinator.py` is the second half of this port and
-runs on every backend.
+The semantics are those of etcd. Keys are text, values are bytes. A global revision, incremented by every transaction
+that changes anything, orders all changes; each key records the revisions of its creation and of its last change. The
+contract suite `tests/contract/test_coordinator.py` is the second half of this port and runs on every backend.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from typing import NamedTuple, Protocol, Self
 from agola_core.errors import BadRequestError
 
 MAX_LIST = 1000
-"""The most keys that one page of `Coordinator.list` holds."""
+"""Maximum number of keys in one page of `Coordinator.list`."""
 
 
 class KeyValue(NamedTuple):
-    """A key as it stood at some revision.
+    """A key and its value at some revision.
 
     Attributes:
         key: The key.
         value: Its value.
-        create_revision: The revision that created it (a deleted and recreated key starts anew).
-        mod_revision: The revision of its last change.
-        version: How many times it was written since its creation, from 1.
-        lease: The id of the lease it lives under; 0 for none.
+        create_revision: Revision that created the key (since its last deletion).
+        mod_revision: Revision of its last change.
+        version: Number of writes since its creation, from 1.
+        lease: Id of the lease that the key is attached to; 0 for none.
     """
 
     key: str
@@ -42,7 +41,7 @@ class KeyValue(NamedTuple):
 
 
 class Target(enum.StrEnum):
-    """What of a key a `Compare` looks at. A missing key has 0 for each number and no value."""
+    """The field that a `Compare` tests. On a missing key every number is 0 and there is no value."""
 
     CREATE_REVISION = "create_revision"
     MOD_REVISION = "mod_revision"
@@ -54,9 +53,9 @@ class Compare(NamedTuple):
     """A condition of a transaction: the target of `key` equals `expected`.
 
     Attributes:
-        key: The key looked at.
-        expected: The number, or the bytes for `Target.VALUE` (never equal on a missing key).
-        target: What is compared.
+        key: The key to test.
+        expected: The expected number, or bytes for `Target.VALUE` (never equal on a missing key).
+        target: The field to compare.
     """
 
     key: str
@@ -73,20 +72,20 @@ class PutOp(NamedTuple):
 
 
 class DeleteOp(NamedTuple):
-    """Delete a key; deleting a missing one changes nothing."""
+    """Delete a key; deleting a missing key changes nothing."""
 
     key: str
 
 
 class DeleteRangeOp(NamedTuple):
-    """Delete every key from `key` up to before `end`, in byte order; `end` sorts after `key`."""
+    """Delete the keys from `key` (inclusive) to `end` (exclusive), in byte order; `end` sorts after `key`."""
 
     key: str
     end: str
 
 
 class GetOp(NamedTuple):
-    """Read a key as it stands inside the transaction, after the operations before it."""
+    """Read a key inside the transaction, after the operations that precede this one."""
 
     key: str
 
@@ -95,13 +94,13 @@ Op = PutOp | DeleteOp | DeleteRangeOp | GetOp
 
 
 class TxnResult(NamedTuple):
-    """What a transaction did.
+    """Result of a transaction.
 
     Attributes:
-        succeeded: Whether all comparisons held, so that `then` ran; otherwise `otherwise` did.
-        revision: The coordinator's revision after the transaction; all its writes carry it.
-        reads: What its `GetOp` operations read, in their order.
-        deleted: How many keys its deletions removed.
+        succeeded: Whether all comparisons held, so that `then` ran and not `otherwise`.
+        revision: The coordinator's revision after the transaction, and that of all its writes.
+        reads: Results of its `GetOp` operations, in order.
+        deleted: Number of keys that were deleted.
     """
 
     succeeded: bool
@@ -111,12 +110,12 @@ class TxnResult(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a list.
+    """One page of a list.
 
     Attributes:
         items: In the byte order of their keys.
-        revision: The revision at which the list was read; pass it on to read further pages of the same state.
-        more: Whether keys follow after the last item.
+        revision: Revision at which the page was read; pass it on to read further pages of the same state.
+        more: Whether more keys follow the last item.
     """
 
     items: tuple[KeyValue, ...]
@@ -125,18 +124,18 @@ class Page(NamedTuple):
 
 
 class WatchEvent(NamedTuple):
-    """One key's change: `item` after a put, None after a delete or the end of its lease."""
+    """A change of one key: `item` after a put, None after a deletion or the expiry of its lease."""
 
     key: str
     item: KeyValue | None
 
 
 class WatchBatch(NamedTuple):
-    """All changes of one revision below a watch's prefix; a revision is never split.
+    """All changes of one revision under a watch's prefix; a revision is never split.
 
     Attributes:
         revision: The revision of the changes.
-        events: In the order of the transaction's operations.
+        events: The changes, in the order of the transaction's operations.
     """
 
     revision: int
@@ -144,26 +143,26 @@ class WatchBatch(NamedTuple):
 
 
 class Watch(Protocol):
-    """A running watch. Closing it, from any thread, ends a waiting `next`. A context manager."""
+    """A running watch; a context manager. Closing it, from any thread, ends a blocked `next`."""
 
     def next(self, timeout: float | None = None) -> WatchBatch | None:
-        """Return the next batch, in revision order, none lost or repeated.
+        """Return the next batch, in revision order; none is lost or repeated.
 
         Args:
-            timeout: Seconds to wait; None waits until something comes.
+            timeout: Seconds to wait; None waits indefinitely.
 
         Returns:
-            The batch; None when the time is over.
+            The batch; None on timeout.
 
         Raises:
-            CompactedError: The next revision was compacted away: list anew, watch from there.
-            UnavailableError: The backend was lost and the watch cannot go on.
-            RecoveryError: The backend is another one now, or its files are gone.
+            CompactedError: The next revision was compacted: list the keys again and watch from that revision.
+            UnavailableError: The backend is gone and the watch cannot resume.
+            RecoveryError: The backend was replaced, or its files are gone.
             ClosedError: The watch or its coordinator was closed.
         """
 
     def close(self) -> None:
-        """End the watch; closing twice is harmless."""
+        """End the watch; closing it twice is harmless."""
 
     def __enter__(self) -> Self: ...
 
@@ -173,89 +172,89 @@ class Watch(Protocol):
 
 
 class Coordinator(Protocol):
-    """The port. Thread-safe. Every method may raise `UnavailableError`, `DeadlineError` and `ClosedError`.
+    """The coordinator port. Thread-safe. Every method may raise `UnavailableError`, `DeadlineError` and `ClosedError`.
 
     Attributes:
-        max_txn_ops: The most operations that one transaction holds.
-        max_txn_bytes: The most bytes of keys and values that one transaction holds.
+        max_txn_ops: Maximum number of operations in a transaction.
+        max_txn_bytes: Maximum total size of a transaction's keys and values, in bytes.
     """
 
     max_txn_ops: int
     max_txn_bytes: int
 
     def identity(self) -> str:
-        """Return what tells this coordinator from all others: where it is moved to, or restored, may change it."""
+        """Return an id that is unique to this coordinator; moving or restoring the coordinator may change it."""
 
     def get(self, key: str) -> KeyValue | None:
-        """Return the newest state of a key; None when it does not exist. Linearizable."""
+        """Return the newest state of a key; None if it does not exist. Linearizable."""
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = MAX_LIST, revision: int = 0) -> Page:
-        """Return keys that begin with a prefix, in byte order.
+        """Return a page of the keys with a prefix, in byte order.
 
         Args:
             prefix: "" for all keys.
             start_after: Only keys that sort after this one.
-            limit: The most items to return, at most `MAX_LIST`.
+            limit: Maximum number of items, at most `MAX_LIST`.
             revision: The state to read; 0 for the newest.
 
         Raises:
-            CompactedError: The revision is older than what is kept.
+            CompactedError: The revision has been compacted.
             BadRequestError: The revision lies in the future.
         """
 
     def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:
-        """Run `then` when every comparison holds, else read `otherwise`; all or nothing, at one revision.
+        """Run `then` if every comparison holds, else the reads in `otherwise`; atomically, at one revision.
 
-        Once it returns, what it wrote is durable. A key is written at most once in a transaction. Whatever error it
-        ends in but `UnknownOutcomeError`, it was not applied and never will be: where an answer is lost, or may be
-        untrue, the backend reads what became of the transaction before it says anything.
+        When it returns, its writes are durable. A transaction writes each key at most once. After any error other than
+        `UnknownOutcomeError` the transaction was not applied and never will be: if an answer is lost, or cannot be
+        trusted, the backend reads back the outcome before it reports anything.
 
         Raises:
-            BadRequestError: A key written twice, too many operations or bytes.
-            NotFoundError: A put names a lease that does not exist (or has ended).
-            UnknownOutcomeError: The backend could not be read in time: the transaction may have been applied.
-            RecoveryError: The backend is another one now, or its files are gone.
+            BadRequestError: A key is written twice, or there are too many operations or bytes.
+            NotFoundError: A put names a lease that does not exist or has expired.
+            UnknownOutcomeError: The outcome could not be read back in time: the transaction may have been applied.
+            RecoveryError: The backend was replaced, or its files are gone.
         """
 
     def watch(self, prefix: str, from_revision: int) -> Watch:
-        """Start a watch of the keys that begin with a prefix.
+        """Start a watch on the keys with a prefix.
 
         Args:
             prefix: "" for all keys.
-            from_revision: The first revision to report; one more than a list's revision misses nothing.
+            from_revision: First revision to report; the revision of a list plus one misses nothing.
         """
 
     def grant_lease(self, ttl: float) -> int:
-        """Create a lease and return its id, not 0; its keys are deleted when it ends.
+        """Create a lease and return its id (never 0); its keys are deleted when it expires.
 
         Args:
-            ttl: Seconds until it ends unless it is kept alive; backends may round up to whole seconds.
+            ttl: Seconds until it expires unless it is renewed; backends may round up to whole seconds.
         """
 
     def keep_alive(self, lease: int) -> float:
-        """Renew a lease and return the seconds it is now good for; 0.0 when it has ended."""
+        """Renew a lease and return the seconds until it expires; 0.0 if it has expired."""
 
     def revoke_lease(self, lease: int) -> None:
-        """End a lease and delete its keys; revoking one that has ended is harmless."""
+        """Revoke a lease and delete its keys; harmless if it has expired."""
 
     def compact(self, revision: int) -> None:
-        """Forget the history before a revision: older lists and watches raise `CompactedError`.
+        """Discard the history before a revision: older lists and watches raise `CompactedError`.
 
-        Backends may keep the one revision before it, too. What the revision itself changed is kept, deletions
-        included.
+        Backends may keep one earlier revision as well. The changes of the revision itself are kept, including
+        deletions.
         """
 
     def close(self) -> None:
-        """Release everything; running watches end. Closing twice is harmless."""
+        """Release all resources and end running watches; closing twice is harmless."""
 
 
 def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
-    """Raise `BadRequestError` for operations that one transaction cannot hold.
+    """Raise `BadRequestError` for operations that do not fit into one transaction.
 
     Args:
         ops: The operations.
-        most: How many a transaction holds.
-        most_bytes: How many bytes of keys and values it holds.
+        most: Maximum number of operations.
+        most_bytes: Maximum total size of keys and values.
     """
     written: set[str] = set()
     ranges: list[DeleteRangeOp] = []
@@ -280,11 +279,11 @@ def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
 
 
 def check_reads(ops: Sequence[GetOp], most: int) -> None:
-    """Raise `BadRequestError` for what a transaction cannot do when its comparisons do not hold.
+    """Raise `BadRequestError` unless a transaction may run these operations when its comparisons fail.
 
     Args:
         ops: The operations.
-        most: How many a transaction holds.
+        most: Maximum number of operations.
     """
     if any(type(op) is not GetOp for op in ops):
         raise BadRequestError("a transaction whose comparisons do not hold only reads")
@@ -305,13 +304,13 @@ def _check_ranges(ranges: list[DeleteRangeOp], written: set[str]) -> None:
 
 
 def iterate(coordinator: Coordinator, prefix: str, *, start_after: str = "", revision: int = 0) -> Iterator[KeyValue]:
-    """Yield every key below a prefix, page by page, at one fixed revision.
+    """Yield every key with a prefix, page by page, at a fixed revision.
 
     Args:
-        coordinator: Where to read.
+        coordinator: The coordinator to read.
         prefix: "" for all keys.
         start_after: Only keys that sort after this one.
-        revision: The state to read; 0 for the newest at the first page.
+        revision: The state to read; 0 for the newest when the first page is read.
     """
     while True:
         page = coordinator.list(prefix, start_after=start_after, revision=revision)
@@ -322,7 +321,7 @@ def iterate(coordinator: Coordinator, prefix: str, *, start_after: str = "", rev
 
 
 def prefix_end(prefix: str) -> str:
-    """Return the smallest text that sorts, in UTF-8, after every key with this prefix; "" when there is none."""
+    """Return the smallest text that sorts, in UTF-8, after every key with a prefix; "" if there is none."""
     for index in range(len(prefix) - 1, -1, -1):
         point = ord(prefix[index]) + 1
         if point == 0xD800:  # surrogates have no UTF-8 form

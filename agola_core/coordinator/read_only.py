@@ -1,4 +1,4 @@
-"""A coordinator that is only read: whatever would change it is refused."""
+"""A read-only coordinator: refuses every change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agola_core.errors import ForbiddenError
 
 
 class Readable(Protocol):
-    """The reads of a coordinator (see `agola_core.coordinator.port.Coordinator`)."""
+    """The reading half of a coordinator (see `agola_core.coordinator.port.Coordinator`)."""
 
     def identity(self) -> str:
         """Return its own id."""
@@ -29,7 +29,7 @@ class Readable(Protocol):
 
 
 class ReadOnlyCoordinator:
-    """The reads of a coordinator; everything else raises `ForbiddenError`.
+    """Delegates reads to a coordinator; everything else raises `ForbiddenError`.
 
     Args:
         readable: The coordinator.

@@ -1,6 +1,6 @@
-"""Maintenance mode: the key that every instance watches, who is in it, and what waits outside meanwhile.
+"""Maintenance mode: `mode` is the shared state, `participant` an instance's part, `gate` admits and drains calls.
 
-Imports the coordinator's port and the datamanager's records; the run service and its compositions stand on it.
+Uses the coordinator's port and the datamanager's records of instances; used by the run service.
 """
 
 from agola_core.maintenance.gate import Gate

@@ -1,4 +1,4 @@
-"""The gate in front of a service: lets calls in while it serves, and drains them when it stops."""
+"""Gate in front of a service: admits calls while it serves, and drains them when it stops."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ABORT_SECONDS = 1.0
 
 
 class Gate(Generic[S]):
-    """Holds a service that comes and goes. Thread-safe; closed at first.
+    """Admits calls to a service that can be started and stopped. Thread-safe; initially closed.
 
     Args:
-        reason: What callers are told while it is closed.
+        reason: Message of the error while it is closed.
     """
 
     def __init__(self, reason: str) -> None:
@@ -34,10 +34,10 @@ class Gate(Generic[S]):
 
     @property
     def service(self) -> S:
-        """The service, for a call that is inside already.
+        """The service, for a call that was already admitted.
 
         Raises:
-            MaintenanceError: It does not serve.
+            MaintenanceError: The gate is closed.
         """
         service = self._service
         if service is None:
@@ -46,15 +46,15 @@ class Gate(Generic[S]):
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are let in; those that have no end of their own end when it is not."""
+        """Whether calls are admitted; unbounded calls must end once it is False."""
         return self._open
 
     @contextmanager
     def enter(self, abort: Callable[[], object] = lambda: None) -> Iterator[S]:
-        """Be inside while the block runs; yields the service.
+        """Admit a call for the length of the block; yields the service.
 
         Args:
-            abort: Called, from another thread, when the gate has been closed and the block takes too long.
+            abort: Called from another thread if the gate was closed and the block takes too long.
 
         Raises:
             MaintenanceError: The gate is closed.
@@ -78,16 +78,16 @@ class Gate(Generic[S]):
             return self._changed.wait_for(lambda: self._open, timeout)
 
     def open(self, service: S) -> None:
-        """Let calls in."""
+        """Admit calls."""
         with self._changed:
             self._service, self._open = service, True
             self._changed.notify_all()
 
     def close(self, timeout: float) -> S | None:
-        """Let nobody in any more, wait for those inside, and return the service that now is nobody's.
+        """Admit no more calls, wait for those inside, and return the service, which is now unused.
 
         Args:
-            timeout: Seconds after which those who are still inside are aborted.
+            timeout: Seconds after which calls that are still inside are aborted.
         """
         with self._changed:
             self._open = False

@@ -1,9 +1,8 @@
-"""The mode itself: one key in the coordinator, and a record of each instance under its lease.
+"""State of the maintenance mode: a key in the coordinator, and a record of each instance under its lease.
 
-The key exists while the mode is on; its creation revision tells one maintenance from the next. An instance
-publishes itself before it first looks at the key, and afterwards every state that it reaches; so whoever sees the
-key and then finds every published instance in maintenance knows that none serves, and none can begin to before
-the key is gone (`barrier`).
+The key exists while the mode is on; its creation revision identifies the maintenance period. An instance publishes
+itself before it first reads the key, and then every state that it reaches. So if the key exists and every published
+instance is in maintenance, no instance serves, and none can start to before the key is deleted (`barrier`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from agola_core.runtime import faultpoints
 from agola_core.runtime.process import may_live
 
 KEY = "rs/maintenance"
-"""Agola's key `maintenance`, below the run service's prefix."""
+"""Agola's key `maintenance`, under the run service's prefix."""
 
 MEMBERS = f"{KEY}/"
 
@@ -33,7 +32,7 @@ faultpoints.declare("maintenance.before-enable", "maintenance.before-disable")
 
 
 class MemberState(enum.StrEnum):
-    """What an instance does."""
+    """State of an instance."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -43,16 +42,16 @@ class MemberState(enum.StrEnum):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """An instance of the service, as it publishes itself.
+    """The published record of an instance of the service.
 
     Attributes:
-        name: Unique among the instances.
-        host: The machine.
-        pid: The process there.
-        state: What it does.
-        mode: The maintenance that it is in, or on the way to; 0 outside.
-        store: The name under which it has the store open.
-        error: Why it does not get further, if it does not.
+        name: Unique name of the instance.
+        host: Its machine.
+        pid: Its process there.
+        state: Its state.
+        mode: Number of the maintenance period that it is in or entering; 0 for none.
+        store: Name of its instance of the store.
+        error: The error that keeps it from the next state, if any.
     """
 
     name: str
@@ -65,13 +64,13 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class MaintenanceStatus(msgspec.Struct, frozen=True):
-    """The mode and everybody in it.
+    """The mode and the states of all instances.
 
     Attributes:
         enabled: Whether the mode is on.
-        settled: Whether every instance is where the mode wants it.
+        settled: Whether every instance has reached the state that the mode asks for.
         since: When it was turned on; "" while it is off.
-        instances: The instances that run now.
+        instances: The running instances.
     """
 
     enabled: bool
@@ -88,15 +87,15 @@ T = TypeVar("T", Member, _Mode)
 
 
 def member_key(name: str) -> str:
-    """Return the key under which an instance publishes itself."""
+    """Return the key of an instance's record."""
     return f"{MEMBERS}{name}"
 
 
 def enable(coordinator: Coordinator) -> None:
-    """Turn maintenance mode on; the instances enter it by themselves.
+    """Turn maintenance mode on; the instances enter it on their own.
 
     Raises:
-        BadRequestError: It is on already.
+        BadRequestError: It is already on.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     faultpoints.reach("maintenance.before-enable")
@@ -106,10 +105,10 @@ def enable(coordinator: Coordinator) -> None:
 
 
 def disable(coordinator: Coordinator) -> None:
-    """Turn maintenance mode off; the instances serve again by themselves.
+    """Turn maintenance mode off; the instances resume service on their own.
 
     Raises:
-        BadRequestError: It is off already.
+        BadRequestError: It is already off.
     """
     item = coordinator.get(KEY)
     faultpoints.reach("maintenance.before-disable")
@@ -121,7 +120,7 @@ def disable(coordinator: Coordinator) -> None:
 
 
 def current(coordinator: Coordinator) -> int:
-    """Return the number of the present maintenance; 0 while the mode is off."""
+    """Return the number of the current maintenance period; 0 while the mode is off."""
     item = coordinator.get(KEY)
     return item.create_revision if item else 0
 
@@ -134,16 +133,16 @@ def status(coordinator: Coordinator) -> MaintenanceStatus:
 
 
 def wait_settled(coordinator: Coordinator, *, enabled: bool, timeout: float | None = None) -> MaintenanceStatus:
-    """Wait until every instance is where the mode wants it.
+    """Wait until every instance has reached the state that the mode asks for.
 
     Args:
-        coordinator: The store's.
-        enabled: What the mode is expected to be.
-        timeout: Seconds to wait; None waits without limit.
+        coordinator: The store's coordinator.
+        enabled: Whether the mode is expected to be on.
+        timeout: Seconds to wait; None waits indefinitely.
 
     Raises:
-        ConflictError: Somebody else turned the mode back meanwhile.
-        DeadlineError: The time was over first; names who is late.
+        ConflictError: The mode was changed in the meantime.
+        DeadlineError: Timeout; the message names the late instances.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with coordinator.watch(KEY, coordinator.list(KEY, limit=1).revision + 1) as watch:
@@ -160,15 +159,15 @@ def wait_settled(coordinator: Coordinator, *, enabled: bool, timeout: float | No
 
 
 def barrier(coordinator: Coordinator, store: str) -> list[Compare]:
-    """Return the conditions under which the whole content of a store may be replaced.
+    """Check that the content of a store may be replaced; return the conditions to include in the transaction.
 
     Args:
-        coordinator: The store's.
-        store: The name under which the caller has the store open.
+        coordinator: The store's coordinator.
+        store: Name of the caller's instance of the store.
 
     Raises:
         BadRequestError: The mode is off.
-        ConflictError: Somebody is not in it yet, or has the store open without being an instance.
+        ConflictError: An instance is not in maintenance yet, or another process has the store open.
     """
     mode, members = _read(coordinator)
     if mode is None:

@@ -1,4 +1,4 @@
-"""An instance's part in the mode: it watches the key, stops and starts its service, and says where it is."""
+"""An instance's part in maintenance mode: watches the mode, stops and starts the service, publishes its state."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _TTL = 10.0
 
 
 class Participant:
-    """Keeps one service in step with the mode. A context manager.
+    """Starts and stops a service as the mode changes. A context manager.
 
     Args:
-        coordinator: The store's; it must outlive the participant.
-        name: Unique among the instances.
-        store: The name under which this instance has the store open.
-        serve: Starts the service; its context is cancelled when the mode changes meanwhile. It is called again,
-            after a pause, when it fails.
-        pause: Drains and stops the service; harmless when it does not run.
-        ttl: Seconds after which the others take a dead instance for gone.
+        coordinator: The store's coordinator; it must outlive the participant.
+        name: Unique name of the instance.
+        store: Name of this instance of the store.
+        serve: Starts the service; its context is cancelled if the mode changes meanwhile. After an error it is
+            called again.
+        pause: Drains and stops the service; harmless if it is not running.
+        ttl: Seconds after which the other instances consider a crashed one gone.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Participant:
 
     @property
     def state(self) -> MemberState:
-        """What this instance does."""
+        """State of this instance."""
         return self._member.state
 
     def start(self) -> None:
-        """Publish the instance, bring it to where the mode wants it, and follow the mode from then on.
+        """Publish the instance, bring it to the state that the mode asks for, and follow the mode from then on.
 
         Raises:
-            AgolaError: What `serve` raised.
+            AgolaError: An error of `serve`.
         """
         self._publish(MemberState.STARTING)  # before the key is read: see `mode`
         self._watch = self._coordinator.watch(mode.KEY, self._coordinator.list(mode.KEY, limit=1).revision + 1)
@@ -88,7 +88,7 @@ class Participant:
         self._supervisor.loop("watch", self._follow, interval=0.0, max_backoff=_RETRY_SECONDS)
 
     def close(self) -> None:
-        """Stop following and withdraw; the service stays as it is. Closing twice is harmless."""
+        """Stop following the mode and withdraw the record; the service stays as it is. Closing twice is harmless."""
         self._closed = True
         self._context.cancel()
         if self._watch is not None:
@@ -130,10 +130,10 @@ class Participant:
             self._publish(self._member.state, self._member.mode, self._member.error)
 
     def _move(self) -> None:
-        """Bring the service to where the mode wants it."""
+        """Bring the service to the state that the mode asks for."""
         while not self._closed and self._reached != (wanted := self._wanted):
             self._context = Context()
-            if self._wanted != wanted:  # it changed before there was a context to cancel
+            if self._wanted != wanted:  # changed before there was a context to cancel
                 continue
             if wanted:
                 self._publish(MemberState.ENTERING, wanted)
@@ -148,7 +148,7 @@ class Participant:
             self._reached = wanted
 
     def _start_service(self) -> bool:
-        """Start the service; return whether it runs, or its start was given up because the mode has changed."""
+        """Start the service; return False if the start was aborted because the mode has changed."""
         context = self._context
         try:
             self._serve(context)
@@ -156,7 +156,7 @@ class Participant:
             if not context.ended:
                 self._publish(self._member.state, error=str(error))
                 raise
-            logger.info("the start of the service was given up: the mode has changed")
+            logger.info("the start of the service was aborted: the mode has changed")
             return False
         return True
 
@@ -181,6 +181,6 @@ class Participant:
                         ],
                     )
                     return
-                except NotFoundError:  # the lease ended in between
+                except NotFoundError:  # the lease expired in between
                     self._keeper.close()
                     self._keeper = None

@@ -1,1 +1,1 @@
-"""What the parts of the core run on: threads, deadlines, clocks, processes, forks, and fault points for tests."""
+"""Runtime support for the whole core: threads, deadlines, clocks, processes, forks, and fault points for tests."""

@@ -1,4 +1,4 @@
-"""The clock for leases and deadlines that others must agree with, and what tells one start of it from another."""
+"""The monotonic clock that all processes of a machine share, for leases and deadlines, and the id of its boot."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def boot_clock() -> float:
-    """Return seconds since the machine started, sleep included: the same for all its processes, never set back."""
+    """Return the seconds since boot, including suspends: common to all processes, never set back."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot_id() -> str:
-    """Return what tells this start of the machine from others."""
+    """Return the id of this boot of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Contexts: how long a caller waits, and whether it still does."""
+"""Contexts: deadline and cancellation of a call."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from agola_core.errors import DeadlineError
 
 
 class Context:
-    """A deadline and a cancellation, handed over once to whatever works for the caller.
+    """A deadline and a cancellation, passed to everything that works for a caller.
 
     Args:
-        timeout: Seconds from now after which the work is to end; None for no limit.
+        timeout: Seconds until the deadline; None for no deadline.
 
     Example:
         >>> context = Context(timeout=5)
@@ -35,13 +35,13 @@ class Context:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the deadline, not negative; None for no limit."""
+        """Seconds until the deadline, at least 0; None for no deadline."""
         if self._cancelled:
             return 0.0
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def cancel(self) -> None:
-        """End the work, from any thread."""
+        """Cancel the work; may be called from any thread."""
         with self._lock:
             self._cancelled = True
             callbacks, self._callbacks = self._callbacks, []
@@ -49,7 +49,7 @@ class Context:
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back once when the context is cancelled; return what takes the callback back."""
+        """Register a callback for the cancellation; return a function that unregisters it."""
         with self._lock:
             if not self._cancelled:
                 self._callbacks.append(callback)
@@ -58,7 +58,7 @@ class Context:
         return lambda: None
 
     def check(self) -> None:
-        """Raise `DeadlineError` when the work is to end."""
+        """Raise `DeadlineError` if the context has ended."""
         if self.ended:
             raise DeadlineError("the caller cancelled" if self._cancelled else "the caller's deadline passed")
 

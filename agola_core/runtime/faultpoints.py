@@ -1,10 +1,10 @@
-"""Named fault points: the places where a test may stop the process, or make a step fail.
+"""Named fault points, at which tests can kill or stop the process, or make a step fail.
 
-Every step that changes a coordinator or a storage passes a fault point first, so a crash test can stop a
-process between any two steps. A point costs one global read while nothing is armed.
+Every step that changes a coordinator or a storage passes a fault point first, so a crash test can interrupt a
+process between any two steps. While nothing is armed, a point costs the read of one global variable.
 
 Arm points in the process with `arm`, or for a child process by the environment variable `AGOLA_FAULTPOINT`,
-a comma-separated list of `NAME[:HIT[:ACTION]]`: the point's name, which passing of it counts (from 1, default 1)
+a comma-separated list of `NAME[:HIT[:ACTION]]`: the point's name, on which pass it triggers (from 1, default 1)
 and what happens then (`kill`, `stop` or `raise`; default `kill`).
 """
 
@@ -48,7 +48,7 @@ def declare(*names: str) -> None:
 
 
 def declared() -> frozenset[str]:
-    """Return the names of all fault points of the modules that are imported."""
+    """Return the names of all fault points in imported modules."""
     return frozenset(_names)
 
 
@@ -64,7 +64,7 @@ def reach(name: str) -> None:
 
 @contextmanager
 def arm(hook: Callable[[str], None]) -> Iterator[None]:
-    """Call `hook(name)` at every fault point while the block runs; what it raises is raised there.
+    """Call `hook(name)` at every fault point while the block runs; its errors are raised there.
 
     Args:
         hook: Called in the thread that reaches the point.
@@ -78,7 +78,7 @@ def arm(hook: Callable[[str], None]) -> Iterator[None]:
 
 
 def trigger(spec: str) -> Callable[[str], None]:
-    """Return the hook that a specification (see the module's docstring) describes.
+    """Return the hook for a specification (see the module's docstring).
 
     Args:
         spec: Such as `commit.before-txn:3:kill`.

@@ -1,9 +1,9 @@
-"""Forks: what was opened before one belongs to the parent. A child that uses it is told so, and waits for nobody.
+"""Makes forks safe: a child cannot use what its parent opened, gets an error if it tries, and never deadlocks.
 
-A child has one thread, and a copy of everything as it was: locks that other threads held, and SQLite's notes of the
-file locks that the parent has. So locks are made anew in a child. SQLite is let come to rest before a fork: nobody
-is inside it, and the child closes what it inherited, which takes SQLite's notes away with it; what it opens then
-has locks of its own.
+A child has one thread and a copy of all memory, including locks that other threads held and SQLite's records of the
+parent's file locks. So locks are reinitialised in a child. Before a fork all running uses of SQLite are waited for;
+the child then closes the inherited connections, and with them SQLite's records, so what it opens itself has locks of
+its own.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _LOOK_SECONDS = 0.0002
 L = TypeVar("L")
 
 _generation = 0
-"""How many forks lead from the first process to this one: cheaper to ask than the process's number."""
+"""Number of forks between the first process and this one; cheaper to read than the pid."""
 
 
 class Origin:
-    """The process that opened something.
+    """The process that opened a resource.
 
     Args:
-        what: It, as an error names it.
+        what: Name of the resource in errors.
     """
 
     __slots__ = ("_generation", "_what")
@@ -48,11 +48,11 @@ class Origin:
 
     @property
     def is_here(self) -> bool:
-        """Whether this is that process."""
+        """Whether this is the process that opened it."""
         return self._generation == _generation
 
     def check(self) -> None:
-        """Raise `ClosedError` in a process that was forked off."""
+        """Raise `ClosedError` in a forked child."""
         if self._generation != _generation:
             raise ClosedError(f"{self._what} was opened before a fork: open it again in the child")
 
@@ -61,7 +61,7 @@ _locks: WeakSet[Any] = WeakSet()
 
 
 def renewed(lock: L) -> L:
-    """Have a lock, a condition or an event be free in forked children, whoever holds it in the parent; return it."""
+    """Register a lock, condition or event to be reinitialised in forked children, and return it."""
     _locks.add(lock)
     return lock
 
@@ -70,14 +70,14 @@ def renewed(lock: L) -> L:
 
 
 class Connected(Protocol):
-    """What has connections to a SQLite file."""
+    """An object with connections to a SQLite file."""
 
     @property
     def path(self) -> str:
         """The file."""
 
     def connections(self) -> Iterable[apsw.Connection]:
-        """Return those that nobody uses: all of them, while nobody is inside."""
+        """Return the idle connections: all of them, while nobody is inside."""
 
 
 _connected: WeakSet[Connected] = WeakSet()
@@ -87,10 +87,10 @@ _unusable: set[str] = set()
 
 
 def connects(database: Connected) -> None:
-    """Have the connections of a database be closed in forked children.
+    """Register a database, to have its connections closed in forked children.
 
     Raises:
-        UnavailableError: In a child that was forked off while this process used the same file.
+        UnavailableError: This process was forked while its parent was using the same file.
     """
     if database.path in _unusable:
         raise UnavailableError(
@@ -100,12 +100,12 @@ def connects(database: Connected) -> None:
 
 
 def enter(database: Connected) -> object:
-    """Begin to use a database, and return what `leave` takes: a fork waits for that, and this for the end of a fork."""
+    """Start to use a database; return the token for `leave`, which forks wait for. Waits for a running fork."""
     thread, mark = threading.get_ident(), object()
     _inside[mark] = thread, database
     while _forking and _forking != {thread}:
         del _inside[mark]
-        is_nested = _is_inside(thread)  # then the fork waits for it
+        is_nested = _is_inside(thread)  # then the fork waits for us
         if not is_nested:
             time.sleep(_LOOK_SECONDS)
         _inside[mark] = thread, database
@@ -115,7 +115,7 @@ def enter(database: Connected) -> object:
 
 
 def leave(mark: object) -> None:
-    """End the use of a database."""
+    """Stop using a database."""
     _inside.pop(mark, None)
 
 
@@ -164,7 +164,7 @@ def _after_in_child() -> None:
                 connection.close()
             continue
         _unusable.add(database.path)
-        for connection in connections:  # not closed, not even at the process's end
+        for connection in connections:  # never closed, not even when the process exits
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 

@@ -1,12 +1,12 @@
-"""Callers that wait at the same time work together: one leads, in its own thread, for everybody who waits.
+"""Group commit: concurrent callers form a batch, and one of them, the leader, does the work for all of it.
 
-Callers form rounds. The first of a round leads it: once the round before has ended, it closes its round and works
-for all who joined until then. A lone caller pays no change of threads, and nobody works for others for ever. The
-others of a round wait behind one gate and let each other through it one by one: a crowd that wakes at once would
-only fight for the interpreter.
+Callers form rounds. The first of a round leads it, in its own thread: once the previous round has ended, it closes its
+round and works for all callers that have joined. A lone caller pays no thread switch, and no thread leads
+indefinitely. The followers of a round wait at one gate and pass it one by one: a crowd that wakes at once would only
+compete for the interpreter.
 
-Where the work is slow (a commit on another machine), a leader gives those whom the round before has just let go a
-moment to come back: otherwise the callers fall into two halves that take turns, and each waits for two rounds.
+If the work is slow (a commit on another machine), a leader briefly waits for the callers that the previous round has
+just released: otherwise the callers split into two halves that alternate, and each waits for two rounds.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _INTERRUPTED = "whoever led the commit was interrupted; its outcome is not known
 
 
 class Waiting:
-    """What a caller wants done.
+    """A caller's request.
 
     Attributes:
         done: Whether its outcome is known.
-        error: What to raise for it.
+        error: The error to raise, if it failed.
     """
 
     __slots__ = ("done", "error")
@@ -46,11 +46,11 @@ W = TypeVar("W", bound=Waiting)
 
 
 class _Round(Generic[W]):
-    """Those who wait together.
+    """Callers that wait together.
 
     Attributes:
-        waiting: In the order they came; the first leads.
-        gate: Held until the round has ended; None while nobody waits behind the leader.
+        waiting: Their requests, in order of arrival; the first is the leader's.
+        gate: Held until the round has ended; None while the leader has no followers.
     """
 
     __slots__ = ("gate", "waiting")
@@ -61,11 +61,12 @@ class _Round(Generic[W]):
 
 
 class LeaderQueue(Generic[W]):
-    """Gathers callers and lets one of them work for all.
+    """Batches concurrent requests, and has one caller process the batch.
 
     Args:
-        work: Does a part of a round and sets each one's outcome; what it raises is the error of those that have none.
-        parts: Splits a round into what is worked on at once; None works on a whole round.
+        work: Processes a batch and sets the outcome of each request; an error that it raises is the outcome of the
+            requests that have none.
+        parts: Splits a round into batches; None makes a round one batch.
     """
 
     def __init__(
@@ -80,18 +81,18 @@ class LeaderQueue(Generic[W]):
         self._took = 0.0
 
     def do(self, wanted: W, timeout: float | None = None) -> None:
-        """Have something done, by this thread or another, and raise its error.
+        """Process a request, in this thread or the leader's, and raise its error.
 
         Args:
-            wanted: What.
-            timeout: Seconds to wait for its turn; once it is taken, its outcome is waited for.
+            wanted: The request.
+            timeout: Seconds to wait for its turn; once it has begun, its outcome is waited for.
 
         Raises:
             DeadlineError: Its turn did not come in time; it was not begun.
-            UnknownOutcomeError: Whoever led was interrupted at work.
+            UnknownOutcomeError: The leader was interrupted at work.
         """
         crowded = self._served > 1 and self._took > _SLOW_SECONDS
-        if not crowded and self._open is None and self._turn.acquire(blocking=False):  # alone: no round is needed
+        if not crowded and self._open is None and self._turn.acquire(blocking=False):  # alone: needs no round
             try:
                 self._do([wanted])
             finally:
@@ -104,7 +105,7 @@ class LeaderQueue(Generic[W]):
             raise wanted.error
 
     def _do_together(self, wanted: W, deadline: float | None) -> None:
-        while not wanted.done:  # a leader that gave up leaves its round undone: begin anew
+        while not wanted.done:  # a leader that gave up leaves its round undone: start over
             own = _Round(wanted)
             try:
                 self._join(own, wanted, deadline)
@@ -146,7 +147,7 @@ class LeaderQueue(Generic[W]):
         self._served, self._took = len(own.waiting), time.monotonic() - started
 
     def _gather(self, own: _Round[W]) -> None:
-        """Wait while others come, as many as were served and are here, and only a part of a round's time."""
+        """Wait for the previous round's callers to return: while they keep coming, and only a fraction of a round."""
         deadline = time.monotonic() + min(self._took * _GATHER_PART, _GATHER_SECONDS)
         expected, seen = len(own.waiting) + self._served, 0
         while seen < len(own.waiting) < expected and time.monotonic() < deadline:
@@ -164,7 +165,7 @@ class LeaderQueue(Generic[W]):
         error: Exception | None = None
         try:
             self._work(part)
-        except Exception as raised:  # noqa: BLE001 - everybody who waited must hear of it
+        except Exception as raised:  # noqa: BLE001 - every caller of the batch must get it
             error = raised
         finally:
             for one in part:
@@ -178,11 +179,11 @@ class LeaderQueue(Generic[W]):
                 if self._open is joined:  # not yet begun
                     joined.waiting.remove(wanted)
                     raise DeadlineError("the turn did not come in time; nothing was written")
-            gate.acquire()  # it is being done: the outcome is near
+            gate.acquire()  # it is being processed: the outcome is near
         gate.release()  # lets the next through
 
     def _end(self, own: _Round[W]) -> None:
-        """Let the followers of a round go, also when its leader was interrupted or gave up before it began."""
+        """Release the followers of a round, even if its leader was interrupted or gave up before it began."""
         if self._open is own:
             with self._lock:
                 self._open = None

@@ -1,4 +1,4 @@
-"""A bounded parallel map: requests to a remote storage at the same time, results in order."""
+"""A bounded parallel map, for concurrent requests to a remote storage with ordered results."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ R = TypeVar("R")
 
 
 def parallel_map(work: Callable[[T], R], items: Iterable[T], *, workers: int = 8) -> Iterator[R]:
-    """Yield `work(item)` for each item, in the items' order, while threads work ahead.
+    """Yield `work(item)` for each item, in order, while threads work ahead.
 
-    At most `workers` results are held that were not taken yet, so memory is bounded by what that many take. An
-    error of `work` is raised in its item's place; items after it may have been worked on. A single item costs
-    no thread.
+    At most `workers` results are buffered, which bounds memory. An error of `work` is raised at its item's position;
+    later items may have been processed. A single item costs no thread.
 
     Args:
         work: Called in threads; must be thread-safe.
-        items: Taken from the caller's thread, as far ahead as needed.
-        workers: The most calls at the same time.
+        items: Consumed in the caller's thread, as far ahead as needed.
+        workers: Maximum number of concurrent calls.
 
     Example:
         >>> list(parallel_map(abs, [-1, 2, -3]))

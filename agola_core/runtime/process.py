@@ -1,4 +1,4 @@
-"""Whether a process still runs: what tells it from a later one with its number, and from what is left of it."""
+"""Tells whether a process is still running, as opposed to a zombie or a later process with the same pid."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ _DEAD = {b"Z", b"X"}
 
 
 class ProcessRecord(Protocol):
-    """What a process publishes of itself: its machine, its number there, and when it was started."""
+    """A process's published identity: host, pid and start time."""
 
     @property
     def host(self) -> str:
-        """The machine."""
+        """Name of the machine."""
 
     @property
     def pid(self) -> int:
-        """The process there."""
+        """Its pid there."""
 
     @property
     def start(self) -> int:
-        """What `start_time` says of it; 0 where that is not known."""
+        """Its `start_time`; 0 if unknown."""
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process was started, in ticks since boot: with the pid it names one process for ever.
+    """Return the start time of a process, in ticks since boot; together with the pid it identifies a process.
 
-    None for one that is gone, also when its parent has not taken note of that yet (a zombie).
+    None if the process is gone or a zombie.
     """
     fields = _stat(pid)
     return None if fields is None or fields[0] in _DEAD else int(fields[19])
 
 
 def is_running(pid: int, start: int) -> bool:
-    """Return False when a process is certainly gone.
+    """Return False if a process is certainly gone.
 
     Args:
-        pid: Its number.
-        start: What `start_time` said of it; 0 where that is not known.
+        pid: Its pid.
+        start: Its `start_time`; 0 if unknown.
     """
     fields = _stat(pid)
-    if fields is None:  # gone, or another user's where /proc shows only one's own
+    if fields is None:  # gone, or of another user where /proc hides those
         return _exists(pid)
     return fields[0] not in _DEAD and start in {0, int(fields[19])}
 
 
 def may_live(process: ProcessRecord) -> bool:
-    """Return False for a process of this machine that is certainly gone, before its lease ends."""
+    """Return False for a process of this machine that is certainly gone, even if its lease has not expired yet."""
     return process.host != socket.gethostname() or is_running(process.pid, process.start)
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """Return the fields of a process from its state on; None when they cannot be read."""
+    """Return the fields of /proc/PID/stat from the state on; None if it cannot be read."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Progress of long work, told to whoever shows it: one interface for exports, imports and builds."""
+"""Progress reports of long operations (exports, imports, builds), through one interface."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _SECONDS = 0.1
 
 
 class Report(msgspec.Struct, frozen=True):
-    """How far some work is.
+    """The progress of an operation.
 
     Attributes:
-        work: What is done, such as "export".
+        work: Name of the operation, such as "export".
         done: Entries or rows so far.
-        total: How many there are about; None where that is not known.
+        total: Approximate total; None if unknown.
         size: Bytes so far.
-        seconds: Since the beginning.
+        seconds: Seconds since the start.
         ended: Whether this is the last report.
     """
 
@@ -31,33 +31,33 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Entries a second, so far."""
+        """Entries per second so far."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that are left at that rate; None where they are not known."""
+        """Estimated remaining seconds; None if unknown."""
         if self.total is None or not self.done:
             return None
         return max(0, self.total - self.done) / self.rate
 
 
 Progress = Callable[[Report], None]
-"""Takes reports, at most some ten a second and the last one; what it raises ends the work."""
+"""Receives about ten reports per second at most, and the last one; an error that it raises aborts the operation."""
 
 
 def ignore(report: Report) -> None:
-    """Take a report and show nothing."""
+    """Ignore a report."""
 
 
 class Meter:
-    """Counts some work and reports it.
+    """Counts the progress of an operation and reports it.
 
     Args:
-        work: What is done.
-        progress: Who is told.
-        total: How many entries there are about.
-        clock: Seconds that never go back.
+        work: Name of the operation.
+        progress: Receives the reports.
+        total: Approximate number of entries.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Meter:
         self._started = self._told = clock()
 
     def add(self, done: int, size: int = 0) -> None:
-        """Count further entries and bytes."""
+        """Add to the counts."""
         self.done += done
         self.size += size
         now = self._clock()
@@ -85,7 +85,7 @@ class Meter:
             self._progress(self._report(now))
 
     def end(self) -> None:
-        """Report the end."""
+        """Send the last report."""
         self._progress(self._report(self._clock(), ended=True))
 
     def _report(self, now: float, *, ended: bool = False) -> Report:

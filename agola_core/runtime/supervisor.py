@@ -1,4 +1,4 @@
-"""The owner of background threads: starts loops, wakes them, stops them, reports their death."""
+"""Owns background threads: starts, wakes and stops their loops."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """One background loop: calls a function whenever it is woken, and at least every `interval` seconds.
+    """A background loop that calls a function whenever it is woken, and at least every `interval` seconds.
 
-    An error of the function is logged once per round and the loop goes on after a pause that doubles up to
-    `max_backoff`: a loop dies only when it is stopped.
+    An error of the function is logged, and the loop continues after a pause that doubles up to `max_backoff`: a loop
+    ends only when it is stopped.
 
     Args:
         name: The thread's name.
-        work: Called with no arguments for every round.
-        interval: Seconds between rounds when nobody wakes the loop; None waits for `wake` alone.
-        max_backoff: The longest pause after errors, in seconds.
+        work: Called in every round.
+        interval: Seconds between rounds unless the loop is woken; None waits for `wake` alone.
+        max_backoff: Maximum pause after an error, in seconds.
     """
 
     def __init__(
@@ -43,20 +43,20 @@ class Loop:
         self._thread.start()
 
     def wake(self) -> None:
-        """Ask for a round now; rounds asked for while one runs become one more round."""
+        """Request a round now; requests during a round are merged into one more round."""
         if not self._woken.is_set():
             self._woken.set()
 
     def signal_stop(self) -> None:
-        """Ask the loop to end after its current round."""
+        """Ask the loop to stop after its current round."""
         self._stopping.set()
         self._woken.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the thread's end; return whether it has ended.
+        """Wait for the thread to end; return whether it has.
 
         Args:
-            timeout: Seconds to wait; None waits without limit.
+            timeout: Seconds to wait; None waits indefinitely.
         """
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -64,12 +64,12 @@ class Loop:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     @property
     def stopping(self) -> bool:
-        """Whether the loop was asked to end; long rounds look at it."""
+        """Whether the loop was asked to stop; to be checked in long rounds."""
         return self._stopping.is_set()
 
     def _run(self) -> None:
@@ -84,15 +84,15 @@ class Loop:
                     logger.exception("loop %s failed (%d in a row)", self.name, self.failures)
             if self.failures:
                 self._stopping.wait(min(0.05 * 2 ** min(self.failures, 10), self._max_backoff))
-            elif not self._stopping.is_set():  # a stop before the clear above must not be slept over
+            elif not self._stopping.is_set():  # a stop before the clear above must not be missed
                 self._woken.wait(self._interval)
 
 
 class Supervisor:
-    """Owns the loops of one component; a context manager that stops them all at its end.
+    """Owns the loops of a component; a context manager that stops them all on exit.
 
     Args:
-        name: The component's name, the prefix of its threads' names.
+        name: The component's name, used as the prefix of thread names.
     """
 
     def __init__(self, name: str) -> None:
@@ -132,7 +132,7 @@ class Supervisor:
         return late
 
     def status(self) -> dict[str, bool]:
-        """Return for each loop whether its thread runs."""
+        """Return whether each loop's thread is running."""
         with self._lock:
             return {loop.name: loop.alive for loop in self._loops}
 

@@ -1,1 +1,1 @@
-"""The coordinator on an etcd cluster, for stores that several machines share."""
+"""The coordinator on an etcd cluster, for stores shared by several machines."""

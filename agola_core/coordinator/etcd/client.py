@@ -1,8 +1,8 @@
-"""Requests to an etcd cluster: endpoints in turn, deadlines, logging in, and noticing another history.
+"""Client of an etcd cluster: failover between endpoints, deadlines, authentication, detection of a replaced cluster.
 
-A request that may be repeated is repeated, on the next endpoint, until its time is over. One that may not (a
-transaction, a lease) is sent only where an endpoint has just answered, and once: only when it certainly went
-nowhere is it sent again; otherwise its outcome is unknown, and the caller hears so.
+An idempotent request is retried on the next endpoint until its deadline. Any other (a transaction) is sent once, to an
+endpoint that has just answered, and retried only if it certainly was not sent; otherwise its outcome is unknown, and
+the caller is told so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _LARGEST_ANSWER = 32 * 1024 * 1024
 
-# Dead connections are noticed by pings; all three settings are needed for that. etcd allows one ping in 5 s.
+# Pings detect dead connections; that takes all three settings. etcd allows one ping in 5 s.
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 6000),
     ("grpc.keepalive_timeout_ms", 2000),
@@ -55,11 +55,11 @@ _REQUIRE_LEADER = ("hasleader", "true")
 
 
 class Backoff:
-    """Pauses between tries: none while there are endpoints not yet asked, then longer ones, each by chance.
+    """Backoff between attempts: none while there are untried endpoints, then exponential with jitter.
 
     Args:
-        free: How many tries follow without a pause.
-        longest: Seconds of the longest pause.
+        free: Number of attempts without a pause.
+        longest: Maximum pause, in seconds.
     """
 
     def __init__(self, free: int = 0, longest: float = _LONGEST_PAUSE) -> None:
@@ -68,7 +68,7 @@ class Backoff:
         self.failures = 0
 
     def next(self) -> float:
-        """Return the seconds to wait now."""
+        """Count a failure and return the seconds to wait."""
         self.failures += 1
         exponent = self.failures - self._free - 1
         if exponent < 0:
@@ -77,16 +77,16 @@ class Backoff:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
     def reset(self) -> None:
-        """Begin anew after a success."""
+        """Start over after a success."""
         self.failures = 0
 
 
 class Endpoint:
-    """One member of the cluster, and the connection to it.
+    """A member of the cluster and the connection to it.
 
     Attributes:
         name: Its address.
-        answers: Whether its newest request was answered.
+        answers: Whether its most recent request was answered.
     """
 
     def __init__(self, name: str, settings: EtcdSettings) -> None:
@@ -101,7 +101,7 @@ class Endpoint:
         self._unary: dict[str, Any] = {}
 
     def unary(self, method: Method, request: Any, timeout: float, metadata: Metadata) -> Any:
-        """Ask once and return the answer."""
+        """Send one request and return the answer."""
         call = self._unary.get(method.path)
         if call is None:
             call = self._unary[method.path] = self._channel.unary_unary(
@@ -110,7 +110,7 @@ class Endpoint:
         return call(request, timeout=timeout, metadata=metadata)
 
     def stream(self, method: Method, requests: Iterable[Any], metadata: Metadata, timeout: float | None = None) -> Any:
-        """Start a stream and return it: an iterator of answers, which can be cancelled."""
+        """Start a stream; return an iterator over its answers that can be cancelled."""
         call = self._channel.stream_stream(method.path, method.request.SerializeToString, method.response.FromString)
         return call(iter(requests), timeout=timeout, metadata=metadata)
 
@@ -120,14 +120,14 @@ class Endpoint:
 
 
 class EtcdClient:
-    """A connection to an etcd cluster. Thread-safe; not to be used by a forked child.
+    """A client of an etcd cluster. Thread-safe; not usable in a forked child.
 
     Args:
-        settings: Where the cluster is.
+        settings: How to reach the cluster.
 
     Attributes:
-        settings: Where the cluster is.
-        closing: Set when it is being closed.
+        settings: How to reach the cluster.
+        closing: Set once the client is being closed.
 
     Raises:
         UnavailableError: No member answers in time.
@@ -159,30 +159,29 @@ class EtcdClient:
     # Requests
 
     def ask(self, method: Method, request: Any, timeout: float | None = None) -> Any:
-        """Send a request that does no harm when it is repeated, until it is answered.
+        """Send an idempotent request, and repeat it until it is answered.
 
         Raises:
-            DeadlineError: There was no answer in time; the message names the endpoints and the last failure.
+            DeadlineError: No answer in time; the message names the endpoints and the last failure.
         """
         return self._request(method, request, timeout or self.settings.timeout, once=False)
 
     def send(self, method: Method, request: Any, timeout: float | None = None) -> Any:
-        """Send a request that must not be applied twice.
+        """Send a request that must not be applied twice, once.
 
         Raises:
-            UnknownOutcomeError: It was sent, and may have been applied; its cause is what its caller is told when it
-                was not.
+            UnknownOutcomeError: It was sent and may have been applied; its cause is the error to report if it was not.
             UnavailableError: It was not applied.
         """
         return self._request(method, request, timeout or self.settings.timeout, once=True)
 
     @property
     def answers(self) -> bool:
-        """Whether the newest request to the preferred endpoint was answered."""
+        """Whether the preferred endpoint answered its most recent request."""
         return self._endpoints[self._current].answers
 
     def revision(self) -> int:
-        """Return the cluster's newest revision. Linearizable; raises when the cluster's history is another one."""
+        """Return the cluster's newest revision. Linearizable; raises if the cluster's history was replaced."""
         return int(self.ask(rpc.RANGE, self._harmless()).header.revision)
 
     def cluster(self) -> int:
@@ -192,11 +191,11 @@ class EtcdClient:
         return self._cluster
 
     def watch(self, requests: Iterable[Any], turn: int) -> tuple[Any, str]:
-        """Start a watch's stream; return it with the endpoint's name.
+        """Start a watch stream; return it and the endpoint's name.
 
         Args:
-            requests: What goes up the stream; blocks until there is more.
-            turn: How many endpoints after the preferred one it goes to.
+            requests: Requests to send on the stream; blocks until there is another one.
+            turn: Offset from the preferred endpoint.
         """
         self.check_usable()
         endpoint = self._endpoints[(self._current + turn) % len(self._endpoints)]
@@ -228,7 +227,7 @@ class EtcdClient:
                 failure.error.__cause__ = error
                 if failure.verdict is Verdict.LOGGED_OUT and self.settings.user and method is not rpc.AUTHENTICATE:
                     self._log_in(token)
-                    # A member that has just started, or lags behind, does not know the new token either.
+                    # A member that has just started or lags behind does not know the new token either.
                     self.closing.wait(min(backoff.next(), max(deadline - time.monotonic(), 0.0)))
                     continue
                 if once and failure.verdict in {Verdict.LOST, Verdict.DOUBTFUL}:
@@ -239,7 +238,7 @@ class EtcdClient:
                 self._turn_from(endpoint)
                 self.closing.wait(min(backoff.next(), max(deadline - time.monotonic(), 0.0)))
                 continue
-            except ValueError as error:  # gRPC's way to say that the channel was closed
+            except ValueError as error:  # raised by gRPC when the channel was closed
                 raise ClosedError("the coordinator was closed") from error
             endpoint.answers = True
             self._check_history(answer.header, seen, linearizable=method is rpc.RANGE or method is rpc.TXN)
@@ -257,7 +256,7 @@ class EtcdClient:
             stream.cancel()
 
     def _answering(self, timeout: float) -> Endpoint:
-        """Return an endpoint that has just answered something harmless."""
+        """Return an endpoint that has just answered a harmless request."""
         self._request(rpc.RANGE, self._harmless(), timeout, once=False)
         return self._endpoints[self._current]
 
@@ -270,24 +269,24 @@ class EtcdClient:
             self._current = (self._current + 1) % len(self._endpoints)
 
     def out_of_time(self, timeout: float, cause: BaseException | None) -> NoReturn:
-        """Raise what a caller is told whose time is over.
+        """Raise the error for a caller whose deadline has passed.
 
         Args:
-            timeout: Seconds that it had.
-            cause: What failed last.
+            timeout: The time limit, in seconds.
+            cause: The last failure.
         """
         text = f"etcd at {self.settings.where} did not answer within {timeout:.3g} s"
         if isinstance(cause, NoLeaderError):
             raise NoLeaderError(f"{text}: {cause}") from cause
         raise DeadlineError(f"{text}: {cause}" if cause else text) from cause
 
-    # Logging in
+    # Authentication
 
     def _log_in(self, refused: str) -> None:
-        """Get a token, unless another thread has got one since this one was refused.
+        """Get a new token, unless another thread has got one since `refused` was rejected.
 
-        The old one stays until there is a new one: with it the others are told to log in, without any they would be
-        nobody. The request to log in has none: etcd 3.4 refuses it with one that it does not know.
+        The old token stays in use until then: with it other threads are told to log in again, without any they would
+        be anonymous. The login request carries no token: etcd 3.4 refuses it with an unknown one.
         """
         with self._login:
             if self._token != refused:
@@ -298,10 +297,10 @@ class EtcdClient:
             except BadRequestError as error:
                 raise AuthenticationError(f"etcd user {self.settings.user!r}: {error}") from error
 
-    # Staying with one cluster and one history
+    # Detecting a replaced cluster
 
     def check_usable(self) -> None:
-        """Raise what makes this client unusable, if anything does."""
+        """Raise an error if this client can no longer be used."""
         if self._broken is not None:
             raise self._broken
         if self.closing.is_set():
@@ -309,13 +308,13 @@ class EtcdClient:
         self.origin.check()
 
     def check_cluster(self, cluster: int) -> None:
-        """Raise `RecoveryError`, from now on at every request, when another cluster answers."""
+        """Raise `RecoveryError`, now and at every later request, if another cluster answers."""
         if self._cluster and cluster and cluster != self._cluster:
             self.give_up(f"another cluster answers, {cluster:x} instead of {self._cluster:x}")
         self._cluster = self._cluster or cluster
 
     def give_up(self, reason: str) -> NoReturn:
-        """Refuse everything from now on: what this process knows is not what the cluster has."""
+        """Refuse every request from now on: the cluster's content is not what this process has seen."""
         self._broken = RecoveryError(
             f"etcd at {self.settings.where}: {reason}; it was restored from a backup, wiped or replaced: "
             "open the store anew, with recover=True when it is behind its storage"
@@ -324,7 +323,7 @@ class EtcdClient:
 
     def _check_history(self, header: Any, seen: int, *, linearizable: bool) -> None:
         self.check_cluster(header.cluster_id)
-        if not linearizable:  # the answering member may lag behind
+        if not linearizable:  # the answering member may lag
             return
         if header.revision < seen:
             self.give_up(f"its history went back from revision {seen} to {header.revision}")
@@ -332,7 +331,7 @@ class EtcdClient:
             self._revision = header.revision
 
     def close(self) -> None:
-        """Close all connections; running requests end. In a forked child they are the parent's."""
+        """Close all connections and end running requests; harmless in a forked child, which owns none."""
         if not self.origin.is_here:
             return
         self.closing.set()
@@ -345,6 +344,6 @@ def _metadata(token: str) -> Metadata:
 
 
 def unavailable(error: grpc.RpcError, where: str) -> UnavailableError:
-    """Return an error of a stream as what its reader is told."""
+    """Translate an error of a stream."""
     explained = explain(error, where).error
     return explained if isinstance(explained, UnavailableError) else UnavailableError(str(explained))

@@ -1,4 +1,4 @@
-"""The coordinator on an etcd cluster, for stores that several machines share (see `etcd_client`, `etcd_watch`)."""
+"""The etcd coordinator: reads, transactions and leases, on top of `client`; watches are in `watch`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EtcdCoordinator:
     """A coordinator on etcd (see `agola_core.coordinator.port.Coordinator`).
 
     Args:
-        where: A URL (see `etcd_settings.parse_url`), or the settings themselves.
+        where: A URL (see `settings.parse_url`), or the settings themselves.
 
     Raises:
         BadRequestError: The URL is malformed.
@@ -73,7 +73,7 @@ class EtcdCoordinator:
     # Reads
 
     def identity(self) -> str:
-        """Return the cluster's id and the prefix (see the port); etcd makes the id of its members' addresses."""
+        """Return the cluster's id and the prefix (see the port); etcd derives the id from its members' addresses."""
         return f"etcd {self._client.cluster():016x}/{self._client.settings.prefix.decode(errors='replace')}"
 
     def get(self, key: str) -> KeyValue | None:
@@ -128,7 +128,7 @@ class EtcdCoordinator:
             raise BadRequestError(f"{len(compare)} comparisons are more than the {self.max_txn_ops} of a transaction")
         conditions = [self._compare(item) for item in compare]
         success, failure = [self._op(op) for op in then], [self._op(op) for op in otherwise]
-        if all(type(op) is GetOp or (not compare and type(op) is not PutOp) for op in then):  # may be repeated
+        if all(type(op) is GetOp or (not compare and type(op) is not PutOp) for op in then):  # idempotent
             request = rpc.TxnRequest(compare=conditions, success=success, failure=failure)
             answer = self._client.ask(rpc.TXN, request)
             outcome = Applied(answer.header.revision, answer.succeeded, tuple(answer.responses))
@@ -147,7 +147,7 @@ class EtcdCoordinator:
         return TxnResult(outcome.succeeded, outcome.revision, tuple(reads), deleted)
 
     def _answers_of(self, success: Sequence[Any], revision: int) -> Sequence[Any]:
-        """Return what a transaction that was applied read and deleted, from the cluster's history."""
+        """Return the results of an applied transaction's reads and deletions, from the cluster's history."""
         answers = []
         for index, op in enumerate(success):
             kind = op.WhichOneof("request")
@@ -166,9 +166,9 @@ class EtcdCoordinator:
         return answers
 
     def compact(self, revision: int) -> None:
-        """Forget the history before a revision (see the port).
+        """Discard the history before a revision (see the port).
 
-        etcd is told of the revision before: at exactly its compacted revision it loses deletions.
+        Compacts one revision less: exactly at its compacted revision etcd loses deletions.
         """
         if revision <= 2:
             return
@@ -187,13 +187,13 @@ class EtcdCoordinator:
         """Create a lease (see the port); etcd rounds up to whole seconds, and to about two election timeouts."""
         if ttl <= 0:
             raise BadRequestError(f"a lease's time must be positive, not {ttl}")
-        lease = secrets.randbelow(_LARGEST_LEASE) + 1  # of this process's choice: asking twice grants one lease
+        lease = secrets.randbelow(_LARGEST_LEASE) + 1  # chosen here, so that a repeated request grants only one lease
         try:
             self._client.ask(rpc.LEASE_GRANT, rpc.LeaseGrantRequest(ID=lease, TTL=math.ceil(ttl)))
         except BadRequestError as error:
             if LEASE_EXISTS not in str(error):
                 raise
-        except OutOfSpaceError:  # etcd says so of leases that it has granted, too
+        except OutOfSpaceError:  # etcd also reports this for leases that it has granted
             if not self.keep_alive(lease):
                 raise
         return lease
@@ -204,23 +204,23 @@ class EtcdCoordinator:
         return max(float(answer.TTL), 0.0)
 
     def revoke_lease(self, lease: int) -> None:
-        """End a lease (see the port)."""
+        """Revoke a lease (see the port)."""
         try:
             self._client.ask(rpc.LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=lease))
         except NotFoundError:
             return
 
     def close(self) -> None:
-        """Release everything (see the port)."""
+        """Release all resources (see the port)."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             watches = list(self._watches)
         self._marks.close()
-        self._client.closing.set()  # waiting requests end
+        self._client.closing.set()  # ends waiting requests
         self._supervisor.stop()
-        for watch in watches:  # their streams end before the connections do
+        for watch in watches:  # streams must end before their connections
             watch.close()
         self._client.close()
 
@@ -244,7 +244,7 @@ class EtcdCoordinator:
                 return rpc.RequestOp(request_range=rpc.RangeRequest(key=key))
 
     def _oldest(self) -> int:
-        """Return the oldest kept revision: etcd tells it only to a watch that asks for an older one."""
+        """Return the oldest kept revision, which etcd reports only to a watch that starts at an older one."""
         with self.watch("", 1) as watch:
             try:
                 watch.next(1.0)
@@ -264,7 +264,7 @@ class EtcdCoordinator:
 
 
 def _writes(op: Any, key: bytes) -> bool:
-    """Return whether an operation of a transaction changes a key."""
+    """Return whether an operation writes or deletes a key."""
     kind = op.WhichOneof("request")
     if kind == "request_delete_range":
         going = op.request_delete_range

@@ -1,8 +1,7 @@
-"""What an error of etcd, or on the way to it, means: for the request, and for its caller.
+"""Table of the errors of etcd and gRPC: the outcome of the request, and the error that its caller gets.
 
-`TABLE` is the whole of it. Each row's place in etcd's source (release 3.6; 3.4 has the same order of steps) or in
-gRPC's is named, since it is there that one sees whether an error comes before a transaction is proposed, while it is
-applied, or after.
+Each row of `TABLE` names the place in the source of etcd (release 3.6; 3.4 has the same order of steps) or of gRPC that
+shows whether the error occurs before a transaction is proposed, while it is applied, or afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from agola_core.errors import (
 
 
 class Verdict(enum.Enum):
-    """What became of a request that ended in an error, and what is to be done."""
+    """Outcome of a failed request, and what to do next."""
 
     REFUSED = "certainly not applied; another member, or the same one later, may take it"
     FINAL = "certainly not applied; asking again changes nothing"
@@ -37,7 +36,7 @@ class Verdict(enum.Enum):
 
     @property
     def outcome(self) -> Outcome:
-        """What is known from the error alone."""
+        """The outcome as far as the error tells."""
         return Outcome.UNKNOWN if self in {Verdict.LOST, Verdict.DOUBTFUL} else Outcome.NOT_APPLIED
 
 
@@ -45,9 +44,9 @@ class Failure(NamedTuple):
     """A failed request.
 
     Attributes:
-        verdict: What became of it.
-        error: What its caller is told when it ends with this.
-        reason: The server's or the transport's own words.
+        verdict: Its outcome.
+        error: The error for the caller if there is no retry.
+        reason: The message of the server or the transport.
     """
 
     verdict: Verdict
@@ -56,15 +55,15 @@ class Failure(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A kind of error: the first row of the table whose code and words are those of an error tells what it means.
+    """A kind of error; the first row whose code and words match an error applies.
 
     Attributes:
         code: gRPC's code; None for any.
-        words: What the reason holds; "" for any.
-        verdict: What became of the request.
-        error: What its caller is told.
-        source: Where one sees that.
-        advice: What its caller is told besides.
+        words: Text that the reason contains; "" for any.
+        verdict: Outcome of the request.
+        error: The class of error that the caller gets.
+        source: The evidence in the source of etcd or gRPC.
+        advice: Text to append to the caller's error.
     """
 
     code: grpc.StatusCode | None
@@ -90,7 +89,7 @@ _UNSENT = "gRPC core: no connection to send it on"
 
 _Code = grpc.StatusCode
 
-# The words are gRPC's and etcd's own; where a release changes them, an error is only taken for less certain.
+# If a release of gRPC or etcd changes its words, the outcome is merely taken to be less certain.
 TABLE = (
     Row(None, "invalid auth token", Verdict.LOGGED_OUT, AuthenticationError, _BEFORE),
     Row(None, "revision of auth store is old", Verdict.LOGGED_OUT, AuthenticationError, _AUTH),
@@ -154,11 +153,11 @@ TABLE = (
 
 
 def find_row(code: grpc.StatusCode, reason: str) -> Row:
-    """Return the row of the table that tells what an error means.
+    """Return the row of the table for an error.
 
     Args:
         code: gRPC's code.
-        reason: The server's or the transport's words.
+        reason: The message of the server or the transport.
     """
     return next(
         row
@@ -168,11 +167,11 @@ def find_row(code: grpc.StatusCode, reason: str) -> Row:
 
 
 def explain(error: grpc.RpcError, where: str) -> Failure:
-    """Return what an error means.
+    """Look an error up in the table.
 
     Args:
-        error: What a call raised.
-        where: The endpoint that was asked, for people.
+        error: The error that a call raised.
+        where: The endpoint, for the message.
     """
     code, reason = error.code(), error.details() or ""
     row = find_row(code, reason)

@@ -1,4 +1,4 @@
-"""The coordinator's keys as etcd has them: UTF-8 below a prefix that separates stores of one cluster."""
+"""Maps the coordinator's keys to keys of etcd: UTF-8 under a prefix that separates the stores of a cluster."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from agola_core.errors import BadRequestError
 
 _FIRST = b"\0"
 _AFTER_TEXT = b"\xff"
-"""Sorts after every key's text, and is none."""
+"""Sorts after the text of every key, and is not valid text itself."""
 
 
 class Keyspace:
-    """The keys below a prefix.
+    """The keys under a prefix.
 
     Args:
-        prefix: What every key begins with in etcd.
+        prefix: Prefix of every key in etcd.
     """
 
     def __init__(self, prefix: bytes) -> None:
         self._prefix = prefix
 
     def encode(self, key: str) -> bytes:
-        """Return a key as etcd has it."""
+        """Return a key's name in etcd."""
         try:
             return self._prefix + key.encode()
         except UnicodeEncodeError as error:
             raise BadRequestError(f"key {key!r} has no UTF-8 form") from error
 
     def decode(self, key: bytes) -> str:
-        """Return a key of etcd's as the coordinator names it."""
+        """Return the coordinator's name of a key in etcd."""
         return key[len(self._prefix) :].decode("utf-8", "surrogateescape")
 
     def range(self, prefix: str, start_after: str = "") -> tuple[bytes, bytes]:
-        """Return etcd's first key and its end of the keys that begin with a prefix and sort after another."""
+        """Return the start and the end of etcd's range of the keys with a prefix that sort after another key."""
         first = self.encode(prefix)
         end = first + _AFTER_TEXT
         if start_after:
@@ -42,7 +42,7 @@ class Keyspace:
         return first or _FIRST, end
 
     def item(self, found: Any) -> KeyValue:
-        """Return a key that etcd has sent."""
+        """Convert a key that etcd has sent."""
         return KeyValue(
             self.decode(found.key), found.value, found.create_revision, found.mod_revision, found.version, found.lease
         )

@@ -1,14 +1,13 @@
-"""Transactions on etcd whose outcome can always be found out: each writes a mark along with what it writes.
+"""Sends transactions to etcd so that their outcome can always be determined: each also writes a mark.
 
-A mark is a key of this client's own that one transaction at a time uses. The transaction compares the mark's
-revision and writes its own number into it, so afterwards the mark tells whether it was applied, and at which
-revision. When the answer is lost, or etcd answers "database space exceeded" (which it says of transactions that it
-has applied, too), the mark is deleted behind a compare of the same revision. That either succeeds, and then the
-transaction was not applied and never will be, or fails, and then the mark says that it was. A deletion is possible
-in a full etcd as well.
+A mark is a key of this client that one transaction at a time uses. The transaction compares the mark's revision and
+writes its own number into it, so the mark tells whether it was applied, and at which revision. If the answer is lost,
+or etcd answers "database space exceeded" (which it also does for transactions that it has applied), the mark is
+deleted under a compare of the same revision. If that succeeds, the transaction was not applied and never will be; if
+it fails, the mark tells that it was applied. A full etcd still accepts deletions.
 
-The marks of clients that died are deleted by others, after so long a time that no transaction of theirs is still
-waited for (see `Marks.sweep`). Keys of marks are no UTF-8, so no list, range or watch of a store's keys has them.
+The marks of crashed clients are deleted by other clients, after so long that nobody can still be waiting for one of
+their transactions (see `Marks.sweep`). Keys of marks are not UTF-8, so they are in no list, range or watch of a store.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from agola_core.runtime.forks import renewed
 logger = logging.getLogger(__name__)
 
 MARKS = b"\xffmarks/"
-"""What the key of a mark begins with, after the store's prefix."""
+"""Prefix of the keys of marks, after the store's prefix."""
 
 _SETTLE_SECONDS = 30.0
 _SETTLE_PAUSE = 0.1
@@ -47,9 +46,9 @@ class _Mark:
     """A key that one transaction at a time writes.
 
     Attributes:
-        key: Its key in etcd; never used again once it was deleted.
-        revision: The revision of its last change.
-        number: The number of the last transaction that used it.
+        key: The key in etcd; never reused after its deletion.
+        revision: Revision of its last change.
+        number: Number of the last transaction that used it.
     """
 
     def __init__(self, key: bytes, revision: int) -> None:
@@ -59,12 +58,12 @@ class _Mark:
 
 
 class Applied(NamedTuple):
-    """What became of a transaction.
+    """Outcome of a transaction that reached etcd.
 
     Attributes:
         revision: The cluster's revision after it.
         succeeded: Whether its comparisons held.
-        responses: etcd's answers to its operations; None when it was applied and the answers are lost.
+        responses: etcd's answers to its operations; None if it was applied but the answers were lost.
     """
 
     revision: int
@@ -89,15 +88,15 @@ class Marks:
         self._seen: dict[bytes, tuple[int, float]] = {}
 
     def send(self, compare: list[Any], success: list[Any], failure: list[Any]) -> Applied:
-        """Run a transaction, once.
+        """Run a transaction exactly once.
 
         Args:
             compare: Its comparisons.
-            success: What is done when they hold.
-            failure: What is read when they do not.
+            success: Operations to run if they hold.
+            failure: Reads to run if they do not.
 
         Raises:
-            UnknownOutcomeError: Nobody told in time whether it was applied.
+            UnknownOutcomeError: Its outcome could not be determined in time.
             UnavailableError: It was not applied and never will be.
         """
         deadline = boot_clock() + self._client.settings.timeout
@@ -110,14 +109,14 @@ class Marks:
         except OutOfSpaceError:
             if any(op.WhichOneof("request") == "request_put" for op in success):
                 raise
-        # A full etcd deletes, but takes no mark.
+        # A full etcd accepts deletions, but no new mark.
         answer = self._client.send(rpc.TXN, rpc.TxnRequest(compare=compare, success=success, failure=failure))
         return Applied(answer.header.revision, answer.succeeded, tuple(answer.responses))
 
     def _try(
         self, mark: _Mark, compare: list[Any], success: list[Any], failure: list[Any], deadline: float
     ) -> Applied | None:
-        """Send a transaction with a mark; None when it was not applied, and there is time to send it again."""
+        """Send a transaction with a mark; return None if it was not applied and may be sent again."""
         mark.number += 1
         unmoved = _unmoved(mark)
         number = rpc.RequestOp(request_put=rpc.PutRequest(key=mark.key, value=b"%d" % mark.number))
@@ -136,7 +135,7 @@ class Marks:
         else:
             found = answer.responses[0].response_range.kvs
             if not found or found[0].mod_revision != mark.revision:
-                return None  # somebody took the mark away before: nothing was done
+                return None  # the mark was swept before: nothing was done
         self._give_back(mark)
         return Applied(answer.header.revision, answer.succeeded, tuple(answer.responses[1:]))
 
@@ -153,7 +152,7 @@ class Marks:
         return None
 
     def _settle(self, mark: _Mark, error: UnknownOutcomeError, sent: float) -> int:
-        """Return the revision of a transaction that was sent; 0 when it was not applied, and never will be."""
+        """Return the revision of a transaction that was sent; 0 if it was not applied and never will be."""
         request = rpc.TxnRequest(
             compare=[_unmoved(mark)],
             success=[rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=mark.key))],
@@ -176,14 +175,14 @@ class Marks:
         found = answer.responses[0].response_range.kvs
         if found and found[0].value == b"%d" % mark.number:
             return int(found[0].mod_revision)
-        if not found and boot_clock() - sent < _SWEEP_SECONDS / 2:  # deleted above, by a try whose answer was lost
+        if not found and boot_clock() - sent < _SWEEP_SECONDS / 2:  # deleted above, by an attempt whose answer was lost
             return 0
         raise error from error.__cause__
 
     # The marks
 
     def _take(self) -> _Mark:
-        """Return a mark that nobody uses, a new one if there is none."""
+        """Return an unused mark; create one if there is none."""
         with self._lock:
             if self._free:
                 return self._free.pop()
@@ -197,17 +196,19 @@ class Marks:
         answer = self._client.ask(rpc.TXN, request)
         if answer.succeeded:
             return _Mark(key, answer.header.revision)
-        return _Mark(key, answer.responses[0].response_range.kvs[0].mod_revision)  # made by a try that lost its answer
+        return _Mark(
+            key, answer.responses[0].response_range.kvs[0].mod_revision
+        )  # created by an attempt whose answer was lost
 
     def _give_back(self, mark: _Mark) -> None:
         with self._lock:
             self._free.append(mark)
 
     def sweep(self) -> None:
-        """Delete the marks of other clients that have not changed for ten minutes of this process's time.
+        """Delete the marks of other clients that have not changed while this process watched them for ten minutes.
 
-        A client that lives makes a new one. One of its transactions that is still under way by then is not applied,
-        and its sender, if it still waits, calls the outcome unknown.
+        A live client creates a new one. A transaction that is still in flight with a deleted mark is not applied, and
+        its sender, if it is still waiting, reports an unknown outcome.
         """
         now = boot_clock()
         end = self._prefix[:-1] + bytes([self._prefix[-1] + 1])
@@ -227,7 +228,7 @@ class Marks:
         self._seen = seen
 
     def close(self) -> None:
-        """Delete this client's marks, as far as etcd answers: nobody uses them any more."""
+        """Delete this client's marks, if etcd answers."""
         with self._lock:
             going, self._free = self._free, []
         if not going or not self._client.answers:
@@ -237,7 +238,7 @@ class Marks:
         try:
             self._client.ask(rpc.TXN, rpc.TxnRequest(success=[deletion]), _CLOSE_SECONDS)
         except AgolaError:
-            logger.debug("the marks of a closed coordinator stay until they are swept", exc_info=True)
+            logger.debug("the marks of a closed coordinator remain until they are swept", exc_info=True)
 
 
 def _unmoved(mark: _Mark) -> Any:

@@ -1,4 +1,4 @@
-"""What the URL of an etcd coordinator says."""
+"""Parses the URL of an etcd coordinator: endpoints, prefix, TLS, user, timeout."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class EtcdSettings(NamedTuple):
     """How an etcd cluster is reached.
 
     Attributes:
-        endpoints: `host:port` of its members, the first one preferred.
-        prefix: What every key begins with there.
-        timeout: Seconds that a request, with all its retries, may take.
+        endpoints: `host:port` of its members; the first one is preferred.
+        prefix: Prefix of every key.
+        timeout: Time limit of a request including its retries, in seconds.
         tls: Whether connections are encrypted.
-        ca: The certificates that vouch for the servers, in PEM; b"" for the system's.
+        ca: Trusted CA certificates, in PEM; b"" for the system's.
         cert: This client's certificate, in PEM; b"" for none.
         key: The certificate's key, in PEM.
-        user: Who logs in; "" for nobody.
+        user: User to log in as; "" for none.
         password: The user's password.
     """
 
@@ -41,7 +41,7 @@ class EtcdSettings(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The endpoints, for people."""
+        """The endpoints, for messages."""
         return ", ".join(self.endpoints)
 
     def __repr__(self) -> str:
@@ -50,14 +50,14 @@ class EtcdSettings(NamedTuple):
 
 
 def parse_url(url: str) -> EtcdSettings:
-    """Return what a URL such as `etcd://h1:2379,h2:2379/prefix?ca=ca.pem&timeout=5` says.
+    """Parse a URL such as `etcd://h1:2379,h2:2379/prefix?ca=ca.pem&timeout=5`.
 
-    The parameters: `ca`, `cert`, `key` name PEM files, and any of them turns encryption on, as `tls=true` does
-    with the system's certificates; `user` and `password_env`, the environment variable that holds the password;
-    `timeout`, the seconds of a request.
+    The parameters: `ca`, `cert` and `key` name PEM files, and any of them enables TLS, as does `tls=true`, with the
+    system's certificates; `user`, and `password_env` for the environment variable that holds the password; `timeout`
+    for the time limit of a request, in seconds.
 
     Raises:
-        BadRequestError: The URL is malformed, or a file or variable that it names does not exist.
+        BadRequestError: The URL is malformed, or names a file or a variable that does not exist.
     """
     try:
         split = urlsplit(url)

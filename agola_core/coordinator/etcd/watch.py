@@ -1,12 +1,12 @@
-"""Watches of the etcd coordinator: each survives lost connections, changes of leader and silent servers.
+"""Watches of the etcd coordinator, which survive lost connections, changes of leader and unresponsive servers.
 
-A watch has a stream of its own, read by a thread of its own. Whatever ends the stream, the next one starts at
-the revision after the last complete one, on the next endpoint. It asks etcd for one revision more and drops it:
-at exactly its compacted revision etcd may have lost deletions, and one before that it says so. What has come is
-kept until the consumer takes it, up to a bound; then reading waits, and etcd holds the rest, or compacts it.
+A watch has its own stream, read by its own thread. Whenever the stream ends, the next one starts at the revision after
+the last complete one, on the next endpoint. It requests one earlier revision and drops it: exactly at its compacted
+revision etcd may have lost deletions, but one before that it reports the compaction. Events are buffered until the
+consumer takes them, up to a bound; then reading pauses, and etcd keeps the rest, or compacts it.
 
-A stream is asked for its progress at every `beat`; one that says nothing for long is taken for dead. What those
-answers say of revisions is not trusted: releases before 3.4.25 sent them ahead of earlier events.
+Every `beat` (heartbeat) requests progress from the stream; one that stays silent for long is considered dead. The
+revisions in progress answers are not trusted: releases before 3.4.25 sent them ahead of earlier events.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from agola_core.runtime.forks import renewed
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5
-"""How often `EtcdWatch.beat` is to be called."""
+"""Interval of calls to `EtcdWatch.beat`, in seconds."""
 
 _SILENT_SECONDS = 2.5
 _MOST_SILENT_SECONDS = 40.0
@@ -51,7 +51,7 @@ _JOIN_SECONDS = 1.0
 
 
 class _Stream:
-    """One stream of a watch, while it lives."""
+    """A running stream of a watch."""
 
     def __init__(self) -> None:
         self.call: Any = None
@@ -62,7 +62,7 @@ class _Stream:
         self._going_up: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def requests(self) -> Iterator[Any]:
-        """Yield what goes up the stream, until it ends."""
+        """Yield the requests to send, until the stream ends."""
         while (request := self._going_up.get()) is not None:
             yield request
 
@@ -79,11 +79,11 @@ class EtcdWatch:
     """A running watch (see `agola_core.coordinator.port.Watch`).
 
     Args:
-        client: The connection.
+        client: The client.
         keys: The keyspace.
-        prefix: The keys it reports begin with this.
-        from_revision: The first revision to report.
-        forget: Called when it is closed.
+        prefix: Prefix of the reported keys.
+        from_revision: First revision to report.
+        forget: Called when the watch is closed.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class EtcdWatch:
             return None
 
     def beat(self) -> None:
-        """Ask for a sign of life, and give up a stream that has given none for long."""
+        """Send a heartbeat, and abandon a stream that has been silent for too long."""
         stream = self._stream
         if stream is None:
             return
@@ -146,7 +146,7 @@ class EtcdWatch:
             stream.end()
         self._forget(self)
         if threading.current_thread() is not self._thread:
-            self._thread.join(_JOIN_SECONDS)  # a request of it may still wait for etcd; it ends with that
+            self._thread.join(_JOIN_SECONDS)  # it may still be waiting for a request to etcd, and ends with it
 
     # The thread
 
@@ -156,7 +156,7 @@ class EtcdWatch:
                 self._follow()
             except AgolaError as error:
                 if isinstance(error, UnavailableError) and not isinstance(error, AccessDeniedError):
-                    level = logging.DEBUG if self._backoff.failures else logging.WARNING  # once for each outage
+                    level = logging.DEBUG if self._backoff.failures else logging.WARNING  # once per outage
                     logger.log(level, "a watch lost its stream, to go on at revision %d: %s", self._position, error)
                 else:
                     self._fail(error)
@@ -165,7 +165,7 @@ class EtcdWatch:
             self._closing.wait(self._backoff.next())
 
     def _follow(self) -> None:
-        """Read one stream until it ends; raise why it did."""
+        """Read one stream until it ends; raise the reason."""
         self._unfinished.clear()
         stream = _Stream()
         where = self._client.settings.where
@@ -173,12 +173,15 @@ class EtcdWatch:
             stream.send(rpc.WatchRequest(create_request=self._create_request()))
             stream.call, where = self._client.watch(stream.requests(), self._turn)
             self._stream = stream
-            if self._closing.is_set():  # a close before the line above has not seen the stream
+            if self._closing.is_set():  # a `close` before the line above did not see the stream
                 return
             for answer in stream.call:
                 if self._closing.is_set():
                     return
-                stream.reading, stream.answered = False, True  # what follows is not the server's silence
+                stream.reading, stream.answered = (
+                    False,
+                    True,
+                )  # the time until the next read does not count as the server's silence
                 self._take(answer)
                 self._wait_for_room()
                 stream.heard, stream.reading = time.monotonic(), True
@@ -201,9 +204,9 @@ class EtcdWatch:
             stream.end()
 
     def _patience_with(self, stream: _Stream) -> float:
-        """Return the seconds after which a silent stream is given up.
+        """Return the seconds after which a silent stream is abandoned.
 
-        One that must read much takes longer each time; one that has not answered at all is away, and gets no more.
+        One that has much to read gets more each time; one that has not answered at all is gone, and gets no more.
         """
         return self._patience if stream.answered else _SILENT_SECONDS
 
@@ -224,7 +227,7 @@ class EtcdWatch:
         self._backoff.reset()
         for event in answer.events:
             self._add(event)
-        if answer.fragment:  # the last revision may go on in the next one
+        if answer.fragment:  # the last revision may continue in the next answer
             return
         self._finish()
         if not answer.events and answer.watch_id != _BROADCAST:  # all up to here was sent
@@ -239,16 +242,16 @@ class EtcdWatch:
         raise UnavailableError(f"etcd cancelled a watch: {reason}")
 
     def _ask_whether_it_may(self) -> None:
-        """Ask for a key that the watch reports: what etcd tells a watch of a lost token or a right is not reliable.
+        """Read a key of the watch: etcd does not reliably tell a watch of an expired token or a missing permission.
 
         Raises:
-            AccessDeniedError: The right is missing; a lost token is replaced.
+            AccessDeniedError: The permission is missing; an expired token is replaced.
         """
         start, end = self._keys.range(self._prefix)
         self._client.ask(rpc.RANGE, rpc.RangeRequest(key=start, range_end=end, limit=1, keys_only=True))
 
     def _check_history(self, revision: int) -> None:
-        """Make sure that what follows the last event is what followed it (see `EtcdClient.give_up`)."""
+        """Check that the stream continues the same history (see `EtcdClient.give_up`)."""
         if revision < self._position - 1 and self._client.revision() < self._position - 1:
             self._client.give_up(f"it has revision {revision}, a watch has seen {self._position - 1}")
         if self._witness is not None:
@@ -259,11 +262,11 @@ class EtcdWatch:
             except AgolaError as error:
                 if isinstance(error, UnavailableError):
                     raise
-                return  # compacted: nothing can be said
+                return  # compacted: cannot be checked
             if [(item.mod_revision, item.value) for item in found] != [(seen.mod_revision, seen.value)]:
                 self._client.give_up(f"revision {seen.mod_revision} of key {seen.key!r} is not what it was")
 
-    # What has come
+    # Received events
 
     def _add(self, event: Any) -> None:
         revision = event.kv.mod_revision

@@ -1,1 +1,1 @@
-"""The coordinator on an embedded SQLite database, for the processes of one machine."""
+"""The embedded coordinator: a SQLite database that several processes of one machine share."""

@@ -1,7 +1,7 @@
-"""The embedded coordinator: one SQLite database in WAL mode, shared by several processes of one machine.
+"""The embedded coordinator: transactions, leases and watches on one SQLite database.
 
-Concurrent transactions share one SQLite transaction and so one fsync (see `leaderqueue`); each keeps its own
-revision and verdict.
+Group commit: concurrent transactions share one SQLite transaction and so one fsync (see `runtime.leader_queue`);
+each has its own revision and its own verdict.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SWEEP_SECONDS = 0.5
 
 
 class _Work(Waiting):
-    """Work that waits for a place in a shared transaction, and then its result."""
+    """A caller's part of a group commit, and then its result."""
 
     __slots__ = ("result", "work")
 
@@ -61,20 +61,20 @@ Changes = list[Change]
 
 
 class SQLiteCoordinator(SQLiteReads):
-    """A coordinator in one file (see `agola_core.coordinator.port.Coordinator`).
+    """A coordinator in a single file (see `agola_core.coordinator.port.Coordinator`).
 
     Args:
-        path: The database; it and its directory are created when missing. Not on a network file system.
-        clock: Seconds for leases: the same in all processes, never set back while `boot` stays.
-        boot: Leases of another boot start their time anew when the database is opened.
+        path: The database file; it and its directory are created if missing. Not on a network file system.
+        clock: Clock for leases, in seconds: common to all processes, and monotonic within one `boot`.
+        boot: Id of this boot of the machine; leases of another boot get their full time again on opening.
 
     Raises:
         UnavailableError: The file cannot be opened or created.
         CorruptionError: It is not a database, or a damaged one.
-        FormatError: A later release made it, or SQLite is too old.
+        FormatError: It was written by a later release, or SQLite is too old.
 
-    Once its file was deleted, moved or replaced, every call raises `RecoveryError`: writers at once, the others
-    within half a second.
+    If the file is deleted, moved or replaced, every call raises `RecoveryError`: writes at once, other calls within
+    half a second.
     """
 
     max_txn_ops = 100_000
@@ -123,7 +123,7 @@ class SQLiteCoordinator(SQLiteReads):
         return result
 
     def compact(self, revision: int) -> None:
-        """Forget the history before a revision (see the port)."""
+        """Discard the history before a revision (see the port)."""
 
         def work(session: Session) -> None:
             if revision > session.revision:
@@ -155,14 +155,14 @@ class SQLiteCoordinator(SQLiteReads):
         return float(row[0]) if row else 0.0
 
     def revoke_lease(self, lease: int) -> None:
-        """End a lease (see the port)."""
+        """Revoke a lease (see the port)."""
         self._submit(lambda session: session.end_lease(lease))
 
     def expire_leases(self) -> None:
-        """End the leases whose time is over; a loop of every process that has the database open calls it."""
+        """Revoke expired leases; called periodically by every process that has the database open."""
         try:
             self._database.look(closely=True)
-        except RecoveryError:  # told by whoever uses it
+        except RecoveryError:  # reported by the next call
             return
         now = self._clock()
         with self._database.reader() as connection:
@@ -177,7 +177,7 @@ class SQLiteCoordinator(SQLiteReads):
         self._submit(work)
 
     def close(self) -> None:
-        """Release everything (see the port)."""
+        """Release all resources (see the port)."""
         with self._closing:
             if self._closed or not self._database.origin.is_here:
                 return
@@ -186,7 +186,7 @@ class SQLiteCoordinator(SQLiteReads):
         self._supervisor.stop()
         self._database.close()
 
-    # The shared transaction
+    # Group commit
 
     def _submit(self, work: Callable[[Session], Any]) -> Any:
         self._database.check_open()

@@ -1,4 +1,4 @@
-"""The database of a SQLite coordinator: its file, its schema, its connections, and what its errors mean."""
+"""The SQLite database under the coordinator: opening, schema migration, connections, error translation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from agola_core.runtime.forks import Origin, renewed
 logger = logging.getLogger(__name__)
 
 MINIMUM_SQLITE = (3, 51, 3)
-"""Older ones can lose data when their write-ahead log is reset."""
+"""Older versions can lose data when the write-ahead log is reset."""
 
 _BUSY_MILLISECONDS = 10_000
 _IDLE_READERS = 16
@@ -45,20 +45,20 @@ Row = tuple[Any, ...]
 
 
 class Database:
-    """A database in WAL mode that every commit syncs. One connection writes, any number read.
+    """A database in WAL mode, synced at every commit. One connection writes, any number read.
 
     Args:
-        path: The file; it and its directory are created when missing. Not on a network file system.
+        path: The file; it and its directory are created if missing. Not on a network file system.
 
     Raises:
         UnavailableError: The file cannot be opened or created.
         CorruptionError: It is not a database, or a damaged one.
-        FormatError: A later release made it, or SQLite is too old.
+        FormatError: It was written by a later release, or SQLite is too old.
 
     Attributes:
-        path: Its absolute path.
-        writer: The connection that writes; whoever uses it holds `writing`.
-        writing: Guards `writer`.
+        path: Absolute path of the file.
+        writer: The writing connection, guarded by `writing`.
+        writing: Lock to hold while using `writer`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -75,11 +75,11 @@ class Database:
         forks.connects(self)
         with self.errors(), forks.inside(self):
             _create_directory(Path(self.path).parent)
-            private.create_file(self.path)  # SQLite gives its side files the owner and the mode of this one
+            private.create_file(self.path)  # SQLite gives its side files the owner and mode of this one
             private.warn_when_open(self.path)
             self.writer = self._connect(checkpoint=True)
             self._migrate()
-            # Always: a process that was killed may have made the files, and SQLite syncs only the names of its own.
+            # Always: a killed process may have left the files, and SQLite syncs the directory only after creating one.
             _sync_directory(Path(self.path).parent)
             self._version_reader = self._connect()
             self._own = (self._version_reader, self.writer)
@@ -90,7 +90,7 @@ class Database:
 
     @contextmanager
     def reader(self) -> Iterator[apsw.Connection]:
-        """Lend a connection to read with; errors of the block are translated."""
+        """Lend a reading connection; errors of the block are translated."""
         self.check_open()
         self.check_found()
         with forks.inside(self):
@@ -114,9 +114,9 @@ class Database:
         connection.close()
 
     def foreign_revision(self) -> int | None:
-        """Return the newest revision when a connection other than this method's has committed since the last call.
+        """Return the newest revision if any other connection has committed since the last call, else None.
 
-        Not thread-safe: one thread polls.
+        Not thread-safe: called by the polling thread alone.
         """
         self.look()
         with self.errors(), forks.inside(self):
@@ -127,13 +127,13 @@ class Database:
             return newest_revision(self._version_reader)
 
     def look(self, *, closely: bool = False) -> None:
-        """Look whether the files are still there: what everybody is told from now on.
+        """Check that the files at the path are the open ones, and remember the result for `check_found`.
 
         Args:
-            closely: Look at each file.
+            closely: Check each file, not only the directory's modification time.
 
         Raises:
-            RecoveryError: They are not.
+            RecoveryError: A file was deleted, moved or replaced.
         """
         try:
             if closely:
@@ -148,24 +148,24 @@ class Database:
         self._lost = False
 
     def check_found(self) -> None:
-        """Raise `RecoveryError` when the last look did not find the files, and this one does not, either."""
+        """Raise `RecoveryError` if the last check failed and another one fails, too."""
         if self._lost:
             self.look(closely=True)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Raise what SQLite and the disk raise in the block as errors of the port."""
+        """Translate errors of SQLite and of the disk in the block."""
         try:
             yield
         except (apsw.Error, OSError) as error:
             raise self.translated(error) from error
 
     def translated(self, error: Exception, number: int = 0) -> AgolaError:
-        """Return what an error of SQLite or the disk means.
+        """Translate an error of SQLite or of the disk.
 
         Args:
-            error: It.
-            number: The operating system's number of the connection's last failure; 0 when it is not known.
+            error: The error.
+            number: The errno of the connection's last failure; 0 if unknown.
         """
         if isinstance(error, apsw.Error):
             return explain(error, self.path, number, has_room=not self._has_no_room())
@@ -173,17 +173,17 @@ class Database:
         return disk_error(error, self.path)
 
     def check_open(self) -> None:
-        """Raise `ClosedError` once it is closed, and in a process that was forked off with it."""
+        """Raise `ClosedError` after `close`, and in a forked child."""
         self.origin.check()
         if self._closed:
             raise ClosedError("the coordinator was closed")
 
     def connections(self) -> tuple[apsw.Connection, ...]:
-        """Return the connections that nobody uses (see `forks.Connected`)."""
+        """Return the idle connections (see `forks.Connected`)."""
         return (*self._readers, *self._own)
 
     def close(self) -> None:
-        """Close all connections; who writes is waited for. Closing twice is harmless."""
+        """Close all connections, after a running write has finished. Closing twice is harmless."""
         with self.writing, self._lock, forks.inside(self):
             if self._closed:
                 return
@@ -195,13 +195,13 @@ class Database:
             for connection in self.connections():
                 try:
                     connection.close()
-                except (apsw.Error, OSError):  # of SQLite's last checkpoint: the next opening makes up for it
+                except (apsw.Error, OSError):  # of SQLite's final checkpoint: the next opening makes up for it
                     logger.warning("%s: closing it met an error of the disk", self.path, exc_info=True)
             self._readers.clear()
             self._own = ()
 
     def _connect_again(self) -> apsw.Connection:
-        """Return a further connection, to the same files."""
+        """Open another connection, and check that it is to the same files."""
         self.look(closely=True)
         try:
             connection = self._connect()
@@ -217,7 +217,7 @@ class Database:
 
     def _connect(self, *, checkpoint: bool = False) -> apsw.Connection:
         connection = apsw.Connection(self.path, apsw.SQLITE_OPEN_READWRITE)
-        # Whoever checkpoints at its end deletes the log at the path, which may be another database's by then.
+        # A checkpoint on close deletes the log at the path, which may belong to another database by then.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not checkpoint))
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -225,7 +225,7 @@ class Database:
         return connection
 
     def _has_no_room(self) -> bool:
-        """Return whether the disk is full: SQLite has several names for what that leads to."""
+        """Return whether the disk is full, which SQLite reports in several ways."""
         try:
             status = os.statvfs(self.path if Path(self.path).exists() else Path(self.path).parent)
         except OSError:
@@ -255,20 +255,20 @@ class Database:
 
 
 def _has_moved(connection: apsw.Connection) -> bool:
-    """Return whether the file that a connection opened is not the one at its path."""
+    """Return whether a connection's file is no longer the one at its path."""
     moved = ctypes.c_int()
     connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
     return bool(moved.value)
 
 
 def newest_revision(connection: apsw.Connection) -> int:
-    """Return the newest revision that a connection sees; 1 when nothing was written yet."""
+    """Return the newest revision that a connection sees; 1 before the first write."""
     row: Row | None = connection.execute(sql.REVISION).fetchone()
     return row[0] if row else 1
 
 
 def one(cursor: apsw.Cursor) -> Row:
-    """Return the row of a statement that gives one."""
+    """Return the row of a statement that always yields one."""
     row: Row | None = cursor.fetchone()
     assert row is not None
     return row

@@ -1,10 +1,10 @@
-"""What an error of SQLite means: for the transaction that it ended, and for its caller.
+"""Table of SQLite's errors: the outcome of the transaction, and the error that its caller gets.
 
-A statement that fails leaves its transaction open, and it is rolled back: nothing of it was applied. A COMMIT appends
-the transaction's pages to the write-ahead log, the last of them with a mark of the commit, syncs, and only then shows
-it to readers (`wal.c`, `pager.c`). What fails before that is seen by nobody; but where the mark may have reached the
-disk, a recovery of the log after a crash would find it. So the outcome is unknown until the same place of the log is
-written anew (see `sqlite_outcome`). `TABLE` says which is which.
+After a failed statement the transaction is still open and is rolled back: nothing was applied. A COMMIT appends
+the transaction's pages to the write-ahead log, marks the last one as a commit, syncs, and only then makes it visible
+to readers (`wal.c`, `pager.c`). A failure before that is seen by nobody; but if the commit mark may have reached the
+disk, a recovery of the log after a crash would replay it. So the outcome is unknown until the same place in the log is
+overwritten (see `outcome`). `TABLE` tells these cases apart.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from agola_core.errors import (
 
 
 class Row(NamedTuple):
-    """A kind of error: the first row of the table whose class is an error's own tells what it means.
+    """A kind of error; the first row whose class matches an error applies.
 
     Attributes:
         kind: apsw's class.
         name: SQLite's name.
-        at_statement: What is known of a transaction that a statement ended with it.
-        at_commit: The same of its COMMIT.
-        error: What its caller is told.
-        source: Where one sees that.
+        at_statement: Outcome of the transaction if a statement fails with it.
+        at_commit: Outcome of the transaction if COMMIT fails with it.
+        error: The class of error that the caller gets.
+        source: The evidence in SQLite's source.
     """
 
     kind: type[apsw.Error]
@@ -110,18 +110,18 @@ TABLE = (
 
 
 def find_row(error: apsw.Error) -> Row:
-    """Return the row of the table that tells what an error means."""
+    """Return the row of the table for an error."""
     return next(row for row in TABLE if isinstance(error, row.kind))
 
 
 def explain(error: apsw.Error, path: str, number: int, *, has_room: bool) -> AgolaError:
-    """Return what a caller is told of an error.
+    """Return the error that a caller gets.
 
     Args:
-        error: What a call raised.
+        error: The error that apsw raised.
         path: The database.
-        number: The operating system's number of its last failure; 0 when it is not known.
-        has_room: Whether the file system has room.
+        number: The errno of the last failure; 0 if unknown.
+        has_room: Whether the file system has free space.
     """
     row = find_row(error)
     if row.error is OutOfSpaceError or (

@@ -1,7 +1,7 @@
-"""The files of an open SQLite database: whether they are still the ones at its path.
+"""Detects that the files of an open SQLite database were deleted, moved or replaced.
 
-A database that was deleted, moved away or replaced goes on working for whoever has it open, and what is committed
-there is lost to everybody else. SQLite looks only at its end.
+Such a database keeps working for the processes that have it open, but their commits are lost to everybody else.
+SQLite itself checks only on close.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import time
 from agola_core.errors import RecoveryError
 
 _SETTLED_NANOSECONDS = 100_000_000
-"""More than file systems' clocks are coarse: a directory that changed less long ago may change without showing it."""
+"""Longer than the resolution of file systems' clocks: a directory that changed more recently may change again
+without a visible new modification time."""
 
 
 class OpenFiles:
-    """The database and its log, as they were when they were opened.
+    """Identity of the database file and its log at the time they were opened.
 
-    Looking costs one call in most cases: a directory whose own time stands has the entries it had.
+    A check is usually a single `stat`: a directory with an unchanged modification time has unchanged entries.
 
     Args:
-        path: The database, in WAL mode, opened already.
+        path: The database, in WAL mode and already open.
 
     Raises:
-        OSError: One of them cannot be found.
+        OSError: A file is missing.
     """
 
     def __init__(self, path: str) -> None:
@@ -34,7 +35,7 @@ class OpenFiles:
         self._seen = (0, 0, 0)
 
     def check(self) -> None:
-        """Raise `RecoveryError` unless the files at the path are these."""
+        """Raise `RecoveryError` unless the files at the path are the ones that were opened."""
         try:
             found = os.stat(self._directory)  # noqa: PTH116 - at each commit
             seen = (found.st_dev, found.st_ino, found.st_mtime_ns)
@@ -46,7 +47,7 @@ class OpenFiles:
             raise self._gone(error.strerror or str(error)) from error
 
     def check_each(self) -> None:
-        """Do the same by looking at each file."""
+        """Like `check`, but check each file."""
         try:
             for name, known in self._known:
                 if not os.path.samestat(os.stat(name), known):  # noqa: PTH116

@@ -1,8 +1,8 @@
-"""What became of a transaction of SQLite whose COMMIT failed (see `sqlite_errors`).
+"""Settles the outcome of a transaction whose COMMIT failed (see `errors`).
 
-Its pages may lie in the write-ahead log behind what counts, with the mark of the commit: nobody sees them, but a
-recovery of the log after a crash might take them in. The next transaction writes over them. So one is written that
-changes nothing, and once it is committed the lost one was not applied, and never will be.
+Its pages, commit mark included, may lie in the write-ahead log beyond the valid end: nobody sees them, but a recovery
+of the log after a crash might replay them. The next transaction overwrites them. So an empty one is written: once it
+is committed, the failed one was not applied and never will be.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _SETTLE_PAUSE = 0.05
 
 
 def settle(connection: apsw.Connection, batches: list[tuple[int, KeyChanges]], cause: apsw.Error, path: str) -> bool:
-    """Return whether a transaction whose COMMIT failed was applied; when it was not, it never will be.
+    """Return whether a transaction whose COMMIT failed was applied; if not, it never will be.
 
     Args:
-        connection: The one that writes; it has no open transaction.
-        batches: What the transaction changed, by rising revision.
-        cause: What its COMMIT raised.
+        connection: The writing connection, without an open transaction.
+        batches: Changes of the transaction, by ascending revision.
+        cause: The error of its COMMIT.
         path: The database.
 
     Raises:
-        UnknownOutcomeError: The database cannot be written to, so it could not be found out.
+        UnknownOutcomeError: The database cannot be written to, so the outcome stays unknown.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:

@@ -1,8 +1,8 @@
-"""The embedded coordinator where it cannot be written to: reads that make no file and take no lock of a writer.
+"""The embedded coordinator opened read-only: creates no files and takes no write locks.
 
-SQLite in WAL mode needs its side files even to read. Where they are, a process has the database open, or was killed
-with it: they are read, too. Where there are none, nobody writes, and the database alone is all there is; it is
-looked at before each read whether that still holds.
+In WAL mode SQLite needs its side files even to read. If they exist, a process has the database open or was killed
+while it had: they are read as well. If they do not, nobody writes and the database file is complete; every read
+first checks that this is still so.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from agola_core.runtime.forks import Origin, renewed
 
 
 class _Alone(OpenFiles):
-    """A database without side files: whether it is as it was."""
+    """A database without side files; checks that it is unchanged."""
 
     def __init__(self, path: str) -> None:  # of the log there is nothing to know
         self._path = path
         self._was = self._state()
 
     def check(self) -> None:
-        """Raise `UnavailableError` when somebody has begun to write."""
+        """Raise `UnavailableError` if somebody has started to write."""
         if self._state() != self._was:
             raise UnavailableError(f"{self._path} was written to while it was read without its writers: open it again")
 
     def check_each(self) -> None:
-        """Do the same."""
+        """Same as `check`."""
         self.check()
 
     def _state(self) -> tuple[bool, int, int, int, int] | None:
@@ -51,7 +51,7 @@ class _Alone(OpenFiles):
 
 
 class _ReadOnlyDatabase(Database):
-    """A database that is only read."""
+    """A database opened read-only."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = str(Path(path).absolute())
@@ -73,7 +73,7 @@ class _ReadOnlyDatabase(Database):
             self._check_version()
 
     def check_found(self) -> None:
-        """Look each time: nobody's commits do."""
+        """Check on every read: there are no commits of this process that would."""
         self.look(closely=True)
 
     def close(self) -> None:
@@ -108,16 +108,16 @@ class _ReadOnlyDatabase(Database):
 
 
 class ReadOnlySQLiteCoordinator(SQLiteReads):
-    """The reading half of a coordinator in one file.
+    """The reading half of an embedded coordinator.
 
     Args:
         path: The database.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: The file does not exist.
         UnavailableError: It cannot be opened.
         CorruptionError: It is not a database, or a damaged one.
-        FormatError: Another release made it.
+        FormatError: It was written by another release.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -133,7 +133,7 @@ class ReadOnlySQLiteCoordinator(SQLiteReads):
         return self._hub.open(prefix, from_revision)
 
     def close(self) -> None:
-        """Release everything (see the port)."""
+        """Release all resources (see the port)."""
         if not self._database.origin.is_here:
             return
         self._hub.close()

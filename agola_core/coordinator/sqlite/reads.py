@@ -1,4 +1,4 @@
-"""What reading a SQLite coordinator means, the same for one that writes and for one that cannot."""
+"""Read operations of the SQLite coordinator, shared by the writable and the read-only one."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Changes = list[Change]
 
 
 class Readable(Protocol):
-    """A database that lends connections to read with."""
+    """A database that lends reading connections."""
 
     def reader(self) -> AbstractContextManager[apsw.Connection]:
-        """Lend one; errors of the block are translated."""
+        """Lend a connection; errors of the block are translated."""
 
 
 class SQLiteReads:
-    """The reads of a coordinator (see `agola_core.coordinator.port.Coordinator`).
+    """The read operations of a coordinator (see `agola_core.coordinator.port.Coordinator`).
 
     Args:
-        database: Its database.
+        database: The coordinator's database.
     """
 
     def __init__(self, database: Readable) -> None:
         self._readable = database
 
     def identity(self) -> str:
-        """Return the database's own id (see the port); its copies have it, too."""
+        """Return the database's id (see the port); copies of the file have the same one."""
         with self._readable.reader() as connection:
             return f"sqlite {one(connection.execute(sql.IDENTITY))[0]}"
 
@@ -57,7 +57,7 @@ class SQLiteReads:
                 raise BadRequestError(f"revision {revision} lies after {newest}, the newest")
             at = revision or newest
             self._check_kept(connection, at)
-            # The smallest text after `start_after` is it with a NUL behind.
+            # The smallest text after `start_after` is `start_after` followed by a NUL.
             start, end = max(prefix, f"{start_after}\0" if start_after else "", key=str.encode), prefix_end(prefix)
             waiting: Rows = connection.execute(sql.LIST_WAITING, (start, end, at)).fetchall()
             rows: Rows = connection.execute(sql.LIST, (start, end, at, limit + 1 + len(waiting))).fetchall()
@@ -74,7 +74,7 @@ class SQLiteReads:
             raise CompactedError(f"revision {revision} was compacted; the oldest kept is {oldest}", oldest=oldest)
 
     def changes(self, start: int, end: int) -> Changes:
-        """Return what the revisions from one up to before another changed, by revision."""
+        """Return the changes of the revisions from `start` (inclusive) to `end` (exclusive), by revision."""
         with self._readable.reader() as connection, connection:
             self._check_kept(connection, start)
             rows = connection.execute(sql.CHANGES, (start, end)).fetchall()

@@ -1,12 +1,12 @@
-"""The tables and statements of the SQLite coordinator.
+"""Tables and statements of the SQLite coordinator.
 
-Every write of a key is a row of its own, so a list at an old revision, a watch from an old revision and the newest
-state are all reads of one table. A row's number is its revision and its place in the transaction: rows are
-appended, and their own order is the history's. A row without a value is a delete. Compaction removes rows that a
-newer row of the same key supersedes. Keys are compared as UTF-8 bytes.
+Every write of a key is a row of its own, so lists and watches of old revisions and reads of the newest state all use
+one table. A row's number combines its revision and its position in the transaction: rows are appended, in the order
+of the history. A row without a value is a deletion. Compaction removes rows that are superseded by a newer row of the
+same key. Keys are compared as UTF-8 bytes.
 
-The index by key, `keyed`, lags behind: a commit writes pages of `entry` alone, and once in a while one of them
-takes the rows after `progress.indexed`, a few hundred at most, into the index. Reads by key look at both.
+The index by key, `keyed`, is updated lazily: a commit writes pages of `entry` alone, and from time to time one of them
+adds the rows after `progress.indexed`, a few hundred at most, to the index. Reads by key consult both.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 VERSION = 2
 
 PLACES = 1 << 20
-"""Rows of one revision: a row's number is its revision times this, plus its place."""
+"""Maximum rows per revision: a row's number is its revision times this, plus its position."""
 
 UNINDEXED = 256
-"""How many rows may wait for the index."""
+"""Maximum number of rows that are not yet indexed."""
 
 SCHEMA = """
 CREATE TABLE entry (
@@ -50,7 +50,7 @@ INSERT INTO progress SELECT ifnull(max(number), 0) FROM entry;
 DROP INDEX entry_key;
 """
 
-# Added within version 2: who does not know it, passes it over.
+# Added within version 2: older releases ignore it.
 
 IDENTITY_TABLE = "CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL)"
 
@@ -72,7 +72,7 @@ SELECT value, created, number >> 20, version, lease FROM entry WHERE number = (
 
 INSERT = "INSERT INTO entry (number, key, created, version, lease, value) VALUES (?, ?, ?, ?, ?, ?)"
 
-# The writer, which knows the rows that wait for the index.
+# Statements of the writer, which knows the rows that are not yet indexed.
 
 WAITING = "SELECT key, number FROM entry WHERE number > (SELECT indexed FROM progress) ORDER BY number"
 
@@ -89,8 +89,8 @@ INDEX = "INSERT INTO keyed SELECT key, number FROM entry WHERE number > (SELECT 
 
 INDEX_DONE = "UPDATE progress SET indexed = ifnull((SELECT max(number) FROM entry), indexed)"
 
-# Lists: the indexed keys from ?1 to before ?2 (to the end when that is ''), and what waits for the index, both
-# as at revision ?3. The first steps from key to key, so that a key's many old rows cost nothing.
+# Lists: the indexed keys from ?1 (inclusive) to ?2 (exclusive; '' for no end), and the rows that are not yet indexed,
+# both at revision ?3. The first query steps from key to key, so that a key's old rows cost nothing.
 
 _LISTED = """
 WITH RECURSIVE found (key) AS (

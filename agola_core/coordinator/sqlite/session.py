@@ -1,8 +1,8 @@
-"""What the shared transactions of the SQLite coordinator know of the keys, and write at revisions of their own.
+"""Runs the transactions of a group commit on the SQLite database, each at its own revision, with a cache of keys.
 
-One `Session` lives as long as the writing connection. It remembers the newest state of the keys it met: as long as
-the newest revision is still the one it left, nobody else has changed any key, and nothing is read twice. It also
-knows the rows that wait for the index by key, and moves them there when they have become many.
+One `Session` lives as long as the writing connection. It caches the newest state of the keys that it has seen: the
+cache is valid while the newest revision is the one that the session left behind. It also keeps track of the rows that
+are not yet in the index by key, and indexes them when there are many.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ KeyChanges = list[tuple[str, KeyValue | None]]
 _KNOWN_KEYS = 4096
 _KNOWN_BYTES = 4 * 1024 * 1024
 _ALL_REVISIONS = (1 << 43) - 2
-"""Later than any revision, and still a number of rows."""
+"""Later than any revision, and still valid as a part of a row number."""
 
 
 class Session:
-    """The shared transactions of one connection, one at a time: `begin`, any number of writers, `end` or `forget`.
+    """The shared transactions of one connection, one at a time: `begin`, any number of `run`, then `end` or `forget`.
 
     Args:
-        cursor: Of the writing connection.
-        clock: The time of leases.
+        cursor: A cursor of the writing connection.
+        clock: Clock for leases, in seconds.
 
     Attributes:
-        cursor: The cursor; who reads through it calls `flush` first.
-        revision: The newest revision, those of the running transaction included.
-        batches: What the running transaction changed, by rising revision, for the watches.
+        cursor: The cursor; call `flush` before reading through it.
+        revision: The newest revision, including those of the running transaction.
+        batches: Changes of the running transaction by ascending revision, for the watches.
     """
 
     def __init__(self, cursor: apsw.Cursor, clock: Callable[[], float]) -> None:
@@ -50,7 +50,7 @@ class Session:
         self._bytes = 0
 
     def begin(self) -> None:
-        """Begin, in a transaction of the database that nobody else can write in."""
+        """Begin; the caller has started a writing transaction of the database."""
         row: Row | None = self.cursor.execute(sql.REVISION).fetchone()
         revision = row[0] if row else 1
         if revision != self.revision:

@@ -1,7 +1,7 @@
-"""Watches of the SQLite coordinator: woken by commits of this process, and by polling for those of others.
+"""Watches of the SQLite coordinator: woken by commits of this process, and by polling for those of other processes.
 
-The hub keeps the newest changes in memory for watches that are up to date; one that fell behind reads the
-database. A watch holds no queue, so a slow one costs nothing but its place.
+The hub keeps the newest changes in memory for watches that are up to date; one that has fallen behind reads the
+database. A watch has no queue of its own, so a slow one costs nothing but its position.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ _IDLE_POLL = 0.008
 _BUSY_SECONDS = 2.0
 
 Change = tuple[int, list[tuple[str, KeyValue | None]]]
-"""A revision and what it changed."""
+"""A revision and its changes."""
 
 ReadChanges = Callable[[int, int], list[Change]]
 
 
 class WatchHub:
-    """Tells watches of new revisions.
+    """Notifies watches of new revisions.
 
     Args:
         revision: The newest revision at the start.
-        read_changes: Returns the changes of the revisions from the first argument up to before the second;
-            raises `CompactedError`.
-        read_revision: Returns the newest revision when another process has committed since the last call,
-            else None.
-        origin: The process that has the database open.
+        read_changes: Returns the changes of the revisions from the first argument (inclusive) to the second
+            (exclusive); raises `CompactedError`.
+        read_revision: Returns the newest revision if another process has committed since the last call, else None.
+        origin: The process that opened the database.
 
     Attributes:
-        revision: The newest revision that the watches may report.
-        written: The newest revision that this process commits, or has committed.
-        lost: What the watches raise while the database is gone; "" while it is there.
+        revision: The newest revision that watches may report.
+        written: The newest revision that this process has committed or is committing.
+        lost: Message of the error that watches raise while the database is gone; "" otherwise.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class WatchHub:
         return watch
 
     def committed(self, batches: list[Change]) -> None:
-        """Take the changes of this process's commit; revisions of other processes in between are read."""
+        """Take the changes of a commit of this process; intervening revisions of other processes are read."""
         newest = batches[-1][0]
         self._committed = True
         with self.lock:
@@ -91,7 +90,7 @@ class WatchHub:
                 self._advance(batches)
 
     def forget(self, watch: SQLiteWatch) -> None:
-        """Drop a closed watch."""
+        """Remove a closed watch."""
         with self.lock:
             self._watches.discard(watch)
 
@@ -108,7 +107,7 @@ class WatchHub:
             poller.join()
 
     def recent_from(self, revision: int) -> list[Change] | None:
-        """Return the batches from a revision on when memory holds them all; the caller holds the lock."""
+        """Return the batches from a revision on if all are in memory, else None; the caller holds the lock."""
         if revision > self.revision:
             return []
         if not self._recent or revision < self._recent[0][0]:
@@ -117,7 +116,7 @@ class WatchHub:
         return [self._recent[index] for index in range(start, min(len(self._recent), start + _PAGE))]
 
     def read(self, revision: int, newest: int) -> tuple[list[Change], int]:
-        """Return a page of batches from a revision to the newest one wanted, read from the database, and its end."""
+        """Read a page of batches from the database; return it and the revision after it."""
         end = min(revision + _PAGE, newest + 1)
         return self._read_changes(revision, end), end
 
@@ -126,10 +125,10 @@ class WatchHub:
         self._recent.extend(batches)
         for watch in self._watches:
             if watch.woken:
-                continue  # it will look at all there is
+                continue  # it will read everything anyway
             if watch.concerned(batches):
                 watch.wake()
-            elif watch.position == before + 1:  # up to date and not concerned: its place moves on
+            elif watch.position == before + 1:  # up to date and not concerned: advance it
                 watch.position = self.revision + 1
 
     def _advance_from_database(self, revision: int) -> None:
@@ -137,7 +136,7 @@ class WatchHub:
             end = min(self.revision + 1 + _PAGE, revision + 1)
             try:
                 found = self._read_changes(self.revision + 1, end)
-            except AgolaError:  # compacted by another process: the watches find out by themselves
+            except AgolaError:  # compacted by another process: the watches find out themselves
                 self._recent.clear()
                 self.revision = revision
                 for watch in self._watches:
@@ -157,7 +156,7 @@ class WatchHub:
     def _poll(self) -> None:
         busy_until = 0.0
         while not self._stop_polling.wait(_BUSY_POLL if time.monotonic() < busy_until else _IDLE_POLL):
-            if self._committed:  # a commit of this process reads those of others before it: nothing to look for yet
+            if self._committed:  # a commit of this process has read those of others before it: nothing to look for yet
                 self._committed = False
                 continue
             try:
@@ -181,8 +180,8 @@ class SQLiteWatch:
     """A running watch (see `agola_core.coordinator.port.Watch`).
 
     Attributes:
-        prefix: The keys it reports begin with this.
-        position: The next revision to look at.
+        prefix: Prefix of the reported keys.
+        position: The next revision to read.
     """
 
     def __init__(self, hub: WatchHub, prefix: str, from_revision: int) -> None:
@@ -195,16 +194,16 @@ class SQLiteWatch:
 
     @property
     def woken(self) -> bool:
-        """Whether a `next` will look before it waits."""
+        """Whether a `next` will read before it waits."""
         return self._woken.is_set()
 
     def wake(self) -> None:
-        """End a waiting `next`."""
+        """Wake a blocked `next`."""
         if not self._woken.is_set():
             self._woken.set()
 
     def concerned(self, changes: list[Change]) -> bool:
-        """Return whether any of the changes is one to report."""
+        """Return whether any of the changes is to be reported."""
         prefix = self.prefix
         for _, changed in changes:
             for key, _ in changed:
@@ -232,14 +231,14 @@ class SQLiteWatch:
             self._woken.wait(left)
 
     def _fill(self) -> bool:
-        """Look at further revisions; return whether there were any."""
+        """Read further revisions; return whether there were any."""
         with self._hub.lock:
             begin, newest = self.position, self._hub.revision
             if begin > newest:
                 return False
             batches = self._hub.recent_from(begin)
             end = batches[-1][0] + 1 if batches else begin
-        if batches is None:  # what is committed while the database is read comes with the next look
+        if batches is None:  # commits during the read come with the next one
             batches, end = self._hub.read(begin, newest)
         prefix = self.prefix
         for revision, changed in batches:
