@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from agola_core.runservice.model.gojson import encode
 from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
 from agola_http.routes import table
-from agola_http.server.dispatch import Dispatcher
+from agola_http.server.application import Application
 from agola_http.server.endpoints import Endpoint
 from agola_http.server.limits import Limits
 from agola_http.server.metrics import Metrics
 from agola_http.server.openapi import document
-from agola_http.server.request_json import encode
 from agola_http.server.state import Backend, State
 
 
-class App(Dispatcher):
+class App(Application):
     """The ASGI application that serves a run service.
 
     Args:

@@ -17,8 +17,8 @@ from agola_http.access.control import Access, Tokens, is_loopback
 from agola_http.app import App
 from agola_http.executor.executor_client import HttpExecutorDirectory
 from agola_http.outbound.listen_policy import LOCAL_NETWORKS, ListenPolicy
-from agola_http.server.dispatch import access_log
 from agola_http.server.limits import Limits
+from agola_http.server.middleware import access_log
 from agola_http.server.uvicorn_server import Server, Tls, listen, url_of
 
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import httpx2
 import pytest
 from starlette.datastructures import Headers
+from starlette.responses import Response
 
 from agola_core.errors import UnauthorizedError
 from agola_http.access import sessions
@@ -13,8 +14,8 @@ from agola_http.access.control import Access, Tokens
 from agola_http.access.principals import Principal
 from agola_http.executor.app import make_executor_app
 from agola_http.protocol.names import PREFIX
-from agola_http.server.dispatch import Dispatcher
-from agola_http.server.endpoints import Answer, Endpoint
+from agola_http.server.application import Application
+from agola_http.server.endpoints import Endpoint, StreamedResponse
 from agola_http.server.limits import Limits
 from agola_http.server.uvicorn_server import Tls
 
@@ -137,11 +138,11 @@ def test_an_upload_that_drips_is_ended(start_app):
     def take(call):
         for _ in call.upload:
             pass
-        return Answer()
+        return Response()
 
     limits = Limits(stall_seconds=0.2, upload_rate=1e9)
     row = Endpoint("POST", f"{PREFIX}/x", take, Principal.PUBLIC, "", "", upload="application/x-tar")
-    with start_app(Dispatcher([row], Access(), limits), limits) as server, server.connect() as wire:
+    with start_app(Application([row], Access(), limits), limits) as server, server.connect() as wire:
         wire.send(f"POST {PREFIX}/x HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         ended = threading.Event()
 
@@ -169,14 +170,14 @@ def test_one_kind_of_caller_leaves_places_to_the_others(start_app):
             yield b"begun"
             ended.wait()
 
-        return Answer(pieces())
+        return StreamedResponse(pieces())
 
     rows = [
         Endpoint("GET", f"{PREFIX}/{kind.value}", stream, kind, "", "")
         for kind in (Principal.CLIENT, Principal.EXECUTOR)
     ]
     limits = Limits(streams=4)
-    with start_app(Dispatcher(rows, Access(TOKENS), limits), limits) as server:
+    with start_app(Application(rows, Access(TOKENS), limits), limits) as server:
         opened = [server.connect() for _ in range(5)]
         wires = [item.__enter__() for item in opened]
 
@@ -260,7 +261,7 @@ def test_the_cookie_of_a_browser_is_no_token_and_tells_none(guarded):
     answer = sign_in(guarded)
     kept = answer.headers["set-cookie"]
     assert "client-canary-1" not in kept
-    assert {"HttpOnly", "SameSite=Strict"} <= set(kept.split("; "))
+    assert {"HttpOnly", "SameSite=strict"} <= set(kept.split("; "))
     value = kept.partition(";")[0].partition("=")[2]
     assert guarded.request("GET", f"{API}/runs", headers=cookie_of(answer)).status == 200
     assert guarded.request("GET", f"{API}/runs", headers=[f"Authorization: Bearer {value}"]).status == 401
@@ -314,4 +315,4 @@ def test_over_tls_the_cookie_is_sent_over_tls_alone(certificate, serving, start_
                 for path in ("login", "logout"):
                     answer = client.post(f"https://127.0.0.1:{port}/page/{path}", data={"token": "client-canary-1"})
                     assert "Secure" in answer.headers["set-cookie"].split("; ")
-    assert "Secure" not in sessions.set_cookie("x", 1, secure=False)
+    assert "Secure" not in sessions.keep(Response(), "x", secure=False).headers["set-cookie"]

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from starlette.responses import Response
 
 from agola_core import errors
 from agola_http.access.control import Access
@@ -10,8 +11,8 @@ from agola_http.access.principals import Principal
 from agola_http.outbound.transport import Transport
 from agola_http.protocol.errors import RefusedError
 from agola_http.protocol.names import PREFIX
-from agola_http.server.dispatch import Dispatcher
-from agola_http.server.endpoints import Answer, Endpoint
+from agola_http.server.application import Application
+from agola_http.server.endpoints import Endpoint, StreamedResponse
 from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
@@ -33,20 +34,20 @@ def raising(start_app):
 
     def handler(call):
         todo[0]()
-        return Answer()
+        return Response()
 
     def broken():
         yield b"the beginning"
         todo[0]()
 
     def stream(call):
-        return Answer(broken())
+        return StreamedResponse(broken())
 
     endpoints = [
         Endpoint("GET", f"{PREFIX}/raise", handler, Principal.PUBLIC, "", ""),
         Endpoint("GET", f"{PREFIX}/stream", stream, Principal.PUBLIC, "", ""),
     ]
-    with start_app(Dispatcher(endpoints, Access(), Limits())) as running:
+    with start_app(Application(endpoints, Access(), Limits())) as running:
 
         def set_up(*links):
             todo[:] = [lambda: chain(*links)]
@@ -161,10 +162,10 @@ def test_only_calls_that_change_nothing_are_repeated(start_app, method, attempts
         calls.append(call)
         if len(calls) < 3:
             raise RefusedError(503, "busy")
-        return Answer(b"at last")
+        return Response(b"at last")
 
     endpoints = [Endpoint(method, f"{PREFIX}/x", handler, Principal.PUBLIC, "", "")]
-    with start_app(Dispatcher(endpoints, Access(), Limits())) as server:
+    with start_app(Application(endpoints, Access(), Limits())) as server:
         transport = Transport(server.url, timeout=30)
         if method == "GET":
             assert transport.call(method, f"{API}/x").content == b"at last"

@@ -17,7 +17,7 @@ from agola_http.executor import executor_client
 from agola_http.executor.executor_client import HttpExecutorClient, HttpExecutorDirectory
 from agola_http.outbound.deadlines import waiting_for
 from agola_http.outbound.listen_policy import ListenPolicy
-from agola_http.server.dispatch import _same_machine
+from agola_http.server.endpoints import Call
 
 API = "/api/v1alpha"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -359,5 +359,5 @@ def test_where_a_request_comes_from_is_seen_by_its_addresses():
         ("10.0.0.5", "10.0.0.5", True),
         ("10.0.0.7", "10.0.0.5", False),
     ):
-        assert _same_machine({"client": (client, 1), "server": (server, 2)}) is same
-    assert not _same_machine({"client": None, "server": None})
+        assert Call({"type": "http", "client": (client, 1), "server": (server, 2)}).same_machine is same
+    assert not Call({"type": "http", "client": None, "server": None}).same_machine

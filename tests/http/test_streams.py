@@ -6,12 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from starlette.responses import Response
 
 from agola_http.access.control import Access
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
-from agola_http.server.dispatch import Dispatcher
-from agola_http.server.endpoints import Answer, Endpoint
+from agola_http.server.application import Application
+from agola_http.server.endpoints import Endpoint, StreamedResponse
 from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
@@ -36,12 +37,12 @@ class Source:
             finally:
                 self.closed.set()
 
-        return Answer(pieces())
+        return StreamedResponse(pieces())
 
 
 def app_of(handler, limits=LIMITS, **fields):
     endpoints = [Endpoint(fields.pop("method", "GET"), f"{PREFIX}/x", handler, Principal.PUBLIC, "", "", **fields)]
-    return Dispatcher(endpoints, Access(), limits)
+    return Application(endpoints, Access(), limits)
 
 
 def get(wire):
@@ -92,7 +93,7 @@ def test_a_stream_whose_reader_leaves_is_closed_also_while_it_waits(start_app):
         finally:
             closed.set()
 
-    with start_app(app_of(lambda call: Answer(pieces()))) as server:
+    with start_app(app_of(lambda call: StreamedResponse(pieces()))) as server:
         with server.connect() as wire:
             get(wire)
             assert wire.head()[0] == 200
@@ -109,7 +110,7 @@ def test_pieces_are_flushed_one_by_one_and_empty_ones_end_nothing(start_app):
             go.acquire()
             yield piece
 
-    with start_app(app_of(lambda call: Answer(pieces()))) as server, server.connect() as wire:
+    with start_app(app_of(lambda call: StreamedResponse(pieces()))) as server, server.connect() as wire:
         get(wire)
         go.release(2)
         status, headers = wire.head()
@@ -121,7 +122,7 @@ def test_pieces_are_flushed_one_by_one_and_empty_ones_end_nothing(start_app):
 
 
 def test_an_empty_stream_has_length_0_and_the_connection_goes_on(start_app):
-    with start_app(app_of(lambda call: Answer(iter([b"", b""])))) as server, server.connect() as wire:
+    with start_app(app_of(lambda call: StreamedResponse(iter([b"", b""])))) as server, server.connect() as wire:
         for _ in range(2):
             get(wire)
             answer = wire.response()
@@ -143,7 +144,7 @@ def test_one_stream_too_many_is_answered_503(start_app):
 
 
 def test_hundreds_of_slow_connections_leave_the_others_alone(start_app):
-    with start_app(app_of(lambda call: Answer(b"here"))) as server:
+    with start_app(app_of(lambda call: Response(b"here"))) as server:
         slow = [server.connect() for _ in range(300)]
         try:
             for number, context in enumerate(slow):
@@ -157,7 +158,7 @@ def test_hundreds_of_slow_connections_leave_the_others_alone(start_app):
 
 def test_heads_and_bodies_that_take_too_long_are_cut_off(start_app):
     limits = Limits(header_seconds=0.2, body_seconds=0.2)
-    with start_app(app_of(lambda call: Answer(b"here"), limits, method="POST", body=dict), limits) as server:
+    with start_app(app_of(lambda call: Response(b"here"), limits, method="POST", body=dict), limits) as server:
         with server.connect() as wire:
             wire.send("GET / HT")
             assert wire.file.read() == b""
@@ -172,7 +173,7 @@ def test_heads_and_bodies_that_take_too_long_are_cut_off(start_app):
 
 def test_heads_and_bodies_that_are_too_large_are_refused(start_app):
     limits = Limits(body_bytes=100, header_bytes=2000)
-    with start_app(app_of(lambda call: Answer(b"here"), limits, method="POST", body=dict), limits) as server:
+    with start_app(app_of(lambda call: Response(b"here"), limits, method="POST", body=dict), limits) as server:
         assert server.request("POST", f"{API}/x", b"1" * 101).status == 413
         assert server.request("POST", f"{API}/x", {}, ["X: " + "y" * 5000]).status == 431
         with server.connect() as wire:
@@ -190,7 +191,7 @@ def test_heads_and_bodies_that_are_too_large_are_refused(start_app):
 
 def test_an_upload_is_read_as_its_handler_takes_it_and_may_be_refused_early(start_app):
     def handler(call):
-        return Answer(next(call.upload)[:3])
+        return Response(next(call.upload)[:3])
 
     with start_app(app_of(handler, method="POST", upload="x/y")) as server, server.connect() as wire:
         for _ in range(2):
@@ -201,7 +202,7 @@ def test_an_upload_that_stalls_or_is_too_large_is_refused(start_app):
     limits = Limits(stall_seconds=0.2, upload_bytes=1000)
 
     def handler(call):
-        return Answer(b"".join(call.upload))
+        return Response(b"".join(call.upload))
 
     with start_app(app_of(handler, limits, method="POST", upload="x/y"), limits) as server:
         assert server.request("POST", f"{API}/x", b"1" * 1001).status == 413
@@ -211,7 +212,7 @@ def test_an_upload_that_stalls_or_is_too_large_is_refused(start_app):
 
 
 def test_small_answers_are_not_held_back(start_app):
-    with start_app(app_of(lambda call: Answer(b"here"))) as server, server.connect() as wire:
+    with start_app(app_of(lambda call: Response(b"here"))) as server, server.connect() as wire:
         get(wire)
         assert wire.response().body == b"here"
         for connection in server.server.server_state.connections:  # else Nagle's algorithm makes each wait 40 ms

@@ -8,7 +8,7 @@ from agola_http.access.control import Access
 from agola_http.access.principals import Principal
 from agola_http.client import Client
 from agola_http.protocol.records import Version
-from agola_http.server.dispatch import Dispatcher
+from agola_http.server.application import Application
 from agola_http.server.endpoints import Endpoint, json_answer
 from agola_http.server.limits import Limits
 from agola_http.server.uvicorn_server import Server, Tls, listen
@@ -18,7 +18,7 @@ def app():
     def version(call):
         return json_answer(Version("agola-core", "1", "/"))
 
-    return Dispatcher([Endpoint("GET", "/version", version, Principal.PUBLIC, "", "")], Access(), Limits())
+    return Application([Endpoint("GET", "/version", version, Principal.PUBLIC, "", "")], Access(), Limits())
 
 
 def test_a_server_with_a_certificate_is_asked_by_who_knows_its_authority(serving, certificate):

@@ -25,8 +25,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from starlette.datastructures import Headers, QueryParams
-
 import agola_core
 from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
@@ -45,7 +43,6 @@ from agola_core.objectstorage.s3.url import parse_s3_url
 from agola_core.runconfig import parse_config
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorTask
-from agola_http.access.principals import Caller
 from agola_http.routes.runs import parse_query
 from agola_http.server.endpoints import Call
 from agola_http.server.request_json import decode as decode_json
@@ -281,7 +278,7 @@ def _match(data: bytes) -> object:
 
 
 def _query(data: bytes) -> object:
-    return parse_query(Call({}, QueryParams(_text(data)), Headers(), Caller()))
+    return parse_query(Call({"type": "http", "query_string": data}))
 
 
 def _store_object(data: bytes) -> None:

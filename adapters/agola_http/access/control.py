@@ -133,7 +133,7 @@ class Access:
         token = _bearer(headers)
         if token:
             return self._tokens.find(token) or Caller()
-        session = sessions.sent(headers.get("cookie", ""))
+        session = sessions.sent(headers)
         if not session or is_foreign(headers):
             return Caller()
         return self._tokens.find_session(session, self._clock()) or Caller()

@@ -31,3 +31,7 @@ class Caller:
     def is_known(self) -> bool:
         """Whether a token was shown and is right."""
         return self.principal is not Principal.PUBLIC
+
+    def __str__(self) -> str:
+        """Return the caller as the access log shows it."""
+        return f"{self.principal.value}:{self.executor_id}" if self.executor_id else self.principal.value

@@ -9,6 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import Response
+
 SECONDS = 7 * 24 * 3600
 COOKIE = "agola_session"
 
@@ -37,24 +41,22 @@ def is_of(session: str, digest: bytes, now: float) -> bool:
     return genuine and end.isascii() and end.isdigit() and len(end) < 20 and int(end) > now
 
 
-def set_cookie(value: str, seconds: int, *, secure: bool) -> str:
-    """Return the header that lets a browser keep a session.
+def keep(response: Response, session: str, *, secure: bool) -> Response:
+    """Return a response that lets a browser keep a session, or forget it.
 
     Args:
-        value: The session; "" to forget it.
-        seconds: For how long.
+        response: The response.
+        session: The session; "" to forget it.
         secure: Whether the browser came over TLS; it then never sends the session without.
     """
-    return f"{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}" + ("; Secure" if secure else "")
+    age = SECONDS if session else 0
+    response.set_cookie(COOKIE, session, max_age=age, secure=secure, httponly=True, samesite="strict")
+    return response
 
 
-def sent(cookies: str) -> str:
-    """Return the session among a browser's cookies; "" for none."""
-    for item in cookies.split(";"):
-        name, _, value = item.strip().partition("=")
-        if name == COOKIE:
-            return value
-    return ""
+def sent(headers: Headers) -> str:
+    """Return the session that a browser sends; "" for none."""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def _signature(digest: bytes, end: str) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from starlette.responses import Response
+
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import ExecutorTask
 from agola_http.access.control import Access
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX, TAR, TEXT
-from agola_http.server.dispatch import Dispatcher
-from agola_http.server.endpoints import Answer, Call, Endpoint, stream_answer
+from agola_http.server.application import Application
+from agola_http.server.endpoints import Call, Endpoint, stream_answer
 from agola_http.server.limits import Limits
 
 _TAG = "executor"
@@ -51,12 +53,12 @@ class ExecutorApi:
             Endpoint("GET", "/healthz", self.health, Principal.PUBLIC, "Tell that the process lives.", _TAG),
         ]
 
-    def submit(self, call: Call) -> Answer:
+    def submit(self, call: Call) -> Response:
         """Take a task, or a stop of one."""
         self._executor.submit(call.record(ExecutorTask))
-        return Answer()
+        return Response()
 
-    def log(self, call: Call) -> Answer:
+    def log(self, call: Call) -> Response:
         """Stream a log, and with `follow` its growth until the step has ended."""
         setup, step = call.flag("setup"), call.text("step")
         if setup == bool(step):
@@ -67,19 +69,19 @@ class ExecutorApi:
         pieces = self._executor.open_log(task_id, number, follow=False, offset=offset)
         return _of_size(pieces, self._executor.log_size(task_id, number), TEXT, offset)
 
-    def archive(self, call: Call) -> Answer:
+    def archive(self, call: Call) -> Response:
         """Stream an archive that a step saved to the workspace."""
         offset = _offset(call)
         task_id, step = _task_id(call), _number(call.text("step"), "step")
         pieces = self._executor.open_archive(task_id, step, offset=offset)
         return _of_size(pieces, self._executor.archive_size(task_id, step), TAR, offset)
 
-    def health(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def health(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell that the process lives."""
-        return Answer(b'{"status":"ok"}', headers={"Content-Type": JSON})
+        return Response(b'{"status":"ok"}', headers={"Content-Type": JSON})
 
 
-def make_executor_app(executor: SizedExecutor, access: Access, limits: Limits) -> Dispatcher:
+def make_executor_app(executor: SizedExecutor, access: Access, limits: Limits) -> Application:
     """Return the application that serves an executor.
 
     Args:
@@ -87,14 +89,14 @@ def make_executor_app(executor: SizedExecutor, access: Access, limits: Limits) -
         access: Who may call; a run service is what clients are elsewhere.
         limits: What one client may take.
     """
-    return Dispatcher(ExecutorApi(executor).endpoints(), access, limits)
+    return Application(ExecutorApi(executor).endpoints(), access, limits)
 
 
-def _streamed(pieces: Iterator[bytes], media_type: str, offset: int) -> Answer:
+def _streamed(pieces: Iterator[bytes], media_type: str, offset: int) -> Response:
     return stream_answer(pieces, media_type, {OFFSET_HEADER: str(offset)})
 
 
-def _of_size(pieces: Iterator[bytes], size: int, media_type: str, offset: int) -> Answer:
+def _of_size(pieces: Iterator[bytes], size: int, media_type: str, offset: int) -> Response:
     """Return an answer that says its length: without one Agola's run service stores an empty object."""
     left = max(0, size - offset)
     headers = {OFFSET_HEADER: str(offset), "Content-Length": str(left)}

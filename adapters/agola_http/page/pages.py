@@ -10,6 +10,8 @@ from itertools import islice
 from typing import Concatenate, ParamSpec
 from urllib.parse import quote, urlencode
 
+from starlette.responses import Response
+
 from agola_core.errors import (
     APIError,
     BadRequestError,
@@ -31,7 +33,7 @@ from agola_http.page.samples import Samples, plots
 from agola_http.page.views import TaskView, state_of, view_run, view_tasks
 from agola_http.protocol.errors import describe
 from agola_http.protocol.names import FORM, PREFIX
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind
 from agola_http.server.state import State
 
 _TAG = "page"
@@ -45,12 +47,12 @@ P = ParamSpec("P")
 
 
 def for_people(
-    handler: Callable[Concatenate[Pages, Call, P], Answer],
-) -> Callable[Concatenate[Pages, Call, P], Answer]:
+    handler: Callable[Concatenate[Pages, Call, P], Response],
+) -> Callable[Concatenate[Pages, Call, P], Response]:
     """Make a handler ask for a token where clients need one, and show its errors as a page."""
 
     @wraps(handler)
-    def guarded(self: Pages, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+    def guarded(self: Pages, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> Response:
         try:
             self.admit(call)
             return handler(self, call, *args, **kwargs)
@@ -59,7 +61,7 @@ def for_people(
         except APIError as error:
             told = describe(error, "page")
             shown = {"area": "", "signed_in": False, "status": told.status, "message": told.message}
-            return page("error.html", shown, status=told.status)
+            return page("error.html", shown, told.status)
 
     return guarded
 
@@ -86,7 +88,7 @@ class Pages:
 
         def shown(
             path: str,
-            handler: Callable[[Call], Answer],
+            handler: Callable[[Call], Response],
             summary: str,
             *params: Param,
             media: str = HTML,
@@ -97,7 +99,7 @@ class Pages:
                 params=params, media_type=media, waits=waits, in_maintenance=True, documented=False,
             )  # fmt: skip
 
-        def done(path: str, handler: Callable[[Call], Answer], summary: str) -> Endpoint:
+        def done(path: str, handler: Callable[[Call], Response], summary: str) -> Endpoint:
             return Endpoint(
                 "POST", path, handler, public, summary, _TAG,
                 upload=FORM, status=303, in_maintenance=True, documented=False,
@@ -130,7 +132,7 @@ class Pages:
     # What is shown
 
     @for_people
-    def runs(self, call: Call) -> Answer:
+    def runs(self, call: Call) -> Response:
         """Show runs."""
         chosen, group, start = call.text("state"), call.text("group").strip(), call.text("start")
         query = RunQuery(
@@ -164,10 +166,10 @@ class Pages:
         )
 
     @for_people
-    def run(self, call: Call) -> Answer:
+    def run(self, call: Call) -> Response:
         """Show a run."""
         with self._state.backend.gate.enter() as service:
-            bundle = service.get_run(call.path["run_id"])
+            bundle = service.get_run(call.path_params["run_id"])
         now = datetime.now(UTC)
         view, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
         values: dict[str, object] = {
@@ -184,7 +186,7 @@ class Pages:
         return self._page(call, "run.html", "runs", live_url=f"/page/runs/{quote(view.id)}?part", **values)
 
     @for_people
-    def log(self, call: Call) -> Answer:
+    def log(self, call: Call) -> Response:
         """Show a step's log; one that grows is left to the script."""
         number = call.integer("step")
         bundle, task = self._task(call)
@@ -218,7 +220,7 @@ class Pages:
         )
 
     @for_people
-    def store(self, call: Call) -> Answer:
+    def store(self, call: Call) -> Response:
         """Show the store; it is shown in maintenance mode, too."""
         status = self._state.datamanager.status()
         try:
@@ -247,45 +249,45 @@ class Pages:
             return part(call, "store_detail.html", values)
         return self._page(call, "store.html", "store", **values)
 
-    def static(self, call: Call) -> Answer:
+    def static(self, call: Call) -> Response:
         """Return a file of the page."""
-        return static_file(call.path["name"])
+        return static_file(call.path_params["name"])
 
     @for_people
-    def badge(self, call: Call) -> Answer:
+    def badge(self, call: Call) -> Response:
         """Return a badge of a group's newest run."""
         group = call.text("group")
         with self._state.backend.gate.enter() as service:
             found = service.list_runs(RunQuery(groups=(group,) if group else (), limit=1))
         state = state_of(found[0]) if found else "no runs"
         headers = {"Content-Type": "image/svg+xml", "Cache-Control": "no-cache"}
-        return Answer(badge(found[0].name if found else "agola", state).encode(), 200, headers)
+        return Response(badge(found[0].name if found else "agola", state).encode(), 200, headers)
 
     # Signing in
 
-    def login(self, call: Call) -> Answer:
+    def login(self, call: Call) -> Response:
         """Ask for a token."""
         return page("login.html", {"area": "", "signed_in": False, "wrong": call.flag("wrong")})
 
-    def sign_in(self, call: Call) -> Answer:
+    def sign_in(self, call: Call) -> Response:
         """Take a token: a cookie that only this site's own pages send."""
         _check_own(call)
         session = self._state.access.sign_in(Principal.CLIENT, form(call.upload).get("token", ""))
         if session is None:
             return redirect("/page/login?wrong")
-        return redirect("/", {"Set-Cookie": sessions.set_cookie(session, sessions.SECONDS, secure=call.secure)})
+        return sessions.keep(redirect("/"), session, secure=call.secure)
 
-    def sign_out(self, call: Call) -> Answer:
+    def sign_out(self, call: Call) -> Response:
         """Forget the session."""
         _check_own(call)
-        return redirect("/page/login", {"Set-Cookie": sessions.set_cookie("", 0, secure=call.secure)})
+        return sessions.keep(redirect("/page/login"), "", secure=call.secure)
 
     # What is done
 
     @for_people
-    def stop(self, call: Call) -> Answer:
+    def stop(self, call: Call) -> Response:
         """Stop a run, or cancel it before it has begun."""
-        run_id = call.path["run_id"]
+        run_id = call.path_params["run_id"]
         with self._state.backend.gate.enter() as service:
             if service.get_run(run_id).run.phase is RunPhase.QUEUED:
                 service.change_run_phase(run_id, RunPhase.CANCELLED)
@@ -294,34 +296,34 @@ class Pages:
         return redirect(f"/page/runs/{quote(run_id)}")
 
     @for_people
-    def restart(self, call: Call) -> Answer:
+    def restart(self, call: Call) -> Response:
         """Restart a run and show the new one."""
         start = form(call.upload).get("from")
         if start not in {"start", "failed"}:
             raise BadRequestError("restart from 'start' or from 'failed'")
-        request = RunCreateRequest(run_id=call.path["run_id"], from_start=start == "start")
+        request = RunCreateRequest(run_id=call.path_params["run_id"], from_start=start == "start")
         with self._state.backend.gate.enter() as service:
             bundle = service.create_run(request)
         return redirect(f"/page/runs/{quote(bundle.run.id)}")
 
     @for_people
-    def approve(self, call: Call) -> Answer:
+    def approve(self, call: Call) -> Response:
         """Approve a task."""
         with self._state.backend.gate.enter() as service:
-            service.approve_task(call.path["run_id"], call.path["task_id"])
-        return redirect(f"/page/runs/{quote(call.path['run_id'])}")
+            service.approve_task(call.path_params["run_id"], call.path_params["task_id"])
+        return redirect(f"/page/runs/{quote(call.path_params['run_id'])}")
 
-    def _page(self, call: Call, template: str, area: str, **values: object) -> Answer:
-        shown = {"area": area, "signed_in": bool(sessions.sent(call.headers.get("cookie", ""))), **values}
+    def _page(self, call: Call, template: str, area: str, **values: object) -> Response:
+        shown = {"area": area, "signed_in": bool(sessions.sent(call.headers)), **values}
         return page(template, shown)
 
     def _task(self, call: Call) -> tuple[RunBundle, TaskView]:
         with self._state.backend.gate.enter() as service:
-            bundle = service.get_run(call.path["run_id"])
+            bundle = service.get_run(call.path_params["run_id"])
         for task in view_tasks(bundle, datetime.now(UTC)):
-            if task.id == call.path["task_id"]:
+            if task.id == call.path_params["task_id"]:
                 return bundle, task
-        raise NotFoundError(f"run {bundle.run.id} has no task {call.path['task_id'][:80]!r}")
+        raise NotFoundError(f"run {bundle.run.id} has no task {call.path_params['task_id'][:80]!r}")
 
 
 def _check_own(call: Call) -> None:

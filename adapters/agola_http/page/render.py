@@ -9,8 +9,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from starlette.responses import Response
+
 from agola_core.errors import BadRequestError, NotFoundError
-from agola_http.server.endpoints import Answer, Call
+from agola_http.server.endpoints import Call
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,20 +42,19 @@ def _environment() -> Environment:
 Values = Mapping[str, object]
 
 
-def page(template: str, values: Values, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """Return an answer that a template makes.
+def page(template: str, values: Values, status: int = 200) -> Response:
+    """Return a response that a template makes.
 
     Args:
         template: Its file's name.
         values: What the template shows.
         status: The status.
-        headers: Further headers.
     """
     body = _environment().get_template(template).render(values).encode(errors="replace")
-    return Answer(body, status, {"Content-Type": HTML, "Cache-Control": "no-cache", **(headers or {})})
+    return Response(body, status, {"Content-Type": HTML, "Cache-Control": "no-cache"})
 
 
-def part(call: Call, template: str, values: Values, *, finished: bool = False) -> Answer:
+def part(call: Call, template: str, values: Values, *, finished: bool = False) -> Response:
     """Return a part of a page, which script asks for again and again; 304 when it has it already.
 
     Args:
@@ -62,16 +63,15 @@ def part(call: Call, template: str, values: Values, *, finished: bool = False) -
         values: What the template shows.
         finished: Whether it changes no more.
     """
-    answer = page(template, values, headers={"X-Finished": "true" if finished else "false"})
-    assert isinstance(answer.body, bytes)
-    tag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
-    headers = {**answer.headers, "ETag": tag}
+    response = page(template, values)
+    tag = f'"{hashlib.blake2b(response.body, digest_size=12).hexdigest()}"'
     if call.headers.get("if-none-match") == tag:
-        return Answer(b"", 304, headers)
-    return Answer(answer.body, 200, headers)
+        response = Response(status_code=304, headers={"Cache-Control": "no-cache"})
+    response.headers.update({"X-Finished": "true" if finished else "false", "ETag": tag})
+    return response
 
 
-def static_file(name: str) -> Answer:
+def static_file(name: str) -> Response:
     """Return one of the page's files.
 
     Raises:
@@ -81,12 +81,12 @@ def static_file(name: str) -> Answer:
     target = files("agola_http.page") / "static" / name
     if kind is None or "/" in name or not target.is_file():
         raise NotFoundError(f"no file {name[:80]!r}")
-    return Answer(target.read_bytes(), 200, {"Content-Type": kind, "Cache-Control": "max-age=300"})
+    return Response(target.read_bytes(), 200, {"Content-Type": kind, "Cache-Control": "max-age=300"})
 
 
-def redirect(location: str, headers: dict[str, str] | None = None) -> Answer:
-    """Return an answer that sends the browser elsewhere on this site."""
-    return Answer(b"", 303, {"Location": location, "Cache-Control": "no-store", **(headers or {})})
+def redirect(location: str) -> Response:
+    """Return a response that sends the browser elsewhere on this site."""
+    return Response(b"", 303, {"Location": location, "Cache-Control": "no-store"})
 
 
 def form(pieces: Iterator[bytes]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable
 
 import msgspec
 
@@ -88,18 +87,6 @@ class RefusedError(BadRequestError):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
-
-
-class MethodError(RefusedError):
-    """The path has no such method.
-
-    Args:
-        allowed: Those that it has.
-    """
-
-    def __init__(self, allowed: Iterable[str]) -> None:
-        self.allowed = ", ".join(sorted(set(allowed)))
-        super().__init__(405, "method not allowed")
 
 
 def describe(error: BaseException, request: str) -> Told:

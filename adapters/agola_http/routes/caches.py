@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from starlette.responses import Response
+
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.model.object_paths import MAX_CACHE_KEY_BYTES
 from agola_core.runservice.model.types import ExecutorTask, RunStep
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import NO_CACHE, PREFIX, TAR
 from agola_http.protocol.records import Source
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer, stream_answer
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer, stream_answer
 from agola_http.server.state import State
 
 _TAG = "caches and archives"
@@ -62,7 +64,7 @@ class Caches:
             ),
         ]  # fmt: skip
 
-    def archive(self, call: Call) -> Answer:
+    def archive(self, call: Call) -> Response:
         """Stream a workspace archive."""
         task_id, step = call.text("taskid"), call.integer("step")
         if not task_id or step < 0:
@@ -73,16 +75,16 @@ class Caches:
         except NotFoundError:
             raise NotFoundError("does not exist") from None  # Agola's text
 
-    def cache_exists(self, call: Call) -> Answer:
+    def cache_exists(self, call: Call) -> Response:
         """Tell whether a cache exists."""
         artifacts, key = self._state.service.artifacts, self._key(call)
         if call.flag("prefix"):
             artifacts.open_cache(key, prefix=True)
         elif not artifacts.cache_exists(key):
             raise NotFoundError(f"no cache {key!r}")
-        return Answer()
+        return Response()
 
-    def cache(self, call: Call) -> Answer:
+    def cache(self, call: Call) -> Response:
         """Stream a cache."""
         key = self._key(call)
         try:
@@ -91,26 +93,26 @@ class Caches:
             raise NotFoundError(f"no cache {key!r}") from None  # where it would lie is nobody's business
         return stream_answer(pieces, TAR)
 
-    def put_cache(self, call: Call) -> Answer:
+    def put_cache(self, call: Call) -> Response:
         """Store a cache unless its key exists."""
         stored = self._state.service.artifacts.put_cache(self._key(call), call.upload, call.content_length)
-        return Answer(status=200 if stored else 304, headers=NO_CACHE)
+        return Response(status_code=200 if stored else 304, headers=NO_CACHE)
 
-    def source(self, call: Call) -> Answer:
+    def source(self, call: Call) -> Response:
         """Stream a source archive."""
-        source_id = call.path["source_id"]
+        source_id = call.path_params["source_id"]
         self._check_needed(call.caller, lambda task: needs_source(task, source_id))
         try:
             return stream_answer(self._state.service.artifacts.open_source(source_id), TAR)
         except NotFoundError:
             raise NotFoundError(f"source {source_id!r} does not exist") from None
 
-    def put_source(self, call: Call) -> Answer:
+    def put_source(self, call: Call) -> Response:
         """Store a source archive."""
         return json_answer(Source(self._state.service.put_source(call.upload)), 201)
 
     def _key(self, call: Call) -> str:
-        key = call.path["key"]
+        key: str = call.path_params["key"]
         if len(key.encode(errors="surrogateescape")) > MAX_CACHE_KEY_BYTES:
             raise BadRequestError("cache key too long")
         self._check_needed(call.caller, lambda task: key.startswith(f"{task.cache_prefix}-"))

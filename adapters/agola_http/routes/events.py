@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from starlette.responses import Response
+
 from agola_core.errors import ClosedError
+from agola_core.runservice.model.gojson import encode
 from agola_core.runservice.model.types import RunEvent
 from agola_core.runservice.state.events import EventFeed
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import EVENT_STREAM, NO_CACHE, PREFIX
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind
-from agola_http.server.request_json import encode
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, StreamedResponse
 from agola_http.server.state import State
 
 _TAG = "events"
@@ -48,16 +50,16 @@ class Events:
             ),
         ]  # fmt: skip
 
-    def agola_events(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def agola_events(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Stream events as Agola's notification service parses them: it takes nothing but `data: ` lines."""
         feed = self._state.service.watch_events()
-        return Answer(_followed(feed, self._ends, _agola_event), headers=_HEADERS)
+        return StreamedResponse(_followed(feed, self._ends, _agola_event), headers=_HEADERS)
 
-    def events(self, call: Call) -> Answer:
+    def events(self, call: Call) -> Response:
         """Stream events with ids, heartbeats, and a last event when the server ends or maintenance begins."""
         feed = self._state.service.watch_events(call.headers.get("last-event-id") or call.text("after"))
         pieces = self._with_heartbeats(_start(feed.after), _followed(feed, self._ends, _event))
-        return Answer(pieces, headers=_HEADERS)
+        return StreamedResponse(pieces, headers=_HEADERS)
 
     def _ends(self) -> bool:
         """Return whether the server ends, or goes into maintenance mode."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_core.runservice.scheduling.executor_reports import ExecutorSide
 from agola_http.access.control import check_own, check_token
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import EXECUTOR_HEADER, PREFIX
-from agola_http.server.endpoints import Answer, Call, Endpoint, json_answer
+from agola_http.server.endpoints import Call, Endpoint, json_answer
 from agola_http.server.state import State
 
 _TAG = "executors"
@@ -59,10 +61,10 @@ class Executors:
             ),
         ]  # fmt: skip
 
-    def report(self, call: Call) -> Answer:
+    def report(self, call: Call) -> Response:
         """Note an executor's report."""
         executor = call.record(Executor)
-        check_own(call.caller, call.path["executor_id"], executor.id)
+        check_own(call.caller, call.path_params["executor_id"], executor.id)
         if not executor.id:
             raise BadRequestError("the executor has no id")
         if executor.listen_url:
@@ -71,40 +73,40 @@ class Executors:
             check_token(executor.listen_token, Principal.EXECUTOR)
         proven = call.caller.executor_id == executor.id
         self._side.take_executor_status(executor, proven=proven)
-        return Answer()
+        return Response()
 
-    def leave(self, call: Call) -> Answer:
+    def leave(self, call: Call) -> Response:
         """Forget an executor that says so itself."""
-        executor_id = self._own(call, call.path["executor_id"])
+        executor_id = self._own(call, call.path_params["executor_id"])
         self._state.service.delete_executor(executor_id)
-        return Answer()
+        return Response()
 
-    def delete_executor(self, call: Call) -> Answer:
+    def delete_executor(self, call: Call) -> Response:
         """Forget an executor that an admin names."""
-        self._state.service.delete_executor(call.path["executor_id"])
-        return Answer()
+        self._state.service.delete_executor(call.path_params["executor_id"])
+        return Response()
 
-    def tasks(self, call: Call) -> Answer:
+    def tasks(self, call: Call) -> Response:
         """Return every task that is held for an executor, finished ones included."""
-        executor_id = self._own(call, call.path["executor_id"])
+        executor_id = self._own(call, call.path_params["executor_id"])
         return json_answer(self._side.tasks(executor_id), newline=True)
 
-    def task(self, call: Call) -> Answer:
+    def task(self, call: Call) -> Response:
         """Return a task; one that another executor holds is not found, so that its data there can go."""
-        executor_id, task_id = self._own(call, call.path["executor_id"]), call.path["task_id"]
+        executor_id, task_id = self._own(call, call.path_params["executor_id"]), call.path_params["task_id"]
         task = self._side.task(task_id)
         if task.status.executor_id != executor_id:
             raise NotFoundError(f"task {task_id!r} is not executor {executor_id!r}'s")
         return json_answer(task, newline=True)
 
-    def report_task(self, call: Call) -> Answer:
+    def report_task(self, call: Call) -> Response:
         """Take a task's status from its executor."""
         task = call.record(ExecutorTask)
         executor_id = self._own(call, task.status.executor_id)
         self._side.take_task_status(executor_id, task)
-        return Answer()
+        return Response()
 
-    def list_executors(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def list_executors(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the executors that have reported themselves."""
         return json_answer(self._state.service.executors())
 
@@ -118,7 +120,7 @@ class Executors:
         Raises:
             ForbiddenError: The caller may not speak for that executor, or did not show its own token.
         """
-        executor_id = check_own(call.caller, call.path["executor_id"], named)
+        executor_id = check_own(call.caller, call.path_params["executor_id"], named)
         shown = call.headers.get(EXECUTOR_HEADER, "")
         if call.caller.executor_id != executor_id and not self._side.is_token_of(executor_id, shown):
             raise ForbiddenError(f"the token of executor {executor_id[:80]!r} itself is needed")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from agola_core.errors import BadRequestError
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX, TEXT
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, stream_answer, whole_number
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, stream_answer, whole_number
 from agola_http.server.state import State
 
 
@@ -35,7 +37,7 @@ class Logs:
             )
         ]  # fmt: skip
 
-    def log(self, call: Call) -> Answer:
+    def log(self, call: Call) -> Response:
         """Stream a log, and with `follow` its growth until the step has ended."""
         run_id, task_id = call.text("runid"), call.text("taskid")
         setup, step = call.flag("setup"), call.text("step")

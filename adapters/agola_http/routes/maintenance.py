@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import IO, TypeVar, cast
 
+from starlette.responses import Response
+
 from agola_core import maintenance
 from agola_core.datamanager import ExportFormat, Packing
 from agola_core.datamanager.read.past_store import parse_moment
@@ -14,7 +16,7 @@ from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive import transfer
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import BINARY, JSON, PREFIX
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer, stream_answer
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer, stream_answer
 from agola_http.server.state import State
 
 C = TypeVar("C", ExportFormat, Packing)
@@ -63,21 +65,21 @@ class Maintenance:
             ),
         ]  # fmt: skip
 
-    def maintenance_status(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def maintenance_status(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the mode and the states of all instances."""
         return json_answer(maintenance.status(self._state.datamanager.coordinator))
 
-    def enable_maintenance(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def enable_maintenance(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Turn maintenance mode on."""
         maintenance.enable(self._state.datamanager.coordinator)
         return _done()
 
-    def disable_maintenance(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def disable_maintenance(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Turn maintenance mode off."""
         maintenance.disable(self._state.datamanager.coordinator)
         return _done()
 
-    def export(self, call: Call) -> Answer:
+    def export(self, call: Call) -> Response:
         """Stream the store; a failure breaks the connection, and a native export without its footer is no export."""
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
         packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
@@ -86,7 +88,7 @@ class Maintenance:
         pieces = transfer.export_stream(self._state.datamanager, form, packing=packing, include=include, at=at)
         return stream_answer(pieces, BINARY)
 
-    def import_(self, call: Call) -> Answer:
+    def import_(self, call: Call) -> Response:
         """Replace the content of the store by the body, or only check it with `dry_run`."""
         body = cast("IO[bytes]", io.BufferedReader(_PiecesFile(call.upload), _BUFFER_BYTES))
         result = transfer.import_(
@@ -120,8 +122,8 @@ class _PiecesFile(io.RawIOBase):
         return len(piece)
 
 
-def _done() -> Answer:
-    return Answer(headers={"Content-Type": JSON})
+def _done() -> Response:
+    return Response(headers={"Content-Type": JSON})
 
 
 def _choice(kind: type[C], name: str, given: str) -> C:

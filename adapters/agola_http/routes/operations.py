@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from starlette.responses import Response
+
 from agola_core.__about__ import __version__
 from agola_core.datamanager.read.snapshot import Status
 from agola_core.errors import UnavailableError
@@ -12,7 +14,7 @@ from agola_http.access.principals import Principal
 from agola_http.protocol.errors import RefusedError
 from agola_http.protocol.names import JSON, PREFIX
 from agola_http.protocol.records import Health, Version
-from agola_http.server.endpoints import Answer, Call, Endpoint, json_answer
+from agola_http.server.endpoints import Call, Endpoint, json_answer
 from agola_http.server.metrics import MEDIA_TYPE as PROMETHEUS
 from agola_http.server.state import State
 
@@ -65,11 +67,11 @@ class Operations:
             ),
         ]  # fmt: skip
 
-    def health(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def health(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell that the process lives."""
         return json_answer(Health("ok"))
 
-    def ready(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def ready(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell whether requests would be served: the store answers, and the run service is not in maintenance mode."""
         try:
             self._state.datamanager.status()
@@ -79,18 +81,18 @@ class Operations:
         with self._state.backend.gate.enter():
             return json_answer(Health("ready"))
 
-    def metrics(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def metrics(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return metrics."""
-        return Answer(self._metrics(), headers={"Content-Type": PROMETHEUS})
+        return Response(self._metrics(), headers={"Content-Type": PROMETHEUS})
 
-    def openapi(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def openapi(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the OpenAPI document."""
-        return Answer(self._document(), headers={"Content-Type": JSON})
+        return Response(self._document(), headers={"Content-Type": JSON})
 
-    def version(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def version(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell what runs."""
         return json_answer(Version("agola-core", __version__, PREFIX))
 
-    def store_status(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def store_status(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the state of the store."""
         return json_answer(self._state.datamanager.status())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.requests import (
     RunActionsRequest,
@@ -16,7 +18,7 @@ from agola_core.runservice.model.types import RunPhase, RunResult
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
 from agola_http.protocol.records import DEFAULT_LIMIT, MAX_LIMIT, GetRunsResponse, RunResponse
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer
 from agola_http.server.state import State
 
 _TAG = "runs"
@@ -78,48 +80,48 @@ class Runs:
             ),
         ]  # fmt: skip
 
-    def get_run(self, call: Call) -> Answer:
+    def get_run(self, call: Call) -> Response:
         """Return a run with its configuration; the token is older than the run, so that it never hides a change."""
         token = self._state.token(call.texts("changegroup"))
-        return json_answer(_response(self._state.service.get_run(call.path["run_id"]), token))
+        return json_answer(_response(self._state.service.get_run(call.path_params["run_id"]), token))
 
-    def list_runs(self, call: Call) -> Answer:
+    def list_runs(self, call: Call) -> Response:
         """List runs."""
         token = self._state.token(call.texts("changegroup"))
         return json_answer(GetRunsResponse(self._state.service.list_runs(parse_query(call)), token))
 
-    def create_run(self, call: Call) -> Answer:
+    def create_run(self, call: Call) -> Response:
         """Make a run."""
         bundle = self._state.service.create_run(call.record(RunCreateRequest))
         return json_answer(_response(bundle, ""), 201)
 
-    def delete_run(self, call: Call) -> Answer:
+    def delete_run(self, call: Call) -> Response:
         """Delete a finished run."""
-        self._state.service.delete_run(call.path["run_id"])
-        return Answer()
+        self._state.service.delete_run(call.path_params["run_id"])
+        return Response()
 
-    def run_action(self, call: Call) -> Answer:
+    def run_action(self, call: Call) -> Response:
         """Start, cancel or stop a run."""
-        asked, run_id = call.record(RunActionsRequest), call.path["run_id"]
+        asked, run_id = call.record(RunActionsRequest), call.path_params["run_id"]
         token = asked.change_groups_update_tokens
         if asked.action_type is RunActionType.STOP:
             self._state.service.stop_run(run_id, token)
         else:
             self._state.service.change_run_phase(run_id, asked.new_phase, token)
-        return Answer()
+        return Response()
 
-    def task_action(self, call: Call) -> Answer:
+    def task_action(self, call: Call) -> Response:
         """Approve a task, or set its annotations."""
         asked = call.record(RunTaskActionsRequest)
-        run_id, task_id = call.path["run_id"], call.path["task_id"]
+        run_id, task_id = call.path_params["run_id"], call.path_params["task_id"]
         token = asked.change_groups_update_tokens
         if asked.action_type is RunTaskActionType.APPROVE:
             self._state.service.approve_task(run_id, task_id, token)
         else:
             self._state.service.set_annotations(run_id, task_id, asked.annotations or {}, token)
-        return Answer()
+        return Response()
 
-    def change_groups(self, call: Call) -> Answer:
+    def change_groups(self, call: Call) -> Response:
         """Return the token of change groups."""
         return json_answer(self._state.token(call.texts("changegroup")))
 

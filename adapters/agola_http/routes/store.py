@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from agola_core.datamanager import Checkpoint, Compacted
 from agola_core.datamanager.background.gc import Garbage
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
 from agola_http.protocol.records import Checkpointed
-from agola_http.server.endpoints import Answer, Call, Endpoint, Param, ParamKind, json_answer
+from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer
 from agola_http.server.state import State
 
 _TAG = "store"
@@ -47,20 +49,20 @@ class Store:
             ),
         ]  # fmt: skip
 
-    def checkpoints(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def checkpoints(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the states that are retained."""
         return json_answer(self._state.datamanager.checkpoints())
 
-    def checkpoint(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def checkpoint(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Make a checkpoint."""
         self._state.datamanager.checkpoint(force=True)
         status = self._state.datamanager.status()
         return json_answer(Checkpointed(str(status.checkpointed), status.manifest))
 
-    def compact(self, call: Call) -> Answer:  # noqa: ARG002 - a handler
+    def compact(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Compact the store."""
         return json_answer(self._state.datamanager.compact())
 
-    def collect_garbage(self, call: Call) -> Answer:
+    def collect_garbage(self, call: Call) -> Response:
         """Delete what nothing refers to, or only tell it with `dry_run`."""
         return json_answer(self._state.datamanager.collect_garbage(dry_run=call.flag("dry_run")))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.datastructures import Headers, QueryParams
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Scope
 
 from agola_core.errors import BadRequestError
+from agola_core.runservice.model.gojson import encode
 from agola_core.runtime.context import Context
+from agola_http.access.control import is_loopback
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import JSON, NO_CACHE
-from agola_http.server.request_json import encode
 
 T = TypeVar("T")
-_NO_PIECES: Iterator[bytes] = iter(())
+_NOBODY = Caller()
 
 
 class ParamKind(enum.StrEnum):
@@ -39,77 +42,72 @@ class Param:
     required: bool = False
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a handler returns.
+class StreamedResponse(Response):
+    """A response whose body comes in pieces, which are pulled from their iterator as the client takes them.
 
-    Attributes:
-        body: Bytes, or pieces that are pulled as the client takes them; an empty piece says "nothing yet". The
-            head is sent with the first one, so that what fails before it is answered by a status.
-        status: The status.
+    The head is sent with the first piece, so that a failure before it is answered by a status.
+
+    Args:
+        pieces: The body; an empty piece says "nothing yet".
         headers: Further headers.
     """
 
-    body: bytes | Iterator[bytes] = b""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    def __init__(self, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        self.pieces = pieces
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers or {})
 
 
-class Call:
-    """One request, as its handler sees it.
+class Call(HTTPConnection):
+    """One request, as its handler sees it: starlette's connection, and what was made of the rest.
 
     Args:
-        path: The path's variables.
-        query: The query's parameters.
-        headers: The headers.
+        scope: The request's.
         caller: Who calls.
+
+    Attributes:
+        caller: As given.
         body: The decoded body of an endpoint that takes a record.
         upload: The pieces of the body of an endpoint that takes bytes; consumed once, in the handler's thread.
         context: Of an endpoint that takes bytes: ends when the client has left, or the server stops.
-        same_machine: Whether it came from this machine.
-        secure: Whether it came over TLS.
     """
 
-    def __init__(
-        self,
-        path: Mapping[str, str],
-        query: QueryParams,
-        headers: Headers,
-        caller: Caller,
-        body: object = None,
-        upload: Iterator[bytes] = _NO_PIECES,
-        context: Context | None = None,
-        *,
-        same_machine: bool = False,
-        secure: bool = False,
-    ) -> None:
-        self.path = path
-        self.query = query
-        self.headers = headers
+    def __init__(self, scope: Scope, caller: Caller = _NOBODY) -> None:
+        super().__init__(scope)
         self.caller = caller
-        self.upload = upload
-        self.context = context or Context()
-        self.same_machine = same_machine
-        self.secure = secure
-        self._body = body
+        self.body: object = None
+        self.upload: Iterator[bytes] = iter(())
+        self.context = Context()
+
+    @property
+    def secure(self) -> bool:
+        """Whether it came over TLS."""
+        return self.scope.get("scheme") == "https"
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether it came from this machine: from loopback, or from the address that it came to."""
+        client, server = self.scope.get("client") or ("",), self.scope.get("server") or ("",)
+        return is_loopback(client[0]) or (bool(client[0]) and client[0] == server[0])
 
     def record(self, kind: type[T]) -> T:
         """Return the body, which is a record of this type."""
-        assert isinstance(self._body, kind)
-        return self._body
+        assert isinstance(self.body, kind)
+        return self.body
 
     def text(self, name: str, default: str = "") -> str:
         """Return a query parameter, the first of its name."""
-        values = self.query.getlist(name)
+        values = self.query_params.getlist(name)
         return values[0] if values else default
 
     def texts(self, name: str) -> list[str]:
         """Return all query parameters of a name."""
-        return self.query.getlist(name)
+        return self.query_params.getlist(name)
 
     def flag(self, name: str) -> bool:
         """Return whether a query parameter is there; `x`, `x=` and `x=false` are all true, as in Agola."""
-        return name in self.query
+        return name in self.query_params
 
     def integer(self, name: str, default: int | None = None) -> int:
         """Return a query parameter that is a whole number.
@@ -121,7 +119,7 @@ class Call:
         Raises:
             BadRequestError: It is missing or no whole number.
         """
-        if name not in self.query and default is not None:
+        if name not in self.query_params and default is not None:
             return default
         return whole_number(self.text(name), name)
 
@@ -132,7 +130,7 @@ class Call:
         return int(value) if value is not None else None
 
 
-Handler = Callable[[Call], Answer]
+Handler = Callable[[Call], Response]
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ class Endpoint:
     documented: bool = True
 
 
-def json_answer(value: object, status: int = 200, *, newline: bool = False) -> Answer:
+def json_answer(value: object, status: int = 200, *, newline: bool = False) -> Response:
     """Return an answer of a JSON document.
 
     Args:
@@ -185,10 +183,10 @@ def json_answer(value: object, status: int = 200, *, newline: bool = False) -> A
         status: The status.
         newline: End it with a newline, as two of Agola's endpoints do.
     """
-    return Answer(encode(value) + (b"\n" if newline else b""), status, {"Content-Type": JSON})
+    return Response(encode(value) + (b"\n" if newline else b""), status, {"Content-Type": JSON})
 
 
-def stream_answer(pieces: Iterator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> Answer:
+def stream_answer(pieces: Iterator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer that is streamed; its head is sent with its first piece, as Agola does.
 
     Args:
@@ -196,7 +194,7 @@ def stream_answer(pieces: Iterator[bytes], media_type: str, headers: Mapping[str
         media_type: What the body is: a browser that is not told guesses, and takes a log for a page.
         headers: Further headers.
     """
-    return Answer(pieces, 200, {**NO_CACHE, "Content-Type": media_type, **(headers or {})})
+    return StreamedResponse(pieces, {**NO_CACHE, "Content-Type": media_type, **(headers or {})})
 
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)

@@ -48,7 +48,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP with a document, as everything else."""
+        """Response what is no HTTP with a document, as everything else."""
         body = msgspec.json.encode(ErrorDocument(msg))
         headers = [
             (b"content-type", b"application/json"),

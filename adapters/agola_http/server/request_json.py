@@ -1,8 +1,7 @@
-"""JSON as Go reads and writes it, so that clients that rely on it are understood.
+"""Decodes JSON bodies as Go does, so that clients that rely on it are understood.
 
-Reading: unknown fields are ignored, keys match whatever their case, `null` stands for the zero value, an unknown
-type of step becomes `null`, and only the first document of a body counts. Writing: `<`, `>`, `&`, U+2028 and
-U+2029 are escaped.
+Unknown fields are ignored, keys match whatever their case, `null` stands for the zero value, an unknown type of step
+becomes `null`, and only the first document of a body counts. `runservice.model.gojson` writes what this reads.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ import msgspec
 from msgspec import inspect
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.model.gojson import encode
-
-__all__ = ["decode", "encode"]
 
 T = TypeVar("T")
 

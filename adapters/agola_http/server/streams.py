@@ -17,6 +17,7 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agola_core.errors import DeadlineError
@@ -24,7 +25,7 @@ from agola_core.runtime.context import Context
 from agola_http.access.principals import Principal
 from agola_http.outbound.deadlines import waiting_for
 from agola_http.protocol.errors import RefusedError
-from agola_http.server.endpoints import Answer
+from agola_http.server.endpoints import StreamedResponse
 from agola_http.server.limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Streams:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._limiter: anyio.CapacityLimiter | None = None
+        self._workers: anyio.CapacityLimiter | None = None
         self._lock = threading.Lock()
         self._open: Counter[Principal] = Counter()
         self._uploads: set[Context] = set()
@@ -58,6 +60,13 @@ class Streams:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._limits.streams)
         return self._limiter
+
+    @property
+    def workers(self) -> anyio.CapacityLimiter:
+        """The threads of everything else; made inside the event loop."""
+        if self._workers is None:
+            self._workers = anyio.CapacityLimiter(self._limits.workers)
+        return self._workers
 
     @property
     def open(self) -> int:
@@ -80,16 +89,15 @@ class Streams:
         finally:
             self._give_place(kind)
 
-    async def send(self, answer: Answer, kind: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+    async def send(self, answer: StreamedResponse, kind: Principal, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer whose body is pieces.
 
         Raises:
             RefusedError: There are too many streams of this kind of caller.
             Exception: What the pieces raised before the head was sent.
         """
-        assert not isinstance(answer.body, bytes)
         self._take_place(kind)
-        source = _Source(answer.body, self.limiter, partial(self._give_place, kind))
+        source = _Source(answer.pieces, self.limiter, partial(self._give_place, kind))
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -104,7 +112,7 @@ class Streams:
         if failure is not None:
             raise failure
 
-    async def take(self, work: Callable[[], Answer], context: Context, scope: Scope) -> Answer:
+    async def take(self, work: Callable[[], Response], context: Context, scope: Scope) -> Response:
         """Return what a handler answers that may take long: to an upload, or after asking an executor.
 
         Args:
@@ -113,9 +121,9 @@ class Streams:
             scope: The request's.
         """
         failure: Exception | None = None
-        answer = Answer()
+        answer = Response()
 
-        def waited() -> Answer:
+        def waited() -> Response:
             with waiting_for(context):
                 return work()
 
@@ -164,14 +172,13 @@ class Streams:
         with self._lock:
             self._open[kind] -= 1
 
-    async def _send(self, answer: Answer, source: _Source, scope: Scope, send: Send) -> None:
+    async def _send(self, answer: StreamedResponse, source: _Source, scope: Scope, send: Send) -> None:
         piece: bytes | None = b""
         while piece == b"":
             piece = await source.pull()
-        headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
-        if piece is None and "Content-Length" not in answer.headers:
-            headers.append((b"content-length", b"0"))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if piece is None:
+            answer.headers.setdefault("Content-Length", "0")
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
         try:
             while piece is not None:
                 if piece:

@@ -1,0 +1,115 @@
+"""The ASGI application of a route table: starlette's router and middleware, with one route for each path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from agola_core.errors import MaintenanceError, UnauthorizedError
+from agola_core.maintenance import Gate
+from agola_core.runservice.model.gojson import encode
+from agola_http.access.control import Access
+from agola_http.protocol.errors import ErrorDocument, RefusedError, describe
+from agola_http.protocol.names import JSON, PREFIX
+from agola_http.server.endpoint_app import EndpointApp
+from agola_http.server.endpoints import Endpoint
+from agola_http.server.limits import Limits
+from agola_http.server.middleware import HeadCheck, Observe, RequestLog
+from agola_http.server.streams import Streams
+
+_RETRY_SECONDS = 5
+
+
+class Application(Router):
+    """Serves a route table.
+
+    Args:
+        endpoints: The table; of the paths that match a request the first one wins.
+        access: Decides who may call.
+        limits: What one client may take.
+        gate: What endpoints that are not served in maintenance mode must be inside of; None when all are served.
+        observe: Told the method, route, status and seconds of every request.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        access: Access,
+        limits: Limits,
+        *,
+        gate: Gate[Any] | None = None,
+        observe: Observe = lambda *_: None,
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self._gate = gate
+        self._streams = Streams(limits)
+        paths: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in endpoints:
+            paths.setdefault(endpoint.path, {}).setdefault(endpoint.method, endpoint)
+        super().__init__(
+            [_route(path, EndpointApp(rows, access, self._streams, limits, gate)) for path, rows in paths.items()],
+            redirect_slashes=False,
+            middleware=[
+                Middleware(RequestLog, observe=observe),
+                Middleware(
+                    ExceptionMiddleware, handlers=dict.fromkeys((Exception, HTTPException), self._error_response)
+                ),
+                Middleware(HeadCheck, limit=limits.header_bytes),
+            ],
+        )
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams and uploads there are now."""
+        return self._streams.open
+
+    def end_uploads(self) -> None:
+        """Abort the work on uploads as far as that is possible; from any thread."""
+        self._streams.end_uploads()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        scope["app"] = self  # so that the router raises what it refuses, for `_error_response`
+        await super().__call__(scope, receive, send)
+
+    async def _error_response(self, request: Request, error: Exception) -> Response:
+        headers = {"Content-Type": JSON}
+        if isinstance(error, HTTPException):
+            if error.headers:
+                headers["Allow"] = ", ".join(sorted(error.headers["Allow"].split(", ")))
+            error = self._unrouted(request.scope["path"], error.status_code)
+        told = describe(error, f"{request.method} {request.scope['path'][:500]!r}")
+        headers |= told.headers()
+        if isinstance(error, UnauthorizedError):
+            headers["WWW-Authenticate"] = "Bearer"
+        if told.status == 503:
+            headers["Retry-After"] = str(_RETRY_SECONDS)
+        return Response(encode(ErrorDocument(told.message)), told.status, headers)
+
+    def _unrouted(self, path: str, status: int) -> Exception:
+        """Return what a request without a route is told; in maintenance mode 503 goes before everything else."""
+        if not path.startswith(PREFIX):
+            return RefusedError(status, "method not allowed" if status == 405 else "404 page not found")
+        if self._gate is not None:
+            try:
+                with self._gate.enter():
+                    pass
+            except MaintenanceError as error:
+                return error
+        return RefusedError(405, "method not allowed") if status == 405 else RefusedError(400, "unknown path")
+
+
+def _route(path: str, app: EndpointApp) -> Route:
+    route = Route(path, app, methods=app.methods)
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")  # no newline after the end
+    route.methods = set(app.methods)  # as by Agola, HEAD is served only where a row says so
+    return route
