@@ -499,7 +499,8 @@ def test_an_isolated_step_has_a_network_only_where_it_is_given_one(isolating, tm
     bench = Bench(driver, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        call = f"{sys.executable} -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 5)'"
+        python = Path(sys.executable).resolve()  # one of a virtual environment below /tmp is hidden
+        call = f"{python} -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 5)'"
         code, log = bench.run(call)
     assert (code == 0) is network, log
     bench.place.close()

@@ -43,6 +43,7 @@ _WRAPPER = (
 )
 _GRACE_SECONDS, _POLL_SECONDS = 2.0, 0.1
 _BY_SIGNAL = 128
+_PIECE = 1 << 16
 
 
 class ContainerProcess:
@@ -169,15 +170,20 @@ class ContainerPlace:
         return ContainerProcess(engine, self._main, exec_id, exit_file, output_ends)
 
     def read(self, path: str, user: str) -> Iterator[bytes]:
-        """Yield a file (see the port)."""
-        exec_id = self._engine.start_exec(self._main, ["/bin/sh", "-c", 'exec cat -- "$1"', "cat", path], {}, user)
-        said = b""
-        for out, err in self._engine.follow_exec(exec_id):
-            said += err or b""
-            if out:
-                yield out
-        if self._engine.exit_code(exec_id):
-            raise NotFoundError(f"cannot read {path!r}: {said.decode(errors='replace').strip()}")
+        """Yield a file (see the port).
+
+        It comes through a file of the executor: an engine may lose the output of a command that ends at once, and half
+        a file would give a wrong cache key.
+        """
+        _, copy = self._lists()
+        script = f'exec cat -- "$1" >>{_INSIDE}/lists/found'
+        code, _, errors = self._engine.run(self._main, ["/bin/sh", "-c", script, "cat", path], user)
+        with os.fdopen(open_own(copy), "rb") as file:
+            if code:
+                raise NotFoundError(f"cannot read {path!r}: {errors.decode(errors='replace').strip()}")
+            while piece := file.read(_PIECE):
+                yield piece
+        copy.unlink(missing_ok=True)
 
     def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
         """Archive files of the place (see the port)."""
