@@ -20,6 +20,7 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
     "http_routes",
+    "public_names",
 ]
 exclude_patterns = ["_build", "examples"]
 html_theme = "furo"
