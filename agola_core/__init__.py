@@ -4,6 +4,7 @@
 """
 
 from agola_core.__about__ import __version__
+from agola_core.address import StoreAddress
 from agola_core.datamanager import (
     ChangeGroupsToken,
     DataManager,
@@ -81,6 +82,7 @@ __all__ = [
     "Put",
     "RecoveryError",
     "Sequence",
+    "StoreAddress",
     "TokenExpiredError",
     "UnauthorizedError",
     "UnavailableError",

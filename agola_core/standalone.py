@@ -12,12 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from agola_core import embedded, private
+from agola_core.address import StoreAddress
 from agola_core.datamanager import DataManager, Options
 from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
-from agola_core.locations import check_directory
 from agola_core.maintenance import Gate, Participant
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
@@ -40,9 +42,7 @@ class Standalone:
     on leaving, a new service starts. The executor lives on: its tasks run, and report when the service is back.
 
     Args:
-        data_dir: Holds everything that is not named elsewhere; one such service at a time uses it.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
+        where: The data directory, or the store's address with its data directory: one such service at a time uses it.
         executor: How the executor behaves.
         with_executor: Whether there is one in this process.
         remote: Finds executors that run elsewhere.
@@ -61,20 +61,19 @@ class Standalone:
 
     def __init__(
         self,
-        data_dir: Path,
+        where: Path | StoreAddress,
         *,
-        storage: str | None = None,
-        coordinator: str | None = None,
         executor: ExecutorOptions | None = None,
         with_executor: bool = True,
         remote: ExecutorDirectory | None = None,
         service: ServiceOptions | None = None,
         drain: float = DRAIN_SECONDS,
     ) -> None:
-        data_dir = check_directory(data_dir, "data_dir").absolute()  # a step has another working directory
+        address = StoreAddress.of(where, argument="data_dir")
+        data_dir = address.data_directory.absolute()  # a step has another working directory
         self._lock = _lock_directory(data_dir)
         try:
-            self.datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False)
+            self.datamanager = open_store(msgspec.structs.replace(address, directory=data_dir), background=False)
         except BaseException:
             os.close(self._lock)
             raise
@@ -160,10 +159,8 @@ class Standalone:
 
 
 def open_store(
-    data_dir: Path | None,
+    where: Path | StoreAddress,
     *,
-    storage: str | None = None,
-    coordinator: str | None = None,
     background: bool = True,
     recover: bool = False,
     read_only: bool = False,
@@ -171,9 +168,7 @@ def open_store(
     """Open the store of a run service, and create it when it does not exist.
 
     Args:
-        data_dir: Holds what is not named elsewhere.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
+        where: The store's directory or address.
         background: Whether loops sync, checkpoint and clean.
         recover: Take the state of the storage even though the coordinator has another.
         read_only: Only read what is there.
@@ -182,10 +177,8 @@ def open_store(
         BadRequestError: The store is another application's.
     """
     opened = embedded.open(
-        data_dir,
+        where,
         data_types=DATA_TYPES,
-        storage=storage,
-        coordinator=coordinator,
         options=Options(background=background),
         recover=recover,
         read_only=read_only,
@@ -197,16 +190,14 @@ def open_store(
     return opened
 
 
-def open_reader(
-    data_dir: Path, *, storage: str | None = None, coordinator: str | None = None
-) -> tuple[DataManager, RunService]:
+def open_reader(where: Path | StoreAddress) -> tuple[DataManager, RunService]:
     """Open a run service's store to answer questions, beside a service that may run on it.
 
     Where it cannot be written to, it is only read, and its readdb is built in a temporary directory.
     """
-    check_directory(data_dir, "data_dir")
-    read_only = embedded.is_read_only(data_dir, storage=storage, coordinator=coordinator)
-    datamanager = open_store(data_dir, storage=storage, coordinator=coordinator, background=False, read_only=read_only)
+    address = StoreAddress.of(where, argument="data_dir")
+    data_dir = address.data_directory
+    datamanager = open_store(address, background=False, read_only=address.is_read_only())
     readdb = data_dir / READDB_FILE
     if os.access(data_dir, os.W_OK):
         return datamanager, RunService(datamanager, readdb, InProcessDirectory())

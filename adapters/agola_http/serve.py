@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from agola_core.address import StoreAddress
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.runservice.model.options import ServiceOptions
@@ -65,20 +66,16 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def serve(
-    data_dir: Path,
+    where: Path | StoreAddress,
     options: ServeOptions,
     *,
-    storage: str | None = None,
-    coordinator: str | None = None,
     on_start: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        data_dir: The service's data.
+        where: The data directory, or the store's address with it.
         options: How it listens.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
         on_start: Called with the URL once requests are answered.
 
     Raises:
@@ -92,9 +89,7 @@ def serve(
         listen(options.host, options.port) as listener,
         contextlib.closing(HttpExecutorDirectory(policy)) as executors,
         Standalone(
-            data_dir,
-            storage=storage,
-            coordinator=coordinator,
+            where,
             with_executor=options.with_executor,
             remote=executors,
             service=options.service,

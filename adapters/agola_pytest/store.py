@@ -31,7 +31,7 @@ def make_factory(directory: Path, data_types: Sequence[str], stack: ExitStack) -
 
     def make(name: str = "store", *, data_types: Sequence[str] | None = None, **arguments: Any) -> DataManager:
         import agola_core  # noqa: PLC0415 - unused, the plugin costs nothing
-        from agola_core.locations import check_directory  # noqa: PLC0415
+        from agola_core.address import check_directory  # noqa: PLC0415
 
         check_directory(name, "name")
         wanted = data_types if data_types is not None else default

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from agola_core.address import no_directory
 from agola_core.coordinator.port import Coordinator
 from agola_core.coordinator.read_only import ReadOnlyCoordinator
 from agola_core.errors import BadRequestError
-from agola_core.locations import no_directory
 
 
 def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core import private
+from agola_core.address import check_directory
 from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
@@ -27,7 +28,6 @@ from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.task_directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
 from agola_core.executor.task_runner import TaskLimits, TaskRunner
-from agola_core.locations import check_directory
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import Executor as ExecutorStatus
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask

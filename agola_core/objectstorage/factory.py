@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agola_core.address import check_directory
 from agola_core.errors import BadRequestError
-from agola_core.locations import check_directory
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.objectstorage.read_only import ReadOnlyStorage
 

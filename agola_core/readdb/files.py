@@ -13,8 +13,8 @@ import uuid
 from pathlib import Path
 
 from agola_core import private
+from agola_core.address import check_directory
 from agola_core.errors import disk_error
-from agola_core.locations import check_directory
 from agola_core.runtime.clock import boot_id
 from agola_core.runtime.process import is_running, start_time
 

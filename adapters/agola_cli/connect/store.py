@@ -10,14 +10,14 @@ import msgspec
 import agola_core
 from agola_cli.options.common import bundled
 from agola_cli.options.directories import data_dir_option, default_data_dir, existing_data_dir
-from agola_core import embedded
+from agola_core.address import StoreAddress
 from agola_core.datamanager import DataManager, Options
 from agola_core.objectstorage.factory import check_configured
 
 QUIET = Options(background=False)
 
 
-class StoreAddress(msgspec.Struct, frozen=True):
+class StoreOptions(msgspec.Struct, frozen=True):
     """The store that a command's options name.
 
     Attributes:
@@ -39,18 +39,11 @@ class StoreAddress(msgspec.Struct, frozen=True):
         Raises:
             click.UsageError: There is no store, or only one half is named.
         """
-        directory = self.directory()
-        return agola_core.open(
-            directory,
-            storage=self.storage,
-            coordinator=self.coordinator,
-            options=QUIET,
-            read_only=read_only
-            and embedded.is_read_only(directory, storage=self.storage, coordinator=self.coordinator),
-        )
+        address = self.address()
+        return agola_core.open(address, options=QUIET, read_only=read_only and address.is_read_only())
 
-    def directory(self, *, recover: bool = False) -> Path | None:
-        """Return the data directory of a store that is there; None when both of its halves are named by URLs.
+    def address(self, *, recover: bool = False) -> StoreAddress:
+        """Return the address of an existing store, without a directory if both of its parts are named by URLs.
 
         Args:
             recover: The store is to be recovered: on a new machine its storage alone is there.
@@ -59,23 +52,25 @@ class StoreAddress(msgspec.Struct, frozen=True):
             click.UsageError: There is no store, or only one half is named.
         """
         if recover and self.data_dir is not None and self.storage is not None:
-            return self.data_dir
+            return StoreAddress(self.data_dir, self.storage, self.coordinator)
         if self.data_dir is None and self.storage and self.coordinator:
-            return None
+            return StoreAddress(None, self.storage, self.coordinator)
         if self.data_dir is None and (self.storage or self.coordinator) and not default_data_dir(Path.cwd()).is_dir():
             given, missing = ("storage", "coordinator") if self.storage else ("coordinator", "storage")
             raise click.UsageError(f"--{given} is half of a store: name the other by --{missing} or --data-dir")
-        return self.used_directory()
+        return self.used_address()
 
-    def used_directory(self) -> Path:
-        """Return the data directory of a store that is there, its storage there or elsewhere.
+    def used_address(self) -> StoreAddress:
+        """Return the address of an existing store with its data directory; its parts may be elsewhere.
 
         Raises:
             click.UsageError: There is no store.
         """
-        chosen = existing_data_dir(self.data_dir)
-        if self.storage is None and not (chosen / embedded.STORAGE_DIRECTORY).is_dir():
-            raise click.UsageError(f"no store in {chosen}: nothing has run there, or name another with --data-dir")
+        chosen = StoreAddress(existing_data_dir(self.data_dir), self.storage, self.coordinator)
+        if chosen.lacks_storage:
+            raise click.UsageError(
+                f"no store in {chosen.directory}: nothing has run there, or name another with --data-dir"
+            )
         return chosen
 
 
@@ -96,4 +91,4 @@ coordinator_option = click.option(
     help="The coordinator, in the place of the data directory's: etcd://HOST:2379,HOST:2379/PREFIX.",
 )
 
-store_options = bundled("store", StoreAddress, data_dir_option, storage_option, coordinator_option)
+store_options = bundled("store", StoreOptions, data_dir_option, storage_option, coordinator_option)

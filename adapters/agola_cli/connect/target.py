@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from agola_cli.connect.remote import connected
-from agola_cli.connect.store import StoreAddress, coordinator_option, storage_option
+from agola_cli.connect.store import StoreOptions, coordinator_option, storage_option
 from agola_cli.options.common import bundled, token_file_option, url_option
 from agola_cli.options.directories import data_dir_option
 from agola_core.datamanager import DataManager
@@ -80,7 +80,7 @@ class Target(msgspec.Struct, frozen=True):
         token_file: Holds its token.
     """
 
-    store: StoreAddress
+    store: StoreOptions
     url: str | None = None
     token_file: Path | None = None
 
@@ -118,9 +118,9 @@ class Target(msgspec.Struct, frozen=True):
             return
         from agola_core.standalone import open_reader  # noqa: PLC0415 - a client needs no store
 
-        directory = self.store.used_directory()
-        datamanager, service = open_reader(directory, storage=self.store.storage, coordinator=self.store.coordinator)
-        option = f" --data-dir {directory}" if self.store.data_dir else ""
+        address = self.store.used_address()
+        datamanager, service = open_reader(address)
+        option = f" --data-dir {address.directory}" if self.store.data_dir else ""
         try:
             yield Connection(service, live=bool(service.live_instances()), option=option)
         finally:
@@ -135,7 +135,7 @@ def _target(
     coordinator: str | None,
     storage: str | None = None,
 ) -> Target:
-    return Target(StoreAddress(data_dir, storage, coordinator), _chosen_url(url), token_file)
+    return Target(StoreOptions(data_dir, storage, coordinator), _chosen_url(url), token_file)
 
 
 def _chosen_url(url: str | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from agola_core.locations import no_directory
+from agola_core.address import no_directory
 
 
 class DirectoryType(click.Path):

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import click
 
 from agola_cli.connect.local_services import announced
-from agola_cli.connect.store import StoreAddress, store_options
+from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import FILE
 from agola_cli.options.directories import default_data_dir
 from agola_cli.server.service_options import service_options
+from agola_core.address import StoreAddress
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.executor.task_runner import TaskLimits
@@ -68,7 +69,7 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @_limit("max-streams", 512, "The most logs, events, exports and uploads at once.")
 @_limit("stall-seconds", 300, "After which a peer that neither reads nor writes is cut off.")
 def serve_command(
-    store: StoreAddress,
+    store: StoreOptions,
     client_tokens: Path | None,
     executor_tokens: Path | None,
     admin_tokens: Path | None,
@@ -144,4 +145,4 @@ def serve_command(
                     click.echo(f"to sign in on the page: the token in {tokens / 'client'}")
             click.echo(f"serving on {url}")
 
-        serve(data_dir, options, storage=store.storage, coordinator=store.coordinator, on_start=started)
+        serve(StoreAddress(data_dir, store.storage, store.coordinator), options, on_start=started)

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.connect.store import QUIET, StoreAddress, store_options
+from agola_cli.connect.store import QUIET, StoreOptions, store_options
 from agola_cli.connect.target import Target, target_options
 from agola_cli.options.common import json_option
 from agola_cli.output.progress_bar import Bar
@@ -138,7 +138,7 @@ def gc_command(dry_run: bool, target: Target, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="First repair everything that can be repaired without data loss.")
 @store_options
 @json_option
-def verify_command(repair: bool, store: StoreAddress, as_json: bool) -> int:
+def verify_command(repair: bool, store: StoreOptions, as_json: bool) -> int:
     """Read and check everything in a store; exits with 1 if a check fails.
 
     Services keep running; a store that does not open is checked, too. There is no --url: what a service has in
@@ -148,9 +148,9 @@ def verify_command(repair: bool, store: StoreAddress, as_json: bool) -> int:
     agola-core verify
     agola-core verify --repair --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
     """
-    directory = store.directory()
-    done = agola_core.repair(directory, storage=store.storage, coordinator=store.coordinator) if repair else []
-    found = agola_core.verify(directory, storage=store.storage, coordinator=store.coordinator)
+    address = store.address()
+    done = agola_core.repair(address) if repair else []
+    found = agola_core.verify(address)
     if as_json:
         click.echo(msgspec.json.encode({"repairs": done, "findings": found} if repair else found))
     else:
@@ -166,7 +166,7 @@ def verify_command(repair: bool, store: StoreAddress, as_json: bool) -> int:
 @click.option("--force", is_flag=True, help="Also while others have the store open: they are refused from then on.")
 @store_options
 @json_option
-def recover_command(force: bool, store: StoreAddress, as_json: bool) -> None:
+def recover_command(force: bool, store: StoreOptions, as_json: bool) -> None:
     """Take the state of a store from its storage, whatever its coordinator says; stop all services first.
 
     For a coordinator that was restored from a backup, was replaced, or was lost with its machine.
@@ -177,12 +177,10 @@ def recover_command(force: bool, store: StoreAddress, as_json: bool) -> None:
     agola-core recover --storage s3://ci-store/prod --data-dir /var/lib/agola     on a new machine
     agola-core recover --storage s3://ci-store/prod --coordinator etcd://e1:2379,e2:2379/agola/prod
     """
-    directory = store.directory(recover=True)
-    if not force and (others := embedded.users(directory, storage=store.storage, coordinator=store.coordinator)):
+    address = store.address(recover=True)
+    if not force and (others := embedded.users(address)):
         raise ConflictError(f"others have the store open: {', '.join(others)}; stop them, or say --force")
-    with agola_core.open(
-        directory, storage=store.storage, coordinator=store.coordinator, options=QUIET, recover=True
-    ) as opened:
+    with agola_core.open(address, options=QUIET, recover=True) as opened:
         status = opened.status()
     if as_json:
         click.echo(msgspec.json.encode({"lineage": status.lineage, "epoch": status.epoch, "manifest": status.manifest}))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import agola_core
-from agola_cli.connect.store import QUIET, StoreAddress
+from agola_cli.connect.store import QUIET, StoreOptions
 from agola_cli.options.directories import default_data_dir
 from agola_core import embedded, maintenance
+from agola_core.address import StoreAddress
 from agola_core.datamanager import DataManager, ImportResult
 from agola_core.datamanager.transfer.export_reader import peek
 from agola_core.errors import BadRequestError, ConflictError
@@ -30,16 +31,15 @@ class Destination:
         store: What the options name; a directory that is not named is the default one.
     """
 
-    def __init__(self, store: StoreAddress) -> None:
-        self._storage, self._coordinator = store.storage, store.coordinator
+    def __init__(self, store: StoreOptions) -> None:
         elsewhere = store.data_dir is None and store.storage and store.coordinator
-        self._directory = None if elsewhere else store.data_dir or default_data_dir(Path.cwd())
+        directory = None if elsewhere else store.data_dir or default_data_dir(Path.cwd())
+        self._address = StoreAddress(directory, store.storage, store.coordinator)
 
     def exists(self) -> bool:
         """Return whether there is a store already."""
-        if self._directory is not None and not self._directory.exists():
-            return False
-        return embedded.exists(self._directory, storage=self._storage, coordinator=self._coordinator)
+        directory = self._address.directory
+        return (directory is None or directory.exists()) and embedded.exists(self._address)
 
     @contextmanager
     def opened_storage(self, *, make: bool = True) -> Iterator[ObjectStorage]:
@@ -48,12 +48,10 @@ class Destination:
         Args:
             make: Make one where there is none; else that is read as an empty one.
         """
-        url = self._storage
         with tempfile.TemporaryDirectory(prefix="agola-import-") as nothing:
-            if url is None:
-                assert self._directory is not None
-                path = self._directory / embedded.STORAGE_DIRECTORY
-                url = str(path if make or path.is_dir() else Path(nothing, "storage"))
+            url = (
+                str(Path(nothing, "storage")) if self._address.lacks_storage and not make else self._address.storage_url
+            )
             with closing(agola_core.open_storage(url)) as opened:
                 yield opened
 
@@ -81,14 +79,8 @@ class Destination:
         """
         data_types, stream = _data_types(stream)
         with (
-            _removed_on_error(self._directory) as kept,
-            agola_core.open(
-                self._directory,
-                data_types=data_types,
-                storage=self._storage,
-                coordinator=self._coordinator,
-                options=QUIET,
-            ) as store,
+            _removed_on_error(self._address.directory) as kept,
+            agola_core.open(self._address, data_types=data_types, options=QUIET) as store,
             _noted_when_used(store, kept),
         ):
             if store.sequence.counter:
@@ -107,9 +99,7 @@ class Destination:
     @contextmanager
     def _open(self, data_types: tuple[str, ...]) -> Iterator[DataManager]:
         """Open the store that is there, for an export with these types."""
-        with agola_core.open(
-            self._directory, storage=self._storage, coordinator=self._coordinator, options=QUIET
-        ) as store:
+        with agola_core.open(self._address, options=QUIET) as store:
             stored = store.data_types
         both = transfer.is_run_service(stored), transfer.is_run_service(data_types)
         if both == (True, True):
@@ -121,9 +111,7 @@ class Destination:
                 f"the export holds {', '.join(data_types)}, the store {', '.join(stored)}: they are of different "
                 "applications; nothing was imported"
             )
-        with agola_core.open(
-            self._directory, data_types=wanted, storage=self._storage, coordinator=self._coordinator, options=QUIET
-        ) as store:
+        with agola_core.open(self._address, data_types=wanted, options=QUIET) as store:
             yield store
 
 

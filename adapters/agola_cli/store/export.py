@@ -13,7 +13,7 @@ import click
 import msgspec
 
 import agola_core
-from agola_cli.connect.store import StoreAddress
+from agola_cli.connect.store import StoreOptions
 from agola_cli.connect.target import Target, target_options
 from agola_cli.options.common import json_option
 from agola_cli.output.progress_bar import Bar
@@ -87,10 +87,10 @@ def export_command(
         click.echo(text, err=True)
 
 
-def _opened(store: StoreAddress, at: str | None) -> DataManager | PastStore:
+def _opened(store: StoreOptions, at: str | None) -> DataManager | PastStore:
     if at is None:
         return store.open(read_only=True)
-    return agola_core.open(store.directory(), storage=store.storage, coordinator=store.coordinator, at=at)
+    return agola_core.open(store.address(), at=at)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from agola_cli.options.common import bundled, json_option
 from agola_cli.options.directories import existing_data_dir
 from agola_cli.output.records import counted, print_table
 from agola_core import maintenance
+from agola_core.address import StoreAddress
 from agola_core.coordinator.factory import open_coordinator
-from agola_core.embedded import COORDINATOR_FILE
 from agola_core.errors import ConflictError, DeadlineError, disk_error
 from agola_core.maintenance import MaintenanceStatus
 
@@ -119,8 +119,9 @@ def _opened(target: Target) -> Iterator[_Mode]:
                 client.enable_maintenance, client.disable_maintenance, client.maintenance_status, partial(_poll, client)
             )
         return
-    address = target.store.coordinator or str(existing_data_dir(target.store.data_dir) / COORDINATOR_FILE)
-    with closing(open_coordinator(address)) as opened:
+    directory = None if target.store.coordinator else existing_data_dir(target.store.data_dir)
+    address = StoreAddress(directory, coordinator=target.store.coordinator)
+    with closing(open_coordinator(address.coordinator_url)) as opened:
         yield _Mode(
             partial(maintenance.enable, opened),
             partial(maintenance.disable, opened),

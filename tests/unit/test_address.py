@@ -1,4 +1,4 @@
-"""A URL where a directory belongs is one error that names the right argument, and makes nothing."""
+"""Addresses of stores. A URL where a directory belongs is one error that names the right argument; nothing is made."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ from click.testing import CliRunner
 
 import agola_core
 from agola_cli.main import cli
-from agola_core import BadRequestError
+from agola_core import BadRequestError, NotFoundError, Put, StoreAddress
+from agola_core.address import check_directory
 from agola_core.coordinator import open_coordinator
 from agola_core.embedded import repair, verify
 from agola_core.executor import Executor
 from agola_core.executor.drivers.host import HostDriver
-from agola_core.locations import check_directory
 from agola_core.readdb.files import ReadDBFiles
 from agola_core.standalone import Standalone, open_reader, open_store
 
@@ -95,3 +95,44 @@ def test_commands_name_their_option(arguments):
 def test_the_stores_of_the_fixtures_too(agola_store_factory):
     with pytest.raises(BadRequestError, match="name 's3://x' is a URL"):
         agola_store_factory("s3://x")
+
+
+def test_an_address_names_both_parts(tmp_path):
+    address = StoreAddress.of("store", "s3://b/p")
+    assert (address.storage_url, address.coordinator_url) == ("s3://b/p", "store/coordinator.db")
+    assert StoreAddress.of(address) is address
+    assert StoreAddress(Path("d")).storage_url == "d/storage"
+    assert StoreAddress(coordinator="etcd://h:2379").known_coordinator == "etcd://h:2379"
+    assert StoreAddress(Path("nowhere")).known_coordinator is None
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: StoreAddress(coordinator="etcd://h:2379").storage_url, "or by its storage"),
+        (lambda: StoreAddress(storage="s3://b/p").coordinator_url, "by both a storage and a coordinator"),
+        (lambda: StoreAddress(None, "s3://b/p", "etcd://h:2379").data_directory, "name a data directory"),
+        (lambda: StoreAddress.of(StoreAddress(Path("d")), "s3://b/p"), "already"),
+        (lambda: agola_core.open(storage="s3://b/p", data_types=["n"]), "by both a storage and a coordinator"),
+        (lambda: agola_core.open(data_types=["n"], at="2026-01-01T00:00:00+00:00"), "or by its storage"),
+    ],
+)
+def test_an_address_that_lacks_a_part_is_told(use, message):
+    with pytest.raises(BadRequestError, match=message):
+        use()
+
+
+@pytest.mark.parametrize("use", [agola_core.open, verify, repair], ids=["open", "verify", "repair"])
+def test_nothing_is_made_where_no_store_is(use):
+    with pytest.raises(NotFoundError, match="there is no store in 'none'"):
+        use(StoreAddress(Path("none")))
+
+
+def test_an_address_opens_the_store_that_its_parts_open(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("store")
+    address = StoreAddress(directory / "a", str(directory / "objects"))
+    with agola_core.open(address, data_types=["n"]) as dm:
+        dm.write_wal([Put("n", "one", b"1")])
+    assert verify(address) == []
+    with agola_core.open(directory / "a", storage=str(directory / "objects")) as dm:
+        assert dm.read_object("n", "one")[0] == b"1"
