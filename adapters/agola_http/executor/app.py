@@ -17,10 +17,8 @@ from agola_http.access.control import Access
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX, TAR, TEXT
 from agola_http.server.application import Application
-from agola_http.server.endpoints import Call, Endpoint, stream_answer
+from agola_http.server.endpoints import Area, Call, endpoint, stream_answer
 from agola_http.server.limits import Limits
-
-_TAG = "executor"
 
 
 class SizedExecutor(ExecutorClient, Protocol):
@@ -33,31 +31,18 @@ class SizedExecutor(ExecutorClient, Protocol):
         """Return how many bytes an archive has."""
 
 
-class ExecutorApi:
-    """The handlers.
+class ExecutorApi(Area[SizedExecutor]):
+    """An executor's own interface; the caller is its run service."""
 
-    Args:
-        executor: What they serve.
-    """
+    tag = "executor"
 
-    def __init__(self, executor: SizedExecutor) -> None:
-        self._executor = executor
-
-    def endpoints(self) -> list[Endpoint]:
-        """Return the route table; who calls is the run service."""
-        service = Principal.CLIENT
-        return [
-            Endpoint("POST", f"{PREFIX}/executor", self.submit, service, "Take a task.", _TAG, body=ExecutorTask),
-            Endpoint("GET", f"{PREFIX}/executor/logs", self.log, service, "Stream a log.", _TAG),
-            Endpoint("GET", f"{PREFIX}/executor/archives", self.archive, service, "Stream an archive.", _TAG),
-            Endpoint("GET", "/healthz", self.health, Principal.PUBLIC, "Tell that the process lives.", _TAG),
-        ]
-
+    @endpoint("POST", f"{PREFIX}/executor", Principal.CLIENT, body=ExecutorTask)
     def submit(self, call: Call) -> Response:
         """Take a task, or a stop of one."""
-        self._executor.submit(call.record(ExecutorTask))
+        self._state.submit(call.record(ExecutorTask))
         return Response()
 
+    @endpoint("GET", f"{PREFIX}/executor/logs", Principal.CLIENT)
     def log(self, call: Call) -> Response:
         """Stream a log, and with `follow` its growth until the step has ended."""
         setup, step = call.flag("setup"), call.text("step")
@@ -65,17 +50,19 @@ class ExecutorApi:
             raise BadRequestError("logs needs either setup or step")
         task_id, number, offset = _task_id(call), None if setup else _number(step, "step"), _offset(call)
         if call.flag("follow"):
-            return _streamed(self._executor.open_log(task_id, number, follow=True, offset=offset), TEXT, offset)
-        pieces = self._executor.open_log(task_id, number, follow=False, offset=offset)
-        return _of_size(pieces, self._executor.log_size(task_id, number), TEXT, offset)
+            return _streamed(self._state.open_log(task_id, number, follow=True, offset=offset), TEXT, offset)
+        pieces = self._state.open_log(task_id, number, follow=False, offset=offset)
+        return _of_size(pieces, self._state.log_size(task_id, number), TEXT, offset)
 
+    @endpoint("GET", f"{PREFIX}/executor/archives", Principal.CLIENT)
     def archive(self, call: Call) -> Response:
         """Stream an archive that a step saved to the workspace."""
         offset = _offset(call)
         task_id, step = _task_id(call), _number(call.text("step"), "step")
-        pieces = self._executor.open_archive(task_id, step, offset=offset)
-        return _of_size(pieces, self._executor.archive_size(task_id, step), TAR, offset)
+        pieces = self._state.open_archive(task_id, step, offset=offset)
+        return _of_size(pieces, self._state.archive_size(task_id, step), TAR, offset)
 
+    @endpoint("GET", "/healthz", Principal.PUBLIC)
     def health(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell that the process lives."""
         return Response(b'{"status":"ok"}', headers={"Content-Type": JSON})

@@ -12,10 +12,9 @@ from agola_core.runservice.model.types import ExecutorTask, RunStep
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import NO_CACHE, PREFIX, TAR
 from agola_http.protocol.records import Source
-from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer, stream_answer
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, json_answer, stream_answer
 from agola_http.server.state import State
 
-_TAG = "caches and archives"
 _PREFIX = Param("prefix", ParamKind.FLAG, "The key is only how the cache's key begins; the newest one is taken.")
 _ARCHIVE = (
     Param("taskid", ParamKind.TEXT, "The task that saved it.", required=True),
@@ -23,47 +22,15 @@ _ARCHIVE = (
 )
 
 
-class Caches:
-    """The handlers.
+_CACHE = f"{PREFIX}/executor/caches/{{key}}"
 
-    Args:
-        state: What they work on.
-    """
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+class Caches(Area[State]):
+    """Caches, workspace archives and uploaded sources."""
 
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        executor = Principal.EXECUTOR
-        cache = f"{PREFIX}/executor/caches/{{key}}"
-        return [
-            Endpoint(
-                "GET", f"{PREFIX}/executor/archives", self.archive, executor, "Stream a workspace archive.", _TAG,
-                params=_ARCHIVE, media_type=TAR, errors=(404,),
-            ),
-            Endpoint(
-                "HEAD", cache, self.cache_exists, executor, "Tell whether a cache exists.", _TAG,
-                params=(_PREFIX,), errors=(404,),
-            ),
-            Endpoint(
-                "GET", cache, self.cache, executor, "Stream a cache.", _TAG,
-                params=(_PREFIX,), media_type=TAR, errors=(404,),
-            ),
-            Endpoint(
-                "POST", cache, self.put_cache, executor, "Store a cache unless its key exists (304).", _TAG,
-                upload=TAR, errors=(304,),
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/executor/sources/{{source_id}}", self.source, executor, "Stream a source archive.",
-                _TAG, media_type=TAR, errors=(404,),
-            ),
-            Endpoint(
-                "POST", f"{PREFIX}/sources", self.put_source, Principal.CLIENT,
-                "Store a source archive for runs to come.", _TAG, upload=TAR, answer=Source, status=201,
-            ),
-        ]  # fmt: skip
+    tag = "caches and archives"
 
+    @endpoint("GET", f"{PREFIX}/executor/archives", Principal.EXECUTOR, params=_ARCHIVE, media_type=TAR, errors=(404,))
     def archive(self, call: Call) -> Response:
         """Stream a workspace archive."""
         task_id, step = call.text("taskid"), call.integer("step")
@@ -75,6 +42,7 @@ class Caches:
         except NotFoundError:
             raise NotFoundError("does not exist") from None  # Agola's text
 
+    @endpoint("HEAD", _CACHE, Principal.EXECUTOR, params=(_PREFIX,), errors=(404,))
     def cache_exists(self, call: Call) -> Response:
         """Tell whether a cache exists."""
         artifacts, key = self._state.service.artifacts, self._key(call)
@@ -84,6 +52,7 @@ class Caches:
             raise NotFoundError(f"no cache {key!r}")
         return Response()
 
+    @endpoint("GET", _CACHE, Principal.EXECUTOR, params=(_PREFIX,), media_type=TAR, errors=(404,))
     def cache(self, call: Call) -> Response:
         """Stream a cache."""
         key = self._key(call)
@@ -93,11 +62,13 @@ class Caches:
             raise NotFoundError(f"no cache {key!r}") from None  # where it would lie is nobody's business
         return stream_answer(pieces, TAR)
 
+    @endpoint("POST", _CACHE, Principal.EXECUTOR, upload=TAR, errors=(304,))
     def put_cache(self, call: Call) -> Response:
-        """Store a cache unless its key exists."""
+        """Store a cache unless its key exists (304)."""
         stored = self._state.service.artifacts.put_cache(self._key(call), call.upload, call.content_length)
         return Response(status_code=200 if stored else 304, headers=NO_CACHE)
 
+    @endpoint("GET", f"{PREFIX}/executor/sources/{{source_id}}", Principal.EXECUTOR, media_type=TAR, errors=(404,))
     def source(self, call: Call) -> Response:
         """Stream a source archive."""
         source_id = call.path_params["source_id"]
@@ -107,8 +78,9 @@ class Caches:
         except NotFoundError:
             raise NotFoundError(f"source {source_id!r} does not exist") from None
 
+    @endpoint("POST", f"{PREFIX}/sources", Principal.CLIENT, upload=TAR, answer=Source, status=201)
     def put_source(self, call: Call) -> Response:
-        """Store a source archive."""
+        """Store a source archive for runs to come."""
         return json_answer(Source(self._state.service.put_source(call.upload)), 201)
 
     def _key(self, call: Call) -> str:

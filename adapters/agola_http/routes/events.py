@@ -13,50 +13,41 @@ from agola_core.runservice.model.types import RunEvent
 from agola_core.runservice.state.events import EventFeed
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import EVENT_STREAM, NO_CACHE, PREFIX
-from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, StreamedResponse
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, StreamedResponse, endpoint
 from agola_http.server.state import State
 
-_TAG = "events"
 _POLL_SECONDS = 1.0
 _HEADERS = {"Content-Type": EVENT_STREAM, **NO_CACHE, "Connection": "keep-alive"}
 _HEARTBEAT = b": still here\n\n"
 _SHUTDOWN = b"event: shutdown\ndata: {}\n\n"
 
 
-class Events:
-    """The handlers.
+class Events(Area[State]):
+    """Run events."""
 
-    Args:
-        state: What they work on.
-    """
+    tag = "events"
 
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        client = Principal.CLIENT
-        return [
-            Endpoint(
-                "GET", f"{PREFIX}/runs/events", self.agola_events, client,
-                "Stream the run events from now on, as Agola does: without ids, heartbeats or resumption.", _TAG,
-                params=(Param("startruneventid", ParamKind.TEXT, "Ignored, as by Agola."),), media_type=EVENT_STREAM,
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/events", self.events, client,
-                "Stream the run events as server-sent events with ids; the header Last-Event-ID goes on after one.",
-                _TAG, params=(Param("after", ParamKind.TEXT, "Go on after the event of this id."),),
-                media_type=EVENT_STREAM,
-            ),
-        ]  # fmt: skip
-
+    @endpoint(
+        "GET",
+        f"{PREFIX}/runs/events",
+        Principal.CLIENT,
+        params=(Param("startruneventid", ParamKind.TEXT, "Ignored, as by Agola."),),
+        media_type=EVENT_STREAM,
+    )
     def agola_events(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Stream events as Agola's notification service parses them: it takes nothing but `data: ` lines."""
+        """Stream the run events from now on, as Agola does: without ids, heartbeats or resumption."""
         feed = self._state.service.watch_events()
         return StreamedResponse(_followed(feed, self._ends, _agola_event), headers=_HEADERS)
 
+    @endpoint(
+        "GET",
+        f"{PREFIX}/events",
+        Principal.CLIENT,
+        params=(Param("after", ParamKind.TEXT, "Go on after the event of this id."),),
+        media_type=EVENT_STREAM,
+    )
     def events(self, call: Call) -> Response:
-        """Stream events with ids, heartbeats, and a last event when the server ends or maintenance begins."""
+        """Stream the run events as server-sent events with ids; the header Last-Event-ID goes on after one."""
         feed = self._state.service.watch_events(call.headers.get("last-event-id") or call.text("after"))
         pieces = self._with_heartbeats(_start(feed.after), _followed(feed, self._ends, _event))
         return StreamedResponse(pieces, headers=_HEADERS)

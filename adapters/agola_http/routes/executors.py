@@ -10,59 +10,24 @@ from agola_core.runservice.scheduling.executor_reports import ExecutorSide
 from agola_http.access.control import check_own, check_token
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import EXECUTOR_HEADER, PREFIX
-from agola_http.server.endpoints import Call, Endpoint, json_answer
+from agola_http.server.endpoints import Area, Call, endpoint, json_answer
 from agola_http.server.state import State
 
-_TAG = "executors"
+_ONE = f"{PREFIX}/executor/{{executor_id}}"
 
 
-class Executors:
-    """The handlers.
+class Executors(Area[State]):
+    """What executors report and ask."""
 
-    Args:
-        state: What they work on.
-    """
-
-    def __init__(self, state: State) -> None:
-        self._state = state
+    tag = "executors"
 
     @property
     def _side(self) -> ExecutorSide:
         return self._state.service.executor_side
 
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        executor = Principal.EXECUTOR
-        one = f"{PREFIX}/executor/{{executor_id}}"
-        return [
-            Endpoint(
-                "POST", one, self.report, executor, "Register an executor, or tell that it lives.", _TAG, body=Executor
-            ),
-            Endpoint("DELETE", one, self.leave, executor, "Forget an executor that leaves.", _TAG),
-            Endpoint(
-                "GET", f"{one}/tasks", self.tasks, executor, "List all tasks of an executor.", _TAG,
-                answer=list[ExecutorTask],
-            ),
-            Endpoint(
-                "GET", f"{one}/tasks/{{task_id}}", self.task, executor, "Return a task of an executor.", _TAG,
-                answer=ExecutorTask, errors=(404,),
-            ),
-            Endpoint(
-                "POST", f"{one}/tasks/{{task_id}}", self.report_task, executor, "Report the status of a task.", _TAG,
-                body=ExecutorTask,
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/executors", self.list_executors, Principal.CLIENT, "List the executors.", _TAG,
-                answer=list[Executor],
-            ),
-            Endpoint(
-                "DELETE", f"{PREFIX}/executors/{{executor_id}}", self.delete_executor, Principal.ADMIN,
-                "Forget an executor: its unfinished tasks fail, or are tried elsewhere.", _TAG,
-            ),
-        ]  # fmt: skip
-
+    @endpoint("POST", _ONE, Principal.EXECUTOR, body=Executor)
     def report(self, call: Call) -> Response:
-        """Note an executor's report."""
+        """Register an executor, or tell that it lives."""
         executor = call.record(Executor)
         check_own(call.caller, call.path_params["executor_id"], executor.id)
         if not executor.id:
@@ -75,39 +40,48 @@ class Executors:
         self._side.take_executor_status(executor, proven=proven)
         return Response()
 
+    @endpoint("DELETE", _ONE, Principal.EXECUTOR)
     def leave(self, call: Call) -> Response:
-        """Forget an executor that says so itself."""
+        """Forget an executor that leaves."""
         executor_id = self._own(call, call.path_params["executor_id"])
         self._state.service.delete_executor(executor_id)
         return Response()
 
+    @endpoint("DELETE", f"{PREFIX}/executors/{{executor_id}}", Principal.ADMIN)
     def delete_executor(self, call: Call) -> Response:
-        """Forget an executor that an admin names."""
+        """Forget an executor: its unfinished tasks fail, or are tried elsewhere."""
         self._state.service.delete_executor(call.path_params["executor_id"])
         return Response()
 
+    @endpoint("GET", f"{_ONE}/tasks", Principal.EXECUTOR, answer=list[ExecutorTask])
     def tasks(self, call: Call) -> Response:
-        """Return every task that is held for an executor, finished ones included."""
+        """List all tasks of an executor, finished ones included."""
         executor_id = self._own(call, call.path_params["executor_id"])
         return json_answer(self._side.tasks(executor_id), newline=True)
 
+    @endpoint("GET", f"{_ONE}/tasks/{{task_id}}", Principal.EXECUTOR, answer=ExecutorTask, errors=(404,))
     def task(self, call: Call) -> Response:
-        """Return a task; one that another executor holds is not found, so that its data there can go."""
+        """Return a task of an executor.
+
+        One that another executor holds is not found, so that its data there can go.
+        """
         executor_id, task_id = self._own(call, call.path_params["executor_id"]), call.path_params["task_id"]
         task = self._side.task(task_id)
         if task.status.executor_id != executor_id:
             raise NotFoundError(f"task {task_id!r} is not executor {executor_id!r}'s")
         return json_answer(task, newline=True)
 
+    @endpoint("POST", f"{_ONE}/tasks/{{task_id}}", Principal.EXECUTOR, body=ExecutorTask)
     def report_task(self, call: Call) -> Response:
-        """Take a task's status from its executor."""
+        """Report the status of a task."""
         task = call.record(ExecutorTask)
         executor_id = self._own(call, task.status.executor_id)
         self._side.take_task_status(executor_id, task)
         return Response()
 
+    @endpoint("GET", f"{PREFIX}/executors", Principal.CLIENT, answer=list[Executor])
     def list_executors(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return the executors that have reported themselves."""
+        """List the executors."""
         return json_answer(self._state.service.executors())
 
     def _own(self, call: Call, named: str) -> str:

@@ -7,38 +7,26 @@ from starlette.responses import Response
 from agola_core.errors import BadRequestError
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX, TEXT
-from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, stream_answer, whole_number
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, stream_answer, whole_number
 from agola_http.server.state import State
 
+_PARAMS = (
+    Param("runid", ParamKind.TEXT, "The run.", required=True),
+    Param("taskid", ParamKind.TEXT, "The task.", required=True),
+    Param("step", ParamKind.INTEGER, "The step's number, from 0; without `setup`."),
+    Param("setup", ParamKind.FLAG, "The log of the set-up; without `step`."),
+    Param("follow", ParamKind.FLAG, "Go on until the step has ended."),
+)
 
-class Logs:
-    """The handler.
 
-    Args:
-        state: What it works on.
-    """
+class Logs(Area[State]):
+    """Logs of steps."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    tag = "logs"
 
-    def endpoints(self) -> list[Endpoint]:
-        """Return the row of this area."""
-        params = (
-            Param("runid", ParamKind.TEXT, "The run.", required=True),
-            Param("taskid", ParamKind.TEXT, "The task.", required=True),
-            Param("step", ParamKind.INTEGER, "The step's number, from 0; without `setup`."),
-            Param("setup", ParamKind.FLAG, "The log of the set-up; without `step`."),
-            Param("follow", ParamKind.FLAG, "Go on until the step has ended."),
-        )
-        return [
-            Endpoint(
-                "GET", f"{PREFIX}/logs", self.log, Principal.CLIENT, "Stream the log of a step.", "logs",
-                params=params, media_type=TEXT, errors=(404,), waits=True,
-            )
-        ]  # fmt: skip
-
+    @endpoint("GET", f"{PREFIX}/logs", Principal.CLIENT, params=_PARAMS, media_type=TEXT, errors=(404,), waits=True)
     def log(self, call: Call) -> Response:
-        """Stream a log, and with `follow` its growth until the step has ended."""
+        """Stream the log of a step, and with `follow` its growth until the step has ended."""
         run_id, task_id = call.text("runid"), call.text("taskid")
         setup, step = call.flag("setup"), call.text("step")
         if not run_id or not task_id or setup == bool(step):

@@ -16,12 +16,11 @@ from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive import transfer
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import BINARY, JSON, PREFIX
-from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer, stream_answer
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, json_answer, stream_answer
 from agola_http.server.state import State
 
 C = TypeVar("C", ExportFormat, Packing)
 
-_TAG = "maintenance"
 _BUFFER_BYTES = 1 << 18
 _FORMAT = Param("format", ParamKind.TEXT, "`native` (default), or `agola` for Agola 0.2's stream.")
 _PACKING = Param("packing", ParamKind.TEXT, "`none` (default), `gz` or `zst`.")
@@ -31,56 +30,44 @@ _RESULT = Param("result", ParamKind.FLAG, "Say what was imported; without it the
 _DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only check the stream.")
 
 
-class Maintenance:
-    """The handlers.
+_MODE = f"{PREFIX}/maintenance"
 
-    Args:
-        state: What they work on.
-    """
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+class Maintenance(Area[State]):
+    """Maintenance mode, export and import."""
 
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        admin, mode = Principal.ADMIN, f"{PREFIX}/maintenance"
-        return [
-            Endpoint(
-                "GET", mode, self.maintenance_status, Principal.CLIENT,
-                "Return the mode and the states of all instances.", _TAG, answer=MaintenanceStatus, in_maintenance=True,
-            ),
-            Endpoint(
-                "PUT", mode, self.enable_maintenance, admin, "Turn maintenance mode on.", _TAG, in_maintenance=True
-            ),
-            Endpoint(
-                "DELETE", mode, self.disable_maintenance, admin, "Turn maintenance mode off.", _TAG, in_maintenance=True
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/export", self.export, admin, "Stream the whole store.", _TAG,
-                params=(_FORMAT, _PACKING, _INCLUDE, _AT), media_type=BINARY, in_maintenance=True,
-            ),
-            Endpoint(
-                "POST", f"{PREFIX}/import", self.import_, admin, "Replace the whole store.", _TAG,
-                params=(_DRY_RUN, _RESULT), upload=BINARY, errors=(409,), in_maintenance=True,
-            ),
-        ]  # fmt: skip
+    tag = "maintenance"
 
+    @endpoint("GET", _MODE, Principal.CLIENT, answer=MaintenanceStatus, in_maintenance=True)
     def maintenance_status(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the mode and the states of all instances."""
         return json_answer(maintenance.status(self._state.datamanager.coordinator))
 
+    @endpoint("PUT", _MODE, Principal.ADMIN, in_maintenance=True)
     def enable_maintenance(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Turn maintenance mode on."""
         maintenance.enable(self._state.datamanager.coordinator)
         return _done()
 
+    @endpoint("DELETE", _MODE, Principal.ADMIN, in_maintenance=True)
     def disable_maintenance(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Turn maintenance mode off."""
         maintenance.disable(self._state.datamanager.coordinator)
         return _done()
 
+    @endpoint(
+        "GET",
+        f"{PREFIX}/export",
+        Principal.ADMIN,
+        params=(_FORMAT, _PACKING, _INCLUDE, _AT),
+        media_type=BINARY,
+        in_maintenance=True,
+    )
     def export(self, call: Call) -> Response:
-        """Stream the store; a failure breaks the connection, and a native export without its footer is no export."""
+        """Stream the whole store.
+
+        A failure breaks the connection, and a native export without its footer is no export.
+        """
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
         packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
         include = transfer.parse_include(call.text("include", ""))
@@ -88,8 +75,17 @@ class Maintenance:
         pieces = transfer.export_stream(self._state.datamanager, form, packing=packing, include=include, at=at)
         return stream_answer(pieces, BINARY)
 
+    @endpoint(
+        "POST",
+        f"{PREFIX}/import",
+        Principal.ADMIN,
+        params=(_DRY_RUN, _RESULT),
+        upload=BINARY,
+        errors=(409,),
+        in_maintenance=True,
+    )
     def import_(self, call: Call) -> Response:
-        """Replace the content of the store by the body, or only check it with `dry_run`."""
+        """Replace the whole store by the body, or only check it with `dry_run`."""
         body = cast("IO[bytes]", io.BufferedReader(_PiecesFile(call.upload), _BUFFER_BYTES))
         result = transfer.import_(
             self._state.datamanager,

@@ -14,17 +14,15 @@ from agola_http.access.principals import Principal
 from agola_http.protocol.errors import RefusedError
 from agola_http.protocol.names import JSON, PREFIX
 from agola_http.protocol.records import Health, Version
-from agola_http.server.endpoints import Call, Endpoint, json_answer
+from agola_http.server.endpoints import Area, Call, endpoint, json_answer
 from agola_http.server.metrics import MEDIA_TYPE as PROMETHEUS
 from agola_http.server.state import State
 
 logger = logging.getLogger(__name__)
 
-_TAG = "operations"
 
-
-class Operations:
-    """The handlers.
+class Operations(Area[State]):
+    """Health, version, status, metrics and the OpenAPI document.
 
     Args:
         state: What they work on.
@@ -32,47 +30,24 @@ class Operations:
         document: Returns the OpenAPI document.
     """
 
+    tag = "operations"
+
     def __init__(self, state: State, metrics: Callable[[], bytes], document: Callable[[], bytes]) -> None:
-        self._state = state
+        super().__init__(state)
         self._metrics = metrics
         self._document = document
 
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        public = Principal.PUBLIC
-        return [
-            Endpoint(
-                "GET", "/healthz", self.health, public, "Tell that the process lives.", _TAG,
-                answer=Health, in_maintenance=True,
-            ),
-            Endpoint(
-                "GET", "/readyz", self.ready, public, "Tell whether requests would be served.", _TAG,
-                answer=Health, in_maintenance=True,
-            ),
-            Endpoint(
-                "GET", "/version", self.version, public, "Tell what runs.", _TAG,
-                answer=Version, in_maintenance=True,
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/status", self.store_status, Principal.CLIENT, "Return the state of the store.", _TAG,
-                answer=Status, in_maintenance=True,
-            ),
-            Endpoint(
-                "GET", "/metrics", self.metrics, Principal.CLIENT, "Return metrics in Prometheus' text format.", _TAG,
-                media_type=PROMETHEUS, in_maintenance=True,
-            ),
-            Endpoint(
-                "GET", "/openapi.json", self.openapi, public, "Return this document.", _TAG,
-                media_type=JSON, in_maintenance=True,
-            ),
-        ]  # fmt: skip
-
+    @endpoint("GET", "/healthz", Principal.PUBLIC, answer=Health, in_maintenance=True)
     def health(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell that the process lives."""
         return json_answer(Health("ok"))
 
+    @endpoint("GET", "/readyz", Principal.PUBLIC, answer=Health, in_maintenance=True)
     def ready(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Tell whether requests would be served: the store answers, and the run service is not in maintenance mode."""
+        """Tell whether requests would be served.
+
+        They are when the store answers and the run service is not in maintenance mode.
+        """
         try:
             self._state.datamanager.status()
         except UnavailableError as error:
@@ -81,18 +56,22 @@ class Operations:
         with self._state.backend.gate.enter():
             return json_answer(Health("ready"))
 
+    @endpoint("GET", "/metrics", Principal.CLIENT, media_type=PROMETHEUS, in_maintenance=True)
     def metrics(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return metrics."""
+        """Return metrics in Prometheus' text format."""
         return Response(self._metrics(), headers={"Content-Type": PROMETHEUS})
 
+    @endpoint("GET", "/openapi.json", Principal.PUBLIC, media_type=JSON, in_maintenance=True)
     def openapi(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return the OpenAPI document."""
+        """Return this document."""
         return Response(self._document(), headers={"Content-Type": JSON})
 
+    @endpoint("GET", "/version", Principal.PUBLIC, answer=Version, in_maintenance=True)
     def version(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Tell what runs."""
         return json_answer(Version("agola-core", __version__, PREFIX))
 
+    @endpoint("GET", f"{PREFIX}/status", Principal.CLIENT, answer=Status, in_maintenance=True)
     def store_status(self, call: Call) -> Response:  # noqa: ARG002 - a handler
         """Return the state of the store."""
         return json_answer(self._state.datamanager.status())

@@ -18,10 +18,9 @@ from agola_core.runservice.model.types import RunPhase, RunResult
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
 from agola_http.protocol.records import DEFAULT_LIMIT, MAX_LIMIT, GetRunsResponse, RunResponse
-from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, json_answer
 from agola_http.server.state import State
 
-_TAG = "runs"
 _GROUPS = Param("changegroup", ParamKind.REPEATED, "A change group of the token in the answer.")
 _FILTERS = (
     Param("phase", ParamKind.REPEATED, "Only runs in one of these phases."),
@@ -34,72 +33,42 @@ _FILTERS = (
 )
 
 
-class Runs:
-    """The handlers.
+_RUN = f"{PREFIX}/runs/{{run_id}}"
 
-    Args:
-        state: What they work on.
-    """
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+class Runs(Area[State]):
+    """Runs."""
 
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        client = Principal.CLIENT
-        run = f"{PREFIX}/runs/{{run_id}}"
-        return [
-            Endpoint(
-                "GET", run, self.get_run, client, "Return a run.", _TAG,
-                params=(_GROUPS,), answer=RunResponse, errors=(404,),
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/runs", self.list_runs, client, "List runs.", _TAG,
-                params=(*_FILTERS, _GROUPS), answer=GetRunsResponse,
-            ),
-            Endpoint(
-                "POST", f"{PREFIX}/runs", self.create_run, client, "Create a run, or restart one.", _TAG,
-                body=RunCreateRequest, answer=RunResponse, status=201, errors=(409,),
-            ),
-            Endpoint(
-                "DELETE", run, self.delete_run, client, "Delete a finished run with what is its alone.", _TAG,
-                errors=(404, 409),
-            ),
-            Endpoint(
-                "PUT", f"{run}/actions", self.run_action, client, "Start, cancel or stop a run.", _TAG,
-                body=RunActionsRequest, errors=(404, 409),
-            ),
-            Endpoint(
-                "PUT", f"{run}/tasks/{{task_id}}/actions", self.task_action, client,
-                "Approve a task, or set its annotations.", _TAG,
-                body=RunTaskActionsRequest, errors=(404, 409),
-            ),
-            Endpoint(
-                "GET", f"{PREFIX}/changegroups", self.change_groups, client,
-                "Return the token of change groups.", _TAG, params=(_GROUPS,), answer=str,
-            ),
-        ]  # fmt: skip
+    tag = "runs"
 
+    @endpoint("GET", _RUN, Principal.CLIENT, params=(_GROUPS,), answer=RunResponse, errors=(404,))
     def get_run(self, call: Call) -> Response:
-        """Return a run with its configuration; the token is older than the run, so that it never hides a change."""
+        """Return a run with its configuration."""
+        # The token is older than the run, so that it never hides a change.
         token = self._state.token(call.texts("changegroup"))
         return json_answer(_response(self._state.service.get_run(call.path_params["run_id"]), token))
 
+    @endpoint("GET", f"{PREFIX}/runs", Principal.CLIENT, params=(*_FILTERS, _GROUPS), answer=GetRunsResponse)
     def list_runs(self, call: Call) -> Response:
         """List runs."""
         token = self._state.token(call.texts("changegroup"))
         return json_answer(GetRunsResponse(self._state.service.list_runs(parse_query(call)), token))
 
+    @endpoint(
+        "POST", f"{PREFIX}/runs", Principal.CLIENT, body=RunCreateRequest, answer=RunResponse, status=201, errors=(409,)
+    )
     def create_run(self, call: Call) -> Response:
-        """Make a run."""
+        """Create a run, or restart one."""
         bundle = self._state.service.create_run(call.record(RunCreateRequest))
         return json_answer(_response(bundle, ""), 201)
 
+    @endpoint("DELETE", _RUN, Principal.CLIENT, errors=(404, 409))
     def delete_run(self, call: Call) -> Response:
-        """Delete a finished run."""
+        """Delete a finished run with the data that belongs to it alone."""
         self._state.service.delete_run(call.path_params["run_id"])
         return Response()
 
+    @endpoint("PUT", f"{_RUN}/actions", Principal.CLIENT, body=RunActionsRequest, errors=(404, 409))
     def run_action(self, call: Call) -> Response:
         """Start, cancel or stop a run."""
         asked, run_id = call.record(RunActionsRequest), call.path_params["run_id"]
@@ -110,6 +79,9 @@ class Runs:
             self._state.service.change_run_phase(run_id, asked.new_phase, token)
         return Response()
 
+    @endpoint(
+        "PUT", f"{_RUN}/tasks/{{task_id}}/actions", Principal.CLIENT, body=RunTaskActionsRequest, errors=(404, 409)
+    )
     def task_action(self, call: Call) -> Response:
         """Approve a task, or set its annotations."""
         asked = call.record(RunTaskActionsRequest)
@@ -121,6 +93,7 @@ class Runs:
             self._state.service.set_annotations(run_id, task_id, asked.annotations or {}, token)
         return Response()
 
+    @endpoint("GET", f"{PREFIX}/changegroups", Principal.CLIENT, params=(_GROUPS,), answer=str)
     def change_groups(self, call: Call) -> Response:
         """Return the token of change groups."""
         return json_answer(self._state.token(call.texts("changegroup")))

@@ -9,60 +9,35 @@ from agola_core.datamanager.background.gc import Garbage
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
 from agola_http.protocol.records import Checkpointed
-from agola_http.server.endpoints import Call, Endpoint, Param, ParamKind, json_answer
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, json_answer
 from agola_http.server.state import State
 
-_TAG = "store"
 _DRY_RUN = Param("dry_run", ParamKind.FLAG, "Only tell what would go.")
 
 
-class Store:
-    """The handlers.
+class Store(Area[State]):
+    """Administrative operations on the store."""
 
-    Args:
-        state: What they work on.
-    """
+    tag = "store"
 
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def endpoints(self) -> list[Endpoint]:
-        """Return the rows of this area."""
-        return [
-            Endpoint(
-                "GET", f"{PREFIX}/checkpoints", self.checkpoints, Principal.CLIENT,
-                "Return the states that are retained, the oldest first.", _TAG,
-                answer=list[Checkpoint], in_maintenance=True,
-            ),
-            Endpoint(
-                "POST", f"{PREFIX}/checkpoints", self.checkpoint, Principal.ADMIN, "Make a checkpoint now.", _TAG,
-                answer=Checkpointed,
-            ),
-            Endpoint(
-                "POST", f"{PREFIX}/compactions", self.compact, Principal.ADMIN,
-                "Write the whole store anew, without what is deleted or replaced.", _TAG, answer=Compacted,
-            ),
-            Endpoint(
-                "POST", f"{PREFIX}/garbage", self.collect_garbage, Principal.ADMIN,
-                "Delete the objects that nothing refers to, and return them.", _TAG,
-                params=(_DRY_RUN,), answer=list[Garbage],
-            ),
-        ]  # fmt: skip
-
+    @endpoint("GET", f"{PREFIX}/checkpoints", Principal.CLIENT, answer=list[Checkpoint], in_maintenance=True)
     def checkpoints(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return the states that are retained."""
+        """Return the states that are retained, the oldest first."""
         return json_answer(self._state.datamanager.checkpoints())
 
+    @endpoint("POST", f"{PREFIX}/checkpoints", Principal.ADMIN, answer=Checkpointed)
     def checkpoint(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Make a checkpoint."""
+        """Make a checkpoint now."""
         self._state.datamanager.checkpoint(force=True)
         status = self._state.datamanager.status()
         return json_answer(Checkpointed(str(status.checkpointed), status.manifest))
 
+    @endpoint("POST", f"{PREFIX}/compactions", Principal.ADMIN, answer=Compacted)
     def compact(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Compact the store."""
+        """Write the whole store anew, without what is deleted or replaced."""
         return json_answer(self._state.datamanager.compact())
 
+    @endpoint("POST", f"{PREFIX}/garbage", Principal.ADMIN, params=(_DRY_RUN,), answer=list[Garbage])
     def collect_garbage(self, call: Call) -> Response:
-        """Delete what nothing refers to, or only tell it with `dry_run`."""
+        """Delete the objects that nothing refers to, and return them."""
         return json_answer(self._state.datamanager.collect_garbage(dry_run=call.flag("dry_run")))

@@ -6,7 +6,8 @@ import enum
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -19,7 +20,9 @@ from agola_http.access.control import is_loopback
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import JSON, NO_CACHE
 
+S = TypeVar("S")
 T = TypeVar("T")
+_MARK = "_agola_http_rows"
 _NOBODY = Caller()
 
 
@@ -131,6 +134,7 @@ class Call(HTTPConnection):
 
 
 Handler = Callable[[Call], Response]
+H = TypeVar("H", bound=Callable[[Any, Call], Response])
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,48 @@ class Endpoint:
     waits: bool = False
     in_maintenance: bool = False
     documented: bool = True
+
+
+class Area(Generic[S]):
+    """The handlers of one area of the interface: methods that are marked by `endpoint`.
+
+    Args:
+        state: What they work on.
+
+    Attributes:
+        tag: The area's name in the OpenAPI document.
+    """
+
+    tag = ""
+
+    def __init__(self, state: S) -> None:
+        self._state = state
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the rows of this area in the order of its handlers; a handler's first line is its row's summary."""
+        rows = []
+        for name, handler in vars(type(self)).items():
+            for marked in getattr(handler, _MARK, ()):
+                summary = (handler.__doc__ or "").partition("\n")[0]
+                rows.append(marked(handler=getattr(self, name), summary=summary, tag=self.tag))
+        return rows
+
+
+def endpoint(method: str, path: str, principal: Principal, **row: Any) -> Callable[[H], H]:
+    """Mark a method of an area as the handler of a row of the route table.
+
+    Args:
+        method: The method.
+        path: The path (see `Endpoint`).
+        principal: Who may call it.
+        row: What else `Endpoint` says.
+    """
+
+    def mark(handler: H) -> H:
+        setattr(handler, _MARK, [partial(Endpoint, method, path, principal=principal, **row)])
+        return handler
+
+    return mark
 
 
 def json_answer(value: object, status: int = 200, *, newline: bool = False) -> Response:
