@@ -113,6 +113,11 @@ class Standalone:
         with suppress(MaintenanceError):
             self.service.end_waits()
 
+    def kill(self) -> None:
+        """Kill the tasks that run, at once; their processes are gone when this returns."""
+        if self.executor is not None:
+            self.executor.kill()
+
     def close(self) -> None:
         """Stop what runs, then everything; the store is left consistent."""
         if self.executor is not None:

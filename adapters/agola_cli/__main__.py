@@ -1,12 +1,14 @@
-"""Where `agola-core` begins: says what is missing when the commands' extra is."""
+"""The entry point of `agola-core`: names the missing extra when the commands' libraries are not installed."""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
     """Run a command and exit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the imports last there is nothing to clean up
     try:
         from agola_cli.main import main as run  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:

@@ -1,15 +1,18 @@
 """`agola-core`: the commands, and how errors reach people.
 
-Exit codes: 0 success; 1 a run failed, or something does not hold; 2 usage or configuration; 3 something cannot be
-reached; 4 refused; 70 a defect of agola-core itself; 130 interrupted.
+Exit codes: 0 success; 1 a run or a check failed; 2 usage or configuration; 3 something cannot be reached; 4 refused;
+70 a defect of agola-core itself; 74 the output cannot be written; 130 interrupted; 141 whoever read the output is gone.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,13 @@ _COMMANDS = {
     "verify": "store.commands",
 }
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
 _USUAL_SETTINGS = {"coordinator", "data_dir", "output_format", "storage", "token_file", "url"}
+
+
+class OutputClosedError(Exception):
+    """Whoever read standard output is gone."""
 
 
 class LazyGroup(click.Group):
@@ -73,6 +82,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"agola_cli.{_COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would end with 1 when the output is closed."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputClosedError from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -154,8 +170,8 @@ def cli(verbose: int, config_file: Path | None) -> None:  # noqa: ARG001 - `Sett
     agola-core directrun start --url http://127.0.0.1:4000
     agola-core export -o backup.zst   one consistent snapshot
 
-    Exit codes: 0 success, 1 a run failed or something does not hold, 2 usage or configuration, 3 something cannot be
-    reached, 4 refused, 130 interrupted.
+    Exit codes: 0 success, 1 a run or a check failed, 2 usage or configuration, 3 something cannot be reached,
+    4 refused, 74 the output cannot be written, 130 interrupted, 141 the output was closed.
     """
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -174,9 +190,11 @@ def exit_code(error: AgolaError) -> int:
 
 def main() -> None:
     """Run a command and exit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `__main__` left none for the imports
     try:
         code: Any = cli.main(prog_name="agola-core", standalone_mode=False)
-    except click.exceptions.Abort:
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = 130
     except click.ClickException as error:
         error.show()
@@ -184,14 +202,37 @@ def main() -> None:
     except AgolaError as error:
         click.echo(f"agola-core: {error}", err=True)
         code = exit_code(error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed into it
-        code = 141
+    except (BrokenPipeError, OutputClosedError):
+        code = _leave_output(141)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            code = _report_defect(error)
+        else:
+            code = _leave_output(74)
+            with suppress(OSError):
+                click.echo(f"agola-core: the output cannot be written: {error.strerror}", err=True)
     except Exception as error:
         logger.debug("unexpected error", exc_info=True)
-        click.echo(f"agola-core: internal error: {error!r}; run it with -vv and report what it says", err=True)
-        code = 70
+        code = _report_defect(error)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on nothing is left to be cleaned up
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_output(code: int) -> int:
+    """Return an exit code; what is left in standard output's buffer cannot be written, and is dropped."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
+def _report_defect(error: BaseException) -> int:
+    """Return the exit code of an error that nobody expected; one that Ctrl-C caused is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return 130
+        cause = cause.__context__
+    click.echo(f"agola-core: internal error: {error!r}; run it with -vv and report what it says", err=True)
+    return 70
 
 
 if __name__ == "__main__":

@@ -151,6 +151,12 @@ class Executor:
         self._reporter.stop(5.0)
         self._lock_file.close()
 
+    def kill(self) -> None:
+        """Kill what runs, at once: for a process that is about to end in any case; takes no lock."""
+        for runner in list(self._runners.values()):
+            with contextlib.suppress(AgolaError):
+                runner.kill()
+
     def __enter__(self) -> Self:
         """Start and return the executor."""
         self.start()

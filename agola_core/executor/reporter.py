@@ -46,7 +46,8 @@ class Reporter:
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE

@@ -121,6 +121,13 @@ class TaskRunner:
             self._stopped = True
         self._end_process()
 
+    def kill(self) -> None:
+        """Stop the task at once; takes no lock, so that a process that hangs can still be ended."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill_now()
+
     def check_limits(self) -> None:
         """Fail the task when it runs longer, or writes more, than it may; called now and then."""
         step = next((n for n, s in enumerate(self.task.status.steps) if s.phase is ExecutorPhase.RUNNING), None)

@@ -1,23 +1,34 @@
-"""What a person sees of a run while it goes on: a live graph on a terminal, plain lines elsewhere."""
+"""What a user sees of a run while it goes on, as plain lines, and the summary at its end."""
 
 from __future__ import annotations
 
 import shlex
 import threading
-from typing import Any, Protocol, Self
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Protocol, Self
 
 import click
 
-from agola_cli.output.records import coloured, duration, task_mark
+from agola_cli.output.records import coloured, duration, styled, task_mark
 from agola_core.runservice.model.requests import RunBundle
-from agola_core.runservice.model.types import Run, RunStep, RunTask, TaskStatus
+from agola_core.runservice.model.types import ExecutorPhase, Run, RunConfigTask, RunResult, RunStep, RunTask, TaskStatus
+
+_PREFIX_COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
+_TAIL_LINES = 10
 
 
 class Display(Protocol):
-    """Shows a run. A context manager; thread-safe."""
+    """Shows a run. A context manager; thread-safe.
 
-    def show(self, run: Run) -> None:
-        """Show the run's new state."""
+    Attributes:
+        failure: Why the output can no longer be written; None while it can.
+    """
+
+    failure: OSError | None
+
+    def show(self, run: Run, unfollowed: Collection[str]) -> None:
+        """Show the run's new state, and the ends of the tasks that have no logs to follow."""
 
     def step(self, task_id: str, step: int) -> None:
         """Say that a step's log begins."""
@@ -25,8 +36,14 @@ class Display(Protocol):
     def line(self, task_id: str, text: str) -> None:
         """Show a line of a task's log."""
 
+    def end_task(self, task: RunTask) -> None:
+        """Say how a task ended; its log was shown."""
+
+    def end_run(self, run: Run, option: str) -> None:
+        """Say how the run ended, what failed, and how to look further (see `summarize`)."""
+
     def say(self, text: str) -> None:
-        """Tell the person something."""
+        """Tell the user something."""
 
     def __enter__(self) -> Self: ...
 
@@ -42,46 +59,64 @@ class PlainDisplay:
     """
 
     def __init__(self, bundle: RunBundle, *, err: bool = False) -> None:
+        self.failure: OSError | None = None
         self._tasks = bundle.run_config.tasks
         self._run = bundle.run
         self._err = err
         self._lock = threading.Lock()
         self._shown: dict[str, TaskStatus] = {}
         self._asked: set[str] = set()
-        self._ended = False
-        self._width = max((len(task.name) for task in self._tasks.values()), default=0)
+        self._tails: dict[str, deque[str]] = {}
+        ordered = sorted(self._tasks.values(), key=lambda task: (task.level, task.name))
+        width = max((len(task.name) for task in ordered), default=0)
+        self._prefixes = {
+            task.id: styled(task.name.ljust(width), _PREFIX_COLOURS[number % len(_PREFIX_COLOURS)])
+            for number, task in enumerate(ordered)
+        }
 
-    def show(self, run: Run) -> None:
-        """Print what has changed of the run's tasks."""
+    def show(self, run: Run, unfollowed: Collection[str]) -> None:
+        """Print which tasks have started, which wait for approval, and the ends of those without logs."""
         for task_id, task in run.tasks.items():
-            if self._shown.get(task_id, TaskStatus.NOT_STARTED) is not task.status:
+            if task.status is TaskStatus.RUNNING and task_id not in self._shown:
                 self._shown[task_id] = task.status
-                self.say(f"{self._prefix(task_id)} {task_mark(task.status)} {describe_task(task)}")
-        self._say_rest(run)
-
-    def _say_rest(self, run: Run) -> None:
-        """Say which tasks wait for a person, and how the run ended, each once."""
-        for task_id, task in run.tasks.items():
+                self._say_start(task_id, task)
+            elif task_id in unfollowed:
+                self.end_task(task)
             if task.waiting_approval and task_id not in self._asked:
                 self._asked.add(task_id)
                 command = f"agola-core runs approve {run.id} {shlex.quote(self._tasks[task_id].name)}"
-                self.say(f"{self._prefix(task_id)} ? waits for approval: {command}")
-        if run.phase.is_finished and not self._ended:
-            self._ended = True
-            self.say(describe_run(run))
+                self.say(f"{self._prefixes[task_id]} ? waits for approval: {command}")
 
     def step(self, task_id: str, step: int) -> None:
         """Print the name of a step."""
-        self.say(f"{self._prefix(task_id)} > {step_name(self._tasks[task_id].steps[step])}")
+        self._tails[task_id] = deque(maxlen=_TAIL_LINES)
+        self.say(f"{self._prefixes[task_id]} > {step_name(self._tasks[task_id].steps[step])}")
 
     def line(self, task_id: str, text: str) -> None:
         """Print a line of a log."""
-        self.say(f"{self._prefix(task_id)} | {text}")
+        self._tails[task_id].append(text)
+        self.say(f"{self._prefixes[task_id]} | {text}")
+
+    def end_task(self, task: RunTask) -> None:
+        """Print how a task ended, once."""
+        if self._shown.get(task.id) is not task.status:
+            self._shown[task.id] = task.status
+            said = describe_task(task, self._tasks[task.id])
+            self.say(f"{self._prefixes[task.id]} {task_mark(task.status)} {said}")
+
+    def end_run(self, run: Run, option: str) -> None:
+        """Print the summary."""
+        for line in summarize(run, self._tasks, self._tails, option):
+            self.say(line)
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Print a line; once the output cannot be written, nothing more."""
         with self._lock:
-            click.echo(text, err=self._err)
+            if self.failure is None:
+                try:
+                    self._print(text)
+                except OSError as error:
+                    self.failure = error
 
     def __enter__(self) -> Self:
         """Name the run."""
@@ -91,93 +126,71 @@ class PlainDisplay:
     def __exit__(self, *_: object) -> None:
         """End."""
 
-    def _prefix(self, task_id: str) -> str:
-        return self._tasks[task_id].name.ljust(self._width)
+    def _print(self, text: str) -> None:
+        click.echo(text, err=self._err)
+
+    def _say_start(self, task_id: str, task: RunTask) -> None:
+        self.say(f"{self._prefixes[task_id]} {task_mark(task.status)} {describe_task(task, self._tasks[task_id])}")
 
 
-class LiveDisplay(PlainDisplay):
-    """The lines of the logs above, the state of all tasks, redrawn as it changes, below."""
+def summarize(run: Run, tasks: dict[str, RunConfigTask], tails: dict[str, deque[str]], option: str) -> Iterator[str]:
+    """Yield how a run ended: its result, the last lines of what failed, and the commands that show more.
 
-    def __init__(self, bundle: RunBundle) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only on a terminal
-        from rich.live import Live  # noqa: PLC0415
-
-        super().__init__(bundle)
-        self._state = bundle.run
-        self._console = Console(highlight=False)
-        self._live: Any = Live(console=self._console, refresh_per_second=8, get_renderable=self._render, transient=True)
-
-    def show(self, run: Run) -> None:
-        """Redraw the tasks, and print how the ended ones ended."""
-        self._state = run
-        for task_id, task in run.tasks.items():
-            before = self._shown.get(task_id, TaskStatus.NOT_STARTED)
-            self._shown[task_id] = task.status
-            if before is not task.status and task.status.is_finished:
-                self.say(f"{self._prefix(task_id)} {task_mark(task.status)} {describe_task(task)}")
-        self._say_rest(run)
-
-    def say(self, text: str) -> None:
-        """Print a line above the tasks."""
-        from rich.text import Text  # noqa: PLC0415 - only on a terminal
-
-        self._console.print(Text.from_ansi(text))
-
-    def __enter__(self) -> Self:
-        """Begin to draw."""
-        super().__enter__()
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop drawing."""
-        self._live.stop()
-
-    def _render(self) -> Any:
-        from rich.text import Text  # noqa: PLC0415 - only on a terminal
-
-        text = Text()
-        configured = sorted(self._tasks.values(), key=lambda task: (task.level, task.name))
-        for item in configured:
-            task = self._state.tasks.get(item.id)
-            if task is not None:
-                took = duration(task.start_time, task.end_time)
-                mark = "?" if task.waiting_approval else task_mark(task.status)
-                line = f"{'  ' * item.level}{mark} {item.name} {took}\n"
-                text.append(line, style=_STYLES.get(task.status, "dim"))
-        return text
+    Args:
+        run: The run.
+        tasks: Its configuration's tasks, by id.
+        tails: The last lines of the last step of each task.
+        option: What names the service in a command, with a space in front.
+    """
+    yield describe_run(run)
+    failed = [
+        task for task in run.tasks.values() if task.status is TaskStatus.FAILED and not tasks[task.id].ignore_failure
+    ]
+    for task in failed:
+        item = tasks[task.id]
+        number = next((n for n, step in enumerate(task.steps) if step.phase is ExecutorPhase.FAILED), None)
+        step = f", step {number} {step_name(item.steps[number])!r}" if number is not None else ""
+        yield f"  {task_mark(task.status)} {item.name}{step}: {describe_task(task, item)}"
+        yield from (f"      | {line}" for line in tails.get(task.id, ()))
+        if number is not None:
+            command = f"agola-core runs logs {run.id} --task {shlex.quote(item.name)} --step {number}"
+            yield f"      its log: {command}{option}"
+    yield f"look at it again: agola-core runs show {run.id}{option}"
+    yield f"its logs:         agola-core runs logs {run.id}{option}"
 
 
-_STYLES = {
-    TaskStatus.RUNNING: "cyan",
-    TaskStatus.SUCCESS: "green",
-    TaskStatus.FAILED: "bold red",
-    TaskStatus.STOPPED: "yellow",
-}
+def describe_task(task: RunTask, item: RunConfigTask | None = None) -> str:
+    """Return a task's state in words: how it ended, why, and how long it took.
 
-
-def describe_task(task: RunTask) -> str:
-    """Return a task's state in words: how it ended, why, and how long it took."""
+    Args:
+        task: Its state.
+        item: Its configuration, which says whether a failure counts.
+    """
+    if task.waiting_approval:
+        return "waits for approval"
     if not task.status.is_finished:
-        return task.status.value
-    words = [coloured(task.status.value)]
+        return "waiting" if task.status is TaskStatus.NOT_STARTED else task.status.value
+    is_ignored = item is not None and item.ignore_failure and task.status is TaskStatus.FAILED
+    words = [styled("failed", "yellow") if is_ignored else coloured(task.status.value)]
     code = next((step.exit_code for step in task.steps if step.exit_code), None)
     if task.reason:
         words.append(f"({task.reason})")
     elif task.status is TaskStatus.FAILED and code is not None:
         words.append(f"(exit code {code})")
+    if is_ignored:
+        words.append("ignored")
     words.append(duration(task.start_time, task.end_time))
     return " ".join(filter(None, words))
 
 
 def describe_run(run: Run) -> str:
     """Return how a run ended in words."""
-    result = run.result.value if run.result.is_set else run.phase.value
+    result = run.result.value if run.result is not RunResult.UNKNOWN else run.phase.value
     return f"run {run.name!r} #{run.counter}: {coloured(result)} {duration(run.start_time, run.end_time)}".rstrip()
 
 
 def step_name(step: object) -> str:
-    """Return what people call a step."""
+    """Return what users call a step."""
     name = getattr(step, "name", "")
     if isinstance(step, RunStep):
         return name or step.command.strip().split("\n")[0]

@@ -26,7 +26,7 @@ def draw_graph(bundle: RunBundle, width: int) -> Iterator[str]:
     configured = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
     rows = [(item, bundle.run.tasks[item.id]) for item in configured if item.id in bundle.run.tasks]
     names = {item.id: item.name for item, _ in rows}
-    lines = [(_label(item, task, names), describe_task(task), task) for item, task in rows]
+    lines = [(_label(item, task, names), describe_task(task, item), task) for item, task in rows]
     label_width = max((len(label) for label, _, _ in lines), default=0)
     state_width = max((len(click.unstyle(state)) for _, state, _ in lines), default=0)
     bar_width = min(_MAX_BAR, width - label_width - state_width - 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import enum
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence, Sized
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -94,8 +95,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def coloured(text: str) -> str:
     """Return a state in its colour."""
-    colour = _COLOURS.get(text.strip())
-    return click.style(text, fg=colour) if colour else text
+    return styled(text, _COLOURS.get(text.strip()))
+
+
+def styled(text: str, colour: str | None) -> str:
+    """Return a text in a colour, unless the terminal or the user wants none."""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain or colour is None else click.style(text, fg=colour)
 
 
 def counted(items: Sized, noun: str) -> str:

@@ -8,7 +8,8 @@ import msgspec
 from agola_cli.connect.target import Connection, Target, resolve_run, target_options
 from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.options.variables import environment_option, given_variable
-from agola_cli.runs.follow import Interruption, display_for, follow_run
+from agola_cli.runs.follow import follow_run
+from agola_cli.runs.interruption import Interruption
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest
 from agola_core.runservice.model.types import RunPhase, RunResult
@@ -81,12 +82,11 @@ def follow_or_leave(connection: Connection, bundles: list[RunBundle], *, detach:
         if not connection.live:
             click.echo("no service works on this store: `agola-core serve` makes the run go on", err=True)
         return 0
-    interruption = Interruption()
-    results = []
-    with interruption:
-        for bundle in bundles:
-            display = display_for(bundle, as_json=as_json)
-            results.append(follow_run(connection.service, bundle, display, interruption))
+    with Interruption() as interruption:
+        results = [
+            follow_run(connection.service, bundle, interruption, option=connection.option, as_json=as_json)
+            for bundle in bundles
+        ]
     if as_json:
         click.echo(msgspec.json.encode(results))
     if interruption.asked:

@@ -1,4 +1,4 @@
-"""Follows the logs of a run's tasks while they run, a thread for each task that has begun."""
+"""Follows the logs of a run's tasks while they run, one thread for each task that has started."""
 
 from __future__ import annotations
 
@@ -12,33 +12,42 @@ from agola_core.errors import AgolaError
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunTask, TaskStatus
 
 _MAX_LINE = 64 * 1024
-_SHOWN = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}
+FOLLOWED = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}
+"""The states of tasks that have started, whose logs are followed."""
 
 
 class LogFollower:
-    """Shows the logs of the tasks that begin.
+    """Shows the logs of the tasks that start.
 
     Args:
         service: Has the logs.
         display: Shows them.
         wanted: Whether a task, by its id, is followed.
+        ended: Called with a task once its whole log was shown and it has ended.
     """
 
-    def __init__(self, service: Service, display: Display, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(
+        self,
+        service: Service,
+        display: Display,
+        wanted: Callable[[str], bool] = lambda _: True,
+        ended: Callable[[RunTask], None] = lambda _: None,
+    ) -> None:
         self._service = service
         self._display = display
         self._wanted = wanted
+        self._ended = ended
         self._threads: dict[str, threading.Thread] = {}
         self._changed = threading.Condition()
         self._tasks: dict[str, RunTask] = {}
 
     def take(self, run: Run) -> None:
-        """Take a run's new state: begin with the tasks that have begun, go on with those whose next step has."""
+        """Take a run's new state: follow the tasks that have started, continue with those whose next step has."""
         with self._changed:
             self._tasks = run.tasks
             self._changed.notify_all()
         for task_id, task in run.tasks.items():
-            if task_id not in self._threads and task.status in _SHOWN and self._wanted(task_id):
+            if task_id not in self._threads and task.status in FOLLOWED and self._wanted(task_id):
                 thread = threading.Thread(target=self._follow, args=(run.id, task_id, len(task.steps)), daemon=True)
                 self._threads[task_id] = thread
                 thread.start()
@@ -51,16 +60,19 @@ class LogFollower:
     def _follow(self, run_id: str, task_id: str, steps: int) -> None:
         for step in range(steps):
             if not self._wait_step(task_id, step):
-                return  # the task ended before this step
+                break  # the task ended before this step
             self._display.step(task_id, step)
             try:
                 pieces = self._service.open_log(run_id, task_id, step, follow=True)
                 for_each_line(pieces, lambda line: self._display.line(task_id, line))
             except AgolaError as error:
                 self._display.say(f"the log of step {step} cannot be read: {error}")
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks[task_id].status.is_finished)
+        self._ended(self._tasks[task_id])
 
     def _wait_step(self, task_id: str, step: int) -> bool:
-        """Wait until a step has begun; return whether it has: False when its task ended before."""
+        """Wait until a step has started; return whether it has: False when its task ended before."""
 
         def answer() -> bool | None:
             task = self._tasks[task_id]

@@ -75,6 +75,8 @@ def _follow(service: Service, bundle: RunBundle, wanted: set[str]) -> int:
     while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):
         run = service.wait_change(run, _WAIT_SECONDS)
         follower.take(run)
+        if display.failure is not None:
+            raise display.failure
     follower.join()
     return 1 if run.result in {RunResult.FAILED, RunResult.STOPPED} else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,7 +12,8 @@ import msgspec
 from agola_cli.options.common import json_option
 from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
-from agola_cli.runs.follow import Interruption, display_for, follow_run, stop_run
+from agola_cli.runs.follow import follow_run, stop_run
+from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.submission import Wanted, prepare, wanted_options
 from agola_core.runservice.model.types import Run, RunResult
 from agola_core.runservice.service import RunService
@@ -38,37 +40,37 @@ def run_command(wanted: Wanted, given: GivenValues, strict: bool, data_dir: Path
     agola-core run ~/project --run tests --env PIP_INDEX_URL
     agola-core run . --secret API_TOKEN --secret-file KEY=key.pem
     """
-    submission = prepare(
-        wanted.path,
-        run_name=wanted.run_name,
-        checkout=wanted.checkout(wanted.path),
-        variables=given.variables,
-        strict=strict,
-    )
-    directory = data_dir or default_data_dir(submission.tree)
-    interruption = Interruption()
-    results: list[Run] = []
-    with interruption, Standalone(directory) as standalone:
-        service = standalone.service
-        _end_leftovers(service)
-        source = service.put_source(pack_tree(submission.tree, left_out=directory))
-        for definition in submission.runs:
-            request = submission.request(
-                definition,
-                source=source,
-                group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
-                cache_group=f"local-{directory.name}",
-                given=given,
-            )
-            bundle = service.create_run(request)
-            results.append(follow_run(service, bundle, display_for(bundle, as_json=as_json), interruption))
-            if interruption.asked:
-                break
-        service.wait_archived([run.id for run in results], _ENDING_SECONDS)
+    with Interruption() as interruption:
+        submission = prepare(
+            wanted.path,
+            run_name=wanted.run_name,
+            checkout=wanted.checkout(wanted.path),
+            variables=given.variables,
+            strict=strict,
+        )
+        directory = data_dir or default_data_dir(submission.tree)
+        option = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
+        results: list[Run] = []
+        with Standalone(directory) as standalone:
+            interruption.kill = standalone.kill
+            service = standalone.service
+            _end_leftovers(service)
+            source = service.put_source(pack_tree(submission.tree, left_out=directory))
+            for definition in submission.runs:
+                if interruption.asked:
+                    break
+                request = submission.request(
+                    definition,
+                    source=source,
+                    group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
+                    cache_group=f"local-{directory.name}",
+                    given=given,
+                )
+                bundle = service.create_run(request)
+                results.append(follow_run(service, bundle, interruption, option=option, as_json=as_json))
+            service.wait_archived([run.id for run in results], _ENDING_SECONDS)
     if as_json:
         click.echo(msgspec.json.encode(results))
-    else:
-        _print_next(results, directory, data_dir is not None)
     if interruption.asked:
         return 130
     return 0 if all(run.result is RunResult.SUCCESS for run in results) else 1
@@ -80,10 +82,3 @@ def _end_leftovers(service: RunService) -> None:
         if not run.phase.is_finished:
             click.echo(f"run {run.id} was interrupted earlier: it is stopped now", err=True)
             stop_run(service, run.id)
-
-
-def _print_next(runs: list[Run], directory: Path, named: bool) -> None:
-    option = f" --data-dir {directory}" if named else ""
-    for run in runs:
-        click.echo(f"look at it again: agola-core runs show {run.id}{option}")
-        click.echo(f"its logs:         agola-core runs logs {run.id}{option}")

@@ -105,6 +105,10 @@ class ContainerProcess:
             pass
         self._engine.kill(self._container)
 
+    def kill_now(self) -> None:
+        """End the container with everything in it, at once (see the port)."""
+        self._engine.kill(self._container)
+
 
 class ContainerPlace:
     """The containers of a task (see `port.Place`).

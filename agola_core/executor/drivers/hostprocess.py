@@ -78,6 +78,10 @@ class HostProcess:
                     time.sleep(_POLL_SECONDS)
             end_task(self._marker, self._cgroup, self._pid)
 
+    def kill_now(self) -> None:
+        """End everything of the task at once (see the port); also while `kill` gives it time."""
+        end_task(self._marker, self._cgroup, self._pid)
+
     def describe(self) -> dict[str, str | int]:
         """Return what `find_host_process` finds the command by."""
         cgroup = str(self._cgroup.path) if self._cgroup else ""

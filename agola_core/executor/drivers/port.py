@@ -25,6 +25,9 @@ class StepProcess(Protocol):
     def kill(self) -> None:
         """End it and everything that it started, after some time to end by itself; harmless when it has ended."""
 
+    def kill_now(self) -> None:
+        """End it and everything that it started, at once; harmless when it has ended."""
+
 
 class Place(Protocol):
     """Where one task's commands run, and its files lie. Paths are those that its commands see."""
