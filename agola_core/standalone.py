@@ -145,7 +145,7 @@ class Standalone:
         self.close()
 
     def _serve(self, context: Context) -> None:
-        self.datamanager.start_upkeep()
+        self.datamanager.start_background_tasks()
         service = RunService(self.datamanager, self._readdb, self._directory, options=self._service_options)
         try:
             service.start(context)
@@ -160,7 +160,7 @@ class Standalone:
         if service is not None:
             service.end_waits()
             service.close()
-        self.datamanager.stop_upkeep()
+        self.datamanager.stop_background_tasks()
 
 
 def open_store(

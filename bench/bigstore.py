@@ -51,7 +51,7 @@ def store(objects: int) -> Path:
                 [Put("object", object_id(number), payload(generator)) for number in range(start, start + _WAL)]
             )
         dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
     return path
 
 

@@ -3,11 +3,13 @@
 Imports the coordinator and the object storage ports; the readdb, maintenance and the runservice stand on it.
 """
 
+from agola_core.datamanager.background.checkpoint import Compacted
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.read.past_store import Checkpoint, PastStore
-from agola_core.datamanager.read.snapshot import Compacted, Snapshot, Status
+from agola_core.datamanager.read.snapshot import Snapshot
+from agola_core.datamanager.read.status import Status
 from agola_core.datamanager.transfer.compression import Packing
 from agola_core.datamanager.transfer.export import ExportParts, ExportResult
 from agola_core.datamanager.transfer.export_format import ExportFormat

@@ -1,4 +1,4 @@
-"""The datamanager: what an application holds of its store."""
+"""The datamanager: an application's handle on its store."""
 
 from __future__ import annotations
 
@@ -7,27 +7,41 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import msgspec
 
 from agola_core.coordinator.port import Coordinator
-from agola_core.datamanager.background.maintenance_tasks import Upkeep
+from agola_core.datamanager.background.checkpoint import Compacted
+from agola_core.datamanager.background.garbage_collector import Garbage
+from agola_core.datamanager.background.maintenance_tasks import MaintenanceTasks
+from agola_core.datamanager.check.data_files import Finding
+from agola_core.datamanager.check.verify import verify_store
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import write_payload
+from agola_core.datamanager.format.control import read_control, require_control
 from agola_core.datamanager.identity.instance import Instance
-from agola_core.datamanager.identity.observer import Bystander
+from agola_core.datamanager.identity.observer import ReadOnlyInstance
 from agola_core.datamanager.identity.opening import StoreOpener
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.group_commit import GroupCommit
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, PendingWal, check_limits
-from agola_core.datamanager.operated import OperatedStore
+from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
+from agola_core.datamanager.read.reader import Reader
+from agola_core.datamanager.read.status import Status, store_status, wal_status
 from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options
+from agola_core.datamanager.sstable.view import View
+from agola_core.datamanager.transfer.export import Export, ExportParts
+from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
+from agola_core.datamanager.transfer.store_import import StoreImport
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, WalStatus
 from agola_core.datamanager.validate import (
     as_wal,
     check_actions,
@@ -36,10 +50,11 @@ from agola_core.datamanager.validate import (
     check_token,
     check_wal_id,
 )
-from agola_core.errors import BadRequestError, CorruptionError, NotFoundError, UnavailableError
+from agola_core.errors import BadRequestError, ClosedError, CorruptionError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints
 from agola_core.runtime.forks import renewed
+from agola_core.runtime.progress import Progress, ignore
 from agola_core.sequence import Sequence
 
 faultpoints.declare("commit.before-payload")
@@ -47,7 +62,7 @@ faultpoints.declare("commit.before-payload")
 _PAYLOAD_TRIES = 5
 
 
-class DataManager(OperatedStore):
+class DataManager(Reader):
     """A store: a log of events, checkpointed to object storage. Thread-safe; a context manager.
 
     Use `agola_core.open` to make one.
@@ -114,18 +129,20 @@ class DataManager(OperatedStore):
                 f"the store holds objects of the types {', '.join(self.stored_types)}, none of which is among "
                 f"{', '.join(given)}: it belongs to another application; to add types, name those that it has, too"
             )
+        self._instance: Instance
         if read_only:
-            self._instance = Bystander(coordinator, name)
+            self._instance = ReadOnlyInstance(coordinator, name)
         else:
             self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
         self._group_commit = GroupCommit(self._log, clock)
-        self._upkeep = Upkeep(self._log, self._instance, cache, self.options, new_uuid, self._now)
+        self._tasks = MaintenanceTasks(self._log, self._instance, cache, self.options, new_uuid, self._now)
+        self._import = StoreImport(self._log, self._instance, self._known_types, self.options, new_uuid, self._now)
         try:
             # What was read before this instance was published, a collection may not have spared.
             self._log.catch_up()
             self._instance.reads(self._log.view.manifest.number)
             if self.options.background and not read_only:
-                self._upkeep.start()
+                self._tasks.start()
         except BaseException:  # nobody else would end the lease and the loops that run already
             self.close()
             raise
@@ -170,7 +187,7 @@ class DataManager(OperatedStore):
             check_token(token)
         if wal_id:
             check_wal_id(wal_id)
-        self._upkeep.make_room()
+        self._tasks.checkpointer.make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage
         for tries in range(_PAYLOAD_TRIES, 0, -1):
@@ -197,11 +214,11 @@ class DataManager(OperatedStore):
             except UnavailableError:
                 if not commit.payload_lost or tries == 1:
                     raise
-        self._upkeep.after_commit(size)
+        self._tasks.after_commit(size)
         if self.options.durability is Durability.STORAGE:
             sequence = Sequence.parse(result.sequence)
             if sequence.epoch >= lineage.epoch:  # what a recovery took over came from storage
-                self._upkeep.wait_synced(sequence, timeout)
+                self._tasks.wait_synced(sequence, timeout)
         return result
 
     def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:
@@ -292,6 +309,129 @@ class DataManager(OperatedStore):
         """The id of the store's current history; an import or a recovery changes it."""
         return self._log.lineage.lineage
 
+    # Operations
+
+    def start_background_tasks(self) -> None:
+        """Start the loops that sync, checkpoint, clean up and collect garbage; harmless while they run."""
+        self._check_open()
+        self._tasks.start()
+
+    def stop_background_tasks(self) -> None:
+        """Sync what was committed and stop the loops, until `start_background_tasks`; the store stays open."""
+        self._check_open()
+        self._tasks.stop()
+
+    def sync(self) -> Sequence:
+        """Copy everything committed to storage now, and return the newest WAL in storage."""
+        self._check_open()
+        return self._tasks.syncer.sync()
+
+    def checkpoint(self, force: bool = False) -> bool:
+        """Make a checkpoint if one is due; return whether one was made or nothing was left to do.
+
+        Args:
+            force: Make one even if few changes wait, and wait for another process's to end first.
+        """
+        self._check_open()
+        return self._tasks.checkpointer.checkpoint(force=force)
+
+    def compact(self, progress: Progress = ignore) -> Compacted:
+        """Make a checkpoint that rewrites the whole store, without deleted and replaced objects.
+
+        Ordinary checkpoints do this bit by bit, when enough has changed; this one writes as much as the store holds.
+        The old files stay as long as a retained checkpoint, a reader or the grace period needs them
+        (`collect_garbage`).
+
+        Args:
+            progress: Told of the written entries and bytes; raising an error aborts the work.
+
+        Raises:
+            DeadlineError: Another process's checkpoint did not end.
+            FencedError: The store was imported or recovered meanwhile; nothing was changed.
+        """
+        self._check_open()
+        return self._tasks.checkpointer.compact(progress)
+
+    def clean_up(self) -> int:
+        """Delete from the coordinator what checkpoints made superfluous; return how many keys were deleted."""
+        self._check_open()
+        return self._tasks.wal_cleanup.clean_up()
+
+    def collect_garbage(self, dry_run: bool = False) -> list[Garbage]:
+        """Delete objects in storage that nothing refers to; return them, each with the reason.
+
+        Args:
+            dry_run: Only return them.
+        """
+        self._check_open()
+        return self._tasks.garbage_collector.collect(dry_run=dry_run)
+
+    def verify(self) -> list[Finding]:
+        """Read and check everything in the store; return what is wrong. Changes nothing.
+
+        `agola_core.verify` checks a store that does not open.
+        """
+        self._check_open()
+        with self._instance.pin(0):  # no collection deletes what is about to be read
+            self._instance.publish()
+            self._instance.wait_for_collection()
+            return list(verify_store(self.coordinator, self.storage))
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the retained checkpoints, oldest first: `agola_core.open(at=...)` reads them.
+
+        It reads the states between two of them, too.
+        """
+        self._check_open()
+        return list_checkpoints(self.storage, read_control(self.coordinator))
+
+    def wal_status(self, sequence: Sequence | str) -> WalStatus:
+        """Return where a WAL is: in the coordinator alone, in storage too, or in a checkpoint.
+
+        Args:
+            sequence: A sequence, or its text, as tokens have it.
+
+        Raises:
+            NotFoundError: There is no such WAL yet.
+            FencedError: It belongs to a history that a recovery or an import has ended.
+        """
+        self._check_open()
+        return wal_status(self._log, Sequence.parse(sequence) if isinstance(sequence, str) else sequence)
+
+    def status(self) -> Status:
+        """Return the state of the store."""
+        self._check_open()
+        return store_status(self._log, self._tasks.loops())
+
+    def import_(
+        self,
+        file: IO[bytes],
+        *,
+        dry_run: bool = False,
+        parts: ImportParts | None = None,
+        progress: Progress = ignore,
+    ) -> ImportResult:
+        """Replace the whole content of the store by an export, native or Agola 0.2's, or change nothing.
+
+        Afterwards the store is another lineage: older tokens, feeds and writers are refused.
+
+        Args:
+            file: A binary file, plain, gzip or zstd.
+            dry_run: Only check it.
+            parts: The caller's part in the import and its conditions. Without it, nobody else may have the store open.
+            progress: Told of the entries and bytes; raising an error aborts the import, and changes nothing.
+
+        Raises:
+            BadRequestError: Something in the stream is wrong; nothing was changed.
+            ConflictError: Another process has the store open, or imported at the same time.
+            UnavailableError: A backend failed: nothing was changed, unless it was the last write, of the mark that the
+                store was switched; then what is read is what was imported.
+        """
+        self._check_open()
+        if dry_run:
+            return self._import.check(file, parts, progress)
+        return self._import.run(file, parts, progress)
+
     # Lifecycle
 
     def close(self) -> None:
@@ -303,7 +443,7 @@ class DataManager(OperatedStore):
         if self._closed.is_set() or not self._log.origin.is_here:  # what a forked child has is the parent's
             return
         self._closed.set()
-        self._upkeep.stop()
+        self._tasks.stop()
         self._log.close()
         self._instance.close()
 
@@ -316,3 +456,37 @@ class DataManager(OperatedStore):
     ) -> None:
         """Close the datamanager."""
         self.close()
+
+    @contextmanager
+    def _pinned_view(self) -> Iterator[View]:
+        self._check_open()
+        while True:
+            view = self._log.view
+            with self._instance.pin(view.manifest.number):
+                # Still the newest one: whoever publishes from now on that this instance went on sees the pin.
+                if self._log.view.manifest.number == view.manifest.number:
+                    yield view
+                    return
+
+    @contextmanager
+    def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
+        """Yield an export of the newest state that the coordinator has, at one of its revisions."""
+        while True:
+            self._check_open()
+            control = require_control(self.coordinator)
+            self._log.catch_up()
+            with self._pinned_view() as view:
+                if view.lineage == control.lineage and view.manifest.sequence <= control.head <= view.sequence:
+                    state = view._replace(sequence=control.head, revision=control.head_revision)
+                    yield Export(state, control.revision, self.data_types, form, parts=parts, progress=progress)
+                    return
+            # A checkpoint or an import came in between.
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _check_open(self) -> None:
+        self._log.origin.check()
+        if self._closed.is_set():
+            raise ClosedError("the datamanager was closed")
+        self._log.check_current()

@@ -58,7 +58,7 @@ def test_a_store_lives_on_s3(open_store):
                 dm.write_wal([Put("n", key, expected[key])])
             if number % 9 == 0:
                 dm.checkpoint(force=True)
-                dm.clean()
+                dm.clean_up()
                 dm.collect_garbage()
         token = dm.change_groups_token(["g"])
         dm.write_wal([Put("n", "g", b"1")], token)

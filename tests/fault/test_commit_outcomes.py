@@ -236,7 +236,7 @@ def test_an_outcome_whose_wal_was_cleaned_away_is_found_in_ids_or_storage(opened
                 token = other.change_groups_token(["g"] if number == 3 else [])
                 other.write_wal([Put("note", f"{number}", b"")], token)
             other.checkpoint(force=True)
-            assert other.clean()
+            assert other.clean_up()
             assert coordinator.get(f"dm/wals/{agola_core.Sequence(1, 1)}") is None
             if forget:
                 original([], [DeleteOp("dm/walids/key-1")])
@@ -330,7 +330,7 @@ def test_an_id_is_remembered_across_checkpoints_cleaning_and_reopening(opened):
     for number in range(10):
         dm.write_wal([Put("note", f"{number}", b"")])
     assert dm.checkpoint(force=True)
-    assert dm.clean() > 0
+    assert dm.clean_up() > 0
     dm.close()
     again = open_one()
     assert again.write_wal([Put("note", "a", b"1")], wal_id="key-1") == first
@@ -346,7 +346,7 @@ def test_the_oldest_ids_are_forgotten_beyond_the_limit(opened):
     for number in range(8):
         dm.write_wal([Put("note", "a", b"%d" % number)], wal_id=f"key-{number}")
     dm.checkpoint(force=True)
-    dm.clean()
+    dm.clean_up()
     dm.write_wal([Put("note", "a", b"7")], wal_id="key-7")
     assert dm.sequence.counter == 8
     dm.write_wal([Put("note", "a", b"0")], wal_id="key-0")  # long ago: a new write

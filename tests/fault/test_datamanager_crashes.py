@@ -20,10 +20,10 @@ WORKER = textwrap.dedent("""
     import agola_core
     from agola_core import Options, Put, Delete
 
-    from agola_core.datamanager import clean
+    from agola_core.datamanager.background import wal_cleanup
     from agola_core.errors import UnknownOutcomeError
 
-    clean._HISTORY = 5  # so that a few revisions are enough to compact
+    wal_cleanup._HISTORY = 5  # so that a few revisions are enough to compact
 
     def lose_every_fifth_answer(coordinator):
         # After it was applied, or before: the outcome must be found out.
@@ -57,8 +57,8 @@ WORKER = textwrap.dedent("""
                 dm.write_wal([Put("n", f"{number:06}", b"x" * number)], many)
             if number % 3 == 0:
                 dm.checkpoint(force=True)
-                dm.clean()
-                dm._upkeep.cleaner.compact()
+                dm.clean_up()
+                dm._tasks.wal_cleanup.compact()
                 dm.collect_garbage()
         if len(sys.argv) > 2:
             exported = io.BytesIO()

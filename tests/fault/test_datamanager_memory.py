@@ -41,7 +41,7 @@ def fill(path, objects, *, checkpoints):
                 dm.sync()
         if checkpoints:
             dm.checkpoint(force=True)
-            dm.clean()
+            dm.clean_up()
         dm.sync()
 
 
@@ -85,7 +85,7 @@ def verify(path, objects):
 
 def collect(path, objects):
     with open_store(path) as dm:
-        dm.clean()
+        dm.clean_up()
         dm.collect_garbage()
 
 

@@ -131,7 +131,7 @@ def test_what_no_second_source_has_is_left_and_named(store):
 def test_a_batch_that_the_coordinator_no_longer_has_is_left(store):
     with agola_core.open(store, data_types=["n"], options=Options(background=False, retain_wals=0)) as dm:
         dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
     batch = stored(store, "lineages/*/wals/*.wals")[0]
     spoil(batch)
     (left,) = agola_core.repair(store)

@@ -45,7 +45,7 @@ ZOMBIE = textwrap.dedent("""
     try:
         dm = agola_core.open(path, data_types=["n"], options=options)
         if procedure == "collect":
-            dm.clean()  # so that there are payloads to collect
+            dm.clean_up()  # so that there are payloads to collect
         faultpoints._hook = faultpoints.trigger(f"{point}:1:stop")
         match procedure:
             case "sync":
@@ -53,7 +53,7 @@ ZOMBIE = textwrap.dedent("""
             case "checkpoint":
                 dm.checkpoint(force=True)
             case "clean":
-                dm.clean()
+                dm.clean_up()
             case "collect":
                 dm.collect_garbage()
             case "commit":
@@ -151,7 +151,7 @@ def test_a_zombie_changes_nothing(tmp_path, used, procedure, point):
             for number in range(3):
                 dm.write_wal([Put("n", "1", b"new" * 20), Delete("n", "2"), Put("n", f"after{number}", b"y" * 40)])
                 dm.checkpoint(force=True)
-                dm.clean()
+                dm.clean_up()
                 dm.collect_garbage()
             dm.write_wal([Put("n", "newest", b"n")])
             expected = dict(dm.list_objects("n"))

@@ -55,7 +55,7 @@ def test_a_process_that_was_paused_past_its_lease_changes_nothing(tmp_path, agol
             for number in range(5):
                 dm.write_wal([agola_core.Put("n", f"9{number:05}", b"new")])
             assert dm.checkpoint(force=True)  # waits until the zombie's lock has ended
-            dm.clean()
+            dm.clean_up()
             published = dm.status().manifest
             os.kill(zombie.pid, signal.SIGCONT)
             output, errors = zombie.communicate(timeout=60)

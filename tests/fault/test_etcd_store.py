@@ -141,8 +141,8 @@ def test_the_cleaner_keeps_etcds_history_short(own_etcd, open_store, monkeypatch
         write(store, "a", value=bytes(1000))
     first = store.coordinator.get("dm/control/lineage").mod_revision
     store.checkpoint(force=True)
-    assert store.clean() == 25
-    store._upkeep.cleaner.compact()
+    assert store.clean_up() == 25
+    store._tasks.wal_cleanup.compact()
     with pytest.raises(AgolaError, match="compacted"):
         store.coordinator.list("", revision=first)
     assert len(store.coordinator.list("dm/wals/").items) == 5

@@ -56,7 +56,7 @@ def store(tmp_path):
                 dm.sync()
             if number == 7:
                 dm.checkpoint(force=True)
-                dm.clean()
+                dm.clean_up()
     return path, firsts
 
 
@@ -74,7 +74,7 @@ def test_ids_of_each_history_go_on_when_the_older_ones_storage_is_collected(stor
     with open_store(path, options) as dm:
         firsts[12] = write(dm, 12, 1000).sequence
         dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
         assert any("/wals/" in garbage.path for garbage in dm.collect_garbage())
     lose_coordinator(path)
     assert retry_all(path, {number: firsts[number] for number in range(12)}) == []

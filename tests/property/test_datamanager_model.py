@@ -129,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(instance=instances)
     def clean_and_collect(self, instance):
-        self.instances[instance].clean()
+        self.instances[instance].clean_up()
         for dm in self.instances:
             dm.refresh()
         self.instances[instance].collect_garbage()
@@ -148,7 +148,7 @@ class StoreMachine(RuleBasedStateMachine):
         point = data.draw(st.sampled_from(sorted(faultpoints.declared())))
         with faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")), contextlib.suppress(InjectedFaultError):
             dm.checkpoint(force=True)
-            dm.clean()
+            dm.clean_up()
             dm.collect_garbage()
         dm._log.close()
         dm.close()

@@ -131,7 +131,7 @@ class FeedMachine(RuleBasedStateMachine):
 
     @rule(number=processes)
     def clean(self, number):
-        self.processes[number].dm.clean()
+        self.processes[number].dm.clean_up()
 
     @rule(number=processes)
     def collect(self, number):

@@ -88,7 +88,7 @@ class ReadDBMachine(RuleBasedStateMachine):
     @rule()
     def checkpoint_and_forget(self):
         self.dm.checkpoint(force=True)
-        self.dm.clean()
+        self.dm.clean_up()
         self.dm.collect_garbage()
 
     @rule()

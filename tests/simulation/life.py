@@ -250,11 +250,11 @@ class Life:
             if roll < 0.25:
                 self.dm.sync()
             elif roll < 0.5:
-                self.dm.checkpoint(force=self.rng.random() < 0.3) or self.dm._upkeep._checkpointer.checkpoint()
+                self.dm.checkpoint(force=self.rng.random() < 0.3) or self.dm._tasks.checkpointer.try_once()
                 self.dm._instance.publish()
             elif roll < 0.6:
                 with suppress(ConflictError):  # imported meanwhile: nothing was cleaned
-                    self.dm.clean()
+                    self.dm.clean_up()
             elif roll < 0.75:
                 self.dm.collect_garbage()
             elif roll < 0.78:

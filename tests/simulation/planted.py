@@ -12,10 +12,13 @@ from collections.abc import Sequence as Items
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+
 from agola_core.coordinator.port import Compare, KeyValue, Op, TxnResult
-from agola_core.datamanager.background import checkpoint, gc, maintenance_tasks, sync, wal_cleanup
+from agola_core.datamanager.background import checkpoint, garbage_collector, maintenance_tasks, sync, wal_cleanup
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import instance, opening
+from agola_core.datamanager.identity.lineage import NewLineage
 from agola_core.datamanager.log import conflict_check, outcome
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.sstable import compaction
@@ -84,15 +87,16 @@ def number_epochs_by_the_clock() -> None:
     """The newest lineage is the one with the latest time, as in Agola 0.2."""
     switch = opening.switch
 
-    def by_clock(*arguments: Any, epoch: int, **options: Any) -> Any:
-        return switch(*arguments, epoch=int(options["now"].timestamp()) + 10**9, **options)
+    def by_clock(coordinator: Any, storage: Any, new: NewLineage, **options: Any) -> None:
+        epoch = int(new.created.timestamp()) + 10**9
+        switch(coordinator, storage, msgspec.structs.replace(new, epoch=epoch), **options)
 
     opening.switch = by_clock  # type: ignore[assignment]
 
 
 def collect_under_readers() -> None:
     """A collection does not ask what others read."""
-    gc.list_instances = lambda coordinator: []
+    garbage_collector.list_instances = lambda coordinator: []
 
 
 def commit_collected_payloads() -> None:
@@ -117,7 +121,7 @@ def recover_checkpoints_alone() -> None:
 
 def acknowledge_before_the_sync() -> None:
     """Durability in storage is promised before storage has the WAL."""
-    maintenance_tasks.Upkeep.wait_synced = lambda self, sequence, timeout: None  # type: ignore[method-assign]
+    maintenance_tasks.MaintenanceTasks.wait_synced = lambda self, sequence, timeout: None  # type: ignore[method-assign]
 
 
 def clean_what_is_not_checkpointed() -> None:

@@ -153,7 +153,7 @@ class _Life:
         try:
             self._jump()
             self.counts["jumps in the middle of something"] += 1
-            self._rng.choice([lambda: None, other.sync, other.clean, *[other.collect_garbage] * 2])()
+            self._rng.choice([lambda: None, other.sync, other.clean_up, *[other.collect_garbage] * 2])()
         finally:
             self._other = other
 

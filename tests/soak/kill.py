@@ -287,7 +287,7 @@ def operation(dm: DataManager, rng: random.Random, state: State, say: Say) -> St
     elif kind < 0.84:
         dm.sync()
     elif kind < 0.92:
-        dm.clean()
+        dm.clean_up()
     else:
         dm.collect_garbage()
     return state

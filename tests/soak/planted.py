@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import apsw
+import msgspec
 
 from agola_core.coordinator.sqlite.database import Database
 from agola_core.datamanager.background import checkpoint, sync
 from agola_core.datamanager.format import lineages, records
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import binding, instance, opening
+from agola_core.datamanager.identity.lineage import NewLineage
 from agola_core.datamanager.log import conflict_check
 from agola_core.datamanager.sstable import manifest
 from agola_core.objectstorage.posix import durable
@@ -92,8 +94,9 @@ def number_epochs_by_the_clock() -> None:
     """The newest lineage is the one with the latest time, as in Agola 0.2."""
     switch = opening.switch
 
-    def by_clock(*arguments: Any, epoch: int, **options: Any) -> Any:
-        return switch(*arguments, epoch=int(time.time()), **options)
+    def by_clock(coordinator: Any, storage: Any, new: NewLineage, **options: Any) -> None:
+        epoch = int(time.time())
+        switch(coordinator, storage, msgspec.structs.replace(new, epoch=epoch), **options)
 
     opening.switch = by_clock  # type: ignore[assignment]
 

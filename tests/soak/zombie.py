@@ -122,7 +122,7 @@ def _work(store: EmbeddedStore, state: State, work_seed: int, seed: int) -> Stat
                 actions = [Put("b", f"large{number}", b"x" * 100), Delete("b", f"large{number - 1}")]
                 dm.write_wal(actions, wal_id=f"{work_seed}-{number}")
                 dm.checkpoint(force=True)
-                dm.clean()
+                dm.clean_up()
                 dm.collect_garbage()
             say(content(dm))
 
@@ -159,7 +159,7 @@ def _procedures(dm: DataManager, exported: io.BytesIO) -> dict[str, Callable[[],
         "commit": lambda: dm.write_wal([Put("a", _ZOMBIE, b"z" * 100)]),
         "sync": dm.sync,
         "checkpoint": lambda: dm.checkpoint(force=True),
-        "clean": dm.clean,
+        "clean": dm.clean_up,
         "collect": dm.collect_garbage,
         "import": lambda: dm.import_(exported),
     }

@@ -195,7 +195,7 @@ def test_a_dry_run_says_what_would_go_and_why_and_deletes_nothing(tmp_path):
         for number in range(4):
             dm.write_wal([Put("n", "same", b"%d" % number * 50)])
             dm.checkpoint(force=True)
-        assert dm.clean() == 0  # fewer WALs than are kept
+        assert dm.clean_up() == 0  # fewer WALs than are kept
         before = [info.path for info in dm.storage.list()]
         would = dm.collect_garbage(dry_run=True)
         assert [info.path for info in dm.storage.list()] == before
@@ -217,6 +217,6 @@ def test_what_is_young_stays(tmp_path):
         for number in range(4):
             dm.write_wal([Put("n", "same", b"%d" % number)])
             dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
         assert dm.collect_garbage() == []
         assert len(dm.checkpoints()) == 5

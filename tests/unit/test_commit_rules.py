@@ -181,7 +181,7 @@ def test_tokens_do_not_age_with_what_happens_to_others(tmp_path):
             dm.coordinator.txn([], [PutOp("noise", b"%d" % number)])
             dm.write_wal([Put("note", "b", b"")])
         dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
         dm.coordinator.compact(dm.coordinator.list("").revision)
         dm.write_wal([Put("note", "c", b"")], seen)
         dm.write_wal([Put("note", "d", b"")], unseen)
@@ -192,7 +192,7 @@ def test_a_token_from_before_the_retained_groups_is_refused(tmp_path):
         old = other.change_groups_token(["old"])
         for number in range(200):
             last = dm.write_wal([Put("note", "a", b"")], dm.change_groups_token([f"g{number}"]))
-        assert dm.clean() >= 197
+        assert dm.clean_up() >= 197
         kept = [item.key for item in dm.coordinator.list("dm/changegroups/").items]
         assert kept == ["dm/changegroups/g197", "dm/changegroups/g198", "dm/changegroups/g199"]
         for instance in (dm, other):
@@ -222,7 +222,7 @@ def test_a_group_that_was_forgotten_has_not_moved(tmp_path, request, backend, cl
         token = dm.change_groups_token(["g0"])
         assert token.groups == first.groups
         moved = dm.change_groups_token(["g1"])
-        assert (other if cleaned_by_another else dm).clean() >= 198
+        assert (other if cleaned_by_another else dm).clean_up() >= 198
         with pytest.raises(TokenExpiredError):
             dm.write_wal([Put("note", "b", b"")], first)
         written = dm.write_wal([Put("note", "b", b"")], token)  # nobody wrote: no conflict
@@ -243,8 +243,8 @@ def test_forgetting_groups_takes_no_writer_by_surprise(tmp_path):
         with agola_core.runtime.faultpoints.arm(
             lambda name: dm.write_wal([Put("note", "b", b"")], tokens.pop(0)) if 0 in tokens else None
         ):
-            cleaner.clean()
-        cleaner.clean()
+            cleaner.clean_up()
+        cleaner.clean_up()
         assert dm.change_groups_token(["g0"]).groups["g0"] > 0  # the newest of all
 
 
@@ -258,7 +258,7 @@ def test_a_wal_goes_from_committed_to_storage_to_a_checkpoint(dm):
     second = dm.write_wal([Put("note", "b", b"")]).sequence
     assert [dm.wal_status(one) for one in (first, second)] == [WalStatus.COMMITTED_STORAGE, WalStatus.COMMITTED]
     dm.checkpoint(force=True)
-    dm.clean()
+    dm.clean_up()
     assert [dm.wal_status(one) for one in (first, second)] == [WalStatus.CHECKPOINTED] * 2
     with pytest.raises(NotFoundError, match="newest"):
         dm.wal_status(dm.sequence.next())

@@ -26,7 +26,7 @@ def fill(dm, count, data_type="note", size=1000):
 
 
 def stored_bytes(dm):
-    dm.clean()
+    dm.clean_up()
     dm.collect_garbage()
     return sum(info.size for info in dm.storage.list())
 

@@ -220,7 +220,7 @@ def test_the_feed_gives_every_wal_once_from_a_place_on(tmp_path):
         for number in range(30):
             dm.write_wal([Put("note", str(number), b"x" * number)])
         dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
         with dm.watch(after=start) as feed:
             events = [feed.next(0) for _ in range(30)]
             assert [event.actions for event in events] == [
@@ -240,7 +240,7 @@ def test_the_feed_says_when_its_place_is_no_longer_kept(tmp_path):
         for number in range(10):
             dm.write_wal([Put("note", str(number), b"")])
             dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
         assert {garbage.reason for garbage in dm.collect_garbage(dry_run=True)}
         dm.collect_garbage()
         assert dm.collect_garbage() == []

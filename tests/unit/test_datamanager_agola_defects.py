@@ -136,7 +136,7 @@ def test_a_follower_that_fell_behind_a_compaction_keeps_nothing_stale(tmp_path):
         two.refresh()
         one.write_wal([Put("note", "a", b"new"), Delete("note", "b")])
         one.checkpoint(force=True)
-        one.clean()
+        one.clean_up()
         one.coordinator.compact(one.change_groups_token([]).revision)
         two.refresh()
         assert contents(two) == {"a": b"new", "c": b"old"}
@@ -183,7 +183,7 @@ def test_tokens_do_not_age_by_what_others_write(tmp_path):
         for number in range(150):
             dm.write_wal([Put("note", f"{number}", b"")], dm.change_groups_token([f"g{number % 7}"]))
         dm.checkpoint(force=True)
-        dm.clean()
+        dm.clean_up()
         dm.coordinator.compact(dm.change_groups_token([]).revision)
         dm.write_wal([Put("note", "mine", b"2")], token)
         with pytest.raises(ConflictError):
@@ -255,7 +255,7 @@ def test_more_wals_than_the_coordinator_keeps_are_replayed_in_their_order(tmp_pa
             dm.write_wal([Put("note", "same", b"%d" % number), Put("note", f"{number}", b"")])
             if number == 120:
                 dm.checkpoint(force=True)
-                dm.clean()
+                dm.clean_up()
         dm.sync()
         expected = contents(dm)
         assert expected["same"] == b"150"
@@ -286,7 +286,7 @@ def test_checkpoints_without_end_leave_a_bounded_storage(tmp_path):
         for number in range(40):
             dm.write_wal([Put("note", f"{number % 4}", b"x" * 100)])
             dm.checkpoint(force=True)
-            dm.clean()
+            dm.clean_up()
             dm.collect_garbage()
             sizes.append(len(list(dm.storage.list())))
         assert max(sizes[20:]) <= max(sizes[:20]) + 2

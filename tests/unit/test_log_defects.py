@@ -80,7 +80,7 @@ def test_a_follower_whose_history_was_compacted_away_reads_the_newest_state(tmp_
             for number in range(20):
                 dm.write_wal([Put("note", f"{number}", b"")])
             dm.checkpoint(force=True)
-            dm.clean()
+            dm.clean_up()
             dm.coordinator.compact(dm.coordinator.list("").revision)
         wait_until(follower, dm.sequence)
         assert dict(follower.list_objects("note")) == dict(dm.list_objects("note"))

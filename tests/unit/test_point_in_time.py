@@ -53,7 +53,7 @@ def states(tmp_path):
             seen[dm.sequence] = dict(expected)
             if number % 6 == 0:
                 dm.checkpoint(force=True)
-                dm.clean()
+                dm.clean_up()
             elif number % 4 == 0:
                 dm.sync()
     return seen
@@ -113,7 +113,7 @@ def test_collections_of_others_spare_what_a_past_store_reads(tmp_path, states):
         for number in range(5):
             dm.write_wal([Put("note", "k1", b"new%d" % number)])
             dm.checkpoint(force=True)
-            dm.clean()
+            dm.clean_up()
             dm.collect_garbage()
         assert dict([first, *scan]) == dict(past.list_objects("note")) == states[sequence]
         past.close()

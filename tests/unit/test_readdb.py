@@ -215,7 +215,7 @@ def test_damage_other_versions_and_old_places_lead_to_a_rebuild(tmp_path, store)
     for number in range(10):
         store.write_wal([Put("note", f"n{number}", b"")])
         store.checkpoint(force=True)
-    store.clean()
+    store.clean_up()
     readdb = ReadDB(store, path, [NewNotes()])
     readdb.catch_up()
     assert len(sizes(readdb)) == 11

@@ -20,8 +20,8 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core.datamanager import Checkpoint, Compacted, ExportFormat, ImportResult, Packing
-from agola_core.datamanager.background.gc import Garbage
-from agola_core.datamanager.read.snapshot import Status
+from agola_core.datamanager.background.garbage_collector import Garbage
+from agola_core.datamanager.read.status import Status
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import MAX_BATCH_WALS, encode_batch
-from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.control import Control, require_control
 from agola_core.datamanager.format.lineages import mark_active
 from agola_core.datamanager.format.records import SyncRecord, decode_wal
 from agola_core.datamanager.log.log import Log
@@ -91,9 +91,7 @@ class Syncer:
 
     def _control(self) -> Control:
         view, highest = self._log.view, self._highest
-        control = read_control(self._log.coordinator)
-        if control is None:
-            raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+        control = require_control(self._log.coordinator)
         if control.synced < highest or (control.lineage == view.lineage and control.head < view.sequence):
             raise RecoveryError(
                 f"the coordinator went back in time: there were WALs up to {max(highest, view.sequence)}, "

@@ -1,8 +1,8 @@
-"""Cleaning: what the coordinator no longer needs leaves it, so it stays small.
+"""WAL cleanup: deletes what the coordinator no longer needs, so that it stays small.
 
-Checkpointed WALs go, all but the newest ones; so do the outcomes of old WAL ids and change groups that nobody
-touched for long. Forgetting a group raises the floor below which tokens are refused, and moves the head, so no
-commit judges by a group that is gone.
+It deletes checkpointed WALs, all but the newest ones, and the oldest idempotency keys and change groups. Deleting a
+change group raises the floor below which tokens are refused, and moves the head, so that no conflict check relies on
+a group that is gone.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ faultpoints.declare("clean.before-wals", "clean.before-ids", "clean.before-group
 
 _PART = 100
 _RANGE = 1000
-"""Sequences of WALs that one transaction deletes: writers wait for it."""
+"""How many WALs one transaction deletes at most: writers wait for it."""
 
 _HISTORY = 10_000
 
 
-class Cleaner:
-    """Cleans a store's coordinator; any instance may, at any time.
+class WalCleanup:
+    """Cleans up a store's coordinator; any instance may do so at any time.
 
     Args:
-        coordinator: What is cleaned.
-        options: How much is kept.
+        coordinator: The coordinator.
+        options: How much to keep.
     """
 
     def __init__(self, coordinator: Coordinator, options: Options) -> None:
@@ -41,8 +41,8 @@ class Cleaner:
         self._options = options
         self._cleaned = ""
 
-    def clean(self) -> int:
-        """Remove what is no longer needed and return how many keys went."""
+    def clean_up(self) -> int:
+        """Delete what is no longer needed and return how many keys were deleted."""
         control = read_control(self._coordinator)
         if control is None:
             return 0
@@ -53,7 +53,7 @@ class Cleaner:
         return removed
 
     def compact(self) -> None:
-        """Let the coordinator forget its oldest history, which only watches far behind would miss."""
+        """Compact the coordinator's history, except for the newest part, which watches need."""
         revision = self._coordinator.list(keys.CONTROL).revision - _HISTORY
         if revision > 0:
             faultpoints.reach("clean.before-compaction")
@@ -71,7 +71,7 @@ class Cleaner:
             stop = min(first.next(_RANGE), end)
             faultpoints.reach("clean.before-wals")
             removed += self._delete([DeleteRangeOp(page[0].key, keys.wal(stop))], control)
-            self._cleaned = keys.wal(stop.next(-1))  # a coordinator that keeps its history steps over what is gone
+            self._cleaned = keys.wal(stop.next(-1))  # listing deleted keys is slow while history has them
         return removed
 
     def _clean_ids(self, control: Control) -> int:
@@ -113,7 +113,7 @@ class Cleaner:
         return removed
 
     def _delete(self, ops: Items[DeleteOp | DeleteRangeOp], control: Control) -> int:
-        """Delete keys of the lineage that was read, and return how many there were."""
+        """Delete keys, unless the lineage has changed; return how many were deleted."""
         result = self._coordinator.txn([Compare(keys.LINEAGE, control.lineage_revision)], ops)
         if not result.succeeded:
             raise ConflictError("the store was imported or recovered meanwhile")
@@ -121,6 +121,6 @@ class Cleaner:
 
 
 def _importance(lineage: str, item: KeyValue) -> tuple[bool, int, str]:
-    """Return what orders remembered ids: of other lineages first, then by age (a recovery writes many at once)."""
+    """Return the order of deletion: keys of other lineages first, then by age (a recovery writes many at once)."""
     record = records.decode(WalIdRecord, item.value, item.key)
     return record.counts_in(lineage), item.mod_revision, record.sequence

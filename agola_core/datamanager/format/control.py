@@ -22,6 +22,8 @@ from agola_core.sequence import Sequence
 
 T = TypeVar("T", bound=ControlRecord)
 
+RECOVERY_ADVICE = "recover the store from its storage: open it with recover=True, or run agola-core recover"
+
 
 class Control(NamedTuple):
     """The control keys of a store, read at one revision.
@@ -90,6 +92,18 @@ def read_control(coordinator: Coordinator) -> Control | None:
         collection_revision=collection.mod_revision if collection else 0,
         revision=page.revision,
     )
+
+
+def require_control(coordinator: Coordinator) -> Control:
+    """Return the control keys of a store that is open.
+
+    Raises:
+        RecoveryError: The coordinator holds no store any more, or not all of one.
+    """
+    control = read_control(coordinator)
+    if control is None:
+        raise RecoveryError(f"the coordinator was emptied: {RECOVERY_ADVICE}")
+    return control
 
 
 def decode_item(record: type[T], item: KeyValue) -> T:

@@ -15,7 +15,7 @@ import msgspec
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.format.checksummed import seal, unseal
-from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.control import RECOVERY_ADVICE, Control, require_control
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
@@ -24,8 +24,6 @@ from agola_core.runtime import faultpoints
 logger = logging.getLogger(__name__)
 
 faultpoints.declare("lineage.before-binding")
-
-ADVICE = "recover the store from its storage: open it with recover=True, or run agola-core recover"
 
 
 class BindingRecord(msgspec.Struct, frozen=True):
@@ -59,12 +57,12 @@ class Binder:
         Raises:
             RecoveryError: The coordinator went back in time, or is another one.
         """
-        control = _control(self._coordinator)
+        control = require_control(self._coordinator)
         root = control.lineage.root
         if (root, control.revision) == self._marked:
             return
         found = read_binding(self._storage, root)
-        control = _control(self._coordinator)  # after the storage: others mark, too
+        control = require_control(self._coordinator)  # after the storage: others mark, too
         if control.lineage.root != root:
             return  # imported or recovered meanwhile
         if found is not None:
@@ -126,17 +124,10 @@ def check_binding(coordinator: Coordinator, control: Control, found: BindingReco
     if identity != found.coordinator:
         raise RecoveryError(
             f"the coordinator is another one ({identity}) than the store's ({found.coordinator}), with its keys: "
-            f"open the store with its own; if that is lost for good, {ADVICE}"
+            f"open the store with its own; if that is lost for good, {RECOVERY_ADVICE}"
         )
     if control.revision < found.revision:
         raise RecoveryError(
             f"the coordinator went back from revision {found.revision} to {control.revision} (a restored backup?): "
-            f"{ADVICE}"
+            f"{RECOVERY_ADVICE}"
         )
-
-
-def _control(coordinator: Coordinator) -> Control:
-    control = read_control(coordinator)
-    if control is None:
-        raise RecoveryError(f"the coordinator was emptied: {ADVICE}")
-    return control

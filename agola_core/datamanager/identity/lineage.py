@@ -18,6 +18,8 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from datetime import datetime
 
+import msgspec
+
 from agola_core.coordinator.port import Compare, Coordinator, Op, PutOp
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.lineages import mark_active
@@ -37,80 +39,93 @@ logger = logging.getLogger(__name__)
 faultpoints.declare("lineage.before-manifest", "lineage.before-txn")
 
 
+class NewLineage(msgspec.Struct, frozen=True, kw_only=True):
+    """A lineage that is about to begin, and the data that it begins with.
+
+    Attributes:
+        store: The store's id.
+        epoch: Greater than any epoch in the coordinator or in storage.
+        lineage: The lineage's id.
+        origin: Why it begins.
+        number: The number of its first manifest, greater than that of any manifest before.
+        nonce: Makes the path of that manifest unique.
+        created: The current time.
+        data_types: The types that the data may have.
+        runs: The data, newest first; its files are in storage already.
+        imported: The store and the WAL that an import says it comes from.
+    """
+
+    store: str
+    epoch: int
+    lineage: str
+    origin: Origin
+    number: int
+    nonce: str
+    created: datetime
+    data_types: tuple[str, ...]
+    runs: tuple[Run, ...]
+    imported: Imported | None = None
+
+    @property
+    def record(self) -> LineageRecord:
+        """What the coordinator stores of it."""
+        return LineageRecord(self.store, self.lineage, self.epoch)
+
+    def manifest(self) -> Manifest:
+        """Return its first manifest."""
+        return Manifest(
+            number=self.number,
+            epoch=self.epoch,
+            lineage=self.lineage,
+            position=str(self.record.start),
+            created=self.created,
+            data_types=self.data_types,
+            runs=self.runs,
+            origin=self.origin,
+            imported=self.imported,
+        )
+
+
 def switch(
     coordinator: Coordinator,
     storage: ObjectStorage,
+    new: NewLineage,
     *,
-    store: str,
-    epoch: int,
-    lineage: str,
-    origin: Origin,
-    data_types: Items[str],
-    runs: Items[Run],
-    number: int,
-    now: datetime,
-    nonce: str,
-    seen: int,
-    imported: Imported | None = None,
-    fences: Items[Compare] = (),
+    conditions: Items[Compare],
     operations: Items[Op] = (),
     check: Callable[[], object] = lambda: None,
-) -> LineageRecord:
-    """Make a new lineage, with the given data, the current one.
+) -> None:
+    """Make a new lineage the current one.
 
     Args:
-        coordinator: Where the switch is decided.
-        storage: Where its data files already are.
-        store: The store's id.
-        epoch: Greater than any epoch in the coordinator or in storage.
-        lineage: The new lineage's id.
-        origin: Why.
-        data_types: The types that the data has.
-        runs: The data, newest first.
-        number: The first manifest's number, greater than any before.
-        now: For people.
-        nonce: Makes the manifest's path its own.
-        seen: The lineage key's revision that this was decided on; 0 when there was none.
-        imported: Where the data is from, when it was imported.
+        coordinator: The store's coordinator, which decides.
+        storage: The store's object storage.
+        new: The lineage.
+        conditions: The conditions of the switch: the lineage's revision that was seen, and the fences of locks.
         operations: Written to the coordinator together with the switch.
-        fences: Further conditions of the switch, such as a lock's.
-        check: Called directly before the switch; raises when it must not happen.
+        check: Called directly before the switch; raises if it must not happen.
 
     Raises:
         ConflictError: Another process switched first; nothing changed.
     """
-    record = LineageRecord(store, lineage, epoch)
-    root = record.root
-    manifest = Manifest(
-        number=number,
-        epoch=epoch,
-        lineage=lineage,
-        position=str(record.start),
-        created=now,
-        data_types=tuple(data_types),
-        runs=tuple(runs),
-        origin=origin,
-        imported=imported,
-    )
-    path = layout.manifest(root, number, nonce)
+    record, start = new.record, str(new.record.start)
+    path = layout.manifest(record.root, new.number, new.nonce)
     faultpoints.reach("lineage.before-manifest")
-    write_manifest(storage, path, manifest)
-    start = str(record.start)
+    write_manifest(storage, path, new.manifest())
     check()
     faultpoints.reach("lineage.before-txn")
     result = coordinator.txn(
-        [Compare(keys.LINEAGE, seen), *fences],
+        conditions,
         [
             PutOp(keys.LINEAGE, records.encode(record)),
-            PutOp(keys.HEAD, records.encode(HeadRecord(start, lineage))),
-            PutOp(keys.CHECKPOINT, records.encode(CheckpointRecord(number, path, start, lineage))),
-            PutOp(keys.SYNC, records.encode(SyncRecord(start, lineage))),
+            PutOp(keys.HEAD, records.encode(HeadRecord(start, record.lineage))),
+            PutOp(keys.CHECKPOINT, records.encode(CheckpointRecord(new.number, path, start, record.lineage))),
+            PutOp(keys.SYNC, records.encode(SyncRecord(start, record.lineage))),
             *operations,
         ],
     )
     if not result.succeeded:
-        check()  # when it is what no longer holds, it says so best
+        check()  # if the check is what no longer holds, its error says so best
         raise ConflictError("another process created, recovered or imported the store first")
-    mark_active(storage, record, origin)
-    logger.info("lineage switched: origin=%s epoch=%d lineage=%s", origin, epoch, lineage)
-    return record
+    mark_active(storage, record, new.origin)
+    logger.info("lineage switched: origin=%s epoch=%d lineage=%s", new.origin, record.epoch, record.lineage)

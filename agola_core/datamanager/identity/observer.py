@@ -11,7 +11,7 @@ from agola_core.datamanager.identity.instance import Instance
 from agola_core.errors import ForbiddenError
 
 
-class Bystander(Instance):
+class ReadOnlyInstance(Instance):
     """An instance that publishes nothing and gets no lock.
 
     Collections of others do not know what it reads: only their grace period (an hour) keeps that.

@@ -18,11 +18,11 @@ from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_chain
-from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.control import RECOVERY_ADVICE, Control, read_control
 from agola_core.datamanager.format.lineages import StoredLineage, mark_active, read_store, stored_lineages
-from agola_core.datamanager.identity.binding import ADVICE, check_binding, read_binding, write_binding
+from agola_core.datamanager.identity.binding import check_binding, read_binding, write_binding
 from agola_core.datamanager.identity.idempotency_keys import Heritage
-from agola_core.datamanager.identity.lineage import switch
+from agola_core.datamanager.identity.lineage import NewLineage, switch
 from agola_core.datamanager.identity.manifest_history import newest_first, stored_manifests
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.compaction import Folded, Folder
@@ -145,7 +145,7 @@ class StoreOpener:
         epoch = max([control.lineage.epoch if control else 0, *(stored.epoch for stored in lineages)]) + 1
         active = [stored for stored in lineages if stored.active]
         lineage = self._new_uuid()[:16]
-        seen = control.lineage_revision if control else 0
+        conditions = [Compare(keys.LINEAGE, control.lineage_revision if control else 0), fence]
         if store is None or not active:
             if control is not None:
                 raise RecoveryError("the storage holds no store to recover")
@@ -159,25 +159,21 @@ class StoreOpener:
             folded = self._fold(active[-1], manifest, heritage, check)
             heritage.look_back(manifest.sequence)
             root = layout.lineage_root(epoch, lineage)
-            heritage.write(self._coordinator, root, [Compare(keys.LINEAGE, seen), fence], check)
+            heritage.write(self._coordinator, root, conditions, check)
             runs, data_types = folded.runs, folded.data_types
             number, origin = manifest.number + 1, Origin.RECOVERY
-        switch(
-            self._coordinator,
-            self._storage,
+        new = NewLineage(
             store=store.store if store else self._new_uuid(),
             epoch=epoch,
             lineage=lineage,
             origin=origin,
+            number=number,
+            nonce=self._new_uuid()[:16],
+            created=self._now(),
             data_types=data_types,
             runs=runs,
-            number=number,
-            now=self._now(),
-            nonce=self._new_uuid()[:16],
-            seen=seen,
-            fences=[fence],
-            check=check,
         )
+        switch(self._coordinator, self._storage, new, conditions=conditions, check=check)
 
     def _newest_manifest(self, lineage: StoredLineage) -> Manifest:
         """Return the newest manifest of a lineage that is whole.
@@ -217,7 +213,7 @@ class StoreOpener:
                 f"the storage belongs to store {store.store}, the coordinator to {control.lineage.store}: "
                 "they were mixed up; open each with its own"
             )
-        advice = f"the coordinator is older than the storage (a restored backup?); {ADVICE}"
+        advice = f"the coordinator is older than the storage (a restored backup?); {RECOVERY_ADVICE}"
         # Others may be writing: the coordinator is read after the storage, which is never ahead of it by itself.
         lineages = stored_lineages(self._storage)
         root = control.lineage.root
@@ -232,7 +228,8 @@ class StoreOpener:
             if lineage.active and lineage.epoch == control.lineage.epoch and lineage.lineage != control.lineage.lineage:
                 raise RecoveryError(
                     f"storage has lineage {lineage.lineage}, the coordinator {control.lineage.lineage} of the same "
-                    f"epoch: two coordinators have taken this storage; open the store with the right one, or {ADVICE}"
+                    f"epoch: two coordinators have taken this storage; open the store with the right one, or "
+                    + RECOVERY_ADVICE
                 )
         if batches and max(last for _, last, _ in batches) > control.head:
             raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")

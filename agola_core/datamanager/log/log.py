@@ -14,7 +14,7 @@ from collections.abc import Sequence as Items
 
 from agola_core.coordinator.port import Compare, Coordinator, Target
 from agola_core.datamanager.format import keys
-from agola_core.datamanager.format.control import Control, decode_item, read_control
+from agola_core.datamanager.format.control import Control, decode_item, require_control
 from agola_core.datamanager.format.records import (
     CheckpointRecord,
     HeadRecord,
@@ -60,6 +60,7 @@ class Log:
         floor: Tokens older than this revision are refused.
         collected: The revision of the last collection of payloads that came before `head_revision`.
         synced: The newest WAL that is in storage.
+        may_be_behind: Whether an import's outcome is not known yet: readers must catch up first.
         lost: The reason why the coordinator cannot be followed, while it cannot; readers and feeds raise it.
     """
 
@@ -72,6 +73,7 @@ class Log:
         self.collected = 0
         self.closed = False
         self.lost: RecoveryError | None = None
+        self.may_be_behind = False
         self._reader = LogReader(coordinator, storage, cache)
         self._recent = RecentWals()
         self._waiting = 0
@@ -151,9 +153,7 @@ class Log:
         return synced == self.synced
 
     def _catch_up(self, attempt: int) -> None:
-        control = read_control(self.coordinator)
-        if control is None:
-            raise RecoveryError("the coordinator was emptied: recover the store from its storage")
+        control = require_control(self.coordinator)
         view = self.view
         if control.lineage != view.lineage:
             if control.lineage.store != view.lineage.store or control.lineage.epoch < view.lineage.epoch:
@@ -272,6 +272,13 @@ class Log:
             self.changed.notify_all()
             self._gate.wake_all()
 
+    def check_current(self) -> None:
+        """Raise `RecoveryError` while the coordinator cannot be followed, and find out how an import ended."""
+        self.check_followed()
+        if self.may_be_behind:
+            self.catch_up()
+            self.may_be_behind = False
+
     def check_followed(self) -> None:
         """Raise `RecoveryError` while the coordinator cannot be followed."""
         if self.lost is not None:
@@ -300,9 +307,7 @@ class Log:
 
     def _open(self) -> None:
         for _ in range(_OVERTAKEN):
-            control = read_control(self.coordinator)
-            if control is None:
-                raise RecoveryError("the coordinator holds no store")
+            control = require_control(self.coordinator)
             try:
                 self._reload(control)
                 return

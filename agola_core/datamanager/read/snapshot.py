@@ -1,4 +1,4 @@
-"""What a datamanager hands out of its state: snapshots to read, a status to look at."""
+"""A snapshot: one consistent state of a store, readable for as long as it is open."""
 
 from __future__ import annotations
 
@@ -7,59 +7,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from agola_core.datamanager.sstable.view import View
-
-
-class Compacted(msgspec.Struct, frozen=True):
-    """What a compaction did to the data files of the newest checkpoint.
-
-    Attributes:
-        files_before: How many there were.
-        bytes_before: Their bytes.
-        files: How many there are.
-        bytes: Their bytes.
-    """
-
-    files_before: int
-    bytes_before: int
-    files: int
-    bytes: int
-
-
-class Status(msgspec.Struct, frozen=True):
-    """The state of a store, for people and monitoring.
-
-    Attributes:
-        store: Its id.
-        lineage: Its current history.
-        epoch: The epoch of its sequences.
-        sequence: The newest WAL.
-        synced: The newest WAL in storage.
-        checkpointed: The newest WAL in the current manifest.
-        manifest: The current manifest's number.
-        data_files: How many data files it names.
-        data_bytes: Their bytes.
-        uncheckpointed_wals: How many WALs are in the memtable alone.
-        uncheckpointed_bytes: About how many bytes of memory they take.
-        instances: The names of the processes that have the store open.
-        loops: For each background loop of this process whether it runs.
-    """
-
-    store: str
-    lineage: str
-    epoch: int
-    sequence: str
-    synced: str
-    checkpointed: str
-    manifest: int
-    data_files: int
-    data_bytes: int
-    uncheckpointed_wals: int
-    uncheckpointed_bytes: int
-    instances: tuple[str, ...]
-    loops: dict[str, bool]
 
 
 class Snapshot:

@@ -91,8 +91,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sequence(self) -> Sequence:
-        """The newest WAL that is folded in."""
+        """The newest WAL that it includes."""
         return Sequence.parse(self.position)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all data files."""
+        return sum(ref.size for ref in self.files())
 
     def files(self) -> list[FileRef]:
         """Return all data files, newest run first."""

@@ -1,8 +1,8 @@
-"""Collection: objects in storage that nothing refers to any more are deleted, after a grace period.
+"""Garbage collection: deletes objects in storage that nothing refers to, after a grace period.
 
-Spared is what a retained manifest names (see `history`), of this lineage or an earlier one, the WALs after the
-oldest retained manifest of each lineage with their payloads, and everything younger than the grace period, which
-may be about to be referred to. What takes longer than that is known by its lock, or fenced by the log's head.
+It keeps what a retained manifest of any lineage names (see `manifest_history`), the WALs after each lineage's oldest
+retained manifest with their payloads, and everything younger than the grace period, because a reference may follow.
+Work that takes longer than that holds a lock, or is fenced by the log's head.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import msgspec
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_batch
-from agola_core.datamanager.format.control import Control, read_control
+from agola_core.datamanager.format.control import Control, require_control
 from agola_core.datamanager.format.lineages import past_lineages
 from agola_core.datamanager.format.records import WalRecord, decode_wal
 from agola_core.datamanager.identity.instance import Instance, InstanceLock, list_instances
 from agola_core.datamanager.identity.manifest_history import StoredManifest, retained, stored_manifests
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.types import Options
-from agola_core.errors import CorruptionError, NotFoundError, RecoveryError, UnavailableError
+from agola_core.errors import CorruptionError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
 from agola_core.runtime import faultpoints
 from agola_core.runtime.parallel import parallel_map
@@ -37,12 +37,12 @@ _BARRIER_TRIES = 10
 
 
 class Garbage(msgspec.Struct, frozen=True):
-    """An object that nothing refers to.
+    """An object in storage that nothing refers to.
 
     Attributes:
-        path: Where it lies.
+        path: Its path.
         size: Its bytes.
-        reason: Why it goes.
+        reason: Why it is garbage.
     """
 
     path: str
@@ -50,14 +50,14 @@ class Garbage(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Collector:
+class GarbageCollector:
     """Collects a store's garbage.
 
     Args:
         instance: Holds the lock: one collector at a time in all processes.
-        storage: What is cleaned.
-        options: How much is kept.
-        now: The time, against which objects' ages are taken.
+        storage: The store's object storage.
+        options: How much to keep.
+        now: Returns the current time, for the ages of objects.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Collector:
         self._now = now
 
     def collect(self, *, dry_run: bool = False) -> list[Garbage]:
-        """Delete the garbage and return it; nothing while another collector is at work.
+        """Delete the garbage and return it; do nothing while another collector is at work.
 
         Args:
             dry_run: Only return it.
 
         Raises:
-            FencedError: The lock was lost on the way; nothing was deleted after that.
+            FencedError: The lock was lost meanwhile; nothing was deleted after that.
         """
-        self._instance.publish()  # what this instance itself reads is to be known exactly
+        self._instance.publish()  # this instance's own reads must be known exactly
         lock = self._instance.try_lock(keys.COLLECT_LOCK)
         if lock is None:
             return []
@@ -104,16 +104,14 @@ class Collector:
                 continue
 
     def _find(self, *, dry_run: bool) -> list[Garbage]:
-        """Return what may go; manifests before the files that they name, so none is left without."""
+        """Return the garbage; manifests before the files that they name, so that none is left without its files."""
         # Listed before the references are read: what is written later is not in the lists.
         lineages = list(self._old(layout.LINEAGES))
         data = list(self._old(layout.DATA))
         payloads = list(self._old(layout.PAYLOADS))
         if any(self._coordinator.get(name) for name in (keys.CHECKPOINT_LOCK, keys.INITIALISE_LOCK)):
             data = []  # a checkpoint, import or recovery is at work; it may have begun long ago
-        control = read_control(self._coordinator)
-        if control is None:
-            raise RecoveryError("the coordinator holds no store")
+        control = require_control(self._coordinator)
         kept = self._kept(control)
         if control.checkpoint.path not in {stored.path for stored in kept}:
             raise UnavailableError("the list of manifests lacks the current one: it is stale; nothing was collected")
