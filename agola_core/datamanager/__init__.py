@@ -10,7 +10,7 @@ from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.read.past_store import Checkpoint, PastStore
 from agola_core.datamanager.read.snapshot import Snapshot
 from agola_core.datamanager.read.status import Status
-from agola_core.datamanager.transfer.compression import Packing
+from agola_core.datamanager.transfer.compression import Compression
 from agola_core.datamanager.transfer.export import ExportParts, ExportResult
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
@@ -30,6 +30,7 @@ __all__ = [
     "ChangeGroupsToken",
     "Checkpoint",
     "Compacted",
+    "Compression",
     "CoordinatorOps",
     "DataManager",
     "Delete",
@@ -42,7 +43,6 @@ __all__ = [
     "ImportParts",
     "ImportResult",
     "Options",
-    "Packing",
     "PastStore",
     "Put",
     "Snapshot",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import agola_core
 from agola_core import BadRequestError, Delete, Options, Put
-from agola_core.datamanager import ExportFormat, Packing
+from agola_core.datamanager import Compression, ExportFormat
 from agola_core.datamanager.transfer.export_reader import ExportReader
 
 TYPES = ["one", "one.more", "two"]
@@ -51,25 +51,25 @@ def contents(dm):
     return {name: dict(dm.list_objects(name)) for name in TYPES}
 
 
-def exported(dm, form, packing=Packing.NONE):
+def exported(dm, form, compression=Compression.NONE):
     file = io.BytesIO()
-    dm.export(file, form, packing=packing)
+    dm.export(file, form, compression=compression)
     return file.getvalue()
 
 
-@given(steps, st.sampled_from(ExportFormat), st.sampled_from(Packing))
+@given(steps, st.sampled_from(ExportFormat), st.sampled_from(Compression))
 @settings(SETTINGS, max_examples=15)
-def test_export_import_export_is_byte_identical(history, form, packing):
+def test_export_import_export_is_byte_identical(history, form, compression):
     with a_store() as one, a_store() as two:
         model = fill(one, history)
-        stream = exported(one, form, packing)
+        stream = exported(one, form, compression)
         two.write_wal([Put("two", "gone", b"")])
         if form is ExportFormat.AGOLA and not any(model.values()):
             return  # Agola's format has no way to say "nothing", and refuses it
         result = two.import_(io.BytesIO(stream))
         assert contents(two) == contents(one) == model
         assert result.entries == {name: len(objects) for name, objects in model.items() if objects}
-        assert exported(two, form, packing) == stream
+        assert exported(two, form, compression) == stream
         assert two.verify() == []
 
 
@@ -103,12 +103,12 @@ def mutations(draw):
     return change
 
 
-@given(steps, st.sampled_from(Packing), st.lists(mutations(), min_size=1, max_size=3))
+@given(steps, st.sampled_from(Compression), st.lists(mutations(), min_size=1, max_size=3))
 @settings(SETTINGS, max_examples=40)
-def test_a_mutated_native_export_is_refused_or_equal(history, packing, changes):
+def test_a_mutated_native_export_is_refused_or_equal(history, compression, changes):
     with a_store() as one, a_store() as two:
         model = fill(one, history)
-        stream = changed = exported(one, ExportFormat.NATIVE, packing)
+        stream = changed = exported(one, ExportFormat.NATIVE, compression)
         for change in changes:
             changed = change(changed) if changed else changed
         two.write_wal([Put("two", "kept", b"1")])

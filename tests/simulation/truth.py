@@ -15,7 +15,7 @@ from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.format.lineages import stored_lineages
 from agola_core.datamanager.format.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
-from agola_core.datamanager.identity.idempotency_keys import read_taken_over
+from agola_core.datamanager.identity.idempotency_keys import read_inherited_keys
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.table import Table
@@ -202,7 +202,7 @@ class Truth:
         """Return the ids of WALs that the storage of a lineage tells."""
         batches = [read_batch(self._storage, path) for _, _, path in list_batches(self._storage, root)]
         given = {wal.wal_id for batch in batches for wal in batch if wal.given}
-        return given.union(wal_id for wal_id, _ in read_taken_over(self._storage, root))
+        return given.union(wal_id for wal_id, _ in read_inherited_keys(self._storage, root))
 
     def _forget(self, kept: set[int]) -> None:
         """Take the WALs whose ids the new lineage does not know as not written: a retry may write them again."""

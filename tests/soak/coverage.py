@@ -78,7 +78,7 @@ def main() -> None:
 
     def parse(data: bytes) -> None:
         with contextlib.suppress(AgolaError):
-            target.parse(target.seal(data))
+            target.parse(target.encode_checksummed(data))
 
     atheris.Setup([sys.argv[0], *sys.argv[2:]], parse)
     atheris.Fuzz()

@@ -85,7 +85,7 @@ class Target(NamedTuple):
     name: str
     whole: tuple[bytes, ...]
     parse: Callable[[bytes], object]
-    seal: Callable[[bytes], bytes] = bytes
+    encode_checksummed: Callable[[bytes], bytes] = bytes
 
 
 def damage(rng: random.Random, data: bytes) -> bytes:
@@ -127,7 +127,7 @@ def _damage_all(rng: random.Random, seed: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     for target in targets():
         for _ in range(EXECUTIONS):
-            data = target.seal(damage(rng, rng.choice(target.whole)))
+            data = target.encode_checksummed(damage(rng, rng.choice(target.whole)))
             began = time.process_time()
             try:
                 target.parse(data)

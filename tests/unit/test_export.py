@@ -11,11 +11,11 @@ import pytest
 import agola_core
 from agola_core import BadRequestError, Delete, FencedError, Options, Put
 from agola_core.compression import compress
-from agola_core.datamanager import ExportFormat, Packing
+from agola_core.datamanager import Compression, ExportFormat
 
 TYPES = ["note", "other"]
 QUIET = Options(background=False, block_size=200, file_size=1000, max_wal_bytes=4 << 20)
-WAYS = [(form, packing) for form in ExportFormat for packing in Packing]
+WAYS = [(form, compression) for form in ExportFormat for compression in Compression]
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def contents(dm):
     return {name: dict(dm.list_objects(name)) for name in TYPES}
 
 
-def exported(dm, form=ExportFormat.NATIVE, packing=Packing.NONE):
+def exported(dm, form=ExportFormat.NATIVE, compression=Compression.NONE):
     file = io.BytesIO()
-    dm.export(file, form, packing=packing)
+    dm.export(file, form, compression=compression)
     return file.getvalue()
 
 
@@ -48,25 +48,25 @@ def fill(dm):
     dm.write_wal([Delete("note", "n003"), Put("note", "é/<b>&\u2028", b""), Put("other", "big", b"\xff" * 300_000)])
 
 
-@pytest.mark.parametrize(("form", "packing"), WAYS)
-def test_an_export_comes_back_and_goes_out_again_byte_for_byte(open_store, form, packing):
+@pytest.mark.parametrize(("form", "compression"), WAYS)
+def test_an_export_comes_back_and_goes_out_again_byte_for_byte(open_store, form, compression):
     one, two = open_store("one"), open_store("two")
     fill(one)
     two.write_wal([Put("note", "gone", b"")])
-    stream = exported(one, form, packing)
-    assert stream == exported(one, form, packing)
-    assert stream == b"".join(one.export_stream(form, packing=packing))
+    stream = exported(one, form, compression)
+    assert stream == exported(one, form, compression)
+    assert stream == b"".join(one.export_stream(form, compression=compression))
     old, feed = two.change_groups_token(["g"]), two.watch()
     result = two.import_(io.BytesIO(stream))
     assert result.entries == {"note": 30, "other": 1}
     assert contents(two) == contents(one)
-    assert exported(two, form, packing) == stream
+    assert exported(two, form, compression) == stream
     with pytest.raises(agola_core.ConflictError):
         two.write_wal([Put("note", "z", b"")], old)
     with pytest.raises(FencedError):
         feed.next(0)
     two.write_wal([Put("note", "z", b"")])
-    assert exported(two, form, packing) != stream
+    assert exported(two, form, compression) != stream
 
 
 def test_the_native_format_has_a_header_entries_and_a_footer(open_store):
@@ -241,11 +241,11 @@ def test_a_wrong_native_stream_ends_in_one_clear_error_and_changes_nothing(open_
     refused(dm, *NATIVE_WRONG[name])
 
 
-@pytest.mark.parametrize("packing", [Packing.GZIP, Packing.ZSTD])
-def test_a_damaged_packed_stream_is_refused(open_store, packing):
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+def test_a_damaged_packed_stream_is_refused(open_store, compression):
     dm = open_store()
     fill(dm)
-    stream = exported(dm, packing=packing)
+    stream = exported(dm, compression=compression)
     refused(dm, stream[:-1], "damaged|cut short")
     refused(dm, stream[: len(stream) // 2], "damaged|cut short")
     refused(dm, stream[:100] + bytes([stream[100] ^ 1]) + stream[101:], "")

@@ -13,8 +13,8 @@ from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.coordinator.port import KeyValue, PutOp
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager.format import layout, records
-from agola_core.datamanager.format.checksummed import seal
-from agola_core.datamanager.identity.idempotency_keys import read_taken_over
+from agola_core.datamanager.format.checksummed import encode_checksummed
+from agola_core.datamanager.identity.idempotency_keys import read_inherited_keys
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.maintenance import mode
 from agola_core.objectstorage import open_storage
@@ -97,6 +97,6 @@ def test_records_of_maintenance(tmp_path):
 
 def test_outcomes_of_wal_ids(tmp_path):
     storage = open_storage(tmp_path)
-    storage.write(layout.wal_ids("dm/root/"), seal(NESTED))
+    storage.write(layout.wal_ids("dm/root/"), encode_checksummed(NESTED))
     with pytest.raises(CorruptionError, match="not outcomes of WAL ids"):
-        read_taken_over(storage, "dm/root/")
+        read_inherited_keys(storage, "dm/root/")

@@ -17,7 +17,7 @@ from agola_cli.connect.store import StoreOptions
 from agola_cli.connect.target import Target, target_options
 from agola_cli.options.common import json_option
 from agola_cli.output.progress_bar import Bar
-from agola_core.datamanager import DataManager, ExportFormat, Packing, PastStore
+from agola_core.datamanager import Compression, DataManager, ExportFormat, PastStore
 from agola_core.errors import UnavailableError
 from agola_core.runservice.archive import transfer
 from agola_core.runtime.progress import Meter
@@ -35,8 +35,8 @@ from agola_core.runtime.progress import Meter
 )
 @click.option(
     "--compress",
-    type=click.Choice([item.value for item in Packing]),
-    help="How to pack the stream. By default as the file's name says: .gz, .zst, anything else not at all.",
+    type=click.Choice([item.value for item in Compression]),
+    help="How to compress the stream. By default as the file's name says: .gz, .zst, anything else not at all.",
 )
 @click.option("--include", default="", help="What to add, with commas between: logs, archives.")
 @click.option(
@@ -65,21 +65,23 @@ def export_command(
     had ended, and of logs and archives what is still stored.
     """
     format_ = ExportFormat(form)
-    packing, wanted = Packing(compress) if compress else Packing.of(output), transfer.parse_include(include)
+    compression, wanted = Compression(compress) if compress else Compression.of(output), transfer.parse_include(include)
     said: object
     with Bar() as bar, _target(output) as file:
         if target.url:
             with target.client() as client:
-                size = _copy(client.export_stream(format_, packing, wanted, at or ""), file, Meter("export", bar))
+                size = _copy(client.export_stream(format_, compression, wanted, at or ""), file, Meter("export", bar))
             said, text = {"size": size}, f"exported {size} bytes"
         else:
             with _opened(target.store, at) as store:
                 if transfer.is_run_service(store.data_types):
-                    result = transfer.export(store, file, format_, packing=packing, include=wanted, progress=bar)
+                    result = transfer.export(
+                        store, file, format_, compression=compression, include=wanted, progress=bar
+                    )
                 elif wanted:
                     raise click.UsageError(f"--include: the store holds {', '.join(store.data_types)}, no runs")
                 else:
-                    result = store.export(file, format_, packing=packing, progress=bar)
+                    result = store.export(file, format_, compression=compression, progress=bar)
             said, text = result, f"exported up to {result.sequence}: {result.size} bytes"
     if as_json and output != "-":
         click.echo(msgspec.json.encode(said))

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Checkpoint, Compacted, ExportFormat, ImportResult, Packing
+from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, ImportResult
 from agola_core.datamanager.background.garbage_collector import Garbage
 from agola_core.datamanager.read.status import Status
 from agola_core.decoding import DECODE_ERRORS
@@ -281,7 +281,7 @@ class Client:
     def export_stream(
         self,
         form: ExportFormat = ExportFormat.NATIVE,
-        packing: Packing = Packing.NONE,
+        compression: Compression = Compression.NONE,
         include: Iterable[Include] = (),
         at: str = "",
     ) -> Iterator[bytes]:
@@ -289,14 +289,14 @@ class Client:
 
         Args:
             form: The native format, or Agola 0.2's.
-            packing: Whether to pack it.
+            compression: How to compress it.
             include: What to add to the native format.
             at: A past moment, a sequence or a time with its zone; "" for now.
 
         Raises:
             UnavailableError: The stream broke off: what came so far is no export.
         """
-        params = [("format", form.value), ("packing", packing.value), ("include", ",".join(sorted(include)))]
+        params = [("format", form.value), ("packing", compression.value), ("include", ",".join(sorted(include)))]
         params += [("at", at)] if at else []
         with self._transport.stream("GET", f"{PREFIX}/export", params) as pieces:
             yield from pieces

@@ -9,7 +9,7 @@ from typing import IO, TypeVar, cast
 from starlette.responses import Response
 
 from agola_core import maintenance
-from agola_core.datamanager import ExportFormat, Packing
+from agola_core.datamanager import Compression, ExportFormat
 from agola_core.datamanager.read.past_store import parse_moment
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
@@ -19,7 +19,7 @@ from agola_http.protocol.names import BINARY, JSON, PREFIX
 from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, json_answer, stream_answer
 from agola_http.server.state import State
 
-C = TypeVar("C", ExportFormat, Packing)
+C = TypeVar("C", ExportFormat, Compression)
 
 _BUFFER_BYTES = 1 << 18
 _FORMAT = Param("format", ParamKind.TEXT, "`native` (default), or `agola` for Agola 0.2's stream.")
@@ -69,10 +69,10 @@ class Maintenance(Area[State]):
         A failure breaks the connection, and a native export without its footer is no export.
         """
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
-        packing = _choice(Packing, "packing", call.text("packing", Packing.NONE))
+        compression = _choice(Compression, "packing", call.text("packing", Compression.NONE))
         include = transfer.parse_include(call.text("include", ""))
         at = parse_moment(call.text("at")) if call.text("at") else None
-        pieces = transfer.export_stream(self._state.datamanager, form, packing=packing, include=include, at=at)
+        pieces = transfer.export_stream(self._state.datamanager, form, compression=compression, include=include, at=at)
         return stream_answer(pieces, BINARY)
 
     @endpoint(

@@ -22,7 +22,7 @@ from agola_core.datamanager.format.records import CheckpointRecord
 from agola_core.datamanager.identity.instance import Instance, InstanceLock
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.compaction import Folder
+from agola_core.datamanager.sstable.compaction import Compactor
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, write_manifest
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import Options
@@ -88,7 +88,7 @@ class Checkpointer:
         self._instance = instance
         self._syncer = syncer
         self._stopping = stopping
-        self._folder = Folder(log.storage, cache, options, new_uuid)
+        self._compactor = Compactor(log.storage, cache, options, new_uuid)
         self._options = options
         self._new_uuid = new_uuid
         self._now = now
@@ -161,9 +161,9 @@ class Checkpointer:
         with self._instance.pin(old.number):
             changes = view.memtable, view.sequence.counter, lock.check
             if compact is None:
-                runs = self._folder.fold(old.runs, *changes)
+                runs = self._compactor.flush(old.runs, *changes)
             else:
-                runs = self._folder.compact(old.runs, *changes, compact)
+                runs = self._compactor.compact(old.runs, *changes, compact)
         return msgspec.structs.replace(
             old,
             number=old.number + 1,

@@ -34,7 +34,7 @@ from agola_core.datamanager.format.wal_reader import wals_after
 from agola_core.datamanager.identity.binding import read_binding, write_binding
 from agola_core.datamanager.identity.manifest_history import StoredManifest, stored_manifests
 from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.compaction import Folder
+from agola_core.datamanager.sstable.compaction import Compactor
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, read_manifest, write_manifest
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError, CorruptionError, FencedError, FormatError, NotFoundError, RecoveryError
@@ -219,22 +219,22 @@ class Repairer:
         yield Repair(path, done=False, message="no older checkpoint is whole: recover the store from a backup")
 
     def _rebuild(self, control: Control, lock: Lock, base: Manifest, target: Sequence) -> Repair:
-        folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
+        compactor = Compactor(self._storage, BlockCache(), self._options, self._new_uuid)
         wals = takewhile(
             lambda record: record.sequence <= target,
             wals_after(self._coordinator, self._storage, control, control.lineage.root, base.sequence),
         )
-        folded = folder.fold_wals(base, wals, lock.check)
-        if folded.reached != target:
-            raise CorruptionError(f"they end at {folded.reached}, before {target}", path=control.checkpoint.path)
+        flushed = compactor.flush_wals(base, wals, lock.check)
+        if flushed.reached != target:
+            raise CorruptionError(f"they end at {flushed.reached}, before {target}", path=control.checkpoint.path)
         number = control.checkpoint.number + 1
         manifest = msgspec.structs.replace(
             base,
             number=number,
             position=str(target),
             created=self._now(),
-            data_types=folded.data_types,
-            runs=folded.runs,
+            data_types=flushed.data_types,
+            runs=flushed.runs,
             origin=Origin.REPAIR,
             replaces=control.checkpoint.path,
         )

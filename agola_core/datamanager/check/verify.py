@@ -16,7 +16,7 @@ from agola_core.datamanager.format.control import Control, read_control
 from agola_core.datamanager.format.lineages import StoredLineage, past_lineages, read_marker, read_store
 from agola_core.datamanager.format.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
 from agola_core.datamanager.identity.binding import check_binding, read_binding
-from agola_core.datamanager.identity.idempotency_keys import read_taken_over
+from agola_core.datamanager.identity.idempotency_keys import read_inherited_keys
 from agola_core.datamanager.identity.manifest_history import stored_manifests
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError, NotFoundError, RecoveryError
@@ -123,7 +123,7 @@ def _verify_identity(
         try:
             read_marker(storage, lineage.root)
             read_binding(storage, lineage.root)
-            read_taken_over(storage, lineage.root)
+            read_inherited_keys(storage, lineage.root)
         except CorruptionError as error:
             yield finding(error, lineage.root)
     if control is None:

@@ -1,6 +1,6 @@
-"""Small records in object storage: a line of JSON for people who look, and on a second line its digest.
+"""Checksummed records: small JSON records in object storage, each with its digest on a second line.
 
-The digest is the blake2b-32 of the first line, without its end, in hexadecimal.
+The digest is the blake2b-32 of the first line, without its line end, in hexadecimal.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import msgspec
 from agola_core.errors import CorruptionError
 
 
-def seal(record: msgspec.Struct) -> bytes:
-    """Return a record as it is stored."""
+def encode_checksummed(record: msgspec.Struct) -> bytes:
+    """Return the stored form of a record."""
     body = msgspec.json.encode(record)
     return body + b"\n" + _digest(body) + b"\n"
 
 
-def unseal(data: bytes, path: str) -> bytes:
-    """Return the JSON of a stored record.
+def decode_checksummed(data: bytes, path: str) -> bytes:
+    """Return the JSON of a stored record, after checking its digest.
 
     Args:
-        data: What was stored.
-        path: Where it was read, for the error.
+        data: The stored bytes.
+        path: Their path, for the error.
 
     Raises:
         CorruptionError: The bytes are not what was written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.format.records import FORMAT, LineageRecord
 from agola_core.decoding import DECODE_ERRORS, check_json_format
@@ -53,7 +53,7 @@ def read_store(storage: ObjectStorage) -> StoreRecord | None:
     except NotFoundError:
         return None
     try:
-        body = unseal(data, layout.STORE)
+        body = decode_checksummed(data, layout.STORE)
         check_json_format(body, f"the storage ({layout.STORE})", FORMAT)
         return msgspec.json.decode(body, type=StoreRecord)
     except DECODE_ERRORS as error:
@@ -72,7 +72,7 @@ def read_marker(storage: ObjectStorage, root: str) -> MarkerRecord | None:
     except NotFoundError:
         return None
     try:
-        marker = msgspec.json.decode(unseal(data, path), type=MarkerRecord)
+        marker = msgspec.json.decode(decode_checksummed(data, path), type=MarkerRecord)
     except DECODE_ERRORS as error:
         raise CorruptionError(f"not a marker: {error}", path=path) from error
     if layout.lineage_root(marker.epoch, marker.lineage) != root:
@@ -84,7 +84,7 @@ def write_marker(storage: ObjectStorage, record: LineageRecord, origin: str) -> 
     """Mark a lineage as one that was switched to."""
     faultpoints.reach("lineage.before-marker")
     marker = MarkerRecord(record.store, record.lineage, record.epoch, origin)
-    storage.write(layout.active_marker(record.root), seal(marker))
+    storage.write(layout.active_marker(record.root), encode_checksummed(marker))
 
 
 def stored_lineages(storage: ObjectStorage) -> list[StoredLineage]:
@@ -119,7 +119,7 @@ def past_lineages(storage: ObjectStorage, control: Control | None) -> list[Store
 def write_store(storage: ObjectStorage, record: LineageRecord) -> None:
     """Write down whose storage this is."""
     faultpoints.reach("lineage.before-store")
-    storage.write(layout.STORE, seal(StoreRecord(record.store)))
+    storage.write(layout.STORE, encode_checksummed(StoreRecord(record.store)))
 
 
 def mark_active(storage: ObjectStorage, record: LineageRecord, origin: str = "resumed") -> None:

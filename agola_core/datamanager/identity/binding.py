@@ -14,7 +14,7 @@ import msgspec
 
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.format.control import RECOVERY_ADVICE, Control, require_control
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError, NotFoundError, RecoveryError
@@ -97,7 +97,7 @@ def read_binding(storage: ObjectStorage, root: str) -> BindingRecord | None:
     except NotFoundError:
         return None
     try:
-        return msgspec.json.decode(unseal(data, path), type=BindingRecord)
+        return msgspec.json.decode(decode_checksummed(data, path), type=BindingRecord)
     except DECODE_ERRORS as error:
         raise CorruptionError(f"not a coordinator's record: {error}", path=path) from error
 
@@ -106,7 +106,7 @@ def write_binding(coordinator: Coordinator, storage: ObjectStorage, control: Con
     """Write down that the current lineage is in this coordinator."""
     record = BindingRecord(coordinator.identity(), control.revision)
     faultpoints.reach("lineage.before-binding")
-    storage.write(layout.binding(control.lineage.root), seal(record))
+    storage.write(layout.binding(control.lineage.root), encode_checksummed(record))
 
 
 def check_binding(coordinator: Coordinator, control: Control, found: BindingRecord) -> None:

@@ -1,11 +1,11 @@
-"""Given WAL ids across a recovery: a retry after it still returns the first outcome (invariant 4).
+"""Carries idempotency keys over a recovery, so that a retry after it still returns the first outcome (invariant 4).
 
-The coordinator remembers outcomes; when it is lost, the WALs in storage tell them once more. A recovery takes over
-the newest ones of the lineage that it continues: those of its WALs that storage still has, folded or not, and before
-them those that the lineage itself took over. It writes them down under the new lineage, where the next recovery
-finds them, and in the coordinator, before the switch: until that, no other lineage looks at them.
+The coordinator remembers the outcome of each WAL whose writer gave an id. When the coordinator is lost, the WALs in
+storage still tell them. A recovery inherits the newest outcomes of the lineage that it continues: from the WALs that
+storage still has, checkpointed or not, and from those that this lineage itself inherited. It writes them under the new
+lineage, where the next recovery finds them, and to the coordinator, before the switch: no other lineage reads them.
 
-An import takes nothing over: what was written before it is not in the store any more.
+An import inherits nothing: what was written before it is no longer in the store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from agola_core.coordinator.port import Compare, Coordinator, PutOp
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
-from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.format.lineages import StoredLineage
 from agola_core.datamanager.format.records import WalIdRecord, WalRecord
 from agola_core.decoding import DECODE_ERRORS
@@ -37,20 +37,20 @@ _READ_AHEAD = 4
 _SPARE_OPS = 4
 
 
-class TakenOver(msgspec.Struct, frozen=True):
-    """`walids.json` of a lineage: ids with their outcomes, oldest first."""
+class InheritedRecord(msgspec.Struct, frozen=True):
+    """`walids.json` of a lineage: the inherited ids with their outcomes, oldest first."""
 
     ids: tuple[tuple[str, WalIdRecord], ...]
 
 
-class Heritage:
-    """The outcomes that a new lineage takes over from the one that it continues.
+class InheritedKeys:
+    """The idempotency keys that a new lineage inherits from the one that it continues.
 
     Args:
-        storage: Where both lie.
+        storage: The store's object storage.
         source: The lineage that is recovered.
         heir: The new lineage's id.
-        limit: The most outcomes to take; the newest ones.
+        limit: How many keys to inherit at most; the newest ones.
     """
 
     def __init__(self, storage: ObjectStorage, source: StoredLineage, heir: str, limit: int) -> None:
@@ -60,8 +60,8 @@ class Heritage:
         self._limit = limit
         self._found: dict[str, WalIdRecord] = {}
 
-    def noting(self, wals: Iterator[WalRecord]) -> Iterator[WalRecord]:
-        """Yield the source's newest WALs, in order, and take their outcomes."""
+    def collect(self, wals: Iterator[WalRecord]) -> Iterator[WalRecord]:
+        """Yield the source's newest WALs, in order, and collect their keys."""
         for record in wals:
             if record.given:
                 self._found.pop(record.wal_id, None)
@@ -71,7 +71,7 @@ class Heritage:
             yield record
 
     def look_back(self, sequence: Sequence) -> None:
-        """Take the outcomes of the WALs up to a place, newest first, as far as storage has them."""
+        """Collect the keys of the WALs up to a sequence, newest first, as far as storage has them."""
         older: dict[str, WalIdRecord] = {}
         for wal_id, outcome in self._before(sequence):
             if len(self._found) + len(older) >= self._limit:
@@ -83,13 +83,13 @@ class Heritage:
     def write(
         self, coordinator: Coordinator, root: str, conditions: Items[Compare], check: Callable[[], object]
     ) -> None:
-        """Write the outcomes down for a lineage that is about to become the current one.
+        """Write the keys and outcomes for a lineage that is about to become the current one.
 
         Args:
-            coordinator: Where retries look.
+            coordinator: The store's coordinator, where the conflict check reads them.
             root: The new lineage's prefix in storage.
             conditions: The conditions of the switch.
-            check: Raises when the switch must not happen.
+            check: Raises if the switch must not happen.
 
         Raises:
             ConflictError: A condition does not hold.
@@ -98,13 +98,13 @@ class Heritage:
             return
         check()
         faultpoints.reach("recovery.before-ids")
-        self._storage.write(layout.wal_ids(root), seal(TakenOver(tuple(self._found.items()))))
+        self._storage.write(layout.wal_ids(root), encode_checksummed(InheritedRecord(tuple(self._found.items()))))
         for part in self._parts(coordinator.max_txn_ops - _SPARE_OPS, coordinator.max_txn_bytes // 2):
             faultpoints.reach("recovery.before-ids-part")
             if not coordinator.txn(conditions, part).succeeded:
                 check()
                 raise ConflictError("another process created, recovered or imported the store first")
-        logger.info("recovery: %d WAL ids were taken over", len(self._found))
+        logger.info("recovery: %d WAL ids were inherited", len(self._found))
 
     def _parts(self, ops: int, size: int) -> Iterator[list[PutOp]]:
         part: list[PutOp] = []
@@ -120,14 +120,14 @@ class Heritage:
         yield part
 
     def _before(self, sequence: Sequence) -> Iterator[tuple[str, WalIdRecord]]:
-        """Yield ids and outcomes, newest first; what cannot be read is passed over: recovery does not need it."""
+        """Yield ids and outcomes, newest first; skip what cannot be read, because recovery does not need it."""
         batches = [batch for batch in list_batches(self._storage, self._source.root) if batch[0] <= sequence]
         batches.sort(key=lambda batch: batch[1], reverse=True)
         for found in parallel_map(lambda batch: self._read(batch[2]), batches, workers=_READ_AHEAD):
             for record in reversed(found):
                 if record.given and record.sequence <= sequence:
                     yield record.wal_id, self._outcome(record)
-        for wal_id, outcome in reversed(self._taken_over()):
+        for wal_id, outcome in reversed(self._from_ancestors()):
             yield wal_id, msgspec.structs.replace(outcome, heirs=self._heirs)
 
     def _read(self, path: str) -> list[WalRecord]:
@@ -139,9 +139,9 @@ class Heritage:
         except NotFoundError:  # collected since it was listed
             return []
 
-    def _taken_over(self) -> tuple[tuple[str, WalIdRecord], ...]:
+    def _from_ancestors(self) -> tuple[tuple[str, WalIdRecord], ...]:
         try:
-            return read_taken_over(self._storage, self._source.root)
+            return read_inherited_keys(self._storage, self._source.root)
         except CorruptionError as error:
             logger.warning("recovery cannot tell older WAL ids: %s", error)
             return ()
@@ -151,19 +151,19 @@ class Heritage:
         return WalIdRecord(str(record.sequence), self._source.lineage, digest, record.groups, self._heirs)
 
 
-def read_taken_over(storage: ObjectStorage, root: str) -> tuple[tuple[str, WalIdRecord], ...]:
-    """Return the ids with their outcomes that a lineage has taken over, oldest first.
+def read_inherited_keys(storage: ObjectStorage, root: str) -> tuple[tuple[str, WalIdRecord], ...]:
+    """Return the ids that a lineage has inherited, with their outcomes, oldest first.
 
     Args:
-        storage: Where they lie.
+        storage: The store's object storage.
         root: The lineage's prefix.
 
     Raises:
-        CorruptionError: They are not what was written.
+        CorruptionError: The record is damaged.
     """
     path = layout.wal_ids(root)
     try:
-        return msgspec.json.decode(unseal(storage.read(path), path), type=TakenOver).ids
+        return msgspec.json.decode(decode_checksummed(storage.read(path), path), type=InheritedRecord).ids
     except NotFoundError:
         return ()
     except DECODE_ERRORS as error:

@@ -21,11 +21,11 @@ from agola_core.datamanager.format.batches import list_batches, read_chain
 from agola_core.datamanager.format.control import RECOVERY_ADVICE, Control, read_control
 from agola_core.datamanager.format.lineages import StoredLineage, mark_active, read_store, stored_lineages
 from agola_core.datamanager.identity.binding import check_binding, read_binding, write_binding
-from agola_core.datamanager.identity.idempotency_keys import Heritage
+from agola_core.datamanager.identity.idempotency_keys import InheritedKeys
 from agola_core.datamanager.identity.lineage import NewLineage, switch
 from agola_core.datamanager.identity.manifest_history import newest_first, stored_manifests
 from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.compaction import Folded, Folder
+from agola_core.datamanager.sstable.compaction import Compactor, Flushed
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run
 from agola_core.datamanager.sstable.table import missing_files
 from agola_core.datamanager.types import Options
@@ -155,12 +155,12 @@ class StoreOpener:
             number, data_types, origin = 1, self._data_types, Origin.CREATE
         else:
             manifest = self._newest_manifest(active[-1])
-            heritage = Heritage(self._storage, active[-1], lineage, self._options.retain_wal_ids)
-            folded = self._fold(active[-1], manifest, heritage, check)
-            heritage.look_back(manifest.sequence)
+            inherited = InheritedKeys(self._storage, active[-1], lineage, self._options.retain_wal_ids)
+            flushed = self._flush(active[-1], manifest, inherited, check)
+            inherited.look_back(manifest.sequence)
             root = layout.lineage_root(epoch, lineage)
-            heritage.write(self._coordinator, root, conditions, check)
-            runs, data_types = folded.runs, folded.data_types
+            inherited.write(self._coordinator, root, conditions, check)
+            runs, data_types = flushed.runs, flushed.data_types
             number, origin = manifest.number + 1, Origin.RECOVERY
         new = NewLineage(
             store=store.store if store else self._new_uuid(),
@@ -191,15 +191,15 @@ class StoreOpener:
             logger.warning("recovery passes over manifest %s: %s is missing", stored.path, missing[0])
         raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
 
-    def _fold(
-        self, lineage: StoredLineage, manifest: Manifest, heritage: Heritage, check: Callable[[], None]
-    ) -> Folded:
-        """Return the manifest's content with the WALs that storage has after it, folded in part by part."""
-        folder = Folder(self._storage, BlockCache(), self._options, self._new_uuid)
-        wals = heritage.noting(read_chain(self._storage, lineage.root, manifest.sequence))
-        folded = folder.fold_wals(manifest, wals, check)
-        logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, folded.reached, lineage.lineage)
-        return folded
+    def _flush(
+        self, lineage: StoredLineage, manifest: Manifest, inherited: InheritedKeys, check: Callable[[], None]
+    ) -> Flushed:
+        """Return the manifest's content with the WALs that storage has after it, flushed part by part."""
+        compactor = Compactor(self._storage, BlockCache(), self._options, self._new_uuid)
+        wals = inherited.collect(read_chain(self._storage, lineage.root, manifest.sequence))
+        flushed = compactor.flush_wals(manifest, wals, check)
+        logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, flushed.reached, lineage.lineage)
+        return flushed
 
     def _check(self, control: Control) -> bool:
         """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state.

@@ -9,7 +9,7 @@ from typing import IO
 
 from agola_core.datamanager.read.snapshot import Snapshot
 from agola_core.datamanager.sstable.view import View
-from agola_core.datamanager.transfer.compression import Packing, pack
+from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.errors import BadRequestError
@@ -57,7 +57,7 @@ class Reader(ABC):
         file: IO[bytes],
         form: ExportFormat = ExportFormat.NATIVE,
         *,
-        packing: Packing = Packing.NONE,
+        compression: Compression = Compression.NONE,
         parts: ExportParts | None = None,
         progress: Progress = ignore,
     ) -> ExportResult:
@@ -66,23 +66,23 @@ class Reader(ABC):
         Args:
             file: A binary file.
             form: The native format, or Agola 0.2's.
-            packing: Whether to pack it, as gzip or zstd.
+            compression: How to compress it, if at all.
             parts: What whoever stands on the datamanager adds.
             progress: Told of entries and bytes.
         """
         with self._exported(form, parts, progress) as export:
-            return write_export(export, packing, file)
+            return write_export(export, compression, file)
 
     def export_stream(
         self,
         form: ExportFormat = ExportFormat.NATIVE,
         *,
-        packing: Packing = Packing.NONE,
+        compression: Compression = Compression.NONE,
         parts: ExportParts | None = None,
     ) -> Iterator[bytes]:
         """Yield what `export` writes, in pieces."""
         with self._exported(form, parts, ignore) as export:
-            yield from pack(export.pieces(), packing)
+            yield from compress_stream(export.pieces(), compression)
 
     @contextmanager
     def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:

@@ -1,6 +1,7 @@
-"""Folding changes into runs: the one place where checkpoints and recovery write data files.
+"""Flushes and compacts: merges the memtable's changes with sorted runs, and writes the result into data files.
 
-The changes are merged with the newer runs that `tiers` names, so writes follow the changes.
+Checkpoints, recovery and repair all write through here. A flush merges the changes with only those newer runs that
+`tiers` names, so that the bytes written follow the changes.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from agola_core.sequence import Sequence
 Runs = tuple[Run, ...]
 
 
-class Folded(NamedTuple):
-    """What a manifest is made of.
+class Flushed(NamedTuple):
+    """The result of flushing WALs: what the next manifest is made of.
 
     Attributes:
         runs: The runs, newest first.
-        reached: The newest WAL that they hold.
+        reached: The newest WAL that they include.
         data_types: Every type that they may hold, sorted.
     """
 
@@ -39,12 +40,12 @@ class Folded(NamedTuple):
     data_types: tuple[str, ...]
 
 
-class Folder:
-    """Folds changes into the runs of a manifest, holding little more than the changes in memory.
+class Compactor:
+    """Merges changes with the runs of a manifest; holds little more than the changes in memory.
 
     Args:
-        storage: Where data files lie.
-        cache: Keeps the indexes of those that are read.
+        storage: The store's object storage.
+        cache: The block cache.
         options: The sizes of blocks and files.
         new_uuid: Names data files.
     """
@@ -57,14 +58,14 @@ class Folder:
         self._options = options
         self._new_uuid = new_uuid
 
-    def fold(self, runs: Runs, memtable: Memtable, counter: int, check: Callable[[], None]) -> Runs:
+    def flush(self, runs: Runs, memtable: Memtable, counter: int, check: Callable[[], None]) -> Runs:
         """Write a memtable's changes into data files; return the runs that hold them and everything before.
 
         Args:
-            runs: What was before, newest first.
+            runs: The runs before, newest first.
             memtable: The changes.
-            counter: The newest WAL to fold.
-            check: Called before each file; raises when the work has become useless.
+            counter: The newest WAL to include.
+            check: Called before each file; raises once the work has become useless.
         """
         sizes, deletes = [run.size for run in runs], [memtable.deletes(), *(run.tombstones for run in runs)]
         shadowed = shadowed_by_deletes(deletes, sizes, [run.entries - run.tombstones for run in runs])
@@ -73,14 +74,14 @@ class Folder:
     def compact(
         self, runs: Runs, memtable: Memtable, counter: int, check: Callable[[], None], progress: Progress = ignore
     ) -> Runs:
-        """Write everything anew into one run, without what is deleted or replaced (see `fold` for the parameters).
+        """Merge everything into one run, without deleted and replaced objects.
 
         Args:
-            runs: What was before, newest first.
+            runs: The runs before, newest first.
             memtable: The changes.
-            counter: The newest WAL to fold.
-            check: Called before each file; raises when the work has become useless.
-            progress: Told of the entries and bytes that were written; what it raises gives the work up.
+            counter: The newest WAL to include.
+            check: Called before each file; raises once the work has become useless.
+            progress: Told of the written entries and bytes; raising an error aborts the work.
         """
         meter = Meter("compact", progress, sum(run.entries for run in runs))
         merged = self._merge(runs, len(runs), memtable, counter, check, meter)
@@ -111,13 +112,13 @@ class Folder:
         )
         return (Run(tuple(files)), *kept) if files else kept
 
-    def fold_wals(self, manifest: Manifest, wals: Iterator[WalRecord], check: Callable[[], None]) -> Folded:
-        """Fold WALs that are read back, a checkpoint's worth of them at a time in memory.
+    def flush_wals(self, manifest: Manifest, wals: Iterator[WalRecord], check: Callable[[], None]) -> Flushed:
+        """Flush WALs that were read back, holding a checkpoint's worth of them in memory at a time.
 
         Args:
-            manifest: What was before.
-            wals: Those that follow, in order.
-            check: As for `fold`.
+            manifest: The manifest before them.
+            wals: The WALs that follow it, in order.
+            check: As for `flush`.
         """
         memtable, runs, reached, data_types = Memtable(), manifest.runs, manifest.sequence, {*manifest.data_types}
         for record in wals:
@@ -125,11 +126,11 @@ class Folder:
             reached = record.sequence
             if memtable.size >= self._options.checkpoint_bytes:
                 data_types.update(memtable.data_types())
-                runs, memtable = self.fold(runs, memtable, reached.counter, check), Memtable()
+                runs, memtable = self.flush(runs, memtable, reached.counter, check), Memtable()
         if memtable.size:
             data_types.update(memtable.data_types())
-            runs = self.fold(runs, memtable, reached.counter, check)
-        return Folded(runs, reached, tuple(sorted(data_types)))
+            runs = self.flush(runs, memtable, reached.counter, check)
+        return Flushed(runs, reached, tuple(sorted(data_types)))
 
 
 def _metered(entries: Iterator[Entry], meter: Meter) -> Iterator[Entry]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from agola_core.datamanager.format.checksummed import seal, unseal
+from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.sstable.datafile import FileRef
 from agola_core.decoding import DECODE_ERRORS, newer
 from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
@@ -110,7 +110,7 @@ class _Version(msgspec.Struct):
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
-    return seal(manifest)
+    return encode_checksummed(manifest)
 
 
 def decode_manifest(data: bytes, path: str) -> Manifest:
@@ -120,7 +120,7 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
         CorruptionError: The bytes are not what was written.
         FormatError: Another release wrote it, in a format that this one does not know.
     """
-    body = unseal(data, path)
+    body = decode_checksummed(data, path)
     try:
         version = msgspec.json.decode(body, type=_Version).format
         if version > FORMAT:

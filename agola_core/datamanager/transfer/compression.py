@@ -1,4 +1,4 @@
-"""Packing: exports as gzip or zstd, made by threads beside the one that reads the store, and undone within limits."""
+"""Compresses exports with gzip or zstd, in threads beside the one that reads the store, and decompresses them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _THREADS = 2
 _AHEAD = 4
 
 DAMAGE = (EOFError, OSError, ZstdError, zlib.error)
-"""What reading a damaged packed stream raises."""
+"""What reading a damaged compressed stream raises."""
 
 
-class Packing(enum.StrEnum):
-    """How a stream is packed."""
+class Compression(enum.StrEnum):
+    """How a stream is compressed."""
 
     NONE = "none"
     GZIP = "gz"
     ZSTD = "zst"
 
     @classmethod
-    def of(cls, name: str) -> Packing:
-        """Return the packing that a file's name asks for."""
+    def of(cls, name: str) -> Compression:
+        """Return the compression that a file name's extension asks for."""
         return {".gz": cls.GZIP, ".zst": cls.ZSTD}.get(PurePath(name).suffix, cls.NONE)
 
 
@@ -45,19 +45,19 @@ def _zstd(block: bytes) -> bytes:
     return compress(block, 1)
 
 
-def pack(pieces: Iterator[bytes], packing: Packing) -> Iterator[bytes]:
-    """Yield a stream packed, in members that readers of gzip and zstd take as one stream.
+def compress_stream(pieces: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
+    """Yield a compressed stream, in members that gzip and zstd readers accept as one stream.
 
     Args:
         pieces: The stream.
-        packing: How to pack it.
+        compression: How to compress it.
     """
-    match packing:
-        case Packing.NONE:
+    match compression:
+        case Compression.NONE:
             return pieces
-        case Packing.GZIP:
+        case Compression.GZIP:
             return _in_threads(_blocks(pieces), _gzip)
-        case Packing.ZSTD:
+        case Compression.ZSTD:
             return _in_threads(_blocks(pieces), _zstd)
 
 
@@ -75,7 +75,7 @@ def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _in_threads(blocks: Iterator[bytes], work: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    """Yield the blocks' results in order; the work lets other threads run, so that it costs the reader nothing."""
+    """Yield the blocks' results in order; compressing releases the interpreter lock, so the reader goes on."""
     pending: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(_THREADS, "pack") as threads:
         try:
@@ -90,10 +90,10 @@ def _in_threads(blocks: Iterator[bytes], work: Callable[[bytes], bytes]) -> Iter
                 future.cancel()
 
 
-def unpack(file: IO[bytes]) -> IO[bytes]:
-    """Return a stream as it was before it was packed, found out by its first bytes.
+def decompress_stream(file: IO[bytes]) -> IO[bytes]:
+    """Return a stream decompressed, if its first bytes show that it is compressed.
 
-    Reading it raises one of `DAMAGE` where the packed stream is damaged or cut short.
+    Reading it raises one of `DAMAGE` where the compressed stream is damaged or cut short.
     """
     start = b""
     while len(start) < len(_ZSTD) and (piece := file.read(len(_ZSTD) - len(start))):
@@ -107,7 +107,7 @@ def unpack(file: IO[bytes]) -> IO[bytes]:
 
 
 class Prefixed(io.RawIOBase):
-    """A file with bytes put before it."""
+    """A file with some bytes in front of it."""
 
     def __init__(self, first: bytes, file: IO[bytes]) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Prefixed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Read from the bytes before the file, then from the file."""
+        """Read from the bytes in front, then from the file."""
         wanted = len(buffer)
         if self._first:
             piece, self._first = self._first[:wanted], self._first[wanted:]

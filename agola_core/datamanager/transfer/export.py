@@ -10,7 +10,7 @@ from typing import IO, Protocol
 import msgspec
 
 from agola_core.datamanager.sstable.view import View
-from agola_core.datamanager.transfer.compression import Packing, pack
+from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export_format import (
     DIGEST_BYTES,
     FORMAT,
@@ -51,7 +51,7 @@ class ExportResult(msgspec.Struct, frozen=True):
         sequence: The newest WAL that the export holds, as text.
         entries: How many objects of each type.
         sections: How many items of each section.
-        size: Bytes of the stream, before it was packed.
+        size: Bytes of the stream, before compression.
     """
 
     sequence: str
@@ -159,8 +159,8 @@ def _item(section: str, item_id: str, data: Iterator[bytes]) -> Iterator[bytes]:
     yield _encode(SectionEntry(section, item_id, held)) + b"\n"
 
 
-def write_export(export: Export, packing: Packing, file: IO[bytes]) -> ExportResult:
+def write_export(export: Export, compression: Compression, file: IO[bytes]) -> ExportResult:
     """Write an export to a file and return what it holds."""
-    for piece in pack(export.pieces(), packing):
+    for piece in compress_stream(export.pieces(), compression):
         file.write(piece)
     return export.result()

@@ -14,7 +14,7 @@ from typing import IO, cast
 
 import msgspec
 
-from agola_core.datamanager.transfer.compression import DAMAGE, Prefixed, unpack
+from agola_core.datamanager.transfer.compression import DAMAGE, Prefixed, decompress_stream
 from agola_core.datamanager.transfer.export_format import (
     DIGEST_BYTES,
     FORMAT,
@@ -63,19 +63,19 @@ def peek(file: IO[bytes]) -> tuple[tuple[str, ...] | None, IO[bytes]]:
     """Return the data types that the header of an export names, and the export as if it had not been begun.
 
     Args:
-        file: The export, plain or packed.
+        file: The export, plain or compressed.
 
     Returns:
         The types, None for Agola's format, which has no header; and what to read in the place of the file.
 
     Raises:
-        BadRequestError: Its header, or what it is packed in, is damaged.
+        BadRequestError: Its header, or its compression, is damaged.
     """
-    plain = unpack(file)
+    plain = decompress_stream(file)
     try:
         start = plain.readline(_CHUNK)
     except DAMAGE as error:
-        raise _bad("line 1", f"the packed stream is damaged: {error}") from error
+        raise _bad("line 1", f"the compressed stream is damaged: {error}") from error
     whole = cast("IO[bytes]", io.BufferedReader(Prefixed(start, plain), _CHUNK))
     return (_parse_header(start).data_types if start.startswith(_HEADER) else None), whole
 
@@ -103,7 +103,7 @@ class ExportReader:
     """One export, read once and in order: `groups` to its end, then `items` to its end.
 
     Args:
-        file: The export, plain or packed.
+        file: The export, plain or compressed.
         known_types: The data types that may be in it.
         known_sections: The sections that may be in it.
         max_object: The most bytes of one object.
@@ -113,7 +113,7 @@ class ExportReader:
         header: Of a native export.
         entries: How many objects of each type were read.
         sections: How many items of each section were read.
-        size: Bytes read, as they were before packing.
+        size: Bytes read, decompressed.
 
     Raises:
         BadRequestError: It is empty, or its beginning is no export's.
@@ -127,7 +127,7 @@ class ExportReader:
         self.entries: dict[str, int] = {}
         self.sections: dict[str, int] = {}
         self.size = 0
-        self._file = unpack(file)
+        self._file = decompress_stream(file)
         self._known_types = known_types
         self._known_sections = known_sections
         self._max_entry = max_object * 4 // 3 + 8 * MAX_ID_BYTES
@@ -387,4 +387,4 @@ class ExportReader:
         return data
 
     def _damaged(self, error: Exception) -> BadRequestError:
-        return self.bad(f"the packed stream is damaged: {error}")
+        return self.bad(f"the compressed stream is damaged: {error}")

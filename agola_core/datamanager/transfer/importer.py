@@ -71,7 +71,7 @@ class ImportResult(msgspec.Struct, frozen=True):
         entries: How many objects of each type.
         sections: How many items of each section.
         exported_at: The sequence that the export names; "" for Agola's format.
-        size: Bytes of the stream, as they were before packing.
+        size: Bytes of the stream, decompressed.
     """
 
     entries: dict[str, int]

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from agola_core import maintenance
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
-from agola_core.datamanager import DataManager, ExportFormat, ExportResult, ImportResult, Packing, PastStore, Put
+from agola_core.datamanager import Compression, DataManager, ExportFormat, ExportResult, ImportResult, PastStore, Put
 from agola_core.datamanager.read.past_store import Moment
 from agola_core.datamanager.transfer.export import Item
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
@@ -100,7 +100,7 @@ def export(
     file: IO[bytes],
     form: ExportFormat = ExportFormat.NATIVE,
     *,
-    packing: Packing = Packing.NONE,
+    compression: Compression = Compression.NONE,
     include: Iterable[Include] = (),
     progress: Progress = ignore,
 ) -> ExportResult:
@@ -111,34 +111,34 @@ def export(
             still stored of what is added.
         file: A binary file.
         form: The native format, or Agola 0.2's, which holds archived runs alone.
-        packing: Whether to pack it.
+        compression: How to compress it, if at all.
         include: What to add to the native format.
         progress: Told of entries and bytes.
     """
     parts = _Export(datamanager, form, include)
-    return datamanager.export(file, form, packing=packing, parts=parts, progress=progress)
+    return datamanager.export(file, form, compression=compression, parts=parts, progress=progress)
 
 
 def export_stream(
     datamanager: DataManager,
     form: ExportFormat,
     *,
-    packing: Packing = Packing.NONE,
+    compression: Compression = Compression.NONE,
     include: Iterable[Include] = (),
     at: Moment | None = None,
 ) -> Iterator[bytes]:
     """Yield what `export` writes, of now or of a moment."""
     if at is None:
-        return datamanager.export_stream(form, packing=packing, parts=_Export(datamanager, form, include))
-    return _past_stream(datamanager, form, packing, include, at)
+        return datamanager.export_stream(form, compression=compression, parts=_Export(datamanager, form, include))
+    return _past_stream(datamanager, form, compression, include, at)
 
 
 def _past_stream(
-    datamanager: DataManager, form: ExportFormat, packing: Packing, include: Iterable[Include], at: Moment
+    datamanager: DataManager, form: ExportFormat, compression: Compression, include: Iterable[Include], at: Moment
 ) -> Iterator[bytes]:
     name = f"{datamanager.options.instance}-{uuid.uuid4().hex}"
     with PastStore(datamanager.coordinator, datamanager.storage, DATA_TYPES, at, name=name) as past:
-        yield from past.export_stream(form, packing=packing, parts=_Export(past, form, include))
+        yield from past.export_stream(form, compression=compression, parts=_Export(past, form, include))
 
 
 def import_(

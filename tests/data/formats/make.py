@@ -25,7 +25,7 @@ import msgspec
 
 import agola_core
 from agola_core import Delete, Options, Put
-from agola_core.datamanager import ExportFormat, Packing
+from agola_core.datamanager import Compression, ExportFormat
 from agola_core.datamanager.sstable.manifest import decode_manifest
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
@@ -102,14 +102,14 @@ def _make_store(directory: Path, target: Path) -> None:
     dm.write_wal([Put("other", "large-after", RANDOM.randbytes(3000))])
     dm.sync()
     stored = contents(dm)
-    for name, form, packing in (
-        ("store.export", ExportFormat.NATIVE, Packing.NONE),
-        ("store.export.gz", ExportFormat.NATIVE, Packing.GZIP),
-        ("store.export.zst", ExportFormat.NATIVE, Packing.ZSTD),
-        ("store.agola", ExportFormat.AGOLA, Packing.NONE),
+    for name, form, compression in (
+        ("store.export", ExportFormat.NATIVE, Compression.NONE),
+        ("store.export.gz", ExportFormat.NATIVE, Compression.GZIP),
+        ("store.export.zst", ExportFormat.NATIVE, Compression.ZSTD),
+        ("store.agola", ExportFormat.AGOLA, Compression.NONE),
     ):
         with (target / name).open("wb") as file:
-            dm.export(file, form, packing=packing)
+            dm.export(file, form, compression=compression)
     synced = str(dm.sequence)
     dm.write_wal([Put("note", "unsynced", b"yes"), Delete("note", "n095"), Delete("tag", "Grüße/ключ/🙂 1")])
     dm.write_wal([Put("other", "large-unsynced", RANDOM.randbytes(2500))], wal_id="not in storage")
@@ -148,7 +148,7 @@ def _make_service(directory: Path, target: Path) -> None:
     with open_store(directory, background=False) as dm:
         dm.checkpoint(force=True)
         with (target / "service.export.zst").open("wb") as file:
-            transfer.export(dm, file, packing=Packing.ZSTD, include=Include)
+            transfer.export(dm, file, compression=Compression.ZSTD, include=Include)
         with (target / "service.agola").open("wb") as file:
             transfer.export(dm, file, ExportFormat.AGOLA)
         expected = {"run": run.id, "result": run.result, "logs": logs, "contents": contents(dm, DATA_TYPES)}
