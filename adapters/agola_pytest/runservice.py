@@ -19,6 +19,7 @@ import pytest
 
 from agola_pytest.failures import attach_log
 from agola_pytest.options import value
+from agola_pytest.require import need_extra
 
 if TYPE_CHECKING:
     from agola_http.client import Client
@@ -164,6 +165,7 @@ class ServiceFactory(Protocol):
 
 @contextmanager
 def _factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[ServiceFactory]:
+    need_extra(request.config, "runservice", "cli,http", "click", "rich", "starlette", "uvicorn", "httpx2")
     log_level = value(request.config, "log-level")
     with ExitStack() as stack:
 

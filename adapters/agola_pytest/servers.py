@@ -12,7 +12,7 @@ import pytest
 
 from agola_pytest.failures import attach_log
 from agola_pytest.options import value
-from agola_pytest.require import missing
+from agola_pytest.require import missing, need_extra
 
 if TYPE_CHECKING:
     from agola_pytest.etcd import EtcdServer, SharedEtcd
@@ -47,6 +47,8 @@ class S3Factory(Protocol):
 def _etcd_factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[EtcdFactory]:
     from agola_pytest.etcd import EtcdMissingError, start_etcd  # noqa: PLC0415 - load what is used
 
+    need_extra(request.config, "etcd", "etcd", "etcd3", "grpc")
+
     level = ["--log-level=debug"] if value(request.config, "log-level") == "debug" else []
     with ExitStack() as stack:
 
@@ -64,6 +66,8 @@ def _etcd_factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[E
 @contextmanager
 def _s3_factory(request: pytest.FixtureRequest, directory: Path) -> Iterator[S3Factory]:
     from agola_pytest.s3 import S3MissingError, S3Program, log_file, missing_reason, start_s3  # noqa: PLC0415
+
+    need_extra(request.config, "s3", "s3", "s3fs")
 
     with ExitStack() as stack:
 
@@ -103,6 +107,7 @@ def agola_session_etcd(request: pytest.FixtureRequest) -> Iterator[EtcdServer | 
     """
     from agola_pytest.etcd import SharedEtcd  # noqa: PLC0415 - load what is used
 
+    need_extra(request.config, "etcd", "etcd", "etcd3", "grpc")
     external = value(request.config, "etcd")
     if not external:
         yield request.getfixturevalue("agola_session_etcd_factory")("session-etcd")
@@ -141,6 +146,7 @@ def agola_session_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """
     from agola_pytest.s3 import S3Server  # noqa: PLC0415 - load what is used
 
+    need_extra(request.config, "s3", "s3", "s3fs")
     external = value(request.config, "s3")
     if not external:
         yield request.getfixturevalue("agola_session_s3_factory")("session-s3")

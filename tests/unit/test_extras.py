@@ -60,3 +60,33 @@ def test_a_command_without_its_extra_names_it_in_one_line(package, arguments, ex
     assert f"pip install 'agola-core[{extra}]'" in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("package", "fixture", "extra"),
+    [
+        ("click", "agola_runservice", "cli,http"),
+        ("uvicorn", "agola_session_runservice", "cli,http"),
+        ("etcd3", "agola_etcd", "etcd"),
+        ("grpc", "agola_etcd_factory", "etcd"),
+        ("s3fs", "agola_s3", "s3"),
+        ("s3fs", "agola_s3_factory", "s3"),
+        ("docker", "agola_container_engine", "container"),
+    ],
+)
+def test_a_fixture_without_its_extra_skips_and_names_it(package, fixture, extra, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_it.py").write_text(f"def test_it({fixture}):\n    raise AssertionError\n")
+    run = "import pytest; sys.exit(pytest.main(['-q', '-rs', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
+    skipped = without([package], run)
+    assert skipped.returncode == 0, skipped.stdout
+    assert "1 skipped" in skipped.stdout
+    assert extra in skipped.stdout
+    failed = without([package], run, "--agola-require", "all")
+    assert failed.returncode == 1, failed.stdout
+    assert extra in failed.stdout
+    assert "Traceback" not in failed.stdout
+
+
+def test_the_extra_of_the_plugin_brings_what_its_service_needs():
+    assert PROJECT["optional-dependencies"]["pytest"][0] == "agola-core[cli,http]"
