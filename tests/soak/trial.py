@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 
@@ -63,8 +63,20 @@ def run_child(work: Callable[[Say], None]) -> Ended:
 def run_children(works: Sequence[Callable[[Say], None]]) -> list[Ended]:
     """Run functions in forked processes at the same time (see `run_child`)."""
     started = [start_child(work) for work in works]
-    with ThreadPoolExecutor(len(started)) as pool:  # all at once, so that no full pipe holds a child up
-        return list(pool.map(Started.end, started))
+    _read_all(started)
+    return [one.end() for one in started]
+
+
+def _read_all(started: Sequence[Started]) -> None:
+    """Read from all processes until they end, so that no full pipe holds one up; without threads, for forks to come."""
+    with selectors.DefaultSelector() as selector:
+        for one in started:
+            selector.register(one, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                assert isinstance(key.fileobj, Started)
+                if not key.fileobj.read():
+                    selector.unregister(key.fileobj)
 
 
 class Started:
@@ -78,6 +90,7 @@ class Started:
     def __init__(self, pid: int, reading: int) -> None:
         self._pid = pid
         self._reading = reading
+        self._said = b""
         self._ended: Ended | None = None
         self._status: int | None = None
 
@@ -94,11 +107,23 @@ class Started:
         if self._ended is None and self._status is None:
             os.kill(self._pid, number)
 
+    def fileno(self) -> int:
+        """Return its pipe, for a selector."""
+        return self._reading
+
+    def read(self) -> bool:
+        """Wait for what it says next, and keep it; return False at the end."""
+        piece = os.read(self._reading, 1 << 16)
+        self._said += piece
+        return bool(piece)
+
     def end(self) -> Ended:
         """Wait for its end, and return what came of it."""
         if self._ended is None:
-            said = list(_read_lines(self._reading))
+            while self.read():
+                pass
             os.close(self._reading)
+            said = [json.loads(line) for line in self._said.split(b"\n")[:-1]]
             if self._status is None:
                 self._status = os.waitpid(self._pid, 0)[1]
             self._ended = Ended(os.waitstatus_to_exitcode(self._status), said)
@@ -129,10 +154,3 @@ def _child(work: Callable[[Say], None], writing: int) -> NoReturn:
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _read_lines(descriptor: int) -> Iterator[Any]:
-    held = b""
-    while piece := os.read(descriptor, 1 << 16):
-        *lines, held = (held + piece).split(b"\n")
-        yield from map(json.loads, lines)
