@@ -48,6 +48,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from agola_core.events import open_events
 from agola_core.objectstorage import open_storage
 from agola_core.sequence import Sequence
 
@@ -90,6 +91,7 @@ __all__ = [
     "WalStatus",
     "__version__",
     "open",
+    "open_events",
     "open_storage",
     "repair",
     "verify",

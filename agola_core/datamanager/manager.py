@@ -25,13 +25,14 @@ from agola_core.datamanager.check.verify import verify_store
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import write_payload
 from agola_core.datamanager.format.control import read_control, require_control
+from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.identity.observer import ReadOnlyInstance
 from agola_core.datamanager.identity.opening import StoreOpener
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.group_commit import GroupCommit
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import CoordinatorOps, PendingWal, check_limits
+from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend, PendingWal, check_limits
 from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
 from agola_core.datamanager.read.reader import Reader
 from agola_core.datamanager.read.status import Status, store_status, wal_status
@@ -41,7 +42,7 @@ from agola_core.datamanager.transfer.export import Export, ExportParts
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
 from agola_core.datamanager.transfer.store_import import StoreImport
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, WalStatus
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, Put, WalStatus
 from agola_core.datamanager.validate import (
     as_wal,
     check_actions,
@@ -122,8 +123,8 @@ class DataManager(Reader):
         cache = BlockCache()
         self._log = Log(coordinator, storage, cache)
         self.data_types = given or self.stored_types
-        self._known_types = frozenset(self.data_types)
-        if not self._known_types.intersection(self.stored_types):
+        self._known_types = frozenset(self.data_types) - RESERVED
+        if not set(self.data_types).intersection(self.stored_types):
             self._log.close()
             raise BadRequestError(
                 f"the store holds objects of the types {', '.join(self.stored_types)}, none of which is among "
@@ -136,7 +137,9 @@ class DataManager(Reader):
             self._instance = Instance(coordinator, name, self.options.lock_ttl, self._log.view.manifest.number)
         self._group_commit = GroupCommit(self._log, clock)
         self._tasks = MaintenanceTasks(self._log, self._instance, cache, self.options, new_uuid, self._now)
-        self._import = StoreImport(self._log, self._instance, self._known_types, self.options, new_uuid, self._now)
+        self._import = StoreImport(
+            self._log, self._instance, frozenset(self.data_types), self.options, new_uuid, self._now
+        )
         try:
             # What was read before this instance was published, a collection may not have spared.
             self._log.catch_up()
@@ -183,6 +186,55 @@ class DataManager(Reader):
         self._check_open()
         wal = as_wal(actions)
         size = check_actions(wal, self._known_types, self.options)
+        return self._write(wal, size, token, wal_id, timeout, coordinator_ops=coordinator_ops)
+
+    def append_events(
+        self,
+        append: EventsAppend,
+        batches: Items[Put],
+        actions: Iterable[Action] = (),
+        token: ChangeGroupsToken | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> ChangeGroupsToken:
+        """Commit events, and actions besides, as one WAL; what `EventStore.append` stands on.
+
+        Args:
+            append: The events and their conditions; `append.last` then tells their place.
+            batches: The same events, encoded (see `format.events.unplaced`).
+            actions: Other puts and deletes.
+            token: What the writer saw of some change groups.
+            timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
+
+        Raises:
+            ConflictError: A condition does not hold, or a change group moved; nothing was written.
+            BadRequestError: Event ids were used before for other events; nothing was written.
+        """
+        self._check_open()
+        others = as_wal(actions)
+        size = sum(len(batch.data) for batch in batches)
+        if size > self.options.max_wal_bytes:
+            raise BadRequestError(f"{size} bytes of events; a WAL holds at most {self.options.max_wal_bytes}")
+        if others:
+            size += check_actions(others, self._known_types | {MARKS}, self.options)
+        return self._write((*others, *batches), size, token, "", timeout, events=append)
+
+    def append_mark(self, mark: Put) -> ChangeGroupsToken:
+        """Note how far a reader of events has come, as a WAL of its own."""
+        self._check_open()
+        return self._write((mark,), check_actions((mark,), frozenset({MARKS}), self.options), None, "", None)
+
+    def _write(
+        self,
+        wal: tuple[Action, ...],
+        size: int,
+        token: ChangeGroupsToken | None,
+        wal_id: str,
+        timeout: float | None,
+        *,
+        coordinator_ops: CoordinatorOps | None = None,
+        events: EventsAppend | None = None,
+    ) -> ChangeGroupsToken:
         if token is not None:
             check_token(token)
         if wal_id:
@@ -206,6 +258,7 @@ class DataManager(Reader):
                 lineage=lineage.lineage,
                 coordinator_ops=coordinator_ops,
                 collected=collected,
+                events=events,
             )
             check_limits(commit, self.coordinator.max_txn_ops)
             try:
@@ -293,6 +346,24 @@ class DataManager(Reader):
         if after is None:
             return Feed(self._log, self._log.view.sequence)
         return Feed(self._log, Sequence.parse(after) if isinstance(after, str) else after)
+
+    def wait_for_change(self, after: Sequence, stopped: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait for a WAL after a place; return whether there is one, or `stopped()` is true.
+
+        Args:
+            after: The place.
+            stopped: Looked at whenever `let_waiting_look` was called.
+            timeout: Seconds to wait; None waits until one comes.
+
+        Raises:
+            ClosedError: The datamanager was closed.
+        """
+        return self._log.wait(lambda: stopped() or self._log.view.sequence > after, timeout)
+
+    def let_waiting_look(self) -> None:
+        """Wake everybody who waits for a change, to look whether it is still worth it."""
+        with self._log.lock:
+            self._log.changed.notify_all()
 
     @property
     def sequence(self) -> Sequence:

@@ -190,7 +190,7 @@ def test_a_manifest_of_a_later_format_is_refused(store, change):
         agola_core.open(store, data_types=TYPES, options=QUIET)
 
 
-@pytest.mark.parametrize("fields", [{8: 2}, {8: 2, 6: ["other"]}, {8: 2, 0: "x", 7: 5}])
+@pytest.mark.parametrize("fields", [{8: 3}, {8: 3, 6: ["other"]}, {8: 3, 0: "x", 7: 5}])
 def test_a_wal_of_a_later_format_is_refused(store, fields):
     path = next((store / "storage" / "data").rglob("*.wals"))
     data = path.read_bytes()
@@ -200,7 +200,7 @@ def test_a_wal_of_a_later_format_is_refused(store, fields):
     for place, value in fields.items():
         items[place] = value
     body = msgspec.msgpack.encode(items)
-    with pytest.raises(FormatError, match=rf"a\.wals has format 2, newer than 1.*{USE_LATER}"):
+    with pytest.raises(FormatError, match=rf"a\.wals has format 3, newer than 2.*{USE_LATER}"):
         decode_wal(struct.pack("<I", zlib.crc32(body)) + body, "a.wals")
 
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Items
 
-from agola_core.datamanager.format import layout
+from agola_core.datamanager.format import keys, layout
+from agola_core.datamanager.format.events import place
 from agola_core.datamanager.format.records import PayloadRef, WalRecord, decode_actions, decode_wal
 from agola_core.datamanager.types import Action
 from agola_core.decoding import check_magic
@@ -152,12 +154,23 @@ def write_payload(storage: ObjectStorage, uuid: str, actions: bytes) -> PayloadR
     return PayloadRef(path, len(actions), hashlib.blake2b(actions, digest_size=_DIGEST_SIZE).hexdigest())
 
 
-def read_actions(storage: ObjectStorage, record: WalRecord) -> list[Action]:
-    """Return a WAL's actions, from the record or from its payload object.
+def read_actions(storage: ObjectStorage, record: WalRecord) -> Items[Action]:
+    """Return a WAL's actions, from the record or from its payload object, its events in their places.
 
     Raises:
         CorruptionError: The payload is missing, or not what was written.
     """
+    actions = _read_actions(storage, record)
+    if not record.placed:
+        return actions
+    try:
+        return place(actions, record.placed, record.time)
+    except (ValueError, IndexError, struct.error) as error:
+        path = keys.wal(record.sequence)
+        raise CorruptionError(f"the events of WAL {record.sequence} do not fit", path=path) from error
+
+
+def _read_actions(storage: ObjectStorage, record: WalRecord) -> list[Action]:
     if record.payload is None:
         return decode_actions(record.actions, f"WAL {record.sequence}")
     ref = record.payload

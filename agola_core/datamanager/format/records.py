@@ -23,6 +23,9 @@ from agola_core.sequence import Sequence
 FORMAT = 1
 """The version of everything that the datamanager stores; a larger one is refused."""
 
+EVENTS_FORMAT = 2
+"""The version of WALs that hold events: releases that do not know how to index those must not take them in."""
+
 _CRC = struct.Struct("<I")
 
 
@@ -150,6 +153,7 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
         payload: Where the actions of a large WAL lie.
         format: The version of this record.
         given: Whether the writer gave the id: a retry with it may come.
+        placed: Where its events stand (see `events.place`); empty without any.
     """
 
     epoch: int
@@ -162,6 +166,7 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload: PayloadRef | None = None
     format: int = FORMAT
     given: bool = True
+    placed: tuple[int, ...] = ()
 
     @property
     def sequence(self) -> Sequence:
@@ -268,11 +273,11 @@ def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalReco
         record = _wal_decode(frame[_CRC.size :])
     except DECODE_ERRORS as error:
         found = _wal_format(frame[_CRC.size :])
-        if found > FORMAT:
-            raise newer(f"the WAL in {path}", found, FORMAT) from error
+        if found > EVENTS_FORMAT:
+            raise newer(f"the WAL in {path}", found, EVENTS_FORMAT) from error
         raise CorruptionError(f"not a WAL: {error}", path=path, offset=offset) from error
-    if record.format > FORMAT:
-        raise newer(f"the WAL in {path}", record.format, FORMAT)
+    if record.format > EVENTS_FORMAT:
+        raise newer(f"the WAL in {path}", record.format, EVENTS_FORMAT)
     return record
 
 

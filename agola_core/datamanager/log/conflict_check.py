@@ -8,6 +8,7 @@ from __future__ import annotations
 from agola_core.coordinator.port import GetOp, KeyValue
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import WalIdRecord
+from agola_core.datamanager.log.event_rules import EventRules, Verdict
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
@@ -20,10 +21,12 @@ class ConflictCheck:
 
     Args:
         log: The log.
+        events: Judges the events of WALs.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, events: EventRules) -> None:
         self._log = log
+        self._events = events
         self._coordinator = log.coordinator
 
     def accept(self, waiting: list[PendingWal]) -> list[PendingWal]:
@@ -34,6 +37,8 @@ class ConflictCheck:
         head_revision = self._log.head_revision
         if any(pending.token.revision > head_revision for pending in waiting):
             self._log.catch_up()  # another process gave the token: what it saw is no conflict
+        elif any(pending.events is not None and self._events.is_behind(pending.events) for pending in waiting):
+            self._log.catch_up()
         lineage = self._log.view.lineage.lineage
         for pending in waiting:
             if not pending.unconditional or pending.lineage != lineage:
@@ -45,6 +50,7 @@ class ConflictCheck:
         if self._misses_forgotten(waiting):  # groups were cleaned up since the view was taken
             self._log.catch_up()
             found = self._look_up(waiting)
+        self._events.begin_judging()
         accepted: list[PendingWal] = []
         moved: set[str] = set()
         ids: set[str] = set()
@@ -68,6 +74,16 @@ class ConflictCheck:
                 continue
             if not moved.isdisjoint(pending.groups):
                 continue  # invariant 5: the other may yet lose its race, so only its commit is a conflict
+            if pending.events is not None:
+                verdict = self._events.judge(pending.events)
+                if isinstance(verdict, Exception) and pending.events.ids and not pending.events.retried:
+                    pending.events.retried = behind = True
+                elif isinstance(verdict, Exception):
+                    pending.settle(None, verdict)
+                elif verdict is Verdict.EARLIER:
+                    pending.settle(self._now())
+                if verdict is not Verdict.ACCEPTED:
+                    continue
             moved.update(pending.groups)
             written.update(op.key for op in pending.coordinator_ops.ops)
             accepted.append(pending)
@@ -75,6 +91,11 @@ class ConflictCheck:
             self._log.catch_up()
             return []
         return accepted
+
+    def _now(self) -> ChangeGroupsToken:
+        """Return the token of the newest state, for who has nothing to write any more."""
+        view = self._log.view
+        return ChangeGroupsToken(self._log.head_revision, {}, view.lineage.lineage, str(view.sequence))
 
     def _look_up(self, waiting: list[PendingWal]) -> dict[str, KeyValue | None]:
         """Read the groups that are not known and the idempotency keys, as of the head or later."""

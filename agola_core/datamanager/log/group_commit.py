@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 
 from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
-from agola_core.datamanager.format.records import HeadRecord, Wal, WalIdRecord, WalRecord
+from agola_core.datamanager.format.events import place
+from agola_core.datamanager.format.records import EVENTS_FORMAT, FORMAT, HeadRecord, Wal, WalIdRecord, WalRecord
 from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guarded
+from agola_core.datamanager.log.event_rules import EventRules
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.outcome import OutcomeResolver
 from agola_core.datamanager.log.pending_wal import PendingWal
@@ -26,6 +28,7 @@ from agola_core.sequence import texts
 faultpoints.declare("commit.before-txn", "commit.after-txn")
 
 _LOST_RACES = 1000
+_NOWHERE: tuple[int, ...] = ()
 
 
 class GroupCommit:
@@ -40,7 +43,8 @@ class GroupCommit:
         self._log = log
         self._coordinator = log.coordinator
         self._clock = clock
-        self._conflict_check = ConflictCheck(log)
+        self._events = EventRules(log)
+        self._conflict_check = ConflictCheck(log, self._events)
         self._outcomes = OutcomeResolver(log)
         self._queue: LeaderQueue[PendingWal] = LeaderQueue(self._work, self._parts)
 
@@ -104,6 +108,7 @@ class GroupCommit:
         faultpoints.reach("commit.after-txn")
         if result is not None and result.succeeded:
             self._log.applied(wals, result.revision, head)
+            self._events.committed()
             self._settle(accepted, result.revision)
             if doubtful:  # others may have committed more since
                 self._log.groups.forget()
@@ -119,11 +124,16 @@ class GroupCommit:
         lineage = view.lineage.lineage
         epoch, counter = view.sequence
         now = int(self._clock() * 1_000_000)
+        self._events.begin_placing()
         wals: list[Wal] = []
         ops: list[Op] = []
         guards: list[Compare] = []
         for pending, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
+            actions, placed, form = pending.actions, _NOWHERE, FORMAT
+            if pending.events is not None:
+                placed, form = self._events.place(pending.events), EVENTS_FORMAT
+                actions = place(actions, placed, now)
             record = WalRecord(
                 epoch,
                 counter,
@@ -133,11 +143,13 @@ class GroupCommit:
                 pending.groups,
                 pending.encoded,
                 pending.payload,
-                given=pending.remembered,
+                form,
+                pending.remembered,
+                placed,
             )
             pending.sequence = text
             frame = records.encode_wal(record)
-            wals.append(Wal(record, pending.actions, frame))
+            wals.append(Wal(record, actions, frame))
             ops.append(PutOp(f"{keys.WALS}{text}", frame))
             if pending.unconditional:
                 continue

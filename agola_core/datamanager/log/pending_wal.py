@@ -7,12 +7,54 @@ from collections.abc import Sequence as Items
 import msgspec
 
 from agola_core.coordinator.port import Compare, DeleteRangeOp, Op, PutOp
+from agola_core.datamanager.format.events import Event, QueryItem
 from agola_core.datamanager.format.records import PayloadRef
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import BadRequestError
 from agola_core.runtime.leader_queue import Waiting
 
 _NO_TOKEN = ChangeGroupsToken()
+
+
+class StreamAppend(msgspec.Struct, frozen=True):
+    """Events that follow each other.
+
+    Attributes:
+        stream: Their stream; "" for none.
+        expected: The version that the stream must have; None for any.
+        events: The events.
+        sizes: How many events each of their batches has.
+    """
+
+    stream: str
+    expected: int | None
+    events: Items[Event]
+    sizes: Items[int]
+
+
+class EventsAppend(msgspec.Struct):
+    """The events of a WAL, their conditions, and then where they stand.
+
+    Attributes:
+        appends: The events by stream, each stream once.
+        conditions: No event after a position may match one of some items.
+        ids: The ids that the writer gave to events, in their order.
+        checked: Whether anything decides on them.
+        last: The position of the last event, once committed, or as it was committed before.
+        retried: Whether it was refused by an older state of the log, which may lack its own first commit.
+    """
+
+    appends: tuple[StreamAppend, ...]
+    conditions: tuple[tuple[tuple[QueryItem, ...], int], ...] = ()
+    ids: tuple[str, ...] = ()
+    checked: bool = False
+    last: int = 0
+    retried: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many events there are."""
+        return sum(len(append.events) for append in self.appends)
 
 
 class CoordinatorOps(msgspec.Struct, frozen=True):
@@ -56,6 +98,7 @@ class PendingWal(Waiting):
         lineage: The lineage that its writer saw.
         coordinator_ops: Operations committed in the same transaction.
         collected: The last collection of payloads before its payload was written (see `Log.collected`).
+        events: The events among the actions, and their conditions.
         payload_lost: Whether it was not committed because a later collection may have taken its payload.
 
     Attributes:
@@ -70,6 +113,7 @@ class PendingWal(Waiting):
         "coordinator_ops",
         "digest",
         "encoded",
+        "events",
         "groups",
         "lineage",
         "ops",
@@ -97,9 +141,11 @@ class PendingWal(Waiting):
         lineage: str,
         coordinator_ops: CoordinatorOps | None = None,
         collected: int = 0,
+        events: EventsAppend | None = None,
     ) -> None:
         super().__init__()
         self.collected = collected
+        self.events = events
         self.payload_lost = False
         self.actions = actions
         self.encoded = encoded
@@ -113,6 +159,7 @@ class PendingWal(Waiting):
         self.lineage = lineage
         self.coordinator_ops = coordinator_ops if coordinator_ops is not None else _NOTHING
         self.unconditional = token is None and not remembered and coordinator_ops is None and payload is None
+        self.unconditional &= events is None or not events.checked
         self.outcome: ChangeGroupsToken | None = None
         self.ops = 1
         self.size = len(encoded) + len(wal_id) + 256

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
+from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
+from agola_core.datamanager.sstable.event_index import EventIndex
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
@@ -51,6 +53,12 @@ class Reader(ABC):
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the newest state that this process knows; close it after use."""
         return Snapshot(self._pinned_view())
+
+    @contextmanager
+    def event_index(self) -> Iterator[EventIndex]:
+        """Return the events of the newest state that this process knows, while the block runs."""
+        with self._pinned_view() as view:
+            yield EventIndex(view)
 
     def export(
         self,
@@ -99,7 +107,7 @@ class Reader(ABC):
                     return
 
     def _known(self, data_type: str) -> str:
-        if data_type not in self.data_types:
+        if data_type not in self.data_types and data_type not in RESERVED:
             raise BadRequestError(f"unknown data type {data_type!r}; known are {', '.join(self.data_types)}")
         return data_type
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 
@@ -89,6 +89,22 @@ class OpenFile:
             for index in range(first, after):
                 yield self._decode(index, span[self._offsets[index] - start : self._offsets[index + 1] - start])
             first, wanted = after, min(2 * wanted, _LAST_SPAN)
+
+    def read_back(self, first: int, stop: int) -> Iterator[Block | LoneValue]:
+        """Yield the blocks from before `stop` down to `first`, a growing number of them by one request.
+
+        Raises:
+            CorruptionError: A block is damaged.
+        """
+        wanted = _FIRST_SPAN
+        while first < stop:
+            end = self._offsets[stop]
+            before = min(stop - 1, max(first, bisect_left(self._offsets, end - wanted)))
+            start = self._offsets[before]
+            span = self.reader.read(start, end - start)
+            for index in range(stop - 1, before - 1, -1):
+                yield self._decode(index, span[self._offsets[index] - start : self._offsets[index + 1] - start])
+            stop, wanted = before, min(2 * wanted, _LAST_SPAN)
 
     def _decode(self, index: int, stored: bytes) -> Block | LoneValue:
         return decode_block(

@@ -62,5 +62,20 @@ def _newest(sources: Items[Iterator[Entry]]) -> Iterator[Entry]:
             yield key, value
 
 
+def merge_back(sources: Items[Iterator[Entry]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the entries of sources that are sorted backwards, without deletes; of equal keys the first source's.
+
+    Args:
+        sources: Newest first, each without duplicates.
+    """
+    ranked = [_ranked(source, -rank) for rank, source in enumerate(sources)]
+    last = None
+    for key, _, value in heapq.merge(*ranked, reverse=True):
+        if key != last:
+            last = key
+            if value is not None:
+                yield key, value
+
+
 def _ranked(source: Iterator[Entry], rank: int) -> Iterator[tuple[bytes, int, bytes | None]]:
     return ((key, rank, value) for key, value in source)

@@ -10,9 +10,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
+from operator import itemgetter
 
 import msgspec
 
+from agola_core.datamanager.format.events import EVENTS, INDEXES
+from agola_core.datamanager.sstable.event_memtable import EventMemtable
 from agola_core.datamanager.types import Action, Put
 
 _ENTRY_OVERHEAD = 200
@@ -39,11 +42,13 @@ class Memtable:
     Attributes:
         size: Bytes of memory that the changes take, about.
         wals: How many WALs they came from.
+        events: The indexes of the events among them: read as if they were objects, too.
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.wals = 0
+        self.events = EventMemtable()
         self._newest = 0
         self._types: dict[str, dict[str, Change]] = {}
         self._sorted: dict[str, list[str]] = {}
@@ -71,6 +76,9 @@ class Memtable:
             if type(action) is Put:
                 changes[object_id] = Change(counter, action.data, older)
                 size += len(action.data) + len(object_id)
+                if data_type == EVENTS:
+                    self.events.add(counter, action.data)
+                    size += len(action.data) + _ENTRY_OVERHEAD
             else:
                 changes[object_id] = Change(counter, None, older)
                 size += len(object_id)
@@ -81,6 +89,8 @@ class Memtable:
         """Return the newest change of an object up to a counter, inclusive; None when there is none."""
         changes = self._types.get(data_type)
         if changes is None:
+            if data_type in INDEXES and (data := self.events.find(data_type, object_id, counter)) is not None:
+                return Change(counter, data, None)
             return None
         change = changes.get(object_id)
         while change is not None and change.counter > counter:
@@ -95,6 +105,10 @@ class Memtable:
             start_after: Only ids that sort after it.
             counter: The newest WAL to see.
         """
+        if data_type in INDEXES:
+            entries = self.events.entries(data_type, counter)
+            yield from entries[bisect_right(entries, start_after, key=itemgetter(0)) if start_after else 0 :]
+            return
         changes = self._types.get(data_type)
         if not changes:
             return
@@ -108,11 +122,13 @@ class Memtable:
 
     def data_types(self) -> list[str]:
         """Return the types that have changes, sorted."""
-        return sorted(self._types)
+        return sorted([*self._types, *INDEXES]) if self.events.filled else sorted(self._types)
 
     def count(self, data_types: Iterable[str]) -> int:
         """Return how many objects of some types have changes."""
-        return sum(len(self._types.get(name, ())) for name in data_types)
+        return sum(
+            self.events.count(name) if name in INDEXES else len(self._types.get(name, ())) for name in data_types
+        )
 
     def deletes(self) -> int:
         """Return how many objects are deleted by their newest change."""
@@ -121,6 +137,7 @@ class Memtable:
     def after(self, counter: int) -> Memtable:
         """Return a memtable of the changes after a counter: those that a checkpoint has left."""
         rest = Memtable()
+        rest.events = self.events.rest(counter)
         rest.wals, rest._newest = max(self._newest - counter, 0), self._newest
         for data_type, changes in self._types.items():
             kept = {}

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
 from agola_core.datamanager.sstable.datafile import FileRef, key_hash
-from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, type_bounds
+from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, merge_back, type_bounds
 from agola_core.datamanager.sstable.manifest import Manifest, Run
 from agola_core.objectstorage.port import ObjectStorage
 
@@ -25,6 +25,7 @@ class Table:
     def __init__(self, storage: ObjectStorage, manifest: Manifest, cache: BlockCache) -> None:
         self._storage = storage
         self._cache = cache
+        self._last: dict[str, str] = {}
         self._runs = [
             (run, [entry_key(*file.first) for file in run.files], [entry_key(*file.last) for file in run.files])
             for run in manifest.runs
@@ -53,6 +54,31 @@ class Table:
             if found:
                 return value
         return None
+
+    def last(self, data_type: str) -> str:
+        """Return the last id of a type in byte order; "" when it has no objects."""
+        found = self._last.get(data_type)
+        if found is None:
+            found = next((object_id for object_id, _ in self.scan_back(data_type)), "")
+            self._last[data_type] = found
+        return found
+
+    def scan_range(self, data_type: str, start: str, end: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of a type's objects from an id up to another, both included."""
+        skip = len(data_type) + 1
+        for key, value in self.entries(entry_key(data_type, start), entry_key(data_type, end) + b"\0"):
+            if value is not None:
+                yield key[skip:].decode(), value
+
+    def scan_back(self, data_type: str, start: str = "", end: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the same from the end to the start; without them, all of a type."""
+        before, after = type_bounds(data_type)
+        first = entry_key(data_type, start) if start else before
+        stop = entry_key(data_type, end) + b"\0" if end else after
+        sources = [scan_run_back(self._storage, self._cache, run, first, stop) for run, _, _ in self._runs]
+        skip = len(before)
+        for key, value in merge_back(sources):
+            yield key[skip:].decode(), value
 
     def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of a type's objects, in the byte order of their ids.
@@ -101,6 +127,22 @@ def _scan_file(file: OpenFile, start: bytes, end: bytes) -> Iterator[Entry]:
     for index, block in enumerate(file.read_ahead(first, min(whole + 1, len(keys))), first):
         entries = block.entries(start if index == first else b"")
         yield from entries if index < whole else takewhile(lambda entry: entry[0] < end, entries)
+
+
+def scan_run_back(storage: ObjectStorage, cache: BlockCache, run: Run, start: bytes, end: bytes) -> Iterator[Entry]:
+    """Yield a run's entries from before `end` down to `start`, tombstones among them."""
+    for ref in reversed(run.files):
+        if entry_key(*ref.first) >= end:
+            continue
+        if entry_key(*ref.last) < start:
+            return
+        file = cache.open(storage, ref)
+        first = bisect_left(file.last_keys, start)
+        stop = min(bisect_left(file.last_keys, end) + 1, len(file.last_keys))
+        for block in file.read_back(first, stop):
+            for entry in reversed(list(block.entries(start))):
+                if entry[0] < end:
+                    yield entry
 
 
 def missing_files(storage: ObjectStorage, refs: list[FileRef]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import IO
 from agola_core.coordinator.port import Compare
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.control import require_control
+from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.identity.instance import Instance, list_instances
 from agola_core.datamanager.identity.lineage import NewLineage, switch
 from agola_core.datamanager.log.log import Log
@@ -68,7 +69,7 @@ class StoreImport:
             raise
 
     def _importer(self, file: IO[bytes], parts: ImportParts | None, progress: Progress) -> Importer:
-        return Importer(file, self._known_types, self._options, parts=parts, progress=progress)
+        return Importer(file, self._known_types | RESERVED, self._options, parts=parts, progress=progress)
 
     def _run(
         self,

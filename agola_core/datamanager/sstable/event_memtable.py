@@ -1,0 +1,216 @@
+"""The indexes of the events that no checkpoint has yet, in memory.
+
+Batches are only noted when they are committed, and indexed when somebody first asks: a writer pays nothing for it.
+Everything is in the order of positions and only ever grows at its end, so a reader with an older view passes over
+what lies after its last position.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator
+
+from agola_core.datamanager.format.events import (
+    HEADS,
+    IDS,
+    STREAMS,
+    TAGS,
+    IndexedEvent,
+    QueryItem,
+    decode_indexed,
+    key,
+)
+from agola_core.runtime.forks import renewed
+
+
+class MemoryBatch:
+    """A batch in memory.
+
+    Attributes:
+        position: Of its first event.
+        last: Of its last event.
+        version: Of its first event.
+        last_version: Of its last event.
+        stream: Its stream.
+        events: What the indexes need of its events.
+        data: Its object.
+    """
+
+    __slots__ = ("data", "events", "last", "last_version", "position", "stream", "version")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position, self.version, self.stream, self.events = decode_indexed(data)
+        self.last = self.position + len(self.events) - 1
+        self.last_version = self.version + len(self.events) - 1
+
+    def event(self, position: int) -> IndexedEvent:
+        """Return what the indexes need of an event."""
+        return self.events[position - self.position]
+
+
+class EventMemtable:
+    """The batches of a memtable. One thread at a time adds; any number read."""
+
+    def __init__(self) -> None:
+        self._lock = renewed(threading.Lock())
+        self._pending: deque[tuple[int, bytes]] = deque()
+        self._counters: list[int] = []
+        self._lasts: list[int] = []
+        self._batches: list[MemoryBatch] = []
+        self._streams: dict[str, list[MemoryBatch]] = {}
+        self._tags: dict[str, list[int]] = {}
+        self._types: dict[str, list[int]] = {}
+        self._ids: dict[str, int] = {}
+
+    def add(self, counter: int, data: bytes) -> None:
+        """Note a batch.
+
+        Args:
+            counter: Its WAL's.
+            data: Its object.
+        """
+        self._pending.append((counter, data))
+
+    @property
+    def filled(self) -> bool:
+        """Whether it has any batch."""
+        return bool(self._pending or self._batches)
+
+    def rest(self, counter: int) -> EventMemtable:
+        """Return the batches of the WALs after a counter."""
+        rest = EventMemtable()
+        with self._lock:
+            for at, batch in zip(self._counters, self._batches, strict=True):
+                if at > counter:
+                    rest.add(at, batch.data)
+            for at, data in self._pending:
+                if at > counter:
+                    rest.add(at, data)
+        return rest
+
+    def bounds(self, counter: int) -> tuple[int, int]:
+        """Return the positions of the first and the last event up to a WAL; (0, 0) when there are none."""
+        self._index(counter)
+        visible = bisect_right(self._counters, counter)
+        return (self._batches[0].position, self._lasts[visible - 1]) if visible else (0, 0)
+
+    def at(self, position: int) -> MemoryBatch:
+        """Return the batch that has a position, which lies within `bounds`."""
+        return self._batches[bisect_left(self._lasts, position)]
+
+    def batches(self, first: int, last: int, *, backwards: bool) -> Iterator[MemoryBatch]:
+        """Yield the batches that have positions from `first` to `last`, which lie within `bounds`."""
+        if first > last:
+            return
+        begin, end = bisect_left(self._lasts, first), bisect_left(self._lasts, last)
+        for index in range(end, begin - 1, -1) if backwards else range(begin, end + 1):
+            yield self._batches[index]
+
+    def stream(self, name: str, counter: int, last: int) -> list[MemoryBatch]:
+        """Return the batches of a stream up to a WAL, which ends at a position, in order."""
+        self._index(counter)
+        found = self._streams.get(name)
+        if found is None:
+            return []
+        if found[-1].last <= last:
+            return found
+        return [batch for batch in found if batch.last <= last]
+
+    def positions(self, item: QueryItem, first: int, last: int, *, backwards: bool) -> Iterator[int]:
+        """Yield the positions from `first` to `last`, within `bounds`, whose events match an item."""
+        if item.tags:
+            lists = [self._tags.get(tag, []) for tag in item.tags]
+            for position in _between(min(lists, key=len), first, last, backwards=backwards):
+                event = self.at(position).event(position)
+                if item.matches(event.type, event.tags):
+                    yield position
+        elif len(item.types) == 1:
+            (only,) = item.types
+            yield from _between(self._types.get(only, []), first, last, backwards=backwards)
+        elif item.types:
+            found: list[int] = []
+            for name in item.types:
+                found += _between(self._types.get(name, []), first, last, backwards=False)
+            yield from sorted(found, reverse=backwards)
+        else:
+            yield from range(last, first - 1, -1) if backwards else range(first, last + 1)
+
+    def find_id(self, event_id: str, counter: int, last: int) -> int:
+        """Return the position of the event with an id, up to a WAL, which ends at a position; 0 for none."""
+        self._index(counter)
+        position = self._ids.get(event_id, 0)
+        return position if position <= last else 0
+
+    def find(self, index: str, entry: str, counter: int) -> bytes | None:
+        """Return the value of an entry of an index, as it is stored; None when there is none."""
+        return dict(self.entries(index, counter)).get(entry)
+
+    def count(self, index: str) -> int:
+        """Return how many entries an index has."""
+        self._index(None)
+        if index == HEADS:
+            return len(self._streams)
+        if index == STREAMS:
+            return sum(map(len, self._streams.values()))
+        if index == IDS:
+            return len(self._ids)
+        return sum(map(len, (self._tags if index == TAGS else self._types).values()))
+
+    def entries(self, index: str, counter: int) -> list[tuple[str, bytes]]:
+        """Return the entries of an index up to a WAL, sorted, as they are stored."""
+        _, last = self.bounds(counter)
+        found: list[tuple[str, bytes]] = []
+        if index in {HEADS, STREAMS}:
+            for name in list(self._streams):
+                batches = self.stream(name, counter, last) if name else []
+                if batches and index == HEADS:
+                    found.append((name, b"%d" % batches[-1].last_version))
+                elif index == STREAMS:
+                    found += [(key(name, batch.last_version), b"%d" % batch.last) for batch in batches]
+        elif index == IDS:
+            for event_id, position in list(self._ids.items()):
+                if position <= last:
+                    found.append((event_id, b"%d %d" % (position, self.at(position).last)))
+        else:
+            for name, positions in list((self._tags if index == TAGS else self._types).items()):
+                for position in positions[: bisect_right(positions, last)]:
+                    batch = self.at(position)
+                    value = b"%d" % batch.last
+                    if index == TAGS:
+                        value += b" " + batch.event(position).type.encode()
+                    found.append((key(name, position), value))
+        found.sort()
+        return found
+
+    def _index(self, counter: int | None) -> None:
+        """Take in the batches that were noted, up to a WAL."""
+        pending = self._pending
+        if not pending:
+            return
+        with self._lock:
+            while pending and (counter is None or pending[0][0] <= counter):
+                at, data = pending[0]
+                self._take(at, MemoryBatch(data))
+                pending.popleft()
+
+    def _take(self, counter: int, batch: MemoryBatch) -> None:
+        position = batch.position
+        for event in batch.events:
+            self._types.setdefault(event.type, []).append(position)
+            for tag in event.tags:
+                self._tags.setdefault(tag, []).append(position)
+            if event.id:
+                self._ids[event.id] = position
+            position += 1
+        self._batches.append(batch)
+        self._lasts.append(batch.last)
+        self._streams.setdefault(batch.stream, []).append(batch)
+        self._counters.append(counter)  # last: what is before it is complete for readers of any view
+
+
+def _between(positions: list[int], first: int, last: int, *, backwards: bool) -> list[int]:
+    found = positions[bisect_left(positions, first) : bisect_right(positions, last)]
+    return found[::-1] if backwards else found

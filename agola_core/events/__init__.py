@@ -1,0 +1,24 @@
+"""The event store: streams with expected versions, queries with append conditions, subscriptions.
+
+Imports the datamanager, whose log decides and keeps everything; only adapters import it.
+"""
+
+from agola_core.datamanager.format.events import Event
+from agola_core.events.reading import Events
+from agola_core.events.store import EventStore, open_events
+from agola_core.events.subscription import Subscription
+from agola_core.events.types import ANY, NO_STREAM, AppendCondition, Query, RecordedEvent, StreamEvents
+
+__all__ = [
+    "ANY",
+    "NO_STREAM",
+    "AppendCondition",
+    "Event",
+    "EventStore",
+    "Events",
+    "Query",
+    "RecordedEvent",
+    "StreamEvents",
+    "Subscription",
+    "open_events",
+]

@@ -1,0 +1,294 @@
+"""The event store: streams of events on a datamanager's log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from collections.abc import Sequence as Items
+from types import TracebackType
+from typing import Self
+
+from agola_core.datamanager.format.events import EVENTS, Event
+from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, Put
+from agola_core.embedded import open as open_store
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.events.preparing import prepare
+from agola_core.events.reading import Events, read_query, read_stream
+from agola_core.events.subscription import Subscription, mark, marked
+from agola_core.events.types import ANY, AppendCondition, Query, StreamEvents, check_name
+
+_EVERYTHING = Query()
+
+
+class EventStore:
+    """The events of a store. Thread-safe; a context manager.
+
+    Args:
+        store: An open datamanager, which stays its owner's to close.
+
+    Attributes:
+        store: The datamanager, for checkpoints, exports and everything else that is not about events.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory, open_events(directory) as store:
+        ...     position = store.append([Event("Opened", tags=["account:1"])], stream="account-1")
+        ...     [event.type for event in store.read(Query(tags=["account:1"]))]
+        ['Opened']
+    """
+
+    def __init__(self, store: DataManager) -> None:
+        self.store = store
+
+    # Writing
+
+    def append(
+        self,
+        events: Iterable[Event],
+        stream: str = "",
+        expected_version: int | None = ANY,
+        *,
+        condition: AppendCondition | Iterable[AppendCondition] = (),
+        along: Iterable[Action] = (),
+        token: ChangeGroupsToken | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Append events as one WAL, all or none, and return the position of the last.
+
+        What is demanded is decided when the WAL is committed, by all events that are then there, whoever wrote them.
+        Events with ids that are all there already, just so, are not appended again: their position is returned.
+
+        Args:
+            events: At least one.
+            stream: The stream; "" for events that only queries find.
+            expected_version: The version that the stream must have: 0 for `NO_STREAM`, None for `ANY`.
+            condition: No event may be there that matches it; several must all hold.
+            along: Puts and deletes of objects in the same WAL, and marks of readers (`mark`).
+            token: What the writer saw of some change groups.
+            timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
+
+        Raises:
+            ConflictError: The stream has another version, an event matches, or a change group moved.
+            BadRequestError: Anything is malformed, or an event's id was used in another append.
+            DeadlineError: As for `write_wal`.
+            UnknownOutcomeError: As for `write_wal`; a retry tells, when the events have ids.
+        """
+        conditions = (condition,) if isinstance(condition, AppendCondition) else tuple(condition)
+        return self._append(
+            [StreamEvents(_listed(events), stream, expected_version)], conditions, along, token, timeout
+        )
+
+    def append_all(
+        self,
+        appends: Iterable[StreamEvents],
+        *,
+        condition: AppendCondition | Iterable[AppendCondition] = (),
+        along: Iterable[Action] = (),
+        token: ChangeGroupsToken | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Append to several streams as one WAL, all or none; otherwise as `append`.
+
+        Args:
+            appends: At least one; each stream once.
+            condition: As for `append`, and so all that follows.
+            along: Objects in the same WAL.
+            token: What the writer saw of some change groups.
+            timeout: Seconds to wait.
+        """
+        conditions = (condition,) if isinstance(condition, AppendCondition) else tuple(condition)
+        return self._append(list(appends), conditions, along, token, timeout)
+
+    def mark(self, name: str, position: int) -> Put:
+        """Return the action that notes how far a reader has come, for `along`.
+
+        Args:
+            name: The reader's.
+            position: Everything up to it is dealt with.
+        """
+        check_name(name, "name")
+        if type(position) is not int or position < 0:
+            raise BadRequestError(f"a position is 0 or more: {position!r}"[:300])
+        return mark(name, position)
+
+    # Reading
+
+    def read_stream(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Events:
+        """Return the events of a stream, none for one that is not there.
+
+        Args:
+            stream: Its name.
+            after: Only versions greater than this.
+            until: Only versions up to this; None for all.
+            limit: The most events; None for all.
+            backwards: Whether to begin with the newest.
+        """
+        check_name(stream, "stream")
+        _check_range(after, until, limit)
+        return read_stream(self.store, stream, after, until, limit, backwards=backwards)
+
+    def read(
+        self,
+        query: Query = _EVERYTHING,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Events:
+        """Return the events that a query means, in the order of their positions.
+
+        Args:
+            query: The query; all events by default.
+            after: Only positions greater than this.
+            until: Only positions up to this; None for all.
+            limit: The most events; None for all.
+            backwards: Whether to begin with the newest.
+        """
+        _check_range(after, until, limit)
+        return read_query(self.store, query, after, until, limit, backwards=backwards)
+
+    def version(self, stream: str) -> int:
+        """Return the version of a stream; 0 for one that has no events."""
+        check_name(stream, "stream")
+        with self.store.event_index() as index:
+            return index.version(stream)
+
+    @property
+    def head(self) -> int:
+        """The position of the newest event that this process knows; 0 for none."""
+        with self.store.event_index() as index:
+            return index.head
+
+    def find(self, event_id: str) -> int:
+        """Return the position of the event that was appended with an id; 0 when there is none."""
+        check_name(event_id, "event id")
+        with self.store.event_index() as index:
+            return index.find_id(event_id)
+
+    # Subscribing
+
+    def subscribe(self, query: Query = _EVERYTHING, after: int | None = None, *, name: str = "") -> Subscription:
+        """Return the events that a query means after a position, those that are there and then those to come.
+
+        Args:
+            query: The query; all events by default.
+            after: The position. None for where the named reader's `ack` or `mark` has come to, and without a name
+                for the newest one.
+            name: The reader's, for its acknowledged position.
+        """
+        if name:
+            check_name(name, "name")
+        if after is None:
+            after = self.marked(name) if name else self.head
+        _check_range(after, None, None)
+        return Subscription(self.store, query, after, name)
+
+    def marked(self, name: str) -> int:
+        """Return the position up to which a reader has acknowledged; 0 for one that is not known."""
+        check_name(name, "name")
+        return marked(self.store, name)
+
+    # Lifecycle
+
+    def close(self) -> None:
+        """Close what `open_events` opened."""
+
+    def __enter__(self) -> Self:
+        """Return the event store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the event store."""
+        self.close()
+
+    def _append(
+        self,
+        appends: list[StreamEvents],
+        conditions: tuple[AppendCondition, ...],
+        along: Iterable[Action],
+        token: ChangeGroupsToken | None,
+        timeout: float | None,
+    ) -> int:
+        if not appends:
+            raise BadRequestError("an append needs at least one event")
+        append, batches = prepare(appends, conditions)
+        self.store.append_events(append, batches, along, token, timeout=timeout)
+        return append.last
+
+
+class OwnedEventStore(EventStore):
+    """An event store that closes its datamanager with itself."""
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+def open_events(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    data_types: Items[str] | None = None,
+    storage: str | None = None,
+    coordinator: str | None = None,
+    durability: Durability | str | None = None,
+    options: Options | None = None,
+    recover: bool = False,
+) -> EventStore:
+    """Open a store for its events, and create it when it does not exist.
+
+    Args:
+        path: A directory: an embedded store, SQLite and files below it.
+        data_types: The types of objects that are kept beside the events (`along`); None for those that the store has.
+        storage: A storage URL, in the place of the directory's.
+        coordinator: A coordinator URL, in the place of the directory's.
+        durability: What an append waits for; None for what the options say.
+        options: How the datamanager behaves.
+        recover: Take the state of the storage even though the coordinator has another.
+
+    Raises:
+        BadRequestError: As for `agola_core.open`, and so all other errors.
+    """
+
+    def opened(types: Items[str] | None) -> EventStore:
+        return OwnedEventStore(
+            open_store(
+                path,
+                data_types=types,
+                storage=storage,
+                coordinator=coordinator,
+                durability=durability,
+                options=options,
+                recover=recover,
+            )
+        )
+
+    if data_types is not None:
+        return opened([*data_types, EVENTS])
+    try:
+        return opened(None)
+    except NotFoundError:
+        return opened([EVENTS])
+
+
+def _listed(events: Iterable[Event]) -> Items[Event]:
+    if isinstance(events, Event):
+        raise BadRequestError("events are a list, not a single one")
+    return events if isinstance(events, (list, tuple)) else tuple(events)
+
+
+def _check_range(after: int, until: int | None, limit: int | None) -> None:
+    for name, value in (("after", after), ("until", until or 0), ("limit", limit or 0)):
+        if type(value) is not int or value < 0:
+            raise BadRequestError(f"{name} is 0 or more: {value!r}"[:300])

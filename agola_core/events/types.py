@@ -1,0 +1,157 @@
+"""The event store's vocabulary: what is appended, what is read, queries and conditions.
+
+Streams, versions and positions are those of event stores in general; queries and append conditions are those of the
+published specification of dynamic consistency boundaries (DCB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Items
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from agola_core.datamanager.format.events import Event, QueryItem
+from agola_core.errors import BadRequestError
+
+ANY = None
+"""The expected version of a stream that may have any."""
+
+NO_STREAM = 0
+"""The expected version of a stream that must not have events yet."""
+
+MAX_NAME_BYTES = 400
+"""The longest name of a stream, type, tag, event id or reader, in bytes of UTF-8."""
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of the store.
+
+    Attributes:
+        stream: The stream; "" for an event that is in none.
+        version: Its place in the stream, from 1 without gaps; 0 outside streams.
+        position: Its place in the store, from 1 without gaps: one total order.
+        type: As it was given, and so all that follows.
+        data: What happened.
+        tags: What it is about.
+        metadata: What was noted besides.
+        id: Its writer's name for it, or "".
+        recorded: When it was committed, by that process's clock; for people, it orders nothing.
+    """
+
+    stream: str
+    version: int
+    position: int
+    type: str
+    data: bytes
+    tags: tuple[str, ...]
+    metadata: dict[str, Any]
+    id: str
+    recorded: datetime
+
+
+class Query:
+    """Which events: those of one of the types that have all of the tags; several queries joined by `|` mean any.
+
+    Args:
+        types: The types; none for all.
+        tags: The tags, all of which an event must have; none for no demand.
+
+    Attributes:
+        items: The alternatives; none for all events.
+
+    Example:
+        >>> Query(types=["Opened"], tags=["account:1"]) | Query(tags=["bank:2"])
+        Query(types=['Opened'], tags=['account:1']) | Query(tags=['bank:2'])
+    """
+
+    __slots__ = ("items",)
+
+    items: tuple[QueryItem, ...]
+
+    def __init__(self, types: Iterable[str] = (), tags: Iterable[str] = ()) -> None:
+        item = QueryItem(_names(types, "types"), _names(tags, "tags"))
+        self.items = (item,) if item.types or item.tags else ()
+
+    def __or__(self, other: Query) -> Query:
+        """Return the query for the events of either."""
+        joined = Query()
+        if self.items and other.items:  # whatever is joined to "all" is all
+            joined.items = tuple(dict.fromkeys((*self.items, *other.items)))
+        return joined
+
+    def matches(self, event: Event | RecordedEvent) -> bool:
+        """Return whether an event is meant."""
+        return not self.items or any(item.matches(event.type, event.tags) for item in self.items)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both mean the same by the same alternatives."""
+        return isinstance(other, Query) and set(self.items) == set(other.items)
+
+    def __hash__(self) -> int:
+        """Return a hash of the alternatives."""
+        return hash(frozenset(self.items))
+
+    def __repr__(self) -> str:
+        """Return the query as it is written."""
+        return " | ".join(map(_item_repr, self.items)) or "Query()"
+
+
+class AppendCondition(msgspec.Struct, frozen=True):
+    """Append only if no event after a position matches a query.
+
+    Attributes:
+        query: What was decided on.
+        after: The position up to which its events were read (`Events.head`); 0 for none: no such event may be there.
+    """
+
+    query: Query
+    after: int = 0
+
+
+class StreamEvents(msgspec.Struct, frozen=True):
+    """Events for one stream, to be appended together with those of other streams.
+
+    Attributes:
+        events: At least one.
+        stream: The stream; "" for none.
+        expected_version: The version that the stream must have: 0 for `NO_STREAM`, None for `ANY`.
+    """
+
+    events: Items[Event]
+    stream: str = ""
+    expected_version: int | None = ANY
+
+
+def _names(given: Iterable[str], what: str) -> frozenset[str]:
+    names = (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        check_name(name, what)
+    return frozenset(names)
+
+
+def check_name(name: object, what: str) -> None:
+    """Accept a name of a stream, type, tag, event id or reader.
+
+    Raises:
+        BadRequestError: It is no text of 1 to `MAX_NAME_BYTES` bytes without NUL.
+    """
+    if type(name) is not str or not is_name(name):
+        raise BadRequestError(f"{what}: 1 to {MAX_NAME_BYTES} bytes of text without NUL are expected: {name!r}"[:300])
+
+
+@lru_cache(maxsize=8192)
+def is_name(name: str) -> bool:
+    """Return whether a text may be a name."""
+    try:
+        return 0 < len(name.encode()) <= MAX_NAME_BYTES and "\0" not in name
+    except UnicodeEncodeError:
+        return False
+
+
+def _item_repr(item: QueryItem) -> str:
+    parts = [f"{name}={sorted(names)}" for name, names in (("types", item.types), ("tags", item.tags)) if names]
+    return f"Query({', '.join(parts)})"
