@@ -170,7 +170,7 @@ class EventsMachine(RuleBasedStateMachine):
 
     @rule(instance=instances)
     def clean_and_collect(self, instance):
-        self.stores[instance].store.clean()
+        self.stores[instance].store.clean_up()
         for store in self.stores:
             store.store.refresh()
         self.stores[instance].store.collect_garbage()
