@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +13,7 @@ from agola_core.datamanager import DataManager
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.archiver import Archiver
 from agola_core.runservice.archive.deletion import RunDeleter
-from agola_core.runservice.archive.projection import RunProjection, find_ended
+from agola_core.runservice.archive.projection import RunProjection
 from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.transfer import finish_import
 from agola_core.runservice.artifacts.fetcher import Fetcher
@@ -26,23 +24,20 @@ from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Executor, Run, RunConfig, RunPhase
-from agola_core.runservice.rules.advance import Fetched
-from agola_core.runservice.scheduling.actions import RunActions
+from agola_core.runservice.rules import actions
 from agola_core.runservice.scheduling.dispatch import Dispatcher
 from agola_core.runservice.scheduling.executor_reports import ExecutorSide
 from agola_core.runservice.scheduling.run_creation import RunCreator
-from agola_core.runservice.scheduling.run_ownership import TICK_SECONDS, Sharing
+from agola_core.runservice.scheduling.run_ownership import TICK_SECONDS, RunOwnership
 from agola_core.runservice.scheduling.scheduler import Scheduler
-from agola_core.runservice.scheduling.sweeps import Upkeep
+from agola_core.runservice.scheduling.sweeps import Sweeps
 from agola_core.runservice.state.events import EventFeed
-from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.instances import InstanceLease
+from agola_core.runservice.state.pending import PendingRuns
+from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore
-from agola_core.runservice.state.store import RunStore
 from agola_core.runtime.context import Context
 from agola_core.runtime.supervisor import Supervisor
-from agola_core.runtime.work_queue import WorkQueue
-
-logger = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 1.0
 
@@ -80,68 +75,31 @@ class RunService:
     ) -> None:
         self.datamanager = datamanager
         self.options = options = options or ServiceOptions()
-        self.artifacts = Artifacts(datamanager.storage)
+        storage = datamanager.storage
         finish_import(datamanager.coordinator)
-        self._clock = clock
-        self._supervisor = Supervisor("runservice")
-        self._queue = WorkQueue("runservice-schedule", self._advance, options.workers)
-        self._sharing = sharing = Sharing(self._queue.add)
-        epoch = datamanager.sequence.epoch
-        self._store = store = RunStore(datamanager.coordinator, epoch)
-        self._mirror = mirror = Mirror(
-            datamanager.coordinator, epoch, sharing.changed, self._executor_moved, self._tasks_ended
-        )
-        sharing.instances = mirror.instances
+        self._state = state = RunState(datamanager.coordinator, datamanager.sequence.epoch, clock)
         self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
-        self._queries = queries = RunQueries(datamanager, store, mirror, self._readdb)
-        self._actions = RunActions(store, self._now)
-        self._secrets = secrets = SecretStore(datamanager.storage, queries.config)
-        releases = Releases(store, datamanager.storage, self._now)
-        self._creator = RunCreator(
-            datamanager, store, releases, queries.find, queries.used_tasks, secrets, self._now, new_id
-        )
-        self._deleter = RunDeleter(datamanager, store, releases, queries.find_archived, self._forget_run)
-        self._dispatcher = Dispatcher(mirror, directory)
-        self._fetcher = Fetcher(
-            datamanager.storage,
-            mirror,
-            directory,
-            settle=self._settle,
-            run_exists=self._has_run,
-            threads=options.fetchers,
-            patience=options.fetch_patience,
-            log_bytes=options.max_log_bytes,
-            archive_bytes=options.max_archive_bytes,
-        )
-        self._upkeep = Upkeep(
-            store,
-            mirror,
-            releases,
-            self.artifacts,
-            options,
-            again=self._look_over,
-            executor_moved=self._executor_moved,
-            find_ended=lambda group: self._readdb.read(Context(), lambda tx: find_ended(tx, group)),
-            delete_run=self._deleter.delete,
-            sweep_secrets=lambda before: secrets.sweep(self._has_run, before),
-            now=self._now,
-        )
-        sharing.name = self._upkeep.name
+        self._queries = queries = RunQueries(datamanager, state, self._readdb)
+        self._secrets = secrets = SecretStore(storage, queries.config)
+        releases = Releases(state, storage)
+        pending = PendingRuns(options.workers)
+        self._instance = instance = InstanceLease(state.store)
+        self._ownership = RunOwnership(pending.queue, instance.name, state.mirror.instances)
+        self._dispatcher = Dispatcher(state.mirror, directory)
+        self._fetcher = Fetcher(storage, state.mirror, directory, pending, queries.exists, options)
+        archiver = Archiver(datamanager, state.store, queries)
         self._scheduler = Scheduler(
-            store,
-            mirror,
-            secrets.find,
-            self._now,
-            is_lost=self._upkeep.is_lost,
-            again=self._queue.add,
-            share=sharing.changed,
-            tell=self._dispatcher.tell,
-            fetch=self._fetcher.add,
-            archive=Archiver(datamanager, store, queries.forget_config).archive,
-            start_queued=options.start_queued,
+            state, pending, self._ownership, secrets, self._dispatcher, self._fetcher, archiver, options
         )
-        self._logs = LogReader(datamanager.storage, mirror, directory, queries.find)
-        self.executor_side = ExecutorSide(store, mirror, options.executor_ttl, self._now)
+        self._creator = RunCreator(datamanager, state, releases, queries, secrets, new_id)
+        self._deleter = RunDeleter(datamanager, state.store, releases, queries, secrets)
+        self._logs = LogReader(storage, state.mirror, directory, queries.find)
+        self.artifacts = Artifacts(storage)
+        self.executor_side = ExecutorSide(state, options.executor_ttl)
+        self._sweeps = Sweeps(
+            state, self._scheduler, instance, queries, self._deleter, releases, self.artifacts, secrets, options
+        )
+        self._supervisor = Supervisor("runservice")
 
     # Lifecycle
 
@@ -155,21 +113,22 @@ class RunService:
         self._queries.following = True
         self._dispatcher.start()
         self._fetcher.start()
-        self._queue.start()
+        self._scheduler.start()
         self._supervisor.loop("follow", self._follow, interval=0.0)
-        self._supervisor.loop("share", self._sharing.tick, interval=TICK_SECONDS)
-        self._upkeep.start(self._supervisor)
+        self._supervisor.loop("share", self._ownership.tick, interval=TICK_SECONDS)
+        self._instance.publish()
+        self._sweeps.start(self._supervisor)
 
     def close(self) -> None:
         """Stop everything; runs stay as they are, for the next service. Closing twice is harmless."""
         self._queries.following = False
-        self._queue.stop()
+        self._scheduler.stop()
         self._fetcher.stop()
         self._dispatcher.stop()
-        self._mirror.close()
+        self._state.mirror.close()
         self._supervisor.stop()
         self._readdb.close()
-        self._upkeep.stop()
+        self._instance.withdraw()
 
     def __enter__(self) -> Self:
         """Start and return the service."""
@@ -184,7 +143,7 @@ class RunService:
 
     def live_instances(self) -> list[str]:
         """Return the names of the services that run on this store now, in any process."""
-        return self._upkeep.live_instances()
+        return self._instance.live()
 
     # Runs
 
@@ -242,7 +201,7 @@ class RunService:
         Raises:
             BadRequestError: A name is empty, longer than 256 bytes, or has a "/".
         """
-        return self._store.groups.token(groups)
+        return self._state.store.groups.token(groups)
 
     def change_run_phase(self, run_id: str, phase: RunPhase, token: str = "") -> Run:
         """Start or cancel a queued run.
@@ -251,7 +210,7 @@ class RunService:
             NotFoundError: The run is not active.
             BadRequestError: It is not queued, or the phase is another.
         """
-        return self._actions.change_phase(run_id, phase, token)
+        return self._change(run_id, actions.change_phase(phase, self._state.now()), token)
 
     def stop_run(self, run_id: str, token: str = "") -> Run:
         """Stop a running run: its tasks are killed, the others do not start.
@@ -260,7 +219,7 @@ class RunService:
             NotFoundError: The run is not active.
             BadRequestError: It is not running.
         """
-        return self._actions.stop(run_id, token)
+        return self._change(run_id, actions.stop, token)
 
     def approve_task(self, run_id: str, task_id: str, token: str = "") -> Run:
         """Approve a task that waits for it.
@@ -269,7 +228,7 @@ class RunService:
             NotFoundError: The run is not active.
             BadRequestError: There is no such task, or it does not wait.
         """
-        return self._actions.approve(run_id, task_id, token)
+        return self._change(run_id, actions.approve(task_id), token)
 
     def set_annotations(self, run_id: str, task_id: str, annotations: dict[str, str], token: str = "") -> Run:
         """Replace a task's annotations.
@@ -278,7 +237,10 @@ class RunService:
             NotFoundError: The run is not active.
             BadRequestError: There is no such task.
         """
-        return self._actions.set_annotations(run_id, task_id, annotations, token)
+        return self._change(run_id, actions.annotate(task_id, annotations), token)
+
+    def _change(self, run_id: str, change: actions.Change, token: str) -> Run:
+        return self._state.store.change_run(run_id, change, token)
 
     # Following
 
@@ -291,32 +253,19 @@ class RunService:
         Raises:
             BadRequestError: `after` is no sequence.
         """
-        return EventFeed(self._mirror, after)
+        return EventFeed(self._state.mirror, after)
 
     def wait_change(self, run: Run, timeout: float) -> Run:
         """Return a run once it differs from what is known, or when the time is over; for a started service."""
-        self._mirror.wait_for(self._store.written, timeout)  # it may have been made just now
-
-        def has_changed() -> bool:
-            current = self._mirror.run(run.id)
-            return current is not run and current != run  # most changes are others', and a run may be large
-
-        with self._mirror.condition:
-            self._mirror.condition.wait_for(has_changed, timeout)
-        return self._mirror.run(run.id) or self.find_run(run.id) or run
+        return self._state.wait_change(run, timeout) or self.find_run(run.id) or run
 
     def active_runs(self) -> list[Run]:
         """Return the runs that are not archived yet, oldest first."""
-        return list(self._store.runs())
+        return list(self._state.store.runs())
 
     def wait_archived(self, run_ids: Iterable[str], timeout: float) -> bool:
         """Wait until runs have left the active ones; return whether they have. For a started service."""
-        wanted = list(run_ids)
-        self._mirror.wait_for(self._store.written, timeout)
-        with self._mirror.condition:
-            return self._mirror.condition.wait_for(
-                lambda: not any(run_id in self._mirror.runs for run_id in wanted), timeout
-            )
+        return self._state.wait_archived(list(run_ids), timeout)
 
     # Executors
 
@@ -349,36 +298,17 @@ class RunService:
     # Work in the background
 
     def run_pending(self) -> None:
-        """Do everything that is to be done now, in the calling thread: for a service that is not started."""
-        queues = (self._queue, self._dispatcher, self._fetcher)
-        while self._mirror.follow(0.0) or any(queue.run_one() for queue in queues):
+        """Do everything that can be done now, in the calling thread: for a service that is not started."""
+        while self._take_changes(0.0) or any(
+            part.run_one() for part in (self._scheduler, self._dispatcher, self._fetcher)
+        ):
             pass
 
     def _follow(self) -> None:
-        self._mirror.follow(_FOLLOW_SECONDS)
+        self._take_changes(_FOLLOW_SECONDS)
 
-    def _advance(self, run_id: str) -> None:
-        self._scheduler.advance(run_id)
-
-    def _look_over(self, run_id: str) -> None:
-        self._scheduler.look_over(run_id)
-        self._queue.add_at_leisure(run_id)
-
-    def _has_run(self, run_id: str) -> bool:
-        return self._store.has_run(run_id) or self._queries.find_archived(run_id) is not None
-
-    def _forget_run(self, run_id: str) -> None:
-        self._queries.forget_config(run_id)
-        self._secrets.delete(run_id)
-
-    def _settle(self, run_id: str, fetched: list[Fetched]) -> None:
-        self._scheduler.settle(run_id, fetched)
-
-    def _tasks_ended(self, run_id: str, tasks: list[str]) -> None:
-        self._scheduler.tasks_ended(run_id, tasks)
-
-    def _executor_moved(self, executor_id: str) -> None:
-        self._scheduler.executor_moved(executor_id)
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+    def _take_changes(self, timeout: float) -> bool:
+        changes = self._state.mirror.follow(timeout)
+        if changes is not None:
+            self._scheduler.take(changes)
+        return changes is not None

@@ -1,6 +1,6 @@
-"""A queue of keys, each worked on by one thread at a time: what is asked for meanwhile is done once more.
+"""A queue of keys, each processed by one thread at a time; a key added during its own processing is processed again.
 
-What is asked for at leisure comes after everything else, so that a sweep over thousands delays nobody.
+Keys added with low priority wait until nothing else does, so that a sweep over thousands of them delays nobody.
 """
 
 from __future__ import annotations
@@ -14,35 +14,40 @@ from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
 
+Work = Callable[[str], None]
+"""Called with a key; an exception is logged, and the key waits for its next `add`."""
+
 
 class WorkQueue:
-    """Runs a function for keys, in a few threads, never twice at once for one key.
+    """Keys for a few threads, never the same key in two of them.
 
     Args:
         name: The threads' name.
-        work: Called with a key; what it raises is logged, and the key is left to the next `add`.
         threads: How many.
     """
 
-    def __init__(self, name: str, work: Callable[[str], None], threads: int) -> None:
-        self._work = work
+    def __init__(self, name: str, threads: int) -> None:
+        self._name = name
+        self._count = threads
         self._condition = renewed(threading.Condition())
         self._waiting: deque[str] = deque()
-        self._leisurely: dict[str, None] = {}  # in their order, each once
+        self._low_priority: dict[str, None] = {}  # in their order, each once
         self._queued: set[str] = set()
         self._running: set[str] = set()
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
-        ]
+        self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
+    def start(self, work: Work) -> None:
         """Start the threads."""
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{number}", daemon=True)
+            for number in range(self._count)
+        ]
         for thread in self._threads:
             thread.start()
 
     def add(self, key: str) -> None:
-        """Ask for a key's work; asking again before it begins changes nothing."""
+        """Add a key; one that waits already is not added twice."""
         with self._condition:
             if key not in self._queued:
                 self._queued.add(key)
@@ -50,32 +55,31 @@ class WorkQueue:
                     self._waiting.append(key)
                     self._condition.notify()
 
-    def add_at_leisure(self, key: str) -> None:
-        """Ask for a key's work when there is nothing else to do; asking again before it begins changes nothing."""
+    def add_low_priority(self, key: str) -> None:
+        """Add a key that waits for all others; one that waits already is not added twice."""
         with self._condition:
             if key not in self._queued and key not in self._running:
-                self._leisurely[key] = None
+                self._low_priority[key] = None
                 self._condition.notify()
 
-    def run_one(self) -> bool:
-        """Work on one key in the calling thread; return whether there was any. For a queue that is not started."""
+    def run_one(self, work: Work) -> bool:
+        """Process one key in the calling thread; return whether there was any. For a queue that is not started."""
         with self._condition:
             key = self._take()
         if key is None:
             return False
-        self._do(key)
+        self._do(work, key)
         return True
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Drop what waits and end the threads after what they do now."""
+        """Drop the waiting keys and end the threads after their current ones."""
         with self._condition:
             self._stopping = True
             self._waiting.clear()
-            self._leisurely.clear()
+            self._low_priority.clear()
             self._condition.notify_all()
         for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(timeout)
+            thread.join(timeout)
 
     def _take(self) -> str | None:
         """Take the next key; None when none waits. The caller holds the condition."""
@@ -84,17 +88,17 @@ class WorkQueue:
             self._queued.discard(key)
             self._running.add(key)
             return key
-        while self._leisurely:
-            key = next(iter(self._leisurely))
-            del self._leisurely[key]
+        while self._low_priority:
+            key = next(iter(self._low_priority))
+            del self._low_priority[key]
             if key not in self._queued and key not in self._running:
                 self._running.add(key)
                 return key
         return None
 
-    def _do(self, key: str) -> None:
+    def _do(self, work: Work, key: str) -> None:
         try:
-            self._work(key)
+            work(key)
         except Exception:
             if not self._stopping:
                 logger.exception("work on %s failed; the next sweep tries again", key)
@@ -104,7 +108,7 @@ class WorkQueue:
                 self._waiting.append(key)
                 self._condition.notify()
 
-    def _run(self) -> None:
+    def _run(self, work: Work) -> None:
         while True:
             with self._condition:
                 while not self._stopping and (key := self._take()) is None:
@@ -112,4 +116,4 @@ class WorkQueue:
                 if self._stopping:
                     return
             assert key is not None
-            self._do(key)
+            self._do(work, key)

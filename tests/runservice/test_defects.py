@@ -241,7 +241,7 @@ def test_f9_run_events_do_not_pile_up(open_service):
     service = open_service(keep_events=4, start_queued=False)
     for number in range(6):
         service.create_run(request(task(f"t{number}")))
-    while not service._upkeep.clean():  # its own loop may be at it
+    while not service._sweeps.clean():  # its own loop may be at it
         pass
     with service.watch_events(after="0000000000000-0000000000000") as feed:
         first = feed.next(SECONDS)
@@ -266,12 +266,12 @@ def test_f10_a_prefix_finds_the_newest_cache(service, dm):
 def test_caches_go_by_age_alone(open_service, dm):
     service = open_service()
     service.artifacts.put_cache("old", [b"x"])
-    while not service._upkeep.clean():  # its own loop may be at it
+    while not service._sweeps.clean():  # its own loop may be at it
         pass
     assert service.artifacts.cache_exists("old")
     expiring = open_service(cache_expiry=0.0)
     while expiring.artifacts.cache_exists("old"):  # a clean-up of the services' own may be under way
-        while not expiring._upkeep.clean():
+        while not expiring._sweeps.clean():
             pass
 
 

@@ -312,7 +312,7 @@ class RunServiceMachine(RuleBasedStateMachine):
     def finish_everything(self):
         """Whatever happened, all runs end as soon as their executors say so, and leave nothing behind."""
         for _ in range(100):
-            self.service._upkeep.sweep()
+            self.service._sweeps.sweep()
             self.service.run_pending()
             for name in EXECUTORS:
                 for task in self.service.executor_side.tasks(name):

@@ -135,12 +135,12 @@ def test_what_belongs_to_no_run_is_swept(service, executor, make, dm):
     assert len(stored(dm)) == 1
     kept = make().run
     secrets, tomorrow = service._secrets, datetime.now(UTC) + timedelta(days=1)
-    secrets.sweep(service._has_run, datetime.now(UTC) - timedelta(days=1))
+    secrets.sweep(service._queries.exists, datetime.now(UTC) - timedelta(days=1))
     assert len(stored(dm)) == 2
-    secrets.sweep(service._has_run, tomorrow)
+    secrets.sweep(service._queries.exists, tomorrow)
     assert stored(dm) == [object_paths.secrets(kept.id)]
     finish(service, executor, kept)
-    secrets.sweep(service._has_run, tomorrow)
+    secrets.sweep(service._queries.exists, tomorrow)
     assert stored(dm) == [object_paths.secrets(kept.id)]
 
 

@@ -224,11 +224,11 @@ def test_retention_rules_delete_what_is_too_old_or_too_many(open_service):
         service.change_run_phase(made[-1], RunPhase.CANCELLED)
     assert service.wait_archived(made, SECONDS)
     service.list_runs(RunQuery())  # the readdb has them all
-    while not service._upkeep.clean():  # its own loop may be at it
+    while not service._sweeps.clean():  # its own loop may be at it
         pass
     assert [run.id for run in service.list_runs(RunQuery(limit=100, ascending=True))] == made[2:]
-    late = service._now() + timedelta(hours=2)
-    gone = list(expired(rules, service._upkeep._find_ended, late))
+    late = service._state.now() + timedelta(hours=2)
+    gone = list(expired(rules, service._queries.ended, late))
     assert sorted(gone) == made[7:]
 
 

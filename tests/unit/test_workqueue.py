@@ -1,4 +1,4 @@
-"""The run service's queue, and what it is told of: each key waits once, and nobody is told before it can listen."""
+"""The run service's queue and its mirror: each key waits once, and what was there at the start is queued, too."""
 
 import agola_core
 from agola_core import Options
@@ -8,29 +8,29 @@ from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime.work_queue import WorkQueue
 
 
-def test_a_key_that_waits_at_leisure_is_done_once_however_often_sweeps_ask_for_it():
+def test_a_key_of_low_priority_is_done_once_however_often_sweeps_ask_for_it():
     done = []
-    queue = WorkQueue("test", done.append, threads=0)
+    queue = WorkQueue("test", threads=0)
     for _ in range(3):
-        queue.add_at_leisure("a")
-        queue.add_at_leisure("b")
+        queue.add_low_priority("a")
+        queue.add_low_priority("b")
     queue.add("c")
-    while queue.run_one():
+    while queue.run_one(done.append):
         pass
     assert done == ["c", "a", "b"]
-    queue.add_at_leisure("a")
-    assert queue.run_one()
+    queue.add_low_priority("a")
+    assert queue.run_one(done.append)
     assert done[-1] == "a"
 
 
-def test_a_mirror_tells_nobody_while_it_is_made(tmp_path):
+def test_what_a_mirror_has_loaded_is_its_first_change(tmp_path):
     with agola_core.open(tmp_path, data_types=["run"], options=Options(background=False)) as dm:
         dm.coordinator.txn([], [PutOp(f"{run_keys.RUNS}gone/0", b"[]")])
-        told = []
-        mirror = Mirror(dm.coordinator, dm.sequence.epoch, told.append)
+        mirror = Mirror(dm.coordinator, dm.sequence.epoch)
         try:
-            assert told == []
-            assert mirror.follow(0.0)
-            assert told == ["gone"]
+            changes = mirror.follow(0.0)
+            assert changes is not None
+            assert changes.runs == {"gone"}
+            assert mirror.follow(0.0) is None
         finally:
             mirror.close()

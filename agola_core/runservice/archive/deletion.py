@@ -1,16 +1,15 @@
-"""Deletes finished runs: the run first, then its hold on logs and archives, which go when nobody else needs them."""
+"""Deletes finished runs: first the run, then its references to logs and archives, which go with the last reference."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from agola_core.coordinator.port import Compare, Op
 from agola_core.datamanager import CoordinatorOps, DataManager, Delete
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG
+from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.artifacts.releases import Releases
-from agola_core.runservice.model.types import Run
 from agola_core.runservice.state.run_record import delete_ops
+from agola_core.runservice.state.secrets import SecretStore
 from agola_core.runservice.state.store import RunStore
 from agola_core.runtime import faultpoints
 
@@ -20,7 +19,7 @@ _CONFLICTS = 50
 
 
 def run_group(run_id: str) -> str:
-    """Return the change group that a run's deletion and its restarts name, so that one of them comes first.
+    """Return the change group that a run's deletion and restarts share, so that one of them comes first.
 
     Raises:
         BadRequestError: No run has this id.
@@ -34,11 +33,11 @@ class RunDeleter:
     """Deletes runs.
 
     Args:
-        datamanager: Archived runs and configurations.
-        store: Active runs.
-        releases: What deleted runs let go of.
-        find_archived: Returns an archived run.
-        forget: Called with the id of each deleted run.
+        datamanager: Has archived runs and configurations.
+        store: Has active runs.
+        releases: Releases logs and archives.
+        queries: Finds archived runs.
+        secrets: The runs' secrets, deleted with them.
     """
 
     def __init__(
@@ -46,14 +45,14 @@ class RunDeleter:
         datamanager: DataManager,
         store: RunStore,
         releases: Releases,
-        find_archived: Callable[[str], Run | None],
-        forget: Callable[[str], None],
+        queries: RunQueries,
+        secrets: SecretStore,
     ) -> None:
         self._datamanager = datamanager
         self._store = store
         self._releases = releases
-        self._find_archived = find_archived
-        self._forget = forget
+        self._queries = queries
+        self._secrets = secrets
 
     def delete(self, run_id: str) -> None:
         """Delete a run (see `RunService.delete_run`)."""
@@ -62,7 +61,8 @@ class RunDeleter:
                 self._delete(run_id)
             except ConflictError:  # it was restarted or archived meanwhile
                 continue
-            self._forget(run_id)
+            self._queries.forget_config(run_id)
+            self._secrets.delete(run_id)
             faultpoints.reach("delete.before-release")
             self._releases.carry_out(run_id)
             return
@@ -75,12 +75,12 @@ class RunDeleter:
             raise NotFoundError(str(error)) from None
         token = self._datamanager.change_groups_token([group])
         stored = self._store.find_run(run_id)
-        run = stored.run if stored else self._find_archived(run_id)
+        run = stored.run if stored else self._queries.find_archived(run_id)
         if run is None:
             raise NotFoundError(f'run "{run_id}" doesn\'t exist')
         if not run.phase.is_finished:
             raise BadRequestError(f'run "{run_id}" is not finished, phase: "{run.phase}"')
-        ops: list[Op] = [self._releases.ending(run_id, run.tasks)]
+        ops: list[Op] = [self._releases.op(run_id, run.tasks)]
         guards: list[Compare] = []
         if stored is not None:
             ops += delete_ops(run)
@@ -88,4 +88,4 @@ class RunDeleter:
         faultpoints.reach("delete.before-wal")
         actions = [Delete(RUN, run_id), Delete(RUN_CONFIG, run_id)]
         written = self._datamanager.write_wal(actions, token, coordinator_ops=CoordinatorOps(tuple(ops), tuple(guards)))
-        self._store.written = max(self._store.written, written.revision)
+        self._store.note_written(written.revision)

@@ -1,4 +1,4 @@
-"""What is asked about runs: active ones from memory or the coordinator, archived ones from the store."""
+"""Queries for runs: active ones from memory or the coordinator, archived ones from the store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agola_core.datamanager import ChangeGroupsToken, DataManager
 from agola_core.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
-from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_runs, find_tasks, select
+from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_ended, find_runs, find_tasks, select
 from agola_core.runservice.model.requests import RunBundle, RunQuery
 from agola_core.runservice.model.types import Run, RunConfig
-from agola_core.runservice.state.mirror import Mirror
-from agola_core.runservice.state.store import RunStore
+from agola_core.runservice.rules.retention import Ended
+from agola_core.runservice.state.run_state import RunState
 from agola_core.runtime.context import Context
 
 _KEPT_CONFIGS = 1000
@@ -26,19 +26,21 @@ _decode_config = msgspec.json.Decoder(RunConfig).decode
 
 
 class RunQueries:
-    """Answers questions about runs.
+    """Finds runs.
 
     Args:
-        datamanager: Archived runs and all configurations.
-        store: Active runs.
-        mirror: The same in memory.
-        readdb: Finds archived runs.
+        datamanager: Has archived runs and all configurations.
+        state: Has active runs.
+        readdb: Indexes archived runs.
+
+    Attributes:
+        following: Whether mirror and readdb are kept up to date, by a started service.
     """
 
-    def __init__(self, datamanager: DataManager, store: RunStore, mirror: Mirror, readdb: ReadDB) -> None:
+    def __init__(self, datamanager: DataManager, state: RunState, readdb: ReadDB) -> None:
         self._datamanager = datamanager
-        self._store = store
-        self._mirror = mirror
+        self._state = state
+        self._store = state.store
         self._readdb = readdb
         self._configs: dict[str, RunConfig] = {}
         self.following = False
@@ -66,6 +68,14 @@ class RunQueries:
         except (NotFoundError, BadRequestError):
             return None
 
+    def exists(self, run_id: str) -> bool:
+        """Return whether a run is active or archived."""
+        return self._store.has_run(run_id) or self.find_archived(run_id) is not None
+
+    def ended(self, group: str) -> list[Ended]:
+        """Return the archived runs of a group and of those below it, newest first."""
+        return self._readdb.read(Context(), lambda tx: find_ended(tx, group))
+
     def config(self, run_id: str) -> RunConfig:
         """Return the configuration of a run.
 
@@ -85,14 +95,14 @@ class RunQueries:
         self._configs.pop(run_id, None)
 
     def list(self, query: RunQuery) -> list[Run]:
-        """Return runs, active and archived, in the query's order: each run once, none missed."""
+        """Return active and archived runs in the query's order, each exactly once."""
         if query.limit < 0:
             raise BadRequestError("limit must be greater or equal than 0")
         wide = query
-        if query.last_run:  # the newest of a group is known only once both halves are
+        if query.last_run:  # the newest of a group is known only when both are
             wide = msgspec.structs.replace(query, limit=_NO_LIMIT)
         active = select(self._active(query), wide)
-        # After the active ones were read: a run that has left them is in the store by now.
+        # Read after the active ones: a run that has left them is in the store by now.
         place = self._datamanager.refresh()
         if self.following:
             self._readdb.wait_for(place, _READDB_SECONDS)
@@ -102,7 +112,7 @@ class RunQueries:
         return select({run.id: run for run in (*active, *archived)}.values(), query)
 
     def used_tasks(self, task_ids: Iterable[str], place: ChangeGroupsToken) -> dict[str, str]:
-        """Return of task ids those that a run had at a place in the log, each with the first such run."""
+        """Return those task ids that a run had at a place in the log, each with the first such run."""
         if self.following:
             self._readdb.wait_for(place, _READDB_SECONDS)
         else:
@@ -112,9 +122,9 @@ class RunQueries:
     def _active(self, query: RunQuery) -> Iterable[Run]:
         if not self.following:
             return self._store.runs()
-        self._mirror.wait_for(self._store.written, _MIRROR_SECONDS)
-        with self._mirror.condition:
-            return list(self._mirror.runs.candidates(query.groups, query.phases))
+        self._state.catch_up(_MIRROR_SECONDS)
+        with self._state.mirror.condition:
+            return list(self._state.mirror.runs.candidates(query.groups, query.phases))
 
     def _read(self, data_type: str, object_id: str) -> bytes:
         try:

@@ -1,7 +1,7 @@
 """Copies the logs and archives of ended tasks from their executors into object storage.
 
-Each is written whole and durably or not at all, and before the first the run's references are: only then is it
-noted in the run, and the executor's task forgotten, upon which the executor may remove its own copies.
+The run's references are written first, then each log and archive, durably and as a whole. Only then is it recorded in
+the run, and the executor task deleted, upon which the executor may remove its own copies.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.references import refer, release
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
+from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.model.types import Executor, ExecutorTask, RunTask
 from agola_core.runservice.rules import advance
 from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.pending import PendingRuns
 from agola_core.runtime import faultpoints
 from agola_core.runtime.forks import renewed
 from agola_core.runtime.work_queue import WorkQueue
@@ -34,18 +36,15 @@ _RESUMES = 10
 
 
 class Fetcher:
-    """Fetches what ended tasks left on their executors, a few at a time, and of one executor fewer.
+    """Fetches a few logs and archives at a time, and fewer from one executor.
 
     Args:
         storage: Where logs and archives go.
-        mirror: Knows runs, their tasks on executors, and the executors.
+        mirror: Has runs, their tasks on executors, and the executors.
         directory: Finds executors' clients.
-        settle: Called with a run and what of it is settled.
+        pending: Takes what was fetched, or is lost.
         run_exists: Returns whether a run is active or archived.
-        threads: How many are fetched at a time.
-        log_bytes: The largest log; a larger one counts as lost.
-        archive_bytes: The largest archive, likewise.
-        patience: Seconds that a registered executor may be silent before what it has counts as lost.
+        options: How many at a time, how large, and how long a silent executor is waited for.
     """
 
     def __init__(
@@ -53,42 +52,38 @@ class Fetcher:
         storage: ObjectStorage,
         mirror: Mirror,
         directory: ExecutorDirectory,
-        *,
-        settle: Callable[[str, list[Fetched]], None],
+        pending: PendingRuns,
         run_exists: Callable[[str], bool],
-        threads: int,
-        patience: float,
-        log_bytes: int,
-        archive_bytes: int,
+        options: ServiceOptions,
     ) -> None:
         self._storage = storage
         self._mirror = mirror
         self._directory = directory
-        self._settle = settle
+        self._pending = pending
         self._run_exists = run_exists
-        self._patience = patience
-        self._most = {"log": log_bytes, "archive": archive_bytes}
+        self._patience = options.fetch_patience
+        self._most = {"log": options.max_log_bytes, "archive": options.max_archive_bytes}
         self._lock = renewed(threading.Lock())
         self._busy: Counter[str] = Counter()
         self._deferred: dict[str, dict[str, None]] = {}
         self._silent_since: dict[str, float] = {}
-        self._most_of_one = max(1, threads * 3 // 8)  # two that hang leave threads for others
-        self._queue = WorkQueue("runservice-fetch", self._work, threads)
+        self._most_of_one = max(1, options.fetchers * 3 // 8)  # two that hang leave threads for others
+        self._queue = WorkQueue("runservice-fetch", options.fetchers)
 
     def start(self) -> None:
         """Start the threads."""
-        self._queue.start()
+        self._queue.start(self._work)
 
     def run_one(self) -> bool:
-        """Do one thing in the calling thread (see `WorkQueue.run_one`)."""
-        return self._queue.run_one()
+        """Fetch for one task in the calling thread (see `WorkQueue.run_one`)."""
+        return self._queue.run_one(self._work)
 
     def stop(self) -> None:
         """End the threads."""
         self._queue.stop()
 
     def add(self, run_id: str, task_id: str) -> None:
-        """Ask for a task's logs and archives; asking again before it begins changes nothing."""
+        """Queue a task's logs and archives."""
         self._queue.add(f"{run_id}/{task_id}")
 
     def _work(self, key: str) -> None:
@@ -96,7 +91,7 @@ class Fetcher:
             held = self._mirror.held(*key.split("/", 1))
         executor_id = held.status.executor_id if held else ""
         if not self._enter(executor_id, key):
-            return  # whoever has the executor's last slot takes it over
+            return  # the thread that has the executor's last slot takes it over
         following: str | None = key
         try:
             while following is not None:
@@ -108,7 +103,7 @@ class Fetcher:
 
     def _fetch_task(self, key: str) -> None:
         run_id, task_id = key.split("/", 1)
-        with self._mirror.condition:  # both at one revision: a task is forgotten only when the run notes its fetch
+        with self._mirror.condition:  # both at one revision: a task is deleted only when the run records its fetch
             run = self._mirror.run(run_id)
             held = self._mirror.held(run_id, task_id)
             executor = self._mirror.executors.get(held.status.executor_id) if held else None
@@ -118,12 +113,12 @@ class Fetcher:
             return
         refer(self._storage, task, run_id)  # invariant 10: referred to before it is there
         done = [fetched for kind, step in wanted if (fetched := self._fetch(task, kind, step, held, executor))]
-        if not self._run_exists(run_id):  # deleted meanwhile: nobody else knows what was just stored
+        if not self._run_exists(run_id):  # deleted meanwhile: nothing else refers to what was just stored
             release(self._storage, task_id, run_id)
         elif done:
-            self._settle(run_id, done)
+            self._pending.add_fetched(run_id, done)
 
-    # Of one executor, not all threads
+    # A limit for each executor
 
     def _enter(self, executor_id: str, key: str) -> bool:
         with self._lock:
@@ -134,7 +129,7 @@ class Fetcher:
         return True
 
     def _next(self, executor_id: str) -> str | None:
-        """Return what else waits for an executor, or give its slot back."""
+        """Return the next key that waits for an executor, or free its slot."""
         with self._lock:
             deferred = self._deferred.get(executor_id)
             if deferred:
@@ -146,7 +141,7 @@ class Fetcher:
         return None
 
     def _leave(self, executor_id: str) -> None:
-        """Give a slot back after a failure; what waited is asked for anew."""
+        """Free a slot after a failure; what waited is queued again."""
         with self._lock:
             self._busy[executor_id] -= 1
             deferred = self._deferred.pop(executor_id, {})
@@ -158,7 +153,7 @@ class Fetcher:
     def _fetch(
         self, task: RunTask, kind: str, step: int | None, held: ExecutorTask | None, executor: Executor | None
     ) -> Fetched | None:
-        """Copy one log or archive; return it when it is settled, stored or lost for good."""
+        """Copy one log or archive; return it when it is stored or permanently lost, None to try again."""
         path = object_paths.log(task.id, step) if kind == "log" else object_paths.archive(task.id, step or 0)
         if self._is_stored(path):
             return Fetched(task.id, kind, step)
@@ -202,7 +197,7 @@ class Fetcher:
 
 
 def _resumed(client: ExecutorClient, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
-    """Yield a log or an archive, going on where the connection broke off."""
+    """Yield a log or an archive, resumed where the connection broke."""
     offset = 0
     for attempt in range(1 + _RESUMES):
         before = offset
@@ -215,7 +210,7 @@ def _resumed(client: ExecutorClient, task_id: str, kind: str, step: int | None) 
                 offset += len(piece)
                 yield piece
         except UnavailableError:
-            if offset == before or attempt == _RESUMES:  # it does not get on
+            if offset == before or attempt == _RESUMES:  # no progress
                 raise
         else:
             return

@@ -1,13 +1,13 @@
-"""What runs are to let go of, written down first: a crash leaves no logs that nobody refers to, nor loses any.
+"""Records of references about to be released, written first: a crash neither leaks logs and archives nor loses any.
 
-A restart writes down the tasks that it is going to share before it refers to them, and takes the note back in the
-transaction that makes it a run. A deletion writes them down in the transaction that ends the run. Whoever carries a
-note out claims it first, so a restart that was taken for dead cannot appear afterwards: its transaction is refused.
+A restart records the tasks that it will share before it writes its references, and deletes the record in the
+transaction that creates the run. A deletion writes the record in the transaction that deletes the run. Whoever carries
+a record out claims it first, so a restart that was considered dead cannot appear afterwards: its transaction fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -17,18 +17,18 @@ from agola_core.decoding import decoded
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.references import release
 from agola_core.runservice.state import run_keys
-from agola_core.runservice.state.store import RunStore
+from agola_core.runservice.state.run_state import RunState
 
 _DEAD = timedelta(seconds=60)
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A note.
+    """A record.
 
     Attributes:
         tasks: The tasks' ids.
         time: When it was written.
-        claimed: Whether it is to be carried out, whatever its run becomes.
+        claimed: Whether it will be carried out in any case.
     """
 
     tasks: list[str]
@@ -40,31 +40,30 @@ _decode = msgspec.json.Decoder(Release).decode
 
 
 class Releases:
-    """The notes in the coordinator.
+    """The records in the coordinator.
 
     Args:
-        store: Has the coordinator.
-        storage: Where logs and archives lie.
-        now: The time.
+        state: Has the coordinator.
+        storage: Has logs and archives.
     """
 
-    def __init__(self, store: RunStore, storage: ObjectStorage, now: Callable[[], datetime]) -> None:
-        self._store = store
+    def __init__(self, state: RunState, storage: ObjectStorage) -> None:
+        self._store = state.store
         self._storage = storage
-        self._now = now
+        self._now = state.now
 
     def note(self, run_id: str, tasks: Iterable[str]) -> Compare:
-        """Note what a run that is about to be refers to; return the condition of its becoming one."""
+        """Record what a run that is about to be created refers to; return the condition for creating it."""
         key = run_keys.RELEASES.key(run_id)
         revision = self._store.write([Compare(key, 0)], [self._put(run_id, tasks, claimed=False)])
         return Compare(key, revision)
 
-    def ending(self, run_id: str, tasks: Iterable[str]) -> PutOp:
-        """Return the operation that notes what a run lets go of by its end."""
+    def op(self, run_id: str, tasks: Iterable[str]) -> PutOp:
+        """Return the operation that records, with a run's deletion, what it releases."""
         return self._put(run_id, tasks, claimed=True)
 
     def carry_out(self, run_id: str) -> None:
-        """Let go of what a note names, and forget the note."""
+        """Release what a record names, and delete the record."""
         key = run_keys.RELEASES.key(run_id)
         item = self._store.coordinator.get(key)
         if item is None:
@@ -74,13 +73,13 @@ class Releases:
         if not noted.claimed:
             revision = self._store.write([Compare(key, revision)], [self._put(run_id, noted.tasks, claimed=True)])
             if not revision:
-                return  # it became a run after all, or somebody else carries it out
+                return  # the run was created after all, or another service carries it out
         for task_id in noted.tasks:
             release(self._storage, task_id, run_id)
         self._store.write([Compare(key, revision)], [DeleteOp(key)])
 
     def sweep(self) -> int:
-        """Carry out the notes that a crash left; return how many there were."""
+        """Carry out the records that a crash left; return how many there were."""
         left = 0
         for item in list(iterate(self._store.coordinator, run_keys.RELEASES)):
             noted = decoded(_decode, item.value, item.key)

@@ -1,6 +1,7 @@
-"""Tells executors of their tasks, each executor from one thread at a time, so that one that hangs stalls no other.
+"""Notifies executors of new and stopped tasks.
 
-Telling is a courtesy: an executor that is not told finds its tasks by its own poll.
+Each executor is called from one thread at a time, so one that hangs does not stall the others. Notification only saves
+time: an executor that is not notified finds its tasks by polling.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _THREADS = 8
 
 
 class Dispatcher:
-    """Hands tasks over.
+    """Notifies executors.
 
     Args:
-        mirror: Knows the executors.
-        directory: Finds their clients, whose calls have deadlines of their own.
+        mirror: Has the executors.
+        directory: Finds their clients, whose calls have deadlines.
     """
 
     def __init__(self, mirror: Mirror, directory: ExecutorDirectory) -> None:
@@ -37,22 +38,22 @@ class Dispatcher:
         self._lock = renewed(threading.Lock())
         self._waiting: dict[str, deque[ExecutorTask]] = {}
         self._silent_until: dict[str, float] = {}
-        self._queue = WorkQueue("runservice-dispatch", self._tell, _THREADS)
+        self._queue = WorkQueue("runservice-dispatch", _THREADS)
 
     def start(self) -> None:
         """Start the threads."""
-        self._queue.start()
+        self._queue.start(self._tell)
 
     def run_one(self) -> bool:
-        """Do one thing in the calling thread (see `WorkQueue.run_one`)."""
-        return self._queue.run_one()
+        """Notify one executor in the calling thread (see `WorkQueue.run_one`)."""
+        return self._queue.run_one(self._tell)
 
     def stop(self) -> None:
         """End the threads."""
         self._queue.stop()
 
     def tell(self, task: ExecutorTask) -> None:
-        """Tell an executor of a task that is new or was stopped, soon."""
+        """Notify an executor soon of a task that is new or was stopped."""
         executor_id = task.status.executor_id
         with self._lock:
             self._waiting.setdefault(executor_id, deque()).append(task)
@@ -69,6 +70,6 @@ class Dispatcher:
                 task = waiting.popleft()
             try:
                 self._directory.client(executor).submit(task)
-            except AgolaError as error:  # the others would hang likewise: let its poll find them
+            except AgolaError as error:  # further calls would hang as well: its polling finds the tasks
                 logger.warning("executor %s could not be told of task %s: %s", executor_id, task.id, error)
                 self._silent_until[executor_id] = time.monotonic() + _PAUSE_SECONDS

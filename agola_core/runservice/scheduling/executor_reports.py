@@ -1,38 +1,34 @@
-"""What executors ask of the run service, and what they report to it."""
+"""The executors' side of the run service: heartbeats, task status reports, and the tasks held for an executor."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
-from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import hidden
-from agola_core.runservice.state.store import RunStore
 
 _REFRESH = timedelta(seconds=5)
 MAX_ID_BYTES = 200
 
 
 class ExecutorSide:
-    """Takes executors' reports.
+    """Answers executors.
 
     Args:
-        store: Executors and their tasks.
-        mirror: What the watch told last.
-        ttl: Seconds after its last report at which an executor counts as lost.
-        now: The time.
+        state: Executors and their tasks.
+        ttl: Seconds after its last heartbeat at which an executor counts as lost.
     """
 
-    def __init__(self, store: RunStore, mirror: Mirror, ttl: float, now: Callable[[], datetime]) -> None:
-        self._store = store
-        self._mirror = mirror
+    def __init__(self, state: RunState, ttl: float) -> None:
+        self._store = state.store
+        self._mirror = state.mirror
         self._ttl = ttl
-        self._now = now
+        self._now = state.now
 
     def executors(self) -> list[Executor]:
         """Return the executors that have reported themselves, by id, without their tokens."""
@@ -46,12 +42,12 @@ class ExecutorSide:
         return self._binds(executor_id, token)  # the mirror may be behind
 
     def take_executor_status(self, executor: Executor, *, proven: bool = False) -> None:
-        """Note an executor's report, with the service's time, and renew its lease.
+        """Record an executor's heartbeat, with the service's time, and renew its lease.
 
         The first report that has a token binds the id to it.
 
         Agola's rule for dynamic executors: those of the same group that the reporting one does not name as its
-        siblings are forgotten; here only when they no longer report themselves.
+        siblings are deleted; here only if they no longer send heartbeats.
 
         Args:
             executor: What it reports.

@@ -1,10 +1,9 @@
-"""Writes new runs: configuration, number, the run among the active ones and its event, all in one transaction."""
+"""Creates and restarts runs: configuration, number, active run and event are written in one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
@@ -16,14 +15,16 @@ from agola_core.datamanager import ChangeGroupsToken, CoordinatorOps, DataManage
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.runservice.archive.deletion import run_group
 from agola_core.runservice.archive.projection import RUN_CONFIG, RUN_COUNTER
+from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.artifacts.references import refer
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest
-from agola_core.runservice.model.types import Run, TaskStatus
+from agola_core.runservice.model.types import TaskStatus
 from agola_core.runservice.rules import new_run
 from agola_core.runservice.state.run_record import run_ops
+from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore, checked
-from agola_core.runservice.state.store import RunStore, event_op
+from agola_core.runservice.state.store import event_op
 from agola_core.runtime import faultpoints
 from agola_core.runtime.forks import renewed
 
@@ -37,54 +38,49 @@ Make = Callable[[str, int], RunBundle]
 
 
 class _Draft(NamedTuple):
-    """What is to be written: how, in which root group, the change group of the run that it restarts, its secrets."""
+    """A run about to be written: its factory, its root group, the change group of the restarted run, its secrets."""
 
     make: Make
     root: str
     source: str | None
     secrets: tuple[str, ...]
-    new_tasks: tuple[str, ...] = ()  # that it must be the first to have
+    new_tasks: tuple[str, ...] = ()  # that no other run may have
 
 
 class RunCreator:
-    """Makes runs.
+    """Creates runs.
 
     Args:
-        datamanager: Keeps configurations and counters.
-        store: Active runs.
-        releases: What restarts refer to.
-        find_run: Returns a run, active or archived.
-        used_tasks: Returns of task ids those that a run had at a place in the log, each with the run.
-        secrets: Keeps what is secret in configurations.
-        now: The time.
+        datamanager: Has configurations and counters.
+        state: Has active runs.
+        releases: Records the references of restarts.
+        queries: Finds runs and used task ids.
+        secrets: Has what is secret in configurations.
         new_id: Makes task ids.
     """
 
     def __init__(
         self,
         datamanager: DataManager,
-        store: RunStore,
+        state: RunState,
         releases: Releases,
-        find_run: Callable[[str], Run | None],
-        used_tasks: Callable[[Collection[str], ChangeGroupsToken], dict[str, str]],
+        queries: RunQueries,
         secrets: SecretStore,
-        now: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
         self._datamanager = datamanager
-        self._store = store
+        self._store = state.store
         self._releases = releases
-        self._find_run = find_run
-        self._used_tasks = used_tasks
+        self._queries = queries
         self._secrets = secrets
-        self._now = now
+        self._now = state.now
         self._new_id = new_id
         self._locks = [renewed(Lock()) for _ in range(_LOCKS)]
         self._claims_lock = renewed(Lock())
         self._claims: set[str] = set()
 
     def create(self, request: RunCreateRequest) -> RunBundle:
-        """Make a new run, or restart one (see `RunService.create_run`)."""
+        """Create a run, or restart one (see `RunService.create_run`)."""
         source = run_group(request.run_id) if request.run_id else None
         for _ in range(_CONFLICTS):
             seen = self._datamanager.change_groups_token([source] if source else [])
@@ -109,10 +105,10 @@ class RunCreator:
 
     @contextmanager
     def _claimed(self, task_ids: Collection[str]) -> Iterator[None]:
-        """Keep other threads from making a run with the same task ids meanwhile.
+        """Keep other threads from creating a run with the same task ids in the block.
 
         Raises:
-            ConflictError: Another one makes such a run.
+            ConflictError: Another thread is creating such a run.
         """
         with self._claims_lock:
             for task_id in task_ids:
@@ -126,22 +122,22 @@ class RunCreator:
                 self._claims.difference_update(task_ids)
 
     def _check_unused(self, task_ids: Collection[str], place: ChangeGroupsToken) -> None:
-        """Refuse ids that a run has: what is kept by task, logs among it, would be another task's.
+        """Refuse used task ids: logs and archives, which belong to task ids, would be another task's.
 
         Raises:
             ConflictError: One of them was used.
         """
         if task_ids:
-            for task_id, run_id in self._used_tasks(task_ids, place).items():
+            for task_id, run_id in self._queries.used_tasks(task_ids, place).items():
                 raise ConflictError(f"task id {task_id!r} was used before, by run {run_id!r}: a task id is used once")
 
     def _restart(self, request: RunCreateRequest, source: str) -> _Draft:
         try:
             definition = self._secrets.find(request.run_id)
-        except (NotFoundError, BadRequestError):  # clients see the innermost error, which is not about them
+        except (NotFoundError, BadRequestError):  # from None: clients see the innermost error
             raise BadRequestError(f'runconfig "{request.run_id}" doesn\'t exist') from None
         config = definition.config
-        run = self._find_run(request.run_id)
+        run = self._queries.find(request.run_id)
         if run is None:
             raise BadRequestError(f'run "{request.run_id}" doesn\'t exist')
         old = RunBundle(run, config)
@@ -159,7 +155,7 @@ class RunCreator:
         return _Draft(make, new_run.counter_group(run.group), source, values)
 
     def _write(self, draft: _Draft, seen: ChangeGroupsToken, asked: str) -> RunBundle | None:
-        """Write a run with the next number; None when it must be made anew, since something changed meanwhile."""
+        """Write a run with the next number; return None, to try again, if something has changed meanwhile."""
         guards, ops = self._store.groups.guards(asked)
         counted = self._datamanager.change_groups_token([f"counter-{draft.root}"])
         token = msgspec.structs.replace(seen, groups={**seen.groups, **counted.groups})
@@ -197,7 +193,7 @@ class RunCreator:
         coordinator_ops = CoordinatorOps((*run_ops(run), event_op(run), *ops), tuple(guards))
         faultpoints.reach("create.before-commit")
         written = self._datamanager.write_wal(actions, token, coordinator_ops=coordinator_ops)
-        self._store.written = max(self._store.written, written.revision)
+        self._store.note_written(written.revision)
 
     def _read_counter(self, root: str) -> int:
         try:

@@ -1,7 +1,7 @@
-"""How much room executors have, and who waits for it: no two starts take the same slot, here or elsewhere.
+"""The free slots of executors, and the runs that wait for one: no two starts take the same slot, in any process.
 
-Within a process, starts on executors with a limit come one after the other, and what was started but is not in the
-mirror yet counts. Between processes, each such start compares and writes a key of the executor.
+Within a process, starts on executors with a task limit take turns, and started tasks that the mirror does not have yet
+count. Between processes, each such start compares and writes a key of the executor.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import Self
 
 from agola_core.coordinator.port import Compare, Op, PutOp
 from agola_core.runservice.model.types import Executor, RunConfigTask
-from agola_core.runservice.rules.placement import choose_executor, fits, has_room
+from agola_core.runservice.rules.placement import choose_executor, fits, has_free_slot
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime.forks import renewed
 
 
-class Room:
-    """The executors' free slots.
+class ExecutorSlots:
+    """The free slots of executors.
 
     Args:
-        mirror: The executors and their load.
+        mirror: Has the executors and their tasks.
     """
 
     def __init__(self, mirror: Mirror) -> None:
         self.turn = renewed(Lock())
         self._mirror = mirror
         self._started: dict[str, tuple[str, int]] = {}
-        self._slots: dict[str, int] = {}
+        self._revisions: dict[str, int] = {}
 
-    def placing(self) -> Placing:
-        """Return what places the tasks of one transaction, as a context manager."""
-        return Placing(self)
+    def assignment(self) -> SlotAssignment:
+        """Return an assignment of slots in one transaction, a context manager."""
+        return SlotAssignment(self)
 
     def look(self) -> tuple[list[Executor], Counter[str]]:
-        """Return the executors that are alive, by id, and the load of each."""
+        """Return the live executors, ordered by id, and how many unfinished tasks each has."""
         with self._mirror.condition:
             load = self._mirror.tasks.load.copy()
             alive = sorted(self._mirror.executors.keys() & self._mirror.alive.keys())
@@ -53,24 +53,24 @@ class Room:
 
     def slot(self, executor_id: str) -> int:
         """Return the newest known revision of an executor's slots."""
-        return max(self._mirror.slots.get(executor_id, 0), self._slots.get(executor_id, 0))
+        return max(self._mirror.slots.get(executor_id, 0), self._revisions.get(executor_id, 0))
 
     def started(self, taken: dict[str, str], revision: int) -> None:
-        """Count starts that the mirror may not have yet: the executors by the tasks' ids."""
+        """Record starts that the mirror may not have yet: task ids and their executors."""
         for task_id, executor_id in taken.items():
             self._started[task_id] = (executor_id, revision)
-            self._slots[executor_id] = revision
+            self._revisions[executor_id] = revision
 
 
-class Placing:
-    """Places the tasks of one transaction. A context manager; it takes its turn when the first slot is taken.
+class SlotAssignment:
+    """Assigns the tasks of one transaction to executors. A context manager; its turn begins with the first task.
 
     Args:
-        room: The executors' room.
+        slots: The free slots.
     """
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, slots: ExecutorSlots) -> None:
+        self._slots = slots
         self._looked = False
         self._has_turn = False
         self._executors: list[Executor] = []
@@ -79,14 +79,14 @@ class Placing:
 
     @property
     def full(self) -> bool:
-        """Whether no executor has room for any task; known after the first choice."""
-        return not any(has_room(executor, self._load) for executor in self._executors)
+        """Whether no executor has a free slot; known after the first `choose`."""
+        return not any(has_free_slot(executor, self._load) for executor in self._executors)
 
     def choose(self, task: RunConfigTask) -> Executor | None:
-        """Return the executor for a task, and take its slot; None when none has room."""
+        """Return the executor for a task, its slot taken; None when no suitable one has a free slot."""
         if not self._looked:
-            self._looked = self._has_turn = self._room.turn.acquire()
-            self._executors, self._load = self._room.look()
+            self._looked = self._has_turn = self._slots.turn.acquire()
+            self._executors, self._load = self._slots.look()
             if not any(executor.active_tasks_limit for executor in self._executors):
                 self._end_turn()
         executor = choose_executor(task, self._executors, self._load)
@@ -97,17 +97,17 @@ class Placing:
         return executor
 
     def guards(self) -> tuple[list[Compare], list[Op]]:
-        """Return the conditions and operations that take the slots between processes."""
+        """Return the conditions and operations that keep other processes from taking the same slots."""
         limited = sorted(set(self._taken.values()))
-        compare = [Compare(run_keys.SLOTS.key(name), self._room.slot(name)) for name in limited]
+        compare = [Compare(run_keys.SLOTS.key(name), self._slots.slot(name)) for name in limited]
         return compare, [PutOp(run_keys.SLOTS.key(name), b"") for name in limited]
 
     def committed(self, revision: int) -> None:
-        """Note that the transaction was committed."""
-        self._room.started(self._taken, revision)
+        """Record that the transaction was committed."""
+        self._slots.started(self._taken, revision)
 
     def __enter__(self) -> Self:
-        """Return what places."""
+        """Return the assignment."""
         return self
 
     def __exit__(
@@ -119,11 +119,11 @@ class Placing:
     def _end_turn(self) -> None:
         if self._has_turn:
             self._has_turn = False
-            self._room.turn.release()
+            self._slots.turn.release()
 
 
 class WaitingRuns:
-    """Runs with tasks for which no executor had room, the oldest first. Thread-safe."""
+    """Runs with tasks that no executor had a free slot for, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = renewed(Lock())
@@ -131,7 +131,7 @@ class WaitingRuns:
         self._tasks: dict[str, list[RunConfigTask]] = {}
 
     def put(self, run_id: str, tasks: list[RunConfigTask]) -> None:
-        """Note what a run waits for; nothing ends its waiting."""
+        """Record the tasks of a run that wait; none removes the run."""
         with self._lock:
             known = self._tasks.pop(run_id, None)
             if tasks:
@@ -142,7 +142,7 @@ class WaitingRuns:
                 self._order.remove(run_id)
 
     def first(self, executor: Executor, most: int | None) -> list[str]:
-        """Return the first runs that wait for an executor like this; None for all of them."""
+        """Return the first `most` runs, None for all, with a waiting task that suits an executor."""
         found: list[str] = []
         with self._lock:
             for run_id in self._order:

@@ -1,4 +1,4 @@
-"""What one step of a run is: decided from a run and its tasks on executors, committed in one transaction."""
+"""One transition of a run: decided from the run and its tasks on executors, committed in one transaction."""
 
 from __future__ import annotations
 
@@ -13,67 +13,65 @@ from agola_core.runservice.model.types import ExecutorTask, Run, RunConfigTask
 from agola_core.runservice.rules import advance
 from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.rules.executor_tasks import failed, new_executor_task
-from agola_core.runservice.scheduling.slots import Placing
+from agola_core.runservice.scheduling.slots import SlotAssignment
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.secrets import RunSecrets
-from agola_core.runservice.state.store import Stored, forget_ops, put_task, start_ops
+from agola_core.runservice.state.store import StoredRun, forget_ops, put_task, start_ops
 
 logger = logging.getLogger(__name__)
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What is decided on.
+class RunSnapshot(msgspec.Struct, frozen=True):
+    """What a transition is decided from.
 
     Attributes:
         stored: The run.
-        held: Its tasks on executors, at the same revision.
-        gone: The executors among theirs that no longer take part, with the reason.
+        held: Its tasks on executors, by id, at the same revision.
+        gone: Those of their executors that are deleted or lost, with the reason.
         revision: The revision.
     """
 
-    stored: Stored
+    stored: StoredRun
     held: dict[str, ExecutorTask]
     gone: dict[str, str]
     revision: int
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How much one transaction holds beside the run itself.
+    """The size of one transaction, without the run itself.
 
     Attributes:
-        ops: Operations, and as many compares.
-        size: Bytes of values.
+        ops: At most this many operations, and as many compares.
+        size: At most this many bytes of values.
     """
 
     ops: int
     size: int
 
 
-class Step:
+class Transition:
     """Collects what is to be committed for one run.
 
     Args:
-        seen: What is decided on.
+        seen: The run and its tasks.
         definition: The run's configuration, with its secrets.
-        limits: What does not fit is left to the next step.
+        limits: What does not fit is left to the next transition.
         now: The time.
 
     Attributes:
-        run: The run as it is to be.
-        compare: The conditions beside the run's own.
-        ops: The operations beside those that store the run.
-        tell: The tasks that executors are to be told of.
-        unplaced: Tasks that may start and that no executor has room for; some of them, when all are full.
-        full: Whether something was left to the next step.
+        run: The changed run.
+        compare: The conditions besides the run's own.
+        ops: The operations besides those that store the run.
+        changed_tasks: The executor tasks that are new or changed, for their executors.
+        unplaced: Tasks that may start once an executor has a free slot; only some of them when all are full.
     """
 
-    def __init__(self, seen: Seen, definition: RunSecrets, limits: Limits, now: datetime) -> None:
+    def __init__(self, seen: RunSnapshot, definition: RunSecrets, limits: Limits, now: datetime) -> None:
         self.run = seen.stored.run
         self.compare: list[Compare] = []
         self.ops: list[Op] = []
-        self.tell: list[ExecutorTask] = []
+        self.changed_tasks: list[ExecutorTask] = []
         self.unplaced: list[RunConfigTask] = []
-        self.full = False
         self._seen = seen
         self._secrets = definition.values
         self._config = definition.config
@@ -83,19 +81,19 @@ class Step:
         self._held = dict(seen.held)
         self._again: set[str] = set()
 
-    def decide(self, notes: list[Fetched], placing: Placing) -> None:
+    def decide(self, fetched: list[Fetched], assignment: SlotAssignment) -> None:
         """Decide everything.
 
         Args:
-            notes: What was fetched since.
-            placing: Finds executors for the tasks that start.
+            fetched: Logs and archives that are in storage, or lost, since the last transition.
+            assignment: Assigns the tasks that start to executors.
         """
         self._take_reports()
-        self._take_fetched(notes)
+        self._take_fetched(fetched)
         unfinished = sum(not task.status.phase.is_finished for task in self._held.values())
         run = advance.advance_run(self.run, self._config, unfinished, self._now)
         run, ready = advance.advance_tasks(run, self._config, self._held)
-        started = self._start(run, ready, placing)
+        started = self._start(run, ready, assignment)
         if not started and not self._again:
             run = advance.advance_run(run, self._config, unfinished, self._now)
         self.run = run
@@ -103,7 +101,7 @@ class Step:
             self._stop()
 
     def _take_reports(self) -> None:
-        """Take in what executors reported, and what lost ones never will."""
+        """Record what executors reported, and fail or retry the tasks of lost ones."""
         run = self.run
         tasks = dict(run.tasks)
         for task_id, task in self._seen.held.items():
@@ -112,7 +110,7 @@ class Step:
             if known is None or (known.status.is_finished and ended):
                 continue
             reason = "" if ended else self._seen.gone.get(task.status.executor_id, "")
-            if reason and not self._has_room(2):
+            if reason and not self._fits(2):
                 continue
             if reason:
                 logger.warning("task lost: task=%s executor=%s reason=%s", task_id, task.status.executor_id, reason)
@@ -127,41 +125,41 @@ class Step:
                 tasks[task_id] = advance.take_status(known, self._held[task_id])
         self.run = replace(run, tasks=tasks)
 
-    def _take_fetched(self, notes: list[Fetched]) -> None:
-        """Note what was fetched; an executor's task is forgotten once all of it is."""
-        if not notes:
+    def _take_fetched(self, fetched: list[Fetched]) -> None:
+        """Record what was fetched; an executor task is deleted once everything of it is."""
+        if not fetched:
             return
         tasks = dict(self.run.tasks)
-        for note in notes:
-            if note.task_id in tasks:
-                tasks[note.task_id] = advance.mark_fetched(tasks[note.task_id], note.kind, note.step, lost=note.lost)
+        for item in fetched:
+            if item.task_id in tasks:
+                tasks[item.task_id] = advance.mark_fetched(tasks[item.task_id], item.kind, item.step, lost=item.lost)
         self.run = replace(self.run, tasks=tasks)
-        for task_id in dict.fromkeys(note.task_id for note in notes):
+        for task_id in dict.fromkeys(item.task_id for item in fetched):
             task = self._held.get(task_id)
             if task is None or not task.status.phase.is_finished or advance.to_fetch(tasks[task_id]):
                 continue
-            if self._has_room(2):  # else it is forgotten with the run
+            if self._fits(2):  # else it is deleted with the run
                 self._forget(task)
 
-    def _start(self, run: Run, ready: list[RunConfigTask], placing: Placing) -> bool:
+    def _start(self, run: Run, ready: list[RunConfigTask], assignment: SlotAssignment) -> bool:
         started = False
         for task in ready:
             if task.id in self._again:
-                continue  # its key is deleted by this step, and made anew by the next one
-            if not self._has_room(4):
+                continue  # its key is deleted by this transition, and created again by the next one
+            if not self._fits(4):
                 break
-            executor = placing.choose(task)
+            executor = assignment.choose(task)
             if executor is None:
                 self.unplaced.append(task)
-                if placing.full:
+                if assignment.full:
                     break
                 continue  # another task may fit
             new = new_executor_task(run, self._config, task, executor.id, self._secrets)
             condition, ops = start_ops(new)
             self._add(condition, ops)
-            self.tell.append(new)
+            self.changed_tasks.append(new)
             started = True
-        compare, ops = placing.guards()
+        compare, ops = assignment.guards()
         self.compare += compare
         self.ops += ops
         return started
@@ -170,14 +168,14 @@ class Step:
         for task in self._held.values():
             if task.stop or task.status.phase.is_finished or task.status.executor_id in self._seen.gone:
                 continue
-            if not self._has_room(1):
+            if not self._fits(1):
                 return
             self._change(replace(task, stop=True))
 
     def _change(self, task: ExecutorTask) -> None:
         self._held[task.id] = task
         self._add(Compare(run_keys.TASKS.key(task.id), task.revision), [put_task(task)])
-        self.tell.append(task)
+        self.changed_tasks.append(task)
 
     def _forget(self, task: ExecutorTask) -> None:
         self._held.pop(task.id)
@@ -188,8 +186,6 @@ class Step:
         self.ops += ops
         self._size += sum(len(op.value) for op in ops if isinstance(op, PutOp))
 
-    def _has_room(self, ops: int) -> bool:
-        """Return whether the transaction holds more operations; noted when it does not."""
-        fits = len(self.ops) + ops <= self._limits.ops and self._size <= self._limits.size
-        self.full = self.full or not fits
-        return fits
+    def _fits(self, ops: int) -> bool:
+        """Return whether the transaction has space for more operations."""
+        return len(self.ops) + ops <= self._limits.ops and self._size <= self._limits.size

@@ -6,14 +6,14 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
 from agola_core.runservice.model.types import Run, RunPhase
-from agola_core.runservice.state.store import Stored
+from agola_core.runservice.state.store import StoredRun
 
 
 class ActiveRuns:
     """Active runs by id, with the revisions that they were read at."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, Stored] = {}
+        self._runs: dict[str, StoredRun] = {}
         self._by_phase: dict[RunPhase, set[str]] = {phase: set() for phase in RunPhase}
         self._by_group: dict[str, set[str]] = {}
         self._groups: list[str] = []  # sorted, each with a "/" at its end, so that a prefix is a range
@@ -32,11 +32,11 @@ class ActiveRuns:
         """Return all ids."""
         return list(self._runs)
 
-    def get(self, run_id: str) -> Stored | None:
+    def get(self, run_id: str) -> StoredRun | None:
         """Return a run; None when it is not active."""
         return self._runs.get(run_id)
 
-    def put(self, stored: Stored) -> None:
+    def put(self, stored: StoredRun) -> None:
         """Take a new or changed run in."""
         run = stored.run
         before = self._runs.get(run.id)

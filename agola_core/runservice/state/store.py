@@ -41,7 +41,7 @@ _decode_event = msgspec.json.Decoder(RunEvent).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StoredRun(msgspec.Struct, frozen=True):
     """A run with the revision that it was read at."""
 
     run: Run
@@ -118,7 +118,7 @@ class RunStore:
 
     # Runs
 
-    def find_run(self, run_id: str) -> Stored | None:
+    def find_run(self, run_id: str) -> StoredRun | None:
         """Return an active run; None when it is archived or unknown."""
         for _ in range(_LOST_RACES):
             item = self.coordinator.get(run_keys.RUNS.key(run_id))
@@ -126,10 +126,10 @@ class RunStore:
                 return None
             run, count = decode_header(item)
             if not count:
-                return Stored(run, item.mod_revision)
+                return StoredRun(run, item.mod_revision)
             parts = self.coordinator.list(run_keys.run_parts(run_id)).items
             if len(parts) == count and all(part.mod_revision <= item.mod_revision for part in parts):
-                return Stored(with_parts(run, (decode_part(part) for part in parts)), item.mod_revision)
+                return StoredRun(with_parts(run, (decode_part(part) for part in parts)), item.mod_revision)
         raise ConflictError(f"run {run_id!r} changes too fast to be read")
 
     def has_run(self, run_id: str) -> bool:
@@ -181,7 +181,7 @@ class RunStore:
                 self.groups.check(token)
         raise ConflictError(f"run {run_id!r} changes too fast")
 
-    def commit(self, stored: Stored, changed: Run, compare: Iterable[Compare] = (), ops: Iterable[Op] = ()) -> int:
+    def commit(self, stored: StoredRun, changed: Run, compare: Iterable[Compare] = (), ops: Iterable[Op] = ()) -> int:
         """Store a changed run with further changes; return its revision, or 0 when somebody else was first.
 
         Args:
@@ -193,7 +193,7 @@ class RunStore:
         return self.write(self.run_compare(stored, compare), [*self.run_changes(stored.run, changed), *ops])
 
     @staticmethod
-    def run_compare(stored: Stored, compare: Iterable[Compare] = ()) -> list[Compare]:
+    def run_compare(stored: StoredRun, compare: Iterable[Compare] = ()) -> list[Compare]:
         """Return the condition that a run is as it was read, with further ones."""
         return [Compare(run_keys.RUNS.key(stored.run.id), stored.revision), *compare]
 
@@ -287,8 +287,12 @@ class RunStore:
         result = self.coordinator.txn(compare, ops)
         if not result.succeeded:
             return 0
-        self.written = max(self.written, result.revision)
+        self.note_written(result.revision)
         return result.revision
+
+    def note_written(self, revision: int) -> None:
+        """Record that this process has written at a revision."""
+        self.written = max(self.written, revision)
 
     def _update(self, key: str, change: Callable[[KeyValue | None], tuple[T, list[Op]]]) -> T:
         for _ in range(_LOST_RACES):
