@@ -1,4 +1,4 @@
-"""Source archives: a directory as git sees it, packed into a tar for the `clone` step of a run.
+"""Source archives: a directory as git sees it, packed as a tar for the `clone` step of a run.
 
 In a git checkout that is what is tracked or untracked, as it lies there; ignored files and `.git` are left out. When
 git does not answer for a checkout nothing is packed, since ignored files often hold secrets. Elsewhere, and in a

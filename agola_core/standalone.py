@@ -1,4 +1,4 @@
-"""A run service with its store and a host executor in one process: what `run` and `serve` stand on."""
+"""A run service with its store and a host executor in one process: the base of `run` and `serve`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executor: takes tasks, runs their steps through a driver, serves their logs and archives.
+"""The executor: takes tasks from a run service, runs their steps through a driver, and serves their logs and archives.
 
 Imports from the run service only its shared `types` and `protocol`.
 """

@@ -1,4 +1,4 @@
-"""Key templates of caches: Go's `{{ ... }}` with Agola's functions."""
+"""Expands the templates of cache keys: Go's `{{ ... }}` with Agola's functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that a task's commands may have had their hands on: opened as what they should be, or not at all.
+"""Opens files that a task's commands may have replaced: as regular files, without following links, or not at all.
 
 A step may put a link, a pipe or a device where its log or exit code is expected; whoever opens by name would
 then read or write somewhere else with the executor's rights.

@@ -1,4 +1,4 @@
-"""Secrets in logs: whoever reads a log gets stars in the place of each of their bytes, so that places stay the same."""
+"""Masks secrets in logs: each of their bytes is replaced by a star, so that offsets stay the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Working directories: `~` and variables, as a shell would expand them. Pure."""
+"""Expands `~` and variables in configured working directories, as a shell would. Pure."""
 
 from __future__ import annotations
 

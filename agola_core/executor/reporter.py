@@ -1,4 +1,4 @@
-"""Delivers tasks' statuses to the run service: the newest of each, again until the service has it."""
+"""Sends task statuses to the run service: only the newest of each task, retried until delivered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps that are not commands: workspaces, caches and sources."""
+"""Built-in steps: save and restore workspaces and caches, and unpack sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task's own directory on its executor: its state, logs, archives, and the place of its commands.
+"""A task's directory on its executor: its state, logs, archives, and the files of its commands.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Runs one task: its set-up, then its steps in order, in a thread of its own."""
+"""Runs one task in a thread of its own: the set-up, then the steps in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run configurations: `.agola/config.yml` and its kin, read, checked, and turned into the tasks of a run.
+"""Run configurations: `.agola/config.yml` and the like are read, checked, and converted to the tasks of a run.
 
 Stands on the run service's shared types.
 """

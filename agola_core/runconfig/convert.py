@@ -1,4 +1,4 @@
-"""Turns a configured run into the tasks that the run service gets. Pure but for the new ids."""
+"""Converts a configured run to the tasks that the run service gets. Pure except for new ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task depends on, and whether a run's tasks are a graph."""
+"""Parses the dependencies of tasks, and checks that the tasks of a run form an acyclic graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is worth knowing about a configuration that is accepted."""
+"""Findings: warnings and other remarks about a configuration that is accepted."""
 
 from __future__ import annotations
 

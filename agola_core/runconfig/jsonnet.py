@@ -1,4 +1,4 @@
-"""Jsonnet: evaluated into JSON in a process of its own, whose time and memory end.
+"""Evaluates jsonnet to JSON in a separate process with limited time and memory.
 
 The `jsonnet` package (the extra `jsonnet`) is Google's own. A configuration may import files of its own directory
 and of those below it, and nothing else.

@@ -1,4 +1,4 @@
-"""What a run configuration says, checked, before it becomes the tasks of one run."""
+"""The model of a checked run configuration, before it is converted to the tasks of one run."""
 
 from __future__ import annotations
 

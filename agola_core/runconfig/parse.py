@@ -1,4 +1,4 @@
-"""Reads a run configuration and checks it: Agola's rules, and one error that says where."""
+"""Parses and checks a run configuration by Agola's rules; an error names the line and the place."""
 
 from __future__ import annotations
 

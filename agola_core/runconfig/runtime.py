@@ -1,4 +1,4 @@
-"""Where a task runs: its containers, their volumes, and the logins for the registries that their images come from."""
+"""Parses the runtime of a task: containers, volumes, and logins for image registries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a task, in their short and long forms."""
+"""Parses the steps of a task, in their short and long forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that a project's variables may give, names, and spans of time."""
+"""Parses values that project variables may provide, names, labels and durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real Agola 0.2 would do with a configuration. Pure."""
+"""Predicts what a real Agola 0.2 would do with a configuration. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions on branch, tag and ref: whether a run is made, whether a task is skipped. Pure."""
+"""Conditions on branch, tag and ref, which decide whether a run is created or a task skipped. Pure."""
 
 from __future__ import annotations
 

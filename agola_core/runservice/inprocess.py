@@ -1,4 +1,4 @@
-"""The run service's protocol inside one process: plain calls, no network."""
+"""Connects executors and a run service of the same process by plain calls, without a network."""
 
 from __future__ import annotations
 

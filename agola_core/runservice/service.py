@@ -1,4 +1,4 @@
-"""The run service: what clients, executors and adapters call."""
+"""The run service's interface for clients, executors and adapters."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Archives of workspaces and caches: packed from files, and unpacked without trust."""
+"""Tar archives of workspaces and caches: packing files, and safely unpacking untrusted archives."""

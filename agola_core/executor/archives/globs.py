@@ -1,4 +1,4 @@
-"""Globs of archives: `*`, `?` and `[...]` within a component, `**` for any number of components."""
+"""Glob patterns of archive paths: `*`, `?` and `[...]` within one component, `**` for any number of components."""
 
 from __future__ import annotations
 

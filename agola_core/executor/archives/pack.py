@@ -1,4 +1,4 @@
-"""Making the archives of `save_to_workspace` and `save_cache` from the files of this machine.
+"""Packs files of this machine into the archives of `save_to_workspace` and `save_cache`.
 
 Directories are walked by descriptors and no link is followed below a source directory, so that a step in the
 background cannot make the walk leave it.

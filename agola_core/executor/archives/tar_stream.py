@@ -1,4 +1,4 @@
-"""Tar archives as streams, read and written member by member, with nothing in them taken on trust.
+"""Reads and writes tar archives as streams, member by member, trusting nothing in them.
 
 `tarfile` parses; what it would pass over in silence (a damaged header, a missing end) or hold in memory without
 bound (extension headers) is an error here.

@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody vouches for: nothing gets out of the target, whatever the archive says.
+"""Unpacks untrusted archives: nothing is written outside the target, whatever the archive says.
 
 Python's own "data" filter has been bypassed more than once, so every path is walked by directory descriptors
 that follow no links; links may not point out; devices are refused and set-user bits dropped; size, count, depth

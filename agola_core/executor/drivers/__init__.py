@@ -1,1 +1,1 @@
-"""Drivers: where the processes of a task's steps run."""
+"""Drivers, which run the commands of steps: as processes of this machine, or in containers."""

@@ -1,4 +1,4 @@
-"""Users of this machine: who a host step runs as, and reading and writing files with no more rights than theirs."""
+"""User accounts of this machine: which user a host step runs as, and file access with that user's rights alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What isolates steps of the host driver: bubblewrap, what it is told, and whether it confines on this machine.
+"""Isolates host steps with bubblewrap: its options, and a check that it works on this machine.
 
 bubblewrap itself stands outside of the sandbox, so it gets an environment of its own: the step's variables, which
 decide about what the dynamic loader loads, are set by it inside. It reads its options from a descriptor, since a

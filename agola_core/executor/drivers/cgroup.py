@@ -1,4 +1,4 @@
-"""Control groups, where this process may make them: a process cannot leave one, whatever it forks or clears.
+"""Control groups, if this process may create them: a process cannot leave one, whatever it forks or clears.
 
 One hierarchy is enough, version 2 or any of version 1: only membership is used. The executor makes a step's shell a
 member before the step begins, so a step that runs as another user needs no right of its own.

@@ -1,4 +1,4 @@
-"""Files of a container, as tars that its engine gives and takes; what comes from either side is checked."""
+"""Copies files into and out of containers as tar archives, checked in both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A container engine behind its Docker-compatible API: what the container driver asks of it, and its errors.
+"""A client for a container engine with a Docker-compatible API, with the errors it raises.
 
 The `docker` package is an extra (`container`); it is imported when a driver is made.
 """

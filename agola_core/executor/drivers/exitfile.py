@@ -1,4 +1,4 @@
-"""The file in which a command's shell notes that the command begins, and its exit code: it outlives the executor.
+"""The file in which a command's shell records that the command begins, and its exit code; it outlives the executor.
 
 The first line is there before the command is, so a command that has run is never taken for one that has not.
 """

@@ -1,4 +1,4 @@
-"""Drivers by name."""
+"""Creates drivers by name."""
 
 from __future__ import annotations
 

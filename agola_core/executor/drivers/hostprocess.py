@@ -1,4 +1,4 @@
-"""A command of the host driver: waiting for it, finding it again, and ending it with all that it started."""
+"""A command of the host driver: waits for it, finds it after a restart, and kills it with everything it started."""
 
 from __future__ import annotations
 

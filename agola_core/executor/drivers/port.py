@@ -1,4 +1,4 @@
-"""What a driver is: it gives a task a place, runs commands there, and moves files in and out.
+"""The driver port: a driver creates a task's environment, runs commands in it, and moves files in and out.
 
 The contract suite `tests/contract/test_drivers.py` runs on every driver.
 """

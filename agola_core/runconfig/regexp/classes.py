@@ -1,4 +1,4 @@
-"""Sets of characters in Go's regular expressions: named ones, ranges, and what is the same in any case. Pure."""
+"""Character classes of Go's regular expressions: named classes, ranges, and case folding. Pure."""
 
 from __future__ import annotations
 

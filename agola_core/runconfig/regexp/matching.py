@@ -1,4 +1,4 @@
-"""Regular expressions of people we do not know: Go's syntax, matched in time linear in the text. Pure.
+"""Matches untrusted regular expressions of Go's syntax in time linear in the text. Pure.
 
 An expression becomes a nondeterministic automaton, and a text is read once, a character at a time, with the set of the
 states that it may be in: no expression can backtrack, for none goes back. `regexp_syntax` reads the expression.

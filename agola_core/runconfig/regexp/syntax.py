@@ -1,4 +1,4 @@
-"""The syntax of Go's regular expressions (RE2's), as far as it decides whether a text matches. Pure.
+"""Parses Go's regular expressions (RE2's), as far as needed to decide whether a text matches. Pure.
 
 Groups and greed say what is captured, and nothing is captured here.
 """

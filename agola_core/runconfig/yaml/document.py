@@ -1,4 +1,4 @@
-"""A configuration file as nodes that know their line and their place, for errors and warnings that say both.
+"""A configuration file as nodes that know their line and place, for errors and warnings.
 
 Values are taken as Go's decoder takes them, which Agola 0.2 reads with: a key is known in any case, an unknown one is
 ignored, and null is as good as nothing.

@@ -1,4 +1,4 @@
-"""What a plain scalar of YAML means, by the rules of the library that Agola 0.2 reads with. Pure.
+"""Resolves plain YAML scalars by the rules of the library that Agola 0.2 uses. Pure.
 
 They are YAML 1.1's with exceptions: `y` and `n` are booleans, an exponent needs a sign, there are no sexagesimals, and
 a date is a text.

@@ -1,4 +1,4 @@
-"""A YAML document read as Agola 0.2 reads it: the first of several, the last of equal keys, merges in their order.
+"""Composes a YAML document as Agola 0.2 does: the first document, the last of equal keys, merges in order.
 
 Nothing here calls itself, so that a document's depth costs no stack, and an alias is the node that it names.
 """

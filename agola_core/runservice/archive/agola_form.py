@@ -1,4 +1,4 @@
-"""Archived records byte for byte as Agola 0.2 stores them, for exports that go back to it.
+"""Encodes archived records byte for byte as Agola 0.2 stores them, for exports to it.
 
 Our records are Agola's with a few fields more; Go writes what is left with its escapes, its times and sorted maps.
 """

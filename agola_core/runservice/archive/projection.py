@@ -1,4 +1,4 @@
-"""The archived runs, and the task ids of all runs, as the readdb keeps them, and how they are found there."""
+"""The readdb's tables of archived runs and used task ids, and the queries on them."""
 
 from __future__ import annotations
 

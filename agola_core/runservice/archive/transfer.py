@@ -1,4 +1,4 @@
-"""Export and import of a whole run service: its store, the runs that are active, and logs and archives if wanted.
+"""Exports and imports a whole run service: its store, its active runs, and optionally logs and archives.
 
 The active runs are a section of the export, taken from the coordinator at the very revision of the exported state.
 An import brings them back finished, as stopped. It replaces what the coordinator holds of active runs, too: the

@@ -1,4 +1,4 @@
-"""Copies logs and workspace archives from another object storage that has them under the same paths, such as Agola's.
+"""Copies logs and workspace archives from another object storage with the same paths, such as Agola's.
 
 Copying may be cut off and begun again: what is there in its whole size is not copied once more. Both kinds of objects
 never change once their tasks have ended.

@@ -1,4 +1,4 @@
-"""Reads the logs of steps, wherever they are: on their executor while they grow, in storage after."""
+"""Reads the logs of steps: from their executor while they grow, from storage afterwards."""
 
 from __future__ import annotations
 

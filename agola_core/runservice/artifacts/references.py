@@ -1,4 +1,4 @@
-"""Which runs need a task's logs and archives: an object per run beside them, as in Agola.
+"""References of runs to a task's logs and archives: one object per run, stored beside them, as in Agola.
 
 Restarts share tasks, so the data of a task belongs to no run alone. A run refers to it before the data is there, or
 before the run is there, and the data is deleted only by whoever removed a reference and then found no other. Two

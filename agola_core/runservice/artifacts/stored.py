@@ -1,4 +1,4 @@
-"""Caches, workspace archives and source archives in object storage, as executors and clients use them."""
+"""Reads and writes caches, workspace archives and source archives in object storage."""
 
 from __future__ import annotations
 

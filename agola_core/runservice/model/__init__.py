@@ -1,1 +1,1 @@
-"""The records of the run service, and the protocols that its clients and executors speak."""
+"""The records of the run service, and the protocols that its clients and executors use."""

@@ -1,4 +1,4 @@
-"""What an executor may make the service store and wait for."""
+"""Limits the size of what an executor sends, and the time it may take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON of the run service's records as Go writes it: Agola's clients are written in Go.
+"""Encodes the run service's records as Go encodes them, for Agola's clients, which are written in Go.
 
 Map keys are sorted, `<`, `>`, `&` and two line separators are escaped, and times carry no trailing zeros.
 """

@@ -1,4 +1,4 @@
-"""The task graph of a run: levels, and what makes it no graph. Pure."""
+"""The task graph of a run: its levels, and the errors that make it invalid. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run service behaves."""
+"""Options of the run service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run service and its executors talk, in both directions, whatever carries it.
+"""The protocol between a run service and its executors, in both directions, over any transport.
 
 In one process they call each other; over the network an adapter carries the calls. Both sides raise the same
 errors.

@@ -1,4 +1,4 @@
-"""What clients ask of the run service and what it answers; Agola's JSON."""
+"""Requests of clients to the run service, and its answers, as Agola's JSON."""
 
 from __future__ import annotations
 

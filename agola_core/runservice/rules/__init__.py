@@ -1,1 +1,1 @@
-"""The decisions of the run service, as pure functions from values to values."""
+"""The decisions of the run service, as pure functions of values."""

@@ -1,4 +1,4 @@
-"""What users and external schedulers do to active runs: start, cancel, stop, approve, annotate. Pure.
+"""Actions of users and external schedulers on active runs: start, cancel, stop, approve, annotate. Pure.
 
 Each function is, or returns, a change of a run that raises `BadRequestError` when the run does not allow it.
 """

@@ -1,4 +1,4 @@
-"""How a run and its tasks advance: pure decisions, from states to states, after Agola's rules."""
+"""Advances a run and its tasks from one state to the next, by Agola's rules. Pure."""
 
 from __future__ import annotations
 
@@ -195,11 +195,6 @@ def archives_fetched(task: RunTask) -> bool:
         phase is FetchPhase.FINISHED or not _ran(task.steps[step])
         for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
     )
-
-
-def everything_fetched(run: Run) -> bool:
-    """Return whether all logs and archives of a run are in storage, or never were."""
-    return all(not to_fetch(task) for task in run.tasks.values())
 
 
 def to_fetch(task: RunTask) -> list[tuple[str, int | None]]:

@@ -1,4 +1,4 @@
-"""How a run's task becomes the task that an executor gets. Pure."""
+"""Converts a run's task to the task that an executor gets. Pure."""
 
 from __future__ import annotations
 

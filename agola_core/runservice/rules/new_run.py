@@ -1,4 +1,4 @@
-"""Making runs: a new one from a request, or a restart of one that has finished. Pure but for the new ids."""
+"""Builds runs: a new one from a request, or the restart of a finished one. Pure except for new ids."""
 
 from __future__ import annotations
 

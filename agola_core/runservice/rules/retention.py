@@ -1,4 +1,4 @@
-"""Which archived runs are old enough, or many enough, to be deleted. Pure."""
+"""Decides which archived runs have expired, by age or by number. Pure."""
 
 from __future__ import annotations
 

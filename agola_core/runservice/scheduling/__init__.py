@@ -1,1 +1,1 @@
-"""Scheduling: creates runs, advances them, and sends their tasks to executors."""
+"""Creates runs, advances them, and sends their tasks to executors."""

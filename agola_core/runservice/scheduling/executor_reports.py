@@ -1,4 +1,4 @@
-"""The executors' side of the run service: heartbeats, task status reports, and the tasks held for an executor."""
+"""Handles executors' calls: heartbeats, task status reports, and requests for their tasks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Active runs, executors and their tasks, as the coordinator holds them."""
+"""Active runs, executors and their tasks: in the coordinator, and mirrored in memory."""

@@ -1,4 +1,4 @@
-"""The active runs in memory, found by group and by phase without looking at the others. Not thread-safe."""
+"""An in-memory index of active runs by group and phase. Not thread-safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Change groups of the run service: names that refuse an action when somebody else acted on them since.
+"""Change groups of the run service: names that refuse an action if another writer has acted on them since.
 
 A token is Agola's: base64 of the revision that was seen and of each group's revision, 0 for one that does not
 exist. Tokens expire by the history of the groups alone: while no group was forgotten since a token was given out,

@@ -1,4 +1,4 @@
-"""Run events as a stream that can be gone on with: every change of a run's phase or result, in its one order."""
+"""A resumable stream of run events: every change of a run's phase or result, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an active run lies in the coordinator: small ones whole, large ones in parts. Pure.
+"""Encodes active runs for the coordinator: small ones in one key, large ones in parts. Pure.
 
 A run of many tasks is split, so that a change of one task writes a part and not the whole run. The run's own key is
 written with every change, whatever changed, so its revision guards the run as a whole.

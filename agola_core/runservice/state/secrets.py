@@ -1,4 +1,4 @@
-"""Secrets of runs: stored apart from the run's configuration, which everybody may see, and gone with the run.
+"""Secrets of runs: stored apart from the run's configuration, which everybody may see, and deleted with the run.
 
 Whoever makes a run says which values are secret. Wherever one of them stands in an environment, a command or a
 registry's password, the stored configuration has `HIDDEN`; the configuration as it was asked for lies in object storage

@@ -1,4 +1,4 @@
-"""Active runs, their tasks on executors, and executors, as the coordinator holds them."""
+"""Reads and writes active runs, executors and executor tasks in the coordinator."""
 
 from __future__ import annotations
 
