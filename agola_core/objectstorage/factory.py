@@ -15,7 +15,7 @@ def open_storage(url: str | Path, *, configured: bool = False, read_only: bool =
 
     Args:
         url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names;
-            `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3url` has the options).
+            `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3.url` has the options).
         configured: The URL comes from a service's configuration, which may not choose posixflat.
         read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
 
@@ -36,14 +36,9 @@ def open_storage(url: str | Path, *, configured: bool = False, read_only: bool =
         kind = PosixStorage if scheme == "posix" else PosixFlatStorage
         return _limited(kind(rest, create=not read_only), read_only)
     if scheme == "s3":
-        try:
-            from agola_core.objectstorage.s3.storage import S3Storage  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError as error:
-            raise BadRequestError("storage on S3 needs the extra s3: pip install 'agola-core[s3]'") from error
-        try:
-            return _limited(S3Storage.from_url(str(url)), read_only)
-        except ValueError as error:  # what the client library thinks of a host or a region
-            raise BadRequestError(f"an s3:// URL is malformed: {error}") from error
+        from agola_core.objectstorage.s3.storage import S3Storage  # noqa: PLC0415 - load what is used
+
+        return _limited(S3Storage.from_url(str(url)), read_only)
     raise BadRequestError(f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR or s3://BUCKET/PREFIX")
 
 

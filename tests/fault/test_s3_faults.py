@@ -20,6 +20,7 @@ from agola_core.errors import (
     NotFoundError,
     UnavailableError,
 )
+from agola_core.objectstorage.s3 import multipart, requests
 from agola_pytest import require
 from agola_pytest.s3 import S3MissingError, S3Program, start_s3
 from agola_pytest.s3proxy import Failure, S3Proxy
@@ -139,7 +140,7 @@ def test_a_server_that_stays_away_is_tried_as_often_as_was_asked(proxy, on_retry
 
 @pytest.mark.parametrize("failure", LASTING, ids=lambda failure: failure.name)
 def test_a_failure_that_lasts_is_one_typed_error(proxy, storage, failure):
-    storage._calls.options = msgspec.structs.replace(storage._options, attempts=2, request_timeout=0.5)
+    storage._client.options = msgspec.structs.replace(storage._options, attempts=2, request_timeout=0.5)
     for name, use in uses(storage).items():
         if failure is Failure.STALL and name not in {"range", "create"}:
             continue  # each waits for its deadline
@@ -158,8 +159,7 @@ def test_a_failure_that_lasts_is_one_typed_error(proxy, storage, failure):
 
 
 def unfinished(storage):
-    answer = storage._calls.call("list_multipart_uploads", "uploads", Prefix=storage._prefix)
-    return answer.get("Uploads", [])
+    return storage._uploader.sweep.unfinished()
 
 
 def test_a_creation_in_doubt_is_looked_at_before_it_is_repeated(agola_s3, proxy, storage):
@@ -217,17 +217,16 @@ def test_an_interrupted_upload_leaves_no_parts(proxy, storage):
 
 
 def test_what_a_killed_process_left_of_an_upload_is_swept(storage, monkeypatch):
-    from agola_core.objectstorage.s3 import upload
-
-    storage._calls.call("create_multipart_upload", "upload", Key=storage._key("left"))
-    young = storage._calls.call("create_multipart_upload", "upload", Key="elsewhere")
+    client = storage._client
+    for key in (storage._key("left"), "elsewhere"):
+        upload_id = client.fetch(requests.create_upload(key, ()), requests.upload_id_of, "upload")
     storage.write("large", b"x" * (6 * 2**20))
     assert len(unfinished(storage)) == 1  # young: another process may be at work
-    monkeypatch.setattr(upload, "_ABANDONED", timedelta())
-    storage._uploader._swept = False
+    monkeypatch.setattr(multipart, "_ABANDONED", timedelta())
+    storage._uploader.sweep._done = False
     storage.write("large", b"x" * (6 * 2**20))
     assert not unfinished(storage)
-    assert storage._calls.call("abort_multipart_upload", "upload", Key="elsewhere", UploadId=young["UploadId"])
+    client.call(requests.abort_upload("elsewhere", upload_id), "upload")  # another prefix's was left alone
 
 
 def test_bytes_that_changed_on_the_server_are_noticed(proxy, storage):

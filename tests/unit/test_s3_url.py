@@ -3,6 +3,8 @@
 import pytest
 
 from agola_core.errors import BadRequestError
+from agola_core.objectstorage.s3.configuration import Configuration
+from agola_core.objectstorage.s3.endpoint import endpoint_of
 from agola_core.objectstorage.s3.url import Checksum, explicit_credentials, parse_s3_url
 
 
@@ -13,13 +15,26 @@ def test_every_option_is_taken():
         "&part_size=5242880&checksum=md5&anonymous=true"
     )
     assert (options.bucket, options.prefix, options.endpoint) == ("bucket", "a/b c", "https://h:9000")
-    assert (options.region, options.by_path, options.tls_verify, options.tls_ca) == ("eu-1", False, False, "/ca.pem")
+    assert (options.region, options.path_style, options.tls_verify, options.tls_ca) == ("eu-1", False, False, "/ca.pem")
     assert (options.request_timeout, options.attempts, options.checksum) == (2.5, 2, Checksum.MD5)
 
 
-def test_the_bucket_is_in_the_path_with_an_endpoint_of_ones_own():
-    assert not parse_s3_url("s3://bucket").by_path
-    assert parse_s3_url("s3://bucket?endpoint=http://localhost").by_path
+@pytest.mark.parametrize(
+    ("url", "environment", "host", "path"),
+    [
+        ("s3://bucket", {}, "bucket.s3.us-east-1.amazonaws.com", "/a/b%20%2B"),
+        ("s3://bucket?region=cn-north-1", {}, "bucket.s3.cn-north-1.amazonaws.com.cn", "/a/b%20%2B"),
+        ("s3://bucket", {"AWS_REGION": "eu-1"}, "bucket.s3.eu-1.amazonaws.com", "/a/b%20%2B"),
+        ("s3://with.dots", {}, "s3.us-east-1.amazonaws.com", "/with.dots/a/b%20%2B"),
+        ("s3://bucket?endpoint=http://h:9000", {}, "h:9000", "/bucket/a/b%20%2B"),
+        ("s3://bucket?endpoint=http://h&path_style=false", {}, "bucket.h", "/a/b%20%2B"),
+        ("s3://bucket?endpoint=http://[::1]:9000", {}, "[::1]:9000", "/bucket/a/b%20%2B"),
+        ("s3://bucket", {"AWS_ENDPOINT_URL_S3": "http://h:1/below/"}, "h:1", "/below/bucket/a/b%20%2B"),
+    ],
+)
+def test_requests_go_to_the_endpoint(url, environment, host, path):
+    endpoint = endpoint_of(parse_s3_url(url), Configuration({"AWS_CONFIG_FILE": "/none", **environment}))
+    assert (endpoint.host, endpoint.path("a/b +")) == (host, path)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +50,7 @@ def test_the_bucket_is_in_the_path_with_an_endpoint_of_ones_own():
         ("s3://bucket?timeout=0", "greater than 0"),
         ("s3://bucket?part_size=1", "part_size"),
         ("s3://bucket?region=a&region=b", "twice"),
+        ("s3://bucket?tls_key=/key.pem", "needs tls_cert"),
         ("s3://bucket?profile=a&anonymous=true", "exclude each other"),
         ("s3://bucket/a#b", "%23"),
     ],

@@ -9,20 +9,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from typing import Any
 
-from agola_core.objectstorage.s3.outcomes import TruncatedBodyError
+from agola_core.objectstorage.s3.connection import Answer, TruncatedBodyError
+from agola_core.objectstorage.s3.requests import Pairs
 from agola_core.objectstorage.s3.url import Checksum
 
-PART_SIZE = "agola-part-size"
+PART_SIZE = "x-amz-meta-agola-part-size"
 """The object's metadata in which the size of a part stands."""
 
 
-def upload_checksum(kind: Checksum, body: bytes) -> dict[str, Any]:
-    """Return the parameter by which the server can check the bytes of an upload."""
+def upload_checksum(kind: Checksum, body: bytes) -> Pairs:
+    """Return the headers by which the server can check the bytes of an upload."""
     if kind is Checksum.MD5:
-        return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
-    return {"ChecksumCRC32": base64.b64encode(_crc_bytes(zlib.crc32(body))).decode()}
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        return (("content-md5", base64.b64encode(digest).decode()),)
+    return (("x-amz-checksum-crc32", base64.b64encode(_crc_bytes(zlib.crc32(body))).decode()),)
+
+
+def parts_headers(kind: Checksum, part_size: int) -> Pairs:
+    """Return the headers that begin an upload in parts."""
+    algorithm: Pairs = (("x-amz-checksum-algorithm", "CRC32"),) if kind is Checksum.CRC32 else ()
+    return ((PART_SIZE, str(part_size)), *algorithm)
 
 
 class ContentCheck:
@@ -30,15 +37,16 @@ class ContentCheck:
 
     Args:
         answer: The server's answer to a GET or HEAD of the object, with the checksum asked for.
+        size: The object's size in bytes.
     """
 
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self._expected, _, parts = str(answer.get("ChecksumCRC32") or "").partition("-")
-        noted = str(answer.get("Metadata", {}).get(PART_SIZE, ""))
+    def __init__(self, answer: Answer, size: int) -> None:
+        self._expected, _, parts = answer.headers.get("x-amz-checksum-crc32", "").partition("-")
+        noted = answer.headers.get(PART_SIZE, "")
         self._part_size = int(noted) if parts and noted.isdigit() else 0
         if parts and not self._part_size:
             self._expected = ""  # parts of unknown sizes: another program's upload
-        self._size = int(answer["ContentLength"])
+        self._size = size
         self._seen = 0
         self._crc = 0
         self._part_crcs: list[bytes] = []

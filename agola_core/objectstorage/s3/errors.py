@@ -1,15 +1,6 @@
-"""What callers are told of the errors of an S3 server; `s3outcomes` knows what a failed request has done."""
+"""What callers are told of the errors of an S3 server; `outcomes` knows what a failed request has done."""
 
 from __future__ import annotations
-
-from aiohttp import ClientError as TransportError
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
 
 from agola_core.errors import (
     AgolaError,
@@ -21,56 +12,66 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
-from agola_core.objectstorage.s3.outcomes import TruncatedBodyError, code_of, is_checksum, status_of
+from agola_core.objectstorage.s3.connection import TruncatedBodyError
+from agola_core.objectstorage.s3.credentials import NoCredentialsError
+from agola_core.objectstorage.s3.outcomes import ResponseError
 
-_WRONG_KEY = {"KeyTooLongError", "InvalidArgument", "InvalidObjectName", "EntityTooLarge", "InvalidURI"}
+_WRONG_KEY = {
+    "EntityTooLarge",
+    "InvalidArgument",
+    "InvalidObjectName",
+    "InvalidURI",
+    "KeyTooLongError",
+    "XMinioInvalidObjectName",
+    "XMinioInvalidResourceName",
+    "XMinioObjectExistsAsDirectory",
+    "XMinioParentIsObject",
+}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
-_FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"}
+_FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+_TOKEN = {"ExpiredToken", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired"}
 
 
 def translate(error: Exception, what: str, bucket: str) -> AgolaError:
     """Return the error of ours that tells what happened; raise it from the original one.
 
     Args:
-        error: What the S3 client raised.
+        error: What the request raised.
         what: What was to be done, such as `object 'a'`.
         bucket: The bucket.
     """
     if isinstance(error, AgolaError):
         return error
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
+    if isinstance(error, ResponseError):
+        return _of_code(error, what, bucket)
+    if isinstance(error, NoCredentialsError):
         return ForbiddenError(f"{what}: no credentials for bucket {bucket!r}: {error}")
     if isinstance(error, TimeoutError):
         return DeadlineError(f"{what}: the storage did not answer in time")
-    if isinstance(error, RecursionError):  # the client follows a server that redirects for ever
-        return UnavailableError(f"{what}: bucket {bucket!r} is in another region or at another endpoint")
-    if isinstance(error, TruncatedBodyError) or is_checksum(error):
+    if isinstance(error, TruncatedBodyError):
         return UnavailableError(f"{what}: the answer of the storage is damaged: {error}")
-    if not isinstance(error, ClientError):
-        kind = "cannot be reached" if isinstance(error, BotoCoreError | OSError | TransportError) else "failed"
-        return UnavailableError(f"{what}: the storage {kind}: {str(error) or type(error).__name__}")
-    return _of_code(error, what, bucket)
+    kind = "cannot be reached" if isinstance(error, OSError) else "failed"
+    return UnavailableError(f"{what}: the storage {kind}: {str(error) or type(error).__name__}")
 
 
-def _of_code(error: ClientError, what: str, bucket: str) -> AgolaError:
-    code, status = code_of(error), status_of(error)
-    said = f"{code}: {error.response.get('Error', {}).get('Message') or status}"
+def _of_code(error: ResponseError, what: str, bucket: str) -> AgolaError:
+    code, status = error.code, error.status
     if code == "NoSuchBucket":
         return UnavailableError(f"{what}: bucket {bucket!r} does not exist")
     if code == "RequestTimeTooSkewed":
-        return UnavailableError(f"{what}: the clock of this machine is too far from the storage's: set it ({said})")
+        return UnavailableError(f"{what}: the clock of this machine is too far from the storage's: set it ({error})")
     if code in _ELSEWHERE:
-        return UnavailableError(f"{what}: bucket {bucket!r} is in another region or at another endpoint ({said})")
+        return UnavailableError(f"{what}: bucket {bucket!r} is in another region or at another endpoint ({error})")
     if code in _FULL or status == 507:
-        return OutOfSpaceError(f"{what}: the storage is full ({said})")
+        return OutOfSpaceError(f"{what}: the storage is full ({error})")
     if code in _WRONG_KEY:
-        return BadRequestError(f"{what}: the storage refuses it ({said})")
+        return BadRequestError(f"{what}: the storage refuses it ({error})")
     if code == "NoSuchUpload":
-        return UnavailableError(f"{what}: its upload was ended by somebody else: write it again ({said})")
+        return UnavailableError(f"{what}: its upload was ended by somebody else: write it again ({error})")
     if status == 404:
         return NotFoundError(f"{what} does not exist")
     if status == 412:
         return ConflictError(f"{what} exists already, or was replaced meanwhile")
-    if status in {401, 403} or code == "ExpiredToken":
-        return ForbiddenError(f"{what}: the storage denies access ({said})")
-    return UnavailableError(f"{what}: the storage failed ({said})")
+    if status in {401, 403} or code in _TOKEN:
+        return ForbiddenError(f"{what}: the storage denies access ({error})")
+    return UnavailableError(f"{what}: the storage failed ({error})")

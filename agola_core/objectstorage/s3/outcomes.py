@@ -1,6 +1,6 @@
 """What an error of an S3 request says of the request: the table of every answer, with its source.
 
-A write whose outcome is unknown is looked at before its caller hears anything (`s3upload`); a request that is not
+A write whose outcome is unknown is looked at before its caller hears anything (`upload`); a request that is not
 applied may be sent again without a look. What sounds like a refusal is none until a source says so: a 503 of a server
 of several disks may be the answer to a write that some of them have.
 """
@@ -11,21 +11,8 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aiohttp import ClientConnectorCertificateError, ClientConnectorError
-from aiohttp import ClientError as TransportError
-from botocore.exceptions import (
-    ClientError,
-    ConnectionError,  # noqa: A004
-    ConnectTimeoutError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    ProxyConnectionError,
-    SSLError,
-)
-from botocore.parsers import ResponseParserError
+from agola_core.objectstorage.s3.connection import NotConnectedError, TruncatedBodyError, UntrustedError
+from agola_core.objectstorage.s3.credentials import NoCredentialsError
 
 
 class Outcome(enum.Enum):
@@ -35,8 +22,20 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class TruncatedBodyError(Exception):
-    """An answer has fewer bytes than it announced, or others than were written."""
+class ResponseError(Exception):
+    """A server's answer that is an error.
+
+    Args:
+        status: The HTTP status; 500 for an error that came with a status of success.
+        code: S3's code, or the status where there is none.
+        message: The server's; may be empty.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message or status}")
+        self.status = status
+        self.code = code
+        self.message = message
 
 
 class Row(NamedTuple):
@@ -57,36 +56,19 @@ class Row(NamedTuple):
     source: str
 
 
-def code_of(error: BaseException) -> str:
+def code_of(error: BaseException | None) -> str:
     """Return the server's code for an error; "" for an error that no server sent."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+    return error.code if isinstance(error, ResponseError) else ""
 
 
-def status_of(error: BaseException) -> int:
+def status_of(error: BaseException | None) -> int:
     """Return the HTTP status of an error; 0 for an error that no server sent."""
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return error.status if isinstance(error, ResponseError) else 0
 
 
 def row_of(error: BaseException) -> Row:
     """Return what is known of an error of a request."""
     return next(row for row in TABLE if row.matches(error))
-
-
-def is_checksum(error: BaseException) -> bool:
-    """Return whether an answer's bytes are not those that its checksum tells."""
-    return type(error).__name__ in {"FlexibleChecksumError", "ChecksumError"}
-
-
-def _is_untrusted(error: BaseException) -> bool:
-    return isinstance(error, SSLError) and isinstance(error.__context__, ClientConnectorCertificateError)
-
-
-def _is_not_connected(error: BaseException) -> bool:
-    if isinstance(error, ConnectTimeoutError | ProxyConnectionError | SSLError):
-        return True
-    return isinstance(error, ConnectionError) and isinstance(error.__context__, ClientConnectorError)
 
 
 def _has_code(*codes: str) -> Callable[[BaseException], bool]:
@@ -107,32 +89,36 @@ _CONDITIONAL = "Amazon S3 user guide, conditional writes"
 TABLE = (
     Row(
         "no credentials, nothing sent",
-        _is(NoCredentialsError, PartialCredentialsError, ProfileNotFound),
+        _is(NoCredentialsError),
         Outcome.NOT_APPLIED,
         False,
-        "botocore signs before it sends",
+        "requests are signed before they are sent",
     ),
-    Row("a certificate that is not trusted", _is_untrusted, Outcome.NOT_APPLIED, False, "TLS: the request comes later"),
+    Row(
+        "a certificate that is not trusted",
+        _is(UntrustedError),
+        Outcome.NOT_APPLIED,
+        False,
+        "TLS: the request comes later",
+    ),
     Row(
         "no connection: refused, no route, no such host",
-        _is_not_connected,
+        _is(NotConnectedError),
         Outcome.NOT_APPLIED,
         True,
-        "aiohttp's ClientConnectorError: nothing was sent",
+        "the connection is made first: nothing was sent",
     ),
     Row("no answer in time", _is(TimeoutError), Outcome.UNKNOWN, True, "the server may be at work on it"),
     Row(
         "an answer that is cut short or damaged",
-        lambda error: (
-            isinstance(error, TruncatedBodyError | IncompleteReadError | ResponseParserError) or is_checksum(error)
-        ),
+        _is(TruncatedBodyError),
         Outcome.UNKNOWN,
         True,
         "an answer began, and what it was is not known",
     ),
     Row(
         "the connection broke before the answer",
-        _is(HTTPClientError, ConnectionError, TransportError, OSError),
+        _is(OSError),
         Outcome.UNKNOWN,
         True,
         "the server may have had all of the request",
@@ -179,7 +165,7 @@ TABLE = (
         True,
         "MinIO says SlowDownWrite when too few disks have a write; a completion may fail after its 200",
     ),
-    Row("another 3xx or 4xx", _is(ClientError), Outcome.NOT_APPLIED, False, _S3_ERRORS),
+    Row("another 3xx or 4xx", _is(ResponseError), Outcome.NOT_APPLIED, False, _S3_ERRORS),
     Row("anything else", lambda _: True, Outcome.UNKNOWN, False, "an error of this side, at any place"),
 )
 """Every answer but success; the first row that matches counts."""

@@ -1,4 +1,4 @@
-"""Object storage on any S3 endpoint, over s3fs's client.
+"""Object storage on any S3 endpoint.
 
 Every call is one request or a few, each with a deadline. Listings are never cached. Uploads carry checksums that
 the server checks; whole reads are checked against them, and every read against the length that was announced.
@@ -7,7 +7,8 @@ the server checks; whole reads are checked against them, and every read against 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from agola_core.errors import (
     AgolaError,
@@ -18,9 +19,11 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.s3 import requests
 from agola_core.objectstorage.s3.checksums import ContentCheck
-from agola_core.objectstorage.s3.client import S3Calls
-from agola_core.objectstorage.s3.outcomes import TruncatedBodyError, status_of
+from agola_core.objectstorage.s3.client import S3Client
+from agola_core.objectstorage.s3.connection import Answer, TruncatedBodyError
+from agola_core.objectstorage.s3.outcomes import status_of
 from agola_core.objectstorage.s3.upload import Uploader
 from agola_core.objectstorage.s3.url import S3Options, parse_s3_url
 
@@ -66,17 +69,17 @@ class S3Storage:
     def __init__(self, options: S3Options) -> None:
         self._options = options
         self._prefix = f"{options.prefix}/" if options.prefix else ""
-        self._calls = S3Calls(options)
-        self._uploader = Uploader(self._calls)
+        self._client = S3Client(options)
+        self._uploader = Uploader(self._client)
         try:
             self._open_bucket()
         except BaseException:
-            self._calls.close()
+            self._client.close()
             raise
 
     @classmethod
     def from_url(cls, url: str) -> S3Storage:
-        """Open the storage at an `s3://` URL (see `s3url`)."""
+        """Open the storage at an `s3://` URL (see `url`)."""
         return cls(parse_s3_url(url))
 
     def __repr__(self) -> str:
@@ -88,13 +91,12 @@ class S3Storage:
         if offset or length is not None:
             return self.read_range(path, offset, length)[0]
         for attempt in range(_DAMAGED_TRIES):
-            answer = self._calls.call("get_object", _named(path), Key=self._key(path), ChecksumMode="ENABLED")
-            body: bytes = answer["Body"]
-            check = ContentCheck(answer)
-            check.update(body)
+            answer = self._client.call(requests.get_object(self._key(path)), _named(path))
+            check = ContentCheck(answer, len(answer.body))
+            check.update(answer.body)
             try:
                 check.finish()
-                return body
+                return answer.body
             except TruncatedBodyError as error:
                 if attempt == _DAMAGED_TRIES - 1:
                     raise UnavailableError(f"{_named(path)}: the storage gives other bytes than it got") from error
@@ -112,22 +114,19 @@ class S3Storage:
         Raises:
             NotFoundError: There is no such object, or no longer in this version.
         """
-        end = "" if length is None else str(offset + max(length, 1) - 1)
-        matching: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        last = None if length is None else offset + max(length, 1) - 1
         try:
-            answer = self._calls.call(
-                "get_object", _named(path), Key=self._key(path), Range=f"bytes={offset}-{end}", **matching
-            )
+            answer = self._client.call(requests.get_object(self._key(path), offset, last, etag), _named(path))
         except ConflictError as error:
             raise NotFoundError(f"{_named(path)} was replaced while it was read") from error
         except UnavailableError as error:
-            if error.__cause__ is not None and status_of(error.__cause__) == 416:  # the object ends before
+            if status_of(error.__cause__) == 416:  # the object ends before
                 return b"", etag
             raise
-        body: bytes = answer["Body"]
-        if not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):  # the server knows no ranges
+        body = answer.body
+        if not answer.headers.get("content-range", "").startswith(f"bytes {offset}-"):  # the server knows no ranges
             body = body[offset:]
-        return body if length is None else body[:length], answer.get("ETag", "")
+        return body if length is None else body[:length], answer.headers.get("etag", "")
 
     def open_reader(self, path: str) -> S3Reader:
         """Return a reader of ranges of one object; it asks nothing before the first one (see the port)."""
@@ -137,7 +136,7 @@ class S3Storage:
     def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
         """Yield an object's bytes in pieces (see the port)."""
         answer = self._head(path)
-        if answer["ContentLength"] <= _RANGE:
+        if _size(answer) <= _RANGE:
             return _cut(self.read(path), chunk_size)
         return self._stream(path, answer, chunk_size)
 
@@ -151,44 +150,36 @@ class S3Storage:
     def stat(self, path: str) -> ObjectInfo:
         """Return what is known of an object (see the port)."""
         answer = self._head(path)
-        return ObjectInfo(path, answer["ContentLength"], answer["LastModified"])
+        return ObjectInfo(path, _size(answer), _modified(answer))
 
     def delete(self, path: str) -> None:
         """Delete an object (see the port); S3 does not tell whether there was one, so it is asked first."""
         self._head(path)
         try:
-            self._calls.call("delete_object", _named(path), Key=self._key(path))
+            self._client.call(requests.delete_object(self._key(path)), _named(path))
         except UnavailableError:
             if self._is_there(path):  # or it is not known
                 raise
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
-        parameters: dict[str, Any] = {"Prefix": self._prefix + prefix}
-        if start_after:
-            parameters["StartAfter"] = self._prefix + start_after
-        if not recursive:
-            parameters["Delimiter"] = "/"
+        after = self._prefix + start_after if start_after else ""
+        delimiter, token = "" if recursive else "/", ""
         while True:
-            answer = self._calls.call("list_objects_v2", f"the list of {prefix!r}", **parameters)
-            found = [
-                ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"])
-                for item in answer.get("Contents", ())
-            ]
-            found += (
-                ObjectInfo(item["Prefix"].removeprefix(self._prefix), 0, None)
-                for item in answer.get("CommonPrefixes", ())
-            )
+            request = requests.list_objects(self._prefix + prefix, after, delimiter, token)
+            page = self._client.fetch(request, requests.page_of, f"the list of {prefix!r}")
+            found = [ObjectInfo(key.removeprefix(self._prefix), size, time) for key, size, time in page.objects]
+            found += (ObjectInfo(beginning.removeprefix(self._prefix), 0, None) for beginning in page.prefixes)
             for info in sorted(found, key=lambda info: info.path.encode()):
                 if info.path.encode() > start_after.encode():
                     yield info
-            if not answer.get("IsTruncated"):
+            token = page.token
+            if not token:
                 return
-            parameters["ContinuationToken"] = answer["NextContinuationToken"]
 
     def close(self) -> None:
         """Close the connections; closing twice is harmless."""
-        self._calls.close()
+        self._client.close()
 
     def _key(self, path: str) -> str:
         if not path:
@@ -201,12 +192,12 @@ class S3Storage:
             raise BadRequestError(f"object key {path[:80]!r} is longer than {MAX_KEY_BYTES} bytes with its prefix")
         return self._prefix + path
 
-    def _head(self, path: str) -> dict[str, Any]:
+    def _head(self, path: str) -> Answer:
         key = self._key(path)
         try:
-            return self._calls.call("head_object", _named(path), Key=key, ChecksumMode="ENABLED")
+            return self._client.call(requests.head_object(key), _named(path))
         except ForbiddenError:  # the answer to a HEAD has no body that says why
-            self._calls.call("get_object", _named(path), Key=key, Range="bytes=0-0")
+            self._client.call(requests.get_object(key, 0, 0), _named(path))
             raise
 
     def _exists(self, path: str) -> bool:
@@ -219,17 +210,18 @@ class S3Storage:
     def _is_there(self, path: str) -> bool:
         """Return False when an object is certainly not there; asked once, after a deletion whose outcome is unknown."""
         try:
-            self._calls.call("head_object", _named(path), repeat=False, Key=self._key(path))
+            self._client.call(requests.head_object(self._key(path)), _named(path), repeat=False)
         except NotFoundError:
             return False
         except AgolaError:
             return True
         return True
 
-    def _stream(self, path: str, head: dict[str, Any], chunk_size: int) -> Iterator[bytes]:
-        check = ContentCheck(head)
-        reader = S3Reader(self, path, head.get("ETag", ""))
-        for offset in range(0, head["ContentLength"], _RANGE):
+    def _stream(self, path: str, head: Answer, chunk_size: int) -> Iterator[bytes]:
+        size = _size(head)
+        check = ContentCheck(head, size)
+        reader = S3Reader(self, path, head.headers.get("etag", ""))
+        for offset in range(0, size, _RANGE):
             body = reader.read(offset, _RANGE)
             check.update(body)
             yield from _cut(body, chunk_size)
@@ -241,11 +233,10 @@ class S3Storage:
     def _open_bucket(self) -> None:
         where = f"storage {self._options.location}"
         try:
-            self._calls.call("list_objects_v2", where, Prefix=self._prefix, MaxKeys=1)
+            self._client.fetch(requests.list_objects(self._prefix, limit=1), requests.page_of, where)
         except UnavailableError as error:
-            cause = error.__cause__
-            status = status_of(cause) if cause is not None else 0
-            if status not in {301, 307, 400, 404} and not isinstance(cause, RecursionError):
+            status = status_of(error.__cause__)
+            if status not in {301, 307, 400, 404}:
                 raise
             if status != 404 or not self._options.create_bucket:
                 raise BadRequestError(str(error)) from error
@@ -255,12 +246,20 @@ class S3Storage:
 
     def _create_bucket(self, where: str) -> None:
         region = self._options.region
-        place = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region not in {"", "us-east-1"} else {}
+        place = "" if region == "us-east-1" else region
         try:
-            self._calls.call("create_bucket", where, repeat=False, **place)
+            self._client.call(requests.create_bucket(place), where, repeat=False)
         except (UnavailableError, ForbiddenError) as error:
-            if error.__cause__ is None or status_of(error.__cause__) != 409:  # 409: another process was first
+            if status_of(error.__cause__) != 409:  # 409: another process was first
                 raise
+
+
+def _size(answer: Answer) -> int:
+    return int(answer.headers.get("content-length", 0))
+
+
+def _modified(answer: Answer) -> datetime:
+    return parsedate_to_datetime(answer.headers["last-modified"])
 
 
 def _named(path: str) -> str:

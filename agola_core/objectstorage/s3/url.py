@@ -44,6 +44,8 @@ class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         anonymous: Sign nothing.
         tls_verify: Whether the server's certificate is checked.
         tls_ca: A file of certificates to trust, instead of the system's.
+        tls_cert: A file with the certificate that this client shows, and perhaps its key.
+        tls_key: A file with that certificate's key, where it is not in the same one.
         create_bucket: Create the bucket when it is missing.
         connect_timeout: Seconds for a connection.
         request_timeout: Seconds for one request, beside a second for each MiB of its body.
@@ -64,6 +66,8 @@ class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anonymous: bool = False
     tls_verify: bool = True
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     create_bucket: bool = False
     connect_timeout: float = 5.0
     request_timeout: float = 20.0
@@ -72,11 +76,6 @@ class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: int = 64
     part_size: int = 16 * 1024 * 1024
     checksum: Checksum = Checksum.CRC32
-
-    @property
-    def by_path(self) -> bool:
-        """Whether requests name the bucket in their path."""
-        return bool(self.endpoint) if self.path_style is None else self.path_style
 
     @property
     def location(self) -> str:
@@ -135,6 +134,8 @@ def _checked(options: S3Options) -> S3Options:
         raise BadRequestError(f"option part_size of an s3:// URL must be at least {MIN_PART_SIZE}")
     if sum(map(bool, (options.profile, options.credentials, options.anonymous))) > 1:
         raise BadRequestError("options profile, credentials and anonymous of an s3:// URL exclude each other")
+    if options.tls_key and not options.tls_cert:
+        raise BadRequestError("option tls_key of an s3:// URL needs tls_cert")
     return options
 
 
