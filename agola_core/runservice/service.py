@@ -17,6 +17,7 @@ from agola_core.runservice.archive.projection import RunProjection
 from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.transfer import finish_import
 from agola_core.runservice.artifacts.fetcher import Fetcher
+from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.artifacts.stored import Artifacts
@@ -282,6 +283,10 @@ class RunService:
     def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
         """Yield a step's log, from storage, or from its executor while it runs (see `logs.LogReader.open`)."""
         return self._logs.open(run_id, task_id, step, follow=follow)
+
+    def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
+        """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""
+        return self._logs.lines(run_id, task_id, step, first, count)
 
     def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
         """Wait until a step has begun; return whether it has (see `logs.LogReader.wait_step`)."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from agola_core.errors import AgolaError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runservice.artifacts.log_lines import write_log
 from agola_core.runservice.artifacts.references import refer, release
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
@@ -162,7 +163,10 @@ class Fetcher:
         pieces = Bounded(self._opened(executor, task.id, kind, step), self._most[kind])
         try:
             faultpoints.reach("fetch.before-log" if kind == "log" else "fetch.before-archive")
-            self._storage.write(path, pieces)
+            if kind == "log":
+                write_log(self._storage, task.id, step, pieces)
+            else:
+                self._storage.write(path, pieces)
         except NotFoundError:
             return self._lost(task, kind, step, "its executor has none")
         except AgolaError as error:

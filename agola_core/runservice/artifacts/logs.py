@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runservice.artifacts.log_lines import LogLines, read_lines
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
@@ -52,6 +53,17 @@ class LogReader:
         """
         pieces = self._open_now(run_id, task_id, step, follow=follow)
         return self._awaited(run_id, task_id, step) if pieces is None else pieces
+
+    def lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
+        """Return lines of the log of a step that has ended (see `log_lines.read_lines`).
+
+        Raises:
+            NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
+        """
+        task = self._find_task(run_id, task_id, step)
+        if not _is_settled(task, step):
+            raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
+        return read_lines(self._storage, task_id, step, first, count)
 
     def _awaited(self, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
         while (pieces := self._open_now(run_id, task_id, step, follow=True)) is None:

@@ -42,6 +42,11 @@ def log(task_id: str, step: int | None) -> str:
     return data(LOGS, task_id) + ("setup.log" if step is None else f"steps/{step}.log")
 
 
+def log_index(task_id: str, step: int | None) -> str:
+    """Return the path of the index of a log's lines, which goes wherever the log goes."""
+    return log(task_id, step) + ".lines"
+
+
 def archive(task_id: str, step: int) -> str:
     """Return the path of an archive that a step saved to the workspace."""
     return f"{data(ARCHIVES, task_id)}{step}.tar"

@@ -1,0 +1,99 @@
+"""Logs in storage, by their lines: written with an index, and read in ranges of lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import closing
+from itertools import islice
+
+import msgspec
+
+from agola_core.errors import AgolaError, NotFoundError
+from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from
+from agola_core.runservice.model import object_paths
+
+logger = logging.getLogger(__name__)
+
+_MAX_RANGE_BYTES = 1 << 20
+
+
+class LogLines(msgspec.Struct, frozen=True):
+    """Some lines of a log.
+
+    Attributes:
+        first: The number of the first one, from 0.
+        lines: The lines, newlines included; fewer than asked for where they are long.
+        total: How many the log has.
+        size: The log's bytes.
+    """
+
+    first: int
+    lines: list[bytes]
+    total: int
+    size: int
+
+
+def write_log(storage: ObjectStorage, task_id: str, step: int | None, pieces: Iterable[bytes]) -> None:
+    """Store a log, and the index of its lines where it is long.
+
+    Raises:
+        AgolaError: The log could not be stored; an index that could not is made when it is needed.
+    """
+    counter = LineCounter(pieces)
+    storage.write(object_paths.log(task_id, step), counter)
+    _write_index(storage, object_paths.log_index(task_id, step), counter.index())
+
+
+def read_lines(storage: ObjectStorage, task_id: str, step: int | None, first: int, count: int) -> LogLines:
+    """Return lines of a stored log; the last ones are reached as quickly as the first.
+
+    Args:
+        storage: Where the log is.
+        task_id: The task.
+        step: The step's number; None for the set-up.
+        first: The first line, from 0; a negative one counts from the end, as far as there are so many.
+        count: The most lines.
+
+    Raises:
+        NotFoundError: There is no such log.
+    """
+    index = _index(storage, task_id, step)
+    first = max(0, first + index.lines) if first < 0 else min(first, index.lines)
+    line, offset = index.before(first)
+    found: list[bytes] = []
+    size = 0
+    with closing(storage.open_reader(object_paths.log(task_id, step))) as reader:
+        for text in islice(lines_from(reader, offset), first - line, first - line + count):
+            found.append(text)
+            size += len(text)
+            if size >= _MAX_RANGE_BYTES:
+                break
+    return LogLines(first, found, index.lines, index.size)
+
+
+def _index(storage: ObjectStorage, task_id: str, step: int | None) -> LineIndex:
+    """Return the index of a log; a log without one, or with another log's, gets one now."""
+    path = object_paths.log_index(task_id, step)
+    size = storage.stat(object_paths.log(task_id, step)).size
+    try:
+        index = msgspec.msgpack.decode(storage.read(path), type=LineIndex)
+        if index.size == size and index.starts:
+            return index
+    except (NotFoundError, msgspec.MsgspecError):
+        pass
+    counter = LineCounter(storage.open_stream(object_paths.log(task_id, step)))
+    for _ in counter:
+        pass
+    _write_index(storage, path, counter.index())
+    return counter.index()
+
+
+def _write_index(storage: ObjectStorage, path: str, index: LineIndex) -> None:
+    if index.size <= STRIDE_BYTES:
+        return  # such a log is counted more quickly than an object is fetched
+    try:
+        storage.write(path, msgspec.msgpack.encode(index))
+    except AgolaError as error:
+        logger.warning("the index of a log is not stored: path=%s: %s", path, error)
