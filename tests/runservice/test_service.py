@@ -264,6 +264,7 @@ def test_a_restart_is_refused_with_agolas_words(service, directory):
     with pytest.raises(BadRequestError, match="has success result, cannot restart from failed tasks"):
         service.create_run(RunCreateRequest(run_id=running.id))
     again = service.create_run(RunCreateRequest(run_id=running.id, from_start=True)).run
+    assert again.restarted_from == running.id
     assert (again.counter, again.phase) == (3, RunPhase.QUEUED)
     assert "a" not in again.tasks
 

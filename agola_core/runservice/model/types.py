@@ -331,7 +331,11 @@ class RunTask(Record, frozen=True):
 
 
 class Run(Record, frozen=True):
-    """The state of a run."""
+    """The state of a run.
+
+    Attributes:
+        restarted_from: The id of the run that this one restarts; "" for none. An addition.
+    """
 
     id: str = ""
     name: str = ""
@@ -346,6 +350,7 @@ class Run(Record, frozen=True):
     start_time: datetime | None = None
     end_time: datetime | None = None
     archived: bool = False
+    restarted_from: str = ""
 
 
 class RunEvent(Record, frozen=True):

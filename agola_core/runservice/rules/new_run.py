@@ -149,7 +149,7 @@ def restarted(
     config = replace(old.run_config, id=run_id, tasks=renamed, environment=environment)
     run = _run(config, counter, now)
     kept: dict[str, RunTask] = {task_id: old.run.tasks[task_id] for task_id in tasks if task_id not in again}
-    return RunBundle(replace(run, tasks={**run.tasks, **kept}), config)
+    return RunBundle(replace(run, tasks={**run.tasks, **kept}, restarted_from=old.run.id), config)
 
 
 def _renamed(task: RunConfigTask, again: dict[str, str]) -> RunConfigTask:
