@@ -18,14 +18,14 @@ _OURS = textwrap.dedent("""
     import os, sys, time
     import agola_core
     from agola_core import Options
-    from agola_core.datamanager import Packing
+    from agola_core.datamanager import Compression
 
     verb, store, name = sys.argv[1:]
     with agola_core.open(store, data_types=["object"], options=Options(background=False)) as dm:
         started = time.perf_counter()
         if verb == "export":
             with open(name, "wb") as file:
-                dm.export(file, packing=Packing.of(name))
+                dm.export(file, compression=Compression.of(name))
                 file.flush()
                 os.fsync(file.fileno())
         else:

@@ -1,4 +1,4 @@
-"""SQLite transactions whose context, a deadline and a cancellation, is bound once.
+"""SQLite databases whose transactions are bound to a context: a deadline and a cancellation.
 
 Imports errors and contexts alone; the readdb stands on it.
 """

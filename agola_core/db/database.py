@@ -1,4 +1,4 @@
-"""A SQLite database: writers one after the other, readers never blocked, each bound to its caller's context."""
+"""A SQLite database that runs one writer at a time and never blocks readers, each bound to its caller's context."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agola_core.runtime.forks import Origin, renewed
 T = TypeVar("T")
 
 _BUSY_TRIES = 20
-"""How often a locked database is tried again: Agola's number."""
+"""How often to retry on a locked database; the number is Agola's."""
 
 _BUSY_MILLISECONDS = 250
 _STEPS = 1000
@@ -32,14 +32,14 @@ _IDLE_READERS = 8
 
 
 class Purpose(enum.Enum):
-    """What a database is opened for."""
+    """How durable a database must be."""
 
     KEEP = "keep"
-    """Its content is kept: a commit waits for the disk."""
+    """Keep the content: every commit waits for the disk."""
     COPY = "copy"
-    """It can be made anew: a crash of processes loses nothing, one of the machine may damage it."""
+    """It can be rebuilt: a crash of a process loses nothing; a crash of the machine may damage it."""
     BUILD = "build"
-    """It is being filled, from one connection: a crash leaves it useless. Close it, and open it anew to use it."""
+    """It is being filled by one connection: a crash leaves it useless. Close it, then reopen it to use it."""
 
 
 _PRAGMAS = {
@@ -58,13 +58,13 @@ class Database:
     """A SQLite file in WAL mode. Thread-safe; several processes may share it.
 
     Args:
-        path: The file; created when missing.
-        migrations: Scripts; the n-th brings a database of version n to version n + 1.
-        purpose: What it is opened for.
+        path: The file; created if missing.
+        migrations: Scripts; the n-th one migrates a database from version n to version n + 1.
+        purpose: How durable it must be.
 
     Raises:
         CorruptionError: The file is damaged, or no database.
-        FormatError: It has a version that the migrations do not reach.
+        FormatError: Its version is newer than the migrations.
         UnavailableError: It cannot be opened.
     """
 
@@ -91,8 +91,8 @@ class Database:
         """Run a function in one writing transaction, and commit unless it raises.
 
         Args:
-            context: Its deadline or cancellation interrupts even a statement that runs, and rolls back.
-            function: Gets the transaction.
+            context: Its deadline or cancellation rolls back, and interrupts even a running statement.
+            function: Called with the transaction.
 
         Raises:
             DeadlineError: The context ended first; nothing was written.
@@ -192,7 +192,7 @@ class Database:
         self._retried(lambda: self._writer.execute("BEGIN IMMEDIATE"), context)
 
     def _retried(self, work: Callable[[], object], context: Context | None = None) -> None:
-        """Do what another process may be in the way of: with a bound, and no longer than the context lasts."""
+        """Retry work while another process has the database locked: up to a bound, until the context ends."""
         for attempt in range(_BUSY_TRIES):
             if context is not None:
                 context.check()

@@ -1,4 +1,4 @@
-"""One transaction of a database, bound to its caller's context, and what SQLite's errors mean."""
+"""A transaction of a database, bound to its caller's context, and the translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNAVAILABLE = (
 
 
 class Tx:
-    """One transaction. Its statements end with its context; do not keep it after the function it was given to."""
+    """One transaction. Its context interrupts its statements; do not keep it after the function that received it."""
 
     def __init__(self, connection: apsw.Connection, context: Context, path: str) -> None:
         self._connection = connection
@@ -56,7 +56,7 @@ class Tx:
         return connection.total_changes() - before
 
     def executemany(self, sql: str, rows: Iterable[Params]) -> None:
-        """Run a statement once for each row of parameters; much faster than one by one."""
+        """Run a statement once for each row of parameters; much faster than separate calls."""
         self._check()
         try:
             self._connection.executemany(sql, rows)
@@ -64,7 +64,7 @@ class Tx:
             self._raise(error)
 
     def rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query as they are."""
+        """Yield the rows of a query as tuples."""
         self._check()
         try:
             yield from self._connection.execute(sql, params)
@@ -76,7 +76,7 @@ class Tx:
         self.context.check()
 
     def _raise(self, error: apsw.Error) -> NoReturn:
-        """Raise what an error of SQLite means; those of the statement itself, such as a constraint, as they are."""
+        """Raise a translated SQLite error; raise errors of the statement itself, such as a constraint, unchanged."""
         if isinstance(error, apsw.InterruptError):
             self.context.check()
         known = translated(error, self._path)
@@ -85,10 +85,10 @@ class Tx:
         raise known from error
 
     def query(self, record: type[R], sql: str, params: Params = ()) -> list[R]:
-        """Return the rows of a query as records: the columns' names are the fields' names.
+        """Return the rows of a query as records, whose fields have the names of the columns.
 
         Args:
-            record: A class whose fields msgspec knows: a Struct, a dataclass, a NamedTuple.
+            record: A class that msgspec supports: a Struct, a dataclass or a NamedTuple.
             sql: The query.
             params: Its parameters.
         """
@@ -108,7 +108,7 @@ class Tx:
         """Return the first row of a query as a record.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The query returned no rows.
         """
         found = self.query(record, sql, params)
         if not found:
@@ -127,7 +127,7 @@ class Reading(Tx):
 
 
 def translated(error: apsw.Error, path: str) -> AgolaError | None:
-    """Return what an error of SQLite means to users; None for one of the statement itself."""
+    """Return the error that a SQLite error means to users; None for an error of the statement itself."""
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
         return CorruptionError(f"not an intact database: {error}", path=path)
     if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):

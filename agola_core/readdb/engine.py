@@ -1,7 +1,7 @@
-"""Builds a readdb from a snapshot, then follows the log; throws it away and builds anew when anything is off.
+"""Builds a readdb from a snapshot, then follows the log; discards and rebuilds it when anything is wrong.
 
-The place in the log is stored in the same transaction as the rows, so a crash never applies a WAL twice or
-skips one. A rebuild happens beside the old file, which readers use until the new one takes its place (see `files`).
+Each transaction stores the rows together with the position in the log, so a crash never applies a WAL twice or skips
+one. A rebuild writes a new file, and readers use the old one until the new one replaces it (see `files`).
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class ReadDB:
 
     Args:
         source: The datamanager.
-        path: The SQLite file, a link to the one in use; it may be deleted at any time while it is closed.
-        projections: What to keep.
+        path: A link to the SQLite file in use; it may be deleted at any time while the readdb is closed.
+        projections: The tables to keep.
         progress: Told of the rows of a build.
     """
 
@@ -77,16 +77,16 @@ class ReadDB:
         self._loop: Loop | None = None
 
     def start(self, context: Context | None = None) -> None:
-        """Open the file, or build it, and follow the log from then on.
+        """Open or build the file, and follow the log from then on.
 
         Args:
-            context: Its end gives a build up.
+            context: Cancelling it aborts a build.
         """
         self._open_or_build(context)
         self._loop = self._supervisor.loop("follow", self._follow, interval=0.0)
 
     def catch_up(self) -> None:
-        """Take in everything that the source has now, in the calling thread: for use without `start`."""
+        """Apply everything that the source has now, in the calling thread: for use without `start`."""
         if self._database is None:
             self._open_or_build(None)
         while self._follow_once(0.0):
@@ -95,7 +95,7 @@ class ReadDB:
     def read(self, context: Context, function: Callable[[Tx], T]) -> T:
         """Run a function in one reading transaction of the newest file (see `Database.read`).
 
-        A file that turns out to be damaged is built anew, and the function run on the new one.
+        If the file turns out to be damaged, it is rebuilt, and the function runs on the new one.
         """
         while True:
             database = self._current(context)
@@ -115,7 +115,7 @@ class ReadDB:
         return self._place.sequence
 
     def wait_for(self, place: ChangeGroupsToken | Sequence | str, timeout: float | None = None) -> None:
-        """Wait until readers see a WAL: read your writes.
+        """Wait until readers see a WAL, to read your own writes.
 
         Args:
             place: The token that `write_wal` returned, or a sequence.
@@ -136,10 +136,10 @@ class ReadDB:
             raise DeadlineError(f"the readdb stands at {self._place.sequence}, before {wanted}")
 
     def rebuild(self, context: Context | None = None) -> None:
-        """Build the file anew beside the old one, and let it take its place; readers go on with the old one.
+        """Build a new file and replace the old one with it; readers use the old one until then.
 
         Args:
-            context: Its end gives the build up.
+            context: Cancelling it aborts the build.
         """
         context = self._context if context is None else context
         file = self._files.new()
@@ -237,7 +237,7 @@ class ReadDB:
             return self._database
 
     def _report_damage(self, database: Database, context: Context) -> None:
-        """Have the follower rebuild a damaged file; readers wait for the new one."""
+        """Make the follower rebuild a damaged file; readers wait for the new one."""
         context.check()
         with self._changed:
             if database is not self._database or self._damaged:
@@ -274,7 +274,7 @@ class ReadDB:
                     raise
 
     def _follow_once(self, timeout: float) -> bool:
-        """Take in the WALs that wait; return whether there were any."""
+        """Apply the waiting WALs; return whether there were any."""
         database = self._database
         assert database is not None
         try:

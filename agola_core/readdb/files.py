@@ -1,8 +1,8 @@
-"""The files of a readdb: each build makes one of its own, and a link says which one is in use.
+"""The files of a readdb: each build makes a new file, and a link names the one in use.
 
 The path that the user gave is a symbolic link to the file of the newest build. A new build replaces the link by one
-rename, so whoever opens the path finds the old file whole or the new one whole, and who has the old one open goes on
-with it; SQLite's side files have the name of the file, never of the link.
+rename, so whoever opens the path finds either the old file or the new one, and whoever has the old one open keeps
+using it. SQLite names its side files after the file, never after the link.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ReadDBFiles:
         return self.path.exists()
 
     def new(self) -> Path:
-        """Make an empty file, named after this process, and return its path; leftovers of dead processes go."""
+        """Create an empty file named after this process, and return its path; delete leftovers of dead processes."""
         for entry in self.path.parent.iterdir():
             match = self._made.fullmatch(entry.name)
             if match and not self._in_use(entry, int(match[1]), int(match[2] or 0)):
@@ -55,7 +55,7 @@ class ReadDBFiles:
         return file
 
     def publish(self, file: Path) -> None:
-        """Make a new file the one that is opened from now on, and remove the one before it."""
+        """Point the link to a new file, and delete the old one."""
         old = self.path.resolve() if self.path.exists() else None
         link = file.with_name(f"{file.name}-link")
         link.symlink_to(file.name)
@@ -73,11 +73,11 @@ class ReadDBFiles:
 
 
 def discard(file: Path) -> None:
-    """Remove a file with its side files; who has it open keeps it."""
+    """Delete a file with its side files; whoever has it open can go on using it."""
     for side in _SIDES:
         file.with_name(file.name + side).unlink(missing_ok=True)
 
 
 def this_boot() -> str:
-    """Return what tells this start of the machine from others."""
+    """Return an id of this boot of the machine."""
     return boot_id()

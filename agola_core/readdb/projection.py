@@ -1,4 +1,4 @@
-"""Projections: what of a store a readdb keeps, and in which tables."""
+"""Projections: the tables of a readdb, and how actions change them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from agola_core.sequence import Sequence
 
 
 class Projection(Protocol):
-    """A schema, and how actions change it. Plain class attributes will do."""
+    """Some tables, and how actions change them. Plain class attributes will do."""
 
     @property
     def name(self) -> str:
-        """Names it in the readdb."""
+        """Its name in the readdb."""
 
     @property
     def version(self) -> int:
-        """Another version rebuilds the readdb."""
+        """A change of the version rebuilds the readdb."""
 
     @property
     def schema(self) -> str:
@@ -32,9 +32,9 @@ class Projection(Protocol):
         """The types whose objects it wants."""
 
     def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
-        """Change the tables as actions, in their order, say; each is of one of `data_types`.
+        """Apply actions to the tables, in order; each is of one of `data_types`.
 
-        Called with the actions of one WAL, or with a part of all objects, as puts, when the readdb is built.
+        Called with the actions of one WAL; in a build, with some of the objects, as puts.
         """
 
 
@@ -57,7 +57,7 @@ class SnapshotSource(Protocol):
 
 
 class Source(Protocol):
-    """What a readdb reads: a datamanager."""
+    """The source of a readdb: a datamanager."""
 
     @property
     def lineage(self) -> str:
@@ -67,4 +67,4 @@ class Source(Protocol):
         """Return a consistent state."""
 
     def watch(self, after: Sequence | str | None = None) -> Feed:
-        """Return the feed of the WALs after a place."""
+        """Return the feed of the WALs after a sequence."""

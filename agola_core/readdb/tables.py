@@ -1,4 +1,4 @@
-"""What a readdb keeps beside the tables of its projections: its place in the log, and what was set aside."""
+"""Applies WALs to a readdb's tables, and keeps its position in the log and the actions that a projection refused."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _READ = "SELECT sequence, lineage, boot FROM readdb_position"
 
 
 class Place(NamedTuple):
-    """Where a readdb stands.
+    """The position of a readdb in the log.
 
     Attributes:
-        sequence: The newest WAL in it.
+        sequence: The newest WAL that it includes.
         lineage: The history that the WAL belongs to.
-        boot: The start of the machine in which it was opened; "" once it was closed in order.
+        boot: The boot of the machine in which it was opened; "" once it was closed properly.
     """
 
     sequence: Sequence
@@ -42,8 +42,8 @@ class Tables:
     """Applies WALs to a readdb's tables.
 
     Args:
-        projections: What is kept.
-        path: For errors.
+        projections: The projections to keep.
+        path: The readdb's path, for errors.
     """
 
     def __init__(self, projections: Items[Projection], path: str) -> None:
@@ -57,7 +57,7 @@ class Tables:
         return "\n;\n".join((SCHEMA, *(projection.schema for projection in self.projections)))
 
     def check(self, tx: Tx) -> Place:
-        """Return where the file stands.
+        """Return the file's position.
 
         Raises:
             FormatError: It is unfinished, or has other projections.
@@ -71,16 +71,16 @@ class Tables:
         return Place(Sequence.parse(row[0]), row[1], row[2])
 
     def finish(self, tx: Tx, place: Place) -> None:
-        """Note that a build is whole, and where it stands."""
+        """Record that a build is complete, and its position."""
         tx.execute("INSERT INTO readdb_position VALUES (?, ?, ?)", (str(place.sequence), place.lineage, place.boot))
         tx.executemany("INSERT INTO readdb_projection VALUES (?, ?)", [(p.name, p.version) for p in self.projections])
 
     def set_boot(self, tx: Tx, boot: str) -> None:
-        """Note that the file is open, or was closed in order."""
+        """Record that the file is open, or was closed properly."""
         tx.execute("UPDATE readdb_position SET boot = ?", (boot,))
 
     def take(self, tx: Tx, events: Items[Event]) -> None:
-        """Apply WALs that follow the file's place, and move the place, in the same transaction.
+        """Apply the WALs that follow the file's position, and move the position in the same transaction.
 
         Raises:
             CorruptionError: A WAL is missing in between.
@@ -100,13 +100,13 @@ class Tables:
         tx.execute("UPDATE readdb_position SET sequence = ?", (str(stored),))
 
     def apply(self, tx: Tx, projections: Iterable[Projection], actions: Items[Action], sequence: str) -> None:
-        """Let projections apply actions; one that a projection refuses is set aside, the others are applied.
+        """Let projections apply actions; quarantine each action that a projection refuses.
 
         Args:
             tx: The transaction.
-            projections: Those that want the actions.
-            actions: In their order.
-            sequence: The WAL's; "" in a build.
+            projections: The projections that want the actions.
+            actions: The actions, in order.
+            sequence: The WAL's sequence; "" in a build.
         """
         for projection in projections:
             if self._try(tx, projection, actions, sequence, report=len(actions) == 1):

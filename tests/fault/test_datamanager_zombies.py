@@ -37,7 +37,8 @@ ZOMBIE = textwrap.dedent("""
     import sys
     import msgspec
     import agola_core
-    from agola_core import AgolaError, Options, Put, faultpoints
+    from agola_core import AgolaError, Options, Put
+    from agola_core.runtime import faultpoints
 
     path, procedure, point = sys.argv[1:]
     options = msgspec.json.decode(sys.stdin.buffer.read(), type=Options)

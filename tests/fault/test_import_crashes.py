@@ -20,7 +20,7 @@ from agola_core.standalone import open_store
 
 IMPORTER = textwrap.dedent("""
     import sys
-    from agola_core.runservice import moves
+    from agola_core.runservice.archive import transfer
     from agola_core.standalone import open_store
     from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""Sync: committed WALs go from the coordinator to object storage, many in one object.
+"""Sync: copies committed WALs from the coordinator to object storage, many in one batch.
 
-Any instance may sync. What it writes is a true copy of committed WALs, so a second copy does no harm; the sync
-record only moves forward, behind a compare of its own revision and of the lineage's.
+Any instance may sync. It writes true copies of committed WALs, so a second copy does no harm. The sync record only
+moves forward, because each change of it compares its revision and that of the lineage.
 
-Several batches may be on their way at once, so that a WAL never waits for the end of a request that left without
-it. Each begins where storage ends for certain, and holds again what those before it hold: whichever arrives first,
+Several batches may be on their way at once, so that a WAL never waits for the end of a request that left without it.
+Each batch begins where storage ends for certain and repeats what the batches before it hold: whichever arrives first,
 there is never a gap.
 """
 
@@ -35,7 +35,7 @@ FLIGHTS = 4
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _REPEATED_BYTES = 256 * 1024
-"""A batch of more bytes is waited for rather than held again by the next one."""
+"""The next batch waits for one of more bytes, instead of repeating it."""
 
 
 class Syncer:
@@ -57,7 +57,7 @@ class Syncer:
         self._bytes_on_the_way = 0
 
     def claim(self) -> bool:
-        """Return whether the caller is to sync: WALs wait that no batch on its way brings to storage."""
+        """Return whether the caller should sync: whether WALs wait that are in no batch on its way."""
         with self._lock:
             newest = self._log.view.sequence
             if newest <= max(self._log.synced, self._on_the_way) or self._bytes_on_the_way > _REPEATED_BYTES:
@@ -66,7 +66,7 @@ class Syncer:
             return True
 
     def sync(self) -> Sequence:
-        """Copy everything committed so far and return the newest WAL that storage then has.
+        """Copy everything committed so far; return the newest WAL in storage.
 
         Raises:
             RecoveryError: The coordinator went back in time.
@@ -75,7 +75,7 @@ class Syncer:
             with self._flights:
                 return self._sync()
         except BaseException:
-            self._on_the_way, self._bytes_on_the_way = Sequence(0, 0), 0  # nobody is to wait for it
+            self._on_the_way, self._bytes_on_the_way = Sequence(0, 0), 0  # nobody may wait for it
             raise
 
     def _sync(self) -> Sequence:
@@ -114,7 +114,7 @@ class Syncer:
         self._move_record(control, last)
 
     def _move_record(self, control: Control, last: Sequence) -> None:
-        """Note that storage has the log up to a WAL, unless it is noted, or another lineage began."""
+        """Record that storage has the log up to a WAL, unless the record is there or another lineage began."""
         seen = control
         while seen.lineage_revision == control.lineage_revision and seen.synced < last:
             faultpoints.reach("sync.before-txn")

@@ -1,4 +1,4 @@
-"""Checks of whole data files: every byte against its checksums, every entry against the indexes."""
+"""Verifies whole data files: every byte against its checksums, and every entry against the indexes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from agola_core.objectstorage.port import ObjectStorage
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something stored that is not as it should be.
+    """Something wrong with what is stored.
 
     Attributes:
-        path: The object, as its storage names it.
+        path: The path of the object, or the coordinator's key.
         offset: The first byte of the damaged part.
-        message: What does not hold.
+        message: What is wrong.
     """
 
     path: str
@@ -42,8 +42,8 @@ def verify_data_files(storage: ObjectStorage, manifest: Manifest) -> Iterator[Fi
     """Read all data files of a manifest to their ends and yield what is wrong with them.
 
     Args:
-        storage: Where they lie.
-        manifest: Names them.
+        storage: The store's object storage.
+        manifest: The manifest.
     """
     yield from verify_order(manifest)
     for ref in manifest.files():
@@ -51,7 +51,7 @@ def verify_data_files(storage: ObjectStorage, manifest: Manifest) -> Iterator[Fi
 
 
 def verify_order(manifest: Manifest) -> Iterator[Finding]:
-    """Yield what is wrong with how a manifest puts its data files together."""
+    """Yield what is wrong with the order of a manifest's data files."""
     for run in manifest.runs:
         for before, after in pairwise(run.files):
             if entry_key(*before.last) >= entry_key(*after.first):
@@ -62,14 +62,14 @@ def verify_order(manifest: Manifest) -> Iterator[Finding]:
 
 
 def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
-    """Read a data file to its end and yield what is wrong with it; nothing when all is well.
+    """Read a data file to its end and yield what is wrong with it; nothing if it is intact.
 
-    Checked are its size, its digest, its magic, its footer, every block's checksum, the order of the keys, the
-    counts and the filter. A block at a time is in memory, and the filter.
+    This checks its size, digest, magic and footer, every block's checksum, the order of the keys, the counts and the
+    filter. It holds one block at a time in memory, and the filter.
 
     Args:
-        storage: Where it lies.
-        ref: The file, as its manifest names it.
+        storage: The store's object storage.
+        ref: The manifest's reference to the file.
     """
     try:
         reader = storage.open_reader(ref.path)
@@ -91,7 +91,7 @@ def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
 
 
 class _Pieces:
-    """A stream taken in pieces of given sizes, with the digest of all."""
+    """A stream that is read in pieces of given sizes and digested."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -113,7 +113,7 @@ class _Pieces:
 
 
 class _Verifier:
-    """Checks what stands before a file's footer."""
+    """Checks everything before a file's footer."""
 
     def __init__(self, ref: FileRef, footer: Footer) -> None:
         self._ref = ref
@@ -143,7 +143,7 @@ class _Verifier:
             yield self._wrong(0, "the digest of the whole file does not match")
 
     def _block(self, index: int, stored: bytes) -> str:
-        """Take in a block and return what is wrong with it, "" for nothing."""
+        """Check a block and return what is wrong with it, or ""."""
         footer = self._footer
         last_key = footer.last_keys[index]
         block = decode_block(

@@ -1,8 +1,8 @@
-"""Repair: what a damaged store can be given back without losing anything, and nothing else.
+"""Repairs everything in a damaged store that can be repaired without data loss, and nothing else.
 
-Everything that is written anew has a second source that says the same: WALs that the coordinator still has, or an
-older whole checkpoint and the WALs after it. What was damaged stays where it was unless its content stands
-elsewhere, and whatever cannot be repaired so is left for a person.
+Everything that it rewrites has a second source with the same content: WALs that the coordinator still has, or an older
+intact checkpoint and the WALs after it. It leaves a damaged object in place unless its content is elsewhere, and leaves
+everything else to a person.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ faultpoints.declare("repair.before-batch", "repair.before-delete", "repair.befor
 
 
 class Repair(msgspec.Struct, frozen=True):
-    """Something that a repair did, or could not do.
+    """One result of a repair.
 
     Attributes:
-        path: The object, as its storage names it.
-        done: Whether it holds again.
-        message: What was done, or why nothing was.
+        path: The path of the object.
+        done: Whether it was repaired.
+        message: What was done, or why nothing was done.
     """
 
     path: str
@@ -62,14 +62,14 @@ class Repair(msgspec.Struct, frozen=True):
 
 
 class Repairer:
-    """Repairs a store; while it works, no checkpoint is made.
+    """Repairs a store; no process makes a checkpoint meanwhile.
 
     Args:
         coordinator: The store's coordinator.
         storage: The store's object storage.
         options: The sizes of data files, and how long locks last.
         new_uuid: Makes ids of 32 hexadecimal digits.
-        now: The time, for people.
+        now: Returns the current time.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Repairer:
         self._now = now
 
     def repair(self) -> list[Repair]:
-        """Repair what is safe to repair, and return what was done, and what was not.
+        """Repair what can be repaired safely; return what was done, and what was not.
 
         Raises:
             RecoveryError: The coordinator holds no store, or not all of one: it must be recovered instead.
@@ -108,7 +108,7 @@ class Repairer:
         return done
 
     def _identity(self, control: Control) -> Iterator[Repair]:
-        """Write down again whose storage this is: the coordinator knows, and its manifest lies here."""
+        """Rewrite the store's identity in storage: the coordinator knows it, and its manifest is here."""
         if not self._has(control.checkpoint.path):
             return
         try:
@@ -140,7 +140,7 @@ class Repairer:
             yield Repair(marker, done=True, message="written again: the coordinator says that the lineage is current")
 
     def _batches(self, control: Control, lock: Lock) -> Iterator[Repair]:
-        """Write WALs that are damaged or missing in storage again, from the coordinator."""
+        """Rewrite WALs that are damaged or missing in storage from the coordinator."""
         root = control.lineage.root
         damaged = [item for item in list_batches(self._storage, root) if not self._whole(item[2])]
         paths = {path for _, _, path in damaged}
@@ -169,7 +169,7 @@ class Repairer:
             yield Repair(path, done=True, message="written, from the WALs that the coordinator has")
 
     def _held(self, control: Control) -> list[tuple[Sequence, bytes]]:
-        """Return the newest WALs in the coordinator up to what is synced, as far back as they are whole."""
+        """Return the newest synced WALs that the coordinator still has, as far back as they are intact."""
         whole: list[tuple[Sequence, bytes]] = []
         for item in iterate(self._coordinator, keys.WALS, revision=control.revision):
             try:
@@ -185,7 +185,7 @@ class Repairer:
         return whole
 
     def _gap(self, control: Control, damaged: set[str]) -> Sequence | None:
-        """Return the first WAL after the oldest checkpoint that should be in storage and is not."""
+        """Return the first WAL after the oldest checkpoint that is missing in storage."""
         manifests = (self._manifest(stored.path) for stored in self._stored_manifests(control))
         reached = min((found.sequence for found in manifests if found), default=control.lineage.start)
         for first, last, path in list_batches(self._storage, control.lineage.root, reached):
@@ -202,7 +202,7 @@ class Repairer:
         return stored_manifests(self._storage, lineages)
 
     def _checkpoint(self, control: Control, lock: Lock) -> Iterator[Repair]:
-        """Rebuild the current checkpoint from an older one and the WALs after it, where it is damaged."""
+        """If the current checkpoint is damaged, rebuild it from an older one and the WALs after it."""
         path = control.checkpoint.path
         if self._readable(path, control.checkpoint.number) is not None:
             return
@@ -262,7 +262,7 @@ class Repairer:
         return Repair(control.checkpoint.path, done=True, message=message)
 
     def _readable(self, path: str, number: int) -> Manifest | None:
-        """Return a manifest when it and all of its data files are whole."""
+        """Return a manifest if it and all of its data files are intact."""
         manifest = self._manifest(path)
         if manifest is None or manifest.number != number:
             return None
@@ -290,7 +290,7 @@ class Repairer:
 
 
 def _covered(first: Sequence, last: Sequence, intact: Items[tuple[Sequence, Sequence, str]]) -> bool:
-    """Return whether batches, in the order of their first WALs, have every WAL from `first` to `last`."""
+    """Return whether batches, ordered by their first WALs, have every WAL from `first` to `last`."""
     needed = first
     for begins, ends, _ in intact:
         if begins <= needed <= ends:

@@ -1,7 +1,7 @@
-"""Verification: everything that a store has is read and checked, and each thing that does not hold is reported.
+"""Verifies a store: reads and checks everything that is stored, and reports each problem.
 
-It changes nothing, and may run beside writers: what they add after it began is not looked at. A file or a batch at
-a time is in memory.
+It changes nothing, and may run beside writers; it does not look at what they add meanwhile. It holds one file or batch
+at a time in memory.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from agola_core.sequence import Sequence
 
 
 def verify_store(coordinator: Coordinator, storage: ObjectStorage) -> Iterator[Finding]:
-    """Yield everything that does not hold in a store.
+    """Yield every problem of a store.
 
-    With the coordinator lost, or unreadable, that is one finding, and the storage is verified all the same.
+    If the coordinator is lost or unreadable, that is one finding, and the storage is verified all the same.
 
     Args:
         coordinator: The store's coordinator.
@@ -54,7 +54,7 @@ def verify_store(coordinator: Coordinator, storage: ObjectStorage) -> Iterator[F
 
 
 def finding(error: AgolaError, path: str) -> Finding:
-    """Return the finding that an error tells of, at a path where it names none."""
+    """Return an error as a finding, at a given path if the error names none."""
     if isinstance(error, CorruptionError):
         return Finding(error.path, error.offset, error.message)
     return Finding(path, 0, str(error))
@@ -64,10 +64,10 @@ def verify_manifest(storage: ObjectStorage, manifest: Manifest, path: str, verif
     """Yield what is wrong with a manifest's references and with its data files.
 
     Args:
-        storage: Where they lie.
+        storage: The store's object storage.
         manifest: The manifest.
-        path: Where it lies itself.
-        verified: Paths of data files that are not to be read again; those that are read are added.
+        path: The manifest's path.
+        verified: The paths of data files that were verified already; this adds those that it reads.
     """
     if layout.parse_manifest(path) != manifest.number:
         yield Finding(path, 0, f"holds manifest {manifest.number}")
@@ -152,7 +152,7 @@ def _verify_binding(coordinator: Coordinator, storage: ObjectStorage, control: C
 
 
 def _verify_log(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> Iterator[Finding]:
-    """Check the WALs in the coordinator: each intact, the chain whole from the checkpoint to the head."""
+    """Check that each WAL in the coordinator is intact, and that no WAL is missing from the checkpoint to the head."""
     last: Sequence | None = None
     for item in iterate(coordinator, keys.WALS, revision=control.revision):
         try:
@@ -175,7 +175,7 @@ def _verify_log(coordinator: Coordinator, storage: ObjectStorage, control: Contr
 
 
 def _verify_records(coordinator: Coordinator, control: Control) -> Iterator[Finding]:
-    """Check that the coordinator's other records can be read."""
+    """Check that the coordinator's other records are readable."""
     for prefix, record in ((keys.WAL_IDS, WalIdRecord), (keys.INSTANCES, InstanceRecord)):
         for item in iterate(coordinator, prefix, revision=control.revision):
             try:
@@ -187,7 +187,7 @@ def _verify_records(coordinator: Coordinator, control: Control) -> Iterator[Find
 def _verify_batches(
     storage: ObjectStorage, control: Control | None, lineage: StoredLineage, oldest: Sequence | None
 ) -> Iterator[Finding]:
-    """Check a lineage's WALs in storage: each batch intact, and no gap after the oldest manifest."""
+    """Check that each batch of a lineage is intact, and that no WAL is missing after the oldest manifest."""
     reached = oldest or Sequence(lineage.epoch, 0)
     seen: dict[Sequence, str] = {}
     for first, last, path in list_batches(storage, lineage.root):
@@ -226,7 +226,7 @@ def _verify_wals(
 
 
 def _verify_current(storage: ObjectStorage, control: Control) -> Iterator[Finding]:
-    """Check that the coordinator names a manifest that is there, and the one that it means."""
+    """Check that the manifest that the coordinator names exists, and is the right one."""
     path = control.checkpoint.path
     if not any(True for _ in storage.list(path)):
         yield Finding(path, 0, "the current manifest is missing")

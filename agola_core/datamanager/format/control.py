@@ -1,4 +1,4 @@
-"""The control keys: where a store's history stands, read at one revision of the coordinator."""
+"""The control keys: head, lineage, checkpoint and sync record of a store, read at one revision of the coordinator."""
 
 from __future__ import annotations
 

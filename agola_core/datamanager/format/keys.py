@@ -1,7 +1,7 @@
-"""The datamanager's keys in the coordinator; nobody else joins them.
+"""The datamanager's keys in the coordinator, all built here.
 
-The control keys are few and small and change with the log, so instances watch just them; the WALs themselves,
-with their payloads, lie apart.
+The control keys are few, small, and change with the log, so instances watch only them; the WALs with their payloads
+are elsewhere.
 """
 
 from __future__ import annotations

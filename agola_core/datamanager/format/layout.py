@@ -1,11 +1,11 @@
-"""Where things stand in object storage; nobody else joins these paths.
+"""The datamanager's paths in object storage, all built here.
 
 ::
 
     store.json                                    the store's identity and format version
     lineages/EPOCH-LINEAGE/active.json            marks a lineage that the coordinator switched to
     lineages/EPOCH-LINEAGE/coordinator.json       which coordinator it is in, and a revision that this had reached
-    lineages/EPOCH-LINEAGE/walids.json            outcomes of given WAL ids that a recovery took over
+    lineages/EPOCH-LINEAGE/walids.json            idempotency keys that a recovery inherited, with outcomes
     lineages/EPOCH-LINEAGE/manifests/NUMBER-NONCE.json
     lineages/EPOCH-LINEAGE/wals/FIRST_LAST-NONCE.wals
                                                   a batch of WALs, named by its first and last sequence
@@ -35,29 +35,29 @@ def lineage_root(epoch: int, lineage: str) -> str:
 
 
 def parse_lineage_root(path: str) -> tuple[int, str] | None:
-    """Return the epoch and the lineage that a path lies under; None for another path."""
+    """Return the epoch and the lineage of a path below a lineage's prefix; None for another path."""
     match = _LINEAGE.match(path)
     return (int(match[1], 32), match[2]) if match else None
 
 
 def root_of_path(path: str) -> str:
-    """Return the prefix of the lineage that a path lies under; "" for another path."""
+    """Return the lineage's prefix of a path; "" for another path."""
     match = _LINEAGE.match(path)
     return match[0] if match else ""
 
 
 def active_marker(root: str) -> str:
-    """Return the path of the marker of a lineage that was switched to."""
+    """Return the path of the marker that a lineage has once the store was switched to it."""
     return f"{root}active.json"
 
 
 def binding(root: str) -> str:
-    """Return the path of the record of the coordinator that a lineage is in."""
+    """Return the path of the record that names a lineage's coordinator."""
     return f"{root}coordinator.json"
 
 
 def wal_ids(root: str) -> str:
-    """Return the path of the outcomes that a lineage took over from the one before it."""
+    """Return the path of the idempotency keys that a lineage inherited from the one before it."""
     return f"{root}walids.json"
 
 

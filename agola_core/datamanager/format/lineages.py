@@ -1,4 +1,4 @@
-"""The lineages of a store in object storage: `store.json`, the marker of each lineage, and which lineages count."""
+"""The store's identity and its lineages in object storage: `store.json` and the marker of each lineage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ faultpoints.declare("lineage.before-store", "lineage.before-marker")
 
 
 class StoreRecord(msgspec.Struct, frozen=True):
-    """`store.json`: whose storage this is."""
+    """`store.json`: the store that the storage belongs to."""
 
     store: str
     format: int = FORMAT
@@ -42,7 +42,7 @@ class StoredLineage(msgspec.Struct, frozen=True):
 
 
 def read_store(storage: ObjectStorage) -> StoreRecord | None:
-    """Return whose storage this is; None when it is nobody's yet.
+    """Return which store this storage belongs to; None if it belongs to none yet.
 
     Raises:
         CorruptionError: The record is damaged.
@@ -99,11 +99,11 @@ def stored_lineages(storage: ObjectStorage) -> list[StoredLineage]:
 
 
 def past_lineages(storage: ObjectStorage, control: Control | None) -> list[StoredLineage]:
-    """Return the lineages that were the current one once, or are it, oldest first.
+    """Return the current lineage and all former ones, oldest first.
 
     Args:
         storage: The store's object storage.
-        control: What the coordinator says; None when it is lost, then the markers alone decide.
+        control: The coordinator's control keys; None if it is lost, then the markers alone decide.
     """
     found = stored_lineages(storage)
     if control is None:
@@ -117,13 +117,13 @@ def past_lineages(storage: ObjectStorage, control: Control | None) -> list[Store
 
 
 def write_store(storage: ObjectStorage, record: LineageRecord) -> None:
-    """Write down whose storage this is."""
+    """Record which store the storage belongs to."""
     faultpoints.reach("lineage.before-store")
     storage.write(layout.STORE, encode_checksummed(StoreRecord(record.store)))
 
 
 def mark_active(storage: ObjectStorage, record: LineageRecord, origin: str = "resumed") -> None:
-    """Write what a switch leaves to be written after its transaction, unless it stands there already.
+    """Write what remains to be written after a switch's transaction, unless it is there already.
 
     Raises:
         ConflictError: The storage belongs to another store.

@@ -1,4 +1,4 @@
-"""Reading WALs back, wherever they are: in storage, then in the coordinator, as one chain."""
+"""Reads WALs back, from storage and then from the coordinator, as one chain."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from agola_core.sequence import Sequence
 def wals_after(
     coordinator: Coordinator | None, storage: ObjectStorage, control: Control | None, root: str, after: Sequence
 ) -> Iterator[WalRecord]:
-    """Yield the WALs of a lineage after a place, in order, each once.
+    """Yield the WALs of a lineage after a sequence, in order, each once.
 
     Args:
-        coordinator: Has the newest ones of its current lineage; None when it is lost.
-        storage: Has those before.
-        control: What the coordinator says.
+        coordinator: Has the newest WALs of its current lineage; None if it is lost.
+        storage: Has the WALs before.
+        control: The coordinator's control keys.
         root: The lineage's prefix in storage.
-        after: The place.
+        after: The sequence.
 
     Raises:
         CorruptionError: A gap in the chain, or a damaged WAL.

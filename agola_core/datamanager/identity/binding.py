@@ -1,9 +1,9 @@
-"""Which coordinator a lineage is in, and how far that had come: written down in its storage.
+"""Binds a lineage to its coordinator: records in storage which coordinator it is in, and a revision that it reached.
 
-A process that opens the store sees by it that the coordinator is another one (another cluster at the same address,
-a copy of its keys), or was set back behind what its log alone tells. A lineage is switched to in one coordinator
-and never leaves it, so the record lies under the lineage. It is written when the lineage begins, and now and then
-with a higher revision; never by commits.
+A process that opens the store recognises by this record another coordinator (another cluster at the same address, a
+copy of its keys), and one that was set back further than the log alone shows. A lineage never leaves its coordinator,
+so the record is kept with the lineage. It is written when the lineage begins, and now and then with a higher revision,
+never by commits.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BindingRecord(msgspec.Struct, frozen=True):
 
 
 class Binder:
-    """Writes down how far a store's coordinator has come, and notices one that went back.
+    """Records the revision that a store's coordinator has reached, and detects one that went back.
 
     Args:
         coordinator: The store's coordinator.
@@ -52,7 +52,7 @@ class Binder:
         self._marked = ("", 0)
 
     def mark(self) -> None:
-        """Write down the coordinator's revision, if it has risen.
+        """Record the coordinator's revision if it has risen.
 
         Raises:
             RecoveryError: The coordinator went back in time, or is another one.
@@ -72,7 +72,7 @@ class Binder:
         self._marked = (root, control.revision)
 
     def try_mark(self) -> None:
-        """Mark; a storage that refuses it is told to the log alone, since a later mark says more.
+        """Call `mark`; only log an error of the storage, because a later mark says more.
 
         Raises:
             RecoveryError: The coordinator went back in time, or is another one.
@@ -86,7 +86,7 @@ class Binder:
 
 
 def read_binding(storage: ObjectStorage, root: str) -> BindingRecord | None:
-    """Return which coordinator a lineage is in; None where an older release, or a crash, left it unsaid.
+    """Return which coordinator a lineage is in; None if an older release, or a crash, left no record.
 
     Raises:
         CorruptionError: The record is damaged.
@@ -103,19 +103,19 @@ def read_binding(storage: ObjectStorage, root: str) -> BindingRecord | None:
 
 
 def write_binding(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> None:
-    """Write down that the current lineage is in this coordinator."""
+    """Record that the current lineage is in this coordinator."""
     record = BindingRecord(coordinator.identity(), control.revision)
     faultpoints.reach("lineage.before-binding")
     storage.write(layout.binding(control.lineage.root), encode_checksummed(record))
 
 
 def check_binding(coordinator: Coordinator, control: Control, found: BindingRecord) -> None:
-    """Check that a coordinator is the one that was written down, and not behind that.
+    """Check that a coordinator is the recorded one, and has not gone back.
 
     Args:
         coordinator: The coordinator.
-        control: Its control keys, read after `found` was.
-        found: What storage says.
+        control: Its control keys, read after `found`.
+        found: The record in storage.
 
     Raises:
         RecoveryError: It is another one, or was set back.

@@ -1,8 +1,8 @@
-"""This process among the others of its store: its lease, its locks, and what it still reads.
+"""Instances: the processes that have a store open, each with a lease, its locks, and the oldest manifest it reads.
 
-Each open datamanager publishes an `InstanceRecord` under a lease. The record names the oldest manifest that the
-instance reads, which collection spares; the locks of the instance live under the same lease, so they end with
-it, and a publish that compares a lock's fence fails once the lease was lost.
+Each open datamanager publishes an `InstanceRecord` under a lease. Garbage collection keeps the manifest that the record
+names, and later ones. The locks of an instance live under the same lease, so they end with it, and a publish that
+compares a lock's fence fails once the lease is lost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COLLECTION_SECONDS = 60.0
 
 
 class InstanceLock:
-    """A lock of an instance, held until `release` or the end of its lease. A context manager."""
+    """A lock that an instance holds until `release` or the end of its lease. A context manager."""
 
     def __init__(self, instance: Instance, name: str, token: int, keeper: LeaseKeeper) -> None:
         self.name = name
@@ -47,16 +47,16 @@ class InstanceLock:
 
     @property
     def fence(self) -> Compare:
-        """The condition that a guarded transaction includes."""
+        """The condition that a fenced transaction includes."""
         return Compare(self.name, self.token, Target.CREATE_REVISION)
 
     def check(self) -> None:
-        """Raise `FencedError` unless the lock is certainly still held."""
+        """Raise `FencedError` unless the lock is still held for certain."""
         if not self._keeper.held:
             raise FencedError(f"lock {self.name} was lost")
 
     def release(self) -> None:
-        """Give the lock back; harmless when it was lost."""
+        """Release the lock; harmless if it was lost."""
         self._instance.unlock(self)
 
     def __enter__(self) -> InstanceLock:
@@ -69,16 +69,16 @@ class InstanceLock:
 
 
 class Instance:
-    """An open datamanager, as the others of its store see it.
+    """This process, as other processes of the store see it.
 
     Args:
-        coordinator: Where it publishes itself.
+        coordinator: The store's coordinator.
         name: Unique among the store's instances.
-        ttl: Seconds after which the others take a dead process for gone.
+        ttl: Seconds after which other processes consider a crashed process gone.
         manifest: The number of the manifest that it reads first.
 
     Attributes:
-        coordinator: Where it publishes itself.
+        coordinator: The store's coordinator.
         name: Its name.
     """
 
@@ -105,7 +105,7 @@ class Instance:
 
     @contextmanager
     def pin(self, manifest: int) -> Iterator[None]:
-        """Keep a manifest's files from collection while the block runs."""
+        """Keep a manifest's files from garbage collection while the block runs."""
         with self._lock:
             self._pins[manifest] += 1
         try:
@@ -117,11 +117,11 @@ class Instance:
                     del self._pins[manifest]
 
     def reads(self, manifest: int) -> None:
-        """Note the manifest that new readers of this instance get."""
+        """Set the manifest that new readers of this instance get."""
         self._current = manifest
 
     def publish(self) -> None:
-        """Publish the oldest manifest in use, when it changed, or everything when the lease was lost."""
+        """Publish the oldest manifest in use if it has changed, or the whole record if the lease was lost."""
         self._release_left()
         with self._lock:
             oldest = min([self._current, *self._pins])
@@ -135,7 +135,7 @@ class Instance:
             self._published = oldest
 
     def _put(self, record: InstanceRecord) -> bool:
-        """Write the record under the lease; return whether there still is one."""
+        """Write the record under the lease; return whether the lease still exists."""
         faultpoints.reach("instance.before-publish")
         try:
             self.coordinator.txn([], [PutOp(keys.instance(self.name), records.encode(record), self._keeper.lease)])
@@ -149,7 +149,7 @@ class Instance:
         self._keeper = LeaseKeeper(self.coordinator, self._ttl)
 
     def try_lock(self, name: str) -> InstanceLock | None:
-        """Acquire a lock if it is free, without waiting; None when another instance, or this one, holds it."""
+        """Acquire a lock without waiting; return None if another instance, or this one, holds it."""
         self._release_left()
         if self.coordinator.get(name) is not None:
             return None
@@ -188,15 +188,15 @@ class Instance:
         return lock
 
     def wait_for_collection(self) -> None:
-        """Wait for the end of a collection that may have looked before what this instance reads was published.
+        """Wait for the end of any collection that may have begun before this instance published what it reads.
 
         Raises:
-            DeadlineError: It has been at work for too long.
+            DeadlineError: It runs for too long.
         """
         self.lock(keys.COLLECT_LOCK, _COLLECTION_SECONDS).release()
 
     def unlock(self, lock: InstanceLock) -> None:
-        """Give a lock back; harmless when it was lost."""
+        """Release a lock; harmless if it was lost."""
         faultpoints.reach("instance.before-unlock")
         self._held.discard(lock.name)
         try:
@@ -206,7 +206,7 @@ class Instance:
             logger.warning("lock %s was not released; it will be, or ends with its lease", lock.name, exc_info=True)
 
     def _release_left(self) -> None:
-        """Release the locks that may be left of this instance because a transaction failed."""
+        """Release locks of this instance that a failed transaction may have left behind."""
         for name in self._left - self._held:
             item = self.coordinator.get(name)
             if item is not None and item.lease == self._keeper.lease:
@@ -214,7 +214,7 @@ class Instance:
             self._left.discard(name)
 
     def close(self) -> None:
-        """Withdraw from the store: the record and all locks end."""
+        """Withdraw from the store: end the record and all locks."""
         self._keeper.close()
 
 
@@ -224,10 +224,10 @@ def list_instances(coordinator: Coordinator) -> list[InstanceRecord]:
 
 
 def pin_everything(coordinator: Coordinator, name: str, ttl: float) -> Instance:
-    """Return an instance that reads the oldest manifest there may be, and that every collector knows of.
+    """Return an instance that keeps every manifest from garbage collection, and that every collector knows of.
 
     Raises:
-        DeadlineError: A collector has been at work for too long.
+        DeadlineError: A collection runs for too long.
     """
     instance = Instance(coordinator, name, ttl, manifest=0)
     try:

@@ -1,7 +1,7 @@
-"""Lineages: how a store begins, is recovered, or is imported, in one crash-safe switch.
+"""Switches a store to a new lineage: its creation, a recovery or an import, in one crash-safe step.
 
-A lineage is one unbroken history. Every lineage begins with a manifest that holds all of its past, so storage
-written under another lineage is never read with it. The switch to a new one, whatever the reason:
+A lineage is one unbroken history. It begins with a manifest that holds all of its past, so storage written under
+another lineage is never mixed in. Every switch takes these steps:
 
 1. the manifest goes to storage, under the new lineage's own prefix; nobody reads it yet;
 2. one coordinator transaction, behind a compare of the lineage key, makes it the current one;

@@ -1,6 +1,6 @@
-"""The history that a store keeps: the manifests in its storage, and which of them must stay.
+"""The manifests in a store's storage, and the decision which of them retention keeps.
 
-Numbers rise over all lineages, so the state before an import or a recovery is kept, and read, like any other.
+Their numbers rise over all lineages, so the state before an import or a recovery is kept and read like any other.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class StoredManifest(NamedTuple):
 
     Attributes:
         number: Its number; a crash may leave two with one number, each a true state of its lineage.
-        epoch: Its lineage's.
-        path: Where it lies.
-        root: The prefix of its lineage.
+        epoch: Its lineage's epoch.
+        path: Its path.
+        root: Its lineage's prefix.
         modified: When it was written, by the storage's clock.
     """
 
@@ -53,13 +53,13 @@ def stored_manifests(storage: ObjectStorage, lineages: Items[StoredLineage]) -> 
 def newest_first(
     storage: ObjectStorage, manifests: Items[StoredManifest]
 ) -> Iterator[tuple[StoredManifest, Manifest | CorruptionError]]:
-    """Yield manifests with what they hold, or why they cannot be read, the newest state first.
+    """Yield manifests with their content, or the error of reading them, the newest state first.
 
-    Of two with one number the one that reaches further is the newer: the other was left by a checkpointer that
-    was paused and lost its lock, and the WALs after it may be gone.
+    Of two with one number, the one that reaches further is the newer: a paused checkpointer that lost its lock left
+    the other, and the WALs after it may be gone.
 
     Args:
-        storage: Where they lie.
+        storage: The store's object storage.
         manifests: Oldest first, as `stored_manifests` returns them.
     """
 
@@ -78,14 +78,14 @@ def newest_first(
 def retained(
     manifests: Items[StoredManifest], current: int, *, keep: int, since: datetime, oldest_read: int
 ) -> list[StoredManifest]:
-    """Return the manifests that must stay readable: a pure decision.
+    """Decide which manifests must stay readable (a pure function).
 
     Args:
-        manifests: Those in storage, oldest first.
-        current: The current one's number; later ones are being made, or were left by a crash.
-        keep: How many of the newest stay.
-        since: Those written since then stay, and the one before them: what the store was then.
-        oldest_read: The number of the oldest one that an open instance reads; it and later ones stay.
+        manifests: The manifests in storage, oldest first.
+        current: The number of the current one; later ones are being made, or a crash left them.
+        keep: How many of the newest to keep.
+        since: Keep those written since then, and the one before them, which was the state at that time.
+        oldest_read: The number of the oldest one that an open instance reads; keep it and later ones.
     """
     published = [manifest for manifest in manifests if manifest.number <= current]
     newest = set(published[-max(keep, 1) :])

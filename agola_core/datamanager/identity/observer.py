@@ -1,4 +1,4 @@
-"""A process that reads a store and cannot be seen by the others: where it may not write."""
+"""The instance of a read-only process, which publishes nothing, so other processes do not know of it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from agola_core.errors import ForbiddenError
 
 
 class ReadOnlyInstance(Instance):
-    """An instance that publishes nothing and gets no lock.
+    """An instance that publishes nothing and takes no locks.
 
-    Collections of others do not know what it reads: only their grace period (an hour) keeps that.
+    Garbage collectors do not know what it reads: only their grace period (an hour) keeps it.
 
     Args:
-        coordinator: The store's.
+        coordinator: The store's coordinator.
         name: Its name.
     """
 
-    def __init__(self, coordinator: Coordinator, name: str) -> None:  # nothing of an instance's own
+    def __init__(self, coordinator: Coordinator, name: str) -> None:  # no lease, no record
         self.name = name
         self.coordinator = coordinator
 
@@ -32,7 +32,7 @@ class ReadOnlyInstance(Instance):
         yield
 
     def reads(self, manifest: int) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     def publish(self) -> None:
         """Publish nothing."""
@@ -47,7 +47,7 @@ class ReadOnlyInstance(Instance):
         self.try_lock(name)
 
     def wait_for_collection(self) -> None:
-        """Wait for nothing: a collector does not know what is read here, before or after."""
+        """Do not wait: collectors never know what is read here."""
 
     def close(self) -> None:
         """Withdraw nothing."""

@@ -1,8 +1,8 @@
-"""Opening a store: creating it, recovering it from its storage, or checking that both halves belong together.
+"""Opens a store: creates it, recovers it from its storage, or checks that coordinator and storage belong together.
 
-With the coordinator empty, storage decides: none there makes a new store, one there is recovered, from the
-newest manifest of its newest lineage and the WALs after it. With both there, the storage must not be ahead:
-a coordinator that was restored from an older backup is refused until somebody asks for a recovery.
+If the coordinator is empty, the storage decides: an empty one makes a new store; otherwise the store is recovered from
+the newest manifest of its newest lineage and the WALs after it. If neither is empty, the storage must not be ahead: a
+coordinator that was restored from an older backup is refused until somebody asks for a recovery.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _OPEN_TRIES = 5
 
 
 class StoreOpener:
-    """Brings a store into a state that a log can be opened on.
+    """Brings a store into a state in which its log can be opened.
 
     Args:
         coordinator: The store's coordinator.
         storage: The store's object storage.
         options: The sizes of data files.
-        data_types: The types of a new store; none when no store is to be made.
+        data_types: The types of a new store; none if no store may be created.
         new_uuid: Makes ids of 32 hexadecimal digits.
-        now: The time, for people.
+        now: Returns the current time.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class StoreOpener:
         self._now = now
 
     def look(self) -> None:
-        """Check the store, and write nothing.
+        """Check the store without writing anything.
 
         Raises:
             NotFoundError: There is no store, or it must be recovered first.
@@ -88,16 +88,16 @@ class StoreOpener:
         self._check(control)
 
     def prepare(self, *, recover: bool = False) -> None:
-        """Create, recover or check the store; one process at a time does what must be done.
+        """Create, recover or check the store; only one process at a time creates or recovers it.
 
         Args:
             recover: Take the state of the storage even though the coordinator has another.
 
         Raises:
-            NotFoundError: There is no store, and none is to be made.
+            NotFoundError: There is no store, and none may be created.
             RecoveryError: The coordinator is behind the storage, or belongs to another store.
-            CorruptionError: The storage is damaged where it must be read.
-            UnavailableError: Another process prepares the store and does not end, or a backend refuses each
+            CorruptionError: Stored data that must be read is damaged.
+            UnavailableError: Another process takes too long to prepare the store, or a backend refuses each
                 attempt of this one.
         """
         deadline = time.monotonic() + _OPEN_SECONDS
@@ -176,10 +176,10 @@ class StoreOpener:
         switch(self._coordinator, self._storage, new, conditions=conditions, check=check)
 
     def _newest_manifest(self, lineage: StoredLineage) -> Manifest:
-        """Return the newest manifest of a lineage that is whole.
+        """Return the newest intact manifest of a lineage.
 
-        A damaged one, or one that was never published and lost its files, is passed over: the WALs after an
-        older one give the same state, and a gap in them is an error.
+        Skip a damaged one, and one that was never published and lost its files: the WALs after an older manifest
+        give the same state, and a gap in them is an error.
         """
         for stored, manifest in newest_first(self._storage, stored_manifests(self._storage, [lineage])):
             if isinstance(manifest, CorruptionError):
@@ -202,10 +202,10 @@ class StoreOpener:
         return flushed
 
     def _check(self, control: Control) -> bool:
-        """Raise `RecoveryError` when the storage shows that the coordinator is not the newest state.
+        """Raise `RecoveryError` if the storage shows that the coordinator does not have the newest state.
 
         Returns:
-            Whether the storage says which coordinator the lineage is in.
+            Whether storage records which coordinator the lineage is in.
         """
         store = read_store(self._storage)
         if store is not None and store.store != control.lineage.store:

@@ -1,4 +1,4 @@
-"""Reads the log that the coordinator holds: the WALs after a place, and the checkpoint before them."""
+"""Reads the log that the coordinator holds: the WALs after a sequence, and the checkpoint before them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LogReader:
         self._cache = cache
 
     def wals_after(self, after: Sequence, control: Control) -> Iterator[tuple[list[Wal], int]]:
-        """Yield the WALs between a place and the head, those of one transaction together, with its revision.
+        """Yield the WALs between a sequence and the head, those of one transaction together, with its revision.
 
         Raises:
             CompactedError: A newer checkpoint replaced the one that `control` names, and a payload was collected.

@@ -1,7 +1,7 @@
-"""Point-in-time reads: a store as it stood at a sequence or a time, from a retained manifest and the WALs after it.
+"""Point-in-time reads: a store as it was at a sequence or a time, from a retained manifest and the WALs after it.
 
-Nothing is written but, where there is a coordinator, the record of an instance under a lease: it keeps the
-others' collections from what is being read. With the coordinator lost, the storage alone is read.
+It writes nothing but the record of an instance under a lease, which keeps garbage collectors from what is read. If the
+coordinator is lost, it reads the storage alone.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from agola_core.sequence import Sequence
 logger = logging.getLogger(__name__)
 
 Moment = Sequence | datetime
-"""What names a past state: its newest WAL, or the time up to which WALs count."""
+"""Names a past state: its newest WAL, or the time up to which WALs count."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_moment(at: Sequence | datetime | str) -> Moment:
-    """Return what `at` names: a sequence, or a time with a zone, either also as text (ISO 8601 for a time).
+    """Return the moment that `at` names: a sequence, or a time with a zone, either also as text (ISO 8601).
 
     Raises:
         BadRequestError: It is neither.
@@ -83,8 +83,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """A retained state of a store.
 
     Attributes:
-        sequence: The newest WAL that it holds, as text.
-        created: When it was made; for people.
+        sequence: The newest WAL that it includes, as text.
+        created: When it was made; for information.
         number: Its manifest's number.
         origin: Why it was made.
         files: How many data files it has.
@@ -100,9 +100,9 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 def list_checkpoints(storage: ObjectStorage, control: Control | None) -> list[Checkpoint]:
-    """Return the states that a store retains, oldest first; those between two of them can be read, too.
+    """Return the checkpoints that a store retains, oldest first; the states between two of them can be read, too.
 
-    Damaged ones are left out: `verify` tells of them.
+    Damaged ones are left out; `verify` reports them.
     """
 
     def read(stored: StoredManifest) -> Manifest | None:
@@ -128,23 +128,23 @@ def list_checkpoints(storage: ObjectStorage, control: Control | None) -> list[Ch
 
 
 class PastStore(Reader):
-    """A store as it stood at one moment; read only. Thread-safe; a context manager.
+    """A store as it was at one moment; read-only. Thread-safe; a context manager.
 
     Use `agola_core.open(..., at=...)` to make one.
 
     Args:
-        coordinator: The store's coordinator; None when it is lost, then nothing keeps others from collecting.
+        coordinator: The store's coordinator; None if it is lost, then nothing keeps others from collecting garbage.
         storage: Its object storage.
-        data_types: Types to read beside those that the store had then; None for no others.
+        data_types: More types to read than the store had then; None for no others.
         at: The moment: the newest WAL to see, or the time up to which WALs count, by their leaders' clocks.
         name: This reader's name among the store's instances.
-        ttl: Seconds after which the others take a dead reader for gone.
-        published: Whether the others learn of it; otherwise only their grace period keeps what is read.
+        ttl: Seconds after which other processes consider a crashed reader gone.
+        published: Whether other processes learn of it; otherwise only their grace period keeps what it reads.
 
     Raises:
         NotFoundError: There is no store.
         BadRequestError: No WAL has that sequence.
-        CompactedError: That state is no longer kept; says which is the oldest that is.
+        CompactedError: That state is no longer kept; the error names the oldest one that is.
         CorruptionError: Stored data that must be read is damaged.
 
     Attributes:
@@ -184,7 +184,7 @@ class PastStore(Reader):
         self.lineage = self._view.lineage.lineage
 
     def read_object(self, data_type: str, object_id: str) -> tuple[bytes, ChangeGroupsToken]:
-        """Return an object, and a token that names the state and guards nothing.
+        """Return an object, and a token that names the state and no change groups.
 
         Raises:
             NotFoundError: There was no such object.

@@ -1,4 +1,4 @@
-"""What reading a store means, the same for an open datamanager and for a past state."""
+"""The reads that an open datamanager and a past store have in common."""
 
 from __future__ import annotations
 

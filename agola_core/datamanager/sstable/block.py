@@ -1,4 +1,4 @@
-"""Blocks of data files: some entries, laid out so that a lookup decodes only what it compares.
+"""Encodes and decodes the blocks of data files, so that a lookup decodes only what it compares.
 
 ::
 

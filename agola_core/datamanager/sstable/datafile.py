@@ -1,4 +1,4 @@
-r"""Data files: sorted entries in checksummed blocks, found through a sparse index in the footer.
+r"""Data files (SSTables): sorted entries in checksummed blocks, with a sparse index in the footer.
 
 ::
 

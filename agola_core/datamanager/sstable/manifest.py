@@ -1,4 +1,4 @@
-"""Manifests: which data files are the store, up to which WAL. Numbered, and never changed once written."""
+"""Manifests: each names the data files of one checkpoint. Numbered, immutable and checksummed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which runs a checkpoint merges with its delta: a pure decision, from sizes alone.
+"""Decides which runs a checkpoint merges with its changes, from sizes alone.
 
-Runs are kept as the digits of a binary counter are: each is larger than all newer ones together. The delta takes
-along everything down to the deepest run that would no longer be. So there are at most about log2(store / delta)
-runs; a merge at least doubles the run that a byte is in, so a byte is rewritten about as often as the store
-doubles; and a large store is rewritten only once changes as large as itself have come.
+Each run is kept larger than all newer ones together, like the digits of a binary counter. The delta, which is the new
+changes, is merged with everything down to the deepest run that would no longer be. So there are at most about
+log2(store / delta) runs; a merge at least doubles the run that a byte is in, so a byte is rewritten about as often as
+the store doubles; and a large store is rewritten only once changes as large as itself have come.
 """
 
 from __future__ import annotations

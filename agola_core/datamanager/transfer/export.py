@@ -1,4 +1,4 @@
-"""Export: one consistent state of a store as a stream, while writers go on (see `exportformat`)."""
+"""Exports one consistent state of a store as a stream, without stopping writers (see `export_format`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Item = tuple[str, Iterator[bytes]]
 
 
 class ExportParts(Protocol):
-    """What whoever stands on a datamanager adds to its exports."""
+    """What the caller, such as the run service, adds to an export."""
 
     def agola_data(self, data_type: str, data: bytes) -> bytes:
         """Return an object's bytes as Agola 0.2 would have stored them."""
@@ -45,12 +45,12 @@ class ExportParts(Protocol):
 
 
 class ExportResult(msgspec.Struct, frozen=True):
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        sequence: The newest WAL that the export holds, as text.
-        entries: How many objects of each type.
-        sections: How many items of each section.
+        sequence: The newest WAL that the export includes, as text.
+        entries: The number of objects of each type.
+        sections: The number of items of each section.
         size: Bytes of the stream, before compression.
     """
 
@@ -61,14 +61,14 @@ class ExportResult(msgspec.Struct, frozen=True):
 
 
 class Export:
-    """One export, to be read once.
+    """One export; its pieces can be read once.
 
     Args:
-        view: What to export.
+        view: The state to export.
         revision: The coordinator's revision at which the view was the newest state.
-        data_types: The types to export first, in this order; those that the store has beside them follow.
+        data_types: The types to export first, in this order; the store's other types follow.
         form: The format.
-        parts: What goes with it.
+        parts: What the caller adds.
         progress: Told of entries and bytes.
     """
 
@@ -107,7 +107,7 @@ class Export:
         self._meter.end()
 
     def result(self) -> ExportResult:
-        """Return what was exported, once all pieces were read."""
+        """Return the result, once all pieces were read."""
         return ExportResult(str(self._view.sequence), self._entries, self._sections, self._meter.size)
 
     def _native(self) -> Iterator[bytes]:
@@ -160,7 +160,7 @@ def _item(section: str, item_id: str, data: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def write_export(export: Export, compression: Compression, file: IO[bytes]) -> ExportResult:
-    """Write an export to a file and return what it holds."""
+    """Write an export to a file and return the result."""
     for piece in compress_stream(export.pieces(), compression):
         file.write(piece)
     return export.result()

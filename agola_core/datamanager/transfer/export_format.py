@@ -1,4 +1,4 @@
-r"""The formats of an export.
+r"""The formats of an export: the native one and Agola 0.2's.
 
 The native format is lines of JSON: a header, the entries grouped by data type with rising ids, the sections with
 rising ids, and a footer with the counts and the blake2b-32 of every byte before it, so that a cut stream is always

@@ -1,6 +1,6 @@
-"""Reads an export, native or Agola's, and checks it as it goes: whatever does not hold ends in one error.
+"""Reads an export, native or Agola's, and checks it on the way; the first problem ends the reading with one error.
 
-An error names the line (native) or the entry (Agola's format has no lines), and the reason.
+The error names the line (native) or the entry (Agola's format has no lines), and the reason.
 """
 
 from __future__ import annotations

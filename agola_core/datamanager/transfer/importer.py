@@ -1,8 +1,7 @@
-"""Import: an export replaces the whole content of a store, or nothing happens.
+"""Reads an export into data files that nothing refers to yet, and checks it to its end.
 
-The stream is read once and checked to its end while its entries go into data files that nothing refers to yet;
-only then one switch to a new lineage makes them the store. Before it the old state stands, after it the new;
-old WALs, tokens and writers belong to the old lineage and are refused.
+Only then does one switch to a new lineage make these files the store (see `store_import`). Until then the old state
+stands; afterwards the new one. WALs, tokens and writers of the old lineage are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _TOLD_BYTES = 1 << 20
 
 
 class ImportParts(Protocol):
-    """What whoever stands on a datamanager takes of its imports, and may refuse.
+    """The caller's part in an import, such as the run service's.
 
     Attributes:
         sections: The sections that it takes.
@@ -38,38 +37,38 @@ class ImportParts(Protocol):
     sections: frozenset[str]
 
     def barrier(self) -> Items[Compare]:
-        """Return the conditions of the switch, or raise when others may not be imported over.
+        """Return the conditions of the switch, or raise if the import must not happen now.
 
         Called before anything is read, and again directly before the switch.
         """
 
     def check(self, data_type: str, object_id: str, data: bytes) -> None:
-        """Look at an object.
+        """Check an object.
 
         Raises:
-            BadRequestError: It is none of this application's; the whole import is refused.
+            BadRequestError: The application does not accept it; the whole import is refused.
         """
 
     def take(self, section: str, item: str, pieces: Iterator[bytes], *, dry_run: bool) -> Put | None:
-        """Take an item of a section and use its pieces up; return an object that the import adds for it.
+        """Take an item of a section and read all of its pieces; return an object that the import adds for it.
 
         Raises:
             BadRequestError: It cannot be taken; the whole import is refused.
         """
 
     def operations(self) -> Items[Op]:
-        """Return what is written to the coordinator together with the switch."""
+        """Return the operations that the switch's transaction includes."""
 
     def undo(self) -> None:
-        """Take back what `take` has done: the import was refused."""
+        """Undo everything that `take` did, because the import failed."""
 
 
 class ImportResult(msgspec.Struct, frozen=True):
-    """What was imported.
+    """The result of an import.
 
     Attributes:
-        entries: How many objects of each type.
-        sections: How many items of each section.
+        entries: The number of objects of each type.
+        sections: The number of items of each section.
         exported_at: The sequence that the export names; "" for Agola's format.
         size: Bytes of the stream, decompressed.
     """
@@ -87,7 +86,7 @@ class Importer:
         file: The export, plain, gzip or zstd, native or Agola's.
         known_types: The types that the store accepts.
         options: The sizes of data files, and of the largest object.
-        parts: What goes with it.
+        parts: The caller's part in the import.
         progress: Told of entries and bytes.
     """
 
@@ -109,15 +108,15 @@ class Importer:
 
     @property
     def imported(self) -> Imported | None:
-        """Where the export says it is from; None for Agola's format."""
+        """The store and WAL that the export says it comes from; None for Agola's format."""
         header = self._reader.header
         return Imported(header.store, header.sequence) if header is not None else None
 
     def stage(self, storage: ObjectStorage, new_uuid: Callable[[], str]) -> tuple[tuple[Run, ...], ImportResult]:
-        """Write the entries into data files and return the runs that they make, and what was read.
+        """Write the entries into data files; return their sorted runs, and the result.
 
         Raises:
-            BadRequestError: Anything in the stream does not hold; names the place and the reason.
+            BadRequestError: Something in the stream is wrong; names the place and the reason.
         """
 
         def write(entries: Iterator[Entry], *, with_filter: bool) -> Run:
@@ -135,7 +134,7 @@ class Importer:
         return runs, self._result()
 
     def check(self) -> ImportResult:
-        """Read the stream to its end without writing anything, and return what it holds (see `stage`)."""
+        """Read the stream to its end without writing anything, and return the result (see `stage`)."""
         for data_type, entries in self._reader.groups():
             for _ in self._keyed(data_type, entries):
                 pass
