@@ -14,7 +14,7 @@ import grpc
 
 import agola_core
 from agola_core import Put
-from agola_pytest.etcd import EtcdMissingError, start_etcd
+from agola_pytest.servers.etcd import EtcdMissingError, start_etcd
 from bench.commit import PAYLOAD, rate
 from bench.result import Result
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import agola_core
 from agola_core import Put
-from agola_pytest.s3 import start_s3
-from agola_pytest.s3proxy import S3Proxy
+from agola_pytest.faults.s3_proxy import S3Proxy
+from agola_pytest.servers.s3 import start_s3
 from bench.result import Result
 
 ROUNDS = 5

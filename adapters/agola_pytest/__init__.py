@@ -1,1 +1,1 @@
-"""pytest fixtures of agola_core; see `plugin`."""
+"""The pytest plugin: `plugin` is its entry point, `fixtures` what it offers, `servers` and `faults` what those use."""

@@ -1,6 +1,6 @@
-"""The plugin's options: each on the command line, in the environment and in the ini file, in this order of precedence.
+"""Options of the plugin: from the command line, the environment or the ini file, in this order of precedence.
 
-A value that cannot be is one usage error when pytest starts, wherever it stands.
+An invalid value, wherever it is given, is one usage error when pytest starts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 SERVERS = ("chromium", "container", "etcd", "s3")
-"""What `--agola-require` may name, beside `all`."""
+"""Values of `--agola-require`, besides `all`."""
 
 LOG_LEVELS = ("error", "info", "debug")
 _HOST = r"(?:\[[0-9a-fA-F:.]+\]|[^\s/:@,?#\[\]]+):[0-9]{1,5}"
@@ -83,7 +83,7 @@ _OPTIONS = {
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add every option, to the command line and to the ini file."""
+    """Add the options to the command line and to the ini file."""
     group = parser.getgroup("agola", "fixtures of agola_core")
     for name, option in _OPTIONS.items():
         default = f" (default: {option.default})" if option.default else ""
@@ -92,10 +92,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def check_options(config: pytest.Config) -> None:
-    """Check every value that is given.
+    """Check the given values.
 
     Raises:
-        pytest.UsageError: One cannot be; says which, and where it stands.
+        pytest.UsageError: A value is invalid; tells which, and where it was given.
     """
     for name, option in _OPTIONS.items():
         text, place = _given(config, name)
@@ -110,19 +110,19 @@ def value(config: pytest.Config, name: str) -> str:
     """Return an option's value.
 
     Args:
-        config: pytest's.
-        name: Without `--agola-`.
+        config: pytest's configuration.
+        name: Name of the option, without `--agola-`.
     """
     return _given(config, name)[0]
 
 
 def required_names(text: str) -> set[str]:
-    """Return the servers that a value of `--agola-require` names."""
+    """Return the servers in a value of `--agola-require`."""
     return {part.strip() for part in text.split(",") if part.strip()}
 
 
 def _given(config: pytest.Config, name: str) -> tuple[str, str]:
-    """Return a value and where it stands; the default stands nowhere."""
+    """Return a value and where it was given, which is "" for the default."""
     variable = _variable(name)
     places = (
         (config.getoption(f"--agola-{name}"), f"--agola-{name}"),

@@ -1,4 +1,4 @@
-"""pytest fixtures of agola_core, loaded by entry point. Nothing of agola_core is imported until a fixture is used."""
+"""Entry point of the pytest plugin. Imports nothing of agola_core until a fixture is used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agola_pytest.failures import agola_directory, agola_session_directory, note_failure
-from agola_pytest.options import add_options, check_options, value
-from agola_pytest.require import missing
-from agola_pytest.runservice import (
+from agola_pytest.fixtures.failures import agola_directory, agola_session_directory, note_failure
+from agola_pytest.fixtures.require import missing
+from agola_pytest.fixtures.runservice import (
     agola_runservice,
     agola_runservice_factory,
     agola_session_runservice,
     agola_session_runservice_factory,
 )
-from agola_pytest.servers import (
+from agola_pytest.fixtures.servers import (
     agola_etcd,
     agola_etcd_factory,
     agola_s3,
@@ -28,19 +27,20 @@ from agola_pytest.servers import (
     agola_session_s3,
     agola_session_s3_factory,
 )
-from agola_pytest.store import (
+from agola_pytest.fixtures.store import (
     agola_session_store,
     agola_session_store_factory,
     agola_store,
     agola_store_factory,
     agola_store_types,
 )
+from agola_pytest.options import add_options, check_options, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agola_pytest.crash import Crash
-    from agola_pytest.engine import ContainerEngine
+    from agola_pytest.faults.crash import Crash
+    from agola_pytest.servers.container_engine import ContainerEngine
 
 __all__ = [
     "agola_container_engine",
@@ -73,13 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that cannot be."""
+    """Refuse invalid options."""
     check_options(config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the logs of the servers that a failed test used."""
+    """Add the logs of the servers that a failed test used to its report."""
     report = yield
     note_failure(item, report)
     return report
@@ -87,25 +87,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def agola_crash(agola_directory: Path) -> Callable[..., Crash]:  # noqa: ARG001 - the test's directory may be kept
-    """Return what runs a function in a process that is killed at a fault point (see `agola_pytest.crash`)."""
-    from agola_pytest.crash import crash_at  # noqa: PLC0415 - unused, the plugin costs nothing
+    """Return `agola_pytest.crash.crash_at`, which runs a function in a process that is killed at a fault point."""
+    from agola_pytest.faults.crash import crash_at  # noqa: PLC0415 - unused, the plugin costs nothing
 
     return crash_at
 
 
 @pytest.fixture(scope="session")
 def agola_container_engine(pytestconfig: pytest.Config) -> Iterator[ContainerEngine]:
-    """Yield a container engine that works, with an image: the one of `--agola-container-engine`, or a podman.
+    """Yield a working container engine and an image: the one of `--agola-container-engine`, or a podman.
 
-    Skips with the engine's own words when there is none, or fails under `--agola-require=container`.
+    Skips with the engine's message if there is none, or fails under `--agola-require=container`.
     """
     try:
-        from agola_pytest.engine import EngineMissingError, start_engine  # noqa: PLC0415 - load what is used
+        from agola_pytest.servers.container_engine import EngineMissingError, start_engine  # noqa: PLC0415 - load what is used
     except ImportError as error:
         missing(pytestconfig, "container", f"the extra container is not installed: {error}")
     external, image = value(pytestconfig, "container-engine"), value(pytestconfig, "container-image")
     try:
-        # Not below pytest's own directory: podman refuses a path of more than 50 characters.
+        # Not in pytest's own directory: podman refuses paths of more than 50 characters.
         with (
             tempfile.TemporaryDirectory(prefix="agola-") as directory,
             start_engine(Path(directory), external, image) as engine,

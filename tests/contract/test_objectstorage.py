@@ -13,8 +13,8 @@ from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage import is_portable, open_storage
 from agola_core.objectstorage.filesystem import StorageFileSystem
 from agola_core.objectstorage.posix.flat_names import decode_flat, encode_flat
-from agola_pytest import require
-from agola_pytest.s3 import S3MissingError, S3Program, missing_reason, start_s3
+from agola_pytest.fixtures import require
+from agola_pytest.servers.s3 import S3MissingError, S3Program, missing_reason, start_s3
 from tests.simulation.memory_storage import Bucket, MemoryStorage
 
 EXTERNAL = [] if missing_reason(S3Program.EXTERNAL) else ["s3-external"]

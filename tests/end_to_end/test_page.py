@@ -8,7 +8,7 @@ import pytest
 
 from agola_core.runconfig import RunContext, parse_config, run_tasks
 from agola_core.runservice.model.requests import RunCreateRequest
-from agola_pytest import require
+from agola_pytest.fixtures import require
 
 pytestmark = pytest.mark.timeout(240)
 

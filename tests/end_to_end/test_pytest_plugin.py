@@ -15,7 +15,8 @@ pytest_plugins = ["pytester"]
 
 # Other plugins of this project's environment, whose imports would take most of the time.
 OTHERS = [f"-pno:{name}" for name in ("anyio", "benchmark", "hypothesispytest", "schemathesis", "timeout")]
-MODULES = ["failures", "options", "plugin", "require", "runservice", "servers", "store"]
+FIXTURES = ["failures", "require", "runservice", "servers", "store"]
+MODULES = ["options", "plugin", "fixtures", *(f"fixtures.{name}" for name in FIXTURES)]
 
 WRITER = """
 import agola_core
@@ -68,6 +69,26 @@ def test_stores_are_fresh_and_of_the_types_asked_for(run):
             agola_session_store.write_wal([Put("note", "n", b"1")])
         """
     ).assert_outcomes(passed=5)
+
+
+def test_an_override_of_the_types_lasts_as_long_as_the_stores_that_need_it(run):
+    result = run(
+        """
+        import pytest
+
+        @pytest.fixture
+        def agola_store_types():
+            return ["note"]
+
+        def test_of_its_own(agola_store, agola_store_factory):
+            assert list(agola_store.list_objects("note")) == []
+
+        def test_of_the_session(agola_session_store):
+            assert False
+        """
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(['agola_store_types has a narrower scope than the session: *scope="session"*'])
 
 
 def test_workers_do_not_meet(run):

@@ -10,7 +10,7 @@ import pytest
 
 import agola_core
 from agola_core import ConflictError, Delete, Durability, Options, Put, RecoveryError
-from agola_pytest.s3proxy import S3Proxy
+from agola_pytest.faults.s3_proxy import S3Proxy
 
 SMALL = {"block_size": 200, "file_size": 2000, "inline_limit": 60, "retain_wals": 2, "grace_period": 0}
 

@@ -3,9 +3,9 @@
 import pytest
 
 from agola_core.coordinator import open_coordinator
-from agola_pytest import require
-from agola_pytest.etcd import EtcdMissingError, control, program, start_etcd
-from agola_pytest.proxy import BreakableProxy
+from agola_pytest.faults.tcp_proxy import BreakableProxy
+from agola_pytest.fixtures import require
+from agola_pytest.servers.etcd import EtcdMissingError, control, program, start_etcd
 
 
 @pytest.fixture(scope="session")

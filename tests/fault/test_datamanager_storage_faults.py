@@ -9,7 +9,7 @@ import agola_core
 from agola_core import AgolaError, ConflictError, Options, Put, UnavailableError
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
-from agola_pytest.faulty import Fault, FaultyStorage
+from agola_pytest.faults.faulty_storage import Fault, FaultyStorage
 
 OPTIONS = Options(
     background=False,

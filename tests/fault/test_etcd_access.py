@@ -11,7 +11,7 @@ from agola_core.errors import (
     AuthenticationError,
     UnavailableError,
 )
-from agola_pytest.etcd import control, start_etcd
+from agola_pytest.servers.etcd import control, start_etcd
 from tests.support.etcd import eventually, eventually_true, in_background, put
 
 

@@ -23,7 +23,8 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_pytest.etcd import control, start_etcd, start_etcd_cluster
+from agola_pytest.servers.etcd import control, start_etcd
+from agola_pytest.servers.etcd_cluster import start_etcd_cluster
 from tests.support.etcd import eventually, eventually_true, in_background, put, settled_put
 
 

@@ -5,8 +5,8 @@ import pytest
 from agola_core.errors import (
     RecoveryError,
 )
-from agola_pytest.etcd import coordinator_url, start_etcd
-from agola_pytest.proxy import BreakableProxy
+from agola_pytest.faults.tcp_proxy import BreakableProxy
+from agola_pytest.servers.etcd import coordinator_url, start_etcd
 from tests.support.etcd import eventually, put
 
 

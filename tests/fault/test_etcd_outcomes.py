@@ -17,7 +17,8 @@ from agola_core.coordinator.etcd.client import _metadata
 from agola_core.coordinator.etcd.errors import TABLE, Verdict, explain, find_row
 from agola_core.coordinator.etcd.messages import Method, _message
 from agola_core.coordinator.outcomes import Outcome
-from agola_pytest.etcd import control, start_etcd, start_etcd_cluster
+from agola_pytest.servers.etcd import control, start_etcd
+from agola_pytest.servers.etcd_cluster import start_etcd_cluster
 from tests.fault.test_etcd_access import guard, openssl
 from tests.support.etcd import eventually, put
 

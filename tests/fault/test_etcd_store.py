@@ -16,7 +16,7 @@ from agola_core.errors import (
     UnknownOutcomeError,
 )
 from agola_core.runtime import faultpoints
-from agola_pytest.etcd import control
+from agola_pytest.servers.etcd import control
 from tests.support.etcd import eventually, in_background
 
 QUIET = Options(background=False)

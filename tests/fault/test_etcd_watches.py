@@ -6,7 +6,8 @@ import pytest
 
 from agola_core.coordinator import DeleteOp, PutOp
 from agola_core.errors import CompactedError
-from agola_pytest.etcd import coordinator_url, start_etcd_cluster
+from agola_pytest.servers.etcd import coordinator_url
+from agola_pytest.servers.etcd_cluster import start_etcd_cluster
 from tests.support.etcd import eventually, eventually_true, put, settled_put
 
 

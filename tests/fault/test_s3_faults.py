@@ -21,9 +21,9 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.objectstorage.s3 import multipart, requests
-from agola_pytest import require
-from agola_pytest.s3 import S3MissingError, S3Program, start_s3
-from agola_pytest.s3proxy import Failure, S3Proxy
+from agola_pytest.faults.s3_proxy import Failure, S3Proxy
+from agola_pytest.fixtures import require
+from agola_pytest.servers.s3 import S3MissingError, S3Program, start_s3
 
 PASSING = [
     Failure.RESET_BEFORE,
@@ -285,7 +285,7 @@ class TestOpening:
             agola_core.open_storage(agola_s3.url(bucket="nobody", create_bucket="false"))
 
     def test_no_server(self, agola_s3):
-        from agola_pytest.etcd import free_ports
+        from agola_pytest.servers.etcd import free_ports
 
         url = agola_s3.url(endpoint=f"http://127.0.0.1:{free_ports(1)[0]}", attempts=2)
         with pytest.raises(UnavailableError, match="cannot be reached"):

@@ -14,7 +14,7 @@ import pytest
 import agola_core
 from agola_core.errors import AgolaError, ConflictError, ForbiddenError, UnavailableError, error_chain
 from agola_core.objectstorage.s3.outcomes import TABLE, Outcome, row_of
-from agola_pytest.s3proxy import Failure, S3Proxy
+from agola_pytest.faults.s3_proxy import Failure, S3Proxy
 
 MIB = 2**20
 FAILED = "500, 502, 503, 504, 507, SlowDown, Throttling, and an error after a 200"

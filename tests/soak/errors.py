@@ -18,7 +18,7 @@ from agola_core import AgolaError, Durability, Put
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.log import outcome
 from agola_core.objectstorage.posix.storage import PosixStorage
-from agola_pytest.faulty import Fault, FaultyStorage
+from agola_pytest.faults.faulty_storage import Fault, FaultyStorage
 from tests.soak.failing import FailingDisk
 from tests.soak.kill import MEMORY, EmbeddedStore, State, content, difference, operation
 from tests.soak.trial import Campaign, Say, Violation, run_child

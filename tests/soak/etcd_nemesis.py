@@ -22,7 +22,7 @@ import agola_core
 from agola_core import Options
 from agola_core.coordinator import PutOp, open_coordinator
 from agola_core.errors import AgolaError, OutOfSpaceError, RecoveryError
-from agola_pytest.etcd import control
+from agola_pytest.servers.etcd import control
 from tests.support.network import CLIENTS, CuttableCluster, start_cuttable_cluster
 
 WRITERS = 3

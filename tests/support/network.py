@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from agola_pytest.etcd import EtcdCluster, EtcdServer, start_etcd_cluster
+from agola_pytest.servers.etcd import EtcdServer
+from agola_pytest.servers.etcd_cluster import EtcdCluster, start_etcd_cluster
 
 CLIENTS = -1
 """Stands for the clients where a member's number is asked for."""

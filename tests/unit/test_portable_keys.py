@@ -13,7 +13,7 @@ from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.objectstorage import is_portable
 from agola_core.runservice.model import object_paths
-from agola_pytest.faulty import FaultyStorage
+from agola_pytest.faults.faulty_storage import FaultyStorage
 
 
 def test_the_datamanagers_keys(tmp_path):

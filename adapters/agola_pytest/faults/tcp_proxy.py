@@ -1,4 +1,4 @@
-"""A TCP proxy that tests put between a client and a real server, to break the way between them."""
+"""A TCP proxy between a client and a real server that can break the connections between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class BreakableProxy:
-    """Forwards connections to a server until it is told otherwise. A context manager.
+    """Forwards connections to a server, or breaks them on request. A context manager.
 
     Args:
         target: `HOST:PORT` of the server.
@@ -39,26 +39,26 @@ class BreakableProxy:
         self._thread.start()
 
     def drop_requests(self) -> None:
-        """Swallow what clients send from now on; connections stay open."""
+        """Drop everything that clients send from now on; connections stay open."""
         self._dropped.clear()
         self._drop[True] = True
 
     def drop_answers(self) -> None:
-        """Swallow what the server sends from now on; connections stay open."""
+        """Drop everything that the server sends from now on; connections stay open."""
         self._dropped.clear()
         self._drop[False] = True
 
     def wait_dropped(self, timeout: float = 10.0) -> bool:
-        """Wait until something was swallowed; return whether it was."""
+        """Wait until something was dropped; return whether it was."""
         return self._dropped.wait(timeout)
 
     def refuse(self) -> None:
-        """Cut all connections, and each new one."""
+        """Reset all connections, and every new one."""
         self._refusing = True
         self.cut()
 
     def cut(self) -> None:
-        """Reset all connections; new ones are forwarded again."""
+        """Reset all connections; new ones are forwarded."""
         with self._lock:
             pairs = list(self._pairs)
         for one in pairs:
@@ -66,13 +66,13 @@ class BreakableProxy:
                 one.shutdown(socket.SHUT_RDWR)
 
     def turn_to(self, target: str) -> None:
-        """Forward to another server from now on; running connections are cut."""
+        """Forward to another server from now on; existing connections are reset."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self.cut()
 
     def heal(self) -> None:
-        """Forward everything again; connections in which something was swallowed are cut."""
+        """Forward everything again; connections that lost data are reset."""
         self._refusing = False
         if any(self._drop.values()):
             self._drop = {True: False, False: False}

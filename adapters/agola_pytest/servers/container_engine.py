@@ -1,7 +1,7 @@
-"""A container engine for tests: the one that is named, or a podman of the tests' own with an image made of busybox.
+"""A container engine for tests: a running one, or a private podman with an image made of busybox.
 
-The own one works as root without any registry, also where control groups and network cannot be had: runc, plain
-directories as storage, limits that may be set, no network.
+The private one works as root without a registry, even without control groups or network: with runc, plain directories
+as storage, limits that may be set, and no network.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _START_SECONDS = 90.0
 
 
 class EngineMissingError(Exception):
-    """There is no engine here; says why, in the engine's own words where it said something."""
+    """There is no working engine; the message tells why, in the engine's own words if it had any."""
 
 
 class ContainerEngine:
-    """An engine that works.
+    """A working engine.
 
     Attributes:
-        options: How it is used.
-        image: An image that it has, with `/bin/sh` and the usual programs.
+        options: Options for using it.
+        image: An available image, with `/bin/sh` and the usual programs.
     """
 
     def __init__(self, options: EngineOptions, image: str) -> None:
@@ -55,12 +55,12 @@ class ContainerEngine:
 
 @contextlib.contextmanager
 def start_engine(directory: Path, external: str = "", image: str = "busybox") -> Iterator[ContainerEngine]:
-    """Yield an engine that runs, or an own podman.
+    """Yield a running engine, or a private podman.
 
     Args:
-        directory: Where an own one keeps everything.
-        external: The URL of one that runs; "" for an own one.
-        image: An image that this one has or finds.
+        directory: Directory for all data of a private one.
+        external: URL of a running engine; "" for a private one.
+        image: An image that the running engine has or can pull.
 
     Raises:
         EngineMissingError: There is none, or it cannot run a container.
@@ -107,7 +107,7 @@ def start_engine(directory: Path, external: str = "", image: str = "busybox") ->
 
 
 def _probe(engine: ContainerEngine) -> None:
-    """Run a container, so that an engine which cannot is told apart from a test that fails."""
+    """Run a container, to tell an engine that cannot from a failing test."""
     from agola_core.executor.drivers.engine import Engine  # noqa: PLC0415 - beside what it probes
 
     try:

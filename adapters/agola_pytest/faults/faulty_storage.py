@@ -1,9 +1,9 @@
-"""An object storage whose calls fail as disks and networks do: a wrapper around a real one.
+"""An object storage that fails like disks and networks do: a wrapper around a real one.
 
 ::
 
     storage = FaultyStorage(agola_core.open_storage(directory))
-    storage.fail(Fault.AFTER, at=3)          # the third call from now does its work, and fails then
+    storage.fail(Fault.AFTER, at=3)          # the third call from now succeeds, but reports an error
     storage.fail(Fault.TRUNCATED, lasting=True)
     storage.heal()
 """
@@ -20,7 +20,7 @@ from agola_core.objectstorage.port import Payload
 
 
 class Fault(enum.Enum):
-    """What may happen to a call."""
+    """Ways in which a call can fail."""
 
     BEFORE = "EIO, 500, 503, 429 or a reset before the work: nothing was done"
     AFTER = "a reset or a failed fsync after the work: it was done, and the caller hears an error"
@@ -49,10 +49,10 @@ class FaultyStorage:
     """Wraps an object storage (see `agola_core.objectstorage.port.ObjectStorage`).
 
     Args:
-        storage: The real one.
+        storage: The real storage.
 
     Attributes:
-        calls: The names and keys of the calls since the last `fail` or `heal`.
+        calls: Names and paths of the calls since the last `fail` or `heal`.
     """
 
     def __init__(self, storage: ObjectStorage) -> None:
@@ -64,18 +64,18 @@ class FaultyStorage:
         self.calls: list[tuple[str, str]] = []
 
     def fail(self, fault: Fault, *, at: int = 1, lasting: bool = False) -> None:
-        """Let a call fail.
+        """Make a call fail.
 
         Args:
-            fault: How.
-            at: Which one, counted from now.
-            lasting: All from that one on, until `heal`.
+            fault: How it fails.
+            at: Number of the call, counted from now.
+            lasting: Whether all later calls fail, too, until `heal`.
         """
         with self._lock:
             self._fault, self._at, self._lasting, self.calls = fault, at, lasting, []
 
     def heal(self) -> None:
-        """Let nothing fail any more."""
+        """Stop all failures."""
         with self._lock:
             self._fault, self.calls = None, []
 
@@ -87,7 +87,7 @@ class FaultyStorage:
         return data[: len(data) // 2] if fault is Fault.TRUNCATED else data
 
     def open_reader(self, path: str) -> ObjectReader:
-        """Return a reader whose reads may fail too."""
+        """Return a reader whose reads may fail as well."""
         fault = self._enter("open_reader", path)
         reader = self._storage.open_reader(path)
         self._leave(fault, "open_reader")
@@ -117,7 +117,7 @@ class FaultyStorage:
         return size
 
     def stat(self, path: str) -> ObjectInfo:
-        """Return what is known of an object."""
+        """Return an object's metadata."""
         fault = self._enter("stat", path)
         info = self._storage.stat(path)
         self._leave(fault, "stat")
@@ -144,7 +144,7 @@ class FaultyStorage:
         self._storage.close()
 
     def _enter(self, name: str, path: str) -> Fault | None:
-        """Count a call; return its fault when that concerns it, or raise it."""
+        """Count a call; raise its fault, or return one that is due later in the call."""
         with self._lock:
             self.calls.append((name, path))
             count = len(self.calls)

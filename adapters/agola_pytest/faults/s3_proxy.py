@@ -1,4 +1,4 @@
-"""A proxy before a real S3 server that counts requests, delays them, or lets them fail as networks and servers do.
+"""A proxy in front of a real S3 server that records and delays requests, or makes them fail as servers do.
 
 ::
 
@@ -21,13 +21,13 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from agola_pytest.s3 import S3Server
+from agola_pytest.servers.s3 import S3Server
 
 _HEAD_LIMIT = 1 << 20
 
 
 class Failure(enum.Enum):
-    """What may happen to a request; a status has its S3 error code beside it."""
+    """Ways in which a request can fail; a status is followed by its S3 error code."""
 
     RESET_BEFORE = "the connection breaks before the server has the request"
     RESET_AFTER = "the server did it, and the connection breaks before the answer"
@@ -50,13 +50,13 @@ class Failure(enum.Enum):
 
 
 class S3Request(NamedTuple):
-    """A request as the proxy saw it.
+    """A request as seen by the proxy.
 
     Attributes:
         method: Such as GET.
         path: The path, decoded: the bucket and the key.
-        query: What stands behind the "?", as it is.
-        ranged: Whether it asks for a range.
+        query: The undecoded query string.
+        ranged: Whether it requests a range.
     """
 
     method: str
@@ -76,14 +76,14 @@ class S3Proxy(S3Server):
     """A proxy on a free loopback port; a context manager.
 
     Args:
-        server: What it stands before.
-        delay: Seconds that every request waits before it goes on.
+        server: The real server.
+        delay: Delay of every request, in seconds.
 
     Attributes:
-        requests: Every request so far, in the order of their arrival.
-        delay: As given; may be changed at any time.
-        gate: While it is there and not set, requests are held.
-        flip: Whether a bit of every object's bytes is changed on their way back.
+        requests: All requests so far, in order of arrival.
+        delay: Delay of every request, in seconds; may be changed at any time.
+        gate: An event; while it is not set, requests are held.
+        flip: Whether one bit of every object read is flipped.
     """
 
     def __init__(self, server: S3Server, delay: float = 0.0) -> None:
@@ -107,31 +107,30 @@ class S3Proxy(S3Server):
         *,
         applied: bool = False,
     ) -> None:
-        """Let the next requests of a kind fail.
+        """Make the next matching requests fail.
 
         Args:
-            failure: How.
-            matches: Which.
-            times: How many of them.
-            applied: Whether the server does what it is asked for all the same, before a failure that would keep it from
-                that.
+            failure: How they fail.
+            matches: Which requests fail.
+            times: How many fail.
+            applied: Whether the server processes the request all the same, for failures that would prevent that.
         """
         self._rules.append(_Rule(failure, matches, [times], applied))
 
     def heal(self) -> None:
-        """Let every request through again."""
+        """Forward every request again."""
         self._rules.clear()
 
     def away(self) -> None:
-        """Cut every connection, and refuse new ones until `back`, as the port of a server that is being restarted."""
+        """Reset all connections and refuse new ones until `back`, like a server that is being restarted."""
         asyncio.run_coroutine_threadsafe(self._go_away(), self._loop).result()
 
     def back(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     def __enter__(self) -> Self:
-        """Start to listen."""
+        """Start listening."""
         self._thread.start()
         self._bind(0)
         self.back()
@@ -141,14 +140,14 @@ class S3Proxy(S3Server):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drop every connection."""
+        """Drop all connections."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def _bind(self, port: int) -> None:
-        """Take a port: until the socket listens, connections to it are refused."""
+        """Bind a port: until the socket listens, connections to it are refused."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
@@ -181,7 +180,7 @@ class S3Proxy(S3Server):
             while await self._pass_on(reader, writer, *upstream):
                 pass
         except (OSError, asyncio.IncompleteReadError):
-            pass  # either side has gone
+            pass  # either side is gone
         finally:
             for one in (writer, *(upstream or ())[1:]):
                 if isinstance(one, asyncio.StreamWriter):
@@ -194,7 +193,7 @@ class S3Proxy(S3Server):
         server_reader: asyncio.StreamReader,
         server_writer: asyncio.StreamWriter,
     ) -> bool:
-        """Pass one request and its answer on; return whether the connection may go on."""
+        """Forward one request and its answer; return whether the connection can be reused."""
         head = await reader.readuntil(b"\r\n\r\n")
         fields = _fields(head)
         if fields.pop("expect", "") == "100-continue":
@@ -259,7 +258,7 @@ def _fields(head: bytes) -> dict[str, str]:
 
 
 async def _body(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:
-    """Return a message's body as it came, chunked or not."""
+    """Return the raw body of a message, chunked or not."""
     if fields.get("transfer-encoding", "").lower() != "chunked":
         return await reader.readexactly(int(fields.get("content-length", 0)))
     pieces = []
