@@ -7,13 +7,29 @@ import sys
 import time
 from pathlib import Path
 
-from bench import checkpoint, commit, commit_etcd, commits3, hop, logs, moves, opening, read, readdb, runs, size, tasks
+from bench import (
+    append,
+    checkpoint,
+    commit,
+    commit_etcd,
+    commits3,
+    hop,
+    logs,
+    moves,
+    opening,
+    read,
+    readdb,
+    runs,
+    size,
+    tasks,
+)
 from bench.result import Limit, Result
 
 BENCHES = {
     "commit-s3": commits3.run,
     "commit": commit.run,
     "commit-etcd": commit_etcd.run,
+    "append": append.run,
     "read": read.run,
     "checkpoint-amp": checkpoint.run,
     "open": opening.run,

@@ -3,11 +3,11 @@
 Imports the datamanager, whose log decides and keeps everything; only adapters import it.
 """
 
-from agola_core.datamanager.format.events import Event
+from agola_core.datamanager.format.events import Event, RecordedEvent
 from agola_core.events.reading import Events
 from agola_core.events.store import EventStore, open_events
 from agola_core.events.subscription import Subscription
-from agola_core.events.types import ANY, NO_STREAM, AppendCondition, Query, RecordedEvent, StreamEvents
+from agola_core.events.types import ANY, NO_STREAM, AppendCondition, Query, StreamEvents
 
 __all__ = [
     "ANY",

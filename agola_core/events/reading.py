@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from copy import deepcopy
 
-from agola_core.datamanager.format.events import Batch
+from msgspec import structs
+
+from agola_core.datamanager.format.events import Batch, RecordedEvent
 from agola_core.datamanager.read.reader import Reader
-from agola_core.events.types import Query, RecordedEvent
+from agola_core.events.types import Query
 
 PAGE = 256
 """Events that are read at once."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Page = Callable[[int, int, int], list[RecordedEvent]]
 """Reads at most so many events between two places, both included, from one end."""
@@ -162,7 +162,7 @@ def page_of(
                     break
         else:
             for batch, position in index.events(query.items, first, end, backwards=backwards):
-                found.append(_recorded(batch, position - batch.position, _time(batch)))
+                found.append(_own(batch.events[position - batch.position]))
                 if len(found) == count:
                     break
         return found, index.head
@@ -170,29 +170,17 @@ def page_of(
 
 def _take(found: list[RecordedEvent], batch: Batch, places: range, count: int, *, backwards: bool) -> None:
     """Add a batch's events at some places, as long as there are not too many."""
-    recorded = _time(batch)
+    if len(batch.events) == 1:
+        found.append(_own(batch.events[0]))
+        return
     wanted = count - len(found)
     chosen = places[::-1][:wanted] if backwards else places[:wanted]
-    found += [_recorded(batch, place, recorded) for place in chosen]
+    found += [_own(batch.events[place]) for place in chosen]
 
 
-def _recorded(batch: Batch, place: int, recorded: datetime) -> RecordedEvent:
-    event = batch.events[place]
-    return RecordedEvent(
-        stream=batch.stream,
-        version=batch.version + place if batch.stream else 0,
-        position=batch.position + place,
-        type=event.type,
-        data=event.data,
-        tags=event.tags,
-        metadata=event.metadata,
-        id=event.id,
-        recorded=recorded,
-    )
-
-
-def _time(batch: Batch) -> datetime:
-    return _EPOCH + timedelta(microseconds=batch.recorded)
+def _own(event: RecordedEvent) -> RecordedEvent:
+    """Return an event for the caller alone: what is held in memory must not change with its metadata."""
+    return structs.replace(event, metadata=deepcopy(event.metadata)) if event.metadata else event
 
 
 def _version(event: RecordedEvent) -> int:

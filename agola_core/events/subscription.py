@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from agola_core.datamanager.format.events import MARKS
+from agola_core.datamanager.format.events import MARKS, RecordedEvent
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.types import Put
 from agola_core.errors import BadRequestError, ClosedError, FencedError, NotFoundError
 from agola_core.events.reading import PAGE, page_of
-from agola_core.events.types import Query, RecordedEvent
+from agola_core.events.types import Query
 
 
 def mark(name: str, position: int) -> Put:

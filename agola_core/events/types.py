@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
-from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
-from agola_core.datamanager.format.events import Event, QueryItem
+from agola_core.datamanager.format.events import Event, QueryItem, RecordedEvent
 from agola_core.errors import BadRequestError
 
 ANY = None
@@ -25,32 +23,6 @@ NO_STREAM = 0
 
 MAX_NAME_BYTES = 400
 """The longest name of a stream, type, tag, event id or reader, in bytes of UTF-8."""
-
-
-class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of the store.
-
-    Attributes:
-        stream: The stream; "" for an event that is in none.
-        version: Its place in the stream, from 1 without gaps; 0 outside streams.
-        position: Its place in the store, from 1 without gaps: one total order.
-        type: As it was given, and so all that follows.
-        data: What happened.
-        tags: What it is about.
-        metadata: What was noted besides.
-        id: Its writer's name for it, or "".
-        recorded: When it was committed, by that process's clock; for people, it orders nothing.
-    """
-
-    stream: str
-    version: int
-    position: int
-    type: str
-    data: bytes
-    tags: tuple[str, ...]
-    metadata: dict[str, Any]
-    id: str
-    recorded: datetime
 
 
 class Query:

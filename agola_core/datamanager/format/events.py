@@ -15,8 +15,9 @@ sort by number; a NUL stands before them, which no name holds.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Sequence as Items
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -48,6 +49,7 @@ RESERVED = frozenset({EVENTS, MARKS, *INDEXES})
 FIRST = 1
 """The first position of a store, and the first version of a stream."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEADER = struct.Struct("<QQQ")
 
 
@@ -105,6 +107,32 @@ class _IndexedBody(msgspec.Struct, frozen=True, array_like=True, gc=False):
     events: list[IndexedEvent]
 
 
+class RecordedEvent(msgspec.Struct, frozen=True):
+    """An event of the store.
+
+    Attributes:
+        stream: The stream; "" for an event that is in none.
+        version: Its place in the stream, from 1 without gaps; 0 outside streams.
+        position: Its place in the store, from 1 without gaps: one total order.
+        type: As it was given, and so all that follows.
+        data: What happened.
+        tags: What it is about.
+        metadata: What was noted besides.
+        id: Its writer's name for it, or "".
+        recorded: When it was committed, by that process's clock; for people, it orders nothing.
+    """
+
+    stream: str
+    version: int
+    position: int
+    type: str
+    data: bytes
+    tags: tuple[str, ...]
+    metadata: dict[str, Any]
+    id: str
+    recorded: datetime
+
+
 class Batch(msgspec.Struct, frozen=True):
     """A batch with its place.
 
@@ -112,15 +140,13 @@ class Batch(msgspec.Struct, frozen=True):
         stream: The stream; "" for events that are in none.
         position: Of the first event.
         version: Of the first event; 0 outside streams.
-        recorded: Microseconds since 1970.
         events: In their order.
     """
 
     stream: str
     position: int
     version: int
-    recorded: int
-    events: list[StoredEvent]
+    events: list[RecordedEvent]
 
     @property
     def last(self) -> int:
@@ -129,9 +155,16 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 _encode_body = msgspec.msgpack.Encoder().encode
-encode_event: Callable[[Event | StoredEvent], bytes] = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_indexed = msgspec.msgpack.Decoder(_IndexedBody).decode
+
+
+def same_event(event: Event, recorded: RecordedEvent) -> bool:
+    """Return whether an event is the one that was recorded: so it would be encoded."""
+    given = (event.type, event.data, event.tags, event.metadata, event.id)
+    return _encode_body(given) == _encode_body(
+        (recorded.type, recorded.data, recorded.tags, recorded.metadata, recorded.id)
+    )
 
 
 def number(value: int) -> str:
@@ -184,10 +217,20 @@ def decode_batch(data: bytes) -> Batch:
     """
     try:
         position, version, recorded = _HEADER.unpack_from(data)
-        body = _decode_body(memoryview(data)[_HEADER.size :])
-    except (struct.error, *DECODE_ERRORS) as error:
+        body = _decode_body(data[_HEADER.size :])
+        time = _EPOCH + timedelta(microseconds=recorded)
+    except (struct.error, OverflowError, *DECODE_ERRORS) as error:
         raise CorruptionError(f"not a batch of events: {error}", path=EVENTS) from error
-    return Batch(body.stream, position, version, recorded, body.events)
+    stream = body.stream
+    step = 1 if stream else 0
+    events, at_version, at = [], version, position
+    for event in body.events:
+        events.append(
+            RecordedEvent(stream, at_version, at, event.type, event.data, event.tags, event.metadata, event.id, time)
+        )
+        at_version += step
+        at += 1
+    return Batch(stream, position, version, events)
 
 
 def decode_indexed(data: bytes) -> tuple[int, int, str, list[IndexedEvent]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 
-from agola_core.datamanager.format.events import FIRST, Event, encode_event
+from agola_core.datamanager.format.events import FIRST, Event, same_event
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.pending_wal import EventsAppend, StreamAppend
 from agola_core.datamanager.sstable.event_index import EventIndex
@@ -193,6 +193,6 @@ def _is_stored(append: EventsAppend, positions: list[int], index: EventIndex) ->
     given = [(part.stream, event) for part in append.appends for event in part.events]
     for (stream, event), position in zip(given, positions, strict=True):
         batch = index.batch(position)
-        if batch.stream != stream or encode_event(batch.events[position - batch.position]) != encode_event(event):
+        if batch.stream != stream or not same_event(event, batch.events[position - batch.position]):
             return False
     return True

@@ -14,6 +14,7 @@ from operator import itemgetter
 
 from agola_core.datamanager.format.events import (
     EVENTS,
+    FIRST,
     HEADS,
     IDS,
     STREAMS,
@@ -56,7 +57,7 @@ class EventIndex:
             self._stored = first - 1
         else:
             self.head = self._stored = int(self._table.last(EVENTS) or 0)
-        self._held: Batch | None = None
+        self._cache = view.table.events
 
     def version(self, stream: str) -> int:
         """Return the last version of a stream; 0 when it has no events."""
@@ -76,7 +77,7 @@ class EventIndex:
     def batch(self, position: int) -> Batch:
         """Return the batch that has a position, which lies from 1 to `head`."""
         if position > self._stored:
-            return self._decoded(self._memory.at(position))
+            return self._memory.at(position).batch()
         for _, data in self._table.scan_range(EVENTS, number(position), number(_LAST)):
             return decode_batch(data)
         raise CorruptionError(f"there is no event at position {position}", path=EVENTS)
@@ -108,7 +109,7 @@ class EventIndex:
             yield from self._stored_batches(first, min(last, self._stored))
         if last > self._stored:
             for batch in self._memory.batches(max(first, self._stored + 1), last, backwards=backwards):
-                yield decode_batch(batch.data)
+                yield batch.batch()
         if backwards:
             yield from self._stored_batches_back(first, min(last, self._stored))
 
@@ -134,17 +135,11 @@ class EventIndex:
 
     # In memory
 
-    def _decoded(self, batch: MemoryBatch) -> Batch:
-        held = self._held
-        if held is None or held.position != batch.position:
-            held = self._held = decode_batch(batch.data)
-        return held
-
     def _memory_stream(self, memory: list[MemoryBatch], first: int, last: int, *, backwards: bool) -> Iterator[Batch]:
         begin = bisect_left(memory, first, key=_last_version)
         end = min(bisect_left(memory, last, key=_last_version) + 1, len(memory))
         for index in range(end - 1, begin - 1, -1) if backwards else range(begin, end):
-            yield decode_batch(memory[index].data)
+            yield memory[index].batch()
 
     def _memory_matches(self, items: Items[QueryItem], first: int, last: int, *, backwards: bool) -> Iterator[Found]:
         lists = [self._memory.positions(item, first, last, backwards=backwards) for item in items]
@@ -155,25 +150,40 @@ class EventIndex:
 
     def _batch(self, position: int, end: int) -> Batch:
         if position > self._stored:
-            return self._decoded(self._memory.at(position))
-        held = self._held
-        if held is None or not held.position <= position <= held.last:
-            held = self._held = self._stored_batch(end)
-        return held
+            return self._memory.at(position).batch()
+        return self._stored_batch(end)
 
     def _stored_batch(self, last: int) -> Batch:
+        batch = self._cache.batch(last)
+        if batch is None:
+            batch = self._read_batch(last)
+            self._cache.keep(last, batch)
+        return batch
+
+    def _read_batch(self, last: int) -> Batch:
         data = self._table.get(EVENTS, number(last))
         if data is None:
             raise CorruptionError(f"there is no batch of events at position {last}", path=EVENTS)
         return decode_batch(data)
 
     def _stored_stream(self, stream: str, first: int, last: int, *, backwards: bool) -> Iterator[Batch]:
+        places = self._cache.places(stream)
+        if places is not None:
+            begin = bisect_left(places, (first, 0))
+            found = places[begin : bisect_left(places, (last, 0)) + 1]
+            for _, position in reversed(found) if backwards else found:
+                yield self._stored_batch(position)
+            return
         end = key(stream, _LAST)
         if not backwards:
+            seen = []
             for entry, value in self._table.scan_range(STREAMS, key(stream, first), end):
+                seen.append((key_number(entry), int(value)))
                 yield self._stored_batch(int(value))
-                if key_number(entry) >= last:
-                    return
+                if seen[-1][0] >= last:
+                    break
+            if first == FIRST and seen and seen[-1][0] == int(self._table.get(HEADS, stream) or 0):
+                self._cache.keep_places(stream, seen)
             return
         for entry, _ in self._table.scan_range(STREAMS, key(stream, last), end):
             end = entry

@@ -17,8 +17,10 @@ from agola_core.datamanager.format.events import (
     IDS,
     STREAMS,
     TAGS,
+    Batch,
     IndexedEvent,
     QueryItem,
+    decode_batch,
     decode_indexed,
     key,
 )
@@ -36,15 +38,24 @@ class MemoryBatch:
         stream: Its stream.
         events: What the indexes need of its events.
         data: Its object.
+        decoded: The batch, once it was read.
     """
 
-    __slots__ = ("data", "events", "last", "last_version", "position", "stream", "version")
+    __slots__ = ("data", "decoded", "events", "last", "last_version", "position", "stream", "version")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.decoded: Batch | None = None
         self.position, self.version, self.stream, self.events = decode_indexed(data)
         self.last = self.position + len(self.events) - 1
         self.last_version = self.version + len(self.events) - 1
+
+    def batch(self) -> Batch:
+        """Return the batch, decoded once."""
+        decoded = self.decoded
+        if decoded is None:
+            decoded = self.decoded = decode_batch(self.data)
+        return decoded
 
     def event(self, position: int) -> IndexedEvent:
         """Return what the indexes need of an event."""

@@ -9,6 +9,7 @@ from itertools import takewhile
 from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
 from agola_core.datamanager.sstable.datafile import FileRef, key_hash
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, merge_back, type_bounds
+from agola_core.datamanager.sstable.event_cache import EventCache
 from agola_core.datamanager.sstable.manifest import Manifest, Run
 from agola_core.objectstorage.port import ObjectStorage
 
@@ -20,12 +21,16 @@ class Table:
         storage: Where the files lie.
         manifest: The manifest.
         cache: Shared with other tables.
+
+    Attributes:
+        events: The events that were read last.
     """
 
     def __init__(self, storage: ObjectStorage, manifest: Manifest, cache: BlockCache) -> None:
         self._storage = storage
         self._cache = cache
         self._last: dict[str, str] = {}
+        self.events = EventCache()
         self._runs = [
             (run, [entry_key(*file.first) for file in run.files], [entry_key(*file.last) for file in run.files])
             for run in manifest.runs
