@@ -1,0 +1,442 @@
+"""The event store's rules, one by one, on an embedded store and on etcd."""
+
+import io
+import subprocess
+import sys
+import textwrap
+import threading
+import uuid
+
+import pytest
+
+import agola_core
+from agola_core import BadRequestError, ConflictError, Delete, FencedError, NotFoundError, Options, Put
+from agola_core.datamanager.format.events import EVENTS
+from agola_core.events import ANY, NO_STREAM, AppendCondition, Event, EventStore, Query, StreamEvents
+
+OPTIONS = Options(background=False, grace_period=0)
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+def open_store(request, tmp_path):
+    """Opens event stores on one store, each as another process would have it."""
+    where = {"path": tmp_path / "store"}
+    if request.param == "etcd":
+        url = request.getfixturevalue("agola_etcd").url(f"events/{uuid.uuid4().hex}")
+        where = {"storage": str(tmp_path / "storage"), "coordinator": url}
+    opened = []
+
+    def open_one(**options):
+        given = {"data_types": ["note"], "options": OPTIONS, **options}
+        opened.append(agola_core.open_events(**where, **given))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
+
+
+def types(events):
+    return [event.type for event in events]
+
+
+def test_an_event_comes_back_as_it_was_given(store):
+    event = Event("Opened", b"{}", tags=["account:1", "account:1", "bank:2"], metadata={"by": "ann", "n": [1]}, id="e1")
+    assert store.append([event], "account-1") == 1
+    (found,) = store.read_stream("account-1")
+    assert (found.stream, found.version, found.position, found.id) == ("account-1", 1, 1, "e1")
+    assert (found.type, found.data, found.tags, found.metadata) == (
+        "Opened", b"{}", ("account:1", "bank:2"), {"by": "ann", "n": [1]},
+    )  # fmt: skip
+    assert found.recorded.tzinfo is not None
+    found.metadata["by"] = "bob"
+    assert next(store.read_stream("account-1")).metadata["by"] == "ann"
+
+
+def test_positions_have_no_gaps_and_versions_count_each_stream(store):
+    assert store.append([Event("A"), Event("B")], "one") == 2
+    assert store.append([Event("C")]) == 3
+    assert store.append([Event("D")], "two") == 4
+    assert store.append([Event("E")], "one") == 5
+    assert [(e.position, e.stream, e.version) for e in store.read()] == [
+        (1, "one", 1), (2, "one", 2), (3, "", 0), (4, "two", 1), (5, "one", 3),
+    ]  # fmt: skip
+    assert store.head == 5
+    assert store.version("one") == 3
+    assert store.version("none") == 0
+
+
+@pytest.mark.parametrize("expected", [1, 3, 5])
+def test_another_version_than_the_expected_one_is_a_conflict(store, expected):
+    store.append([Event("A"), Event("B")], "s", NO_STREAM)
+    with pytest.raises(ConflictError, match=f"stream 's' is at version 2, not {expected}"):
+        store.append([Event("C")], "s", expected)
+    assert store.append([Event("C")], "s", 2) == 3
+    assert store.append([Event("D")], "s", ANY) == 4
+
+
+def test_a_stream_that_exists_is_not_begun_again(store):
+    store.append([Event("A")], "s", NO_STREAM)
+    with pytest.raises(ConflictError):
+        store.append([Event("B")], "s", NO_STREAM)
+    assert types(store.read_stream("s")) == ["A"]
+
+
+def test_another_writer_s_events_decide_without_being_read_before(open_store):
+    """The second instance has seen nothing of what the first wrote, and reads nothing."""
+    first, second = open_store(), open_store()
+    first.append([Event("A", tags=["t"])], "s", 0)
+    assert second.append([Event("B")], "s", 1) == 2  # what its caller knows from elsewhere is no conflict
+    with pytest.raises(ConflictError):
+        first.append([Event("C")], "s", 1)
+    with pytest.raises(ConflictError):
+        second.append([Event("C")], condition=AppendCondition(Query(tags=["t"])))
+    assert second.append([Event("C")], condition=AppendCondition(Query(tags=["t"]), after=1)) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "matches"),
+    [
+        (Query(), True),
+        (Query(types=["Defined"]), True),
+        (Query(types=["Defined", "Other"]), True),
+        (Query(types=["Other"]), False),
+        (Query(tags=["course:1"]), True),
+        (Query(tags=["course:1", "year:1"]), True),
+        (Query(tags=["course:1", "year:2"]), False),
+        (Query(types=["Defined"], tags=["course:1"]), True),
+        (Query(types=["Other"], tags=["course:1"]), False),
+        (Query(types=["Other"]) | Query(tags=["year:1"]), True),
+        (Query(types=["Other"]) | Query(tags=["year:2"]), False),
+        (Query(types=["Other"]) | Query(), True),
+    ],
+    ids=repr,
+)
+def test_a_condition_is_what_the_specification_says(store, query, matches):
+    """Items are joined by or; in one, the type is any of its types and the tags are all among the event's."""
+    store.append([Event("Defined", tags=["course:1", "year:1"])])
+    assert [e.position for e in store.read(query)] == [1] * matches
+    for checkpoint in (False, True):
+        if checkpoint:
+            store.store.checkpoint(force=True)
+        if matches:
+            with pytest.raises(ConflictError):
+                store.append([Event("Next")], condition=AppendCondition(query))
+    assert store.append([Event("Next")], condition=AppendCondition(query, after=1)) == 2
+
+
+def test_every_one_of_several_conditions_must_hold(store):
+    store.append([Event("A", tags=["a"]), Event("B", tags=["b"])])
+    holds, fails = AppendCondition(Query(tags=["a"]), after=1), AppendCondition(Query(tags=["b"]), after=1)
+    with pytest.raises(ConflictError, match="position 2"):
+        store.append([Event("C")], condition=[holds, fails])
+    assert store.append([Event("C")], condition=[holds]) == 3
+
+
+def test_writers_who_share_a_transaction_see_each_other(open_store):
+    """Of those who want the same, one gets it in each round; nobody is refused who has no conflict."""
+    store = open_store()
+    refused, done = [], []
+    begin = threading.Barrier(16)
+
+    def write(number):
+        begin.wait()
+        course = f"course:{number % 2}"
+        try:
+            done.append(store.append([Event("S", tags=[course])], condition=AppendCondition(Query(tags=[course]))))
+            store.append([Event("O")], f"own-{number}", NO_STREAM)
+        except ConflictError:
+            refused.append(number)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(16)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(done) == 2
+    assert len(refused) == 14
+    assert len(list(store.read(Query(types=["S"])))) == 2
+    assert [e.position for e in store.read()] == [1, 2, 3, 4]
+
+
+def test_appends_that_follow_each_other_share_a_transaction(store):
+    begin, done = threading.Barrier(8), []
+
+    def write(number):
+        begin.wait()
+        done.extend(store.append([Event("A"), Event("B")], "s") for _ in range(5))
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(done) == list(range(2, 81, 2))
+    assert [(e.position, e.version) for e in store.read_stream("s")] == [(n, n) for n in range(1, 81)]
+
+
+def test_an_append_with_ids_is_made_once(open_store):
+    first, second = open_store(), open_store()
+    events = [Event("A", b"1", id="a"), Event("B", b"2", id="b")]
+    assert first.append(events, "s", 0) == 2
+    assert first.append(events, "s", 0) == 2
+    assert second.append(events, "s", 0) == 2
+    assert second.append(events, "s", condition=AppendCondition(Query())) == 2
+    first.store.checkpoint(force=True)
+    assert open_store().append(events, "s", 0) == 2
+    assert first.find("b") == 2
+    assert first.find("c") == 0
+
+
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        ("s", [Event("A", b"other", id="a"), Event("B", b"2", id="b")]),
+        ("s", [Event("A", b"1", id="a"), Event("C", id="c")]),
+        ("s", [Event("C", id="c"), Event("A", b"1", id="a")]),
+        ("s", [Event("B", b"2", id="b"), Event("A", b"1", id="a")]),
+        ("other", [Event("A", b"1", id="a"), Event("B", b"2", id="b")]),
+        ("s", [Event("A", b"1", id="a"), Event("C")]),
+    ],
+)
+def test_an_id_names_one_event_for_ever(store, stream, events):
+    store.append([Event("A", b"1", id="a"), Event("B", b"2", id="b")], "s")
+    with pytest.raises(BadRequestError, match="was used before"):
+        store.append(events, stream)
+    assert store.head == 2
+
+
+def test_several_streams_are_appended_to_together_or_not_at_all(store):
+    store.append([Event("A")], "one")
+    with pytest.raises(ConflictError, match="'two' is at version 0, not 1"):
+        store.append_all([StreamEvents([Event("B")], "one", 1), StreamEvents([Event("C")], "two", 1)])
+    assert store.head == 1
+    assert store.append_all([StreamEvents([Event("B")], "one", 1), StreamEvents([Event("C")], "two", 0)]) == 3
+    assert store.store.sequence.counter == 2
+
+
+def test_objects_and_a_reader_s_position_go_along_in_one_wal(store):
+    before = store.store.sequence.counter
+    store.append([Event("A")], "s", 0, along=[Put("note", "n", b"1"), store.mark("reader", 7)])
+    assert store.store.sequence.counter == before + 1
+    assert store.store.read_object("note", "n")[0] == b"1"
+    assert store.marked("reader") == 7
+    with pytest.raises(ConflictError):
+        store.append([Event("B")], "s", 0, along=[Delete("note", "n")])
+    assert store.store.read_object("note", "n")[0] == b"1"
+
+
+def test_a_change_group_guards_an_append_too(store):
+    token = store.store.change_groups_token(["g"])
+    assert store.append([Event("A")], token=token) == 1
+    with pytest.raises(ConflictError):
+        store.append([Event("B")], token=token)
+
+
+def test_events_larger_than_the_coordinator_takes_go_to_storage_first(open_store):
+    store = open_store(options=Options(background=False, inline_limit=1000))
+    events = [Event("Big", bytes([number % 256]) * 700, tags=["t"]) for number in range(300)]
+    assert store.append(events, "s", 0) == 300
+    other = open_store()
+    assert [e.data for e in other.read_stream("s")] == [event.data for event in events]
+    store.store.checkpoint(force=True)
+    assert [e.position for e in store.read(Query(tags=["t"]), backwards=True, limit=3)] == [300, 299, 298]
+    assert [e.version for e in store.read_stream("s", after=100, until=103)] == [101, 102, 103]
+
+
+def test_a_page_of_a_query_is_bounded_by_its_head(store):
+    for number in range(10):
+        store.append([Event("A" if number % 2 else "B", tags=["t"])])
+    found = store.read(Query(types=["A"]), limit=2)
+    assert found.head == 4  # what comes after the second was not seen
+    assert [e.position for e in found] == [2, 4]
+    assert store.read(Query(types=["A"])).head == 10
+    assert store.read(Query(types=["A"]), limit=100).head == 10
+    assert store.read(Query(types=["A"]), backwards=True, limit=1).head == 10
+
+
+def test_positions_are_the_same_after_an_export_and_an_import(store, tmp_path):
+    for number in range(20):
+        store.append([Event("A", b"%d" % number, tags=[f"t:{number % 3}"], id=f"e{number}")], f"s{number % 2}")
+    before = list(store.read())
+    exported = io.BytesIO()
+    store.store.export(exported)
+    for form in (exported.getvalue(), agola_form(store)):
+        with agola_core.open_events(tmp_path / uuid.uuid4().hex, data_types=["note"], options=OPTIONS) as other:
+            other.append([Event("Gone")], "gone")
+            other.store.import_(io.BytesIO(form))
+            assert list(other.read()) == before
+            assert [e.position for e in other.read(Query(tags=["t:1"]))] == list(range(2, 21, 3))
+            assert other.version("gone") == 0
+            assert other.append([Event("B")], "s0", 10) == 21
+            assert other.append([Event("A", b"0", tags=["t:0"], id="e0")], "s0") == 1
+
+
+def agola_form(store):
+    exported = io.BytesIO()
+    store.store.export(exported, agola_core.ExportFormat.AGOLA)
+    return exported.getvalue()
+
+
+def test_a_subscription_goes_on_from_what_is_there_to_what_comes(open_store):
+    store, other = open_store(options=Options()), open_store(options=Options())
+    store.append([Event("A", tags=["t"]), Event("B")])
+    store.store.checkpoint(force=True)
+    store.append([Event("C", tags=["t"])])
+    with other.subscribe(Query(tags=["t"]), after=0) as subscription:
+        assert [subscription.next(60).position for _ in range(2)] == [1, 3]
+        assert subscription.next(0) is None
+        store.append([Event("D")])
+        store.append([Event("E", tags=["t"])])
+        assert subscription.next(60).position == 5
+        other.store.checkpoint(force=True)
+        other.append([Event("F", tags=["t"])])
+        assert subscription.next(60).position == 6
+
+
+def test_a_closed_subscription_lets_its_reader_go(store):
+    subscription = store.subscribe()
+    reader = threading.Thread(target=lambda: list(subscription))
+    reader.start()
+    subscription.close()
+    reader.join(60)
+    assert not reader.is_alive()
+
+
+def test_a_named_subscription_goes_on_where_it_acknowledged(open_store):
+    store = open_store()
+    for number in range(5):
+        store.append([Event(f"T{number}")])
+    with store.subscribe(name="reader") as subscription:
+        events = [subscription.next(0) for _ in range(3)]
+        subscription.ack(events[1])
+        assert store.marked("reader") == 2
+    with open_store().subscribe(name="reader") as again:
+        assert again.next(0).position == 3
+        again.ack()
+    assert open_store().marked("reader") == 3
+    with store.subscribe() as nameless, pytest.raises(BadRequestError, match="without a name"):
+        nameless.ack()
+
+
+def test_a_subscription_ends_with_the_history_it_began_in(store):
+    store.append([Event("A")])
+    exported = io.BytesIO()
+    store.store.export(exported)
+    exported.seek(0)
+    with store.subscribe(after=0) as subscription:
+        store.store.import_(exported)
+        with pytest.raises(FencedError):
+            subscription.next(0)
+
+
+def test_events_live_beside_the_objects_of_a_datamanager(tmp_path):
+    with agola_core.open(tmp_path, data_types=["note"], options=OPTIONS) as dm:
+        dm.write_wal([Put("note", "n", b"1")])
+        store = EventStore(dm)
+        store.append([Event("A")], "s", 0)
+        dm.checkpoint(force=True)
+        assert dm.verify() == []
+        store.close()  # the datamanager is its opener's
+        assert dm.read_object("note", "n")[0] == b"1"
+    with agola_core.open_events(tmp_path, options=OPTIONS) as store:
+        assert types(store.read_stream("s")) == ["A"]
+        assert store.store.read_object("note", "n")[0] == b"1"
+
+
+def test_nobody_writes_events_as_objects(store, tmp_path):
+    with pytest.raises(BadRequestError, match=r"unknown data type 'agola\.event'"):
+        store.store.write_wal([Put(EVENTS, "1", b"")])
+    with pytest.raises(BadRequestError, match=r"unknown data type 'agola\.event'"):
+        store.append([Event("A")], along=[Delete(EVENTS, "0000000000000001")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "at least one event"),
+        ((Event("A"),), "a list"),
+        ((["A"],), "expected Event, not str"),
+        (([Event("")],), "not a type"),
+        (([Event("A\0")],), "not a type"),
+        (([Event("A" * 401)],), "not a type"),
+        (([Event("A", "text")],), "data must be bytes, not str"),
+        (([Event("A", tags=[""])],), "tags"),
+        (([Event("A", metadata={1: 2})],), "metadata"),
+        (([Event("A", metadata={"a": object()})],), "metadata"),
+        (([Event("A", id="x"), Event("B", id="x")],), "twice"),
+        (([Event("A", id=7)],), "id"),
+        (([Event("A")], "s\0"), "stream"),
+        (([Event("A")], "s", -1), "expected version"),
+        (([Event("A")], "", 0), "needs a stream"),
+    ],
+)
+def test_what_is_malformed_is_refused_with_its_place(store, arguments, message):
+    with pytest.raises(BadRequestError, match=message):
+        store.append(*arguments)
+    assert store.head == 0
+
+
+@pytest.mark.parametrize("wrong", [{"after": -1}, {"until": "1"}, {"limit": -1}])
+def test_a_malformed_range_is_refused(store, wrong):
+    with pytest.raises(BadRequestError):
+        store.read(**wrong)
+    with pytest.raises(BadRequestError):
+        store.read_stream("s", **wrong)
+
+
+def test_a_directory_without_a_store_becomes_one(tmp_path):
+    with pytest.raises(NotFoundError):
+        agola_core.open(tmp_path / "new")
+    with agola_core.open_events(tmp_path / "new", options=OPTIONS) as store:
+        assert store.head == 0
+        assert list(store.read()) == []
+        assert list(store.read_stream("s")) == []
+    with agola_core.open_events(tmp_path / "new", options=OPTIONS) as store:
+        assert store.append([Event("A")]) == 1
+
+
+TAKER = textwrap.dedent("""
+    import sys
+    import agola_core
+    from agola_core.events import AppendCondition, Event, Query
+
+    where, name, wanted = sys.argv[1:4]
+    won = 0
+    with agola_core.open_events(where) as store:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for seat in range(int(wanted)):
+            query = Query(tags=[f"seat:{seat}"])
+            try:
+                store.append([Event("Taken", name.encode(), tags=[f"seat:{seat}"])], condition=AppendCondition(query))
+                won += 1
+            except agola_core.ConflictError:
+                pass
+    print(won, flush=True)
+""")
+
+
+def test_two_processes_take_each_seat_once(tmp_path):
+    agola_core.open_events(tmp_path).close()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKER, str(tmp_path), name, "40"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    won = [int(process.communicate(timeout=100)[0]) for process in processes]
+    with agola_core.open_events(tmp_path, options=OPTIONS) as store:
+        seats = [event.tags for event in store.read()]
+    assert len(seats) == len(set(seats)) == sum(won) == 40
