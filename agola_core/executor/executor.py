@@ -6,12 +6,8 @@ import contextlib
 import logging
 import os
 import secrets
-import threading
-import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,10 +20,12 @@ from agola_core.address import check_directory
 from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import lock_directory, open_own
-from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.task_directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
+from agola_core.executor.task_files import TaskFiles
+from agola_core.executor.task_pool import TaskPool
 from agola_core.executor.task_runner import TaskLimits, TaskRunner
+from agola_core.executor.task_state import TaskState
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import Executor as ExecutorStatus
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask
@@ -39,9 +37,6 @@ logger = logging.getLogger(__name__)
 _HEARTBEAT_SECONDS = 2.0
 _LIMITS_SECONDS = 0.25
 _CLEAN_SECONDS = 60.0
-_FOLLOW_SECONDS = 0.02
-_QUIET_SECONDS = 1.0
-_CHUNK = 1 << 20
 
 faultpoints.declare("executor.before-heartbeat", "executor.before-remove")
 
@@ -99,10 +94,8 @@ class Executor:
         self._driver = driver
         self._options = options or ExecutorOptions()
         self.token = self._options.listen_token or kept
-        self._lock = threading.Lock()
-        self._runners: dict[str, TaskRunner] = {}
-        self._waiting: deque[TaskRunner] = deque()
-        self._active = 0
+        self._pool = TaskPool(self._options.active_tasks_limit)
+        self._files = TaskFiles(self._directories, self._pool, self.id)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
         self._supervisor = Supervisor("executor")
 
@@ -141,8 +134,7 @@ class Executor:
             stop_tasks: Kill what runs and report it as stopped; otherwise it goes on, for the next process.
         """
         self._supervisor.stop()
-        with self._lock:
-            runners = list(self._runners.values())
+        runners = self._pool.all()
         if stop_tasks:
             for runner in runners:
                 runner.stop()
@@ -153,7 +145,7 @@ class Executor:
 
     def kill(self) -> None:
         """Kill what runs, at once: for a process that is about to end in any case; takes no lock."""
-        for runner in list(self._runners.values()):
+        for runner in self._pool.all():
             with contextlib.suppress(AgolaError):
                 runner.kill()
 
@@ -178,8 +170,7 @@ class Executor:
         """
         if len(task.status.steps) != len(task.steps):
             raise BadRequestError(f"task {task.id!r} has {len(task.steps)} steps, its status {len(task.status.steps)}")
-        with self._lock:
-            runner = self._runners.get(task.id)
+        runner = self._pool.get(task.id)
         if runner is not None:
             if task.stop or not _is_known(task, runner.task):  # a new start waits for the old one's end
                 runner.stop()
@@ -202,46 +193,23 @@ class Executor:
             return
         self._add(task, self._directories.of(task.id))
 
+    # What the service reads (see `task_files`)
+
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
-        """Yield a step's log; with `follow` also empty pieces now and then, while nothing comes."""
-        path = self._directories.of(task_id).log(step)
-        with self._lock:
-            runner = self._runners.get(task_id)
-        if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
-            raise NotFoundError(f"task {task_id!r} has no step {step}")
-        goes_on = not follow and runner is not None and not _step_ended(runner.task, step)
-        # Before the log: a directory that is removed in between has no log either, and no secret is shown.
-        task = runner.task if runner is not None else self._directories.of(task_id).load()
-        patterns = patterns_of(task.secrets) if task is not None else ()
-        if task is None and step is not None:  # what is secret in it is not known
-            raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}")
-        try:
-            file = _open_file(path)
-        except FileNotFoundError as error:
-            if runner is None or not follow:
-                raise NotFoundError(f"no log of task {task_id!r} step {step} on executor {self.id}") from error
-            file = None
-        if not patterns:
-            return self._read_log(path, file, task_id, step, follow=follow, offset=offset)
-        before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
-        pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
-        return masked(pieces, patterns, skip=before, goes_on=goes_on)
+        """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""
+        return self._files.open_log(task_id, step, follow=follow, offset=offset)
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
-        try:
-            file = _open_file(self._directories.of(task_id).archive(step))
-        except FileNotFoundError as error:
-            raise NotFoundError(f"no archive of task {task_id!r} step {step} on executor {self.id}") from error
-        return _read_to_end(file, offset)
+        return self._files.open_archive(task_id, step, offset=offset)
 
     def log_size(self, task_id: str, step: int | None) -> int:
-        """Return how many bytes of a step's log there are now.
+        """Return how many bytes a step's log has now.
 
         Raises:
             NotFoundError: There is no such log.
         """
-        return self._size(self._directories.of(task_id).log(step), f"no log of task {task_id!r} step {step}")
+        return self._files.log_size(task_id, step)
 
     def archive_size(self, task_id: str, step: int) -> int:
         """Return how many bytes an archive has that a step saved to the workspace.
@@ -249,52 +217,15 @@ class Executor:
         Raises:
             NotFoundError: There is no such archive.
         """
-        return self._size(self._directories.of(task_id).archive(step), f"no archive of task {task_id!r} step {step}")
-
-    def _size(self, path: Path, missing: str) -> int:
-        try:
-            return path.lstat().st_size
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{missing} on executor {self.id}") from error
-
-    # Tasks
+        return self._files.archive_size(task_id, step)
 
     def _add(self, task: ExecutorTask, directory: TaskDirectory) -> None:
-        with self._lock:
-            if task.id in self._runners:
-                return
-            runner = TaskRunner(
-                task,
-                directory,
-                self._driver,
-                self._service,
-                self._reporter.report,
-                self._task_finished,
-                self._options.limits,
-            )
-            self._runners[task.id] = runner
-            limit = self._options.active_tasks_limit
-            if limit and self._active >= limit:
-                self._waiting.append(runner)
-                return
-            self._active += 1
-        runner.start()
-
-    def _task_finished(self, runner: TaskRunner) -> None:
-        following = None
-        with self._lock:
-            self._runners.pop(runner.task.id, None)
-            if self._waiting:
-                following = self._waiting.popleft()
-            else:
-                self._active -= 1
-        if following is not None:
-            following.start()
+        state = TaskState(task, directory, self._reporter.report)
+        limits = self._options.limits
+        self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._pool.remove, limits))
 
     def _check_limits(self) -> None:
-        with self._lock:
-            runners = list(self._runners.values())
-        for runner in runners:
+        for runner in self._pool.all():
             runner.check_limits()
 
     # Heartbeat
@@ -307,8 +238,6 @@ class Executor:
             logger.warning("the run service does not answer as it should: %s", error)
 
     def _send_status(self) -> None:
-        with self._lock:
-            active = len(self._runners)
         faultpoints.reach("executor.before-heartbeat")
         self._service.send_executor_status(
             ExecutorStatus(
@@ -319,7 +248,7 @@ class Executor:
                 labels=self._options.labels,
                 allow_privileged_containers=self._driver.allow_privileged,
                 active_tasks_limit=self._options.active_tasks_limit,
-                active_tasks=active,
+                active_tasks=len(self._pool.all()),
                 executor_group=self.id,
                 siblings_executors=[self.id],
             )
@@ -331,8 +260,7 @@ class Executor:
         for task in held.values():
             if task.stop or not task.status.phase.is_finished:
                 self._compare(task)
-        with self._lock:
-            here = set(self._runners)
+        here = {runner.task.id for runner in self._pool.all()}
         here.update(directory.path.name for directory in self._directories)
         for task_id in here - held.keys():
             self._forget(task_id)
@@ -340,8 +268,7 @@ class Executor:
 
     def _compare(self, task: ExecutorTask) -> None:
         """Start, stop or report a task, where what the service knows of it is not so."""
-        with self._lock:
-            runner = self._runners.get(task.id)
+        runner = self._pool.get(task.id)
         local = runner.task if runner is not None else self._directories.of(task.id).load()
         if local is not None and not _is_known(task, local):
             local = None
@@ -359,8 +286,7 @@ class Executor:
             return
         except NotFoundError:
             pass
-        with self._lock:
-            runner = self._runners.get(task_id)
+        runner = self._pool.get(task_id)
         if runner is not None:
             logger.warning("task %s is stopped: the service does not know it any more", task_id)
             runner.stop()
@@ -374,76 +300,14 @@ class Executor:
 
     def _clean(self) -> None:
         try:
-            self._driver.clean(self.id, self._is_running)
+            self._driver.clean(self.id, self._pool.__contains__)
         except AgolaError as error:
             logger.warning("what earlier tasks left cannot be removed: %s", error)
-
-    def _is_running(self, task_id: str) -> bool:
-        with self._lock:
-            return task_id in self._runners
-
-    # Logs
-
-    def _read_log(
-        self, path: Path, file: FileIO | None, task_id: str, step: int | None, *, follow: bool, offset: int
-    ) -> Iterator[bytes]:
-        """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, for it is stored then."""
-        quiet_until = time.monotonic() + _QUIET_SECONDS
-        try:
-            while True:
-                with self._lock:
-                    runner = self._runners.get(task_id)
-                ended = runner is None or not follow or _step_ended(runner.task, step)
-                if file is None:
-                    with contextlib.suppress(FileNotFoundError):
-                        file = _open_file(path)
-                if file is not None:
-                    for piece in _pieces(file, offset):
-                        offset += len(piece)
-                        quiet_until = time.monotonic() + _QUIET_SECONDS
-                        yield piece
-                if ended or runner is None:
-                    return
-                if time.monotonic() > quiet_until:  # whoever reads may have gone, and notices it now
-                    quiet_until = time.monotonic() + _QUIET_SECONDS
-                    yield b""
-                with runner.condition:
-                    if not _step_ended(runner.task, step):
-                        runner.condition.wait(_FOLLOW_SECONDS)
-        finally:
-            if file is not None:
-                file.close()
 
 
 def _is_known(task: ExecutorTask, local: ExecutorTask) -> bool:
     """Return whether what the executor has is this start of the task, or a later one."""
     return task.run_id == local.run_id and task.attempt <= local.attempt
-
-
-def _step_ended(task: ExecutorTask, step: int | None) -> bool:
-    if task.status.phase.is_finished:
-        return True
-    return (task.status.setup_step if step is None else task.status.steps[step]).phase.is_finished
-
-
-def _open_file(path: Path) -> FileIO:
-    """Open a file of a task for reading.
-
-    Raises:
-        FileNotFoundError: It is missing, or is no regular file.
-    """
-    return FileIO(open_own(path))
-
-
-def _read_to_end(file: FileIO, offset: int) -> Iterator[bytes]:
-    with file:
-        yield from _pieces(file, offset)
-
-
-def _pieces(file: FileIO, offset: int) -> Iterator[bytes]:
-    while piece := os.pread(file.fileno(), _CHUNK, offset):
-        offset += len(piece)
-        yield piece
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:

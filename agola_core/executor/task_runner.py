@@ -7,28 +7,24 @@ import logging
 import os
 import shlex
 import threading
-import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 import msgspec
-from msgspec.structs import replace
 
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Driver, Place, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
 from agola_core.executor.task_directory import RunningProcess, TaskDirectory
+from agola_core.executor.task_state import TaskState
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,
-    ExecutorTaskStepStatus,
     RunStep,
     Step,
 )
 from agola_core.runtime import faultpoints
-from agola_core.runtime.clock import boot_clock
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +36,8 @@ _CUT_BYTES = 1 << 20
 _AGAIN_SECONDS = 1.0
 
 faultpoints.declare(
-    *("executor.before-save", "executor.before-start", "executor.before-process-noted"),
-    *("executor.before-begin", "executor.after-begin", "executor.before-end"),
+    *("executor.before-start", "executor.before-process-noted", "executor.before-begin"),
+    *("executor.after-begin", "executor.before-end"),
 )
 
 
@@ -61,55 +57,39 @@ class TaskRunner:
     """One task on its executor.
 
     Args:
-        task: The task, as the service or an earlier executor left it.
+        state: The task with its status.
         directory: Its directory.
         driver: Runs its commands.
         service: The run service.
-        report: Called with the task after every change of its status.
-        finished: Called at the task's end, whatever it was.
+        finished: Called at the task's end, however it ended.
         limits: What it may use.
-        clock: Seconds since 1970, for the times that are reported.
-        ticks: Seconds of a clock that is never set, for timeouts.
-
-    Attributes:
-        task: The task with its newest status.
-        condition: Notified when the status changes; followers of logs wait on it.
     """
 
     def __init__(
         self,
-        task: ExecutorTask,
+        state: TaskState,
         directory: TaskDirectory,
         driver: Driver,
         service: RunserviceClient,
-        report: Callable[[ExecutorTask], None],
         finished: Callable[[TaskRunner], None],
         limits: TaskLimits,
-        clock: Callable[[], float] = time.time,
-        ticks: Callable[[], float] = boot_clock,
     ) -> None:
-        self.task = task
+        self.state = state
         self.directory = directory
-        self.condition = threading.Condition()
         self._driver = driver
         self._service = service
-        self._report = report
         self._finished = finished
         self._limits = limits
-        self._clock = clock
-        self._ticks = ticks
         self._process: StepProcess | None = None
         self._stopped = False
         self._ended = threading.Event()
         self._failure = ""
-        now, ticked = clock(), ticks()
-        # By step, when it began; of what an earlier executor began, only its clock is known.
-        self._began = {
-            number: ticked - max(0.0, now - step.start_time.timestamp())
-            for number, step in enumerate(task.status.steps)
-            if step.start_time is not None
-        }
-        self._thread = threading.Thread(target=self._run, name=f"task-{task.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"task-{self.task.id}", daemon=True)
+
+    @property
+    def task(self) -> ExecutorTask:
+        """The task with its newest status."""
+        return self.state.task
 
     def start(self) -> None:
         """Start the task, or go on with it after a restart."""
@@ -117,7 +97,7 @@ class TaskRunner:
 
     def stop(self) -> None:
         """Stop the task: its commands are killed, the rest is not begun."""
-        with self.condition:
+        with self.state.condition:
             self._stopped = True
         self._end_process()
 
@@ -130,10 +110,10 @@ class TaskRunner:
 
     def check_limits(self) -> None:
         """Fail the task when it runs longer, or writes more, than it may; called now and then."""
-        step = next((n for n, s in enumerate(self.task.status.steps) if s.phase is ExecutorPhase.RUNNING), None)
+        step = self.state.running_step
         definition = self.task.steps[step] if step is not None else None
         allowed = definition.timeout if isinstance(definition, RunStep) else 0.0
-        now, began = self._ticks(), dict(self._began)
+        now, began = self.state.ticks(), dict(self.state.began)
         if self.task.timeout and began and now - min(began.values()) > self.task.timeout:
             self._fail_from_outside(f"the task ran longer than its timeout of {self.task.timeout:g} s")
         elif allowed and step in began and now - began[step] > allowed:
@@ -147,13 +127,13 @@ class TaskRunner:
             self._thread.join(timeout)
 
     def _fail_from_outside(self, reason: str) -> None:
-        with self.condition:
+        with self.state.condition:
             self._failure = self._failure or reason
         self._end_process()
 
     def _end_process(self) -> None:
         """End what runs, in a thread of its own: it has some time to end by itself, and whoever asks has none."""
-        with self.condition:
+        with self.state.condition:
             first, process = not self._ended.is_set(), self._process
             self._ended.set()
         if first and process is not None:
@@ -165,8 +145,8 @@ class TaskRunner:
                 process.kill()
             except AgolaError as error:  # an engine that is away comes back, and the command with it
                 logger.warning("task %s: its command cannot be ended yet: %s", self.task.id, error)
-                with self.condition:
-                    self.condition.wait(_AGAIN_SECONDS)
+                with self.state.condition:
+                    self.state.condition.wait(_AGAIN_SECONDS)
             else:
                 return
 
@@ -177,25 +157,25 @@ class TaskRunner:
             self._run_task()
         except Exception as error:
             logger.exception("task %s failed", self.task.id)
-            self._end(ExecutorPhase.FAILED, fail_error=f"internal error: {error}")
+            self.state.end(ExecutorPhase.FAILED, fail_error=f"internal error: {error}")
         finally:
             self._finished(self)
 
     def _run_task(self) -> None:
-        if self._is_decided():  # an earlier executor was killed while it ended the task: its place may be gone
+        if self.state.is_decided:  # an earlier executor was killed while it ended the task: its place may be gone
             with contextlib.suppress(AgolaError, OSError):
                 self._close(self._set_up())
-            self._end(self._verdict(), fail_error=self.task.fail_error)
+            self.state.end(self.state.result(), fail_error=self.task.fail_error)
             return
         try:
             place = self._set_up()
         except (AgolaError, OSError) as error:
             self._log(None, f"set-up failed: {error}")
-            begun = self.task.status.setup_step.phase is ExecutorPhase.SUCCESS  # by an earlier executor
+            begun = self.state.is_set_up  # by an earlier executor
             if not begun:
-                self._change(setup=ExecutorPhase.FAILED)
-            self._fail_running_steps()
-            self._end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
+                self.state.set_up(ExecutorPhase.FAILED)
+            self.state.fail_running_steps()
+            self.state.end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
             return
         try:
             for number, step in enumerate(self.task.steps):
@@ -204,28 +184,10 @@ class TaskRunner:
                 if self._ended.is_set() or not self._run_step(place, number, step):
                     break
         finally:
-            self._note_results()
+            self.state.save_results(self._failure)
             self._close(place)
         faultpoints.reach("executor.before-end")
-        self._end(self._verdict(), fail_error=self._failure)
-
-    def _is_decided(self) -> bool:
-        """Return whether an earlier executor has noted how the task ends."""
-        if self.task.status.setup_step.phase is not ExecutorPhase.SUCCESS:
-            return False
-        states = {step.phase for step in self.task.status.steps}
-        return states == {ExecutorPhase.SUCCESS} or any(
-            state.is_finished and state is not ExecutorPhase.SUCCESS for state in states
-        )
-
-    def _note_results(self) -> None:
-        """Write the last step's result down before its place goes: what needs that cannot be done again then."""
-        with self.condition:
-            self.task = replace(self.task, fail_error=self._failure)
-        try:
-            self._save()
-        except OSError as error:
-            logger.error("task %s: its results cannot be written: %s", self.task.id, error)
+        self.state.end(self.state.result(self._failure), fail_error=self._failure)
 
     def _close(self, place: Place) -> None:
         try:
@@ -234,23 +196,15 @@ class TaskRunner:
             logger.warning("task %s: its place cannot be removed yet: %s", self.task.id, error)
         self._make_room()
 
-    def _verdict(self) -> ExecutorPhase:
-        states = [step.phase for step in self.task.status.steps]
-        if self._failure or ExecutorPhase.FAILED in states:
-            return ExecutorPhase.FAILED
-        if all(state is ExecutorPhase.SUCCESS for state in states):
-            return ExecutorPhase.SUCCESS
-        return ExecutorPhase.STOPPED
-
     def _set_up(self) -> Place:
-        if self.task.status.setup_step.phase is ExecutorPhase.SUCCESS:
+        if self.state.is_set_up:
             return self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
         self.directory.create()
         self.directory.save(self.task)  # what cannot be written down is not begun: it could be begun twice
-        self._change(setup=ExecutorPhase.RUNNING)
+        self.state.set_up(ExecutorPhase.RUNNING)
         self._log(None, f"executor starts task {self.task.task_name!r}")
         place = self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
-        self._change(task=ExecutorPhase.RUNNING, setup=ExecutorPhase.SUCCESS)
+        self.state.begin()
         return place
 
     def _run_step(self, place: Place, number: int, step: Step | None) -> bool:
@@ -261,14 +215,14 @@ class TaskRunner:
             if command:  # the other kinds are done again: that changes nothing
                 found = self._find_running(number)
         else:
-            self._change(step=(number, ExecutorPhase.RUNNING, None))
+            self.state.change_step(number, ExecutorPhase.RUNNING)
             try:
-                self._save()
+                self.state.save()
             except OSError as error:  # what cannot be written down is not begun: it could be begun twice
                 self._failure = f"step {number} was not started: its state cannot be written: {error}"
-                self._change(step=(number, ExecutorPhase.FAILED, None))
+                self.state.change_step(number, ExecutorPhase.FAILED)
                 return False
-            self._report(self.task)
+            self.state.report()
         code: int | None = None
         try:
             if isinstance(step, RunStep) and command:
@@ -292,13 +246,8 @@ class TaskRunner:
         elif self._stopped and phase is ExecutorPhase.FAILED:
             phase = ExecutorPhase.STOPPED
         # Told with what follows, the next step's start or the task's end: a later executor finds the step's result.
-        self._change(step=(number, phase, code))
+        self.state.change_step(number, phase, code)
         return phase is ExecutorPhase.SUCCESS
-
-    def _fail_running_steps(self) -> None:
-        for number, status in enumerate(self.task.status.steps):
-            if status.phase is ExecutorPhase.RUNNING:
-                self._change(step=(number, ExecutorPhase.FAILED, None))
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()
@@ -308,13 +257,13 @@ class TaskRunner:
 
     def _run_command(self, place: Place, number: int, step: RunStep, found: StepProcess | None) -> int | None:
         process = found or self._start_command(place, number, step)
-        with self.condition:
+        with self.state.condition:
             self._process = process
             doomed = self._ended.is_set()
         if doomed:
             self._kill(process)
         code = process.wait()
-        with self.condition:
+        with self.state.condition:
             self._process = None
         return code
 
@@ -399,67 +348,6 @@ class TaskRunner:
         except OSError:
             return False
         return found.f_bavail * found.f_frsize < _FULL_BYTES
-
-    # Status
-
-    def _end(self, phase: ExecutorPhase, *, setup_error: str = "", fail_error: str = "") -> None:
-        with self.condition:
-            self.task = replace(self.task, setup_error=setup_error, fail_error=fail_error)
-        self._change(task=phase)
-        self._tell()
-
-    def _change(
-        self,
-        *,
-        task: ExecutorPhase | None = None,
-        setup: ExecutorPhase | None = None,
-        step: tuple[int, ExecutorPhase, int | None] | None = None,
-    ) -> None:
-        """Change the status, for those in this process who look at it."""
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        status = self.task.status
-        if task is not None:
-            status = replace(
-                status,
-                phase=task,
-                start_time=status.start_time or now,
-                end_time=now if task.is_finished else None,
-            )
-        if setup is not None:
-            status = replace(
-                status,
-                setup_step=ExecutorTaskStepStatus(
-                    phase=setup,
-                    start_time=status.setup_step.start_time or now,
-                    end_time=now if setup.is_finished else None,
-                ),
-            )
-        if step is not None:
-            number, phase, code = step
-            self._began.setdefault(number, self._ticks())
-            changed = list(status.steps)
-            changed[number] = ExecutorTaskStepStatus(
-                phase=phase,
-                start_time=changed[number].start_time or now,
-                end_time=now if phase.is_finished else None,
-                exit_code=code,
-            )
-            status = replace(status, steps=changed)
-        with self.condition:
-            self.task = replace(self.task, status=status)
-            self.condition.notify_all()
-
-    def _tell(self) -> None:
-        """Write the status down, and report it."""
-        try:
-            self._save()
-        except OSError as error:  # a full disk must not stop the service from hearing of it
-            logger.error("task %s: its state cannot be written: %s", self.task.id, error)
-        self._report(self.task)
-
-    def _save(self) -> None:
-        faultpoints.reach("executor.before-save")
-        self.directory.save(self.task)
 
     def _log(self, number: int | None, text: str) -> None:
         try:

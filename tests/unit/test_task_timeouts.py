@@ -7,6 +7,7 @@ import pytest
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.task_directory import TaskDirectories
 from agola_core.executor.task_runner import TaskLimits, TaskRunner
+from agola_core.executor.task_state import TaskState
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,
@@ -30,22 +31,14 @@ class Bench:
             id="a", timeout=100.0, steps=steps, status=ExecutorTaskStatus(executor_id="e", steps=states)
         )
         self.reports = []
-        self.runner = TaskRunner(
-            self.task,
-            TaskDirectories(root / "tasks").of("a"),
-            HostDriver(),
-            None,
-            self.reports.append,
-            lambda _: None,
-            TaskLimits(),
-            lambda: self.wall,
-            lambda: self.ticks,
-        )
+        directory = TaskDirectories(root / "tasks").of("a")
+        state = TaskState(self.task, directory, self.reports.append, lambda: self.wall, lambda: self.ticks)
+        self.runner = TaskRunner(state, directory, HostDriver(), None, lambda _: None, TaskLimits())
 
     def start(self, step):
         self.runner.start()
-        with self.runner.condition:
-            assert self.runner.condition.wait_for(lambda: self._phase(step) is ExecutorPhase.RUNNING, SECONDS)
+        with self.runner.state.condition:
+            assert self.runner.state.condition.wait_for(lambda: self._phase(step) is ExecutorPhase.RUNNING, SECONDS)
 
     def after(self, seconds):
         """Let time pass, and the executor look at its tasks; return whether the task goes on."""

@@ -1,0 +1,148 @@
+"""Serves the logs and archives of tasks to the run service, with secrets masked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+from agola_core.errors import NotFoundError
+from agola_core.executor.files import open_own
+from agola_core.executor.masking import masked, patterns_of
+from agola_core.executor.task_directory import TaskDirectories
+from agola_core.executor.task_pool import TaskPool
+from agola_core.runservice.model.types import ExecutorTask
+
+_FOLLOW_SECONDS = 0.02
+_QUIET_SECONDS = 1.0
+_CHUNK = 1 << 20
+
+
+class TaskFiles:
+    """The logs and archives of an executor's tasks.
+
+    Args:
+        directories: The directories of all tasks.
+        pool: The tasks that have not ended.
+        executor_id: The executor, for error messages.
+    """
+
+    def __init__(self, directories: TaskDirectories, pool: TaskPool, executor_id: str) -> None:
+        self._directories = directories
+        self._pool = pool
+        self._executor_id = executor_id
+
+    def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
+        """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""
+        path = self._directories.of(task_id).log(step)
+        runner = self._pool.get(task_id)
+        if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
+            raise NotFoundError(f"task {task_id!r} has no step {step}")
+        goes_on = not follow and runner is not None and not _step_ended(runner.task, step)
+        # Before the log: a directory that is removed in between has no log either, and no secret is shown.
+        task = runner.task if runner is not None else self._directories.of(task_id).load()
+        patterns = patterns_of(task.secrets) if task is not None else ()
+        if task is None and step is not None:  # its secrets are not known
+            raise self._missing("log", task_id, step)
+        try:
+            file = _open_file(path)
+        except FileNotFoundError as error:
+            if runner is None or not follow:
+                raise self._missing("log", task_id, step) from error
+            file = None
+        if not patterns:
+            return self._read_log(path, file, task_id, step, follow=follow, offset=offset)
+        before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
+        pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
+        return masked(pieces, patterns, skip=before, goes_on=goes_on)
+
+    def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield an archive that a step saved to the workspace."""
+        try:
+            file = _open_file(self._directories.of(task_id).archive(step))
+        except FileNotFoundError as error:
+            raise self._missing("archive", task_id, step) from error
+        return _read_to_end(file, offset)
+
+    def log_size(self, task_id: str, step: int | None) -> int:
+        """Return how many bytes of a step's log there are now.
+
+        Raises:
+            NotFoundError: There is no such log.
+        """
+        try:
+            return self._directories.of(task_id).log(step).lstat().st_size
+        except FileNotFoundError as error:
+            raise self._missing("log", task_id, step) from error
+
+    def archive_size(self, task_id: str, step: int) -> int:
+        """Return how many bytes an archive has that a step saved to the workspace.
+
+        Raises:
+            NotFoundError: There is no such archive.
+        """
+        try:
+            return self._directories.of(task_id).archive(step).lstat().st_size
+        except FileNotFoundError as error:
+            raise self._missing("archive", task_id, step) from error
+
+    def _missing(self, what: str, task_id: str, step: int | None) -> NotFoundError:
+        return NotFoundError(f"no {what} of task {task_id!r} step {step} on executor {self._executor_id}")
+
+    def _read_log(
+        self, path: Path, file: FileIO | None, task_id: str, step: int | None, *, follow: bool, offset: int
+    ) -> Iterator[bytes]:
+        """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, once it is in storage."""
+        quiet_until = time.monotonic() + _QUIET_SECONDS
+        try:
+            while True:
+                runner = self._pool.get(task_id)
+                ended = runner is None or not follow or _step_ended(runner.task, step)
+                if file is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        file = _open_file(path)
+                if file is not None:
+                    for piece in _pieces(file, offset):
+                        offset += len(piece)
+                        quiet_until = time.monotonic() + _QUIET_SECONDS
+                        yield piece
+                if ended or runner is None:
+                    return
+                if time.monotonic() > quiet_until:  # a reader that has gone away is noticed when it gets something
+                    quiet_until = time.monotonic() + _QUIET_SECONDS
+                    yield b""
+                with runner.state.condition:
+                    if not _step_ended(runner.task, step):
+                        runner.state.condition.wait(_FOLLOW_SECONDS)
+        finally:
+            if file is not None:
+                file.close()
+
+
+def _step_ended(task: ExecutorTask, step: int | None) -> bool:
+    if task.status.phase.is_finished:
+        return True
+    return (task.status.setup_step if step is None else task.status.steps[step]).phase.is_finished
+
+
+def _open_file(path: Path) -> FileIO:
+    """Open a file of a task for reading.
+
+    Raises:
+        FileNotFoundError: It is missing, or is no regular file.
+    """
+    return FileIO(open_own(path))
+
+
+def _read_to_end(file: FileIO, offset: int) -> Iterator[bytes]:
+    with file:
+        yield from _pieces(file, offset)
+
+
+def _pieces(file: FileIO, offset: int) -> Iterator[bytes]:
+    while piece := os.pread(file.fileno(), _CHUNK, offset):
+        offset += len(piece)
+        yield piece
