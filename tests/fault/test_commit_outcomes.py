@@ -12,6 +12,7 @@ from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.log import outcome
 from agola_core.errors import UnavailableError, UnknownOutcomeError
+from agola_core.events import AppendCondition, Event, EventStore, Query
 from agola_core.objectstorage.factory import open_storage
 from agola_core.runtime import faultpoints
 from agola_core.runtime.faultpoints import InjectedFaultError
@@ -385,3 +386,46 @@ def test_a_coordinator_that_refuses_before_it_begins_leaves_nothing(opened):
         dm.read_object("note", "a")
     dm.write_wal([Put("note", "a", b"1")])
     assert log_of(dm) == ["a"]
+
+
+@pytest.mark.parametrize("cut", Cut)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_lost_answer_to_an_append_is_resolved_and_the_events_stand_once(opened, cut, size):
+    coordinator, open_one = opened
+    store = EventStore(open_one())
+    store.append([Event("before")], "s")
+    coordinator.cuts = [cut]
+    assert store.append([Event("A", b"x" * size), Event("B", tags=["t"])], "s", 1) == 3
+    assert not coordinator.deliver()
+    assert store.append([Event("after")], "s", 3, condition=AppendCondition(Query(tags=["t"]), after=3)) == 4
+    for one in (store, EventStore(open_one())):
+        assert [(event.position, event.type) for event in one.read_stream("s")] == [
+            (1, "before"), (2, "A"), (3, "B"), (4, "after"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", Cut)
+def test_an_append_that_cannot_be_resolved_is_resolved_by_the_ids_of_its_events(opened, cut, monkeypatch):
+    monkeypatch.setattr(outcome, "_RESOLVE_SECONDS", 0.05)
+    monkeypatch.setattr(outcome, "_RESOLVE_PAUSE", 0.001)
+    coordinator, open_one = opened
+    store = EventStore(open_one())
+    coordinator.cuts = [cut]
+    original = coordinator.txn
+
+    def txn(*args):
+        try:
+            return original(*args)
+        except UnknownOutcomeError:
+            coordinator.dead = True
+            raise
+
+    coordinator.txn = txn
+    events = [Event("A", id="a"), Event("B", id="b")]
+    with pytest.raises(UnknownOutcomeError, match="ids of its events"):
+        store.append(events, "s", 0)
+    coordinator.dead = False
+    coordinator.deliver()
+    assert store.append(events, "s", 0) == 2
+    assert EventStore(open_one()).append(events, "s", 0) == 2
+    assert [event.type for event in store.read()] == ["A", "B"]

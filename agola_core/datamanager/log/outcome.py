@@ -117,6 +117,8 @@ def _unknown(pending: PendingWal, cause: UnknownOutcomeError) -> UnknownOutcomeE
     message = f"the coordinator was lost while it committed WAL {pending.wal_id}: "
     if pending.remembered:
         message += f"retry with wal_id={pending.wal_id!r}"
+    elif pending.events is not None and pending.events.ids:
+        message += "retry: the ids of its events tell whether it was committed"
     else:
         message += "read what is there before it is written again; give a wal_id to be able to retry"
     error = UnknownOutcomeError(message)

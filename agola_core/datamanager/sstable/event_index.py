@@ -185,9 +185,12 @@ class EventIndex:
             if first == FIRST and seen and seen[-1][0] == int(self._table.get(HEADS, stream) or 0):
                 self._cache.keep_places(stream, seen)
             return
-        for entry, _ in self._table.scan_range(STREAMS, key(stream, last), end):
-            end = entry
-            break
+        if last == int(self._table.get(HEADS, stream) or 0):
+            end = key(stream, last)
+        else:
+            for entry, _ in self._table.scan_range(STREAMS, key(stream, last), end):
+                end = entry
+                break
         for _, value in self._table.scan_back(STREAMS, key(stream, first), end):
             yield self._stored_batch(int(value))
 
