@@ -59,6 +59,9 @@ _COMMANDS = {
     "verify": "store.commands",
 }
 
+_SERVERS = {"executor", "serve"}
+"""Commands that nobody watches closely: they log warnings, too."""
+
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 _USUAL_SETTINGS = {"coordinator", "data_dir", "output_format", "storage", "token_file", "url"}
@@ -160,7 +163,8 @@ class SettingsFile:
     show_envvar=True,
     help="Defaults for the options below; by default agola-core.toml here, above, or in ~/.config/agola-core.",
 )
-def cli(verbose: int, config_file: Path | None) -> None:  # noqa: ARG001 - `SettingsFile` reads it
+@click.pass_context
+def cli(context: click.Context, verbose: int, config_file: Path | None) -> None:  # noqa: ARG001 - `SettingsFile` reads it
     """Run CI pipelines on this machine, serve them, and look after their store.
 
     \b
@@ -173,7 +177,8 @@ def cli(verbose: int, config_file: Path | None) -> None:  # noqa: ARG001 - `Sett
     Exit codes: 0 success, 1 a run or a check failed, 2 usage or configuration, 3 something cannot be reached,
     4 refused, 74 the output cannot be written, 130 interrupted, 141 the output was closed.
     """
-    level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    quiet = logging.WARNING if context.invoked_subcommand in _SERVERS else logging.ERROR
+    level = (quiet, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 

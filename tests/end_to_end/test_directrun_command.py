@@ -83,11 +83,12 @@ def test_the_run_belongs_to_the_user_and_the_branch_is_master_unless_said(checko
     assert "branch: a/b; tag: " in checkout.run("directrun", "start", "--user-id", "u1", "--branch", "a/b").stdout
     assert "branch: ; tag: v1" in checkout.run("directrun", "start", "--user-id", "u1", "--tag", "v1").stdout
     groups = {item["run"]["group"] for item in checkout.runs()}
-    assert groups == {"/user/u1/branch/master", "/user/u1/branch/a%2Fb", "/user/u1/tag/v1"}
+    own = git(checkout.path, "config", "agola.repouuid")
+    assert groups == {f"/user/u1/branch/master/{own}", f"/user/u1/branch/a%2Fb/{own}", f"/user/u1/tag/v1/{own}"}
 
 
 def test_a_reference_has_a_group_of_its_own():
-    assert run_group("u", Checkout(ref="refs/pull/3/head")) == "/user/u/ref/refs%2Fpull%2F3%2Fhead"
+    assert run_group("u", Checkout(ref="refs/pull/3/head"), "r") == "/user/u/ref/refs%2Fpull%2F3%2Fhead/r"
 
 
 def test_variables_come_from_files_and_from_the_command_line_over_them(checkout, tmp_path):

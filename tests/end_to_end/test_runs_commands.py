@@ -25,7 +25,7 @@ def used(tree):
 
 def test_lists_come_in_every_format(used):
     table = used.run("runs", "list").stdout.splitlines()
-    assert table[0].split() == ["ID", "NUMBER", "NAME", "STATE", "GROUP", "TIME"]
+    assert table[0].split() == ["ID", "NUMBER", "NAME", "STATE", "TIME", "DATE", "BRANCH", "COMMIT", "GROUP"]
     assert [line.split()[3] for line in table[1:]] == ["failed", "success"]
     rows = list(csv.DictReader(io.StringIO(used.run("runs", "list", "-o", "csv").stdout)))
     assert [row["state"] for row in rows] == ["failed", "success"]
@@ -80,14 +80,128 @@ def test_what_has_ended_cannot_be_stopped_or_approved(used):
     assert "has no task 'x'" in used.run("runs", "approve", "last", "x").stderr
 
 
-def test_a_restart_without_a_service_waits_for_one(used):
-    done = used.run("runs", "restart", "last")
+def test_a_restart_without_a_service_runs_here_unless_others_wait(used):
+    done = used.run("runs", "restart", "last", "--env", "FAIL=")
     assert done.returncode == 0, done.stderr
-    assert "no service works on this store" in done.stderr
-    run = json.loads(used.run("runs", "show", done.stdout.strip(), "--json").stdout)
-    assert run["run"]["phase"] == "queued"
+    assert "run 'two' #3: success" in done.stdout
+    assert "build  |" not in done.stdout  # it succeeded before
+    waiting = used.run("runs", "restart", "2", "--detach")
+    assert waiting.returncode == 0
+    assert "no service works on this store" in waiting.stderr
+    refused = used.run("runs", "restart", "2")
+    assert refused.returncode == 4
+    assert "1 run in it did not end" in refused.stderr
     assert used.run("runs", "stop", "last").returncode == 0
-    assert used.run("runs", "restart", "last").returncode in {0, 2}
+
+
+def test_run_failed_runs_again_what_did_not_succeed(used):
+    done = used.run("run", "--failed", "--env", "FAIL=")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run 'two' #3: success" in done.stdout
+    assert "build  |" not in done.stdout
+    refused = used.run("run", "--failed")
+    assert refused.returncode == 2
+    assert "nothing of it failed" in refused.stderr
+
+
+def test_whatever_is_shown_can_be_typed(used):
+    newest, oldest = (item["run"]["id"] for item in used.runs())
+    for name, run_id in [
+        ("2", newest),
+        ("#2", newest),
+        ("1", oldest),
+        ("last", newest),
+        ("last^", oldest),
+        ("last~1", oldest),
+        (oldest, oldest),
+        (oldest[:-1], None),
+        ("0", None),
+    ]:
+        done = used.run("runs", "show", name, "--json")
+        if run_id is None:
+            assert done.returncode == 2, name
+        else:
+            assert json.loads(done.stdout)["run"]["id"] == run_id, name
+    several = used.run("runs", "show", newest[:20])
+    assert f"{newest[:20]!r} is 2 runs: " in several.stderr
+    assert "no run '#7'" in used.run("runs", "show", "#7").stderr
+    assert "no run 'last^^'" in used.run("runs", "show", "last^^").stderr
+    tasks = json.loads(used.run("runs", "show", "last", "--json").stdout)["tasks"]
+    assert [(task["name"], task["status"]) for task in tasks] == [("build", "success"), ("try it", "failed")]
+
+
+def test_lists_fit_a_narrow_terminal_and_keep_their_ids(used):
+    for columns in ("40", "80"):
+        done = used.run("runs", "list", env={"COLUMNS": columns})
+        assert max(map(len, done.stdout.splitlines())) <= int(columns)
+        assert all(item["run"]["id"] in done.stdout for item in used.runs())
+
+
+def test_what_waits_and_what_is_ignored_is_shown_as_such(tree, wait_for_line):
+    tree.configure("""
+        runs:
+          - name: checks
+            tasks:
+              - {name: tolerated, ignore_failure: true, steps: [{run: exit 3}]}
+              - {name: first, depends: [{tolerated: [on_failure]}], approval: true, steps: [{run: "true"}]}
+              - {name: later, depends: [first], steps: [{run: "true"}]}
+        """)
+    process = tree.start("run", ".")
+    wait_for_line(process, "waits for approval")
+    shown = tree.run("runs", "show", "last").stdout
+    assert "later (after first):" in shown
+    assert "notstarted" not in shown
+    assert "waiting" in shown
+    assert "waits for approval" in shown
+    assert "failed (exit code 3) ignored" in shown
+    assert tree.run("runs", "approve", "1", "first").returncode == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_queued_run_says_what_it_waits_for(used):
+    for number in ("2", "3"):
+        used.run("runs", "restart", number, "--from-start", "--detach")
+        if number == "2":
+            waiting = used.runs()[0]["run"]["id"]
+            break
+    used.run("runs", "restart", "1", "--from-start", "--detach")
+    assert f"it waits for run {waiting} #3 of its group" in used.run("runs", "show", "last").stdout
+
+
+def test_what_is_misspelt_is_named(used, tmp_path):
+    refused = used.run("run", ".", "--env", "NOSUCHVAR")
+    assert refused.returncode == 2
+    assert "NOSUCHVAR: there is no such variable here" in refused.stderr
+    assert "warning: --var typo: no from_variable" in used.run("run", ".", "--var", "typo=1").stderr
+    file = tmp_path / "ci.env"
+    file.write_text("# for the tests\n\nFAIL=yes\n")
+    assert used.run("run", ".", "--env-file", file).returncode == 1
+    assert used.run("run", ".", "--env-file", file, "--env", "FAIL=").returncode == 0
+    file.write_text("FAIL=yes\nNOSUCHVAR\n")
+    assert f"--env-file {file}:2: NOSUCHVAR" in used.run("run", ".", "--env-file", file).stderr
+
+
+def test_no_more_tasks_than_jobs_run_at_once(tree, tmp_path):
+    tasks = "".join(
+        f"""
+              - name: task {n}
+                steps: [{{run: 'mkdir {tmp_path}/lock && sleep 0.1 && rmdir {tmp_path}/lock'}}]"""
+        for n in range(4)
+    )
+    tree.configure(f"""
+        runs:
+          - name: checks
+            tasks:{tasks}
+        """)
+    done = tree.run("run", ".", "-j", "1")
+    assert done.returncode == 0, done.stdout
+
+
+def test_an_export_says_that_it_replaces_a_file(used, tmp_path):
+    file = tmp_path / "backup.zst"
+    assert "replaced" not in used.run("export", "-o", file).stderr
+    assert "the file that was there is replaced" in used.run("export", "-o", file).stderr
 
 
 def test_deleting_asks_first(used):
@@ -103,7 +217,7 @@ def test_deleting_asks_first(used):
 def test_a_settings_file_gives_defaults_below_environment_and_arguments(used):
     file = used.path / "agola-core.toml"
     file.write_text('output_format = "csv"\n[runs.list]\nlimit = 0\n')
-    assert used.run("runs", "list").stdout.splitlines() == ["id,number,name,state,group,time"]
+    assert used.run("runs", "list").stdout.splitlines() == ["id,number,name,state,time,date,branch,commit,group"]
     assert len(used.run("runs", "list", env={"AGOLA_RUNS_LIST_LIMIT": "1"}).stdout.splitlines()) == 2
     both = used.run("runs", "list", "--limit", "2", env={"AGOLA_RUNS_LIST_LIMIT": "1"})
     assert len(both.stdout.splitlines()) == 3

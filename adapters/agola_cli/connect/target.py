@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +15,6 @@ from agola_cli.connect.store import StoreOptions, coordinator_option, storage_op
 from agola_cli.options.common import bundled, token_file_option, url_option
 from agola_cli.options.directories import data_dir_option
 from agola_core.datamanager import DataManager
-from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Run, RunPhase
 
@@ -64,11 +63,13 @@ class Connection(msgspec.Struct, frozen=True):
         service: The service.
         live: Whether an instance of the service advances its runs.
         option: What names it again on a command line, with a space in front; "" for the default.
+        kill: Kills the tasks that run in this process.
     """
 
     service: Service
     live: bool
     option: str
+    kill: Callable[[], object] = lambda: None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -159,17 +160,3 @@ target_options = bundled(
 )
 
 mode_options = bundled("target", _target, url_option, token_file_option, data_dir_option, coordinator_option)
-
-
-def resolve_run(service: Service, run_id: str) -> str:
-    """Return the id of a run that is named by it, or by `last`.
-
-    Raises:
-        NotFoundError: Nothing has run yet.
-    """
-    if run_id != "last":
-        return run_id
-    found = service.list_runs(RunQuery(limit=1))
-    if not found:
-        raise NotFoundError("nothing has run yet")
-    return found[0].id

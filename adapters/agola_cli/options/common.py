@@ -35,6 +35,20 @@ token_file_option = click.option(
     help="Holds the token that the service asks for; AGOLA_TOKEN may hold the token itself.",
 )
 
+
+def processors() -> int:
+    """Return how many processors this process may use: the default for tasks that run at once."""
+    return len(os.sched_getaffinity(0))
+
+
+tasks_option = click.option(
+    "--tasks",
+    type=click.IntRange(0),
+    default=processors,
+    show_default="the processors",
+    help="How many tasks run here at once; 0: no limit.",
+)
+
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

@@ -29,12 +29,33 @@ def given_variable(text: str) -> tuple[str, str]:
     """Return the name and the value that NAME=VALUE says, or that NAME has in this environment.
 
     Raises:
-        BadRequestError: The name is empty.
+        BadRequestError: The name is empty, or there is no such variable.
     """
     name, separator, value = text.partition("=")
     if not name:
         raise BadRequestError("expected NAME or NAME=VALUE: there is no name")  # the value may be a secret
-    return name, value if separator else os.environ.get(name, "")
+    if separator:
+        return name, value
+    if name not in os.environ:
+        raise BadRequestError(f"{name}: there is no such variable here; write {name}=VALUE")
+    return name, os.environ[name]
+
+
+def _read_environment(files: tuple[Path, ...], given: tuple[str, ...]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for file in files:
+        try:
+            lines = file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadRequestError(f"--env-file {file}: {error}") from error
+        for number, line in enumerate(lines, 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                try:
+                    name, value = given_variable(line.strip())
+                except BadRequestError as error:
+                    raise BadRequestError(f"--env-file {file}:{number}: {error}") from error
+                values[name] = value
+    return values | dict(given_variable(item) for item in given)
 
 
 class GivenValues(msgspec.Struct, frozen=True):
@@ -53,13 +74,14 @@ class GivenValues(msgspec.Struct, frozen=True):
 
 def _given(
     environment: tuple[str, ...],
+    environment_files: tuple[Path, ...],
     variables: tuple[str, ...],
     variable_files: tuple[Path, ...],
     secret: tuple[str, ...],
     secret_file: tuple[str, ...],
 ) -> GivenValues:
     return GivenValues(
-        dict(given_variable(item) for item in environment),
+        _read_environment(environment_files, environment),
         read_variables(variable_files, variables),
         _read_secrets(secret, secret_file),
     )
@@ -122,6 +144,13 @@ given_options = bundled(
     "given",
     _given,
     environment_option,
+    click.option(
+        "--env-file",
+        "environment_files",
+        multiple=True,
+        type=FILE,
+        help="Lines of NAME=VALUE or NAME, and comments (#); --env overrides it.",
+    ),
     click.option(
         "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; a secret."
     ),

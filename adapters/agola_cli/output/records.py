@@ -6,6 +6,8 @@ import csv
 import enum
 import io
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence, Sized
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -14,6 +16,8 @@ import click
 import msgspec
 
 from agola_core.runservice.model.types import Run, RunPhase, RunResult, TaskStatus
+
+_LEAST_COLUMNS = 4
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,14 +87,45 @@ def print_records(
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns; coloured words where they are a state, on a terminal."""
+    """Print rows in columns; states are coloured on a terminal.
+
+    Where a terminal is too narrow the last columns are left out, down to the first four; when those do not fit either,
+    each row becomes a block of lines, so that nothing is cut.
+    """
     lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    space = _terminal_width()
+    while space is not None and len(widths) > _LEAST_COLUMNS and _width(widths) > space:
+        widths.pop()
+    if space is not None and _width(widths) > space:
+        _print_blocks(lines)
+        return
     for number, line in enumerate(lines):
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
         if number:
             cells = [coloured(cell) for cell in cells]
         click.echo("  ".join(cells).rstrip())
+
+
+def _print_blocks(lines: list[list[str]]) -> None:
+    headings = lines[0]
+    width = max(len(heading) for heading in headings)
+    for number, line in enumerate(lines[1:]):
+        if number:
+            click.echo()
+        for heading, cell in zip(headings, line, strict=True):
+            click.echo(f"{heading.ljust(width)}  {coloured(cell)}".rstrip())
+
+
+def _width(widths: list[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _terminal_width() -> int | None:
+    """Return the width of the terminal; None where the output goes elsewhere."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def coloured(text: str) -> str:

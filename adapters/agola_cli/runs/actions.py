@@ -5,14 +5,18 @@ from __future__ import annotations
 import click
 import msgspec
 
-from agola_cli.connect.target import Connection, Target, resolve_run, target_options
+from agola_cli.connect.run_names import pages, resolve_run
+from agola_cli.connect.target import Connection, Target, target_options
 from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.options.variables import environment_option, given_variable
+from agola_cli.output.records import counted
 from agola_cli.runs.follow import follow_run
 from agola_cli.runs.interruption import Interruption
-from agola_core.errors import BadRequestError, NotFoundError
-from agola_core.runservice.model.requests import RunBundle, RunCreateRequest
+from agola_core.errors import BadRequestError, ConflictError, NotFoundError
+from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import RunPhase, RunResult
+
+_ENDING_SECONDS = 15.0
 
 
 @click.command("stop")
@@ -47,27 +51,47 @@ def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
 def restart_command(
     run_id: str, from_start: bool, environment: tuple[str, ...], detach: bool, target: Target, as_json: bool
 ) -> int:
-    """Run a run that has ended again, as a new run; RUN is an id, or `last`.
+    """Run a run that has ended again, as a new run; RUN is an id, a number, or `last`.
 
-    By default the tasks that succeeded keep their results. Follows the new run, and ends with 1 when it fails.
+    By default the tasks that succeeded keep their results. Follows the new run, and exits with 1 when it fails. Where
+    no service works on the store, the run is run here, unless others wait there, too.
 
     \b
-    agola-core runs restart last --url http://127.0.0.1:4000
+    agola-core runs restart last
+    agola-core runs restart '#3' --url http://127.0.0.1:4000
     agola-core runs restart RUN --from-start --detach
     """
     with target.open_service() as connection:
         service = connection.service
-        bundle = service.create_run(
-            RunCreateRequest(
-                run_id=resolve_run(service, run_id),
-                from_start=from_start,
-                environment=dict(given_variable(item) for item in environment),
-            )
+        request = RunCreateRequest(
+            run_id=resolve_run(service, run_id),
+            from_start=from_start,
+            environment=dict(given_variable(item) for item in environment),
         )
-        return follow_or_leave(connection, [bundle], detach=detach, as_json=as_json)
+        if connection.live or detach:
+            return follow_or_leave(connection, [service.create_run(request)], detach=detach, as_json=as_json)
+        if waiting := list(pages(service, RunQuery(phases=(RunPhase.QUEUED, RunPhase.RUNNING)))):
+            raise ConflictError(
+                f"no service works on this store, and {counted(waiting, 'run')} in it did not end: "
+                "start `agola-core serve`, or say --detach to leave the new run waiting, too"
+            )
+    from agola_core.standalone import Standalone  # noqa: PLC0415 - a client needs no service
+
+    with Standalone(target.store.used_address()) as standalone:
+        bundle = standalone.service.create_run(request)
+        here = Connection(standalone.service, live=True, option=connection.option, kill=standalone.kill)
+        code = follow_or_leave(here, [bundle], detach=False, as_json=as_json)
+        standalone.service.wait_archived([bundle.run.id], _ENDING_SECONDS)
+    return code
 
 
-def follow_or_leave(connection: Connection, bundles: list[RunBundle], *, detach: bool, as_json: bool) -> int:
+def follow_or_leave(
+    connection: Connection,
+    bundles: list[RunBundle],
+    *,
+    detach: bool,
+    as_json: bool,
+) -> int:
     """Follow new runs to their ends, or only name them; return the exit code.
 
     Args:
@@ -83,6 +107,7 @@ def follow_or_leave(connection: Connection, bundles: list[RunBundle], *, detach:
             click.echo("no service works on this store: `agola-core serve` makes the run go on", err=True)
         return 0
     with Interruption() as interruption:
+        interruption.kill = connection.kill
         results = [
             follow_run(connection.service, bundle, interruption, option=connection.option, as_json=as_json)
             for bundle in bundles

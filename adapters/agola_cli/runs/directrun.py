@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ import click
 
 from agola_cli.connect.remote import connected
 from agola_cli.connect.target import Connection
-from agola_cli.options.common import json_option, token_file_option, url_option
+from agola_cli.options.common import json_option, processors, token_file_option, url_option
 from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.actions import follow_or_leave
 from agola_cli.runs.checkout import Checkout, checkout_as
 from agola_cli.runs.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
+from agola_core.executor import ExecutorOptions
 from agola_core.source import pack_tree
 
 _UUID_KEY = "agola.repouuid"
@@ -79,7 +81,7 @@ def start_command(
         checkout=chosen,
         variables=given.variables,
     )
-    cache_group = f"{user}-{repository_uuid(top)}"
+    repository = repository_uuid(top)
     if url is None and detach:
         raise BadRequestError("--detach needs --url: without a service the run ends with this command")
     own = data_dir or default_data_dir(top)
@@ -91,8 +93,8 @@ def start_command(
                 submission.request(
                     run,
                     source=source,
-                    group=run_group(user, chosen),
-                    cache_group=cache_group,
+                    group=run_group(user, chosen, repository),
+                    cache_group=f"{user}-{repository}",
                     given=given,
                 )
             )
@@ -101,15 +103,18 @@ def start_command(
         return follow_or_leave(connection, bundles, detach=detach, as_json=as_json)
 
 
-def run_group(user: str, checkout: Checkout) -> str:
-    """Return the group of a user's direct runs, by Agola's form."""
+def run_group(user: str, checkout: Checkout, repository: str) -> str:
+    """Return the group of a user's direct runs, by Agola's form and below it the repository.
+
+    Runs of one group wait for each other: those of two repositories are not of one group.
+    """
     if checkout.tag:
         kind, name = "tag", checkout.tag
     elif checkout.branch:
         kind, name = "branch", checkout.branch
     else:
         kind, name = "ref", checkout.ref
-    return f"/user/{user}/{kind}/{quote(name, safe='')}"
+    return f"/user/{user}/{kind}/{quote(name, safe='')}/{repository}"
 
 
 def repository_uuid(top: Path) -> str:
@@ -136,8 +141,9 @@ def _open(url: str | None, token_file: Path | None, data_dir: Path) -> Iterator[
         return
     from agola_core.standalone import Standalone  # noqa: PLC0415 - a client needs no service
 
-    with Standalone(data_dir) as standalone:
-        yield Connection(standalone.service, live=True, option=f" --data-dir {data_dir}")
+    with Standalone(data_dir, executor=ExecutorOptions(active_tasks_limit=processors())) as standalone:
+        option = f" --data-dir {shlex.quote(str(data_dir))}"
+        yield Connection(standalone.service, live=True, option=option, kill=standalone.kill)
         standalone.service.wait_archived(
             [run.id for run in standalone.service.active_runs() if run.phase.is_finished], _ENDING_SECONDS
         )

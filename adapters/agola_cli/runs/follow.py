@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
+from agola_cli.connect.run_names import runs_before
 from agola_cli.connect.target import Service
 from agola_cli.output.display import Display, PlainDisplay
 from agola_cli.output.live_display import LiveDisplay
@@ -36,12 +37,13 @@ def follow_run(
     Raises:
         OSError: The output cannot be written; the run was stopped.
     """
-    run, stopped = bundle.run, False
+    run, stopped, explained = bundle.run, False, False
     display = _display_for(bundle, as_json=as_json)
-    follower = LogFollower(service, display, ended=display.end_task)
+    kept = {task_id for task_id, task in run.tasks.items() if task.status.is_finished}  # from the run it restarts
+    follower = LogFollower(service, display, lambda task_id: task_id not in kept, display.end_task)
     with display:
         while True:
-            display.show(run, unfollowed=_unfollowed(run))
+            display.show(run, unfollowed=kept | _unfollowed(run))
             follower.take(run)
             if run.phase.is_finished:
                 break
@@ -49,7 +51,11 @@ def follow_run(
                 stopped = True
                 display.say("interrupted: stopping the run; Ctrl-C again kills it at once")
                 stop_run(service, run.id)
-            run = service.wait_change(run, _WAIT_SECONDS)
+            before, run = run, service.wait_change(run, _WAIT_SECONDS)
+            if run is before and run.phase is RunPhase.QUEUED and not explained:
+                explained = True
+                for other in runs_before(service, run):
+                    display.say(f"queued behind run {other.id} #{other.counter} of its group, {run.group}")
         follower.join()
     display.end_run(run, option)
     if display.failure is not None:

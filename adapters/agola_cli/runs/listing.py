@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 
 import click
 import msgspec
-from msgspec.structs import replace
 
-from agola_cli.connect.target import Service, Target, resolve_run, target_options
+from agola_cli.connect.run_names import pages, resolve_run, runs_before
+from agola_cli.connect.target import Target, target_options
 from agola_cli.options.common import json_option
 from agola_cli.options.types import TIME
 from agola_cli.output.graph import draw_graph
@@ -19,8 +18,6 @@ from agola_cli.runs.actions import approve_command, delete_command, restart_comm
 from agola_cli.runs.logs import logs_command
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
-
-_PAGE = 40
 
 
 @click.group("runs")
@@ -88,7 +85,7 @@ def list_command(
     )
     with target.open_service() as connection:
         found: list[Run] = []
-        for run in _pages(connection.service, query):
+        for run in pages(connection.service, query):
             if len(found) >= limit:
                 break
             if _is_between(run, since, until):
@@ -98,10 +95,13 @@ def list_command(
     def row(record: dict[str, object]) -> tuple[object, ...]:
         run = record["run"]
         assert isinstance(run, Run)
+        made = run.enqueue_time.astimezone().strftime("%Y-%m-%d %H:%M") if run.enqueue_time else ""
+        branch = run.annotations.get("branch") or run.annotations.get("tag") or run.annotations.get("ref", "")
+        commit = run.annotations.get("commit_sha", "")[:8]
         took = duration(run.start_time, run.end_time)
-        return run.id, f"#{run.counter}", run.name, record["state"], run.group, took
+        return run.id, f"#{run.counter}", run.name, record["state"], took, made, branch, commit, run.group
 
-    headings = ("ID", "NUMBER", "NAME", "STATE", "GROUP", "TIME")
+    headings = ("ID", "NUMBER", "NAME", "STATE", "TIME", "DATE", "BRANCH", "COMMIT", "GROUP")
     print_records(output, [_described(run, live) for run in found], headings, row)
 
 
@@ -110,36 +110,34 @@ def list_command(
 @target_options
 @json_option
 def show_command(run_id: str, target: Target, as_json: bool) -> None:
-    """Show a run with the graph of its tasks and when each ran; RUN is an id, or `last`.
+    """Show a run with the graph of its tasks and when each ran.
+
+    RUN is an id or its beginning, a number such as 3 or '#3', `last`, or `last^` for the one before.
 
     \b
     agola-core runs show last
+    agola-core runs show 3
     agola-core runs show last --json | jq .run.result
     """
     with target.open_service() as connection:
         bundle, live = connection.service.get_run(resolve_run(connection.service, run_id)), connection.live
+        before = runs_before(connection.service, bundle.run)
     run = bundle.run
     if as_json:
-        click.echo(msgspec.json.encode({**_described(run, live), "run_config": bundle.run_config}))
+        configured = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
+        tasks = [{"name": item.name, **msgspec.to_builtins(run.tasks[item.id])} for item in configured]
+        click.echo(msgspec.json.encode({**_described(run, live), "tasks": tasks, "run_config": bundle.run_config}))
         return
     took = duration(run.start_time, run.end_time)
     click.echo(f"run {run.id} #{run.counter} {run.name!r}: {coloured(outcome(run, live=live))} {took}".rstrip())
     if not live and not run.phase.is_finished:
         click.echo(f"its phase is {run.phase.value}, and no service works on this store: it was interrupted")
+    for other in before:
+        click.echo(f"it waits for run {other.id} #{other.counter} of its group, {run.group}")
     for error in bundle.run_config.setup_errors:
         click.echo(f"  error: {error}")
     for line in draw_graph(bundle, shutil.get_terminal_size().columns):
         click.echo(line)
-
-
-def _pages(service: Service, query: RunQuery) -> Iterator[Run]:
-    start = ""
-    while True:
-        page = service.list_runs(replace(query, start=start, limit=_PAGE))
-        yield from page
-        if len(page) < _PAGE:
-            return
-        start = page[-1].id
 
 
 def _is_between(run: Run, since: datetime | None, until: datetime | None) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import click
 
-from agola_cli.connect.target import Service, Target, resolve_run, target_options
+from agola_cli.connect.run_names import resolve_run
+from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.output.display import PlainDisplay, step_name
 from agola_cli.runs.log_follower import LogFollower
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
@@ -27,7 +28,7 @@ _WAIT_SECONDS = 0.5
 def logs_command(
     run_id: str, task_names: tuple[str, ...], step: int | None, setup: bool, follow: bool, target: Target
 ) -> int:
-    """Print the logs of a run; RUN is an id, or `last`.
+    """Print the logs of a run; RUN is an id, a number, or `last`.
 
     \b
     agola-core runs logs last --task build --step 1

@@ -9,12 +9,16 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from agola_cli.options.common import json_option
+from agola_cli.connect.run_names import resolve_run
+from agola_cli.options.common import json_option, processors
 from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
-from agola_cli.runs.submission import Wanted, prepare, wanted_options
+from agola_cli.runs.submission import Submission, Wanted, prepare, wanted_options
+from agola_core.errors import BadRequestError
+from agola_core.executor import ExecutorOptions
+from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import Run, RunResult
 from agola_core.runservice.service import RunService
 from agola_core.source import pack_tree
@@ -26,10 +30,27 @@ _ENDING_SECONDS = 15.0
 @click.command("run")
 @wanted_options
 @given_options
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    default=processors,
+    show_default="the processors",
+    help="How many tasks run at once.",
+)
+@click.option("--failed", is_flag=True, help="Run again what did not succeed in the last run, and what depends on it.")
 @click.option("--strict", is_flag=True, help="Treat what the configuration says and is ignored as an error.")
 @data_dir_option
 @json_option
-def run_command(wanted: Wanted, given: GivenValues, strict: bool, data_dir: Path | None, as_json: bool) -> int:
+def run_command(
+    wanted: Wanted,
+    given: GivenValues,
+    jobs: int,
+    failed: bool,
+    strict: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> int:
     """Run the configuration of PATH, a directory or a file, on this machine.
 
     The tree goes to every task as it lies there: tracked and untracked files, ignored ones left out. Ends with 0
@@ -39,33 +60,32 @@ def run_command(wanted: Wanted, given: GivenValues, strict: bool, data_dir: Path
     agola-core run .
     agola-core run ~/project --run tests --env PIP_INDEX_URL
     agola-core run . --secret API_TOKEN --secret-file KEY=key.pem
+    agola-core run . --env-file ci.env --var-file variables.yml --jobs 4
+    agola-core run --failed               with the files and the results of the last run
     """
     with Interruption() as interruption:
-        submission = prepare(
-            wanted.path,
-            run_name=wanted.run_name,
-            checkout=wanted.checkout(wanted.path),
-            variables=given.variables,
-            strict=strict,
-        )
-        directory = data_dir or default_data_dir(submission.tree)
+        submission = None
+        if not failed:
+            submission = prepare(
+                wanted.path,
+                run_name=wanted.run_name,
+                checkout=wanted.checkout(wanted.path),
+                variables=given.variables,
+                strict=strict,
+            )
+        directory = data_dir or default_data_dir(submission.tree if submission else wanted.path)
         option = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
         results: list[Run] = []
-        with Standalone(directory) as standalone:
+        with Standalone(directory, executor=ExecutorOptions(active_tasks_limit=jobs)) as standalone:
             interruption.kill = standalone.kill
             service = standalone.service
             _end_leftovers(service)
-            source = service.put_source(pack_tree(submission.tree, left_out=directory))
-            for definition in submission.runs:
+            requests = (
+                [_repeat(service, given)] if submission is None else _requests(service, submission, given, directory)
+            )
+            for request in requests:
                 if interruption.asked:
                     break
-                request = submission.request(
-                    definition,
-                    source=source,
-                    group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
-                    cache_group=f"local-{directory.name}",
-                    given=given,
-                )
                 bundle = service.create_run(request)
                 results.append(follow_run(service, bundle, interruption, option=option, as_json=as_json))
             service.wait_archived([run.id for run in results], _ENDING_SECONDS)
@@ -74,6 +94,39 @@ def run_command(wanted: Wanted, given: GivenValues, strict: bool, data_dir: Path
     if interruption.asked:
         return 130
     return 0 if all(run.result is RunResult.SUCCESS for run in results) else 1
+
+
+def _requests(
+    service: RunService, submission: Submission, given: GivenValues, directory: Path
+) -> list[RunCreateRequest]:
+    source = service.put_source(pack_tree(submission.tree, left_out=directory))
+    return [
+        submission.request(
+            definition,
+            source=source,
+            group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
+            cache_group=f"local-{directory.name}",
+            given=given,
+        )
+        for definition in submission.runs
+    ]
+
+
+def _repeat(service: RunService, given: GivenValues) -> RunCreateRequest:
+    """Return the request that runs again what did not succeed in the last run.
+
+    Raises:
+        BadRequestError: It succeeded.
+        NotFoundError: Nothing has run yet.
+    """
+    run = service.get_run(resolve_run(service, "last")).run
+    if run.result is RunResult.SUCCESS:
+        raise BadRequestError(f"run {run.id} #{run.counter}, the last one, succeeded: nothing of it failed")
+    return RunCreateRequest(
+        run_id=run.id,
+        environment={**given.environment, **given.secrets},
+        secrets=list(given.secrets.values()),
+    )
 
 
 def _end_leftovers(service: RunService) -> None:

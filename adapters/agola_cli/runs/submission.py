@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from agola_cli.runs.checkout import Checkout, checkout_as, describe_checkout
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
-from agola_core.runconfig.model import Config, RunDefinition
+from agola_core.runconfig.model import Config, RunDefinition, Variable
 from agola_core.runservice.model.requests import RunCreateRequest
 
 
@@ -137,7 +138,31 @@ def prepare(
     for run in chosen:
         if not run.tasks:
             raise ConfigError(f"run {run.name!r} has no tasks", source=str(config_file))
+    _warn_unused(config, variables or {})
     return Submission(tree, config, chosen, checkout, variables or {})
+
+
+def _warn_unused(config: Config, variables: dict[str, str]) -> None:
+    """Warn about variables that the configuration does not ask for: most are misspelt."""
+    used = set(_variables(config))
+    for name in variables:
+        if name not in used:
+            known = f"; it names {', '.join(sorted(used))}" if used else ""
+            click.echo(f"warning: --var {name}: no from_variable of the configuration names it{known}", err=True)
+
+
+def _variables(value: object) -> Iterator[str]:
+    if isinstance(value, Variable):
+        yield value.name
+    elif isinstance(value, msgspec.Struct):
+        for field in value.__struct_fields__:
+            yield from _variables(getattr(value, field))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _variables(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _variables(item)
 
 
 def tree_of(config_file: Path) -> Path:

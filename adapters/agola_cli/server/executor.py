@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from agola_cli.connect.local_services import find_token
+from agola_cli.connect.remote import why_unreachable
+from agola_cli.options.common import tasks_option
 from agola_cli.options.directories import DirectoryType
 from agola_cli.options.types import DURATION
 from agola_core.errors import BadRequestError, ConfigError
@@ -38,7 +40,7 @@ from agola_core.executor.task_runner import TaskLimits
 )
 @click.option("--no-listen-token", is_flag=True, help="Ask the service for none: Agola's own shows none.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label; repeatable.")
-@click.option("--tasks", type=click.IntRange(0), default=2, show_default=True, help="How many at once; 0: no limit.")
+@tasks_option
 @click.option(
     "--max-log-bytes",
     type=click.IntRange(1),
@@ -120,6 +122,8 @@ def executor_command(
         raise BadRequestError("executor needs the extra http: pip install 'agola-core[http]'") from error
     if not token:
         url, token = find_token(url, "executor")
+    if (reason := why_unreachable(url)) is not None:
+        click.echo(f"agola-core: {url} cannot be reached yet: {reason}; it is tried again until it can be", err=True)
     chosen = make_driver(
         driver,
         isolation=Isolation(isolation),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,11 +12,11 @@ import click
 
 from agola_cli.connect.local_services import announced
 from agola_cli.connect.store import StoreOptions, store_options
-from agola_cli.options.common import FILE
+from agola_cli.options.common import FILE, tasks_option
 from agola_cli.options.directories import default_data_dir
 from agola_cli.server.service_options import service_options
 from agola_core.address import StoreAddress
-from agola_core.errors import BadRequestError
+from agola_core.errors import AgolaError, BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.executor.task_runner import TaskLimits
 from agola_core.runservice.model.options import ServiceOptions
@@ -56,7 +57,7 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @click.option("--tls-key", type=FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
 @click.option("--tls-client-ca", type=FILE, help="PEM file of whose certificates clients must show.")
 @click.option("--executor/--no-executor", "with_executor", default=True, help="Whether tasks are also run here.")
-@click.option("--tasks", type=click.IntRange(0), default=0, help="How many tasks run here at once; 0: no limit.")
+@tasks_option
 @_limit("max-log-bytes", 1 << 30, "The size at which a step's log fails its task here.")
 @click.option(
     "--executor-network", "executor_networks", multiple=True, help="Where executors may listen, such as 10.0.0.0/8."
@@ -116,9 +117,10 @@ def serve_command(
     data_dir = store.data_dir or default_data_dir(Path.cwd())
     files = {"client": client_tokens, "executor": executor_tokens, "admin": admin_tokens}
     made = not no_tokens and not trust_network
+    tokens = data_dir.absolute() / DIRECTORY
+    is_new, has_started = not tokens.exists(), False
     if made:
         files = with_own(files, data_dir)
-    tokens = data_dir.absolute() / DIRECTORY
     options = ServeOptions(
         tokens=read_tokens(files),
         trust_network=trust_network,
@@ -138,6 +140,8 @@ def serve_command(
     with ExitStack() as stack:
 
         def started(url: str) -> None:
+            nonlocal has_started
+            has_started = True
             if made and tokens.is_dir():
                 stack.enter_context(announced(url, tokens))
                 click.echo(f"tokens are in {tokens}: commands of this user find them, others take --token-file")
@@ -145,4 +149,9 @@ def serve_command(
                     click.echo(f"to sign in on the page: the token in {tokens / 'client'}")
             click.echo(f"serving on {url}")
 
-        serve(StoreAddress(data_dir, store.storage, store.coordinator), options, on_start=started)
+        try:
+            serve(StoreAddress(data_dir, store.storage, store.coordinator), options, on_start=started)
+        except AgolaError:
+            if is_new and not has_started:  # nobody has used what was made for this start
+                shutil.rmtree(tokens, ignore_errors=True)
+            raise

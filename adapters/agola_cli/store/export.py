@@ -108,7 +108,10 @@ def _target(output: str) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", file)
             file.flush()
             os.fsync(file.fileno())
+        existed = Path(output).exists()
         temporary.replace(output)
+        if existed:
+            click.echo(f"{output}: the file that was there is replaced", err=True)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UnavailableError(f"{output}: {error.strerror}") from error

@@ -19,6 +19,7 @@ from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.output.progress_bar import Bar
 from agola_cli.store.destination import Destination
 from agola_core.datamanager import ImportResult
+from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts import copying
 from agola_core.runservice.artifacts.copying import Comparison
@@ -134,7 +135,14 @@ def _import(
             stream.seek(0)
         with destination.opened_storage() as target:
             copying.copy(artifacts, target, progress)
-    return destination.replace(stream, progress) if there else destination.create(stream, progress)
+    if not there:
+        return destination.create(stream, progress)
+    try:
+        return destination.replace(stream, progress)
+    except BadRequestError as error:
+        if "not in maintenance mode" not in str(error):
+            raise
+        raise BadRequestError(f"{error}: first run `agola-core maintenance on --wait`, and `off` afterwards") from error
 
 
 def _copied(
