@@ -174,11 +174,11 @@ def test_a_write_enters_nothing_that_the_page_leaves_out(one_write, part):
     named = set().union(*(on_the_way(SECTIONS[section]) for section in told))
     files = {file for file, _ in passed}
     entered = {item.file for item in one_write[part]}
-    assert sorted(file for file in entered - files if not is_named(file, named)) == []
+    assert "\n".join(sorted(file for file in entered - files if not is_named(file, named))) == ""
     walked = {file for file in files if not is_named(file, named)}
     doors = {item for item in one_write[part] if item.file in walked and is_door(item)}
     left_out = {f"{door.file} {door.function}" for door in doors if (door.file, door.function) not in passed}
-    assert sorted(door for door in left_out if door.split()[1] not in named) == []
+    assert "\n".join(sorted(door for door in left_out if door.split()[1] not in named)) == ""
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_run_enters_no_file_that_the_page_leaves_out(one_run):
         item.file for item in one_run if item.file.startswith(("agola_core/runservice/", "agola_core/executor/"))
     }
     walked, named = {file for file, _ in stops(RUN)}, on_the_way(RUN)
-    assert sorted(file for file in entered - walked if not is_named(file, named)) == []
+    assert "\n".join(sorted(file for file in entered - walked if not is_named(file, named))) == ""
 
 
 def test_what_the_page_names_is_there():
