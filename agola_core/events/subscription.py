@@ -97,7 +97,7 @@ class Subscription:
     def close(self) -> None:
         """End the subscription, also while another thread waits in `next`."""
         self._closed = True
-        self._store.let_waiting_look()
+        self._store.wake_waiting()
 
     def __iter__(self) -> Iterator[RecordedEvent]:
         """Yield events until the subscription is closed."""

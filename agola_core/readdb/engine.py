@@ -14,7 +14,6 @@ from collections.abc import Sequence as Items
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from agola_core.datamanager.log.feed import Feed
@@ -33,6 +32,7 @@ from agola_core.errors import (
 from agola_core.readdb.files import ReadDBFiles, discard, this_boot
 from agola_core.readdb.projection import Projection, SnapshotSource, Source
 from agola_core.readdb.tables import Place, Tables
+from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
 from agola_core.runtime.forks import Origin, renewed
 from agola_core.runtime.progress import Meter, Progress, ignore
@@ -48,7 +48,7 @@ _FOLLOW_WALS = 200
 _FOLLOW_SECONDS = 0.5
 
 
-class ReadDB:
+class ReadDB(Closing):
     """A query copy of a store. Thread-safe; a context manager.
 
     Args:
@@ -185,12 +185,6 @@ class ReadDB:
         """Start and return the readdb."""
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the readdb."""
-        self.close()
 
     # Opening
 

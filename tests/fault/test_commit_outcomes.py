@@ -271,7 +271,7 @@ def test_each_of_a_group_hears_of_its_own_id(opened, monkeypatch):
             heard[number] = str(error)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(12)]
-    with dm._log.lock:  # all but the first wait for the first, and go together
+    with dm._store.log.lock:  # all but the first wait for the first, and go together
         for thread in threads:
             thread.start()
     for thread in threads:

@@ -58,7 +58,7 @@ WORKER = textwrap.dedent("""
             if number % 3 == 0:
                 dm.checkpoint(force=True)
                 dm.clean_up()
-                dm._tasks.wal_cleanup.compact()
+                dm._store.tasks.wal_cleanup.compact()
                 dm.collect_garbage()
         if len(sys.argv) > 2:
             exported = io.BytesIO()

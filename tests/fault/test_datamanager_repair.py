@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_is_rebuilt_from_an_older_one(store, harm, pattern)
 
 def newest_data_file(store):
     with open_store(store) as dm:
-        newest = dm._log.view.manifest.files()[0].path
+        newest = dm._store.log.view.manifest.files()[0].path
         older = {ref.path for item in dm.checkpoints()[:-1] for ref in files_of(dm, item)}
     assert newest not in older
     return store / "storage/data" / newest

@@ -142,7 +142,7 @@ def test_the_cleaner_keeps_etcds_history_short(own_etcd, open_store, monkeypatch
     first = store.coordinator.get("dm/control/lineage").mod_revision
     store.checkpoint(force=True)
     assert store.clean_up() == 25
-    store._tasks.wal_cleanup.compact()
+    store._store.tasks.wal_cleanup.compact()
     with pytest.raises(AgolaError, match="compacted"):
         store.coordinator.list("", revision=first)
     assert len(store.coordinator.list("dm/wals/").items) == 5
@@ -235,10 +235,10 @@ def test_the_head_tells_histories_of_equal_length_apart(tmp_path, restored, open
     )
     with direct:
         # The same sequence at the same revision, as if nothing but this commit had come after the restore.
-        direct._log.head_revision = direct.coordinator.get("dm/control/head").mod_revision
+        direct._store.log.head_revision = direct.coordinator.get("dm/control/head").mod_revision
         write(direct, "new")
         head = direct.coordinator.get("dm/control/head")
-        sleeper._log.head_revision = head.mod_revision
+        sleeper._store.log.head_revision = head.mod_revision
         assert head.value != known.value
         with pytest.raises(RecoveryError):
             eventually(lambda: write(sleeper, "b"), (UnavailableError, UnknownOutcomeError))

@@ -150,7 +150,7 @@ class StoreMachine(RuleBasedStateMachine):
             dm.checkpoint(force=True)
             dm.clean_up()
             dm.collect_garbage()
-        dm._log.close()
+        dm._store.log.close()
         dm.close()
         self.instances[instance] = self.open_one()
 
@@ -211,7 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
         point = data.draw(st.sampled_from(["commit.before-payload", "commit.before-txn", "commit.after-txn"]))
         with faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")), contextlib.suppress(InjectedFaultError):
             dm.write_wal(actions)
-        dm._log.close()
+        dm._store.log.close()
         dm.close()
         self.instances[instance] = self.open_one()
         if self.instances[instance].sequence.counter > len(self.log):

@@ -153,7 +153,7 @@ class EventsMachine(RuleBasedStateMachine):
         assert position == len(self.log)
 
     def drop(self, instance):
-        self.stores[instance].store._log.close()
+        self.stores[instance].store._store.log.close()
         self.stores[instance].close()
         self.stores[instance] = self.open_one()
 

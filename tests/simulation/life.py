@@ -250,8 +250,8 @@ class Life:
             if roll < 0.25:
                 self.dm.sync()
             elif roll < 0.5:
-                self.dm.checkpoint(force=self.rng.random() < 0.3) or self.dm._tasks.checkpointer.try_once()
-                self.dm._instance.publish()
+                self.dm.checkpoint(force=self.rng.random() < 0.3) or self.dm._store.tasks.checkpointer.try_once()
+                self.dm._store.instance.publish()
             elif roll < 0.6:
                 with suppress(ConflictError):  # imported meanwhile: nothing was cleaned
                     self.dm.clean_up()

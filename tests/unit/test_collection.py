@@ -102,7 +102,7 @@ def test_a_checkpoint_that_is_replaced_and_collected_before_it_is_read_is_no_dam
 
         def overtake():
             if use != "open":  # a pause that is longer than the lease
-                coordinator.revoke_lease(two._instance._keeper.lease)
+                coordinator.revoke_lease(two._store.instance._keeper.lease)
             for turn in range(2, 5):
                 write(turn)
             assert one.collect_garbage()
@@ -135,8 +135,8 @@ def test_a_collector_that_slept_while_another_collected_is_fenced(tmp_path, name
             one.sync()
 
         def overtake():
-            coordinator.revoke_lease(two._instance._keeper.lease)
-            two._instance._keeper._deadline = 0.0
+            coordinator.revoke_lease(two._store.instance._keeper.lease)
+            two._store.instance._keeper._deadline = 0.0
             for turn in range(3, 6):
                 write(turn)
                 one.checkpoint(force=True)

@@ -150,7 +150,7 @@ def test_nobody_is_refused_for_the_sake_of_a_writer_in_the_same_transaction_that
                 other.write_wal([Put("note", "other", b"")], other.change_groups_token(["g"]))
 
         with faultpoints.arm(overtake):
-            dm._group_commit._work([first, second])
+            dm._writer.group_commit._work([first, second])
         assert isinstance(first.error, ConflictError)
         assert second.error is None
         assert [key for key, _ in dm.list_objects("note")] == ["other", "second"]

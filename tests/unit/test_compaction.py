@@ -52,7 +52,7 @@ def test_a_compaction_leaves_one_run_and_the_same_content(store):
     done = store.compact(reports.append)
     assert done.bytes < done.bytes_before + 10_000
     assert (reports[-1].work, reports[-1].ended, reports[-1].done) == ("compact", True, 2998)
-    (run,) = store._log.view.manifest.runs
+    (run,) = store._store.log.view.manifest.runs
     assert run.tombstones == 0
     assert {kind: dict(store.list_objects(kind)) for kind in store.data_types} == before
     assert stored_bytes(store) < done.bytes + 50_000

@@ -40,10 +40,10 @@ def write_together(dm, *writes):
                 remembered=False,
                 digest="",
                 lineage=dm.lineage,
-                collected=dm._log.collected,
+                collected=dm._store.log.collected,
             )
         )
-    dm._group_commit._work(commits)
+    dm._writer.group_commit._work(commits)
     assert [commit.error for commit in commits] == [None] * len(commits)
 
 
@@ -64,8 +64,10 @@ class Watched:
 def test_a_transaction_of_another_process_is_seen_as_a_whole(tmp_path):
     with open_store(tmp_path) as dm, open_store(tmp_path) as other:
         seen = []
-        other._log._reader.storage = Watched(other._log.storage, "read", lambda: seen.append(other._log.view))
-        before = other._log.view
+        other._store.log._reader.storage = Watched(
+            other._store.log.storage, "read", lambda: seen.append(other._store.log.view)
+        )
+        before = other._store.log.view
         write_together(dm, ("g", b"x" * 100), ("h", b"y" * 100))
         assert other.refresh().counter == 2
         assert seen == [before, before]  # a view of the first alone would have the revision of both
@@ -80,14 +82,14 @@ def test_readers_keep_their_view_while_the_log_is_read_anew(tmp_path, behind):
         token = dm.write_wal([Put("note", "n", b"2")], token)
         dm.checkpoint(force=True)
         dm.write_wal([Put("note", "n", b"3")], token)
-        before, seen = other._log.view, []
-        coordinator = other._log.coordinator
+        before, seen = other._store.log.view, []
+        coordinator = other._store.log.coordinator
 
         def look():
-            if other._log.view is not before:
-                seen.append((other._log.view.sequence.counter, other._log.view.revision))
+            if other._store.log.view is not before:
+                seen.append((other._store.log.view.sequence.counter, other._store.log.view.revision))
 
-        other._log._reader.coordinator = Watched(coordinator, "list", look)
+        other._store.log._reader.coordinator = Watched(coordinator, "list", look)
         other.refresh()
         assert seen == []
         data, token = other.read_object("note", "n", ["g"])
@@ -153,6 +155,6 @@ def test_a_checkpoint_of_a_lineage_that_has_ended_is_not_adopted(tmp_path):
         dm.export(exported)
         exported.seek(0)
         dm.import_(exported)
-        view = dm._log.view
-        dm._log.adopt(record, item.mod_revision)  # by a checkpointer that was paused after its transaction
-        assert dm._log.view is view
+        view = dm._store.log.view
+        dm._store.log.adopt(record, item.mod_revision)  # by a checkpointer that was paused after its transaction
+        assert dm._store.log.view is view

@@ -24,7 +24,7 @@ def open_store(path, **options):
 
 def wait_until(dm, sequence):
     """Wait until a datamanager that follows the log by itself has a WAL."""
-    assert dm._log.wait(lambda: dm._log.view.sequence >= sequence, JOIN_SECONDS)
+    assert dm._store.log.wait(lambda: dm._store.log.view.sequence >= sequence, JOIN_SECONDS)
 
 
 def test_pending_deletes_and_last_actions_win_before_and_after_a_checkpoint(tmp_path):
@@ -75,7 +75,7 @@ def test_a_follower_whose_history_was_compacted_away_reads_the_newest_state(tmp_
     with open_store(tmp_path) as dm, open_store(tmp_path, background=True) as follower:
         dm.write_wal([Put("note", "deleted", b"1"), Put("note", "changed", b"1")])
         wait_until(follower, dm.sequence)
-        with follower._log.lock:  # it cannot follow meanwhile
+        with follower._store.log.lock:  # it cannot follow meanwhile
             dm.write_wal([Delete("note", "deleted"), Put("note", "changed", b"2")])
             for number in range(20):
                 dm.write_wal([Put("note", f"{number}", b"")])

@@ -225,9 +225,9 @@ def test_a_wal_of_a_later_format_is_refused(tmp_path):
         dm.write_wal([Put("note", "a", b"")])
         key = "dm/wals/" + str(Sequence(1, 1))
         record = records.decode_wal(dm.coordinator.get(key).value, key)
-        later = type(record)(1, 1, 0, record.wal_id, record.time, (), record.actions, None, 2)
+        later = type(record)(1, 1, 0, record.wal_id, record.time, (), record.actions, None, 3)
         dm.coordinator.txn([], [PutOp(key, records.encode_wal(later))])
-    with pytest.raises(agola_core.FormatError, match=r"WAL in .* has format 2, newer than 1"):
+    with pytest.raises(agola_core.FormatError, match=r"WAL in .* has format 3, newer than 2"):
         open_store(tmp_path)
 
 

@@ -71,10 +71,10 @@ def test_what_nobody_waits_for_goes_with_the_next_batch(tmp_path, held):
         assert held.arrived.acquire(timeout=30)
         dm.write_wal([Put("n", "small", b"x")])  # while the first one's batch is on its way
         held.gates[0].set()
-        assert dm._log.wait(lambda: str(dm._log.synced) == first, 30)
+        assert dm._store.log.wait(lambda: str(dm._store.log.synced) == first, 30)
         third = dm.write_wal([Put("n", "third", b"x" * 200)]).sequence
         assert held.arrived.acquire(timeout=30)
         held.gates[1].set()
-        assert dm._log.wait(lambda: str(dm._log.synced) == third, 30)
+        assert dm._store.log.wait(lambda: str(dm._store.log.synced) == third, 30)
         assert sum(info.path.endswith(".wals") for info in held.list()) == 2
     coordinator.close()

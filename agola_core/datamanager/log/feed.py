@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Self
 
 from agola_core.coordinator.port import MAX_LIST
 from agola_core.datamanager.format import keys
@@ -20,13 +18,14 @@ from agola_core.datamanager.format.records import WalRecord, decode_wal
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.types import Action, Event
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError, NotFoundError
+from agola_core.runtime.closing import Closing
 from agola_core.sequence import Sequence
 
 _PAGE = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Feed:
+class Feed(Closing):
     """The WALs after a sequence. An iterator that waits for more; a context manager.
 
     Args:
@@ -96,16 +95,6 @@ class Feed:
                 return
             if event is not None:
                 yield event
-
-    def __enter__(self) -> Self:
-        """Return the feed."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the feed."""
-        self.close()
 
     def _wait(self, timeout: float | None) -> bool:
         def moved() -> bool:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -201,16 +199,6 @@ class PastStore(Reader):
         if self._instance is not None and self._origin.is_here:
             self._instance.close()
             self._instance = None
-
-    def __enter__(self) -> Self:
-        """Return the past store."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the past store."""
-        self.close()
 
     @contextmanager
     def _pinned_view(self) -> Iterator[View]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO
@@ -15,11 +15,12 @@ from agola_core.datamanager.transfer.compression import Compression, compress_st
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.errors import BadRequestError
+from agola_core.runtime.closing import Closing
 from agola_core.runtime.progress import Progress, ignore
 
 
-class Reader(ABC):
-    """Reads consistent states of a store. Thread-safe.
+class Reader(Closing):
+    """Reads consistent states of a store. Thread-safe; a context manager.
 
     Attributes:
         data_types: The types of objects that can be read.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Self
 
 from agola_core.datamanager.sstable.view import View
+from agola_core.runtime.closing import Closing
 
 
-class Snapshot:
+class Snapshot(Closing):
     """One consistent state of a store, kept readable while it is open. A context manager.
 
     Args:
@@ -45,13 +44,3 @@ class Snapshot:
         if self._open:
             self._open = False
             self._pinned.__exit__(None, None, None)
-
-    def __enter__(self) -> Self:
-        """Return the snapshot."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the snapshot."""
-        self.close()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from datetime import datetime
 from typing import IO
 
 from agola_core.coordinator.port import Compare
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.control import require_control
 from agola_core.datamanager.format.events import RESERVED
-from agola_core.datamanager.identity.instance import Instance, list_instances
+from agola_core.datamanager.identity.instance import list_instances
 from agola_core.datamanager.identity.lineage import NewLineage, switch
-from agola_core.datamanager.log.log import Log
+from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.sstable.manifest import Origin
 from agola_core.datamanager.transfer.importer import Importer, ImportParts, ImportResult
-from agola_core.datamanager.types import Options
 from agola_core.errors import AgolaError, ConflictError
 from agola_core.runtime.process import may_live
 from agola_core.runtime.progress import Progress
@@ -28,29 +26,13 @@ class StoreImport:
     """Replaces the whole content of an open store.
 
     Args:
-        log: The store's log.
-        instance: This process among the others.
-        known_types: The types that the store accepts.
-        options: The sizes of data files, and of the largest object.
-        new_uuid: Makes ids of 32 hexadecimal digits.
-        now: Returns the current time.
+        store: The store.
     """
 
-    def __init__(
-        self,
-        log: Log,
-        instance: Instance,
-        known_types: frozenset[str],
-        options: Options,
-        new_uuid: Callable[[], str],
-        now: Callable[[], datetime],
-    ) -> None:
-        self._log = log
-        self._instance = instance
-        self._known_types = known_types
-        self._options = options
-        self._new_uuid = new_uuid
-        self._now = now
+    def __init__(self, store: OpenStore) -> None:
+        self._store = store
+        self._log = store.log
+        self._known_types = frozenset(store.data_types)
 
     def check(self, file: IO[bytes], parts: ImportParts | None, progress: Progress) -> ImportResult:
         """Read an export to its end, and write nothing (see `DataManager.import_`)."""
@@ -60,7 +42,7 @@ class StoreImport:
         """Replace the store's content by an export, or change nothing (see `DataManager.import_`)."""
         check = parts.barrier if parts is not None else self._check_alone
         check()
-        lineage = self._new_uuid()[:16]
+        lineage = self._store.new_uuid()[:16]
         try:
             return self._run(file, parts, progress, check, lineage)
         except BaseException:
@@ -69,7 +51,7 @@ class StoreImport:
             raise
 
     def _importer(self, file: IO[bytes], parts: ImportParts | None, progress: Progress) -> Importer:
-        return Importer(file, self._known_types | RESERVED, self._options, parts=parts, progress=progress)
+        return Importer(file, self._known_types | RESERVED, self._store.options, parts=parts, progress=progress)
 
     def _run(
         self,
@@ -81,8 +63,8 @@ class StoreImport:
     ) -> ImportResult:
         importer = self._importer(file, parts, progress)
         # However long the import takes, collectors that see the lock spare the data files that it has written.
-        with self._instance.lock(keys.CHECKPOINT_LOCK, _LOCK_SECONDS) as lock:
-            runs, result = importer.stage(self._log.storage, self._new_uuid)
+        with self._store.instance.lock(keys.CHECKPOINT_LOCK, _LOCK_SECONDS) as lock:
+            runs, result = importer.stage(self._log.storage, self._store.new_uuid)
             control = require_control(self._log.coordinator)
             new = NewLineage(
                 store=control.lineage.store,
@@ -90,8 +72,8 @@ class StoreImport:
                 lineage=lineage,
                 origin=Origin.IMPORT,
                 number=control.checkpoint.number + 1,
-                nonce=self._new_uuid()[:16],
-                created=self._now(),
+                nonce=self._store.new_uuid()[:16],
+                created=self._store.now(),
                 data_types=tuple(sorted({*result.entries, *self._known_types})),
                 runs=runs,
                 imported=importer.imported,
@@ -105,7 +87,7 @@ class StoreImport:
                 check=check,
             )
         self._log.catch_up()
-        self._instance.reads(self._log.view.manifest.number)
+        self._store.instance.reads(self._log.view.manifest.number)
         return result
 
     def _may_have_switched(self, lineage: str) -> bool:
@@ -121,7 +103,7 @@ class StoreImport:
         others = [
             record
             for record in list_instances(self._log.coordinator)
-            if record.name != self._instance.name and may_live(record)
+            if record.name != self._store.instance.name and may_live(record)
         ]
         if others:
             names = ", ".join(f"{record.name} (pid {record.pid} on {record.host})" for record in others)
