@@ -68,8 +68,6 @@ def test_a_command_without_its_extra_names_it_in_one_line(package, arguments, ex
         ("uvicorn", "agola_session_runservice", "cli,http"),
         ("etcd3", "agola_etcd", "etcd"),
         ("grpc", "agola_etcd_factory", "etcd"),
-        ("s3fs", "agola_s3", "s3"),
-        ("s3fs", "agola_s3_factory", "s3"),
         ("docker", "agola_container_engine", "container"),
     ],
 )
