@@ -103,7 +103,7 @@ class Access(NamedTuple):
 
 
 def make_directories(path: str | os.PathLike[str], mode: int = _DIRECTORY) -> None:
-    """Create a directory and its missing parents; existing ones stay as they are.
+    """Create a directory and its missing parents, durably; existing ones stay as they are.
 
     Args:
         path: The directory.
@@ -118,8 +118,18 @@ def make_directories(path: str | os.PathLike[str], mode: int = _DIRECTORY) -> No
     for one in reversed(missing):
         with suppress(FileExistsError):
             access.make_directory(one, mode)
+        sync_directory(one.parent)
     if not current.is_dir() or not Path(path).is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Make a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def create_file(path: str | os.PathLike[str]) -> None:

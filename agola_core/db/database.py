@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
 from agola_core.runtime import forks
+from agola_core.runtime.connections import Connections
 from agola_core.runtime.context import Context
 from agola_core.runtime.forks import Origin, renewed
 
@@ -75,16 +75,12 @@ class Database:
         self._pragmas = (*_PRAGMAS[purpose], "PRAGMA foreign_keys = ON")
         self.origin = Origin("the database")
         self._closed = False
-        self._lock = renewed(threading.Lock())
         self._turns = renewed(threading.Condition())
         self._writing = False
-        self._readers: deque[apsw.Connection] = deque()
-        self._own: tuple[apsw.Connection, ...] = ()
+        self._connections = Connections(self.path, lambda: self._connect(read_only=True), _IDLE_READERS)
         self._active = threading.local()
-        forks.connects(self)
-        with self._errors(), forks.inside(self):
-            self._writer = self._connect()
-            self._own = (self._writer,)
+        with self._errors(), forks.inside(self._connections):
+            self._writer = self._connections.keep(self._connect())
             self._migrate(migrations)
 
     def do(self, context: Context, function: Callable[[Tx], T]) -> T:
@@ -100,7 +96,7 @@ class Database:
             BadRequestError: The calling thread is in a transaction of this database already.
         """
         self.origin.check()
-        with self._turn(context), forks.inside(self), self._bound(self._writer, context) as transaction:
+        with self._turn(context), forks.inside(self._connections), self._bound(self._writer, context) as transaction:
             self._begin(context)
             try:
                 result = function(transaction)
@@ -120,47 +116,24 @@ class Database:
             BadRequestError: The function writes: nothing was written.
         """
         self.origin.check()
-        with forks.inside(self):
-            return self._read(context, function)
-
-    def _read(self, context: Context, function: Callable[[Tx], T]) -> T:
-        with self._errors():
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._connect(read_only=True)
-        try:
-            with self._bound(connection, context, Reading) as transaction, connection:
-                result = function(transaction)
-        except BaseException:
-            if self.origin.is_here:
-                connection.close()
-            raise
-        with self._lock:
-            if not self._closed and len(self._readers) < _IDLE_READERS:
-                self._readers.append(connection)
-                return result
-        connection.close()
-        return result
-
-    def connections(self) -> tuple[apsw.Connection, ...]:
-        """Return the connections that nobody uses (see `forks.Connected`)."""
-        return (*self._readers, *self._own)
+        with (
+            forks.inside(self._connections),
+            self._errors(),
+            self._connections.lend() as connection,
+            self._bound(connection, context, Reading) as transaction,
+            connection,
+        ):
+            result = function(transaction)
+        return result  # noqa: RET504 - for mypy, the block may swallow an error
 
     def close(self) -> None:
         """Close every connection; closing twice is harmless."""
         if not self.origin.is_here:
             return
-        with self._turns, self._lock:
+        with self._turns:
             self._turns.wait_for(lambda: not self._writing)
-            if self._closed:
-                return
             self._closed = True
-            with forks.inside(self):
-                for connection in self.connections():
-                    connection.close()
-            self._readers.clear()
-            self._own = ()
+            self._connections.close()
 
     def _connect(self, *, read_only: bool = False) -> apsw.Connection:
         if self._closed:

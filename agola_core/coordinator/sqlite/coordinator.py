@@ -36,7 +36,6 @@ from agola_core.errors import (
     RecoveryError,
     UnknownOutcomeError,
 )
-from agola_core.runtime import forks
 from agola_core.runtime.clock import boot_clock, boot_id
 from agola_core.runtime.forks import renewed
 from agola_core.runtime.leader_queue import LeaderQueue, Waiting
@@ -198,11 +197,8 @@ class SQLiteCoordinator(SQLiteReads):
         with self._database.writing:
             if self._closed:
                 raise ClosedError("the coordinator was closed")
-            mark = forks.enter(self._database)
-            try:
+            with self._database.using():
                 self._commit(batch)
-            finally:
-                forks.leave(mark)
         for wanted in batch:
             wanted.done = True
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import os
 import threading
 import uuid
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from agola_core.errors import (
     disk_error,
 )
 from agola_core.runtime import forks
+from agola_core.runtime.connections import Connections
 from agola_core.runtime.forks import Origin, renewed
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ MINIMUM_SQLITE = (3, 51, 3)
 """Older versions can lose data when the write-ahead log is reset."""
 
 _BUSY_MILLISECONDS = 10_000
-_IDLE_READERS = 16
+IDLE_READERS = 16
 _LEAST_ROOM = 64 * 1024
 
 Row = tuple[Any, ...]
@@ -69,20 +68,17 @@ class Database:
         self.origin = Origin("the coordinator")
         self._closed = False
         self._lost = False
-        self._readers: deque[apsw.Connection] = deque()
-        self._own: tuple[apsw.Connection, ...] = ()
-        self._lock = renewed(threading.Lock())
-        forks.connects(self)
-        with self.errors(), forks.inside(self):
-            _create_directory(Path(self.path).parent)
+        self._connections = Connections(self.path, self._connect_again, IDLE_READERS)
+        with self.errors(), forks.inside(self._connections):
+            private.make_directories(Path(self.path).parent)
             private.create_file(self.path)  # SQLite gives its side files the owner and mode of this one
             private.warn_when_open(self.path)
-            self.writer = self._connect(checkpoint=True)
+            self.writer = self._connect(checkpoint=True)  # kept last: whoever is closed last checkpoints
             self._migrate()
             # Always: a killed process may have left the files, and SQLite syncs the directory only after creating one.
-            _sync_directory(Path(self.path).parent)
-            self._version_reader = self._connect()
-            self._own = (self._version_reader, self.writer)
+            private.sync_directory(Path(self.path).parent)
+            self._version_reader = self._connections.keep(self._connect())
+            self._connections.keep(self.writer)
             self._files = OpenFiles(self.path)
             if _has_moved(self.writer):
                 raise UnavailableError(f"{self.path} was replaced while it was being opened")
@@ -93,25 +89,12 @@ class Database:
         """Lend a reading connection; errors of the block are translated."""
         self.check_open()
         self.check_found()
-        with forks.inside(self):
-            yield from self._lend()
+        with self.using(), self.errors(), self._connections.lend() as connection:
+            yield connection
 
-    def _lend(self) -> Iterator[apsw.Connection]:
-        with self.errors():
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._connect_again()
-            try:
-                yield connection
-            except BaseException:
-                connection.close()
-                raise
-        with self._lock:
-            if not self._closed and len(self._readers) < _IDLE_READERS:
-                self._readers.append(connection)
-                return
-        connection.close()
+    def using(self) -> AbstractContextManager[None]:
+        """Use the database for the length of a block: forks wait for its end."""
+        return forks.inside(self._connections)
 
     def foreign_revision(self) -> int | None:
         """Return the newest revision if any other connection has committed since the last call, else None.
@@ -119,7 +102,7 @@ class Database:
         Not thread-safe: called by the polling thread alone.
         """
         self.look()
-        with self.errors(), forks.inside(self):
+        with self.errors(), self.using():
             (version,) = one(self._version_reader.execute("PRAGMA data_version"))
             if version == self._data_version:
                 return None
@@ -178,13 +161,9 @@ class Database:
         if self._closed:
             raise ClosedError("the coordinator was closed")
 
-    def connections(self) -> tuple[apsw.Connection, ...]:
-        """Return the idle connections (see `forks.Connected`)."""
-        return (*self._readers, *self._own)
-
     def close(self) -> None:
         """Close all connections, after a running write has finished. Closing twice is harmless."""
-        with self.writing, self._lock, forks.inside(self):
+        with self.writing:
             if self._closed:
                 return
             self._closed = True
@@ -192,13 +171,10 @@ class Database:
                 self._files.check_each()
             except RecoveryError:
                 self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            for connection in self.connections():
-                try:
-                    connection.close()
-                except (apsw.Error, OSError):  # of SQLite's final checkpoint: the next opening makes up for it
-                    logger.warning("%s: closing it met an error of the disk", self.path, exc_info=True)
-            self._readers.clear()
-            self._own = ()
+            # of SQLite's final checkpoint: the next opening makes up for it
+            self._connections.close(
+                lambda: logger.warning("%s: closing it met an error of the disk", self.path, exc_info=True)
+            )
 
     def _connect_again(self) -> apsw.Connection:
         """Open another connection, and check that it is to the same files."""
@@ -272,22 +248,3 @@ def one(cursor: apsw.Cursor) -> Row:
     row: Row | None = cursor.fetchone()
     assert row is not None
     return row
-
-
-def _create_directory(path: Path) -> None:
-    if path.is_dir():
-        return
-    if path.exists():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    _create_directory(path.parent)
-    with suppress(FileExistsError):
-        private.Access.below(path.parent).make_directory(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

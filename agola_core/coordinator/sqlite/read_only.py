@@ -8,22 +8,20 @@ first checks that this is still so.
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
 from pathlib import Path
 from urllib.parse import quote
 
 import apsw
 
 from agola_core.coordinator.sqlite import schema as sql
-from agola_core.coordinator.sqlite.database import Database, newest_revision, one
+from agola_core.coordinator.sqlite.database import IDLE_READERS, Database, newest_revision, one
 from agola_core.coordinator.sqlite.files import OpenFiles
 from agola_core.coordinator.sqlite.reads import SQLiteReads
 from agola_core.coordinator.sqlite.watch import SQLiteWatch, WatchHub
 from agola_core.decoding import newer
 from agola_core.errors import FormatError, NotFoundError, UnavailableError
-from agola_core.runtime import forks
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.connections import Connections
+from agola_core.runtime.forks import Origin
 
 
 class _Alone(OpenFiles):
@@ -57,19 +55,15 @@ class _ReadOnlyDatabase(Database):
         self.path = str(Path(path).absolute())
         self.origin = Origin("the coordinator")
         self._closed = self._lost = False
-        self.writing, self._lock = renewed(threading.Lock()), renewed(threading.Lock())
-        self._readers: deque[apsw.Connection] = deque()
-        self._own: tuple[apsw.Connection, ...] = ()
         self._data_version = -1
         if not Path(self.path).is_file():
             raise NotFoundError(f"there is no coordinator {self.path!r}")
-        forks.connects(self)
-        with self.errors(), forks.inside(self):
+        self._connections = Connections(self.path, self._connect, IDLE_READERS)
+        with self.errors(), self.using():
             is_alone = not _has_log(self.path)
             self._suffix = "&immutable=1" if is_alone else ""
             self._files = (_Alone if is_alone else OpenFiles)(self.path)
-            self._version_reader = self._connect()
-            self._own = (self._version_reader,)
+            self._version_reader = self._connections.keep(self._connect())
             self._check_version()
 
     def check_found(self) -> None:
@@ -78,12 +72,8 @@ class _ReadOnlyDatabase(Database):
 
     def close(self) -> None:
         """Close all connections; closing twice is harmless."""
-        with self._lock, forks.inside(self):
-            self._closed = True
-            for connection in self.connections():
-                connection.close()
-            self._readers.clear()
-            self._own = ()
+        self._closed = True
+        self._connections.close()
 
     def _connect(self, *, checkpoint: bool = False) -> apsw.Connection:
         del checkpoint

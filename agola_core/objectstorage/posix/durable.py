@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 
 from agola_core.errors import ConflictError
-from agola_core.private import Access
+from agola_core.private import Access, sync_directory
 
 _RENAME_TRIES = 100
 _MOST_SYNCED = 10_000
@@ -127,15 +127,6 @@ def make_directories(path: str, trusted: str, access: Access) -> None:
         if len(_synced) >= _MOST_SYNCED:
             _synced.clear()
         _synced[path] = inode
-
-
-def sync_directory(path: str) -> None:
-    """Put a directory's entries on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
