@@ -15,11 +15,14 @@ import pytest
 import agola_core
 from agola_core import Delete, Options, Put
 from agola_core.compression import decompress  # zstd itself is not ours to write again
+from agola_core.events import Event, EventStore, StreamEvents
 
 SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4}
 """Bytes of the length, or of the number itself, that follow a MessagePack type byte."""
 
 DIGITS = "0123456789abcdefghijklmnopqrstuv"
+
+EVENT_TYPES = [f"agola.event{index}" for index in ("", "-head", "-stream", "-type", "-tag", "-id")]
 
 
 class MiniReader:
@@ -69,7 +72,7 @@ class MiniReader:
                 else:
                     assert action[0] == "delete"
                     state.pop((action[1], action[2]), None)
-        assert {data_type for data_type, _ in state} <= set(manifest["data_types"]) | {"note", "other"}
+        assert {data_type for data_type, _ in state} <= set(manifest["data_types"]) | {"note", "other", *EVENT_TYPES}
         return state, reached
 
     def newest_manifest(self, lineage):
@@ -128,7 +131,8 @@ class MiniReader:
                     continue
                 assert f"{base32(record[0])}-{base32(record[2])}" == reached
                 reached = sequence
-                yield sequence, unpack(self.actions(record))
+                actions = unpack(self.actions(record))
+                yield sequence, list(with_events(actions, record[4], *record[10])) if record[8] == 2 else actions
 
     def batch(self, path):
         data = self.bytes(path)
@@ -148,8 +152,8 @@ class MiniReader:
         assert position + 4 + 16 == len(data)
 
     def actions(self, record):
-        _, counter, previous, _, _, groups, actions, payload, version, given = record
-        assert (previous, version) == (counter - 1, 1)
+        _, counter, previous, _, _, groups, actions, payload, version, given, *placed = record
+        assert (previous, version) == (counter - 1, 2 if placed else 1)
         assert isinstance(given, bool)
         assert isinstance(groups, list)
         if payload is None:
@@ -159,6 +163,30 @@ class MiniReader:
         assert (actions, len(data)) == (b"", size)
         assert hashlib.blake2b(data, digest_size=16).hexdigest() == digest
         return data
+
+
+def with_events(actions, time, position, *versions):
+    """Yield a WAL's actions with its batches in their places, and the entries of the indexes."""
+    versions = list(versions)
+    for action in actions:
+        if action[1] != "agola.event":
+            yield action
+            continue
+        version = versions.pop(0)
+        last = position + int(action[2]) - 1
+        yield ["put", "agola.event", f"{last:016}", struct.pack("<QQQ", position, version, time) + action[3]]
+        stream, events = unpack(action[3])
+        if stream:
+            yield ["put", "agola.event-head", stream, b"%d" % (version + len(events) - 1)]
+            yield ["put", "agola.event-stream", f"{stream}\0{version + len(events) - 1:016}", b"%d" % last]
+        for event_type, _, tags, _, event_id in events:
+            yield ["put", "agola.event-type", f"{event_type}\0{position:016}", b"%d" % last]
+            for tag in tags:
+                yield ["put", "agola.event-tag", f"{tag}\0{position:016}", b"%d %s" % (last, event_type.encode())]
+            if event_id:
+                yield ["put", "agola.event-id", event_id, b"%d %d" % (position, last)]
+            position += 1
+    assert not versions
 
 
 def block_entries(block):
@@ -197,6 +225,8 @@ def _unpack(data, at):
     at += 1
     if kind < 0x80:
         return kind, at
+    if kind == 0x80:
+        return {}, at
     if 0x90 <= kind < 0xA0:
         return _unpack_array(data, at, kind & 15)
     if 0xA0 <= kind < 0xC0:
@@ -226,6 +256,16 @@ def _unpack_array(data, at, count):
     return items, at
 
 
+def append(dm, generator, step):
+    """Append some events, a part of them large enough to go to storage first."""
+    events = [
+        Event(f"T{number}", generator.randbytes(step), tags=[f"t{step % 3}", "x"][: number % 3], id=f"{step}-{number}")
+        for number in range(generator.randrange(1, 9))
+    ]
+    streams = generator.sample(["", "s", "ü"], 2)
+    EventStore(dm).append_all([StreamEvents(events, streams[0]), StreamEvents([Event("T")], streams[1])])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_reader_written_from_the_document_reads_the_same(tmp_path, seed):
     generator = random.Random(seed)
@@ -242,10 +282,12 @@ def test_a_reader_written_from_the_document_reads_the_same(tmp_path, seed):
                     Delete(data_type, object_id) if generator.random() < 0.2 else Put(data_type, object_id, data)
                 )
             dm.write_wal(actions, dm.change_groups_token(["g"]) if step % 3 == 0 else None)
+            append(dm, generator, step)
             if generator.random() < 0.2:
                 dm.checkpoint(force=True)
         dm.sync()
-        expected = {(name, key): value for name in ["note", "other"] for key, value in dm.list_objects(name)}
+        kept = ["note", "other", *EVENT_TYPES]
+        expected = {(name, key): value for name in kept for key, value in dm.list_objects(name)}
         assert MiniReader(tmp_path / "storage").read() == (expected, str(dm.sequence))
         newest = dm.sequence
     for file in tmp_path.glob("coordinator.db*"):

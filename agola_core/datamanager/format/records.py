@@ -153,7 +153,6 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
         payload: Where the actions of a large WAL lie.
         format: The version of this record.
         given: Whether the writer gave the id: a retry with it may come.
-        placed: Where its events stand (see `events.place`); empty without any.
     """
 
     epoch: int
@@ -166,7 +165,6 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload: PayloadRef | None = None
     format: int = FORMAT
     given: bool = True
-    placed: tuple[int, ...] = ()
 
     @property
     def sequence(self) -> Sequence:
@@ -177,6 +175,26 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def previous_sequence(self) -> Sequence:
         """The place of the WAL before it."""
         return Sequence(self.epoch, self.previous)
+
+    @property
+    def placed(self) -> tuple[int, ...]:
+        """Where its events stand (see `events.place`); empty without any."""
+        return ()
+
+
+class EventsWalRecord(WalRecord, frozen=True, array_like=True, gc=False):
+    """A WAL with events as it is stored, in `EVENTS_FORMAT`.
+
+    Attributes:
+        places: The position of its first event, then the first version of each batch.
+    """
+
+    places: tuple[int, ...] = ()
+
+    @property
+    def placed(self) -> tuple[int, ...]:
+        """Where its events stand."""
+        return self.places
 
 
 class Wal(msgspec.Struct, frozen=True, gc=False):
@@ -202,6 +220,7 @@ _actions_encode = msgspec.msgpack.Encoder().encode
 _actions_decode = msgspec.msgpack.Decoder(list[Action]).decode
 _wal_encode = msgspec.msgpack.Encoder().encode
 _wal_decode = msgspec.msgpack.Decoder(WalRecord).decode
+_events_wal_decode = msgspec.msgpack.Decoder(EventsWalRecord).decode
 _fields_decode = msgspec.msgpack.Decoder(list[Any]).decode
 _FORMAT_FIELD = WalRecord.__struct_fields__.index("format")
 
@@ -271,6 +290,8 @@ def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalReco
         raise CorruptionError("the checksum of a WAL does not match", path=path, offset=offset)
     try:
         record = _wal_decode(frame[_CRC.size :])
+        if record.format == EVENTS_FORMAT:
+            record = _events_wal_decode(frame[_CRC.size :])
     except DECODE_ERRORS as error:
         found = _wal_format(frame[_CRC.size :])
         if found > EVENTS_FORMAT:

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 
 from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.events import place
-from agola_core.datamanager.format.records import EVENTS_FORMAT, FORMAT, HeadRecord, Wal, WalIdRecord, WalRecord
+from agola_core.datamanager.format.records import (
+    EVENTS_FORMAT,
+    EventsWalRecord,
+    HeadRecord,
+    Wal,
+    WalIdRecord,
+    WalRecord,
+)
 from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guarded
 from agola_core.datamanager.log.event_rules import EventRules
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.outcome import OutcomeResolver
 from agola_core.datamanager.log.pending_wal import PendingWal
-from agola_core.datamanager.types import ChangeGroupsToken
+from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
 from agola_core.runtime.leader_queue import LeaderQueue
@@ -28,7 +36,6 @@ from agola_core.sequence import texts
 faultpoints.declare("commit.before-txn", "commit.after-txn")
 
 _LOST_RACES = 1000
-_NOWHERE: tuple[int, ...] = ()
 
 
 class GroupCommit:
@@ -130,23 +137,7 @@ class GroupCommit:
         guards: list[Compare] = []
         for pending, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
-            actions, placed, form = pending.actions, _NOWHERE, FORMAT
-            if pending.events is not None:
-                placed, form = self._events.place(pending.events), EVENTS_FORMAT
-                actions = place(actions, placed, now)
-            record = WalRecord(
-                epoch,
-                counter,
-                counter - 1,
-                pending.wal_id,
-                now,
-                pending.groups,
-                pending.encoded,
-                pending.payload,
-                form,
-                pending.remembered,
-                placed,
-            )
+            actions, record = self._record(pending, epoch, counter, now)
             pending.sequence = text
             frame = records.encode_wal(record)
             wals.append(Wal(record, actions, frame))
@@ -162,6 +153,17 @@ class GroupCommit:
         head = records.encode(HeadRecord(text, lineage, pending.wal_id))
         ops.append(PutOp(keys.HEAD, head))
         return wals, head, ops, guards
+
+    def _record(self, pending: PendingWal, epoch: int, counter: int, now: int) -> tuple[Items[Action], WalRecord]:
+        """Return a WAL's actions and its record; its events get their places."""
+        fields = (
+            epoch, counter, counter - 1, pending.wal_id, now, pending.groups, pending.encoded, pending.payload,
+        )  # fmt: skip
+        if pending.events is None:
+            return pending.actions, WalRecord(*fields, given=pending.remembered)
+        placed = self._events.place(pending.events)
+        record = EventsWalRecord(*fields, format=EVENTS_FORMAT, given=pending.remembered, places=placed)
+        return place(pending.actions, placed, now), record
 
     def _settle(self, accepted: list[PendingWal], revision: int) -> None:
         lineage = self._log.view.lineage.lineage
