@@ -24,7 +24,7 @@ class InProcessDirectory:
         self._clients: dict[str, ExecutorClient] = {}
 
     def add(self, executor_id: str, client: ExecutorClient) -> None:
-        """Make an executor known."""
+        """Register an executor."""
         self._clients[executor_id] = client
 
     def client(self, executor: Executor) -> ExecutorClient:
@@ -41,13 +41,12 @@ class InProcessDirectory:
 
 
 class InProcessClient:
-    """The run service as an executor of this process sees it (see `protocol.RunserviceClient`).
+    """A run service in the executor's process (see `protocol.RunserviceClient`).
 
-    While the service is in maintenance mode, reports find it unavailable and are made again later; what a running
-    step needs is waited for.
+    In maintenance mode reports raise `UnavailableError`, to be repeated later, while calls of a running step wait.
 
     Args:
-        gate: The service, while it serves.
+        gate: Has the service while it is not in maintenance mode.
     """
 
     def __init__(self, gate: Gate[RunService]) -> None:

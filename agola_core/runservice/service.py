@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from agola_core.datamanager import DataManager
@@ -44,15 +43,15 @@ _FOLLOW_SECONDS = 1.0
 
 
 class RunService:
-    """Runs, from their creation to their archive. Thread-safe; a context manager.
+    """Runs, from creation to archive. Thread-safe; a context manager.
 
-    Unstarted, it answers questions about what is stored; `start` makes runs go on. Closed, it is not started again:
-    make another one on the same store.
+    Before `start` it answers queries; `start` begins to advance runs. A closed service cannot be started again: create
+    another one on the same store.
 
     Args:
         datamanager: A store with the data types of `projection.DATA_TYPES`.
-        readdb_path: The SQLite file of the queries; it can be thrown away.
-        directory: Finds executors' clients, whose calls have deadlines of their own.
+        readdb_path: The SQLite file for queries; disposable.
+        directory: Finds the clients of executors; their calls have deadlines.
         options: How it behaves.
         clock: Seconds since 1970.
         new_id: Makes task ids.
@@ -60,7 +59,7 @@ class RunService:
     Attributes:
         datamanager: The store.
         artifacts: Caches, archives and sources.
-        executor_side: What executors ask and report.
+        executor_side: Handles executors' calls.
         options: How it behaves.
     """
 
@@ -105,10 +104,10 @@ class RunService:
     # Lifecycle
 
     def start(self, context: Context | None = None) -> None:
-        """Begin to advance runs, those that an earlier service left behind too.
+        """Begin to advance runs, including those of earlier services.
 
         Args:
-            context: Its end gives up a readdb's long build.
+            context: Cancelling it aborts the build of the readdb.
         """
         self._readdb.start(context)
         self._queries.following = True
@@ -121,7 +120,7 @@ class RunService:
         self._sweeps.start(self._supervisor)
 
     def close(self) -> None:
-        """Stop everything; runs stay as they are, for the next service. Closing twice is harmless."""
+        """Stop everything; runs stay as they are, for the next service. Can be called twice."""
         self._queries.following = False
         self._scheduler.stop()
         self._fetcher.stop()
@@ -136,9 +135,7 @@ class RunService:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the service."""
         self.close()
 
@@ -149,7 +146,7 @@ class RunService:
     # Runs
 
     def create_run(self, request: RunCreateRequest) -> RunBundle:
-        """Make a new run, or restart one; its configuration, its number, itself and its event in one transaction.
+        """Create a run, or restart one: its configuration, number, state and event are written in one transaction.
 
         Raises:
             BadRequestError: The request is malformed, or the run cannot be restarted.
@@ -166,7 +163,7 @@ class RunService:
         return self._queries.get(run_id)
 
     def find_run(self, run_id: str) -> Run | None:
-        """Return a run, active or archived; None when there is none."""
+        """Return a run, active or archived; None if there is none."""
         return self._queries.find(run_id)
 
     def run_config(self, run_id: str) -> RunConfig:
@@ -178,7 +175,7 @@ class RunService:
         return self._queries.config(run_id)
 
     def list_runs(self, query: RunQuery) -> list[Run]:
-        """Return runs, active and archived, ordered by id; what this service wrote before is seen.
+        """Return active and archived runs, ordered by id, including everything that this service wrote before.
 
         Raises:
             BadRequestError: The limit is negative.
@@ -186,7 +183,7 @@ class RunService:
         return self._queries.list(query)
 
     def delete_run(self, run_id: str) -> None:
-        """Delete a finished run, with its logs and archives unless a restart shares them.
+        """Delete a finished run, and its logs and archives unless a restart shares them.
 
         Raises:
             NotFoundError: There is no such run.
@@ -194,10 +191,10 @@ class RunService:
         """
         self._deleter.delete(run_id)
 
-    # Actions. A token of change groups refuses them, with `ConflictError`, when a group has changed since.
+    # Actions. With a token of change groups they raise `ConflictError` if one of the groups has changed since.
 
     def change_groups_token(self, groups: Iterable[str]) -> str:
-        """Return the token of change groups; what is read afterwards is at least as new.
+        """Return a token of change groups; everything read afterwards is at least as new.
 
         Raises:
             BadRequestError: A name is empty, longer than 256 bytes, or has a "/".
@@ -214,7 +211,7 @@ class RunService:
         return self._change(run_id, actions.change_phase(phase, self._state.now()), token)
 
     def stop_run(self, run_id: str, token: str = "") -> Run:
-        """Stop a running run: its tasks are killed, the others do not start.
+        """Stop a running run: its running tasks are killed, no others start.
 
         Raises:
             NotFoundError: The run is not active.
@@ -223,7 +220,7 @@ class RunService:
         return self._change(run_id, actions.stop, token)
 
     def approve_task(self, run_id: str, task_id: str, token: str = "") -> Run:
-        """Approve a task that waits for it.
+        """Approve a task that waits for approval.
 
         Raises:
             NotFoundError: The run is not active.
@@ -243,13 +240,12 @@ class RunService:
     def _change(self, run_id: str, change: actions.Change, token: str) -> Run:
         return self._state.store.change_run(run_id, change, token)
 
-    # Following
-
+    # Waiting for changes
     def watch_events(self, after: str = "") -> EventFeed:
-        """Return the run events after a place; for a started service. Close it after use.
+        """Return a feed of the run events after a sequence; for a started service. Close it after use.
 
         Args:
-            after: The sequence of the last event that was seen; "" for events from now on.
+            after: The sequence of the last event seen; "" for events from now on.
 
         Raises:
             BadRequestError: `after` is no sequence.
@@ -257,7 +253,7 @@ class RunService:
         return EventFeed(self._state.mirror, after)
 
     def wait_change(self, run: Run, timeout: float) -> Run:
-        """Return a run once it differs from what is known, or when the time is over; for a started service."""
+        """Return a run once it differs from `run`, or after `timeout` seconds; for a started service."""
         return self._state.wait_change(run, timeout) or self.find_run(run.id) or run
 
     def active_runs(self) -> list[Run]:
@@ -265,17 +261,17 @@ class RunService:
         return list(self._state.store.runs())
 
     def wait_archived(self, run_ids: Iterable[str], timeout: float) -> bool:
-        """Wait until runs have left the active ones; return whether they have. For a started service."""
+        """Wait until runs are archived or deleted; return whether they are. For a started service."""
         return self._state.wait_archived(list(run_ids), timeout)
 
     # Executors
 
     def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves, by id."""
+        """Return the registered executors, by id."""
         return self.executor_side.executors()
 
     def delete_executor(self, executor_id: str) -> None:
-        """Forget an executor: its unfinished tasks fail, or are tried elsewhere. Unknown ones are no error."""
+        """Remove an executor: its unfinished tasks fail or are retried elsewhere. An unknown id is no error."""
         self.executor_side.delete_executor(executor_id)
 
     # Logs and sources
@@ -293,14 +289,14 @@ class RunService:
         return self._logs.wait_step(run_id, task_id, step)
 
     def end_waits(self) -> None:
-        """Let everybody who waits for a log to begin go: the service is about to be closed."""
+        """Wake everybody who waits for a log to begin: the service is about to close."""
         self._logs.end_waits()
 
     def put_source(self, data: Iterable[bytes]) -> str:
-        """Store a source archive for runs to come and return its id."""
+        """Store a source archive for later runs and return its id."""
         return self.artifacts.put_source(data)
 
-    # Work in the background
+    # Background work
 
     def run_pending(self) -> None:
         """Do everything that can be done now, in the calling thread: for a service that is not started."""

@@ -1,6 +1,6 @@
 """Encodes archived records byte for byte as Agola 0.2 stores them, for exports to it.
 
-Our records are Agola's with a few fields more; Go writes what is left with its escapes, its times and sorted maps.
+Our records are Agola's with a few additional fields, which are left out; the rest is encoded as Go does it.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
 
 
 def check_object(data_type: str, object_id: str, data: bytes) -> Any:
-    """Return the record that an object of the run service is.
+    """Decode an object of the run service.
 
     Raises:
-        BadRequestError: It is none, or another's.
+        BadRequestError: It is invalid, or its id is another.
     """
     try:
         record = _DECODERS[data_type](data)
@@ -87,10 +87,7 @@ def check_object(data_type: str, object_id: str, data: bytes) -> Any:
 
 
 def agola_data(data_type: str, data: bytes) -> bytes:
-    """Return a stored record as Agola would have stored it.
-
-    One that Agola wrote, and nobody has changed since, comes back with its nanoseconds.
-    """
+    """Return a stored record as Agola would have stored it; one that Agola wrote keeps its nanoseconds."""
     written = as_go(_encode(_form(_DECODERS[data_type](data))))
     if _NANOSECONDS.search(data) and _FRACTION.sub(b"", data) == _FRACTION.sub(b"", written):
         return data  # our times have microseconds
@@ -115,7 +112,7 @@ def _form(value: Any) -> Any:
 
 
 def _time(value: datetime) -> str:
-    """Return a time as Go's RFC 3339 with nanoseconds, its trailing zeros left out."""
+    """Return a time as Go's RFC 3339 with nanoseconds, without trailing zeros."""
     offset = value.utcoffset()
     if offset is None or not offset:
         text, zone = value.astimezone(UTC).replace(tzinfo=None).isoformat(), "Z"

@@ -23,7 +23,7 @@ _IDS_AT_ONCE = 500
 
 
 class _Tasks(msgspec.Struct):
-    """What of a run's configuration is looked at here."""
+    """The part of a run's configuration that is indexed."""
 
     tasks: dict[str, msgspec.Raw] = {}
 
@@ -33,7 +33,7 @@ _decode_tasks = msgspec.json.Decoder(_Tasks).decode
 
 
 class RunProjection:
-    """A table of archived runs, and one of the task ids of all runs: a run's configuration is there before it is."""
+    """Tables of archived runs and of the task ids of all runs: configurations are stored when runs are created."""
 
     name = "runs"
     version = 3
@@ -57,7 +57,7 @@ class RunProjection:
     """
 
     def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
-        """Keep the rows as the actions say."""
+        """Apply actions to the tables."""
         for action in actions:
             if action.data_type == RUN_CONFIG:
                 tx.execute("DELETE FROM task WHERE run = ?", (action.id,))
@@ -83,7 +83,7 @@ class RunProjection:
 
 
 def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
-    """Return the archived runs that a query asks for."""
+    """Return the archived runs that match a query."""
     where, params = ["1"], list[str | int]()
     if query.start:
         where.append("id > ?" if query.ascending else "id < ?")
@@ -106,7 +106,7 @@ def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
 
 
 def find_tasks(tx: Tx, task_ids: Iterable[str]) -> dict[str, str]:
-    """Return of task ids those that runs have, each with the first such run."""
+    """Return those task ids that runs have, each with the first such run."""
     found: dict[str, str] = {}
     wanted = list(task_ids)
     for start in range(0, len(wanted), _IDS_AT_ONCE):
@@ -117,7 +117,7 @@ def find_tasks(tx: Tx, task_ids: Iterable[str]) -> dict[str, str]:
 
 
 def find_ended(tx: Tx, group: str) -> list[tuple[str, str, datetime | None]]:
-    """Return the id, the group and the end of each archived run of a group and of those below it, newest first."""
+    """Return id, group and end of the archived runs of a group and of groups below it, newest first."""
     path = group.rstrip("/")
     sql = "SELECT id, grouppath, endtime FROM run WHERE grouppath >= ? AND grouppath < ? ORDER BY id DESC"
     return [
@@ -127,7 +127,7 @@ def find_ended(tx: Tx, group: str) -> list[tuple[str, str, datetime | None]]:
 
 
 def select(runs: Iterable[Run], query: RunQuery) -> list[Run]:
-    """Return of active and archived runs those that a query asks for, in its order."""
+    """Return the runs that match a query, in its order."""
     found: Iterable[Run] = (run for run in runs if matches(run, query))
     if query.last_run:
         newest: dict[str, Run] = {}
@@ -140,7 +140,7 @@ def select(runs: Iterable[Run], query: RunQuery) -> list[Run]:
 
 
 def matches(run: Run, query: RunQuery) -> bool:
-    """Return whether a run is one that a query asks for."""
+    """Return whether a run matches a query, but for its limit."""
     path = f"{run.group}/"
     return (
         (not query.start or (run.id > query.start if query.ascending else run.id < query.start))

@@ -1,8 +1,8 @@
 """Exports and imports a whole run service: its store, its active runs, and optionally logs and archives.
 
-The active runs are a section of the export, taken from the coordinator at the very revision of the exported state.
-An import brings them back finished, as stopped. It replaces what the coordinator holds of active runs, too: the
-switch leaves a mark, and whoever works with the run service next first removes what was of the old state.
+The active runs are a section of the export, read from the coordinator at the revision of the exported state. An import
+restores them as finished and stopped. It also replaces the active runs in the coordinator: the switch leaves a mark,
+and whoever uses the run service next first deletes the active runs of the old state.
 """
 
 from __future__ import annotations
@@ -66,22 +66,22 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Include(enum.StrEnum):
-    """What an export holds beside the store; the names of sections, and of their objects' prefixes."""
+    """What an export can include besides the store; the names of sections."""
 
     LOGS = "logs"
     ARCHIVES = "archives"
 
     @property
     def prefix(self) -> str:
-        """Where the objects lie."""
+        """The prefix of the objects' paths."""
         return {Include.LOGS: object_paths.LOGS, Include.ARCHIVES: object_paths.ARCHIVES}[self]
 
 
 def parse_include(text: str) -> frozenset[Include]:
-    """Return what a comma-separated list names.
+    """Parse a comma-separated list.
 
     Raises:
-        BadRequestError: It names something else.
+        BadRequestError: An item is unknown.
     """
     try:
         return frozenset(Include(name.strip()) for name in text.split(",") if name.strip())
@@ -91,7 +91,7 @@ def parse_include(text: str) -> frozenset[Include]:
 
 
 def is_run_service(data_types: Iterable[str]) -> bool:
-    """Return whether a store, or an export, with these types of objects is a run service's."""
+    """Return whether a store or an export with these data types is a run service's."""
     return set(DATA_TYPES).issubset(data_types)
 
 
@@ -107,8 +107,8 @@ def export(
     """Write an export of a run service (see `DataManager.export`).
 
     Args:
-        datamanager: Its store, or how that was at a moment: then without runs that were active, and with what is
-            still stored of what is added.
+        datamanager: Its store, or its past state: then without active runs, and with those logs and archives that
+            are still stored.
         file: A binary file.
         form: The native format, or Agola 0.2's, which holds archived runs alone.
         compression: How to compress it, if at all.
@@ -127,7 +127,7 @@ def export_stream(
     include: Iterable[Include] = (),
     at: Moment | None = None,
 ) -> Iterator[bytes]:
-    """Yield what `export` writes, of now or of a moment."""
+    """Yield an export of the current state, or of a past moment (see `export`)."""
     if at is None:
         return datamanager.export_stream(form, compression=compression, parts=_Export(datamanager, form, include))
     return _past_stream(datamanager, form, compression, include, at)
@@ -144,11 +144,11 @@ def _past_stream(
 def import_(
     datamanager: DataManager, file: IO[bytes], *, dry_run: bool = False, progress: Progress = ignore
 ) -> ImportResult:
-    """Replace the whole content of a run service by an export, or change nothing (see `DataManager.import_`).
+    """Replace the whole content of a run service with an export, or change nothing (see `DataManager.import_`).
 
     Raises:
-        BadRequestError: The service is not in maintenance mode, or anything in the stream does not hold.
-        ConflictError: An instance is not in maintenance mode yet, or somebody else has the store open.
+        BadRequestError: The service is not in maintenance mode, or the stream is invalid.
+        ConflictError: An instance is not in maintenance mode yet, or another process has the store open.
     """
     result = datamanager.import_(file, dry_run=dry_run, parts=_Import(datamanager), progress=progress)
     if not dry_run:
@@ -169,11 +169,11 @@ class _Export:
             finish_import(self._coordinator)
 
     def agola_data(self, data_type: str, data: bytes) -> bytes:
-        """Return an object's bytes as Agola stores them."""
+        """Return an object as Agola stores it."""
         return agola_data(data_type, data)
 
     def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
-        """Yield the active runs, then what else was asked for."""
+        """Yield the sections: active runs, then what is included."""
         if self._coordinator is not None:
             yield from self._active_runs(self._coordinator, revision)
         for name in self._include:
@@ -181,7 +181,7 @@ class _Export:
 
     def _active_runs(self, coordinator: Coordinator, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-            # Read at once: the coordinator does not keep an old revision for as long as a client may read.
+            # Read now: the coordinator may not keep the revision for as long as a client reads.
             for run in RunStore(coordinator, 0).runs(revision):
                 spool.write(_encode(run) + b"\n")
             spool.seek(0)
@@ -191,7 +191,7 @@ class _Export:
         for info in self._storage.list(name.prefix):
             try:
                 data = self._storage.open_stream(info.path)
-            except NotFoundError:  # collected meanwhile: no run of the export needs it
+            except NotFoundError:  # deleted meanwhile: no run of the export needs it
                 continue
             yield info.path, data
 
@@ -209,17 +209,17 @@ class _Import:
         self._written: list[str] = []
 
     def barrier(self) -> Items[Compare]:
-        """Return the conditions under which nobody serves."""
+        """Return the conditions under which no instance serves."""
         return maintenance.barrier(self._coordinator, self._store)
 
     def check(self, data_type: str, object_id: str, data: bytes) -> None:
-        """Check a record, and note the newest run."""
+        """Check a record and remember the newest run."""
         check_object(data_type, object_id, data)
         if data_type == RUN:
             self._note(object_id)
 
     def take(self, section: str, item: str, pieces: Iterator[bytes], *, dry_run: bool) -> Put | None:
-        """Take an active run, or an object."""
+        """Import an active run or an object."""
         if section == ACTIVE_RUNS:
             run = check_object(RUN, item, b"".join(pieces))
             self._note(item)
@@ -230,7 +230,7 @@ class _Import:
         return None
 
     def operations(self) -> Items[Op]:
-        """Return the mark that the active runs of the old state are still to be removed."""
+        """Return the operation that marks the active runs of the old state for removal."""
         return [PutOp(run_keys.RESET, str(self._newest).encode())]
 
     def undo(self) -> None:
@@ -239,7 +239,7 @@ class _Import:
             faultpoints.reach("import.before-undo")
             try:
                 self._storage.delete(path)
-            except AgolaError:  # without a reference it is collected later
+            except AgolaError:  # without a reference it is deleted later
                 continue
 
     def _note(self, run_id: str) -> None:
@@ -264,7 +264,7 @@ class _Import:
 
 
 def stopped(run: Run, now: datetime) -> Run:
-    """Return an active run as an import brings it back: finished, as stopped."""
+    """Return an active run as an import restores it: finished, as stopped."""
 
     def end(task: RunTask) -> RunTask:
         if task.status.is_finished:
@@ -302,7 +302,7 @@ def stopped(run: Run, now: datetime) -> Run:
 
 
 def _ended(step: RunTaskStep, now: datetime) -> RunTaskStep:
-    """Return a step of an active run as an import brings it back: what was not in storage yet is lost."""
+    """Return a step of an active run as an import restores it: a log not in storage is lost."""
     if step.phase is ExecutorPhase.RUNNING:
         step = replace(step, phase=ExecutorPhase.STOPPED, end_time=now)
     if step.phase in {None, ExecutorPhase.NOT_STARTED} or step.log_phase is FetchPhase.FINISHED:
@@ -311,7 +311,7 @@ def _ended(step: RunTaskStep, now: datetime) -> RunTaskStep:
 
 
 def finish_import(coordinator: Coordinator) -> None:
-    """Remove the active runs of the state that an import has replaced, if any are left."""
+    """Delete active runs of the state that an import has replaced, if any remain."""
     while (mark := coordinator.get(run_keys.RESET)) is not None:
         fence = Compare(run_keys.RESET, mark.mod_revision)
         going = [item.key for item in iterate(coordinator, run_keys.PREFIX) if not item.key.startswith(_KEPT)]

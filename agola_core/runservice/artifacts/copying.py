@@ -1,6 +1,6 @@
 """Copies logs and workspace archives from another object storage with the same paths, such as Agola's.
 
-Copying may be cut off and begun again: what is there in its whole size is not copied once more. Both kinds of objects
+Copying can be interrupted and repeated: objects that the target has in the same size are skipped. Both kinds of objects
 never change once their tasks have ended.
 """
 
@@ -25,14 +25,14 @@ _EXAMPLES = 5
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What two storages have of logs and archives.
+    """The logs and archives of two storages, compared.
 
     Attributes:
-        objects: How many the source has.
+        objects: How many objects the source has.
         size: Their bytes.
         missing: How many of them the target lacks, or has in another size.
         missing_size: Their bytes.
-        examples: Some of those paths.
+        examples: Some of the missing paths.
     """
 
     objects: int = 0
@@ -43,7 +43,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare(source: ObjectStorage, target: ObjectStorage) -> Comparison:
-    """Return how the logs and archives of a source stand in a target, by path and size."""
+    """Compare the logs and archives of two storages, by path and size."""
     found = Comparison()
     for info, is_there in _pairs(source, target):
         found = Comparison(
@@ -57,12 +57,12 @@ def compare(source: ObjectStorage, target: ObjectStorage) -> Comparison:
 
 
 def copy(source: ObjectStorage, target: ObjectStorage, progress: Progress = ignore) -> int:
-    """Copy what a target lacks of a source's logs and archives; return how many objects were copied.
+    """Copy the logs and archives that a target lacks; return how many objects were copied.
 
     Args:
         source: Only read.
         target: Written to.
-        progress: Told of objects and bytes.
+        progress: Gets the number of objects and bytes.
     """
 
     def work(info: ObjectInfo) -> int:
@@ -83,7 +83,7 @@ def copy(source: ObjectStorage, target: ObjectStorage, progress: Progress = igno
 
 
 def _pairs(source: ObjectStorage, target: ObjectStorage) -> Iterator[tuple[ObjectInfo, bool]]:
-    """Yield the source's objects, each with whether the target has one of that path and size."""
+    """Yield each object of the source, and whether the target has one of that path and size."""
     for prefix in KINDS:
         theirs = (info for info in source.list(prefix) if is_portable(info.path))
         ours = chain(target.list(prefix), [None])

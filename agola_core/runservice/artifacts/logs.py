@@ -19,8 +19,8 @@ class LogReader:
     """Opens logs.
 
     Args:
-        storage: Where the logs of ended steps are.
-        mirror: Knows which executor has a task.
+        storage: Has the logs of ended steps.
+        mirror: Tells which executor has a task.
         directory: Finds executors' clients.
         find_run: Returns a run, active or archived.
     """
@@ -45,8 +45,8 @@ class LogReader:
             run_id: The run.
             task_id: The task.
             step: The step's number; None for the set-up.
-            follow: Wait for the step to begin, and go on until it has ended. While there is nothing new an empty
-                piece comes now and then, so that a caller that has nobody to give it to can stop.
+            follow: Wait for the step to begin, and continue until it has ended. While there is nothing new, an empty
+                piece is yielded now and then, so that a caller without a reader can stop.
 
         Raises:
             NotFoundError: There is no such run, task, step or log.
@@ -73,9 +73,9 @@ class LogReader:
         yield from pieces
 
     def _open_now(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
-        """Open a log where it is now; None when it is to be waited for."""
+        """Open a log where it is now; None if it is to be waited for."""
         task = self._find_task(run_id, task_id, step)
-        for _ in range(2):  # between the two looks the log may have gone from its executor into storage
+        for _ in range(2):  # between the two looks the log may have moved from its executor to storage
             if _is_settled(task, step):
                 if _state(task, step).log_lost:
                     raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
@@ -89,7 +89,7 @@ class LogReader:
         raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
 
     def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
-        """Wait until a step has begun; return whether it has: False when its task ended before.
+        """Wait until a step has begun; return False if its task has ended before.
 
         Needs a started service.
 
@@ -112,7 +112,7 @@ class LogReader:
         return answer
 
     def end_waits(self) -> None:
-        """Let everybody who waits for a log to begin go."""
+        """Wake everybody who waits for a log to begin."""
         with self._mirror.condition:
             self._ending = True
             self._mirror.condition.notify_all()
@@ -147,5 +147,5 @@ def _state(task: RunTask, step: int | None) -> RunTaskStep:
 
 
 def _is_settled(task: RunTask, step: int | None) -> bool:
-    """Return whether a log is no longer its executor's: it is in storage, or nowhere."""
+    """Return whether a log is no longer on its executor but in storage, or lost."""
     return _state(task, step).log_phase is FetchPhase.FINISHED

@@ -1,8 +1,8 @@
 """References of runs to a task's logs and archives: one object per run, stored beside them, as in Agola.
 
-Restarts share tasks, so the data of a task belongs to no run alone. A run refers to it before the data is there, or
-before the run is there, and the data is deleted only by whoever removed a reference and then found no other. Two
-who remove theirs at the same time both look after removing, so at least one of them finds none.
+Restarts share tasks, so the data of a task does not belong to one run. A reference is written before the data, or before
+the run that shares it. Data is deleted only by a process that has removed a reference and then found no other. Two that
+remove theirs at the same time both look after removing, so at least one of them finds none.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ KINDS = (object_paths.LOGS, object_paths.ARCHIVES)
 
 
 def refer(storage: ObjectStorage, task: RunTask, run_id: str) -> None:
-    """Hold on to a task's logs for a run, and to its archives where it has steps that save any."""
+    """Write a run's references to a task's logs and, if the task has steps that save any, archives."""
     for kind in KINDS if task.workspace_archives else (object_paths.LOGS,):
         faultpoints.reach("references.before-write")
         storage.write(object_paths.reference(kind, task.id, run_id), b"")
 
 
 def release(storage: ObjectStorage, task_id: str, run_id: str) -> bool:
-    """Let go of a task's logs and archives for a run; what no run holds on to is deleted.
+    """Remove a run's references to a task's logs and archives; data without references is deleted.
 
     Returns:
-        Whether anything was deleted beside the references.
+        Whether any data was deleted.
     """
     deleted = False
     for kind in KINDS:
@@ -48,4 +48,4 @@ def _delete(storage: ObjectStorage, path: str) -> None:
     try:
         storage.delete(path)
     except NotFoundError:
-        return  # somebody else did
+        return  # another process did

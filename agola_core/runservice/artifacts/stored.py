@@ -19,10 +19,10 @@ _CHUNK = 1 << 20
 
 
 class Artifacts:
-    """What tasks keep beside their logs.
+    """Caches, archives and sources.
 
     Args:
-        storage: Where it lies.
+        storage: Holds them.
     """
 
     def __init__(self, storage: ObjectStorage) -> None:
@@ -41,7 +41,7 @@ class Artifacts:
         return True
 
     def open_cache(self, key: str, *, prefix: bool) -> Iterator[bytes]:
-        """Yield a cache; with `prefix` the one written last of those whose keys begin with `key`.
+        """Yield a cache; with `prefix` the newest of those whose keys begin with `key`.
 
         Raises:
             NotFoundError: There is none.
@@ -72,7 +72,7 @@ class Artifacts:
         return True
 
     def expire_caches(self, before: datetime) -> int:
-        """Delete the caches that were written before a time; return how many."""
+        """Delete the caches written before a time; return how many."""
         gone = 0
         for info in list(self._storage.list(object_paths.CACHES)):
             if info.modified is not None and info.modified < before:
@@ -85,7 +85,7 @@ class Artifacts:
         return gone
 
     def put_source(self, data: Iterable[bytes]) -> str:
-        """Store a source archive and return its id, the sha256 of its bytes; the same bytes are stored once."""
+        """Store a source archive and return its id, the sha256 of its bytes; equal archives are stored once."""
         digest = hashlib.sha256()
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             for piece in data:

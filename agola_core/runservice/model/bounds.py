@@ -13,19 +13,19 @@ LEAST_RATE = 4096.0
 
 
 class Bounded:
-    """Pieces of one log or archive, within a size and not slower than a least rate. An iterator.
+    """The pieces of one log or archive, with limits on their size and rate. An iterator.
 
     Args:
         pieces: What an executor sends.
-        most: The most bytes of all.
-        clock: Seconds, for the rate; only what the executor takes counts.
+        most: The maximum size in bytes.
+        clock: Seconds, for the rate; only time spent waiting for the executor counts.
 
     Attributes:
-        too_large: Whether it had more.
+        too_large: Whether the maximum was exceeded.
 
     Raises:
-        BadRequestError: It has more bytes.
-        DeadlineError: After the first minute it brought less than 4 KiB a second on average.
+        BadRequestError: The maximum is exceeded.
+        DeadlineError: After a minute the average rate is below 4 KiB/s.
     """
 
     def __init__(self, pieces: Iterator[bytes], most: int, clock: Callable[[], float] = time.monotonic) -> None:

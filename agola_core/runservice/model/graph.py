@@ -44,7 +44,7 @@ def with_levels(tasks: Tasks) -> dict[str, RunConfigTask]:
 
 
 def graph_errors(tasks: Tasks) -> list[str]:
-    """Return what is wrong with a graph, of much the first; nothing when it is sound.
+    """Return the errors of a graph, at most a hundred; none if it is valid.
 
     Agola's rules: names are unique, dependencies exist, no cycles, and a task does not depend on a task that is above
     one of its other dependencies.
@@ -72,7 +72,7 @@ def _wrong_tasks(tasks: Tasks) -> Iterator[str]:
 
 
 def _redundant_edges(tasks: Tasks) -> Iterator[str]:
-    # What is above a task is a set of bits, one a task, so that neither a long chain nor a million edges is dear.
+    # Ancestors are bit sets, one bit per task, which keeps long chains and a million edges cheap.
     bits = {task_id: 1 << number for number, task_id in enumerate(tasks)}
     above: dict[str, int] = {}
     for task_id in _parents_first(tasks):
@@ -94,7 +94,7 @@ def _redundant_edges(tasks: Tasks) -> Iterator[str]:
 
 
 def _parents_first(tasks: Tasks) -> list[str]:
-    """Return the ids of a graph without cycles, each after all that it depends on."""
+    """Return the ids of an acyclic graph, each after its dependencies."""
     found: list[str] = []
     missing: dict[str, int] = {}
     below: dict[str, list[str]] = {task_id: [] for task_id in tasks}

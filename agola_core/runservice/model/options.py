@@ -6,7 +6,7 @@ import msgspec
 
 
 class RetentionRule(msgspec.Struct, frozen=True):
-    """Which archived runs of a group, and of those below it, are kept. Of several rules the deepest group's holds.
+    """Which archived runs of a group, and of groups below it, are kept. The rule of the deepest group applies.
 
     Attributes:
         group: Such as `/project/ID`; `/` for every group without a rule of its own.
@@ -20,20 +20,20 @@ class RetentionRule(msgspec.Struct, frozen=True):
 
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run service behaves; the defaults are Agola's where it has them.
+    """Options of a run service; defaults are Agola's where it has them.
 
     Attributes:
         workers: Threads that advance runs.
-        fetchers: How many logs and archives are fetched at a time; of one executor not half as many.
-        start_queued: Whether queued runs start by themselves, one of each group at a time; otherwise a scheduler
-            outside starts them, as Agola's does.
-        executor_ttl: Seconds after its last report at which an executor counts as lost, and its tasks fail.
-        fetch_patience: Seconds that a lost executor is waited for before the logs that it has count as lost.
-        max_log_bytes: The largest log that is fetched from an executor; a larger one counts as lost.
+        fetchers: How many logs and archives are fetched at a time; fewer than half of them from one executor.
+        start_queued: Whether queued runs start automatically, one of each group at a time; otherwise an external
+            scheduler starts them, such as Agola's.
+        executor_ttl: Seconds after its last heartbeat at which an executor counts as lost, and its tasks fail.
+        fetch_patience: Seconds after which the logs and archives on a lost executor count as lost.
+        max_log_bytes: The largest log fetched from an executor; a larger one counts as lost.
         max_archive_bytes: The largest workspace archive, likewise.
-        sweep_interval: Seconds between the sweeps that repair what lost events left.
-        keep_events: Run events kept for streams that go on.
-        keep_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
+        sweep_interval: Seconds between sweeps, which repair what missed events left.
+        keep_events: How many run events are kept, for streams that resume.
+        keep_groups: How many change groups are kept; when the oldest go, older tokens are refused.
         cache_expiry: Seconds after its writing at which a cache is deleted.
         retention: Which archived runs are kept; none for all.
         upkeep_interval: Seconds between deletions of expired caches and runs.

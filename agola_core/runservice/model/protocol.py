@@ -1,7 +1,6 @@
 """The protocol between a run service and its executors, in both directions, over any transport.
 
-In one process they call each other; over the network an adapter carries the calls. Both sides raise the same
-errors.
+In one process they call each other; over the network an adapter forwards the calls. Both sides raise the same errors.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ from agola_core.runservice.model.types import Executor, ExecutorTask
 
 
 class ExecutorClient(Protocol):
-    """What the run service asks of one executor.
+    """Calls of the run service to one executor.
 
     Every method raises `UnavailableError` when the executor cannot be reached.
     """
 
     def submit(self, task: ExecutorTask) -> None:
-        """Hand over a new task, or one whose `stop` was set; a task that is known is not started twice."""
+        """Submit a new task, or one whose `stop` was set; a known task is not started twice."""
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
-        """Yield a step's log; `step` None is the set-up's. One that breaks off raises `UnavailableError`.
+        """Yield the log of a step, or of the set-up for `step` None; a broken connection raises `UnavailableError`.
 
         Args:
             task_id: The task.
             step: The step's number, from 0.
-            follow: Go on until the step has ended.
-            offset: Leave out as many bytes at the beginning: how a broken fetch goes on.
+            follow: Continue until the step has ended.
+            offset: Skip this many bytes: to resume a broken fetch.
 
         Raises:
             NotFoundError: The executor has no such log.
@@ -46,11 +45,11 @@ class ExecutorDirectory(Protocol):
     """Finds the client of an executor."""
 
     def client(self, executor: Executor) -> ExecutorClient:
-        """Return the client of an executor that has reported itself."""
+        """Return the client of a registered executor."""
 
 
 class RunserviceClient(Protocol):
-    """What an executor asks of its run service.
+    """Calls of an executor to its run service.
 
     Every method raises `UnavailableError` when the service cannot be reached.
     """
@@ -59,13 +58,13 @@ class RunserviceClient(Protocol):
         """Report the executor: its registration and its heartbeat."""
 
     def executor_tasks(self, executor_id: str) -> list[ExecutorTask]:
-        """Return every task that the service holds for an executor, finished ones included."""
+        """Return all tasks that the service holds for an executor, including finished ones."""
 
     def executor_task(self, executor_id: str, task_id: str) -> ExecutorTask:
         """Return one task.
 
         Raises:
-            NotFoundError: The service does not know the task any more: its data may be removed.
+            NotFoundError: The task is no longer known: its data may be removed.
         """
 
     def send_task_status(self, executor_id: str, task: ExecutorTask) -> None:
@@ -97,8 +96,8 @@ class RunserviceClient(Protocol):
 
         Args:
             key: At most 200 bytes.
-            data: The tar archive; a source that raises stores nothing.
-            size: Its length in bytes where it is known; another length stores nothing.
+            data: The tar archive; if it raises, nothing is stored.
+            size: Its length in bytes, if known; data of another length is not stored.
         """
 
     def open_source(self, source_id: str) -> Iterator[bytes]:

@@ -18,14 +18,13 @@ class RunCreateRequest(msgspec.Struct, frozen=True, kw_only=True):
         name: What people see.
         group: `/TYPE/ID/SUBTYPE/NAME...`.
         setup_errors: Why the run cannot even start.
-        static_environment: Over the tasks' own; kept by restarts.
-        cache_group: Who shares its caches; "" for the second component of the group.
+        static_environment: Overrides the tasks' own; kept by restarts.
+        cache_group: Runs with the same one share caches; "" for the second component of the group.
         run_id: Restart this run.
         from_start: Restart every task instead of those that did not succeed.
-        environment: Over everything; replaced by a restart's.
+        environment: Overrides all others; replaced by a restart's.
         annotations: For people and tools.
-        secrets: Values that are shown nowhere: in environments, commands and logs. Those of a restarted run stay
-            secret by themselves. An addition.
+        secrets: Values to be hidden in environments, commands and logs. Those of a restarted run are kept. An addition.
         change_groups_update_tokens: Refuses the creation when a group has changed. Misspelt on the wire.
     """
 
@@ -45,7 +44,7 @@ class RunCreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunBundle(msgspec.Struct, frozen=True):
-    """A run and what it was made from."""
+    """A run and the configuration that it was created from."""
 
     run: Run
     run_config: RunConfig
@@ -61,7 +60,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
         start: Only runs after this id, in the order of the list.
         limit: The most runs to return.
         ascending: Oldest first, instead of newest first.
-        last_run: Of each group only the newest run that the other conditions leave.
+        last_run: Only the newest run of each group that meets the other conditions.
     """
 
     phases: tuple[RunPhase, ...] = ()
@@ -74,7 +73,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunActionType(enum.StrEnum):
-    """What can be asked of a run."""
+    """Actions on runs."""
 
     CHANGE_PHASE = "changephase"
     STOP = "stop"
@@ -101,7 +100,7 @@ class RunActionsRequest(msgspec.Struct, frozen=True):
 
 
 class RunTaskActionType(enum.StrEnum):
-    """What can be asked of a run's task."""
+    """Actions on the tasks of runs."""
 
     SET_ANNOTATIONS = "setannotations"
     APPROVE = "approve"

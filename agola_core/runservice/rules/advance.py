@@ -34,8 +34,8 @@ _FROM = {
     TaskStatus.SUCCESS: {TaskStatus.SUCCESS, TaskStatus.RUNNING, TaskStatus.NOT_STARTED},
     TaskStatus.FAILED: {TaskStatus.FAILED, TaskStatus.RUNNING, TaskStatus.NOT_STARTED},
 }
-"""From which states a status may come. Success and stopped straight from not started are right: the update that
-said running may have been missed (Agola then left the run stuck)."""
+"""The statuses that each status may follow. Success and stopped may follow not started directly, since the update to
+running may have been missed (Agola then left the run stuck)."""
 
 _CONDITIONS = {
     DependCondition.ON_SUCCESS: TaskStatus.SUCCESS,
@@ -45,13 +45,13 @@ _CONDITIONS = {
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """A log or an archive that is settled.
+    """A log or an archive that is in storage, or permanently lost.
 
     Attributes:
-        task_id: Whose.
+        task_id: Its task.
         kind: "log" or "archive".
         step: The step's number; None for the set-up's log.
-        lost: Nobody has it any more.
+        lost: It exists nowhere.
     """
 
     task_id: str
@@ -75,7 +75,7 @@ def new_run_task(task: RunConfigTask) -> RunTask:
 
 
 def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
-    """Return a run's task with what its executor reports; an update that would set it back changes nothing.
+    """Return a run's task with its executor's report; a report that would set it back changes nothing.
 
     Args:
         task: The task in its run.
@@ -83,7 +83,7 @@ def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
     """
     wanted = TaskStatus(reported.status.phase.value)
     if (wanted, task.status) == (TaskStatus.CANCELLED, TaskStatus.RUNNING):
-        wanted = TaskStatus.STOPPED  # it had begun; ignored, as Agola does, it would run for ever
+        wanted = TaskStatus.STOPPED  # it had begun; if this were ignored, as Agola does, it would run forever
     if task.status not in _FROM.get(wanted, set()):
         return task
     steps = [
@@ -113,12 +113,12 @@ def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
 def advance_tasks(
     run: Run, config: RunConfig, scheduled: Mapping[str, ExecutorTask]
 ) -> tuple[Run, list[RunConfigTask]]:
-    """Return the run with its waiting tasks advanced, and the tasks that may start now.
+    """Return the run with its waiting tasks advanced, and the tasks that can start now.
 
     Args:
-        run: A running run, with what the executors reported taken in.
+        run: A running run, with its executors' reports applied.
         config: Its configuration.
-        scheduled: Its tasks that were handed to executors.
+        scheduled: Its tasks on executors.
     """
     if run.phase is not RunPhase.RUNNING:
         return run, []
@@ -149,7 +149,7 @@ def advance_tasks(
 
 
 def _is_satisfied(depends: Mapping[str, Depend], tasks: Mapping[str, RunTask]) -> bool:
-    """Return whether the tasks that one depends on, all of them finished, ended as it asks for."""
+    """Return whether the dependencies, all of them finished, ended as required."""
     return all(
         any(
             tasks[parent].status is _CONDITIONS[condition]
@@ -160,12 +160,12 @@ def _is_satisfied(depends: Mapping[str, Depend], tasks: Mapping[str, RunTask]) -
 
 
 def advance_run(run: Run, config: RunConfig, unfinished: int, now: datetime) -> Run:
-    """Return the run with its result and its phase advanced.
+    """Return the run with its result and phase advanced.
 
     Args:
         run: The run, its tasks advanced.
         config: Its configuration.
-        unfinished: How many of its tasks on executors have not ended.
+        unfinished: How many of its executor tasks have not ended.
         now: The time.
     """
     if run.phase is RunPhase.RUNNING:
@@ -190,7 +190,7 @@ def advance_run(run: Run, config: RunConfig, unfinished: int, now: datetime) -> 
 
 
 def archives_fetched(task: RunTask) -> bool:
-    """Return whether every archive that a finished task saved is in storage."""
+    """Return whether all archives that a finished task saved are in storage."""
     return all(
         phase is FetchPhase.FINISHED or not _ran(task.steps[step])
         for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
@@ -217,7 +217,7 @@ def to_fetch(task: RunTask) -> list[tuple[str, int | None]]:
 
 
 def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = False) -> RunTask:
-    """Return a task with one of its logs or archives noted as stored, or as lost for good."""
+    """Return a task with one of its logs or archives recorded as stored, or as permanently lost."""
     if kind == "archive":
         phases = [
             FetchPhase.FINISHED if step == number else phase
@@ -235,7 +235,7 @@ def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = F
 
 
 def tried_again(task: RunTask, configured: RunConfigTask, attempt: int, reason: str) -> RunTask:
-    """Return a task whose executor was lost as one that has not started, to be started once more.
+    """Return a task whose executor was lost, reset so that it starts again.
 
     Args:
         task: The task in its run.
@@ -258,7 +258,7 @@ def _ran(step: RunTaskStep) -> bool:
 
 
 def _settle_fetches(task: RunTask) -> RunTask:
-    """Mark as fetched what never ran: there is nothing to wait for."""
+    """Mark the logs and archives of steps that never ran as fetched: there are none to wait for."""
     for number, step in enumerate(task.steps):
         if _ran(step):
             continue

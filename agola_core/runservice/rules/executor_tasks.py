@@ -23,17 +23,14 @@ from agola_core.runservice.model.types import (
 
 
 def cache_prefix(config: RunConfig) -> str:
-    """Return what the keys of a run's caches begin with, for its cache group, else for the root of its group."""
+    """Return the prefix of a run's cache keys: by its cache group, else by its root group."""
     return object_paths.cache_owner(config.cache_group or config.group.split("/")[2])
 
 
 def new_executor_task(
     run: Run, config: RunConfig, task: RunConfigTask, executor_id: str, secrets: Iterable[str] = ()
 ) -> ExecutorTask:
-    """Return the task that an executor gets.
-
-    The environment is the task's own, overridden by the run's static one, overridden by the run's.
-    """
+    """Return the task that an executor gets; the run's environment overrides its static one and the task's own."""
     operations = [
         WorkspaceOperation(task_id=above, step=step)
         for above in ancestors(config.tasks, task.id)
@@ -64,7 +61,7 @@ def new_executor_task(
 
 
 def failed(task: ExecutorTask, reason: str, now: datetime) -> ExecutorTask:
-    """Return an executor's task as failed, unless it has ended."""
+    """Return an executor task as failed, unless it has ended."""
     if task.status.phase.is_finished:
         return task
     steps = [

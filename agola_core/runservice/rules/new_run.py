@@ -27,7 +27,7 @@ MAX_TASK_ID_BYTES = 200
 
 
 def check_request(request: RunCreateRequest) -> None:
-    """Raise `BadRequestError` for a new run that cannot be made: Agola's messages, in its order."""
+    """Raise `BadRequestError` for a run that cannot be created, with Agola's messages in Agola's order."""
     if not request.group:
         raise BadRequestError("run group is empty")
     if not request.group.startswith("/"):
@@ -48,12 +48,12 @@ def _check_task_id(task_id: str, task: RunConfigTask) -> None:
 
 
 def counter_group(group: str) -> str:
-    """Return whose counter a run takes its number from: the second component of its group."""
+    """Return the root group, whose counter gives a run its number: the second component of its group."""
     return group.split("/")[2]
 
 
 def new_run(request: RunCreateRequest, run_id: str, counter: int, now: datetime) -> RunBundle:
-    """Return a new run; errors of its task graph make it a run with setup errors.
+    """Return a new run; errors in its task graph become setup errors.
 
     Args:
         request: A checked request.
@@ -99,7 +99,7 @@ def _run(config: RunConfig, counter: int, now: datetime) -> Run:
 
 
 def restart_refusal(run: Run, config: RunConfig, *, from_start: bool) -> str | None:
-    """Return why a run cannot be restarted; None when it can."""
+    """Return why a run cannot be restarted; None if it can."""
     if config.setup_errors:
         return "run has setup errors"
     if not run.phase.is_finished:
@@ -126,8 +126,8 @@ def restarted(
 ) -> RunBundle:
     """Return the restart of a run.
 
-    Tasks that run again get new ids: all of them, or those that did not succeed and everything below one that
-    got one. The others keep id, state, logs and archives, which both runs then share.
+    Tasks that run again get new ids: all of them, or those that did not succeed and their descendants. The others keep
+    id, state, logs and archives, which both runs then share.
 
     Args:
         old: The run and its configuration.

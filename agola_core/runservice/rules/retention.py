@@ -13,18 +13,18 @@ Ended = tuple[str, str, datetime | None]
 
 
 def rule_for(rules: Iterable[RetentionRule], group: str) -> RetentionRule | None:
-    """Return the rule of the deepest group that a group lies in; None when there is none."""
+    """Return the rule of the nearest group at or above a group; None if there is none."""
     path = f"{group}/"
     found = [rule for rule in rules if path.startswith(rule.group.rstrip("/") + "/")]
     return max(found, key=lambda rule: len(rule.group.rstrip("/")), default=None)
 
 
 def expired(rules: tuple[RetentionRule, ...], find_ended: Callable[[str], list[Ended]], now: datetime) -> Iterator[str]:
-    """Yield the ids of the runs that rules let go of.
+    """Yield the ids of the runs that have expired.
 
     Args:
         rules: The rules.
-        find_ended: Returns the archived runs of a group and of those below it, newest first.
+        find_ended: Returns the archived runs of a group and of groups below it, newest first.
         now: The time.
     """
     for rule in rules:

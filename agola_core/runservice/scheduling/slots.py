@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from agola_core.coordinator.port import Compare, Op, PutOp
@@ -110,9 +109,7 @@ class SlotAssignment:
         """Return the assignment."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the turn."""
         self._end_turn()
 

@@ -33,11 +33,11 @@ class ActiveRuns:
         return list(self._runs)
 
     def get(self, run_id: str) -> StoredRun | None:
-        """Return a run; None when it is not active."""
+        """Return a run; None if it is not active."""
         return self._runs.get(run_id)
 
     def put(self, stored: StoredRun) -> None:
-        """Take a new or changed run in."""
+        """Add or replace a run."""
         run = stored.run
         before = self._runs.get(run.id)
         self._runs[run.id] = stored
@@ -58,7 +58,7 @@ class ActiveRuns:
                 self._running.setdefault(run.group, set()).add(run.id)
 
     def remove(self, run_id: str) -> None:
-        """Forget a run."""
+        """Remove a run."""
         stored = self._runs.pop(run_id, None)
         if stored is None:
             return
@@ -73,16 +73,16 @@ class ActiveRuns:
             del self._groups[bisect_left(self._groups, group)]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all runs."""
         self.__init__()  # type: ignore[misc]
 
     def next_queued(self, group: str) -> str | None:
-        """Return the oldest queued run of exactly this group, when none of the group is running."""
+        """Return the oldest queued run of exactly this group, if none of the group is running."""
         queued = self._queued.get(group)
         return queued[0] if queued and group not in self._running else None
 
     def candidates(self, groups: Iterable[str], phases: Iterable[RunPhase]) -> Iterator[Run]:
-        """Yield runs, in no order, among them all of these groups and phases; no groups or phases mean any."""
+        """Yield at least all runs of these groups and phases, in no order; no groups or phases mean any."""
         wanted_groups, wanted_phases = list(groups), list(phases)
         if wanted_groups:
             found = {run_id for group in wanted_groups for run_id in self._below(group)}

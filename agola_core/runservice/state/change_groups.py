@@ -1,8 +1,7 @@
 """Change groups of the run service: names that refuse an action if another writer has acted on them since.
 
-A token is Agola's: base64 of the revision that was seen and of each group's revision, 0 for one that does not
-exist. Tokens expire by the history of the groups alone: while no group was forgotten since a token was given out,
-it holds, however long ago that is.
+A token is Agola's: base64 of the revision at which it was made and of each group's revision, 0 for one that does not
+exist. A token expires only when a group is deleted after it was made, however long ago that is.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ _PART = 50
 
 
 class GroupsToken(msgspec.Struct, frozen=True):
-    """What was seen of some groups.
+    """The revisions of some groups.
 
     Attributes:
-        revision: The coordinator's revision that was seen.
-        groups: For each group the revision of its last change; 0 for one that does not exist.
+        revision: The coordinator's revision at which they were read.
+        groups: By group the revision of its last change; 0 for one that does not exist.
     """
 
     revision: int = msgspec.field(name="cur_revision", default=0)
@@ -41,10 +40,10 @@ class GroupsToken(msgspec.Struct, frozen=True):
 
     @classmethod
     def decode(cls, text: str) -> GroupsToken:
-        """Return the token that a text stands for; "" guards nothing.
+        """Decode a token; "" guards nothing.
 
         Raises:
-            BadRequestError: The text is no token, or names a group that cannot be.
+            BadRequestError: The text is no token, or has an invalid group name.
         """
         if not text:
             return cls()
@@ -61,7 +60,7 @@ _decoder = msgspec.json.Decoder(GroupsToken)
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise `BadRequestError` for a name that no group can have."""
+    """Raise `BadRequestError` for an invalid group name."""
     for name in names:
         if not name or "/" in name or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
             raise BadRequestError(f"change group {name[:80]!r}: a name has 1 to {MAX_NAME_BYTES} bytes and no '/'")
@@ -71,14 +70,14 @@ class ChangeGroups:
     """The groups in the coordinator.
 
     Args:
-        coordinator: Where they lie.
+        coordinator: Holds them.
     """
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
 
     def token(self, names: Iterable[str]) -> str:
-        """Return the token of some groups as they are now; what is read afterwards is at least as new."""
+        """Return a token of some groups; everything read afterwards is at least as new."""
         wanted = sorted(set(names))
         check_names(wanted)
         groups: dict[str, int] = {}
@@ -94,11 +93,11 @@ class ChangeGroups:
         return GroupsToken(revision, groups).encode()
 
     def guards(self, text: str) -> tuple[list[Compare], list[Op]]:
-        """Return the conditions and the operations by which a transaction takes a token into account.
+        """Return the conditions and operations that make a transaction respect a token.
 
         Raises:
             BadRequestError: The text is no token.
-            TokenExpiredError: A group was forgotten since the token was given out.
+            TokenExpiredError: A group was deleted since the token was made.
         """
         token = GroupsToken.decode(text)
         if not token.groups:
@@ -111,7 +110,7 @@ class ChangeGroups:
         return compare, [PutOp(run_keys.GROUPS.key(name), b"") for name in token.groups]
 
     def check(self, text: str) -> None:
-        """Raise `ConflictError` when a group of a token has changed."""
+        """Raise `ConflictError` if a group of a token has changed."""
         groups = GroupsToken.decode(text).groups or {}
         now = GroupsToken.decode(self.token(groups)).groups or {}
         for name, seen in groups.items():
@@ -119,7 +118,7 @@ class ChangeGroups:
                 raise ConflictError(f"change group {name!r} was changed by another writer: read again")
 
     def forget(self, keep: int) -> int:
-        """Forget all groups but those changed last; tokens from before are refused. Return how many went."""
+        """Delete all but the `keep` groups changed last; older tokens are refused. Return how many."""
         items = sorted(iterate(self._coordinator, run_keys.GROUPS), key=lambda item: item.mod_revision)
         going = items[: max(0, len(items) - keep)]
         for start in range(0, len(going), _PART):

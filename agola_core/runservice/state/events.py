@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from agola_core.errors import BadRequestError, ClosedError
@@ -12,15 +11,15 @@ from agola_core.runservice.model.types import RunEvent
 from agola_core.runservice.state.mirror import Mirror
 
 NOTHING = "0000000000000-0000000000000"
-"""A place before every event."""
+"""A sequence before every event."""
 
 
 class EventFeed:
-    """Run events after a place. A context manager.
+    """Run events after a sequence. A context manager.
 
     Args:
         mirror: Has the newest events.
-        after: The sequence of an event; "" for those from now on. Events that are no longer kept are passed over.
+        after: The sequence of an event; "" for events from now on. Events that are no longer kept are skipped.
 
     Raises:
         BadRequestError: `after` is no sequence.
@@ -38,14 +37,14 @@ class EventFeed:
 
     @property
     def after(self) -> str:
-        """The sequence of the event that the next one comes after: where to go on."""
+        """The sequence of the last event returned: where to resume."""
         return self._after
 
     def next(self, timeout: float | None = None) -> RunEvent | None:
-        """Return the next event; None when the time is over.
+        """Return the next event; None after the timeout.
 
         Args:
-            timeout: Seconds to wait; None waits until there is one.
+            timeout: Seconds to wait; None for no limit.
 
         Raises:
             ClosedError: The feed was closed, or the service was.
@@ -66,7 +65,7 @@ class EventFeed:
                 self._mirror.condition.wait(left)
 
     def close(self) -> None:
-        """End the feed: whoever waits in `next` is let go. Closing twice is harmless."""
+        """End the feed and wake whoever waits in `next`. Can be called twice."""
         with self._mirror.condition:
             self._closed = True
             self._mirror.condition.notify_all()
@@ -75,9 +74,7 @@ class EventFeed:
         """Return the feed."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the feed."""
         self.close()
 

@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def part_sizes(count: int) -> list[int]:
-    """Return how many tasks each part of a run of `count` tasks holds; none when the run is kept whole."""
+    """Return how many tasks each part of a run of `count` tasks holds; none if the run is stored whole."""
     if count <= _WHOLE_TASKS:
         return []
     parts = min(_MAX_PARTS, -(-count // _PART_TASKS))
@@ -47,10 +47,10 @@ def part_sizes(count: int) -> list[int]:
 
 
 def run_ops(run: Run, before: Run | None = None) -> list[Op]:
-    """Return the operations that store a run: its own key, and the parts that changed.
+    """Return the operations that store a run: its own key, and the parts that have changed.
 
     Args:
-        run: The run as it is to be.
+        run: The run.
         before: The run as it is stored, with the same tasks in the same order; None for a new one.
     """
     sizes = part_sizes(len(run.tasks))
@@ -68,20 +68,20 @@ def run_ops(run: Run, before: Run | None = None) -> list[Op]:
 
 
 def delete_ops(run: Run) -> list[Op]:
-    """Return the operations that take a run out of the active ones."""
+    """Return the operations that delete an active run."""
     parts = range(len(part_sizes(len(run.tasks))))
     return [DeleteOp(run_keys.RUNS.key(run.id)), *(DeleteOp(run_keys.run_part(run.id, number)) for number in parts)]
 
 
 def decode_header(item: KeyValue | PutOp) -> tuple[Run, int]:
-    """Return what a run's own key holds: the run, without tasks when it has parts, and how many parts."""
+    """Decode a run's own key: the run, without tasks if it has parts, and how many parts."""
     data = _unpack(item)
     run = decoded(_decode_run, data, item.key)
     return run, 0 if run.tasks else decoded(_decode_split, data, item.key).parts
 
 
 def decode_part(item: KeyValue | PutOp) -> list[RunTask]:
-    """Return the tasks that a part holds."""
+    """Decode the tasks of a part."""
     return decoded(_decode_tasks, _unpack(item), item.key)
 
 

@@ -1,8 +1,8 @@
 """Secrets of runs: stored apart from the run's configuration, which everybody may see, and deleted with the run.
 
-Whoever makes a run says which values are secret. Wherever one of them stands in an environment, a command or a
-registry's password, the stored configuration has `HIDDEN`; the configuration as it was asked for lies in object storage
-under the run's id, is in no export, and is read only to make executors' tasks and restarts.
+Whoever creates a run says which values are secret. In environments, commands and registry logins the stored
+configuration has `HIDDEN` in their place. The original configuration is stored in object storage under the run's id, is
+in no export, and is read only for executors' tasks and for restarts.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _KEPT = 256
 
 
 class RunSecrets(msgspec.Struct, frozen=True):
-    """What is stored apart.
+    """The stored secrets of a run.
 
     Attributes:
-        config: The run's configuration as it was asked for.
+        config: The run's original configuration.
         values: The secret values in it.
         format: The version of this record.
     """
@@ -65,7 +65,7 @@ def checked(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def redacted(config: RunConfig, values: tuple[str, ...]) -> RunConfig:
-    """Return a run's configuration as everybody may see it.
+    """Return a run's configuration with its secrets hidden.
 
     Args:
         config: The configuration.
@@ -116,7 +116,7 @@ def redacted(config: RunConfig, values: tuple[str, ...]) -> RunConfig:
 
 
 def hidden(text: str, values: Iterable[str]) -> str:
-    """Return what an executor says of a task without the secrets in it, as they are, in lines, or quoted."""
+    """Return an executor's text with secrets hidden, whether verbatim, line by line, or quoted."""
     forms = {form for value in values for form in (value, *map(str.strip, value.splitlines()), repr(value)[1:-1])}
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= MIN_HIDDEN_CHARACTERS:
@@ -125,7 +125,7 @@ def hidden(text: str, values: Iterable[str]) -> str:
 
 
 def _told_apart(config: RunConfig) -> tuple[object, ...]:
-    """Return what tells a run from one of another store, hidden or not: the ids of its tasks are used once."""
+    """Return what distinguishes a run from one of another store, hidden or not: task ids are used once."""
     return config.name, config.group, frozenset(config.tasks)
 
 
@@ -137,8 +137,8 @@ class SecretStore:
     """The secrets of all runs.
 
     Args:
-        storage: Where they lie.
-        read_config: Returns the configuration of a run as everybody may see it.
+        storage: Holds them.
+        read_config: Returns the configuration of a run, its secrets hidden.
     """
 
     def __init__(self, storage: ObjectStorage, read_config: Callable[[str], RunConfig]) -> None:
@@ -192,11 +192,11 @@ class SecretStore:
             return
 
     def sweep(self, exists: Callable[[str], bool], before: datetime) -> None:
-        """Delete what belongs to no run: it was never committed, its deletion was cut short, or it was imported over.
+        """Delete secrets of no run: it was never committed, its deletion was cut short, or an import replaced it.
 
         Args:
             exists: Returns whether there is a run.
-            before: Only what was written before.
+            before: Only secrets written before this time.
         """
         for info in list(self._storage.list(object_paths.SECRETS)):
             run_id = object_paths.run_of_secrets(info.path)

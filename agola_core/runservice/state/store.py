@@ -59,24 +59,24 @@ def decode_executor(item: KeyValue) -> Executor:
 
 
 def decode_event(item: KeyValue, epoch: int) -> RunEvent:
-    """Return the run event at a key; its sequence is the revision that wrote it, so no order is ever another."""
+    """Return the run event at a key; its sequence is the revision that wrote it, so their order is the same."""
     event = decoded(_decode_event, item.value, item.key)
     return msgspec.structs.replace(event, sequence=str(Sequence(epoch, item.mod_revision)))
 
 
 def put_task(task: ExecutorTask) -> PutOp:
-    """Return the operation that stores a task of an executor."""
+    """Return the operation that stores an executor task."""
     return PutOp(run_keys.TASKS.key(task.id), _encode(msgspec.structs.replace(task, revision=0)))
 
 
 def start_ops(task: ExecutorTask) -> tuple[Compare, list[Op]]:
-    """Return the condition and the operations that hand a task to its executor: at most once."""
+    """Return the condition and the operations that give a task to its executor, at most once."""
     held = PutOp(run_keys.held_by(task.status.executor_id).key(task.id), b"")
     return Compare(run_keys.TASKS.key(task.id), 0, Target.CREATE_REVISION), [put_task(task), held]
 
 
 def forget_ops(task: ExecutorTask) -> list[Op]:
-    """Return the operations that forget a task of an executor."""
+    """Return the operations that delete an executor task."""
     return [DeleteOp(run_keys.TASKS.key(task.id)), DeleteOp(run_keys.held_by(task.status.executor_id).key(task.id))]
 
 
@@ -87,15 +87,15 @@ def event_op(run: Run) -> PutOp:
 
 
 class RunStore:
-    """The active part of the run service's state.
+    """Active runs, executors and executor tasks in the coordinator.
 
     Args:
-        coordinator: Where it lies.
-        epoch: The epoch of the sequences that are given out.
+        coordinator: Holds them.
+        epoch: The epoch of new run ids.
 
     Attributes:
-        groups: The change groups of actions.
-        written: The revision of the newest change that this process made here.
+        groups: The change groups.
+        written: The revision of this process's newest change.
     """
 
     def __init__(self, coordinator: Coordinator, epoch: int) -> None:
@@ -106,7 +106,7 @@ class RunStore:
         self._id_lock = renewed(threading.Lock())
 
     def next_id(self) -> str:
-        """Return a sequence, as text, that was never given out before: the id of a run."""
+        """Return a new run id: a sequence, as text, that was never returned before."""
 
         def change(item: KeyValue | None) -> tuple[str, list[Op]]:
             last = Sequence.parse(item.value.decode()) if item else Sequence(0, 0)
@@ -119,7 +119,7 @@ class RunStore:
     # Runs
 
     def find_run(self, run_id: str) -> StoredRun | None:
-        """Return an active run; None when it is archived or unknown."""
+        """Return an active run; None if it is archived or unknown."""
         for _ in range(_LOST_RACES):
             item = self.coordinator.get(run_keys.RUNS.key(run_id))
             if item is None:
@@ -137,7 +137,7 @@ class RunStore:
         return self.coordinator.get(run_keys.RUNS.key(run_id)) is not None
 
     def runs(self, revision: int = 0) -> Iterator[Run]:
-        """Yield all active runs, oldest first; those of an earlier revision if one is given."""
+        """Yield all active runs, oldest first, as of `revision` if given."""
         run: Run | None = None
         parts: list[list[RunTask]] = []
         for item in iterate(self.coordinator, run_keys.RUNS, revision=revision):
@@ -151,10 +151,10 @@ class RunStore:
             yield with_parts(run, parts) if parts else run
 
     def change_run(self, run_id: str, change: Callable[[Run], Run], token: str = "") -> Run:
-        """Change an active run, again when another change came first, and return it.
+        """Change an active run, retrying after concurrent changes, and return it.
 
-        A change of its phase or its result makes an event. Agola's rule on tokens: what changes nothing does not
-        look at them.
+        A change of its phase or result creates an event. Agola's rule on tokens: a change that changes nothing ignores
+        them.
 
         Args:
             run_id: The run.
@@ -163,10 +163,10 @@ class RunStore:
 
         Raises:
             NotFoundError: There is no such active run.
-            BadRequestError: The token is none.
+            BadRequestError: The token is invalid.
             ConflictError: A change group of the token has changed.
         """
-        GroupsToken.decode(token)  # one that is none is refused, whatever is to be done
+        GroupsToken.decode(token)  # an invalid one is refused in any case
         for _ in range(_LOST_RACES):
             stored = self.find_run(run_id)
             if stored is None:
@@ -182,11 +182,11 @@ class RunStore:
         raise ConflictError(f"run {run_id!r} changes too fast")
 
     def commit(self, stored: StoredRun, changed: Run, compare: Iterable[Compare] = (), ops: Iterable[Op] = ()) -> int:
-        """Store a changed run with further changes; return its revision, or 0 when somebody else was first.
+        """Store a changed run with further changes; return its revision, or 0 after a concurrent change.
 
         Args:
             stored: The run as it was read.
-            changed: The run as it is to be.
+            changed: The changed run.
             compare: Further conditions.
             ops: Further changes.
         """
@@ -194,7 +194,7 @@ class RunStore:
 
     @staticmethod
     def run_compare(stored: StoredRun, compare: Iterable[Compare] = ()) -> list[Compare]:
-        """Return the condition that a run is as it was read, with further ones."""
+        """Return the condition that a run is unchanged since it was read, and further ones."""
         return [Compare(run_keys.RUNS.key(stored.run.id), stored.revision), *compare]
 
     @staticmethod
@@ -208,12 +208,12 @@ class RunStore:
     # Tasks on executors
 
     def task(self, task_id: str) -> ExecutorTask | None:
-        """Return a task that an executor has; None when none has it."""
+        """Return an executor task; None if no executor has it."""
         item = self.coordinator.get(run_keys.TASKS.key(task_id))
         return decode_task(item) if item else None
 
     def tasks_of(self, executor_id: str) -> list[ExecutorTask]:
-        """Return the tasks that an executor has."""
+        """Return the tasks of an executor."""
         prefix = run_keys.held_by(executor_id)
         found = [run_keys.TASKS.key(prefix.name(item.key)) for item in iterate(self.coordinator, prefix)]
         tasks = []
@@ -223,11 +223,11 @@ class RunStore:
         return [task for task in tasks if task.status.executor_id == executor_id]
 
     def replace_task(self, known: ExecutorTask, changed: ExecutorTask) -> bool:
-        """Store an executor's task changed, unless it is no longer as it was known; return whether it was stored."""
+        """Store a changed executor task unless it differs from `known` by now; return whether it was stored."""
         return bool(self.write([Compare(run_keys.TASKS.key(known.id), known.revision)], [put_task(changed)]))
 
     def change_task(self, task_id: str, change: Callable[[ExecutorTask], ExecutorTask]) -> ExecutorTask | None:
-        """Change an executor's task, again after lost races; return it, or None when it does not exist."""
+        """Change an executor task, retrying after concurrent changes; return it, or None if it does not exist."""
 
         def update(item: KeyValue | None) -> tuple[ExecutorTask | None, list[Op]]:
             if item is None:
@@ -239,7 +239,7 @@ class RunStore:
         return self._update(run_keys.TASKS.key(task_id), update)
 
     def forget_tasks(self, tasks: Iterable[ExecutorTask]) -> None:
-        """Forget executors' tasks: their data is stored, or nobody wants it; the executors may remove their own."""
+        """Delete executor tasks whose data is stored or unwanted; the executors may then remove their copies."""
         going = list(tasks)
         for start in range(0, len(going), _PART):
             part = going[start : start + _PART]
@@ -248,11 +248,11 @@ class RunStore:
     # Executors
 
     def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves, by id."""
+        """Return the registered executors, by id."""
         return [decode_executor(item) for item in iterate(self.coordinator, run_keys.EXECUTORS)]
 
     def executor(self, executor_id: str) -> Executor | None:
-        """Return an executor; None when it has not reported itself."""
+        """Return an executor; None if it is not registered."""
         found = self.coordinator.get(run_keys.EXECUTORS.key(executor_id))
         return None if found is None else decode_executor(found)
 
@@ -261,18 +261,18 @@ class RunStore:
         self.write([], [PutOp(run_keys.EXECUTORS.key(executor.id), _encode(executor))])
 
     def delete_executor(self, executor_id: str) -> None:
-        """Forget an executor; its tasks are then failed."""
+        """Delete an executor, upon which its tasks fail."""
         self.write([], [DeleteOp(run_keys.EXECUTORS.key(executor_id)), DeleteOp(run_keys.ALIVE.key(executor_id))])
 
     def put_alive(self, executor_id: str, ttl: float) -> None:
-        """Note that an executor lives, for `ttl` seconds."""
+        """Record that an executor is alive, for `ttl` seconds."""
         lease = self.coordinator.grant_lease(ttl)
         self.write([], [PutOp(run_keys.ALIVE.key(executor_id), b"", lease)])
 
     # Events
 
     def trim_events(self, keep: int) -> int:
-        """Forget all run events but the newest ones; return how many went."""
+        """Delete all but the newest run events; return how many."""
         items = sorted(iterate(self.coordinator, run_keys.EVENTS), key=lambda item: item.mod_revision)
         going = [item.key for item in items[: max(0, len(items) - keep)]]
         for start in range(0, len(going), _PART):
@@ -282,7 +282,7 @@ class RunStore:
     # Helpers
 
     def write(self, compare: list[Compare], ops: list[Op]) -> int:
-        """Run a transaction; return its revision, or 0 when a condition did not hold."""
+        """Run a transaction; return its revision, or 0 if a condition failed."""
         faultpoints.reach("runservice.before-txn")
         result = self.coordinator.txn(compare, ops)
         if not result.succeeded:
