@@ -1,8 +1,8 @@
 """References of runs to a task's logs and archives: one object per run, stored beside them, as in Agola.
 
-Restarts share tasks, so the data of a task does not belong to one run. A reference is written before the data, or before
-the run that shares it. Data is deleted only by a process that has removed a reference and then found no other. Two that
-remove theirs at the same time both look after removing, so at least one of them finds none.
+Restarts share tasks, so the data of a task does not belong to one run. A reference is written before the data, or
+before the run that shares it. Data is deleted only by a process that has removed a reference and then found no other.
+Two that remove theirs at the same time both look after removing, so at least one of them finds none.
 """
 
 from __future__ import annotations
