@@ -2,25 +2,26 @@
 
 In a git checkout that is what is tracked or untracked, as it lies there; ignored files and `.git` are left out. When
 git does not answer for a checkout nothing is packed, since ignored files often hold secrets. Elsewhere, and in a
-directory that the checkout around it ignores, it is everything. The same tree gives the same bytes: sorted, without
-times or owners.
+directory that the checkout around it ignores, it is everything. Files keep their times and modes, links stay links; the
+same tree gives the same bytes: sorted, without owners.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from agola_core.compression import compress
 from agola_core.errors import BadRequestError
+from agola_core.repository_copy import copy_repository
 
 _CHUNK = 1 << 20
-_LEFT_OUT = {".git", ".agola-data"}
+_LEFT_OUT = frozenset((".git", ".agola-data"))
 
 
 def pack_tree(
@@ -29,6 +30,7 @@ def pack_tree(
     include_untracked: bool = True,
     include_ignored: bool = False,
     left_out: str | os.PathLike[str] | None = None,
+    include_repository: bool = False,
 ) -> Iterator[bytes]:
     """Yield a directory as a zstd-compressed tar, in pieces.
 
@@ -37,6 +39,7 @@ def pack_tree(
         include_untracked: Whether files that git does not track are packed.
         include_ignored: Whether files that git is told to ignore are packed.
         left_out: A directory of which nothing is packed: the data of the service itself, with its secrets.
+        include_repository: Whether the top of a checkout gets a copy of its repository (see `repository_copy`).
 
     Raises:
         BadRequestError: It is not a directory, cannot be read, or is a git checkout that git does not answer for.
@@ -44,14 +47,16 @@ def pack_tree(
     root = Path(path)
     if not root.is_dir():
         raise BadRequestError(f"{str(root)!r} is not a directory")
-    if not is_checkout(root) or _is_ignored(root):
-        names = _all_files(root)
-    else:
+    from_git = is_checkout(root) and not _is_ignored(root)
+    if from_git:
         names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
+    else:
+        names = _all_files(root)
     if left_out is not None:
         own = os.path.relpath(Path(left_out).resolve(), root.resolve())
         names = [name for name in names if name != own and not name.startswith(f"{own}/")]
-    return _packed(root, sorted(names))
+    with_repository = include_repository and from_git and _top_of(root) == root.resolve()
+    return _packed(root, _with_parents(names), with_repository=with_repository)
 
 
 def is_checkout(path: Path) -> bool:
@@ -101,21 +106,29 @@ def _git(path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, check=False, env=environment)
 
 
-def _packed(root: Path, names: list[str]) -> Iterator[bytes]:
+def _with_parents(names: Iterable[str]) -> list[str]:
+    """Return names with the directories that they lie in, in order: directories have times and modes, too."""
+    found = set(names)
+    for name in names:
+        while (name := name.rpartition("/")[0]) and name not in found:
+            found.add(name)
+    return sorted(found)
+
+
+def _packed(root: Path, names: list[str], *, with_repository: bool) -> Iterator[bytes]:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in names:
-            target = root / name
+    with (
+        tempfile.TemporaryDirectory(prefix="agola-source-") as temporary,
+        tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        copied: list[str] = []
+        committed = 0
+        if with_repository:
+            committed = copy_repository(root, Path(temporary))
+            copied = _with_parents(_all_files(Path(temporary), left_out=frozenset()))
+        for base, name in (*((root, name) for name in names), *((Path(temporary), name) for name in copied)):
             try:
-                info = archive.gettarinfo(str(target), arcname=name)
-                if info is None or not (info.isreg() or info.issym() or info.isdir()):
-                    continue
-                _neutral(info)
-                if info.isreg():
-                    with target.open("rb") as file:
-                        archive.addfile(info, file)
-                else:
-                    archive.addfile(info)
+                _add(archive, base / name, name, None if base is root else committed)
             except FileNotFoundError:  # deleted since it was listed
                 continue
             except OSError as error:
@@ -127,13 +140,23 @@ def _packed(root: Path, names: list[str]) -> Iterator[bytes]:
     yield compress(buffer.getvalue(), 1)
 
 
-def _neutral(info: tarfile.TarInfo) -> None:
+def _add(archive: tarfile.TarFile, path: Path, name: str, mtime: int | None) -> None:
+    """Add a file, a link or a directory, with its own time or another one; leave sockets and devices out."""
+    info = archive.gettarinfo(str(path), arcname=name)
+    if info is None or not (info.isreg() or info.issym() or info.isdir() or info.islnk()):
+        return
     info.uid = info.gid = 0
     info.uname = info.gname = ""
-    info.mtime = 0
-    info.mode = 0o755 if info.mode & stat.S_IXUSR else 0o644
+    info.mode &= 0o777
+    if mtime is not None:
+        info.mtime = mtime
     if info.islnk():  # a second name of a file: packed as a file of its own
-        info.type = tarfile.REGTYPE
+        info.type, info.size = tarfile.REGTYPE, path.lstat().st_size
+    if info.isreg():
+        with path.open("rb") as file:
+            archive.addfile(info, file)
+    else:
+        archive.addfile(info)
 
 
 def _is_ignored(root: Path) -> bool:
@@ -170,16 +193,16 @@ def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) ->
                 if os.path.lexists(target / ".git") and is_checkout(target)
                 else _all_files(target)
             )
-            found.extend(str(Path(name) / item) for item in inner)
+            found.extend(str(Path(name) / item) for item in inner or ["."])
         else:
             found.append(name)
     return [name for name in found if _LEFT_OUT.isdisjoint(Path(name).parts)]
 
 
-def _all_files(root: Path) -> list[str]:
+def _all_files(root: Path, left_out: Set[str] = _LEFT_OUT) -> list[str]:
     names: list[str] = []
     for directory, directories, files in os.walk(root):
-        directories[:] = [name for name in directories if name not in _LEFT_OUT]
+        directories[:] = [name for name in directories if name not in left_out]
         base = Path(directory).relative_to(root)
         links = [name for name in directories if (Path(directory) / name).is_symlink()]
         empty = not files and not directories and str(base) != "."

@@ -1,15 +1,19 @@
 """What of a directory goes to a run: nothing that git ignores, and nothing at all when git cannot tell."""
 
 import io
+import os
 import shutil
+import stat
 import subprocess
 import tarfile
 
 import pytest
 
 from agola_cli.runs.checkout import describe_checkout
+from agola_core import repository_copy
 from agola_core.compression import open_zstd
 from agola_core.errors import BadRequestError
+from agola_core.executor.archives.unpack import unpack
 from agola_core.source import pack_tree
 
 
@@ -103,3 +107,79 @@ def test_the_service_s_own_data_is_left_out(checkout):
         "tracked",
         "untracked",
     ]
+
+
+def unpacked(path, target, **options):
+    unpack(pack_tree(path, include_repository=True, **options), target, overwrite=True)
+    return target
+
+
+def said(path, *arguments):
+    done = subprocess.run(["git", "-C", path, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_a_checkout_comes_with_its_repository_and_its_changes_on_top(checkout, tmp_path):
+    git(checkout, "tag", "-a", "v1", "-m", "one")
+    (checkout / "tracked").write_text("second")
+    git(checkout, "add", "tracked")
+    git(checkout, "commit", "-qm", "second")
+    (checkout / "tracked").write_text("changed")
+    (checkout / "tracked").chmod(0o640)
+    os.utime(checkout / "tracked", (1_700_000_000, 1_700_000_000))
+    git(checkout, "config", "remote.origin.url", "https://user:password@example.org/x")
+    (checkout / ".git/hooks").mkdir(exist_ok=True)
+    (checkout / ".git/hooks/post-checkout").write_text("#!/bin/sh")
+    copy = unpacked(checkout, tmp_path / "copy")
+    assert said(copy, "rev-parse", "HEAD") == said(checkout, "rev-parse", "HEAD")
+    assert said(copy, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert said(copy, "describe").startswith("v1-1-g")
+    assert said(copy, "log", "--format=%s").split() == ["second", "first"]
+    assert said(copy, "status", "--porcelain").splitlines() == ["M tracked", "?? untracked"]
+    assert not (copy / "secret").exists()
+    found = (copy / "tracked").stat()
+    assert (found.st_mtime, stat.S_IMODE(found.st_mode)) == (1_700_000_000, 0o640)
+    assert "password" not in (copy / ".git/config").read_text()
+    assert not (copy / ".git/hooks").exists()
+    packs = [b"".join(pack_tree(checkout, include_repository=True)) for _ in range(2)]
+    assert packs[0] == packs[1]
+
+
+def test_a_large_repository_comes_without_its_older_history(checkout, tmp_path, monkeypatch):
+    monkeypatch.setattr(repository_copy, "MAX_BYTES", 0)
+    for number in range(60):
+        git(checkout, "commit", "-q", "--allow-empty", "-m", str(number))
+    copy = unpacked(checkout, tmp_path / "copy")
+    assert len(said(copy, "log", "--format=%s").split()) == 50
+    assert said(copy, "status", "--porcelain") == "?? untracked"
+
+
+def test_worktrees_detached_heads_shallow_clones_and_empty_repositories(checkout, tmp_path):
+    git(checkout, "worktree", "add", "-q", "-b", "other", tmp_path / "worktree")
+    assert said(unpacked(tmp_path / "worktree", tmp_path / "1"), "symbolic-ref", "HEAD") == "refs/heads/other"
+    git(checkout, "checkout", "-q", "--detach")
+    copy = unpacked(checkout, tmp_path / "2")
+    assert said(copy, "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
+    assert said(copy, "rev-parse", "HEAD") == said(checkout, "rev-parse", "HEAD")
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{checkout}", tmp_path / "shallow")
+    assert said(unpacked(tmp_path / "shallow", tmp_path / "3"), "status", "--porcelain") == ""
+    (tmp_path / "empty").mkdir()
+    git(tmp_path / "empty", "init", "-q", "-b", "trunk")
+    (tmp_path / "empty/new").write_text("n")
+    copy = unpacked(tmp_path / "empty", tmp_path / "4")
+    assert said(copy, "symbolic-ref", "HEAD") == "refs/heads/trunk"
+    assert said(copy, "status", "--porcelain") == "?? new"
+    (checkout / "inner").mkdir()
+    (checkout / "inner/file").write_text("f")
+    assert not (unpacked(checkout / "inner", tmp_path / "5") / ".git").exists()  # it is the checkout's
+
+
+def test_a_submodule_that_is_not_initialised_is_an_empty_directory(checkout, tmp_path):
+    git(tmp_path, "init", "-q", tmp_path / "module")
+    git(tmp_path / "module", "commit", "-q", "--allow-empty", "-m", "m")
+    git(checkout, "-c", "protocol.file.allow=always", "submodule", "add", "-q", tmp_path / "module", "sub")
+    git(checkout, "commit", "-qm", "with a submodule")
+    git(tmp_path, "clone", "-q", checkout, tmp_path / "plain")
+    copy = unpacked(tmp_path / "plain", tmp_path / "copy")
+    assert list((copy / "sub").iterdir()) == []
+    assert said(copy, "status", "--porcelain") == ""

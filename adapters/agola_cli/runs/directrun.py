@@ -87,7 +87,14 @@ def start_command(
     own = data_dir or default_data_dir(top)
     with _open(url, token_file, own) as connection:
         service = connection.service
-        source = service.put_source(pack_tree(top, include_untracked=untracked, include_ignored=ignored, left_out=own))
+        tree = pack_tree(
+            top,
+            include_untracked=untracked,
+            include_ignored=ignored,
+            left_out=own,
+            include_repository=True,
+        )
+        source = service.put_source(tree)
         bundles = [
             service.create_run(
                 submission.request(

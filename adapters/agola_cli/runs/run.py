@@ -99,7 +99,9 @@ def run_command(
 def _requests(
     service: RunService, submission: Submission, given: GivenValues, directory: Path
 ) -> list[RunCreateRequest]:
-    source = service.put_source(pack_tree(submission.tree, left_out=directory))
+    source = ""
+    if submission.clones:
+        source = service.put_source(pack_tree(submission.tree, left_out=directory, include_repository=True))
     return [
         submission.request(
             definition,

@@ -16,7 +16,7 @@ from agola_cli.runs.checkout import Checkout, checkout_as, describe_checkout
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
-from agola_core.runconfig.model import Config, RunDefinition, Variable
+from agola_core.runconfig.model import CloneStep, Config, RunDefinition, Variable
 from agola_core.runservice.model.requests import RunCreateRequest
 
 
@@ -36,6 +36,12 @@ class Submission(msgspec.Struct, frozen=True):
     runs: list[RunDefinition]
     checkout: Checkout
     variables: dict[str, str]
+
+    @property
+    def clones(self) -> bool:
+        """Whether any step takes the tree."""
+        steps = (step for run in self.runs for task in run.tasks for step in task.steps)
+        return any(isinstance(step, CloneStep) for step in steps)
 
     def request(
         self,

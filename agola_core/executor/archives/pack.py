@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.globs import compile_globs
-from agola_core.executor.archives.tar_stream import Limits, TarWriter, link_stays_inside, shown, split_name
+from agola_core.executor.archives.tar_stream import TarWriter, shown
 from agola_core.runservice.model.types import ArchiveContents
 
 _CHUNK = 1 << 20
@@ -42,7 +42,7 @@ def make_archive(
         opened: Opens the source directories.
 
     Raises:
-        BadRequestError: A source directory is missing, a path is malformed, or a link points out of the archive.
+        BadRequestError: A source directory is missing, or a path is malformed.
     """
     with target.open("wb") as file:
         return write_archive(file.write, contents, working_dir, opened)
@@ -88,18 +88,6 @@ def inside(dest_dir: str) -> PurePosixPath:
     return path
 
 
-def check_packable(parts: list[str], info: tarfile.TarInfo) -> None:
-    """Check that a link may go into an archive, so that the step that makes it says so, not the one that reads it.
-
-    Raises:
-        BadRequestError: It points out of the archive.
-    """
-    if info.issym() and not link_stays_inside(parts, info.linkname):
-        raise BadRequestError(
-            f"link {shown(info.name)} points out of the archive, to {shown(info.linkname)}; leave it out by the paths"
-        )
-
-
 def _matching(root: int, wanted: re.Pattern[str]) -> Iterator[tuple[str, int]]:
     """Yield the wanted names below a directory, each with the descriptor of the directory it lies in."""
     for base, directories, files, descriptor in os.fwalk(".", dir_fd=root, follow_symlinks=False):
@@ -118,13 +106,11 @@ def _add(
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         info = tarfile.TarInfo(str(destination / path))
         info.mode, info.mtime = stat.S_IMODE(found.st_mode) & 0o777, found.st_mtime
-        parts = split_name(info.name, Limits())
         if stat.S_ISDIR(found.st_mode):
             info.type = tarfile.DIRTYPE
             writer.add(info)
         elif stat.S_ISLNK(found.st_mode):
             info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=directory)
-            check_packable(parts, info)
             writer.add(info)
         elif stat.S_ISREG(found.st_mode):
             first = links.setdefault((found.st_dev, found.st_ino), info.name) if found.st_nlink > 1 else info.name

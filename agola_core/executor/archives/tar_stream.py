@@ -88,18 +88,21 @@ class Member:
 def read_members(
     pieces: Iterable[bytes], limits: Limits | None = None, *, everything: bool = False
 ) -> Iterator[Member]:
-    """Yield the members of an archive, plain or zstd: directories, files, and links that stay inside.
+    """Yield the members of an archive, plain or zstd: directories, files and links.
+
+    A symbolic link may lead anywhere, as those of Python environments do; nothing may lie below one.
 
     Args:
         pieces: The archive.
         limits: What is accepted.
-        everything: Also members of other kinds, and links that lead out: for a reader that leaves them alone.
+        everything: Also members of other kinds, and what lies below links: for a reader that leaves them alone.
 
     Raises:
         BadRequestError: It is damaged, or holds what is not allowed; names the member.
     """
     limits = limits or Limits()
     count = size = 0
+    links: set[tuple[str, ...]] = set()
     try:
         counted = _Counted(pieces)
         stream, compressed = _opened(counted)
@@ -114,6 +117,8 @@ def read_members(
                 if compressed and size > _RATIO_FREE_BYTES and size > limits.ratio * counted.count:
                     raise BadRequestError(f"the archive unpacks to more than {limits.ratio} times its size")
                 parts = split_name(info.name, limits) if everything else _checked(info, limits)
+                if not everything:
+                    _check_not_through(links, parts, info, limits)
                 yield Member(info, parts, archive.extractfile(info) if info.isreg() else None)
     except _DAMAGE as error:
         raise BadRequestError(f"not an intact archive: {error}") from error
@@ -170,31 +175,6 @@ def split_name(name: str, limits: Limits) -> list[str]:
     return parts
 
 
-def link_stays_inside(parts: list[str], target: str) -> bool:
-    """Return whether a symbolic link of these components leads to a place below the archive's root.
-
-    Args:
-        parts: The link's name.
-        target: What it points to.
-    """
-    if not target or target.startswith("/") or "\0" in target:
-        return False
-    depth = len(parts) - 1
-    below = False
-    for part in target.split("/"):
-        if part in {"", "."}:
-            continue
-        if part == "..":
-            depth -= 1
-            # A ".." behind a name could lead anywhere: the name may itself be a link.
-            if below or depth < 0:
-                return False
-        else:
-            below = True
-            depth += 1
-    return True
-
-
 def shown(name: str) -> str:
     """Return a member's name for a message: short, and without what a terminal would act on."""
     return ascii(name[:200])
@@ -207,14 +187,23 @@ def _checked(info: tarfile.TarInfo, limits: Limits) -> list[str]:
     if not parts and not info.isdir():
         raise BadRequestError(f"member {shown(info.name)} is no directory")
     if info.issym():
-        if not link_stays_inside(parts, info.linkname):
-            raise BadRequestError(f"link {shown(info.name)} points out of the target, to {shown(info.linkname)}")
+        if not info.linkname or "\0" in info.linkname:
+            raise BadRequestError(f"link {shown(info.name)} points to nothing")
     elif info.islnk():
         if not split_name(info.linkname, limits):
             raise BadRequestError(f"link {shown(info.name)} is one to a directory")
     elif not (info.isdir() or info.isreg()) or info.issparse():
         raise BadRequestError(f"member {shown(info.name)} is a device or of an unknown kind")
     return parts
+
+
+def _check_not_through(links: set[tuple[str, ...]], parts: list[str], info: tarfile.TarInfo, limits: Limits) -> None:
+    """Refuse a member that is reached through a link of the same archive, and note links."""
+    for path in (parts, split_name(info.linkname, limits) if info.islnk() else []):
+        if links and any(tuple(path[:length]) in links for length in range(1, len(path))):
+            raise BadRequestError(f"member {shown(info.name)} is below something that is no directory")
+    if info.issym():
+        links.add(tuple(parts))
 
 
 def _header_class() -> type[tarfile.TarInfo]:

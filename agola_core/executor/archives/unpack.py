@@ -1,8 +1,8 @@
 """Unpacks untrusted archives: nothing is written outside the target, whatever the archive says.
 
 Python's own "data" filter has been bypassed more than once, so every path is walked by directory descriptors
-that follow no links; links may not point out; devices are refused and set-user bits dropped; size, count, depth
-and ratio have limits.
+that follow no links; links may point anywhere, and nothing is written through them; devices are refused and set-user
+bits dropped; size, count, depth and ratio have limits.
 """
 
 from __future__ import annotations

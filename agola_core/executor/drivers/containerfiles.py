@@ -11,7 +11,7 @@ from typing import IO
 import msgspec
 
 from agola_core.executor.archives.globs import compile_globs
-from agola_core.executor.archives.pack import check_packable, inside
+from agola_core.executor.archives.pack import inside
 from agola_core.executor.archives.tar_stream import Limits, TarWriter, read_members, split_name
 from agola_core.runservice.model.types import ArchiveContents
 
@@ -58,7 +58,6 @@ def repack(
             info.mode, info.mtime, info.type, info.size = raw.mode & 0o777, raw.mtime, raw.type, raw.size
             if raw.issym():
                 info.linkname = raw.linkname
-                check_packable(split_name(info.name, Limits()), info)
             elif raw.islnk():
                 info.linkname = str(destination / "/".join(split_name(raw.linkname, Limits())))
             elif not (raw.isreg() or raw.isdir()):

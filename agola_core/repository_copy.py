@@ -1,0 +1,84 @@
+"""A copy of a checkout's repository for its steps: HEAD, the branch, and the tags that it reaches, without secrets.
+
+Neither configuration nor hooks, remotes, stashes or other branches go along: they may hold passwords, or run commands.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from agola_core.errors import BadRequestError
+
+MAX_BYTES = 64 * 1024**2
+"""A repository whose objects are larger is copied without its older history."""
+
+_DEPTH = 50
+_PLACES = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"),
+}
+_REF = "refs/agola/head"
+_SETTINGS = (
+    *("pack.threads=1", "gc.auto=0", "maintenance.auto=false"),
+    *("fetch.unpackLimit=1", "core.logAllRefUpdates=false"),
+)
+_QUIET = [part for setting in _SETTINGS for part in ("-c", setting)]
+"""The same state gives the same files: one pack, no logs of references."""
+
+
+def copy_repository(top: Path, target: Path) -> int:
+    """Write a copy of a checkout's repository, as the `.git` of a directory; return when HEAD was committed.
+
+    The index of the copy is HEAD's: what is changed or staged in the checkout is an uncommitted change there.
+
+    Args:
+        top: The checkout.
+        target: The directory, which exists and is empty.
+
+    Returns:
+        Seconds since 1970; 0 where nothing is committed yet.
+
+    Raises:
+        BadRequestError: git cannot copy it.
+    """
+    head = _ask(top, "rev-parse", "-q", "--verify", "HEAD^{commit}")
+    branch = _ask(top, "symbolic-ref", "-q", "HEAD")
+    object_format = _ask(top, "rev-parse", "--show-object-format") or "sha1"
+    _do(target, "init", "-q", "--template=", f"--object-format={object_format}")
+    if branch:
+        _do(target, "symbolic-ref", "HEAD", branch)
+    if not head:
+        return 0
+    is_shallow = _ask(top, "rev-parse", "--is-shallow-repository") == "true"
+    depth = [] if not is_shallow and _size(top) <= MAX_BYTES else [f"--depth={_DEPTH}"]
+    _do(target, *_QUIET, "fetch", "-q", "--no-write-fetch-head", "--update-head-ok", *depth, str(top), f"+HEAD:{_REF}")
+    _do(target, *_QUIET, "update-ref", *([branch] if branch else ["--no-deref", "HEAD"]), head)
+    _do(target, *_QUIET, "update-ref", "-d", _REF)
+    _do(target, "read-tree", "HEAD")
+    return int(_ask(target, "show", "-s", "--format=%ct", "HEAD") or 0)
+
+
+def _size(top: Path) -> int:
+    """Return about how many bytes a repository's objects have."""
+    counts = dict(line.split(": ") for line in _ask(top, "count-objects", "-v").splitlines() if ": " in line)
+    return 1024 * sum(int(counts.get(name, 0)) for name in ("size", "size-pack"))
+
+
+def _ask(directory: Path, *arguments: str) -> str:
+    done = _git(directory, *arguments)
+    return "" if done.returncode else os.fsdecode(done.stdout).strip()
+
+
+def _do(directory: Path, *arguments: str) -> None:
+    done = _git(directory, *arguments)
+    if done.returncode:
+        reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
+        raise BadRequestError(f"git cannot copy the repository for the clone step: {reason}")
+
+
+def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {name: value for name, value in os.environ.items() if name not in _PLACES}
+    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    return subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, check=False, env=environment)
