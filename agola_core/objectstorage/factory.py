@@ -15,7 +15,8 @@ def open_storage(url: str | Path, *, configured: bool = False, read_only: bool =
 
     Args:
         url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names;
-            `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3.url` has the options).
+            `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3.url` has the options); `gs://BUCKET/PREFIX` and
+            `az://CONTAINER/PREFIX?account=...`: Google's and Azure's (`cloud.url`).
         configured: The URL comes from a service's configuration, which may not choose posixflat.
         read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
 
@@ -39,7 +40,18 @@ def open_storage(url: str | Path, *, configured: bool = False, read_only: bool =
         from agola_core.objectstorage.s3.storage import S3Storage  # noqa: PLC0415 - load what is used
 
         return _limited(S3Storage.from_url(str(url)), read_only)
-    raise BadRequestError(f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR or s3://BUCKET/PREFIX")
+    if scheme in {"gs", "az"}:
+        try:
+            from agola_core.objectstorage.cloud.storage import CloudStorage  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            extra = "gcs" if scheme == "gs" else "azure"
+            raise BadRequestError(
+                f"storage at {scheme}:// needs the extra {extra}: pip install 'agola-core[{extra}]'"
+            ) from error
+        return _limited(CloudStorage.from_url(str(url)), read_only)
+    raise BadRequestError(
+        f"storage {scheme}://: expected a path, posix:///DIR, posixflat:///DIR, s3://, gs:// or az://BUCKET/PREFIX"
+    )
 
 
 def _limited(storage: ObjectStorage, read_only: bool) -> ObjectStorage:

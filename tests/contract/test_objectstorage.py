@@ -16,12 +16,14 @@ from agola_core.objectstorage.posix.flat_names import decode_flat, encode_flat
 from agola_pytest.fixtures import require
 from agola_pytest.servers.s3 import S3MissingError, S3Program, missing_reason, start_s3
 from tests.simulation.memory_storage import Bucket, MemoryStorage
+from tests.support import clouds
 
+CLOUDS = [scheme for scheme in clouds.SCHEMES if clouds.program(scheme)]
 EXTERNAL = [] if missing_reason(S3Program.EXTERNAL) else ["s3-external"]
 S3 = ["s3-ministack", "s3-rclone", *EXTERNAL]
-BACKENDS = ["posix", "posixflat", "memory", *S3]
+BACKENDS = ["posix", "posixflat", "memory", *S3, *CLOUDS]
 NOT_RCLONE = [kind for kind in BACKENDS if kind != "s3-rclone"]  # it keeps keys as paths, and ignores conditions
-PLAIN = [kind for kind in NOT_RCLONE if kind not in {"posix", "s3-external"}]  # some servers refuse some keys
+PLAIN = [kind for kind in NOT_RCLONE if kind not in {"posix", "s3-external", *CLOUDS}]  # some servers refuse some keys
 PORTABLE_KEYS = [
     "a",
     "a-b",
@@ -61,6 +63,20 @@ def s3_server(request, tmp_path_factory, pytestconfig):
         yield url
 
 
+@pytest.fixture(scope="session")
+def cloud_server(tmp_path_factory):
+    """Return a function that starts each cloud once and returns its storages' URLs."""
+    with contextlib.ExitStack() as stack:
+        running = {}
+
+        def url(scheme):
+            if scheme not in running:
+                running[scheme] = stack.enter_context(clouds.start_cloud(scheme, tmp_path_factory.mktemp(scheme)))
+            return running[scheme](f"{uuid.uuid4().hex}/storage {next(numbers)}")
+
+        yield url
+
+
 @pytest.fixture
 def open_kind(request, tmp_path):
     """Return a function that opens a new storage of a kind."""
@@ -69,6 +85,8 @@ def open_kind(request, tmp_path):
         def open_one(kind):
             if kind.startswith("s3-"):
                 url = request.getfixturevalue("s3_server")(kind.removeprefix("s3-"))
+            elif kind in CLOUDS:
+                url = request.getfixturevalue("cloud_server")(kind)
             elif kind == "memory":
                 return MemoryStorage(Bucket())
             else:
@@ -287,7 +305,10 @@ def test_any_key_is_plain_text(storage, tmp_path):
     assert len(list(tmp_path.iterdir())) <= 1  # nothing left the root
 
 
-@pytest.mark.parametrize("storage", S3, indirect=True)
+PARTS = [*S3, *(kind for kind in CLOUDS if kind != "gs")]  # fake-gcs-server has no uploads in parts of the XML API
+
+
+@pytest.mark.parametrize("storage", PARTS, indirect=True)
 def test_large_objects_go_in_parts(storage):
     pieces = [bytes([number]) * 700_000 for number in range(20)]  # nearly three parts of 5 MiB
     whole = b"".join(pieces)
@@ -306,7 +327,7 @@ def test_large_objects_go_in_parts(storage):
     assert keys(storage) == ["large"]
 
 
-@pytest.mark.parametrize("storage", S3, indirect=True)
+@pytest.mark.parametrize("storage", [*S3, *CLOUDS], indirect=True)
 def test_long_lists_come_in_pages(storage):
     threads = [
         threading.Thread(target=lambda part=part: [storage.write(f"{part}/{n:03}", b"") for n in range(130)])

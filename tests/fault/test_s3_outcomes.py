@@ -13,7 +13,8 @@ import pytest
 
 import agola_core
 from agola_core.errors import AgolaError, ConflictError, ForbiddenError, UnavailableError, error_chain
-from agola_core.objectstorage.s3.outcomes import TABLE, Outcome, row_of
+from agola_core.objectstorage.outcome import Outcome
+from agola_core.objectstorage.s3.outcomes import TABLE, row_of
 from agola_pytest.faults.s3_proxy import Failure, S3Proxy
 
 MIB = 2**20

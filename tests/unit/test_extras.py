@@ -24,7 +24,7 @@ def test_the_base_install_is_five_packages():
 
 
 ALL = [
-    "botocore", "click", "docker", "etcd3", "google", "grpc", "httpx2", "_jsonnet", "jinja2",
+    "botocore", "click", "docker", "etcd3", "google", "grpc", "httpx2", "_jsonnet", "jinja2", "obstore",
     "prometheus_client", "pytest", "rich", "starlette", "uvicorn",
 ]  # fmt: skip
 
@@ -47,6 +47,8 @@ with agola_core.open(sys.argv[1], data_types=["note"]) as dm:
         ("uvicorn", ["serve", "--port", "0"], "http"),
         ("starlette", ["executor", "--url", "http://127.0.0.1:1"], "http"),
         ("httpx2", ["runs", "list", "--url", "http://127.0.0.1:1"], "http"),
+        ("obstore", ["status", "--storage", "gs://bucket/p", "--data-dir", "."], "gcs"),
+        ("obstore", ["status", "--storage", "az://bucket/p", "--data-dir", "."], "azure"),
         ("etcd3", ["status", "--storage", "posix://store", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
         ("google", ["status", "--storage", "posix://store", "--coordinator", "etcd://127.0.0.1:1"], "etcd"),
     ],

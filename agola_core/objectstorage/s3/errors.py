@@ -18,10 +18,12 @@ from agola_core.objectstorage.s3.outcomes import ResponseError
 
 _WRONG_KEY = {
     "EntityTooLarge",
+    "ExistingObjectIsDirectory",
     "InvalidArgument",
     "InvalidObjectName",
     "InvalidURI",
     "KeyTooLongError",
+    "ObjectParentIsFile",
     "XMinioInvalidObjectName",
     "XMinioInvalidResourceName",
     "XMinioObjectExistsAsDirectory",

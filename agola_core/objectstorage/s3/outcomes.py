@@ -7,19 +7,11 @@ of several disks may be the answer to a write that some of them have.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from typing import NamedTuple
 
+from agola_core.objectstorage.outcome import Outcome, Row
 from agola_core.objectstorage.s3.connection import NotConnectedError, TruncatedBodyError, UntrustedError
 from agola_core.objectstorage.s3.credentials import NoCredentialsError
-
-
-class Outcome(enum.Enum):
-    """What a failed request has done."""
-
-    NOT_APPLIED = "not applied"
-    UNKNOWN = "unknown"
 
 
 class ResponseError(Exception):
@@ -36,24 +28,6 @@ class ResponseError(Exception):
         self.status = status
         self.code = code
         self.message = message
-
-
-class Row(NamedTuple):
-    """One kind of answer.
-
-    Attributes:
-        name: Of the kind, for people.
-        matches: Whether an error is of it.
-        outcome: What the request has done.
-        again: Whether an idempotent request may succeed when it is sent again.
-        source: Who says so.
-    """
-
-    name: str
-    matches: Callable[[BaseException], bool]
-    outcome: Outcome
-    again: bool
-    source: str
 
 
 def code_of(error: BaseException | None) -> str:

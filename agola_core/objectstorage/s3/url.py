@@ -10,16 +10,15 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from agola_core.errors import BadRequestError
+from agola_core.objectstorage.url_options import check_endpoint, check_positive, parse_options
 
 MIN_PART_SIZE = 5 * 1024 * 1024
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
 
 
 class Checksum(enum.StrEnum):
@@ -94,42 +93,16 @@ def parse_s3_url(url: str) -> S3Options:
         >>> parse_s3_url("s3://bucket/some/where?endpoint=http://localhost:9000").prefix
         'some/where'
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise BadRequestError(f"an s3:// URL is malformed: {error}") from error
-    if "@" in parts.netloc:
-        raise BadRequestError("an s3:// URL takes no credentials: they come from the environment (option credentials)")
-    if not _BUCKET.fullmatch(parts.netloc):
-        raise BadRequestError(f"{parts.netloc!r} is no name of an S3 bucket: expected s3://BUCKET/PREFIX?OPTIONS")
-    if parts.fragment:
-        raise BadRequestError("an s3:// URL has no fragment: write '#' as %23")
-    given: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name in given:
-            raise BadRequestError(f"option {name[:40]!r} of an s3:// URL is given twice")
-        given[name] = value
-    known = {field.name for field in msgspec.structs.fields(S3Options)} - {"bucket", "prefix"}
-    unknown = sorted(given.keys() - known)
-    if unknown:
-        raise BadRequestError(f"an s3:// URL has no option {unknown[0][:40]!r}; there are {', '.join(sorted(known))}")
-    try:
-        options = msgspec.convert(
-            {"bucket": parts.netloc, "prefix": unquote(parts.path).strip("/"), **given}, S3Options, strict=False
-        )
-    except msgspec.ValidationError as error:
-        raise BadRequestError(f"an s3:// URL is malformed: {error}") from error
+    options = parse_options(url, S3Options, _BUCKET, "S3 bucket")
     return _checked(options)
 
 
 def _checked(options: S3Options) -> S3Options:
-    if options.endpoint and not (_ENDPOINT.fullmatch(options.endpoint) and _has_port_in_range(options.endpoint)):
-        raise BadRequestError("option endpoint of an s3:// URL: expected http(s)://HOST[:PORT]")
+    check_endpoint(options.endpoint, "an s3:// URL")
     if options.region and not _REGION.fullmatch(options.region):
         raise BadRequestError("option region of an s3:// URL: expected letters, digits and '-'")
-    for name in ("connect_timeout", "request_timeout", "timeout", "attempts", "concurrency"):
-        if getattr(options, name) <= 0:
-            raise BadRequestError(f"option {name} of an s3:// URL must be greater than 0")
+    counts = ("connect_timeout", "request_timeout", "timeout", "attempts", "concurrency")
+    check_positive(options, counts, "an s3:// URL")
     if options.part_size < MIN_PART_SIZE:
         raise BadRequestError(f"option part_size of an s3:// URL must be at least {MIN_PART_SIZE}")
     if sum(map(bool, (options.profile, options.credentials, options.anonymous))) > 1:
@@ -137,13 +110,6 @@ def _checked(options: S3Options) -> S3Options:
     if options.tls_key and not options.tls_cert:
         raise BadRequestError("option tls_key of an s3:// URL needs tls_cert")
     return options
-
-
-def _has_port_in_range(endpoint: str) -> bool:
-    try:
-        return urlsplit(endpoint).port != 0
-    except ValueError:
-        return False
 
 
 def explicit_credentials(name: str, environment: Mapping[str, str]) -> dict[str, str]:

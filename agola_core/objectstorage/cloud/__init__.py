@@ -1,0 +1,1 @@
+"""Object storage on Google Cloud Storage (gs://) and Azure Blob Storage (az://), over obstore."""
