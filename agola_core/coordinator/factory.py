@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agola_core.address import no_directory
 from agola_core.coordinator.port import Coordinator
-from agola_core.coordinator.read_only import ReadOnlyCoordinator
+from agola_core.coordinator.read_only import ReadOnly
 from agola_core.errors import BadRequestError
 
 
@@ -29,7 +29,7 @@ def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:
         if read_only:
             from agola_core.coordinator.sqlite.read_only import ReadOnlySQLiteCoordinator  # noqa: PLC0415
 
-            return ReadOnlyCoordinator(ReadOnlySQLiteCoordinator(rest))
+            return ReadOnlySQLiteCoordinator(rest)
         return SQLiteCoordinator(rest)
     if scheme == "etcd" and rest:
         try:
@@ -39,6 +39,11 @@ def open_coordinator(url: str, *, read_only: bool = False) -> Coordinator:
                 f"an etcd coordinator needs the extra: pip install 'agola-core[etcd]' ({error.name} is missing)"
             ) from error
 
-        opened = EtcdCoordinator(url)
-        return ReadOnlyCoordinator(opened) if read_only else opened
+        if read_only:
+
+            class ReadOnlyEtcdCoordinator(ReadOnly, EtcdCoordinator):
+                """The reading half of a coordinator on etcd."""
+
+            return ReadOnlyEtcdCoordinator(url)
+        return EtcdCoordinator(url)
     raise BadRequestError(f"coordinator {url!r}: expected a path, sqlite:///PATH or etcd://HOST:PORT/PREFIX")

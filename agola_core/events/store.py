@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
-from types import TracebackType
-from typing import Self
 
 from agola_core.datamanager.format.events import EVENTS, Event
 from agola_core.datamanager.manager import DataManager
@@ -17,11 +15,12 @@ from agola_core.events.preparing import prepare
 from agola_core.events.reading import Events, read_query, read_stream
 from agola_core.events.subscription import Subscription, mark, marked
 from agola_core.events.types import ANY, AppendCondition, Query, StreamEvents, check_name
+from agola_core.runtime.closing import Closing
 
 _EVERYTHING = Query()
 
 
-class EventStore:
+class EventStore(Closing):
     """The events of a store. Thread-safe; a context manager.
 
     Args:
@@ -202,16 +201,6 @@ class EventStore:
 
     def close(self) -> None:
         """Close what `open_events` opened."""
-
-    def __enter__(self) -> Self:
-        """Return the event store."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the event store."""
-        self.close()
 
     def _append(
         self,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from agola_core.datamanager.format.events import MARKS, RecordedEvent
 from agola_core.datamanager.manager import DataManager
@@ -18,6 +16,7 @@ from agola_core.datamanager.types import Put
 from agola_core.errors import BadRequestError, ClosedError, FencedError, NotFoundError
 from agola_core.events.reading import PAGE, page_of
 from agola_core.events.types import Query
+from agola_core.runtime.closing import Closing
 
 
 def mark(name: str, position: int) -> Put:
@@ -33,7 +32,7 @@ def marked(store: DataManager, name: str) -> int:
         return 0
 
 
-class Subscription:
+class Subscription(Closing):
     """The events that a query means after a position. An iterator that waits for more; a context manager.
 
     Args:
@@ -110,16 +109,6 @@ class Subscription:
                 raise
             if event is not None:
                 yield event
-
-    def __enter__(self) -> Self:
-        """Return the subscription."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the subscription."""
-        self.close()
 
     def _check(self) -> None:
         if self._closed:

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -18,6 +17,7 @@ from agola_core.errors import AgolaError, ClosedError, CompactedError, NotFoundE
 from agola_core.maintenance import mode
 from agola_core.maintenance.mode import Member, MemberState
 from agola_core.runtime import faultpoints
+from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
 from agola_core.runtime.forks import renewed
 from agola_core.runtime.supervisor import Loop, Supervisor
@@ -31,7 +31,7 @@ _RETRY_SECONDS = 1.0
 _TTL = 10.0
 
 
-class Participant:
+class Participant(Closing):
     """Starts and stops a service as the mode changes. A context manager.
 
     Args:
@@ -102,12 +102,6 @@ class Participant:
         """Start and return the participant."""
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the participant."""
-        self.close()
 
     def _follow(self) -> None:
         assert self._watch is not None

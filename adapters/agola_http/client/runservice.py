@@ -12,8 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -36,6 +35,7 @@ from agola_core.runservice.model.requests import (
     RunTaskActionType,
 )
 from agola_core.runservice.model.types import Executor, Run, RunEvent, RunPhase
+from agola_core.runtime.closing import Closing
 from agola_http.client.event_stream import read_events
 from agola_http.outbound.transport import Params, Transport
 from agola_http.protocol.names import JSON, PREFIX
@@ -47,7 +47,7 @@ _CHUNK = 1 << 18
 _ASK_SECONDS = 0.2
 
 
-class Client:
+class Client(Closing):
     """A client. Thread-safe; a context manager.
 
     Every method raises what the server raised, `UnavailableError` when it cannot be reached or breaks off, and
@@ -72,16 +72,6 @@ class Client:
     def close(self) -> None:
         """Close the connections. Closing twice is harmless."""
         self._transport.close()
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connections."""
-        self.close()
 
     # Runs
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from agola_core.errors import ConfigError, NotFoundError, UnavailableError
 from agola_core.runservice.model.types import Executor, ExecutorTask
+from agola_core.runtime.closing import Closing
 from agola_http.outbound.connection import Connection
 from agola_http.protocol.names import EXECUTOR_HEADER
 
 _JSON = {"Content-Type": "application/json"}
 
 
-class HttpRunserviceClient:
+class HttpRunserviceClient(Closing):
     """Asks a run service over HTTP (see `protocol.RunserviceClient`). A context manager.
 
     Args:
@@ -39,16 +38,6 @@ class HttpRunserviceClient:
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connections."""
-        self.close()
 
     def send_executor_status(self, executor: Executor) -> None:
         """Report the executor."""

@@ -6,11 +6,11 @@ import contextlib
 import selectors
 import socket
 import threading
-from types import TracebackType
-from typing import Self
+
+from agola_core.runtime.closing import Closing
 
 
-class BreakableProxy:
+class BreakableProxy(Closing):
     """Forwards connections to a server, or breaks them on request. A context manager.
 
     Args:
@@ -133,13 +133,3 @@ class BreakableProxy:
             with self._lock:
                 del self._pairs[one]
             one.close()
-
-    def __enter__(self) -> Self:
-        """Return the proxy."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the proxy."""
-        self.close()

@@ -17,8 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
@@ -34,6 +33,7 @@ from agola_core.errors import (
     CompactedError,
     UnavailableError,
 )
+from agola_core.runtime.closing import Closing
 from agola_core.runtime.forks import renewed
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class _Stream:
             self.call.cancel()
 
 
-class EtcdWatch:
+class EtcdWatch(Closing):
     """A running watch (see `agola_core.coordinator.port.Watch`).
 
     Args:
@@ -303,16 +303,6 @@ class EtcdWatch:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
-
-    def __enter__(self) -> Self:
-        """Return the watch."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the watch."""
-        self.close()
 
 
 def _size(batch: WatchBatch) -> int:

@@ -23,12 +23,12 @@ from agola_core.coordinator.port import (
     check_reads,
 )
 from agola_core.coordinator.sqlite import schema as sql
-from agola_core.coordinator.sqlite.database import Database, newest_revision, one
+from agola_core.coordinator.sqlite.database import Database, one
 from agola_core.coordinator.sqlite.errors import find_row
 from agola_core.coordinator.sqlite.outcome import settle
 from agola_core.coordinator.sqlite.reads import Rows, SQLiteReads
 from agola_core.coordinator.sqlite.session import Session
-from agola_core.coordinator.sqlite.watch import Change, SQLiteWatch, WatchHub
+from agola_core.coordinator.sqlite.watch import Change
 from agola_core.errors import (
     BadRequestError,
     ClosedError,
@@ -76,16 +76,12 @@ class SQLiteCoordinator(SQLiteReads):
     half a second.
     """
 
-    max_txn_ops = 100_000
-    max_txn_bytes = 256 * 1024 * 1024
-
     def __init__(
         self, path: str | os.PathLike[str], *, clock: Callable[[], float] = boot_clock, boot: str = ""
     ) -> None:
         self._clock = clock
         self._boot = boot or boot_id()
-        self._database = Database(path)
-        super().__init__(self._database)
+        super().__init__(Database(path))
         self.path = self._database.path
         self._closing = renewed(threading.Lock())
         self._closed = False
@@ -94,15 +90,8 @@ class SQLiteCoordinator(SQLiteReads):
             self._cursor = self._database.writer.cursor()
             self._session = Session(self._cursor, clock)
             self._cursor.execute(sql.LEASES_REBOOTED, (clock(), self._boot))
-            newest = newest_revision(self._database.writer)
-        self._hub = WatchHub(newest, self.changes, self._database.foreign_revision, self._database.origin)
         self._supervisor = Supervisor("sqlite-coordinator")
         self._supervisor.loop("leases", self.expire_leases, interval=_SWEEP_SECONDS)
-
-    def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
-        """Start a watch (see the port)."""
-        self._database.check_open()
-        return self._hub.open(prefix, from_revision)
 
     # Writes
 

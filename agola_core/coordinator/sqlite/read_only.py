@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import apsw
 
+from agola_core.coordinator.read_only import ReadOnly
 from agola_core.coordinator.sqlite import schema as sql
-from agola_core.coordinator.sqlite.database import IDLE_READERS, Database, newest_revision, one
+from agola_core.coordinator.sqlite.database import IDLE_READERS, Database, one
 from agola_core.coordinator.sqlite.files import OpenFiles
 from agola_core.coordinator.sqlite.reads import SQLiteReads
-from agola_core.coordinator.sqlite.watch import SQLiteWatch, WatchHub
 from agola_core.decoding import newer
 from agola_core.errors import FormatError, NotFoundError, UnavailableError
 from agola_core.runtime.connections import Connections
@@ -97,7 +97,7 @@ class _ReadOnlyDatabase(Database):
             raise FormatError(f"{self.path} is of an older release: open it once where it can be written to")
 
 
-class ReadOnlySQLiteCoordinator(SQLiteReads):
+class ReadOnlySQLiteCoordinator(ReadOnly, SQLiteReads):
     """The reading half of an embedded coordinator.
 
     Args:
@@ -111,23 +111,7 @@ class ReadOnlySQLiteCoordinator(SQLiteReads):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = database = _ReadOnlyDatabase(path)
-        super().__init__(database)
-        with database.reader() as connection:
-            newest = newest_revision(connection)
-        self._hub = WatchHub(newest, self.changes, database.foreign_revision, database.origin)
-
-    def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
-        """Start a watch (see the port)."""
-        self._database.check_open()
-        return self._hub.open(prefix, from_revision)
-
-    def close(self) -> None:
-        """Release all resources (see the port)."""
-        if not self._database.origin.is_here:
-            return
-        self._hub.close()
-        self._database.close()
+        super().__init__(_ReadOnlyDatabase(path))
 
 
 def _has_log(path: str) -> bool:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Protocol
-
 import apsw
 
 from agola_core.coordinator.port import MAX_LIST, KeyValue, Page, prefix_end
 from agola_core.coordinator.sqlite import schema as sql
-from agola_core.coordinator.sqlite.database import Row, newest_revision, one
+from agola_core.coordinator.sqlite.database import Database, Row, newest_revision, one
 from agola_core.coordinator.sqlite.session import KeyChanges
-from agola_core.coordinator.sqlite.watch import Change
+from agola_core.coordinator.sqlite.watch import Change, SQLiteWatch, WatchHub
 from agola_core.errors import BadRequestError, CompactedError
 
 Rows = list[Row]
 Changes = list[Change]
-
-
-class Readable(Protocol):
-    """A database that lends reading connections."""
-
-    def reader(self) -> AbstractContextManager[apsw.Connection]:
-        """Lend a connection; errors of the block are translated."""
 
 
 class SQLiteReads:
@@ -32,17 +22,34 @@ class SQLiteReads:
         database: The coordinator's database.
     """
 
-    def __init__(self, database: Readable) -> None:
-        self._readable = database
+    max_txn_ops = 100_000
+    max_txn_bytes = 256 * 1024 * 1024
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        with database.reader() as connection:
+            newest = newest_revision(connection)
+        self._hub = WatchHub(newest, self.changes, database.foreign_revision, database.origin)
+
+    def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
+        """Start a watch (see the port)."""
+        self._database.check_open()
+        return self._hub.open(prefix, from_revision)
+
+    def close(self) -> None:
+        """Release all resources (see the port)."""
+        if self._database.origin.is_here:
+            self._hub.close()
+            self._database.close()
 
     def identity(self) -> str:
         """Return the database's id (see the port); copies of the file have the same one."""
-        with self._readable.reader() as connection:
+        with self._database.reader() as connection:
             return f"sqlite {one(connection.execute(sql.IDENTITY))[0]}"
 
     def get(self, key: str) -> KeyValue | None:
         """Return the newest state of a key (see the port)."""
-        with self._readable.reader() as connection:
+        with self._database.reader() as connection:
             row: Row | None = connection.execute(sql.NEWEST, (key,)).fetchone()
         return None if row is None or row[0] is None else KeyValue(key, *row)
 
@@ -51,7 +58,7 @@ class SQLiteReads:
         limit = min(limit, MAX_LIST)
         if limit < 1:
             raise BadRequestError(f"a list's limit must be at least 1, not {limit}")
-        with self._readable.reader() as connection, connection:
+        with self._database.reader() as connection, connection:
             newest = newest_revision(connection)
             if revision > newest:
                 raise BadRequestError(f"revision {revision} lies after {newest}, the newest")
@@ -75,7 +82,7 @@ class SQLiteReads:
 
     def changes(self, start: int, end: int) -> Changes:
         """Return the changes of the revisions from `start` (inclusive) to `end` (exclusive), by revision."""
-        with self._readable.reader() as connection, connection:
+        with self._database.reader() as connection, connection:
             self._check_kept(connection, start)
             rows = connection.execute(sql.CHANGES, (start, end)).fetchall()
         changes: dict[int, KeyChanges] = {}

@@ -10,11 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
+from agola_core.runtime.closing import Closing
 from agola_core.runtime.forks import Origin, renewed
 
 _RECENT = 4096
@@ -176,7 +175,7 @@ class WatchHub:
                     self._advance_from_database(revision)
 
 
-class SQLiteWatch:
+class SQLiteWatch(Closing):
     """A running watch (see `agola_core.coordinator.port.Watch`).
 
     Attributes:
@@ -254,13 +253,3 @@ class SQLiteWatch:
         self._closed = True
         self._hub.forget(self)
         self._woken.set()
-
-    def __enter__(self) -> Self:
-        """Return the watch."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the watch."""
-        self.close()
