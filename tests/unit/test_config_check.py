@@ -46,6 +46,21 @@ def test_a_directory_of_files_is_summed_up(directory):
     assert [(each["line"], each["place"]) for each in warned["warnings"]] == [(2, "version")]
 
 
+def test_files_of_other_kinds_are_left_out(directory):
+    (directory / "package.json").write_text('{"name": "x", "scripts": {"test": "jest"}}')
+    (directory / "compose.yml").write_text("services: {db: {image: postgres}}\n")
+    (directory / "utf16.yml").write_bytes(GOOD.encode("utf-16"))
+    (directory / "deep/.agola").mkdir()
+    (directory / "deep/.agola/config.yml").write_text("tasks: []\n")
+    code, out, errors = check("--json", directory)
+    assert code == 2
+    checked = json.loads(out)
+    names = {item["file"].removeprefix(f"{directory}/") for item in checked["files"]}
+    wanted = {"good.yml", "deep/warned.yaml", "refused.json", "newer.star", "utf16.yml", "deep/.agola/config.yml"}
+    assert names == wanted
+    assert "left out: 2 files without a key 'runs'" in errors
+
+
 def test_strictness_makes_warnings_errors(directory):
     file = directory / "deep/warned.yaml"
     assert check(file)[0] == 0

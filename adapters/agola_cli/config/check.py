@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from agola_core.runconfig import Config, Finding, FindingKind, find_config, load
 from agola_core.runconfig.verdict import Verdict, judge
 
 _SUFFIXES = (".yml", ".yaml", ".json", ".jsonnet", ".star")
+_RUNS = re.compile(rb"\bruns\b[\"']?\s*\+?:")
 _REFUSED = 2
 
 
@@ -49,7 +51,7 @@ class Summary(msgspec.Struct, frozen=True):
 def check_command(path: Path, strict: bool, agola: bool, as_json: bool) -> int:
     """Check the configuration of PATH, a directory or a file; 2 with the first error's place when it is wrong.
 
-    A directory that has no .agola has all the files below it checked that may be configurations, and summed up.
+    In a directory that has no .agola all files below it are checked that have a key `runs`, and summed up.
 
     \b
     agola-core config check .
@@ -110,9 +112,22 @@ def _files(path: Path) -> tuple[list[Path], bool]:
         return [find_config(path)], False
     except ConfigError as error:
         found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
-        if not found:
+        wanted = [file for file in found if _may_be_configuration(file)]
+        if not wanted:
             raise ConfigError(f"{error.message}; there is no file that may be one", source=str(path)) from error
-        return found, True
+        if left := len(found) - len(wanted):
+            click.echo(f"left out: {left} file{'s' if left > 1 else ''} without a key 'runs'", err=True)
+        return wanted, True
+
+
+def _may_be_configuration(file: Path) -> bool:
+    """Return whether a file says that it is one: by its place, or by a key `runs`; a program in Starlark may be."""
+    if file.parent.name == ".agola" or file.suffix == ".star":
+        return True
+    try:
+        return _RUNS.search(file.read_bytes().replace(b"\0", b"")) is not None  # UTF-16 is read, too
+    except OSError:
+        return True  # the check says why it cannot be read
 
 
 def _check(file: Path) -> Checked:
