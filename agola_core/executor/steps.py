@@ -13,7 +13,7 @@ import msgspec
 
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
 from agola_core.executor.cache_keys import expand_key
-from agola_core.executor.drivers.port import Place
+from agola_core.executor.drivers.port import Pod
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
     ArchiveContents,
@@ -35,25 +35,25 @@ T = TypeVar("T")
 
 
 class StepContext(msgspec.Struct, frozen=True):
-    """What a step works with.
+    """What a step needs.
 
     Attributes:
         task: The task.
         service: The run service.
-        place: Where the task's files lie.
+        pod: The task's pod.
         working_dir: The task's working directory, as its commands see it.
         user: Whose rights the step has.
-        environment: What `env` in a key looks at.
-        archive: Where the step's archive goes.
+        environment: For `env` in a key.
+        archive: The path of the step's archive.
         arch: The driver's architecture.
         log: Writes a line to the step's log.
-        ended: Set when the task is to end.
-        patience: Seconds for which a service that cannot be reached is waited for.
+        ended: Set when the task must end.
+        patience: Seconds to wait for a service that cannot be reached.
     """
 
     task: ExecutorTask
     service: RunserviceClient
-    place: Place
+    pod: Pod
     working_dir: str
     user: str
     environment: Mapping[str, str]
@@ -65,7 +65,7 @@ class StepContext(msgspec.Struct, frozen=True):
 
 
 def run_builtin(context: StepContext, step: Step | None) -> None:
-    """Do a step that is no command.
+    """Run a step that is not a command.
 
     Raises:
         AgolaError: It failed; the message says why.
@@ -88,7 +88,7 @@ def run_builtin(context: StepContext, step: Step | None) -> None:
 def _restore_source(context: StepContext, source_id: str) -> None:
     def unpack() -> int:
         pieces = context.service.open_source(source_id)
-        return context.place.unpack(pieces, context.working_dir, context.user, overwrite=True)
+        return context.pod.unpack(pieces, context.working_dir, context.user, overwrite=True)
 
     context.log(f"unpacked the source tree: {_patiently(context, unpack)} entries")
 
@@ -107,7 +107,7 @@ def _restore_workspace(context: StepContext, step: RestoreWorkspaceStep) -> None
             task_id: str = operation.task_id, number: int = operation.step, over: bool = operation.overwrite
         ) -> int:
             pieces = context.service.open_workspace_archive(task_id, number)
-            return context.place.unpack(pieces, target, context.user, overwrite=over)
+            return context.pod.unpack(pieces, target, context.user, overwrite=over)
 
         context.log(f"restored {_patiently(context, unpack)} entries of task {operation.task_id}")
 
@@ -134,7 +134,7 @@ def _save_cache(context: StepContext, step: SaveCacheStep) -> None:
 
 
 def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
-    """Unpack the first cache that one of the keys begins; none is no error."""
+    """Unpack the first cache found under one of the keys; it is no error if there is none."""
     target = _target(context, step.dest_dir)
     for template in step.keys:
         key = _key(context, template)
@@ -142,7 +142,7 @@ def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
 
         def unpack(full: str = f"{context.task.cache_prefix}-{key}") -> int:
             pieces = context.service.open_cache(full, prefix=True)
-            return context.place.unpack(pieces, target, context.user, overwrite=True)
+            return context.pod.unpack(pieces, target, context.user, overwrite=True)
 
         try:
             context.log(f"restored {_patiently(context, unpack)} entries")
@@ -153,11 +153,11 @@ def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
 
 
 def _pack(context: StepContext, contents: list[ArchiveContents]) -> int:
-    """Write the step's archive whole or not at all: the service asks for it by its name."""
+    """Write the step's archive completely or not at all: the service fetches it by its name."""
     temporary = context.archive.with_suffix(".part")
     temporary.parent.mkdir(0o711, exist_ok=True)
     try:
-        count = context.place.pack(temporary, contents, context.working_dir, context.user)
+        count = context.pod.pack(temporary, contents, context.working_dir, context.user)
         temporary.replace(context.archive)
     finally:
         temporary.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ def _pack(context: StepContext, contents: list[ArchiveContents]) -> int:
 
 
 def _target(context: StepContext, dest_dir: str) -> str:
-    return os.path.normpath(os.path.join(context.working_dir, dest_dir))  # noqa: PTH118 - a path of the place
+    return os.path.normpath(os.path.join(context.working_dir, dest_dir))  # noqa: PTH118 - a path of the pod
 
 
 def _key(context: StepContext, template: str) -> str:
@@ -173,7 +173,7 @@ def _key(context: StepContext, template: str) -> str:
         raise BadRequestError("the cache key is empty")
     key = expand_key(
         template,
-        read=lambda name: context.place.read(_target(context, name), context.user),
+        read=lambda name: context.pod.read(_target(context, name), context.user),
         environment=context.environment,
         arch=context.arch,
     )
@@ -185,7 +185,7 @@ def _key(context: StepContext, template: str) -> str:
 
 
 def _patiently(context: StepContext, work: Callable[[], T]) -> T:
-    """Do something that needs the service; while that cannot be reached, wait and do it again."""
+    """Call the service; while it cannot be reached, wait and retry."""
     deadline = time.monotonic() + context.patience
     pause = _FIRST_PAUSE
     while True:

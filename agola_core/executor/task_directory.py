@@ -7,11 +7,11 @@
                   steps/N.log        the log of step N
                   steps/N.exit       its exit code, written by its shell
                   archives/N.tar     what it saved
-                  home/  tmp/  ...   the place of its commands, as its driver makes it
+                  home/  tmp/  ...   the files of its pod, as its driver makes them
           .removed/                  what is being deleted
 
-A task of one command is here for a moment, so it is given few files, and those are added to and not replaced: making
-and deleting them is most of what a short task costs its executor.
+Creating and deleting files is most of the cost of a short task, so there are few of them, and they are appended to, not
+replaced.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from agola_core.runservice.model.types import ExecutorTask, ExecutorTaskStatus
 logger = logging.getLogger(__name__)
 
 PASSED_THROUGH: Final = 0o711
-"""The mode of the directories above a task's: its own user passes through, and lists nothing."""
+"""The mode of directories above a task's: its user may pass through, but not list them."""
 
 _REMOVED: Final = ".removed"
 _AT_ONCE = 1000
@@ -47,7 +47,7 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class RunningProcess(msgspec.Struct, frozen=True):
-    """The step that runs, and what its driver finds its process by."""
+    """The running step, and the description by which its driver finds its process."""
 
     step: int
     description: dict[str, str | int]
@@ -80,7 +80,7 @@ class TaskDirectory:
         self._holds_task = False
 
     def create(self) -> None:
-        """Make the directory and the one inside it; others may pass through to what is theirs, and list nothing."""
+        """Create the directories; other users may pass through, but not list them."""
         self.path.mkdir(0o711, parents=True, exist_ok=True)
         (self.path / "steps").mkdir(0o711, exist_ok=True)
 
@@ -101,7 +101,7 @@ class TaskDirectory:
             os.close(descriptor)
 
     def log_size(self, step: int) -> int:
-        """Return how large a step's log is; 0 when there is none."""
+        """Return the size of a step's log in bytes; 0 without one."""
         try:
             return self.log(step).lstat().st_size
         except OSError:
@@ -116,12 +116,12 @@ class TaskDirectory:
         return self.path / f"steps/{step}.exit"
 
     def clear(self) -> None:
-        """Delete what is left of the place of its commands; the state, logs and archives stay."""
+        """Delete the files of the pod; state, logs and archives stay."""
         with contextlib.suppress(OSError):
             _delete(self.path, [name for name in os.listdir(self.path) if name not in _KEPT])  # noqa: PTH208
 
     def cut_logs(self, keep: int) -> None:
-        """Cut logs to their first bytes, at the end of a line where there is one; each says so."""
+        """Truncate logs to their first bytes, at the end of a line if there is one, with a note."""
         for path in (self.path / "steps").glob("*.log"):
             with contextlib.suppress(OSError):
                 descriptor = open_own(path, os.O_RDWR)
@@ -134,7 +134,7 @@ class TaskDirectory:
                     os.close(descriptor)
 
     def save(self, task: ExecutorTask) -> None:
-        """Write down the task with its status; killed in the midst of it, the status before stands."""
+        """Save the task with its status; if it is interrupted, the previous status remains."""
         if self._holds_task:
             self._append(_Line(status=task.status, setup_error=task.setup_error, fail_error=task.fail_error))
         else:
@@ -142,11 +142,11 @@ class TaskDirectory:
             self._holds_task = True
 
     def save_process(self, process: RunningProcess) -> None:
-        """Write down which step runs."""
+        """Save which step runs."""
         self._append(_Line(process=process))
 
     def load(self) -> ExecutorTask | None:
-        """Return the task as it was written down; None when it was not."""
+        """Return the saved task; None without one."""
         task = None
         for line in self._lines():
             if line.task is not None:
@@ -157,11 +157,11 @@ class TaskDirectory:
         return task
 
     def load_process(self) -> RunningProcess | None:
-        """Return what was the last to be started; None when nothing was."""
+        """Return the process started last; None without one."""
         return next((line.process for line in reversed(self._lines()) if line.process is not None), None)
 
     def _append(self, line: _Line) -> None:
-        # A newline comes first: it ends what an earlier process was killed in the midst of writing.
+        # A newline comes first: it ends a line that an earlier process was killed while writing.
         data = memoryview(b"\n" + _encode(line))
         descriptor = os.open(self._state, _APPEND, 0o600)  # it holds secrets
         try:
@@ -211,7 +211,7 @@ class TaskDirectories:
         return TaskDirectory(self._root / task_id)
 
     def __iter__(self) -> Iterator[TaskDirectory]:
-        """Yield the directories of all tasks but those of another user: what root has run here is root's."""
+        """Yield the directories of all tasks except those that another user, such as root, has run."""
         for name in sorted(os.listdir(self._root)):  # noqa: PTH208 - plain names of many
             path = self._root / name
             if name == _REMOVED or not path.is_dir():
@@ -223,19 +223,19 @@ class TaskDirectories:
                 logger.warning("the task in %s was run by another user: it is left as it is", path)
 
     def remove(self, directory: TaskDirectory) -> None:
-        """Take a task's directory away, at once; `sweep` deletes it."""
+        """Move a task's directory away at once; `sweep` deletes it."""
         with contextlib.suppress(FileNotFoundError):
             directory.path.rename(self._removed / uuid.uuid4().hex)
 
     def sweep(self) -> None:
-        """Delete what was removed, in a process of its own: tasks leave many files, and this one has other work."""
+        """Delete removed directories in a process of its own: tasks leave many files."""
         names = os.listdir(self._removed)  # noqa: PTH208 - plain names of many
         for start in range(0, len(names), _AT_ONCE):
             _delete(self._removed, names[start : start + _AT_ONCE])
 
 
 def _delete(root: Path, names: list[str]) -> None:
-    """Delete trees below a directory; directories that their owner made read-only are writable first."""
+    """Delete trees below a directory, including read-only directories."""
     paths = [f"./{name}" for name in names]
     for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
         done = subprocess.run([*command, *paths], cwd=root, stderr=subprocess.DEVNULL, check=False) if paths else None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
-from agola_core.executor.drivers.port import Driver, Place, StepProcess
+from agola_core.executor.drivers.port import Driver, Pod, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
 from agola_core.executor.task_directory import RunningProcess, TaskDirectory
@@ -92,11 +92,11 @@ class TaskRunner:
         return self.state.task
 
     def start(self) -> None:
-        """Start the task, or go on with it after a restart."""
+        """Start the task, or resume it after a restart."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the task: its commands are killed, the rest is not begun."""
+        """Stop the task: its command is killed, no further step begins."""
         with self.state.condition:
             self._stopped = True
         self._end_process()
@@ -109,7 +109,7 @@ class TaskRunner:
             process.kill_now()
 
     def check_limits(self) -> None:
-        """Fail the task when it runs longer, or writes more, than it may; called now and then."""
+        """Fail the task if it exceeds a timeout or the limit of its log; called periodically."""
         step = self.state.running_step
         definition = self.task.steps[step] if step is not None else None
         allowed = definition.timeout if isinstance(definition, RunStep) else 0.0
@@ -122,7 +122,7 @@ class TaskRunner:
             self._fail_from_outside(f"the log of step {step} is larger than {self._limits.max_log_bytes} bytes")
 
     def join(self, timeout: float) -> None:
-        """Wait for the task's thread; one that waits for its turn has none yet."""
+        """Wait for the task's thread; a waiting task has none yet."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
@@ -132,7 +132,7 @@ class TaskRunner:
         self._end_process()
 
     def _end_process(self) -> None:
-        """End what runs, in a thread of its own: it has some time to end by itself, and whoever asks has none."""
+        """Kill the running command in a thread of its own, since its grace period would delay the caller."""
         with self.state.condition:
             first, process = not self._ended.is_set(), self._process
             self._ended.set()
@@ -143,7 +143,7 @@ class TaskRunner:
         while self._process is process:
             try:
                 process.kill()
-            except AgolaError as error:  # an engine that is away comes back, and the command with it
+            except AgolaError as error:  # the engine may come back, and the command with it
                 logger.warning("task %s: its command cannot be ended yet: %s", self.task.id, error)
                 with self.state.condition:
                     self.state.condition.wait(_AGAIN_SECONDS)
@@ -162,13 +162,13 @@ class TaskRunner:
             self._finished(self)
 
     def _run_task(self) -> None:
-        if self.state.is_decided:  # an earlier executor was killed while it ended the task: its place may be gone
+        if self.state.is_decided:  # an earlier executor was killed while it ended the task: its pod may be gone
             with contextlib.suppress(AgolaError, OSError):
                 self._close(self._set_up())
             self.state.end(self.state.result(), fail_error=self.task.fail_error)
             return
         try:
-            place = self._set_up()
+            pod = self._set_up()
         except (AgolaError, OSError) as error:
             self._log(None, f"set-up failed: {error}")
             begun = self.state.is_set_up  # by an earlier executor
@@ -181,44 +181,44 @@ class TaskRunner:
             for number, step in enumerate(self.task.steps):
                 if self.task.status.steps[number].phase is ExecutorPhase.SUCCESS:
                     continue
-                if self._ended.is_set() or not self._run_step(place, number, step):
+                if self._ended.is_set() or not self._run_step(pod, number, step):
                     break
         finally:
             self.state.save_results(self._failure)
-            self._close(place)
+            self._close(pod)
         faultpoints.reach("executor.before-end")
         self.state.end(self.state.result(self._failure), fail_error=self._failure)
 
-    def _close(self, place: Place) -> None:
+    def _close(self, pod: Pod) -> None:
         try:
-            place.close()
-        except AgolaError as error:  # what is left is removed later, and says nothing about the task
-            logger.warning("task %s: its place cannot be removed yet: %s", self.task.id, error)
-        self._make_room()
+            pod.close()
+        except AgolaError as error:  # leftovers are removed later, and do not concern the result
+            logger.warning("task %s: its pod cannot be removed yet: %s", self.task.id, error)
+        self._free_space()
 
-    def _set_up(self) -> Place:
+    def _set_up(self) -> Pod:
         if self.state.is_set_up:
-            return self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
+            return self._driver.open_pod(self.task, self.directory.path, lambda text: self._log(None, text))
         self.directory.create()
-        self.directory.save(self.task)  # what cannot be written down is not begun: it could be begun twice
+        self.directory.save(self.task)  # what cannot be saved is not begun: it could be begun twice
         self.state.set_up(ExecutorPhase.RUNNING)
         self._log(None, f"executor starts task {self.task.task_name!r}")
-        place = self._driver.open_place(self.task, self.directory.path, lambda text: self._log(None, text))
+        pod = self._driver.open_pod(self.task, self.directory.path, lambda text: self._log(None, text))
         self.state.begin()
-        return place
+        return pod
 
-    def _run_step(self, place: Place, number: int, step: Step | None) -> bool:
+    def _run_step(self, pod: Pod, number: int, step: Step | None) -> bool:
         """Run a step and return whether it succeeded."""
         command = isinstance(step, RunStep) and not step.source
         found = None
         if self.task.status.steps[number].phase is ExecutorPhase.RUNNING:  # an earlier executor was about to begin it
-            if command:  # the other kinds are done again: that changes nothing
+            if command:  # other steps are repeated, which is harmless
                 found = self._find_running(number)
         else:
             self.state.change_step(number, ExecutorPhase.RUNNING)
             try:
                 self.state.save()
-            except OSError as error:  # what cannot be written down is not begun: it could be begun twice
+            except OSError as error:  # what cannot be saved is not begun: it could be begun twice
                 self._failure = f"step {number} was not started: its state cannot be written: {error}"
                 self.state.change_step(number, ExecutorPhase.FAILED)
                 return False
@@ -226,14 +226,14 @@ class TaskRunner:
         code: int | None = None
         try:
             if isinstance(step, RunStep) and command:
-                code = self._run_command(place, number, step, found)
+                code = self._run_command(pod, number, step, found)
                 phase = ExecutorPhase.SUCCESS if code == 0 else ExecutorPhase.FAILED
                 if code != 0 and self._disk_is_full():
                     self._failure = self._failure or f"step {number} failed while the executor's disk was full"
                 if code is None and not self._stopped:
                     self._failure = self._failure or f"step {number} was killed: it left no exit code"
             else:
-                self._run_builtin(place, number, step)
+                self._run_builtin(pod, number, step)
                 phase = ExecutorPhase.SUCCESS
         except (AgolaError, OSError) as error:
             self._log(number, f"error: {error}")
@@ -245,18 +245,18 @@ class TaskRunner:
             phase = ExecutorPhase.FAILED
         elif self._stopped and phase is ExecutorPhase.FAILED:
             phase = ExecutorPhase.STOPPED
-        # Told with what follows, the next step's start or the task's end: a later executor finds the step's result.
+        # Reported with the next step's start or the task's end; a later executor finds the step's result.
         self.state.change_step(number, phase, code)
         return phase is ExecutorPhase.SUCCESS
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()
         if running is None or running.step != number:
-            return None  # nothing begins before it is noted
+            return None  # nothing begins before it is saved
         return self._driver.find_process(running.description, self.directory.exit_file(number))
 
-    def _run_command(self, place: Place, number: int, step: RunStep, found: StepProcess | None) -> int | None:
-        process = found or self._start_command(place, number, step)
+    def _run_command(self, pod: Pod, number: int, step: RunStep, found: StepProcess | None) -> int | None:
+        process = found or self._start_command(pod, number, step)
         with self.state.condition:
             self._process = process
             doomed = self._ended.is_set()
@@ -267,7 +267,7 @@ class TaskRunner:
             self._process = None
         return code
 
-    def _start_command(self, place: Place, number: int, step: RunStep) -> StepProcess:
+    def _start_command(self, pod: Pod, number: int, step: RunStep) -> StepProcess:
         task = self.task
         try:
             argv = shlex.split(step.shell or task.shell or _DEFAULT_SHELL)
@@ -286,11 +286,11 @@ class TaskRunner:
             faultpoints.reach("executor.before-begin")
 
         faultpoints.reach("executor.before-start")
-        process = place.start(
+        process = pod.start(
             argv,
             step.command,
             environment=environment,
-            working_dir=self._working_dir(place, step.working_dir or task.working_dir, environment, user),
+            working_dir=self._working_dir(pod, step.working_dir or task.working_dir, environment, user),
             user=user,
             output=self.directory.log(number),
             exit_file=self.directory.exit_file(number),
@@ -299,18 +299,18 @@ class TaskRunner:
         faultpoints.reach("executor.after-begin")
         return process
 
-    def _working_dir(self, place: Place, configured: str, environment: Mapping[str, str], user: str) -> str:
-        found = place.variables(user)
+    def _working_dir(self, pod: Pod, configured: str, environment: Mapping[str, str], user: str) -> str:
+        found = pod.variables(user)
         return expand_path(configured or _DEFAULT_WORKING_DIR, {**found, **environment, "HOME": found["HOME"]})
 
-    def _run_builtin(self, place: Place, number: int, step: Step | None) -> None:
+    def _run_builtin(self, pod: Pod, number: int, step: Step | None) -> None:
         task = self.task
         run_builtin(
             StepContext(
                 task=task,
                 service=self._service,
-                place=place,
-                working_dir=self._working_dir(place, task.working_dir, task.environment, task.user),
+                pod=pod,
+                working_dir=self._working_dir(pod, task.working_dir, task.environment, task.user),
                 user=task.user,
                 environment=task.environment,
                 archive=self.directory.archive(number),
@@ -327,15 +327,15 @@ class TaskRunner:
         if self.directory.log_size(number) > limit:
             self._failure = self._failure or f"the log of step {number} is larger than {limit} bytes"
 
-    def _make_room(self) -> None:
-        """Where the disk gets full, delete at once what the task needs no more: the next ones find room."""
-        if self._room() < _SHORT_SHARE:
+    def _free_space(self) -> None:
+        """If the disk is nearly full, delete at once what the task no longer needs."""
+        if self._free_share() < _SHORT_SHARE:
             self.directory.clear()
         if self._disk_is_full():
             self.directory.cut_logs(_CUT_BYTES)
 
-    def _room(self) -> float:
-        """Return which part of the executor's disk is free."""
+    def _free_share(self) -> float:
+        """Return the free share of the executor's disk."""
         try:
             found = os.statvfs(self.directory.path)
         except OSError:

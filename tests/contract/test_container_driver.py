@@ -48,11 +48,11 @@ def opened(driver, root, executor_id, *containers, phase=ExecutorPhase.NOT_START
     directory = TaskDirectory(root / "task")
     directory.create()
     lines = []
-    return driver.open_place(task, directory.path, lines.append), directory, lines
+    return driver.open_pod(task, directory.path, lines.append), directory, lines
 
 
-def run(place, directory, script, user=""):
-    process = place.start(
+def run(pod, directory, script, user=""):
+    process = pod.start(
         ["/bin/sh", "-e"],
         script,
         environment={},
@@ -66,7 +66,7 @@ def run(place, directory, script, user=""):
 
 def test_services_share_the_network_of_the_first_container(agola_container_engine, engine, executor_id, tmp_path):
     driver, image = ContainerDriver(agola_container_engine.options), agola_container_engine.image
-    place, directory, lines = opened(
+    pod, directory, lines = opened(
         driver,
         tmp_path,
         executor_id,
@@ -75,11 +75,11 @@ def test_services_share_the_network_of_the_first_container(agola_container_engin
     )
     assert len(engine.containers([f"{LABEL_EXECUTOR}={executor_id}", f"{LABEL_TASK}=task"])) == 2
     assert len(lines) == 2
-    assert run(place, directory, "id -un; echo $MINE; ls /proc/self/ns/net >/dev/null") == (0, "nobody\nx y\n")
-    main, service = (engine._api.inspect_container(item) for item in place._containers)
+    assert run(pod, directory, "id -un; echo $MINE; ls /proc/self/ns/net >/dev/null") == (0, "nobody\nx y\n")
+    main, service = (engine._api.inspect_container(item) for item in pod._containers)
     assert service["HostConfig"]["NetworkMode"] == f"container:{main['Id']}"
     assert main["HostConfig"]["SecurityOpt"]
-    place.close()
+    pod.close()
     assert engine.containers([f"{LABEL_EXECUTOR}={executor_id}"]) == []
 
 
@@ -91,10 +91,10 @@ def test_volumes_in_memory_have_their_size(agola_container_engine, engine, execu
     ]
     driver = ContainerDriver(agola_container_engine.options)
     container = Container(image=agola_container_engine.image, volumes=volumes)
-    place, directory, _ = opened(driver, tmp_path, executor_id, container)
+    pod, directory, _ = opened(driver, tmp_path, executor_id, container)
     script = "grep -E ' /(small|large|none) ' /proc/mounts; head -c 70000 /dev/zero >/small/file || echo full"
-    code, log = run(place, directory, script)
-    place.close()
+    code, log = run(pod, directory, script)
+    pod.close()
     assert code == 0
     mounts = {line.split()[1]: line for line in log.splitlines() if line.startswith("tmpfs ")}
     assert set(mounts) == {"/small", "/large"}
@@ -115,13 +115,13 @@ def test_a_privileged_container_is_refused_unless_it_is_allowed(agola_container_
 
 def test_orphans_are_removed_and_what_is_known_stays(agola_container_engine, engine, executor_id, tmp_path):
     driver = ContainerDriver(agola_container_engine.options)
-    place, _, _ = opened(driver, tmp_path, executor_id, Container(image=agola_container_engine.image))
+    pod, _, _ = opened(driver, tmp_path, executor_id, Container(image=agola_container_engine.image))
     driver.clean("another", lambda _: False)
     driver.clean(executor_id, lambda task_id: task_id == "task")
     assert len(engine.containers([f"{LABEL_EXECUTOR}={executor_id}"])) == 1
     driver.clean(executor_id, lambda _: False)
     assert engine.containers([f"{LABEL_EXECUTOR}={executor_id}"]) == []
-    place.close()  # harmless
+    pod.close()  # harmless
 
 
 def test_containers_that_are_gone_fail_a_task_that_has_begun(agola_container_engine, executor_id, tmp_path):

@@ -1,4 +1,4 @@
-"""The contract of every driver: places, commands, their ends, and files in and out."""
+"""The contract of every driver: pods, commands, their ends, and files in and out."""
 
 import errno
 import io
@@ -41,13 +41,13 @@ class Bench:
         self.directory = TaskDirectory(root / "tasks" / task_id)
         root.joinpath("tasks").mkdir(mode=0o711, exist_ok=True)
         self.directory.create()
-        self.place = driver.open_place(self.task, self.directory.path, lambda _: None)
+        self.pod = driver.open_pod(self.task, self.directory.path, lambda _: None)
         self.count = 0
 
     def start(self, script, *, argv=SHELL, user="", environment=None, working_dir=None):
         step, self.count = self.count, self.count + 1
         self.noted = None
-        process = self.place.start(
+        process = self.pod.start(
             argv,
             script,
             environment=environment or {},
@@ -72,7 +72,7 @@ class Bench:
         return code, log.read_text()
 
     def path(self, name, user=""):
-        return f"{self.place.variables(user)['HOME']}/{name}"
+        return f"{self.pod.variables(user)['HOME']}/{name}"
 
     def started(self, script, **options):
         """Start a command and wait until it has said its first line."""
@@ -103,7 +103,7 @@ def bench(driver, tmp_path):
     tmp_path.chmod(0o755)
     bench = Bench(driver, tmp_path)
     yield bench
-    bench.place.close()
+    bench.pod.close()
 
 
 def test_a_command_runs_and_its_output_and_code_are_kept(bench):
@@ -135,14 +135,14 @@ def test_the_environment_is_clean(bench, monkeypatch):
     assert "MINE=a b" in found
     assert "CI=over" in found
     assert not any("SECRET" in line for line in found)
-    variables = bench.place.variables("")
+    variables = bench.pod.variables("")
     assert f"HOME={variables['HOME']}" in found
 
 
 def test_the_working_directory_is_made(bench):
     wanted = bench.path("a/b c")
     assert bench.run("pwd; echo x >file", working_dir=wanted) == (0, f"{wanted}\n")
-    assert b"".join(bench.place.read(f"{wanted}/file", "")) == b"x\n"
+    assert b"".join(bench.pod.read(f"{wanted}/file", "")) == b"x\n"
 
 
 def test_files_stay_from_step_to_step(bench):
@@ -180,7 +180,7 @@ def test_a_killed_command_has_time_to_clean_up(bench):
     killer.start()
     assert process.wait() == 3
     killer.join()
-    bench.place.close()
+    bench.pod.close()
     assert log.read_text().startswith("begun\n")
     assert log.read_text().endswith("cleaned\n")
 
@@ -221,7 +221,7 @@ def test_nothing_that_a_task_has_started_survives_it(bench, kind, end):
         process.kill()
         assert not sleepers(bench)
     process.wait()
-    bench.place.close()
+    bench.pod.close()
     assert not sleepers(bench)
 
 
@@ -230,7 +230,7 @@ def test_without_control_groups_what_a_task_leaves_is_found_by_its_mark(tmp_path
     monkeypatch.setattr(host, "make_cgroup", lambda _: None)
     bench = Bench(HostDriver(), tmp_path)
     bench.run(BACKGROUND[kind])
-    bench.place.close()
+    bench.pod.close()
     assert not sleepers(bench)
 
 
@@ -244,11 +244,11 @@ def test_what_has_left_its_control_group_is_ended_by_the_next_clean(tmp_path):
     other.run("sleep 4321 &")
     while not sleepers(bench):
         time.sleep(0.005)
-    bench.place.close()
+    bench.pod.close()
     bench.driver.clean("executor", lambda _: False)
     assert not sleepers(bench)
-    assert sleepers(other), "its place is still open"
-    other.place.close()
+    assert sleepers(other), "its pod is still open"
+    other.pod.close()
     group.kill()
     group.remove()
 
@@ -313,7 +313,7 @@ def test_a_command_is_noted_before_it_begins(bench):
 
 def test_the_place_is_found_again(bench):
     bench.run("echo kept >file")
-    again = bench.driver.open_place(bench.task, bench.directory.path, lambda _: None)
+    again = bench.driver.open_pod(bench.task, bench.directory.path, lambda _: None)
     assert b"".join(again.read(bench.path("project/file"), "")) == b"kept\n"
 
 
@@ -322,12 +322,12 @@ def test_two_tasks_share_nothing(bench, tmp_path):
     bench.run("echo mine >file")
     assert other.run("ls -A")[1] == ""
     assert other.path("") != bench.path("") or not isinstance(bench.driver, HostDriver)
-    other.place.close()
+    other.pod.close()
 
 
 def test_a_missing_file_is_said(bench):
     with pytest.raises(NotFoundError, match="none"):
-        b"".join(bench.place.read(bench.path("none"), ""))
+        b"".join(bench.pod.read(bench.path("none"), ""))
 
 
 def test_files_are_packed_and_unpacked_with_modes_and_times(bench, tmp_path):
@@ -340,10 +340,10 @@ def test_files_are_packed_and_unpacked_with_modes_and_times(bench, tmp_path):
     assert code == 0, log
     contents = [ArchiveContents(source_dir="src", dest_dir="out", paths=["**/*.o", "link", "empty"])]
     target = tmp_path / "x.tar"
-    assert bench.place.pack(target, contents, bench.path("project"), "") == 4
+    assert bench.pod.pack(target, contents, bench.path("project"), "") == 4
     with tarfile.open(target) as archive:
         assert sorted(archive.getnames()) == ["out/a.o", "out/deep/b c.o", "out/empty", "out/link"]
-    count = bench.place.unpack([target.read_bytes()], bench.path("project/back"), "", overwrite=False)
+    count = bench.pod.unpack([target.read_bytes()], bench.path("project/back"), "", overwrite=False)
     assert count == 4
     code, log = bench.run("cd back/out; cat a.o 'deep/b c.o' link; ls -ld empty >/dev/null; stat -c '%a %Y' a.o")
     assert (code, log) == (0, "aba750 981173106\n")
@@ -352,14 +352,14 @@ def test_files_are_packed_and_unpacked_with_modes_and_times(bench, tmp_path):
 def test_an_absolute_source_directory(bench, tmp_path):
     bench.run("mkdir -p ../elsewhere; echo x >../elsewhere/f")
     contents = [ArchiveContents(source_dir=bench.path("elsewhere"), paths=["*"])]
-    assert bench.place.pack(tmp_path / "x.tar", contents, bench.path("project"), "") == 1
+    assert bench.pod.pack(tmp_path / "x.tar", contents, bench.path("project"), "") == 1
 
 
 @pytest.mark.parametrize(("overwrite", "expected"), [(False, "old\nnew\n"), (True, "new\nnew\n")])
 def test_what_exists_stays_unless_it_is_overwritten(bench, overwrite, expected):
     bench.run("echo old >one")
     pieces = [tar(("one", b"new\n"), ("two", b"new\n"))]
-    bench.place.unpack(pieces, bench.path("project"), "", overwrite=overwrite)
+    bench.pod.unpack(pieces, bench.path("project"), "", overwrite=overwrite)
     assert bench.run("cat one two") == (0, expected)
 
 
@@ -376,16 +376,16 @@ def tar(*files):
 def test_hostile_archives_are_refused(bench):
     for name in ("../evil", "/evil", "a/../../evil"):
         with pytest.raises(BadRequestError, match="leave"):
-            bench.place.unpack([tar((name, b"x"))], bench.path("project"), "", overwrite=True)
+            bench.pod.unpack([tar((name, b"x"))], bench.path("project"), "", overwrite=True)
     with pytest.raises(BadRequestError):
-        bench.place.unpack([b"nonsense" * 100], bench.path("project"), "", overwrite=True)
+        bench.pod.unpack([b"nonsense" * 100], bench.path("project"), "", overwrite=True)
 
 
 def test_a_missing_source_directory_is_said(bench, tmp_path):
     bench.run("true")
     contents = [ArchiveContents(source_dir="none", paths=["*"])]
     with pytest.raises(BadRequestError, match="none"):
-        bench.place.pack(tmp_path / "x.tar", contents, bench.path("project"), "")
+        bench.pod.pack(tmp_path / "x.tar", contents, bench.path("project"), "")
 
 
 def test_a_user_that_does_not_exist(bench):
@@ -406,7 +406,7 @@ def test_a_step_of_another_user(bench, tmp_path):
         "id -un; echo mine >file; stat -c %U file", user="nobody", working_dir=bench.path("w", "nobody")
     )
     assert (code, log) == (0, "nobody\nnobody\n")
-    bench.place.unpack([tar(("f", b"x"))], bench.path("w", "nobody"), "nobody", overwrite=True)
+    bench.pod.unpack([tar(("f", b"x"))], bench.path("w", "nobody"), "nobody", overwrite=True)
     code, log = bench.run("stat -c %U f", user="nobody", working_dir=bench.path("w", "nobody"))
     assert (code, log) == (0, "nobody\n")
 
@@ -421,13 +421,13 @@ def test_archives_of_another_user_have_no_more_rights_than_it(driver, tmp_path):
     (secret / "key").write_text("x")
     bench.run("true")
     with pytest.raises(BadRequestError, match="secret"):
-        bench.place.pack(tmp_path / "x", [ArchiveContents(source_dir=str(secret), paths=["**"])], "/", "nobody")
+        bench.pod.pack(tmp_path / "x", [ArchiveContents(source_dir=str(secret), paths=["**"])], "/", "nobody")
     with pytest.raises(OSError, match=r"secret|denied"):
-        bench.place.unpack([tar(("f", b"x"))], str(secret), "nobody", overwrite=True)
+        bench.pod.unpack([tar(("f", b"x"))], str(secret), "nobody", overwrite=True)
     with pytest.raises(NotFoundError):
-        b"".join(bench.place.read(str(secret / "key"), "nobody"))
+        b"".join(bench.pod.read(str(secret / "key"), "nobody"))
     assert [path.name for path in secret.iterdir()] == ["key"]
-    bench.place.close()
+    bench.pod.close()
 
 
 @pytest.fixture
@@ -462,7 +462,7 @@ def test_no_variable_of_a_task_leaves_its_sandbox(isolating, tmp_path):
     assert not out.exists()
     with pytest.raises(UnavailableError, match="null byte"):
         bench.run("true", environment={"A": f"x\0--bind\0{tmp_path}\0{tmp_path}"})
-    bench.place.close()
+    bench.pod.close()
 
 
 def test_an_isolated_step_has_no_rights_to_leave_with(isolating, tmp_path):
@@ -489,8 +489,8 @@ def test_an_isolated_step_has_no_rights_to_leave_with(isolating, tmp_path):
     )
     assert "secret" not in log
     assert not any(mark.exists() for mark in marks)
-    bench.place.close()
-    other.place.close()
+    bench.pod.close()
+    other.pod.close()
 
 
 @pytest.mark.parametrize("network", [False, True])
@@ -503,7 +503,7 @@ def test_an_isolated_step_has_a_network_only_where_it_is_given_one(isolating, tm
         call = f"{python} -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 5)'"
         code, log = bench.run(call)
     assert (code == 0) is network, log
-    bench.place.close()
+    bench.pod.close()
 
 
 def test_an_isolated_step_sees_no_other_task_and_changes_nothing_else(isolating, tmp_path):
@@ -515,9 +515,9 @@ def test_an_isolated_step_sees_no_other_task_and_changes_nothing_else(isolating,
     assert one.run("touch /etc/agola-was-here")[0] != 0
     assert one.run(f"ln -s {two.path('project')} l")[0] == 0
     with pytest.raises(BadRequestError):
-        one.place.pack(tmp_path / "x", [ArchiveContents(source_dir="l", paths=["*"])], one.path("project"), "")
+        one.pod.pack(tmp_path / "x", [ArchiveContents(source_dir="l", paths=["*"])], one.path("project"), "")
     with pytest.raises((OSError, UnavailableError)):
-        one.place.unpack([tar(("f", b"x"))], one.path("project/l"), "", overwrite=True)
+        one.pod.unpack([tar(("f", b"x"))], one.path("project/l"), "", overwrite=True)
     assert two.run("ls")[1] == "file\n"
-    one.place.close()
-    two.place.close()
+    one.pod.close()
+    two.pod.close()

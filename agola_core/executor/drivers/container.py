@@ -110,8 +110,8 @@ class ContainerProcess:
         self._engine.kill(self._container)
 
 
-class ContainerPlace:
-    """The containers of a task (see `port.Place`).
+class ContainerPod:
+    """The containers of a task (see `port.Pod`).
 
     Args:
         options: How the engine is used.
@@ -190,7 +190,7 @@ class ContainerPlace:
         copy.unlink(missing_ok=True)
 
     def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
-        """Archive files of the place (see the port)."""
+        """Archive files of the pod (see the port)."""
 
         def opened(path: str) -> Iterator[bytes]:
             code, _, _ = self._engine.run(self._main, ["/bin/sh", "-c", 'cd -- "$1"', "cd", path], user)
@@ -202,7 +202,7 @@ class ContainerPlace:
             return containerfiles.repack(file.write, contents, working_dir, opened)
 
     def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
-        """Unpack an archive into the place (see the port): it is checked whole before anything is written."""
+        """Unpack an archive into the pod (see the port): it is checked whole before anything is written."""
         _, uid, gid = self._user(user)
         with tempfile.TemporaryFile(dir=self._directory) as file:
             spool = cast("IO[bytes]", file)
@@ -286,14 +286,14 @@ class ContainerDriver:
         with closing(Engine(self._options)) as engine:
             self.archs = [engine.arch()]
 
-    def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> ContainerPlace:
-        """Return the place of a task (see the port)."""
+    def open_pod(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> ContainerPod:
+        """Return the pod of a task (see the port)."""
         with closing(Engine(self._options)) as engine:
             found = engine.containers([f"{LABEL_EXECUTOR}={task.status.executor_id}", f"{LABEL_TASK}={task.id}"])
             found.sort(key=lambda item: int(item.labels.get(LABEL_INDEX, 0)))
             whole = len(found) == len(task.containers) and bool(found) and found[0].running
             if whole and found[0].labels.get("agola.attempt") == str(task.attempt):
-                return ContainerPlace(self._options, directory, [item.id for item in found])
+                return ContainerPod(self._options, directory, [item.id for item in found])
             if any(step.phase.value != "notstarted" for step in task.status.steps):
                 raise UnavailableError("the task's containers are gone")
             for item in found:
@@ -302,7 +302,7 @@ class ContainerDriver:
             try:
                 for index, container in enumerate(task.containers):
                     made.append(self._create(engine, task, container, index, directory, made, log))
-                return ContainerPlace(self._options, directory, made)
+                return ContainerPod(self._options, directory, made)
             except BaseException:
                 for container_id in made:
                     engine.remove(container_id)

@@ -67,8 +67,8 @@ def host_arch() -> str:
     return _ARCHS.get(platform.machine(), platform.machine())
 
 
-class HostPlace:
-    """A task's private directory (see `port.Place`).
+class HostPod:
+    """A task's private directory (see `port.Pod`).
 
     Args:
         task: The task.
@@ -76,7 +76,7 @@ class HostPlace:
         path: The commands' PATH.
         isolation: What its commands run in.
         network: Whether isolated commands share the machine's network.
-        closed: Called with the task's mark when the place is closed and its group alone was looked at.
+        closed: Called with the task's mark when the pod is closed and its group alone was looked at.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class HostPlace:
             os.close(descriptor)
 
     def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
-        """Archive files of the place (see the port)."""
+        """Archive files of the pod (see the port)."""
         account = self._account(user)
 
         def opened(path: str) -> int:
@@ -204,7 +204,7 @@ class HostPlace:
             return write_archive(file.write, contents, working_dir, opened)
 
     def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
-        """Unpack an archive into the place (see the port)."""
+        """Unpack an archive into the pod (see the port)."""
         account = self._account(user)
         with contextlib.ExitStack() as stack:
             root = self._open(directory, account, stack)
@@ -262,7 +262,7 @@ class HostPlace:
     def _open(
         self, path: str, account: pwd.struct_passwd | None, stack: contextlib.ExitStack, *, create: bool = True
     ) -> int:
-        """Open a directory of the place, made when missing; the stack closes it.
+        """Open a directory of the pod, made when missing; the stack closes it.
 
         An isolated step owns its private directory only, so nothing else is touched for it, links included.
         """
@@ -324,9 +324,9 @@ class HostDriver:
         if isolation is Isolation.BUBBLEWRAP:
             check_bubblewrap(network=network)
 
-    def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> HostPlace:  # noqa: ARG002
-        """Return the place of a task (see the port)."""
-        return HostPlace(task, directory, self._path, self._isolation, self._network, self._closed.append)
+    def open_pod(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> HostPod:  # noqa: ARG002
+        """Return the pod of a task (see the port)."""
+        return HostPod(task, directory, self._path, self._isolation, self._network, self._closed.append)
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
         """Return a command that an earlier executor started (see the port)."""

@@ -1,4 +1,4 @@
-"""The driver port: a driver creates a task's environment, runs commands in it, and moves files in and out.
+"""The driver port: a driver creates a task's pod, runs commands in it, and moves files in and out.
 
 The contract suite `tests/contract/test_drivers.py` runs on every driver.
 """
@@ -13,27 +13,27 @@ from agola_core.runservice.model.types import ArchiveContents, ExecutorTask
 
 
 class StepProcess(Protocol):
-    """A command that runs, or has run."""
+    """A command that is running or has run."""
 
     def wait(self) -> int | None:
-        """Wait for its end and return its exit code.
+        """Wait for the command to end and return its exit code.
 
         Returns:
-            128 + N when signal N ended it; None when it was killed in a way that left no exit code.
+            128 + N if signal N ended it; None if it was killed without leaving an exit code.
         """
 
     def kill(self) -> None:
-        """End it and everything that it started, after some time to end by itself; harmless when it has ended."""
+        """Kill it and everything that it started, after a grace period; harmless if it has ended."""
 
     def kill_now(self) -> None:
         """End it and everything that it started, at once; harmless when it has ended."""
 
 
-class Place(Protocol):
-    """Where one task's commands run, and its files lie. Paths are those that its commands see."""
+class Pod(Protocol):
+    """The environment of one task, with its commands and files. Paths are those that commands see."""
 
     def variables(self, user: str) -> Mapping[str, str]:
-        """Return what a user's commands find in their environment before the task's own; `HOME` is among it.
+        """Return a user's environment, which the task's own overrides; it includes `HOME`.
 
         Raises:
             ConfigError: The user does not exist, or may not be switched to.
@@ -61,8 +61,8 @@ class Place(Protocol):
             user: Who runs it; "" for the driver's choice.
             output: Appended to; on the executor.
             exit_file: Gets the exit code, also when the executor has gone meanwhile; on the executor.
-            note: Called with what finds the command again after a restart of the executor (see
-                `Driver.find_process`), before the command begins; what it raises stops the start.
+            note: Called before the command begins, with a description that finds it again after a restart of the
+                executor (see `Driver.find_process`); if it raises, the command is not started.
 
         Raises:
             ConfigError: The user does not exist, or may not be switched to.
@@ -77,7 +77,7 @@ class Place(Protocol):
         """
 
     def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
-        """Write a tar archive of files of the place and return how many entries it holds.
+        """Write a tar archive of files of the pod and return how many entries it holds.
 
         Args:
             target: The archive; on the executor.
@@ -90,24 +90,24 @@ class Place(Protocol):
         """
 
     def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
-        """Unpack an archive that nobody vouches for, and return how many entries it had.
+        """Unpack an untrusted archive, and return how many entries it had.
 
         Args:
             pieces: A tar, plain or zstd.
             directory: Created when missing.
             user: Who owns what is written.
-            overwrite: Whether a file that is there is replaced, or left as it is.
+            overwrite: Whether existing files are replaced.
 
         Raises:
-            BadRequestError: The archive is damaged, or does what is not allowed.
+            BadRequestError: The archive is damaged, or has a forbidden member.
         """
 
     def close(self) -> None:
-        """End what still runs and remove the place."""
+        """Kill what still runs and remove the pod."""
 
 
 class Driver(Protocol):
-    """Gives tasks their places.
+    """Creates the pods of tasks.
 
     Attributes:
         archs: The architectures that it runs, by Go's names.
@@ -117,29 +117,29 @@ class Driver(Protocol):
     archs: list[str]
     allow_privileged: bool
 
-    def open_place(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> Place:
-        """Return the place of a task, made new unless it is there.
+    def open_pod(self, task: ExecutorTask, directory: Path, log: Callable[[str], None]) -> Pod:
+        """Return the pod of a task, created if it does not exist.
 
         Args:
-            task: The task; one whose set-up has succeeded finds its place again.
+            task: The task; one whose set-up has succeeded finds its pod again.
             directory: The task's own directory on the executor.
             log: Takes lines for the log of the set-up.
 
         Raises:
-            AgolaError: It cannot be made, or is gone; the message says why.
+            AgolaError: It cannot be created, or is gone; the message says why.
         """
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> StepProcess | None:
-        """Return a command that an earlier executor noted, also when it has ended since.
+        """Return a command that an earlier executor started, even if it has ended since.
 
         Returns:
-            None when it has not begun, and will not: it may be started.
+            None if it has not begun, and never will: it can be started.
         """
 
     def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
-        """Remove what tasks of this executor have left.
+        """Remove leftovers of this executor's tasks.
 
         Args:
             executor_id: The executor.
-            is_known: Tells by its id whether a task still needs its place; asked after what is there was listed.
+            is_known: Returns whether the task of an id still needs its pod; called after existing ones were listed.
         """
