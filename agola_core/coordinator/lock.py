@@ -9,7 +9,7 @@ from typing import Self
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
 from agola_core.errors import AgolaError, FencedError, NotFoundError
 from agola_core.runtime.clock import boot_clock
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 
 class LeaseKeeper:
@@ -27,7 +27,7 @@ class LeaseKeeper:
         self._coordinator = coordinator
         self._ttl = ttl
         self._origin = Origin("the lease")
-        self._stopping = renewed(threading.Event())
+        self._stopping = fork_safe(threading.Event())
         asked = boot_clock()
         self.lease = coordinator.grant_lease(ttl)
         self._deadline = asked + ttl

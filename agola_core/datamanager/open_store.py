@@ -23,7 +23,7 @@ from agola_core.datamanager.types import Options
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ClosedError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 
 class OpenStore:
@@ -55,7 +55,7 @@ class OpenStore:
         self.options = options = msgspec.structs.replace(options, instance=name)
         self.new_uuid = new_uuid
         self.clock = clock
-        self._closed = renewed(threading.Event())
+        self._closed = fork_safe(threading.Event())
         given = check_data_types(data_types) if data_types is not None else ()
         opener = StoreOpener(coordinator, storage, options, given, new_uuid, self.now)
         if read_only:

@@ -19,7 +19,7 @@ from agola_core.errors import BadRequestError, ClosedError, UnavailableError
 from agola_core.runtime import forks
 from agola_core.runtime.connections import Connections
 from agola_core.runtime.context import Context
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Database:
         self._pragmas = (*_PRAGMAS[purpose], "PRAGMA foreign_keys = ON")
         self.origin = Origin("the database")
         self._closed = False
-        self._turns = renewed(threading.Condition())
+        self._turns = fork_safe(threading.Condition())
         self._writing = False
         self._connections = Connections(self.path, lambda: self._connect(read_only=True), _IDLE_READERS)
         self._active = threading.local()

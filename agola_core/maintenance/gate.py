@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from agola_core.errors import MaintenanceError
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Gate(Generic[S]):
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
-        self._changed = renewed(threading.Condition())
+        self._changed = fork_safe(threading.Condition())
         self._service: S | None = None
         self._open = False
         self._inside: dict[object, Callable[[], object]] = {}

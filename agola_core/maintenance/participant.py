@@ -19,7 +19,7 @@ from agola_core.maintenance.mode import Member, MemberState
 from agola_core.runtime import faultpoints
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Participant(Closing):
         self._pause = pause
         self._ttl = ttl
         self._member = Member(name, socket.gethostname(), os.getpid(), MemberState.STARTING, store=store)
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._keeper: LeaseKeeper | None = None
         self._supervisor = Supervisor("maintenance")
         self._worker: Loop | None = None

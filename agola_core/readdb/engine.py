@@ -34,7 +34,7 @@ from agola_core.readdb.projection import Projection, SnapshotSource, Source
 from agola_core.readdb.tables import Place, Tables
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 from agola_core.runtime.progress import Meter, Progress, ignore
 from agola_core.runtime.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
@@ -66,7 +66,7 @@ class ReadDB(Closing):
         self._files = ReadDBFiles(Path(path))
         self._tables = Tables(projections, str(path))
         self._progress = progress
-        self._changed = renewed(threading.Condition())
+        self._changed = fork_safe(threading.Condition())
         self._database: Database | None = None
         self._place = Place(Sequence(0, 0), "", "")
         self._feed: Feed | None = None

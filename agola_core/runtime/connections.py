@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import apsw
 
 from agola_core.runtime import forks
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 
 class Connections:
@@ -30,7 +30,7 @@ class Connections:
         self._connect = connect
         self._most = idle
         self._origin = Origin("the connection")
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._closed = False
         self._idle: deque[apsw.Connection] = deque()
         self._kept: list[apsw.Connection] = []

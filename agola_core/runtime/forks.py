@@ -60,7 +60,7 @@ class Origin:
 _locks: WeakSet[Any] = WeakSet()
 
 
-def renewed(lock: L) -> L:
+def fork_safe(lock: L) -> L:
     """Register a lock, condition or event to be reinitialised in forked children, and return it."""
     _locks.add(lock)
     return lock

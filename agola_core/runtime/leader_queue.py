@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from agola_core.errors import DeadlineError, UnknownOutcomeError
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 _SLOW_SECONDS = 0.001
 _GATHER_PART = 0.5
@@ -74,8 +74,8 @@ class LeaderQueue(Generic[W]):
     ) -> None:
         self._work = work
         self._parts = parts
-        self._lock = renewed(threading.Lock())
-        self._turn = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
+        self._turn = fork_safe(threading.Lock())
         self._open: _Round[W] | None = None
         self._served = 1
         self._took = 0.0

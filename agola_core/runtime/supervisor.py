@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Loop:
         self._work = work
         self._interval = interval
         self._max_backoff = max_backoff
-        self._woken = renewed(threading.Event())
-        self._stopping = renewed(threading.Event())
+        self._woken = fork_safe(threading.Event())
+        self._stopping = fork_safe(threading.Event())
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -99,7 +99,7 @@ class Supervisor:
         self.name = name
         self._origin = Origin("what the loops work for")
         self._loops: list[Loop] = []
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
 
     def loop(
         self, name: str, work: Callable[[], object], *, interval: float | None = None, max_backoff: float = 5.0

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class WorkQueue:
     def __init__(self, name: str, threads: int) -> None:
         self._name = name
         self._count = threads
-        self._condition = renewed(threading.Condition())
+        self._condition = fork_safe(threading.Condition())
         self._waiting: deque[str] = deque()
         self._low_priority: dict[str, None] = {}  # in their order, each once
         self._queued: set[str] = set()

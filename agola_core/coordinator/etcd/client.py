@@ -30,7 +30,7 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -136,7 +136,7 @@ class EtcdClient:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
-        self.closing = renewed(threading.Event())
+        self.closing = fork_safe(threading.Event())
         self.origin = Origin("the coordinator")
         try:
             self._endpoints = [Endpoint(name, settings) for name in settings.endpoints]
@@ -144,7 +144,7 @@ class EtcdClient:
             raise BadRequestError(f"etcd URL: the certificates are not usable: {error}") from error
         self._current = 0
         self._token = ""
-        self._login = renewed(threading.Lock())
+        self._login = fork_safe(threading.Lock())
         self._cluster = 0
         self._revision = 0
         self._broken: AgolaError | None = None

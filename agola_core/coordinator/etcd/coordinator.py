@@ -31,7 +31,7 @@ from agola_core.coordinator.port import (
     check_reads,
 )
 from agola_core.errors import BadRequestError, CompactedError, NotFoundError, OutOfSpaceError, UnavailableError
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.supervisor import Supervisor
 
 _LARGEST_LEASE = 2**63 - 1
@@ -65,7 +65,7 @@ class EtcdCoordinator:
         self._keys = Keyspace(settings.prefix)
         self._marks = Marks(self._client)
         self._watches: set[EtcdWatch] = set()
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._closed = False
         self._supervisor = Supervisor("etcd-coordinator")
         self._supervisor.loop("beat", self._beat, interval=BEAT_SECONDS)

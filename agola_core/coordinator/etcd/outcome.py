@@ -27,7 +27,7 @@ from agola_core.errors import (
     UnknownOutcomeError,
 )
 from agola_core.runtime.clock import boot_clock
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Marks:
         self._client = client
         self._prefix = client.settings.prefix + MARKS
         self._own = self._prefix + uuid.uuid4().hex.encode() + b"/"
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._free: list[_Mark] = []
         self._made = 0
         self._seen: dict[bytes, tuple[int, float]] = {}

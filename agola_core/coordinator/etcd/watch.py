@@ -34,7 +34,7 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.runtime.closing import Closing
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ class EtcdWatch(Closing):
         self._unfinished_revision = 0
         self._ready: deque[WatchBatch] = deque()
         self._ready_bytes = 0
-        self._changed = renewed(threading.Condition())
-        self._closing = renewed(threading.Event())
+        self._changed = fork_safe(threading.Condition())
+        self._closing = fork_safe(threading.Event())
         self._failure: AgolaError | None = None
         self._turn = 0
         self._patience = _SILENT_SECONDS

@@ -37,7 +37,7 @@ from agola_core.errors import (
     UnknownOutcomeError,
 )
 from agola_core.runtime.clock import boot_clock, boot_id
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.leader_queue import LeaderQueue, Waiting
 from agola_core.runtime.supervisor import Supervisor
 
@@ -83,7 +83,7 @@ class SQLiteCoordinator(SQLiteReads):
         self._boot = boot or boot_id()
         super().__init__(Database(path))
         self.path = self._database.path
-        self._closing = renewed(threading.Lock())
+        self._closing = fork_safe(threading.Lock())
         self._closed = False
         self._queue: LeaderQueue[_Work] = LeaderQueue(self._work)
         with self._database.errors():

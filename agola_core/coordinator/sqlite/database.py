@@ -29,7 +29,7 @@ from agola_core.errors import (
 )
 from agola_core.runtime import forks
 from agola_core.runtime.connections import Connections
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Database:
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < MINIMUM_SQLITE:
             raise FormatError(f"SQLite {apsw.sqlite_lib_version()} is too old: 3.51.3 is the oldest safe one")
         self.path = str(Path(path).absolute())
-        self.writing = renewed(threading.Lock())
+        self.writing = fork_safe(threading.Lock())
         self.origin = Origin("the coordinator")
         self._closed = False
         self._lost = False

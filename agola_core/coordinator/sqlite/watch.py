@@ -14,7 +14,7 @@ from collections.abc import Callable
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
 from agola_core.runtime.closing import Closing
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 _RECENT = 4096
 _PAGE = 512
@@ -48,7 +48,7 @@ class WatchHub:
         self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None], origin: Origin
     ) -> None:
         self.origin = origin
-        self.lock = renewed(threading.Lock())
+        self.lock = fork_safe(threading.Lock())
         self.revision = revision
         self.written = 0
         self.closed = False
@@ -59,7 +59,7 @@ class WatchHub:
         self._recent: deque[Change] = deque(maxlen=_RECENT)
         self._watches: set[SQLiteWatch] = set()
         self._poller: threading.Thread | None = None
-        self._stop_polling = renewed(threading.Event())
+        self._stop_polling = fork_safe(threading.Event())
 
     def open(self, prefix: str, from_revision: int) -> SQLiteWatch:
         """Start a watch."""
@@ -188,7 +188,7 @@ class SQLiteWatch(Closing):
         self.position = max(from_revision, 1)
         self._hub = hub
         self._closed = False
-        self._woken = renewed(threading.Event())
+        self._woken = fork_safe(threading.Event())
         self._ready: deque[WatchBatch] = deque()
 
     @property

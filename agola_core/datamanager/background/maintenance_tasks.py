@@ -28,7 +28,7 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
 
@@ -65,7 +65,7 @@ class MaintenanceTasks:
         new_uuid: Callable[[], str],
         now: Callable[[], datetime],
     ) -> None:
-        self._stopping = renewed(threading.Event())
+        self._stopping = fork_safe(threading.Event())
         self.syncer = Syncer(log, lambda: new_uuid()[:16])
         self.checkpointer = Checkpointer(log, instance, self.syncer, cache, options, new_uuid, now, self._stopping)
         self.wal_cleanup = WalCleanup(log.coordinator, options)

@@ -23,7 +23,7 @@ from agola_core.datamanager.format.records import SyncRecord, decode_wal
 from agola_core.datamanager.log.log import Log
 from agola_core.errors import CorruptionError, RecoveryError
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Syncer:
     def __init__(self, log: Log, new_nonce: Callable[[], str]) -> None:
         self._log = log
         self._new_nonce = new_nonce
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._flights = threading.BoundedSemaphore(FLIGHTS)
         self._marked = ""
         self._highest = Sequence(0, 0)

@@ -25,7 +25,7 @@ from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import InstanceRecord
 from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.process import start_time
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Instance:
         self.name = name
         self.coordinator = coordinator
         self._ttl = ttl
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._pins: Counter[int] = Counter()
         self._current = manifest
         self._published = -1

@@ -32,7 +32,7 @@ from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.view import View
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class Log:
 
     def __init__(self, coordinator: Coordinator, storage: ObjectStorage, cache: BlockCache) -> None:
         self.origin = Origin("the store")
-        self.lock = renewed(threading.RLock())
-        self.changed = renewed(threading.Condition(self.lock))
+        self.lock = fork_safe(threading.RLock())
+        self.changed = fork_safe(threading.Condition(self.lock))
         self.groups = GroupRevisions()
         self.floor = 0
         self.collected = 0

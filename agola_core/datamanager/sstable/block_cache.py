@@ -13,7 +13,7 @@ from agola_core.datamanager.sstable.block import Block, LoneValue, decode_block
 from agola_core.datamanager.sstable.datafile import FileRef, Footer, KeyFilter, read_footer
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 _OPEN_FILES = 256
 _FEWEST_OPEN_FILES = 16
@@ -135,8 +135,8 @@ class BlockCache:
         self._index_limit = index_limit
         self._size = 0
         self._index_size = 0
-        self._lock = renewed(threading.Lock())
-        self._gates = [renewed(threading.Lock()) for _ in range(_GATES)]
+        self._lock = fork_safe(threading.Lock())
+        self._gates = [fork_safe(threading.Lock()) for _ in range(_GATES)]
         self._blocks: OrderedDict[tuple[str, int], Block | LoneValue] = OrderedDict()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from agola_core.datamanager.format.events import Batch
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 _BATCHES = 4096
 _LARGEST_BATCH = 64 * 1024
@@ -22,7 +22,7 @@ class EventCache:
     """Bounded; those unused for longest go first. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._batches: OrderedDict[int, tuple[Batch, int]] = OrderedDict()
         self._size = 0
         self._places: OrderedDict[str, Places] = OrderedDict()

@@ -24,7 +24,7 @@ from agola_core.datamanager.format.events import (
     decode_indexed,
     key,
 )
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 
 class MemoryBatch:
@@ -66,7 +66,7 @@ class EventMemtable:
     """The batches of a memtable. One thread at a time adds; any number read."""
 
     def __init__(self) -> None:
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._pending: deque[tuple[int, bytes]] = deque()
         self._counters: list[int] = []
         self._lasts: list[int] = []

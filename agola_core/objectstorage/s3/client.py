@@ -22,7 +22,7 @@ from agola_core.objectstorage.s3.outcomes import ResponseError, row_of
 from agola_core.objectstorage.s3.requests import Request, error_of
 from agola_core.objectstorage.s3.signing import EMPTY_HASH, Signer, encoded_query
 from agola_core.objectstorage.s3.url import S3Options
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class S3Client:
         self._signer = Signer(self.endpoint.region)
         self._connections = Connections(self.endpoint.server, options.connect_timeout)
         self._slots = threading.BoundedSemaphore(options.concurrency)
-        self._closed = renewed(threading.Event())
+        self._closed = fork_safe(threading.Event())
         self._origin = Origin("the storage")
 
     def call(self, request: Request, what: str, *, repeat: bool = True) -> Answer:

@@ -21,7 +21,7 @@ from typing import Any
 from agola_core.objectstorage.s3.configuration import ROLES, Configuration
 from agola_core.objectstorage.s3.signing import Credentials
 from agola_core.objectstorage.s3.url import S3Options, explicit_credentials
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 _EARLY_SECONDS = 300.0
 _PROCESS_SECONDS = 60.0
@@ -42,7 +42,7 @@ class CredentialCache:
 
     def __init__(self, fetch: Callable[[], Credentials]) -> None:
         self._fetch = fetch
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._current: Credentials | None = None
 
     def get(self) -> Credentials:

@@ -26,7 +26,7 @@ from agola_core.runservice.rules.advance import Fetched
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runservice.state.pending import PendingRuns
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Fetcher:
         self._run_exists = run_exists
         self._patience = options.fetch_patience
         self._most = {"log": options.max_log_bytes, "archive": options.max_archive_bytes}
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._busy: Counter[str] = Counter()
         self._deferred: dict[str, dict[str, None]] = {}
         self._silent_since: dict[str, float] = {}

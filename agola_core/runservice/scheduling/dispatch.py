@@ -15,7 +15,7 @@ from agola_core.errors import AgolaError
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorTask
 from agola_core.runservice.state.mirror import Mirror
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Dispatcher:
     def __init__(self, mirror: Mirror, directory: ExecutorDirectory) -> None:
         self._mirror = mirror
         self._directory = directory
-        self._lock = renewed(threading.Lock())
+        self._lock = fork_safe(threading.Lock())
         self._waiting: dict[str, deque[ExecutorTask]] = {}
         self._silent_until: dict[str, float] = {}
         self._queue = WorkQueue("runservice-dispatch", _THREADS)

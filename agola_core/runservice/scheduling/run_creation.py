@@ -26,7 +26,7 @@ from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore, checked
 from agola_core.runservice.state.store import event_op
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 faultpoints.declare("create.before-commit")
 
@@ -75,8 +75,8 @@ class RunCreator:
         self._secrets = secrets
         self._now = state.now
         self._new_id = new_id
-        self._locks = [renewed(Lock()) for _ in range(_LOCKS)]
-        self._claims_lock = renewed(Lock())
+        self._locks = [fork_safe(Lock()) for _ in range(_LOCKS)]
+        self._claims_lock = fork_safe(Lock())
         self._claims: set[str] = set()
 
     def create(self, request: RunCreateRequest) -> RunBundle:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from threading import Lock
 from zlib import crc32
 
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.work_queue import WorkQueue
 
 TICK_SECONDS = 0.25
@@ -34,7 +34,7 @@ class RunOwnership:
         self._queue = queue
         self._name = name
         self._instances = instances
-        self._lock = renewed(Lock())
+        self._lock = fork_safe(Lock())
         self._newer: set[str] = set()
         self._older: set[str] = set()
 

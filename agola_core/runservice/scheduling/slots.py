@@ -16,7 +16,7 @@ from agola_core.runservice.model.types import Executor, RunConfigTask
 from agola_core.runservice.rules.placement import choose_executor, fits, has_free_slot
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.mirror import Mirror
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 
 
 class ExecutorSlots:
@@ -27,7 +27,7 @@ class ExecutorSlots:
     """
 
     def __init__(self, mirror: Mirror) -> None:
-        self.turn = renewed(Lock())
+        self.turn = fork_safe(Lock())
         self._mirror = mirror
         self._started: dict[str, tuple[str, int]] = {}
         self._revisions: dict[str, int] = {}
@@ -123,7 +123,7 @@ class WaitingRuns:
     """Runs with tasks that no executor had a free slot for, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = renewed(Lock())
+        self._lock = fork_safe(Lock())
         self._order: list[str] = []
         self._tasks: dict[str, list[RunConfigTask]] = {}
 

@@ -23,7 +23,7 @@ from agola_core.runservice.state.active_runs import ActiveRuns
 from agola_core.runservice.state.held_tasks import HeldTasks
 from agola_core.runservice.state.run_record import decode_header, decode_part
 from agola_core.runservice.state.store import StoredRun, decode_event, decode_executor, decode_task
-from agola_core.runtime.forks import Origin, renewed
+from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Mirror:
 
     def __init__(self, coordinator: Coordinator, epoch: int) -> None:
         self.origin = Origin("the run service")
-        self.condition = renewed(threading.Condition())
+        self.condition = fork_safe(threading.Condition())
         self.runs = ActiveRuns()
         self.tasks = HeldTasks()
         self.executors: dict[str, Executor] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from threading import Lock
 
 from agola_core.runservice.rules.advance import Fetched
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.work_queue import WorkQueue
 
 
@@ -22,7 +22,7 @@ class PendingRuns:
 
     def __init__(self, workers: int) -> None:
         self.queue = WorkQueue("runservice-schedule", workers)
-        self._lock = renewed(Lock())
+        self._lock = fork_safe(Lock())
         self._fetched: dict[str, list[Fetched]] = {}
         self._ended: dict[str, set[str]] = {}
 

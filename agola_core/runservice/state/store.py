@@ -26,7 +26,7 @@ from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.change_groups import ChangeGroups, GroupsToken
 from agola_core.runservice.state.run_record import decode_header, decode_part, run_ops, with_parts
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import renewed
+from agola_core.runtime.forks import fork_safe
 from agola_core.sequence import Sequence
 
 faultpoints.declare("runservice.before-txn")
@@ -103,7 +103,7 @@ class RunStore:
         self.groups = ChangeGroups(coordinator)
         self.written = 0
         self.epoch = epoch
-        self._id_lock = renewed(threading.Lock())
+        self._id_lock = fork_safe(threading.Lock())
 
     def next_id(self) -> str:
         """Return a new run id: a sequence, as text, that was never returned before."""
