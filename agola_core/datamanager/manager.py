@@ -135,7 +135,7 @@ class DataManager(Reader):
                 committed and its sync is still under way, as the message then says.
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back in time.
         """
-        self._check_open()
+        self._store.check_open()
         wal = as_wal(actions)
         size = check_actions(wal, self._known_types, self.options)
         return self._writer.write(wal, size, token, wal_id, timeout, coordinator_ops=coordinator_ops)
@@ -162,7 +162,7 @@ class DataManager(Reader):
             ConflictError: A condition does not hold, or a change group moved; nothing was written.
             BadRequestError: Event ids were used before for other events; nothing was written.
         """
-        self._check_open()
+        self._store.check_open()
         others = as_wal(actions)
         size = sum(len(batch.data) for batch in batches)
         if size > self.options.max_wal_bytes:
@@ -173,7 +173,7 @@ class DataManager(Reader):
 
     def append_mark(self, mark: Put) -> ChangeGroupsToken:
         """Note how far a reader of events has come, as a WAL of its own."""
-        self._check_open()
+        self._store.check_open()
         return self._writer.write((mark,), check_actions((mark,), frozenset({MARKS}), self.options))
 
     def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:
@@ -182,7 +182,7 @@ class DataManager(Reader):
         Args:
             groups: Names of at most 256 characters, without "/".
         """
-        self._check_open()
+        self._store.check_open()
         return self._writer.token(groups)
 
     # Reading
@@ -228,7 +228,7 @@ class DataManager(Reader):
             CompactedError: The WALs after it are no longer kept: read a snapshot, go on from its sequence.
             FencedError: The store was imported or recovered since: likewise.
         """
-        self._check_open()
+        self._store.check_open()
         if after is None:
             return Feed(self._log, self._log.view.sequence)
         return Feed(self._log, Sequence.parse(after) if isinstance(after, str) else after)
@@ -270,17 +270,17 @@ class DataManager(Reader):
 
     def start_background_tasks(self) -> None:
         """Start the loops that sync, checkpoint, clean up and collect garbage; harmless while they run."""
-        self._check_open()
+        self._store.check_open()
         self._store.tasks.start()
 
     def stop_background_tasks(self) -> None:
         """Sync what was committed and stop the loops, until `start_background_tasks`; the store stays open."""
-        self._check_open()
+        self._store.check_open()
         self._store.tasks.stop()
 
     def sync(self) -> Sequence:
         """Copy everything committed to storage now, and return the newest WAL in storage."""
-        self._check_open()
+        self._store.check_open()
         return self._store.tasks.syncer.sync()
 
     def checkpoint(self, force: bool = False) -> bool:
@@ -289,7 +289,7 @@ class DataManager(Reader):
         Args:
             force: Make one even if few changes wait, and wait for another process's to end first.
         """
-        self._check_open()
+        self._store.check_open()
         return self._store.tasks.checkpointer.checkpoint(force=force)
 
     def compact(self, progress: Progress = ignore) -> Compacted:
@@ -306,12 +306,12 @@ class DataManager(Reader):
             DeadlineError: Another process's checkpoint did not end.
             FencedError: The store was imported or recovered meanwhile; nothing was changed.
         """
-        self._check_open()
+        self._store.check_open()
         return self._store.tasks.checkpointer.compact(progress)
 
     def clean_up(self) -> int:
         """Delete from the coordinator what checkpoints made superfluous; return how many keys were deleted."""
-        self._check_open()
+        self._store.check_open()
         return self._store.tasks.wal_cleanup.clean_up()
 
     def collect_garbage(self, dry_run: bool = False) -> list[Garbage]:
@@ -320,7 +320,7 @@ class DataManager(Reader):
         Args:
             dry_run: Only return them.
         """
-        self._check_open()
+        self._store.check_open()
         return self._store.tasks.garbage_collector.collect(dry_run=dry_run)
 
     def verify(self) -> list[Finding]:
@@ -328,7 +328,7 @@ class DataManager(Reader):
 
         `agola_core.verify` checks a store that does not open.
         """
-        self._check_open()
+        self._store.check_open()
         with self._store.instance.pin(0):  # no collection deletes what is about to be read
             self._store.instance.publish()
             self._store.instance.wait_for_collection()
@@ -339,7 +339,7 @@ class DataManager(Reader):
 
         It reads the states between two of them, too.
         """
-        self._check_open()
+        self._store.check_open()
         return list_checkpoints(self.storage, read_control(self.coordinator))
 
     def wal_status(self, sequence: Sequence | str) -> WalStatus:
@@ -352,12 +352,12 @@ class DataManager(Reader):
             NotFoundError: There is no such WAL yet.
             FencedError: It belongs to a history that a recovery or an import has ended.
         """
-        self._check_open()
+        self._store.check_open()
         return wal_status(self._log, Sequence.parse(sequence) if isinstance(sequence, str) else sequence)
 
     def status(self) -> Status:
         """Return the state of the store."""
-        self._check_open()
+        self._store.check_open()
         return store_status(self._log, self._store.tasks.loops())
 
     def import_(
@@ -384,7 +384,7 @@ class DataManager(Reader):
             UnavailableError: A backend failed: nothing was changed, unless it was the last write, of the mark that the
                 store was switched; then what is read is what was imported.
         """
-        self._check_open()
+        self._store.check_open()
         store_import = StoreImport(self._store)
         return (store_import.check if dry_run else store_import.run)(file, parts, progress)
 
@@ -405,7 +405,7 @@ class DataManager(Reader):
     def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
         """Yield an export of the newest state that the coordinator has, at one of its revisions."""
         while True:
-            self._check_open()
+            self._store.check_open()
             control = require_control(self.coordinator)
             self._log.catch_up()
             with self._pinned_view() as view:

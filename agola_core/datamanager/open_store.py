@@ -94,10 +94,12 @@ class OpenStore:
 
     def check_open(self) -> None:
         """Raise `ClosedError` once the store was closed, `RecoveryError` while its coordinator cannot be followed."""
-        self.log.origin.check()
+        log = self.log
+        log.origin.check()
         if self._closed.is_set():
             raise ClosedError("the datamanager was closed")
-        self.log.check_current()
+        if log.lost is not None or log.may_be_behind:
+            log.check_current()
 
     @contextmanager
     def pinned_view(self) -> Iterator[View]:

@@ -208,7 +208,8 @@ def test_an_import_whose_outcome_is_not_known_is_looked_for_before_anything_else
         exported.seek(0)
         dm.write_wal([Put("n", "new", b"2")])
         real = dm.coordinator
-        dm.coordinator = dm._store.log._reader.coordinator = away = Away(real)
+        log = dm._store.log
+        dm.coordinator = log.coordinator = log._reader.coordinator = away = Away(real)
         with (
             faultpoints.arm(lambda point: away.go() if point == "lineage.before-marker" else None),
             pytest.raises(UnavailableError),

@@ -89,7 +89,8 @@ def test_readers_keep_their_view_while_the_log_is_read_anew(tmp_path, behind):
             if other._store.log.view is not before:
                 seen.append((other._store.log.view.sequence.counter, other._store.log.view.revision))
 
-        other._store.log._reader.coordinator = Watched(coordinator, "list", look)
+        log = other._store.log
+        log.coordinator = log._reader.coordinator = Watched(coordinator, "list", look)
         other.refresh()
         assert seen == []
         data, token = other.read_object("note", "n", ["g"])

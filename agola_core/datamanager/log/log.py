@@ -65,6 +65,8 @@ class Log:
     """
 
     def __init__(self, coordinator: Coordinator, storage: ObjectStorage, cache: BlockCache) -> None:
+        self.coordinator = coordinator
+        self.storage = storage
         self.origin = Origin("the store")
         self.lock = fork_safe(threading.RLock())
         self.changed = fork_safe(threading.Condition(self.lock))
@@ -87,16 +89,6 @@ class Log:
         self.synced: Sequence
         with self.lock:
             self._open()
-
-    @property
-    def coordinator(self) -> Coordinator:
-        """The coordinator, which holds the log."""
-        return self._reader.coordinator
-
-    @property
-    def storage(self) -> ObjectStorage:
-        """The storage, which holds checkpoints, batches of WALs and large payloads."""
-        return self._reader.storage
 
     @property
     def lineage(self) -> LineageRecord:
