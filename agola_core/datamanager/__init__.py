@@ -1,6 +1,6 @@
 """The datamanager: a log of events, committed through a coordinator, checkpointed to object storage.
 
-Imports the coordinator and the object storage ports; the readdb, maintenance and the runservice stand on it.
+It imports the ports of the coordinator and the object storage; the readdb, maintenance and the run service use it.
 """
 
 from agola_core.datamanager.background.checkpoint import Compacted

@@ -149,10 +149,10 @@ class DataManager(Reader):
         *,
         timeout: float | None = None,
     ) -> ChangeGroupsToken:
-        """Commit events, and actions besides, as one WAL; what `EventStore.append` stands on.
+        """Commit events, and other actions with them, as one WAL; `EventStore.append` calls it.
 
         Args:
-            append: The events and their conditions; `append.last` then tells their place.
+            append: The events and their conditions; afterwards `append.last` is the last one's position.
             batches: The same events, encoded (see `format.events.unplaced`).
             actions: Other puts and deletes.
             token: What the writer saw of some change groups.
@@ -172,7 +172,7 @@ class DataManager(Reader):
         return self._writer.write((*others, *batches), size, token, timeout=timeout, events=append)
 
     def append_mark(self, mark: Put) -> ChangeGroupsToken:
-        """Note how far a reader of events has come, as a WAL of its own."""
+        """Record how far a reader of events has come, as a WAL of its own."""
         self._store.check_open()
         return self._writer.write((mark,), check_actions((mark,), frozenset({MARKS}), self.options))
 
@@ -382,7 +382,7 @@ class DataManager(Reader):
             BadRequestError: Something in the stream is wrong; nothing was changed.
             ConflictError: Another process has the store open, or imported at the same time.
             UnavailableError: A backend failed: nothing was changed, unless it was the last write, of the mark that the
-                store was switched; then what is read is what was imported.
+                store was switched; then reads return what was imported.
         """
         self._store.check_open()
         store_import = StoreImport(self._store)

@@ -1,7 +1,7 @@
 """The datamanager's vocabulary: actions, events, tokens and options.
 
 Agola 0.2 names: an *action* puts or deletes one object of a data type; the actions of one `write_wal` are one
-*WAL*; a *change group* is a name whose change refuses a writer that did not see it.
+*WAL*; a *change group* is a name: a write is refused if a group has changed since its writer looked.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Durability(enum.StrEnum):
     """What `write_wal` waits for."""
 
     COORDINATOR = "coordinator"
-    """The coordinator has committed: no crash of processes loses it (the default)."""
+    """Until the coordinator has committed: no crash of processes loses it (the default)."""
     STORAGE = "storage"
-    """The WAL is in object storage too: nor does losing the whole coordinator."""
+    """Until the WAL is in object storage, too: nor does the loss of the coordinator."""
 
 
 def as_durability(given: Durability | str) -> Durability:
-    """Return a durability that may be given as text.
+    """Return a durability, which may be given as text.
 
     Raises:
-        BadRequestError: It is none.
+        BadRequestError: There is no such durability.
     """
     try:
         return Durability(given)
@@ -74,7 +74,7 @@ def as_durability(given: Durability | str) -> Durability:
 
 
 class WalStatus(enum.StrEnum):
-    """Where a WAL stands. The names are Agola's."""
+    """How far a WAL has come. The names are Agola's."""
 
     COMMITTED = "committed"
     COMMITTED_STORAGE = "committed_storage"
@@ -85,10 +85,10 @@ class Event(msgspec.Struct, frozen=True):
     """One WAL as the feed reports it.
 
     Attributes:
-        sequence: Its place in the one order of the store.
+        sequence: Its position in the total order of the store.
         previous: The sequence of the WAL before it.
-        wal_id: The id its writer gave it, or one made up.
-        time: When its leader committed it, by that process's clock; for people, it orders nothing.
+        wal_id: The id that its writer gave, or a generated one.
+        time: When its leader committed it, by that process's clock; for information, it orders nothing.
         actions: In the order they were given.
     """
 
@@ -100,13 +100,13 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class ChangeGroupsToken(msgspec.Struct, frozen=True):
-    """What a reader saw of some change groups: handed to `write_wal`, it refuses the write if one has moved.
+    """What a reader saw of some change groups: `write_wal` refuses a write whose token is no longer current.
 
     Attributes:
-        revision: The log's revision that was seen. Tokens older than the retained history are refused.
+        revision: The log's revision that was seen. A token older than the retained history is refused.
         groups: For each group the revision of its last change; 0 for one that does not exist.
-        lineage: The lineage of the store that gave it; another's token is refused.
-        sequence: The newest WAL that was seen, as text: what `wait_for` waits for.
+        lineage: The lineage that it belongs to; a token of another lineage is refused.
+        sequence: The newest WAL that was seen, as text; `wait_for` waits for it.
     """
 
     revision: int = msgspec.field(name="cur_revision", default=0)
@@ -120,7 +120,7 @@ class ChangeGroupsToken(msgspec.Struct, frozen=True):
 
     @classmethod
     def decode(cls, text: str) -> ChangeGroupsToken:
-        """Return the token that a text stands for; "" is the token that guards nothing.
+        """Return the token of a text; "" is the token without change groups.
 
         Raises:
             BadRequestError: The text is no token.
@@ -145,25 +145,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         inline_limit: Payloads up to this many bytes ride in the coordinator; larger ones go to storage first.
         max_wal_bytes: The largest WAL, all its ids and data together.
         max_wal_actions: The most actions in one WAL.
-        sync_interval: Seconds after which committed WALs go to storage at the latest.
-        sync_bytes: Bytes of unsynced WALs at which they go at once.
+        sync_interval: The most seconds before committed WALs go to storage.
+        sync_bytes: Bytes of unsynced WALs at which they go to storage at once.
         checkpoint_wals: How many uncheckpointed WALs start a checkpoint (Agola: 100).
         checkpoint_bytes: Bytes of uncheckpointed actions that start one.
         checkpoint_interval: Seconds after which any uncheckpointed WAL starts one.
         block_size: Bytes of entries in a data file's block before compression.
-        file_size: Bytes at which a data file is closed and the next begun.
+        file_size: Bytes at which a data file ends and the next one begins.
         retain_wals: Checkpointed WALs kept in the coordinator (Agola: 100).
         retain_wal_ids: Given WAL ids remembered for retries.
         retain_manifests: Newest checkpoints kept for point-in-time reads (`open(at=...)`).
-        retain_seconds: Checkpoints kept, too, while they are younger than this; never less than the grace period.
+        retain_seconds: Also keep checkpoints younger than this; never less than the grace period.
         retain_groups: Change groups kept; beyond, the longest untouched are forgotten and older tokens refused.
         grace_period: Seconds an unreferenced object is kept before collection; 0 is for tests without other writers.
-        lock_ttl: Seconds after which a dead process's lock is free.
-        background: Whether loops sync, checkpoint, clean and collect by themselves.
-        instance: This process's name in locks and status; "" makes one up.
+        lock_ttl: Seconds after which the locks of a crashed process are free.
+        background: Whether background loops run the maintenance tasks.
+        instance: This process's name in locks and status; "" generates one.
 
     Raises:
-        BadRequestError: The durability is none.
+        BadRequestError: There is no such durability.
     """
 
     durability: Durability = Durability.COORDINATOR
@@ -188,5 +188,5 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     instance: str = ""
 
     def __post_init__(self) -> None:
-        """Take a durability that was given as plain text for what it says."""
+        """Accept a durability given as text."""
         msgspec.structs.force_setattr(self, "durability", as_durability(self.durability))

@@ -1,4 +1,4 @@
-"""What the datamanager accepts: each check raises `BadRequestError` with the first thing that is wrong."""
+"""Validates the arguments of the datamanager; each check raises `BadRequestError` for the first problem."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_data_types(data_types: Items[str]) -> tuple[str, ...]:
 
 
 def as_wal(actions: Iterable[Action]) -> tuple[Action, ...]:
-    """Return the actions of a WAL, which is no single action."""
+    """Return the actions of a WAL as a tuple; refuse a single action."""
     if isinstance(actions, (Put, Delete)):
         raise BadRequestError(f"a WAL is a list of actions, not a single {type(actions).__name__}")
     try:

@@ -1,6 +1,6 @@
 """SQLite databases whose transactions are bound to a context: a deadline and a cancellation.
 
-Imports errors and contexts alone; the readdb stands on it.
+It imports only errors and contexts; the readdb uses it.
 """
 
 from agola_core.db.database import Database, Purpose

@@ -1,6 +1,6 @@
 """The readdb: a disposable SQLite copy of a store, made for queries, that follows its log.
 
-Imports the datamanager's vocabulary and `db`; the runservice stands on it.
+It imports the datamanager's vocabulary and `db`; the run service uses it.
 """
 
 from agola_core.readdb.engine import ReadDB

@@ -118,7 +118,7 @@ class ReadDB(Closing):
         """Wait until readers see a WAL, to read your own writes.
 
         Args:
-            place: The token that `write_wal` returned, or a sequence.
+            place: A token that `write_wal` returned, or a sequence.
             timeout: Seconds to wait; None waits without limit.
 
         Raises:

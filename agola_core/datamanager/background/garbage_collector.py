@@ -184,10 +184,10 @@ class GarbageCollector:
         return [Garbage(info.path, info.size, "no retained WAL names this payload") for info in going]
 
     def _committed_before_barrier(self, control: Control) -> set[str] | None:
-        """Move the log's head, so that a writer that wrote a payload before cannot commit it unseen.
+        """Move the log's head, so that no writer can commit an older payload unnoticed.
 
         Returns:
-            The payloads of the WALs that were committed meanwhile; None when writers were faster each time.
+            The payloads of the WALs committed meanwhile; None if writers were faster each time.
         """
         for _ in range(_BARRIER_TRIES):
             head = self._coordinator.get(keys.HEAD)
@@ -212,7 +212,7 @@ def _payloads(records: Iterator[WalRecord] | list[WalRecord]) -> set[str]:
 
 
 def _horizons(kept: list[StoredManifest], manifests: dict[str, Manifest]) -> dict[str, Sequence]:
-    """Return for each lineage that has a kept manifest where its oldest one stands: WALs after it are needed."""
+    """Return the sequence of each lineage's oldest kept manifest: WALs after it are needed."""
     horizons: dict[str, Sequence] = {}
     for stored in kept:
         manifest = manifests.get(stored.path)

@@ -1,4 +1,4 @@
-r"""Batches of WALs on object storage: one object for many WALs, each WAL whole in it.
+r"""Batches: storage objects that each hold many WALs. Writes and reads them, and the payloads of large WALs.
 
 ::
 
@@ -36,7 +36,7 @@ MAX_BATCH_WALS = 10_000
 
 
 def encode_batch(frames: Iterable[bytes]) -> bytes:
-    """Return the object that holds some WALs' frames, in their order."""
+    """Return the batch of some WALs' frames, in their order."""
     pieces = [MAGIC]
     count = 0
     for frame in frames:
@@ -48,10 +48,10 @@ def encode_batch(frames: Iterable[bytes]) -> bytes:
 
 
 def decode_batch(data: bytes, path: str) -> list[WalRecord]:
-    """Return the WALs of a batch, checked to be whole, in order and chained to each other.
+    """Return the WALs of a batch, after checking that they are intact, in order and without gaps.
 
     Raises:
-        CorruptionError: Anything does not hold; names the path and the offset.
+        CorruptionError: Something is wrong; names the path and the offset.
         FormatError: A later release wrote it.
     """
     check_magic(data, MAGIC, path)
@@ -102,7 +102,7 @@ def list_batches(
     """Return the first sequence, last sequence and path of each batch of a lineage, in the order of the first.
 
     Args:
-        storage: Where they lie.
+        storage: The store's object storage.
         root: The lineage's prefix.
         after: Only batches that have WALs after this one.
     """
@@ -119,10 +119,10 @@ def list_batches(
 
 
 def read_chain(storage: ObjectStorage, root: str, after: Sequence) -> Iterator[WalRecord]:
-    """Yield the WALs of a lineage that storage holds after a place, in order, each once.
+    """Yield the WALs of a lineage that storage holds after a sequence, in order, each once.
 
-    Batches may overlap: an instance that lost a race to sync leaves a second copy of what another wrote. Some
-    are read ahead at the same time.
+    Batches may overlap: an instance that lost a race to sync leaves a second copy of what another wrote. This reads
+    some batches ahead, at the same time.
 
     Raises:
         CorruptionError: A gap in the chain, or two different WALs with one sequence.
@@ -148,7 +148,7 @@ def read_chain(storage: ObjectStorage, root: str, after: Sequence) -> Iterator[W
 
 
 def write_payload(storage: ObjectStorage, uuid: str, actions: bytes) -> PayloadRef:
-    """Store the encoded actions of a large WAL and return where they lie."""
+    """Store the encoded actions of a large WAL and return a reference to them."""
     path = layout.payload(uuid)
     storage.write(path, actions)
     return PayloadRef(path, len(actions), hashlib.blake2b(actions, digest_size=_DIGEST_SIZE).hexdigest())

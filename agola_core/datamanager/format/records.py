@@ -1,6 +1,6 @@
-"""What the datamanager stores in the coordinator, and how a WAL is written down anywhere.
+"""The records that the datamanager stores in the coordinator, and the encoding of a WAL everywhere.
 
-The control records are JSON, for people who look. A WAL is one frame, the same bytes in the coordinator and in
+The control records are JSON, so that people can read them. A WAL is one frame, the same bytes in the coordinator and in
 a batch on storage: a crc32 (4 bytes, little-endian) of what follows, then the `WalRecord` as a MessagePack array.
 """
 
@@ -30,10 +30,10 @@ _CRC = struct.Struct("<I")
 
 
 class LineageRecord(msgspec.Struct, frozen=True):
-    """Which history of which store is the current one. Rewriting it fences everybody who saw another.
+    """The current lineage of a store. Rewriting it fences everybody who knows another one.
 
     Attributes:
-        store: The store's id, made at its creation and kept for ever.
+        store: The store's id, which never changes.
         lineage: 16 hexadecimal digits, new at every creation, recovery and import.
         epoch: The epoch of this lineage's sequences; rises with every lineage.
         format: The version of the stored formats.
@@ -46,7 +46,7 @@ class LineageRecord(msgspec.Struct, frozen=True):
 
     @property
     def start(self) -> Sequence:
-        """The place before the lineage's first WAL."""
+        """The sequence before the lineage's first WAL."""
         return Sequence(self.epoch, 0)
 
     @property
@@ -58,8 +58,8 @@ class LineageRecord(msgspec.Struct, frozen=True):
 class HeadRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The log's newest WAL. Every commit compares this key's revision and value, and rewrites it.
 
-    The WAL's id tells one history from another of the same length and revisions, which a coordinator that was
-    restored from a backup goes on with.
+    The WAL's id distinguishes this history from another one of the same length and revisions, such as that of a
+    coordinator that was restored from a backup and went on.
     """
 
     sequence: str
@@ -68,7 +68,7 @@ class HeadRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True):
-    """The current manifest: chosen here by a compare, never by listing the storage."""
+    """The current manifest. It is published here by a compare, never found by listing the storage."""
 
     number: int
     path: str
@@ -77,7 +77,7 @@ class CheckpointRecord(msgspec.Struct, frozen=True):
 
 
 class SyncRecord(msgspec.Struct, frozen=True):
-    """Up to which WAL, inclusive, the log is in object storage."""
+    """The newest WAL in object storage, which has every WAL up to it."""
 
     sequence: str
     lineage: str
@@ -90,14 +90,14 @@ class FloorRecord(msgspec.Struct, frozen=True):
 
 
 class WalIdRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome of a WAL whose writer gave it an id; its revision is that of the commit.
+    """The outcome of a WAL with an idempotency key; its revision is that of the commit.
 
     Attributes:
         sequence: The WAL's.
         lineage: The lineage that committed it.
-        digest: Of its encoded actions (see `digest_of`).
+        digest: The digest of its encoded actions (see `digest_of`).
         groups: The change groups that it touched.
-        heirs: Later lineages that it counts in, too: recoveries took it over.
+        heirs: Later lineages that it counts in, too, because recoveries inherited it.
     """
 
     sequence: str
@@ -118,9 +118,9 @@ class InstanceRecord(msgspec.Struct, frozen=True):
         name: Unique among the store's instances.
         host: The machine.
         pid: The process there.
-        started: When it opened the store, for people.
+        started: When it opened the store; for information.
         manifest: The number of the manifest.
-        start: When the process was started, in ticks since the machine's boot; 0 where that is not known.
+        start: When the process was started, in ticks since the machine's boot; 0 if not known.
     """
 
     name: str
@@ -132,7 +132,7 @@ class InstanceRecord(msgspec.Struct, frozen=True):
 
 
 class PayloadRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where the actions of a large WAL lie."""
+    """A reference to the stored actions of a large WAL."""
 
     path: str
     size: int
@@ -146,13 +146,13 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
         epoch: With `counter`, its sequence.
         counter: From 1 in each epoch.
         previous: The counter of the WAL before it in the epoch; 0 for the first.
-        wal_id: Given by the writer, or made up.
+        wal_id: Given by the writer, or generated.
         time: Microseconds since 1970, by its leader's clock.
         groups: The change groups that it touched.
-        actions: The encoded actions; empty when `payload` has them.
-        payload: Where the actions of a large WAL lie.
+        actions: The encoded actions; empty if they are in `payload`.
+        payload: The reference to a large WAL's actions.
         format: The version of this record.
-        given: Whether the writer gave the id: a retry with it may come.
+        given: Whether the writer gave the id, so that a retry may follow.
     """
 
     epoch: int
@@ -168,12 +168,12 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def sequence(self) -> Sequence:
-        """The WAL's place in the order."""
+        """The WAL's sequence."""
         return Sequence(self.epoch, self.counter)
 
     @property
     def previous_sequence(self) -> Sequence:
-        """The place of the WAL before it."""
+        """The sequence of the WAL before it."""
         return Sequence(self.epoch, self.previous)
 
     @property
@@ -234,7 +234,7 @@ def decode(record: type[T], value: bytes, key: str) -> T:
     """Return the control record at a key.
 
     Raises:
-        CorruptionError: The value is not one.
+        CorruptionError: The value is not such a record.
     """
     try:
         return msgspec.json.decode(value, type=record)
@@ -251,8 +251,8 @@ def decode_actions(data: bytes, path: str) -> list[Action]:
     """Return the actions that were encoded.
 
     Args:
-        data: What `encode_actions` gave.
-        path: Where it was read, for the error.
+        data: The result of `encode_actions`.
+        path: The path or key that it was read from, for the error.
 
     Raises:
         CorruptionError: It is not a list of actions.
@@ -264,7 +264,7 @@ def decode_actions(data: bytes, path: str) -> list[Action]:
 
 
 def digest_of(encoded: bytes) -> str:
-    """Return what tells a retry of a WAL from another WAL under the same id; a payload's digest is the same."""
+    """Return the digest that tells a retry from another WAL with the same id; a payload has the same digest."""
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
@@ -278,12 +278,12 @@ def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalReco
     """Return the WAL of a frame.
 
     Args:
-        frame: What `encode_wal` gave.
-        path: Where it was read, for the error.
-        offset: Where in it the frame begins.
+        frame: The result of `encode_wal`.
+        path: The path or key that it was read from, for the error.
+        offset: The frame's offset there.
 
     Raises:
-        CorruptionError: The checksum does not match, or the frame is none.
+        CorruptionError: The checksum does not match, or it is not a frame.
         FormatError: A later release wrote it.
     """
     if len(frame) < _CRC.size or _CRC.unpack_from(frame)[0] != zlib.crc32(frame[_CRC.size :]):
@@ -303,7 +303,7 @@ def decode_wal(frame: bytes | memoryview, path: str, offset: int = 0) -> WalReco
 
 
 def _wal_format(body: bytes | memoryview) -> int:
-    """Return the format of a WAL whose other fields are not what this release knows; 0 for none."""
+    """Return the format of a WAL whose other fields this release does not know; 0 if there is none."""
     try:
         fields = _fields_decode(body)
     except DECODE_ERRORS:

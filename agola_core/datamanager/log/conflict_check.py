@@ -118,7 +118,7 @@ class ConflictCheck:
         return found
 
     def _misses_forgotten(self, waiting: list[PendingWal]) -> bool:
-        """Return whether a group is gone that a token saw above the floor that is known here."""
+        """Return whether a group was deleted that a token saw above the known floor."""
         groups, floor = self._log.groups, self._log.floor
         return any(
             seen > floor and not groups.get(name) for pending in waiting for name, seen in pending.token.groups.items()

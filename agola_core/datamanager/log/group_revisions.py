@@ -20,11 +20,11 @@ class GroupRevisions:
         return self._known.get(group)
 
     def learn(self, group: str, revision: int) -> None:
-        """Note what the coordinator said, as of the log's head or later."""
+        """Record a group's revision in the coordinator, as of the log's head or later."""
         self._known[group] = revision
 
     def moved(self, groups: Iterable[str], revision: int) -> None:
-        """Note that a commit changed some groups; forget everything when it becomes too much to keep."""
+        """Record that a commit changed some groups; forget all groups once they are too many."""
         known = self._known
         for group in groups:
             known[group] = revision

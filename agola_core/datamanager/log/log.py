@@ -231,7 +231,7 @@ class Log:
         """Wait until `satisfied()`, checked again once storage has a WAL; return whether it is.
 
         Args:
-            sequence: The WAL.
+            sequence: The WAL's sequence.
             satisfied: Called under the lock; its errors are raised.
             timeout: Seconds to wait; None waits without limit.
 

@@ -73,7 +73,7 @@ class LogReader:
         """Return whether the coordinator still holds a WAL that this process has seen.
 
         Raises:
-            RecoveryError: It holds another one in its place: its history is not the one that was followed.
+            RecoveryError: It holds another one with that sequence: its history is not the one that was followed.
         """
         if control.head == sequence:
             found = control.head_id

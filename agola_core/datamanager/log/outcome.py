@@ -69,10 +69,10 @@ class OutcomeResolver:
         raise _unknown(accepted[0], cause) from cause
 
     def _outcome(self, pending: PendingWal, first: WalRecord) -> TxnResult | None:
-        """Return what became of a transaction; None when nothing tells any more.
+        """Return the result of a transaction; None if it can no longer be found out.
 
-        A rewrite of the head behind the same compare decides it: when that succeeds, the lost transaction can
-        never be applied; when it fails, the lost one or another writer's was, and the WAL's key tells which.
+        A rewrite of the head with the same compare decides: if it succeeds, the lost transaction can never be
+        applied; if it fails, the lost one or another writer's was applied, and the WAL's key tells which.
         """
         key = keys.wal(first.sequence)
         while True:
@@ -95,7 +95,7 @@ class OutcomeResolver:
                 return TxnResult(False, barrier.revision)
 
     def _cleaned_outcome(self, pending: PendingWal, first: WalRecord) -> TxnResult | None:
-        """Return what became of a transaction whose WAL, or another in its place, has left the coordinator.
+        """Return the result of a transaction whose WAL, or another one with its sequence, was cleaned up.
 
         The idempotency key tells it, or else the batches: storage has every WAL that was cleaned up. Storage
         does not know the revision; an earlier one is returned, so at worst the next write must read again.

@@ -37,7 +37,7 @@ class RecentWals:
         self._bytes = 0
 
     def after(self, sequence: Sequence) -> list[Wal] | None:
-        """Return a page of the WALs after a place of their epoch; None when some of them are not held."""
+        """Return a page of the WALs after a sequence of their epoch; None if some of them are no longer held."""
         if not self._wals:
             return None
         first = self._wals[0].record

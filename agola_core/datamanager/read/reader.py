@@ -30,7 +30,7 @@ class Reader(Closing):
 
     @abstractmethod
     def _pinned_view(self) -> AbstractContextManager[View]:
-        """Return the state to read, whose files stay while the block runs; raise when this was closed."""
+        """Return the state to read, and keep its files while the block runs; raise if this was closed."""
 
     def list_objects(
         self, data_type: str, start_after: str = "", limit: int | None = None
@@ -70,13 +70,13 @@ class Reader(Closing):
         parts: ExportParts | None = None,
         progress: Progress = ignore,
     ) -> ExportResult:
-        """Write one consistent state of the store to a file, everything that was acknowledged, while writers go on.
+        """Write one consistent state, with every acknowledged WAL, to a file, without stopping writers.
 
         Args:
             file: A binary file.
             form: The native format, or Agola 0.2's.
-            compression: How to compress it, if at all.
-            parts: What whoever stands on the datamanager adds.
+            compression: How to compress the stream.
+            parts: What the caller adds.
             progress: Told of entries and bytes.
         """
         with self._exported(form, parts, progress) as export:

@@ -12,7 +12,7 @@ from agola_core.sequence import Sequence
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The state of a store, for people and monitoring.
+    """The state of a store, for operators and monitoring.
 
     Attributes:
         store: Its id.
@@ -22,12 +22,12 @@ class Status(msgspec.Struct, frozen=True):
         synced: The newest WAL in storage.
         checkpointed: The newest WAL in the current manifest.
         manifest: The current manifest's number.
-        data_files: How many data files it names.
+        data_files: The number of its data files.
         data_bytes: Their bytes.
-        uncheckpointed_wals: How many WALs are in the memtable alone.
+        uncheckpointed_wals: The number of WALs in the memtable alone.
         uncheckpointed_bytes: About how many bytes of memory they take.
         instances: The names of the processes that have the store open.
-        loops: For each background loop of this process whether it runs.
+        loops: Whether each background loop of this process runs.
     """
 
     store: str

@@ -1,4 +1,4 @@
-"""What tables share in memory: opened data files with their indexes, and the blocks read last."""
+"""The block cache, which all tables share: open data files with their indexes, and the blocks read last."""
 
 from __future__ import annotations
 

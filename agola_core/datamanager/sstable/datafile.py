@@ -49,10 +49,10 @@ class Footer(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         last_keys: The last key of each block.
-        offsets: Where each block begins.
-        lengths: Its stored bytes.
-        crcs: The crc32 of its stored bytes.
-        codings: How it is stored, a byte each.
+        offsets: The offset of each block.
+        lengths: The stored bytes of each block.
+        crcs: The crc32 of each block's stored bytes.
+        codings: How each block is stored, one byte each.
         filter: Sorted 64-bit hashes of all keys, little-endian; empty in files of the oldest run.
     """
 
@@ -68,15 +68,15 @@ class FileRef(msgspec.Struct, frozen=True):
     """A data file as a manifest names it.
 
     Attributes:
-        path: Where it lies.
+        path: Its path.
         size: Its bytes.
         digest: blake2b-32 of the whole file, in hexadecimal.
         entries: How many entries it has, tombstones among them.
         tombstones: How many of them are deletes.
         first: The data type and id of its first entry.
         last: Those of its last.
-        footer: Where its footer begins.
-        raw: Bytes of its entries before compression; 0 where that is not known.
+        footer: The offset of its footer.
+        raw: Bytes of its entries before compression; 0 if not known.
     """
 
     path: str
@@ -96,7 +96,7 @@ class FileRef(msgspec.Struct, frozen=True):
 
 
 def key_hash(key: bytes) -> int:
-    """Return the hash that a file's filter knows a key by."""
+    """Return the hash of a key in a file's filter."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
@@ -162,7 +162,7 @@ def read_footer(reader: ObjectReader, ref: FileRef) -> Footer:
 
 
 class KeyFilter:
-    """Tells practically exactly whether a file has a key (a miss is wrong once in 2**64 keys or so)."""
+    """Tells whether a file may have a key; it is wrong about once in 2**64 keys."""
 
     def __init__(self, data: bytes) -> None:
         self._hashes = array("Q", data)
@@ -187,12 +187,12 @@ def write_files(
     """Write sorted entries into as many data files as they need, holding a block at a time in memory.
 
     Args:
-        storage: Where to write.
+        storage: The store's object storage.
         entries: Sorted by key, without duplicates.
         options: The sizes of blocks and files.
         new_uuid: Names a file.
         with_filter: Whether readers may skip the files by their keys' hashes.
-        check: Called before each file; raises when the work has become useless.
+        check: Called before each file; raises once the work has become useless.
     """
     refs: list[FileRef] = []
     last = b""

@@ -68,12 +68,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         epoch: Of the lineage.
         lineage: The history it belongs to.
         position: The text of `sequence`.
-        created: For people; it orders nothing.
+        created: When it was made; for information, it orders nothing.
         data_types: Every type that it may hold, sorted.
-        runs: Newest first; the first that has a key decides. The last one, the oldest, has no tombstones.
+        runs: Newest first; the first one that has a key decides. The last, oldest one has no tombstones.
         origin: Why it was written.
-        imported: Where the lineage began, when that was an import.
-        replaces: The damaged manifest that the last repair put one of the same state in the place of; its path.
+        imported: The store and WAL that an import began with.
+        replaces: The path of the damaged manifest that the last repair replaced by one of the same state.
         format: The version of this record.
     """
 

@@ -1,8 +1,8 @@
 """The memtable: the uncheckpointed changes, in memory, that lie over the newest manifest's data files.
 
-For each id it keeps the changes since the checkpoint, newest first, as immutable links, so that a reader with
-an older view walks on to what it may see while writers add newer links. One thread at a time may write; any
-number read, without locks.
+For each id it keeps the changes since the checkpoint, newest first, as a chain of immutable links, so that a reader
+with an older view walks on to the links that it may see while writers add newer ones. One thread at a time may write;
+any number of threads read, without locks.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from agola_core.objectstorage.port import ObjectStorage
 
 
 class Table:
-    """What a manifest's data files hold.
+    """The content of a manifest's data files.
 
     Args:
-        storage: Where the files lie.
+        storage: The store's object storage.
         manifest: The manifest.
         cache: Shared with other tables.
 
@@ -40,7 +40,7 @@ class Table:
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist.
 
-        One range read at most, once the footers are known: a newer run is passed over by its keys' hashes.
+        This takes at most one range read, once the footers are known: the key filters skip newer runs.
 
         Raises:
             CorruptionError: A file is missing or damaged.
@@ -108,11 +108,11 @@ class Table:
 def scan_run(
     storage: ObjectStorage, cache: BlockCache, run: Run, start: bytes = b"", end: bytes = b""
 ) -> Iterator[Entry]:
-    """Yield a run's entries from `start` up to before `end`, tombstones among them. Blocks are not kept.
+    """Yield a run's entries from `start` up to before `end`, with tombstones, without caching blocks.
 
     Args:
-        storage: Where its files lie.
-        cache: Keeps the files' footers.
+        storage: The store's object storage.
+        cache: Caches the files' footers.
         run: The run.
         start: The first key, b"" for all.
         end: The key before which to stop, b"" for none.

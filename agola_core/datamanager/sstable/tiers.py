@@ -17,8 +17,8 @@ FLOOR = 64 * 1024
 def runs_to_merge(sizes: Items[int], delta: int, shadowed: Items[int] = ()) -> int:
     """Return how many of the newest runs a checkpoint merges with its delta.
 
-    A delete counts as what it deletes below it, about: else what is deleted would keep its space until puts as large
-    have come.
+    A delete counts about as much as the data that it deletes; otherwise that data would keep its space until enough
+    puts have come.
 
     Args:
         sizes: The bytes of each run, newest first; before compression, as those of the delta.

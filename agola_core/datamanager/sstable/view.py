@@ -16,7 +16,7 @@ from agola_core.sequence import Sequence
 
 
 class View(NamedTuple):
-    """One consistent state of the store; later writes never show in it.
+    """One consistent state of the store; it never changes.
 
     Attributes:
         lineage: The history it belongs to.
@@ -35,7 +35,7 @@ class View(NamedTuple):
     revision: int
 
     def extended(self, wals: Items[Wal], revision: int) -> View:
-        """Return the view that sees some more WALs, too; one writer at a time.
+        """Return a view that includes some more WALs; for one writer at a time.
 
         Args:
             wals: Those that follow, committed in one transaction.
@@ -87,9 +87,9 @@ class View(NamedTuple):
         return sum(file.entries - 2 * file.tombstones for file in files) + self.memtable.count(wanted)
 
     def provenance(self) -> tuple[str, str]:
-        """Return the store whose state this is, and the newest WAL of that state there.
+        """Return the store whose state this is, and the newest WAL of that state in it.
 
-        A store that was imported and not written to since is still in the state of another, at another place.
+        A store that was imported and not written to since still has the state of another store.
         """
         imported = self.manifest.imported
         if imported is not None and self.sequence == self.lineage.start:

@@ -1,8 +1,8 @@
 r"""The formats of an export: the native one and Agola 0.2's.
 
 The native format is lines of JSON: a header, the entries grouped by data type with rising ids, the sections with
-rising ids, and a footer with the counts and the blake2b-32 of every byte before it, so that a cut stream is always
-noticed. Agola 0.2's format is the entries alone, back to back, byte for byte as Go writes them.
+rising ids, and a footer with the counts and the blake2b-32 of every byte before it, so that a truncated stream is
+always detected. Agola 0.2's format is only the entries, back to back, byte for byte as Go writes them.
 
 ::
 
@@ -61,7 +61,7 @@ class ExportEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SectionEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A piece of an item beside the objects, such as a log.
+    """A piece of an item that is not an object, such as a log.
 
     Attributes:
         section: What kind of item.
@@ -99,7 +99,7 @@ _SEPARATORS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
 
 
 def as_go(encoded: bytes) -> bytes:
-    """Return JSON as Go's encoder, of Agola's time, escapes it: fit to stand in HTML.
+    """Return JSON with the escapes of Go's encoder at the time of Agola 0.2, which make it safe in HTML.
 
     Args:
         encoded: JSON without white space between its parts.
