@@ -212,7 +212,7 @@ def test_unicode_and_spaces_in_paths_and_names(tmp_path, tree):
 
 
 def test_ignored_files_stay_out_of_the_tree(tree):
-    tree.configure(one_task("[clone, {run: 'ls -A | sort'}]"))
+    tree.configure(one_task("[clone, {run: 'ls -A -I .git | sort'}]"))
     subprocess.run(["git", "init", "-q", str(tree.path)], check=True)
     (tree.path / ".gitignore").write_text("secret*\n")
     for name in ("tracked", "untracked", "secret.txt", "deleted"):
