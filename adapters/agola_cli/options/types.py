@@ -77,6 +77,20 @@ class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click
         return parsed if parsed.tzinfo else parsed.astimezone()
 
 
+class Regexp(click.ParamType):  # type: ignore[type-arg]
+    """A regular expression."""
+
+    name = "regexp"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> re.Pattern[str]:
+        """Return the compiled expression."""
+        try:
+            return re.compile(value)
+        except re.error as error:
+            self.fail(f"{value!r} is no regular expression: {error}", param, ctx)
+
+
+REGEXP = Regexp()
 TIME = Time()
 DURATION = Duration()
 RETENTION = Retention()

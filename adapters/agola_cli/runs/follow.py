@@ -21,7 +21,13 @@ _STOP_TRIES = 10
 
 
 def follow_run(
-    service: Service, bundle: RunBundle, interruption: Interruption, *, option: str = "", as_json: bool = False
+    service: Service,
+    bundle: RunBundle,
+    interruption: Interruption,
+    *,
+    option: str = "",
+    as_json: bool = False,
+    fail_fast: bool = False,
 ) -> Run:
     """Show a run until it ends, and return it; an interruption stops it, and so does a closed output.
 
@@ -33,6 +39,7 @@ def follow_run(
         interruption: Asked for by the user.
         option: What names the service in a command, with a space in front.
         as_json: Whether standard output is kept for JSON.
+        fail_fast: Whether the first failure that is not ignored stops the run.
 
     Raises:
         OSError: The output cannot be written; the run was stopped.
@@ -50,6 +57,10 @@ def follow_run(
             if (interruption.asked or display.failure) and not stopped:
                 stopped = True
                 display.say("interrupted: stopping the run; Ctrl-C again kills it at once")
+                stop_run(service, run.id)
+            if fail_fast and not stopped and (name := _first_failure(bundle, run)):
+                stopped = True
+                display.say(f"{name} has failed: stopping the run (--fail-fast)")
                 stop_run(service, run.id)
             before, run = run, service.wait_change(run, _WAIT_SECONDS)
             if run is before and run.phase is RunPhase.QUEUED and not explained:
@@ -79,6 +90,17 @@ def _display_for(bundle: RunBundle, *, as_json: bool) -> Display:
     if sys.stdout.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb":
         return LiveDisplay(bundle)
     return PlainDisplay(bundle, err=as_json)
+
+
+def _first_failure(bundle: RunBundle, run: Run) -> str | None:
+    """Return the name of a task whose failure counts; None when there is none."""
+    tasks = bundle.run_config.tasks
+    failed = (
+        tasks[task_id]
+        for task_id, task in run.tasks.items()
+        if task.status is TaskStatus.FAILED and not tasks[task_id].ignore_failure
+    )
+    return next((task.name for task in failed), None)
 
 
 def _unfollowed(run: Run) -> set[str]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 import click
+import msgspec
 
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
+from agola_cli.options.types import REGEXP
 from agola_cli.output.display import PlainDisplay, step_name
-from agola_cli.runs.log_follower import LogFollower
+from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle
-from agola_core.runservice.model.types import RunConfigTask, RunResult
+from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult
 
 _WAIT_SECONDS = 0.5
 
@@ -23,15 +28,28 @@ _WAIT_SECONDS = 0.5
 @click.option("--task", "task_names", multiple=True, metavar="NAME", help="Only this task; may be given several times.")
 @click.option("--step", type=click.IntRange(0), help="Only this step, from 0.")
 @click.option("--setup", is_flag=True, help="The log of the task's set-up.")
+@click.option("--failed", is_flag=True, help="Only the steps that failed.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each step.")
+@click.option("--grep", type=REGEXP, metavar="REGEXP", help="Only the lines in which this regular expression is found.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; each line with its task's name in front.")
 @target_options
 def logs_command(
-    run_id: str, task_names: tuple[str, ...], step: int | None, setup: bool, follow: bool, target: Target
+    run_id: str,
+    task_names: tuple[str, ...],
+    step: int | None,
+    setup: bool,
+    failed: bool,
+    tail: int | None,
+    grep: re.Pattern[str] | None,
+    follow: bool,
+    target: Target,
 ) -> int:
     """Print the logs of a run; RUN is an id, a number, or `last`.
 
     \b
     agola-core runs logs last --task build --step 1
+    agola-core runs logs last --failed --tail 20
+    agola-core runs logs last --grep 'error|warning'
     agola-core runs logs last -f              several tasks at once; ends with 1 when the run fails
     """
     with target.open_service() as connection:
@@ -40,33 +58,62 @@ def logs_command(
         tasks = _chosen(bundle, task_names)
         if not follow:
             _check_step(tasks, step)
-            _print_logs(service, bundle, tasks, step, setup=setup)
+            logs = list(_logs(tasks, step, setup=setup))
+            if failed:
+                logs = [item for item in logs if _has_failed(bundle, item[0], item[1])]
+            _print_logs(service, bundle, logs, _Filter(tail, grep), one_step=step is not None or setup)
             return 0
-        if step is not None or setup:
-            raise BadRequestError("--follow shows whole tasks: leave --step and --setup out")
+        if step is not None or setup or failed or tail is not None or grep:
+            raise BadRequestError("--follow shows whole tasks: leave --step and --setup out, and what picks lines")
         if not connection.live and not bundle.run.phase.is_finished:
             raise BadRequestError("no service works on this store: the run does not go on")
         return _follow(service, bundle, {task.id for task in tasks})
 
 
+class _Filter(msgspec.Struct, frozen=True):
+    """Which lines of a log are shown.
+
+    Attributes:
+        tail: Only the last ones, so many; None for all.
+        grep: Only those in which it is found; None for all.
+    """
+
+    tail: int | None
+    grep: re.Pattern[str] | None
+
+    def take(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield what is shown of a log."""
+        if self.tail is None and self.grep is None:
+            yield from pieces
+            return
+        lines: deque[str] = deque(maxlen=self.tail)
+        found = self.grep.search if self.grep else lambda _: True
+        for_each_line(pieces, lambda line: lines.append(line) if found(line) else None)
+        yield from (f"{line}\n".encode() for line in lines)
+
+
 def _print_logs(
-    service: Service, bundle: RunBundle, tasks: list[RunConfigTask], step: int | None, *, setup: bool
+    service: Service, bundle: RunBundle, logs: list[tuple[str, int | None, str]], chosen: _Filter, *, one_step: bool
 ) -> None:
     output = sys.stdout.buffer
-    for task_id, number, title in _logs(tasks, step, setup=setup):
+    for task_id, number, title in logs:
         try:
             pieces = service.open_log(bundle.run.id, task_id, number)
             first = next(pieces, b"")
         except AgolaError:
-            if step is not None or setup:
+            if one_step:
                 raise
             continue
-        if step is None and not setup:
+        if not one_step:
             click.echo(f"--- {title}", err=True)
-        output.write(first)
-        for piece in pieces:
+        for piece in chosen.take(chain([first], pieces)):
             output.write(piece)
         output.flush()
+
+
+def _has_failed(bundle: RunBundle, task_id: str, step: int | None) -> bool:
+    task = bundle.run.tasks[task_id]
+    return (task.setup_step if step is None else task.steps[step]).phase is ExecutorPhase.FAILED
 
 
 def _follow(service: Service, bundle: RunBundle, wanted: set[str]) -> int:

@@ -15,6 +15,8 @@ from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
+from agola_cli.runs.plan import graph_lines, plan, print_plan
+from agola_cli.runs.selection import Selection, selection_options
 from agola_cli.runs.submission import Submission, Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
@@ -29,6 +31,7 @@ _ENDING_SECONDS = 15.0
 
 @click.command("run")
 @wanted_options
+@selection_options
 @given_options
 @click.option(
     "-j",
@@ -38,15 +41,24 @@ _ENDING_SECONDS = 15.0
     show_default="the processors",
     help="How many tasks run at once.",
 )
+@click.option("--fail-fast", is_flag=True, help="Stop the run when a task has failed.")
 @click.option("--failed", is_flag=True, help="Run again what did not succeed in the last run, and what depends on it.")
+@click.option("--list", "--dry-run", "list_only", is_flag=True, help="Only list the tasks, and which would be skipped.")
+@click.option(
+    "--graph", type=click.Choice(["text", "dot", "mermaid"]), help="Only print the graph of the tasks, in this form."
+)
 @click.option("--strict", is_flag=True, help="Treat what the configuration says and is ignored as an error.")
 @data_dir_option
 @json_option
 def run_command(
     wanted: Wanted,
+    selection: Selection,
     given: GivenValues,
     jobs: int,
+    fail_fast: bool,
     failed: bool,
+    list_only: bool,
+    graph: str | None,
     strict: bool,
     data_dir: Path | None,
     as_json: bool,
@@ -61,6 +73,10 @@ def run_command(
     agola-core run ~/project --run tests --env PIP_INDEX_URL
     agola-core run . --secret API_TOKEN --secret-file KEY=key.pem
     agola-core run . --env-file ci.env --var-file variables.yml --jobs 4
+    agola-core run --list                 which tasks there are, and which would be skipped
+    agola-core run --graph mermaid
+    agola-core run --task build --alone
+    agola-core run --from deploy --fail-fast
     agola-core run --failed               with the files and the results of the last run
     """
     with Interruption() as interruption:
@@ -72,7 +88,11 @@ def run_command(
                 checkout=wanted.checkout(wanted.path),
                 variables=given.variables,
                 strict=strict,
+                selection=selection,
             )
+            if list_only or graph:
+                _print_plan(submission, graph, as_json=as_json)
+                return 0
         directory = data_dir or default_data_dir(submission.tree if submission else wanted.path)
         option = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
         results: list[Run] = []
@@ -87,13 +107,29 @@ def run_command(
                 if interruption.asked:
                     break
                 bundle = service.create_run(request)
-                results.append(follow_run(service, bundle, interruption, option=option, as_json=as_json))
+                run = follow_run(service, bundle, interruption, option=option, as_json=as_json, fail_fast=fail_fast)
+                results.append(run)
             service.wait_archived([run.id for run in results], _ENDING_SECONDS)
     if as_json:
         click.echo(msgspec.json.encode(results))
     if interruption.asked:
         return 130
     return 0 if all(run.result is RunResult.SUCCESS for run in results) else 1
+
+
+def _print_plan(submission: Submission, form: str | None, *, as_json: bool) -> None:
+    plans = {run.name: plan(submission.tasks(run)) for run in submission.runs}
+    if as_json:
+        click.echo(msgspec.json.encode([{"run": name, "tasks": tasks} for name, tasks in plans.items()]))
+        return
+    for name, tasks in plans.items():
+        if form is None:
+            print_plan(name, tasks)
+        else:
+            click.echo("\n".join(graph_lines(name, tasks, form)))
+    for run in submission.config.runs:
+        if form is None and run.name not in plans:
+            click.echo(f"run {run.name!r}: not run, it is not asked for or its `when` does not hold")
 
 
 def _requests(

@@ -13,11 +13,15 @@ from agola_cli.config.check import load_with_warnings
 from agola_cli.options.common import bundled
 from agola_cli.options.variables import GivenValues
 from agola_cli.runs.checkout import Checkout, checkout_as, describe_checkout
+from agola_cli.runs.selection import Selection
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
 from agola_core.runconfig.model import CloneStep, Config, RunDefinition, Variable
 from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import RunConfigTask
+
+_EVERYTHING = Selection()
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -29,6 +33,7 @@ class Submission(msgspec.Struct, frozen=True):
         runs: Those of its runs that are made.
         checkout: What git says, or the person.
         variables: What `from_variable` names; their values are secret.
+        selection: Which tasks of the runs.
     """
 
     tree: Path
@@ -36,12 +41,23 @@ class Submission(msgspec.Struct, frozen=True):
     runs: list[RunDefinition]
     checkout: Checkout
     variables: dict[str, str]
+    selection: Selection = Selection()
 
     @property
     def clones(self) -> bool:
         """Whether any step takes the tree."""
         steps = (step for run in self.runs for task in run.tasks for step in task.steps)
         return any(isinstance(step, CloneStep) for step in steps)
+
+    def tasks(self, run: RunDefinition, source: str = "") -> dict[str, RunConfigTask]:
+        """Return the selected tasks of one of the runs, by new ids.
+
+        Args:
+            run: One of `runs`.
+            source: The id of the packed tree.
+        """
+        context = RunContext(self.checkout.branch, self.checkout.tag, self.checkout.ref, self.variables, source)
+        return self.selection.of(run_tasks(self.config, run, context, lambda: str(uuid.uuid4())))
 
     def request(
         self,
@@ -61,9 +77,8 @@ class Submission(msgspec.Struct, frozen=True):
             cache_group: Who shares its caches.
             given: The environment that overrides every other, and secrets.
         """
-        context = RunContext(self.checkout.branch, self.checkout.tag, self.checkout.ref, self.variables, source)
         return RunCreateRequest(
-            run_config_tasks=run_tasks(self.config, run, context, lambda: str(uuid.uuid4())),
+            run_config_tasks=self.tasks(run, source),
             name=run.name,
             group=group,
             static_environment=self.checkout.environment,
@@ -118,6 +133,7 @@ def prepare(
     checkout: Checkout | None = None,
     variables: dict[str, str] | None = None,
     strict: bool = False,
+    selection: Selection = _EVERYTHING,
 ) -> Submission:
     """Return what the configuration of a directory or a file asks for.
 
@@ -127,6 +143,7 @@ def prepare(
         checkout: As if git said this; None asks git.
         variables: What `from_variable` names.
         strict: Whether the configuration's warnings are errors.
+        selection: Which tasks of its runs; runs without any are left out.
 
     Raises:
         ConfigError: There is no configuration, it is wrong, or asks for nothing.
@@ -145,7 +162,9 @@ def prepare(
         if not run.tasks:
             raise ConfigError(f"run {run.name!r} has no tasks", source=str(config_file))
     _warn_unused(config, variables or {})
-    return Submission(tree, config, chosen, checkout, variables or {})
+    selection.check({task.name for run in chosen for task in run.tasks})
+    made = Submission(tree, config, chosen, checkout, variables or {}, selection)
+    return msgspec.structs.replace(made, runs=[run for run in chosen if made.tasks(run)])
 
 
 def _warn_unused(config: Config, variables: dict[str, str]) -> None:

@@ -1,0 +1,79 @@
+"""Which tasks of a configuration are run: all of them, or those that options name."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+from msgspec.structs import replace
+
+from agola_cli.options.common import bundled
+from agola_core.errors import BadRequestError
+from agola_core.runservice.model.types import RunConfigTask
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which tasks are run.
+
+    Attributes:
+        names: Only these, and what they depend on.
+        starts: Only these, and what depends on them.
+        alone: Leave out what `names` depend on.
+    """
+
+    names: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    alone: bool = False
+
+    def check(self, known: set[str]) -> None:
+        """Check that every task exists.
+
+        Raises:
+            BadRequestError: One does not, or `alone` has nothing to refer to.
+        """
+        for name in (*self.names, *self.starts):
+            if name not in known:
+                raise BadRequestError(f"no task {name!r}; there are {', '.join(map(repr, sorted(known)))}")
+        if self.alone and not self.names:
+            raise BadRequestError("--alone goes with --task")
+
+    def of(self, tasks: dict[str, RunConfigTask]) -> dict[str, RunConfigTask]:
+        """Return the selected tasks of a run, by their ids; they depend only on each other."""
+        if not self.names and not self.starts:
+            return tasks
+        parents = {task_id: set(task.depends or {}) for task_id, task in tasks.items()}
+        children = {task_id: {other for other in tasks if task_id in parents[other]} for task_id in tasks}
+        named = {task_id for task_id, task in tasks.items() if task.name in self.names}
+        kept = named if self.alone else _reached(named, parents)
+        kept |= _reached({task_id for task_id, task in tasks.items() if task.name in self.starts}, children)
+        return {
+            task_id: replace(task, depends={key: item for key, item in (task.depends or {}).items() if key in kept})
+            for task_id, task in tasks.items()
+            if task_id in kept
+        }
+
+
+selection_options = bundled(
+    "selection",
+    Selection,
+    click.option(
+        "--task", "names", multiple=True, metavar="NAME", help="Only this task and those it depends on; repeatable."
+    ),
+    click.option("--alone", is_flag=True, help="With --task: without those it depends on."),
+    click.option(
+        "--from",
+        "starts",
+        multiple=True,
+        metavar="NAME",
+        help="Only this task and what depends on it; repeatable.",
+    ),
+)
+
+
+def _reached(start: set[str], edges: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = set(start)
+    while waiting:
+        task_id = waiting.pop()
+        found.add(task_id)
+        waiting |= edges[task_id] - found
+    return found
