@@ -25,47 +25,51 @@ MAX_NAME_BYTES = 400
 """The longest name of a stream, type, tag, event id or reader, in bytes of UTF-8."""
 
 
-class Query:
-    """Which events: those of one of the types that have all of the tags; several queries joined by `|` mean any.
-
-    Args:
-        types: The types; none for all.
-        tags: The tags, all of which an event must have; none for no demand.
+class Query(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """Which events: those of one of the types that have all of the tags; queries joined by `|` mean those of either.
 
     Attributes:
-        items: The alternatives; none for all events.
+        types: The types; none for all.
+        tags: The tags, all of which an event must have; none for no demand.
+        alternatives: Other queries, any of which an event may be meant by instead; made by `|`.
 
     Example:
         >>> Query(types=["Opened"], tags=["account:1"]) | Query(tags=["bank:2"])
         Query(types=['Opened'], tags=['account:1']) | Query(tags=['bank:2'])
     """
 
-    __slots__ = ("items",)
+    types: Iterable[str] = frozenset()
+    tags: Iterable[str] = frozenset()
+    alternatives: tuple[Query, ...] = ()
 
-    items: tuple[QueryItem, ...]
+    def __post_init__(self) -> None:
+        """Take the names from any collection.
 
-    def __init__(self, types: Iterable[str] = (), tags: Iterable[str] = ()) -> None:
-        item = QueryItem(_names(types, "types"), _names(tags, "tags"))
-        self.items = (item,) if item.types or item.tags else ()
+        Raises:
+            BadRequestError: One is no name.
+        """
+        msgspec.structs.force_setattr(self, "types", _names(self.types, "types"))
+        msgspec.structs.force_setattr(self, "tags", _names(self.tags, "tags"))
+
+    @property
+    def items(self) -> tuple[QueryItem, ...]:
+        """The alternatives as the datamanager takes them; none for all events."""
+        item = QueryItem(frozenset(self.types), frozenset(self.tags))
+        if not item.types and not item.tags:
+            return ()
+        return (item, *(found for other in self.alternatives for found in other.items))
 
     def __or__(self, other: Query) -> Query:
         """Return the query for the events of either."""
-        joined = Query()
-        if self.items and other.items:  # whatever is joined to "all" is all
-            joined.items = tuple(dict.fromkeys((*self.items, *other.items)))
-        return joined
+        if not self.items or not other.items:  # whatever is joined to "all" is all
+            return Query()
+        joined = (*self.alternatives, Query(other.types, other.tags), *other.alternatives)
+        return Query(self.types, self.tags, tuple(dict.fromkeys(joined)))
 
     def matches(self, event: Event | RecordedEvent) -> bool:
         """Return whether an event is meant."""
-        return not self.items or any(item.matches(event.type, event.tags) for item in self.items)
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether both mean the same by the same alternatives."""
-        return isinstance(other, Query) and set(self.items) == set(other.items)
-
-    def __hash__(self) -> int:
-        """Return a hash of the alternatives."""
-        return hash(frozenset(self.items))
+        items = self.items
+        return not items or any(item.matches(event.type, event.tags) for item in items)
 
     def __repr__(self) -> str:
         """Return the query as it is written."""

@@ -37,20 +37,18 @@ class ConflictCheck:
         head_revision = self._log.head_revision
         if any(pending.token.revision > head_revision for pending in waiting):
             self._log.catch_up()  # another process gave the token: what it saw is no conflict
-        elif any(pending.events is not None and self._events.is_behind(pending.events) for pending in waiting):
-            self._log.catch_up()
+        checked = self._events.begin_judging(waiting)
         lineage = self._log.view.lineage.lineage
         for pending in waiting:
             if not pending.unconditional or pending.lineage != lineage:
                 break
         else:
-            return waiting
+            return self._accept_events(waiting) if checked else waiting
         waiting = _with_payloads(waiting, self._log.collected)
         found = self._look_up(waiting)
         if self._misses_forgotten(waiting):  # groups were cleaned up since the view was taken
             self._log.catch_up()
             found = self._look_up(waiting)
-        self._events.begin_judging()
         accepted: list[PendingWal] = []
         moved: set[str] = set()
         ids: set[str] = set()
@@ -75,13 +73,8 @@ class ConflictCheck:
             if not moved.isdisjoint(pending.groups):
                 continue  # invariant 5: the other may yet lose its race, so only its commit is a conflict
             if pending.events is not None:
-                verdict = self._events.judge(pending.events)
-                if isinstance(verdict, Exception) and pending.events.ids and not pending.events.retried:
-                    pending.events.retried = behind = True
-                elif isinstance(verdict, Exception):
-                    pending.settle(None, verdict)
-                elif verdict is Verdict.EARLIER:
-                    pending.settle(self._now())
+                verdict = self._events.judge(pending)
+                behind |= verdict is Verdict.STALE
                 if verdict is not Verdict.ACCEPTED:
                     continue
             moved.update(pending.groups)
@@ -92,10 +85,18 @@ class ConflictCheck:
             return []
         return accepted
 
-    def _now(self) -> ChangeGroupsToken:
-        """Return the token of the newest state, for who has nothing to write any more."""
-        view = self._log.view
-        return ChangeGroupsToken(self._log.head_revision, {}, view.lineage.lineage, str(view.sequence))
+    def _accept_events(self, waiting: list[PendingWal]) -> list[PendingWal]:
+        """Do the same for writers whom nothing but events decides on."""
+        accepted, stale = [], False
+        for pending in waiting:
+            verdict = self._events.judge(pending) if pending.events is not None else Verdict.ACCEPTED
+            if verdict is Verdict.ACCEPTED:
+                accepted.append(pending)
+            stale |= verdict is Verdict.STALE
+        if stale:
+            self._log.catch_up()
+            return []
+        return accepted
 
     def _look_up(self, waiting: list[PendingWal]) -> dict[str, KeyValue | None]:
         """Read the groups that are not known and the idempotency keys, as of the head or later."""

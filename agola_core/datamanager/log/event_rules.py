@@ -8,11 +8,13 @@ would be refused because of one of those waits until it is committed, since it m
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence as Items
 
 from agola_core.datamanager.format.events import FIRST, Event, same_event
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import EventsAppend, StreamAppend
+from agola_core.datamanager.log.pending_wal import EventsAppend, PendingWal, StreamAppend
 from agola_core.datamanager.sstable.event_index import EventIndex
+from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.sequence import Sequence
 
@@ -27,6 +29,9 @@ class Verdict(enum.Enum):
     """It depends on one that is about to be committed."""
     EARLIER = enum.auto()
     """It was committed before."""
+    REFUSED = enum.auto()
+    STALE = enum.auto()
+    """It would be refused by a state of the log that may lack its own first commit: catch up, judge again."""
 
 
 class EventRules:
@@ -52,28 +57,40 @@ class EventRules:
         self._placed_head = 0
         self._fresh = False
 
-    def is_behind(self, append: EventsAppend) -> bool:
-        """Return whether a writer has seen more than the log has here: another process's events."""
-        if not append.checked:
-            return False
-        self._refresh()
-        return any(after > self._head for _, after in append.conditions) or any(
-            part.expected is not None and part.expected > self._version(part.stream) for part in append.appends
-        )
+    def begin_judging(self, waiting: Items[PendingWal]) -> bool:
+        """Begin the verdicts on those who may share a transaction; catch up when one has seen more than the log.
 
-    def begin_judging(self) -> None:
-        """Begin the verdicts on those who may share a transaction."""
+        Returns:
+            Whether anything decides on anybody's events.
+        """
         self._judged_versions, self._judged_events, self._judged_ids = {}, [], set()
+        checked = False
+        for pending in waiting:
+            if pending.events is not None and pending.events.checked:
+                self._refresh()
+                checked = True
+                if self._is_behind(pending.events):
+                    self._log.catch_up()
+                    return True
+        return checked
 
-    def judge(self, append: EventsAppend) -> Verdict | ConflictError | BadRequestError:
-        """Return what becomes of an append, or the error that its writer gets."""
+    def judge(self, pending: PendingWal) -> Verdict:
+        """Settle a writer whose append is refused or was committed before; return what becomes of it."""
+        append = pending.events
+        assert append is not None
         self._refresh()
         if append.checked:
-            verdict = self._check_ids(append)
-            if verdict is Verdict.ACCEPTED:
-                verdict = self._check_versions(append)
-            if verdict is Verdict.ACCEPTED:
-                verdict = self._check_conditions(append)
+            verdict = self._verdict(append)
+            if verdict is Verdict.EARLIER:
+                view = self._log.view
+                token = ChangeGroupsToken(self._log.head_revision, {}, view.lineage.lineage, str(view.sequence))
+                pending.settle(token)
+            elif isinstance(verdict, Exception):
+                if append.ids and not append.retried:
+                    append.retried = True
+                    return Verdict.STALE
+                pending.settle(None, verdict)
+                return Verdict.REFUSED
             if verdict is not Verdict.ACCEPTED:
                 return verdict
         for part in append.appends:
@@ -145,6 +162,19 @@ class EventRules:
         version = self._judged_versions.get(stream)
         return self._version(stream) if version is None else version
 
+    def _is_behind(self, append: EventsAppend) -> bool:
+        return any(after > self._head for _, after in append.conditions) or any(
+            part.expected is not None and part.expected > self._version(part.stream) for part in append.appends
+        )
+
+    def _verdict(self, append: EventsAppend) -> Verdict | Exception:
+        verdict: Verdict | Exception = self._check_ids(append) if append.ids else Verdict.ACCEPTED
+        if verdict is Verdict.ACCEPTED:
+            verdict = self._check_versions(append)
+        if verdict is Verdict.ACCEPTED and append.conditions:
+            verdict = self._check_conditions(append)
+        return verdict
+
     def _check_versions(self, append: EventsAppend) -> Verdict | ConflictError:
         for part in append.appends:
             if part.expected is None:
@@ -159,8 +189,6 @@ class EventRules:
         return Verdict.ACCEPTED
 
     def _check_conditions(self, append: EventsAppend) -> Verdict | ConflictError:
-        if not append.conditions:
-            return Verdict.ACCEPTED
         index = EventIndex(self._log.view)
         for items, after in append.conditions:
             for position in index.matching(items, after + 1, index.head, backwards=False):
@@ -171,8 +199,6 @@ class EventRules:
         return Verdict.ACCEPTED
 
     def _check_ids(self, append: EventsAppend) -> Verdict | ConflictError | BadRequestError:
-        if not append.ids:
-            return Verdict.ACCEPTED
         if not self._judged_ids.isdisjoint(append.ids):
             return Verdict.WAITS
         index = EventIndex(self._log.view)

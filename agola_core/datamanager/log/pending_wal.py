@@ -159,7 +159,6 @@ class PendingWal(Waiting):
         self.lineage = lineage
         self.coordinator_ops = coordinator_ops if coordinator_ops is not None else _NOTHING
         self.unconditional = token is None and not remembered and coordinator_ops is None and payload is None
-        self.unconditional &= events is None or not events.checked
         self.outcome: ChangeGroupsToken | None = None
         self.ops = 1
         self.size = len(encoded) + len(wal_id) + 256
