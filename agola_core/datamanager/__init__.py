@@ -1,18 +1,24 @@
 """The datamanager: a log of events, committed through a coordinator, checkpointed to object storage.
 
-It imports the ports of the coordinator and the object storage; the readdb, maintenance and the run service use it.
+It imports the ports of the coordinator and the object storage. Maintenance, the run service and the adapters import
+only the names below; the event store, which is part of the commit path, imports from its rooms.
 """
 
 from agola_core.datamanager.background.checkpoint import Compacted
+from agola_core.datamanager.background.garbage_collector import Garbage
+from agola_core.datamanager.check.data_files import Finding
+from agola_core.datamanager.check.repair import Repair
+from agola_core.datamanager.identity.instance import list_instances
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.read.past_store import Checkpoint, PastStore
+from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
 from agola_core.datamanager.read.snapshot import Snapshot
 from agola_core.datamanager.read.status import Status
 from agola_core.datamanager.transfer.compression import Compression
-from agola_core.datamanager.transfer.export import ExportParts, ExportResult
-from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.datamanager.transfer.export import ExportItem, ExportParts, ExportResult
+from agola_core.datamanager.transfer.export_format import ExportFormat, as_go
+from agola_core.datamanager.transfer.export_reader import peek_header
 from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
 from agola_core.datamanager.types import (
     Action,
@@ -37,15 +43,24 @@ __all__ = [
     "Durability",
     "Event",
     "ExportFormat",
+    "ExportItem",
     "ExportParts",
     "ExportResult",
     "Feed",
+    "Finding",
+    "Garbage",
     "ImportParts",
     "ImportResult",
+    "Moment",
     "Options",
     "PastStore",
     "Put",
+    "Repair",
     "Snapshot",
     "Status",
     "WalStatus",
+    "as_go",
+    "list_instances",
+    "parse_moment",
+    "peek_header",
 ]

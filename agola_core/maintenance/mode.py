@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, Target, iterate
-from agola_core.datamanager.identity.instance import list_instances
+from agola_core.datamanager import list_instances
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, DeadlineError
 from agola_core.runtime import faultpoints

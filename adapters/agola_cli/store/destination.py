@@ -15,8 +15,7 @@ from agola_cli.connect.store import QUIET, StoreOptions
 from agola_cli.options.directories import default_data_dir
 from agola_core import embedded, maintenance
 from agola_core.address import StoreAddress
-from agola_core.datamanager import DataManager, ImportResult
-from agola_core.datamanager.transfer.export_reader import peek
+from agola_core.datamanager import DataManager, ImportResult, peek_header
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.archive import transfer
@@ -123,7 +122,7 @@ def _import(store: DataManager, stream: IO[bytes], progress: Progress, *, dry_ru
 
 def _data_types(stream: IO[bytes]) -> tuple[tuple[str, ...], IO[bytes]]:
     """Return the data types of an export, Agola's those of a run service, and the export."""
-    named, stream = peek(stream)
+    named, stream = peek_header(stream)
     return named or DATA_TYPES, stream
 
 

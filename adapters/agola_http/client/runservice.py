@@ -18,9 +18,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, ImportResult
-from agola_core.datamanager.background.garbage_collector import Garbage
-from agola_core.datamanager.read.status import Status
+from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, Garbage, ImportResult, Status
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import msgspec
 
-from agola_core.datamanager.read.status import Status
+from agola_core.datamanager import Status
 from agola_core.sequence import Sequence
 
 _KEPT = 300

@@ -9,8 +9,7 @@ from typing import IO, TypeVar, cast
 from starlette.responses import Response
 
 from agola_core import maintenance
-from agola_core.datamanager import Compression, ExportFormat
-from agola_core.datamanager.read.past_store import parse_moment
+from agola_core.datamanager import Compression, ExportFormat, parse_moment
 from agola_core.errors import BadRequestError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive import transfer

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.responses import Response
 
 from agola_core.__about__ import __version__
-from agola_core.datamanager.read.status import Status
+from agola_core.datamanager import Status
 from agola_core.errors import UnavailableError
 from agola_http.access.principals import Principal
 from agola_http.protocol.errors import RefusedError

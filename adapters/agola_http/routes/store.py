@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from agola_core.datamanager import Checkpoint, Compacted
-from agola_core.datamanager.background.garbage_collector import Garbage
+from agola_core.datamanager import Checkpoint, Compacted, Garbage
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
 from agola_http.protocol.records import Checkpointed

@@ -26,7 +26,7 @@ from agola_core.runtime.progress import Meter, Progress, ignore
 _PIECE = 256 * 1024
 _encode = msgspec.json.Encoder().encode
 
-Item = tuple[str, Iterator[bytes]]
+ExportItem = tuple[str, Iterator[bytes]]
 """An item of a section: its id and its bytes."""
 
 
@@ -36,7 +36,7 @@ class ExportParts(Protocol):
     def agola_data(self, data_type: str, data: bytes) -> bytes:
         """Return an object's bytes as Agola 0.2 would have stored them."""
 
-    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[ExportItem]]]:
         """Yield the sections that follow the objects: each one's name, and its items in the byte order of their ids.
 
         Args:

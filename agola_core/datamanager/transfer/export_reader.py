@@ -44,7 +44,7 @@ class _Version(msgspec.Struct):
 _decode_section = msgspec.json.Decoder(SectionEntry).decode
 
 
-def peek(file: IO[bytes]) -> tuple[tuple[str, ...] | None, IO[bytes]]:
+def peek_header(file: IO[bytes]) -> tuple[tuple[str, ...] | None, IO[bytes]]:
     """Return the data types that the header of an export names, and the export from its beginning.
 
     Args:

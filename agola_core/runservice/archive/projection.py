@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from agola_core.datamanager.types import Action, Put
+from agola_core.datamanager import Action, Put
 from agola_core.db import Tx
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run

@@ -21,9 +21,17 @@ from msgspec.structs import replace
 
 from agola_core import maintenance
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, Op, PutOp, iterate
-from agola_core.datamanager import Compression, DataManager, ExportFormat, ExportResult, ImportResult, PastStore, Put
-from agola_core.datamanager.read.past_store import Moment
-from agola_core.datamanager.transfer.export import Item
+from agola_core.datamanager import (
+    Compression,
+    DataManager,
+    ExportFormat,
+    ExportItem,
+    ExportResult,
+    ImportResult,
+    Moment,
+    PastStore,
+    Put,
+)
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.objectstorage.port import check_portable
 from agola_core.runservice.archive.agola_form import agola_data, check_object
@@ -172,14 +180,14 @@ class _Export:
         """Return an object as Agola stores it."""
         return agola_data(data_type, data)
 
-    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+    def sections(self, revision: int) -> Iterator[tuple[str, Iterator[ExportItem]]]:
         """Yield the sections: active runs, then what is included."""
         if self._coordinator is not None:
             yield from self._active_runs(self._coordinator, revision)
         for name in self._include:
             yield name, self._objects(name)
 
-    def _active_runs(self, coordinator: Coordinator, revision: int) -> Iterator[tuple[str, Iterator[Item]]]:
+    def _active_runs(self, coordinator: Coordinator, revision: int) -> Iterator[tuple[str, Iterator[ExportItem]]]:
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             # Read now: the coordinator may not keep the revision for as long as a client reads.
             for run in RunStore(coordinator, 0).runs(revision):
@@ -187,7 +195,7 @@ class _Export:
             spool.seek(0)
             yield ACTIVE_RUNS, ((_decode_run(line).id, iter((line[:-1],))) for line in spool)
 
-    def _objects(self, name: Include) -> Iterator[Item]:
+    def _objects(self, name: Include) -> Iterator[ExportItem]:
         for info in self._storage.list(name.prefix):
             try:
                 data = self._storage.open_stream(info.path)
