@@ -16,7 +16,6 @@ import apsw
 from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
-from agola_core.runtime import forks
 from agola_core.runtime.connections import Connections
 from agola_core.runtime.context import Context
 from agola_core.runtime.forks import Origin, fork_safe
@@ -79,7 +78,7 @@ class Database:
         self._writing = False
         self._connections = Connections(self.path, lambda: self._connect(read_only=True), _IDLE_READERS)
         self._active = threading.local()
-        with self._errors(), forks.inside(self._connections):
+        with self._errors(), self._connections.inside():
             self._writer = self._connections.keep(self._connect())
             self._migrate(migrations)
 
@@ -96,7 +95,7 @@ class Database:
             BadRequestError: The calling thread is in a transaction of this database already.
         """
         self.origin.check()
-        with self._turn(context), forks.inside(self._connections), self._bound(self._writer, context) as transaction:
+        with self._turn(context), self._connections.inside(), self._bound(self._writer, context) as transaction:
             self._begin(context)
             try:
                 result = function(transaction)
@@ -117,7 +116,7 @@ class Database:
         """
         self.origin.check()
         with (
-            forks.inside(self._connections),
+            self._connections.inside(),
             self._errors(),
             self._connections.lend() as connection,
             self._bound(connection, context, Reading) as transaction,

@@ -27,7 +27,6 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
-from agola_core.runtime import forks
 from agola_core.runtime.connections import Connections
 from agola_core.runtime.forks import Origin, fork_safe
 
@@ -69,7 +68,7 @@ class Database:
         self._closed = False
         self._lost = False
         self._connections = Connections(self.path, self._connect_again, IDLE_READERS)
-        with self.errors(), forks.inside(self._connections):
+        with self.errors(), self._connections.inside():
             private.make_directories(Path(self.path).parent)
             private.create_file(self.path)  # SQLite gives its side files the owner and mode of this one
             private.warn_when_open(self.path)
@@ -94,7 +93,7 @@ class Database:
 
     def using(self) -> AbstractContextManager[None]:
         """Use the database for the length of a block: forks wait for its end."""
-        return forks.inside(self._connections)
+        return self._connections.inside()
 
     def foreign_revision(self) -> int | None:
         """Return the newest revision if any other connection has committed since the last call, else None.
