@@ -38,7 +38,7 @@ def pack_tree(
         path: The directory.
         include_untracked: Whether files that git does not track are packed.
         include_ignored: Whether files that git is told to ignore are packed.
-        left_out: A directory of which nothing is packed: the data of the service itself, with its secrets.
+        left_out: A directory that is not packed: the data of the service itself, with its secrets.
         include_repository: Whether the top of a checkout gets a copy of its repository (see `repository_copy`).
 
     Raises:
@@ -89,7 +89,7 @@ def is_checkout(path: Path) -> bool:
 
 
 def _top_of(path: Path) -> Path | None:
-    """Return the directory at or above a path that has a `.git`, on the same file system, as git looks for it."""
+    """Return the nearest directory at or above a path with a `.git`, found as git finds it."""
     path = path.resolve()
     device = path.stat().st_dev
     ceilings = os.environ.get("GIT_CEILING_DIRECTORIES", "").split(os.pathsep)
@@ -160,7 +160,7 @@ def _add(archive: tarfile.TarFile, path: Path, name: str, mtime: int | None) -> 
 
 
 def _is_ignored(root: Path) -> bool:
-    """Return whether a checkout around the directory ignores it: then git knows nothing of what is in it."""
+    """Return whether the checkout around a directory ignores it: then git does not know its content."""
     return _git(root, "check-ignore", "-q", ".").returncode == 0
 
 

@@ -35,10 +35,10 @@ DRAIN_SECONDS = 5.0
 
 
 class Standalone:
-    """A run service, its store and its executor, opened together and closed together. A context manager.
+    """A run service with its store and executor, opened and closed together. A context manager.
 
-    It follows maintenance mode: on entering, calls are drained and the service and the store's loops are stopped;
-    on leaving, a new service starts. The executor lives on: its tasks run, and report when the service is back.
+    It follows maintenance mode: when that begins, calls are drained and the service and the store's loops stop; when it
+    ends, a new service starts. The executor continues: its tasks run, and report once the service is back.
 
     Args:
         where: The data directory, or the store's address with its data directory: one such service at a time uses it.
@@ -106,7 +106,7 @@ class Standalone:
             self.executor.start()
 
     def end_streams(self) -> None:
-        """Stop the tasks, so that whoever follows a log comes to its end; part of a clean shutdown."""
+        """Stop the tasks, so that followed logs end; part of a clean shutdown."""
         if self.executor is not None:
             self.executor.close()
         with suppress(MaintenanceError):
@@ -167,13 +167,13 @@ def open_store(
     recover: bool = False,
     read_only: bool = False,
 ) -> DataManager:
-    """Open the store of a run service, and create it when it does not exist.
+    """Open the store of a run service; it is created if it does not exist.
 
     Args:
         where: The store's directory or address.
         background: Whether loops sync, checkpoint and clean.
-        recover: Take the state of the storage even though the coordinator has another.
-        read_only: Only read what is there.
+        recover: Restore the state of the storage even if the coordinator has another.
+        read_only: Open it without writing.
 
     Raises:
         BadRequestError: The store is another application's.
@@ -193,9 +193,9 @@ def open_store(
 
 
 def open_reader(where: Path | StoreAddress) -> tuple[DataManager, RunService]:
-    """Open a run service's store to answer questions, beside a service that may run on it.
+    """Open a run service's store for queries, while a service may be running on it.
 
-    Where it cannot be written to, it is only read, and its readdb is built in a temporary directory.
+    Without write access the store is only read, and its readdb is built in a temporary directory.
     """
     address = StoreAddress.of(where, argument="data_dir")
     data_dir = address.data_directory
@@ -210,7 +210,7 @@ def open_reader(where: Path | StoreAddress) -> tuple[DataManager, RunService]:
 
 
 def _lock_directory(path: Path) -> int:
-    """Take a directory for this process; the lock ends with the process, however that ends."""
+    """Lock a directory; the lock ends with the process, however that ends."""
     try:
         private.make_directories(path)
         private.warn_when_open(path)

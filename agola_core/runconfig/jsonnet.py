@@ -31,16 +31,16 @@ _PLACE = re.compile(r":(\d+):\d+")
 
 
 def evaluate(path: Path, source: str, context: Mapping[str, str], report: Report) -> bytes:
-    """Return the JSON that a jsonnet file stands for.
+    """Return the JSON that a jsonnet file evaluates to.
 
     Args:
         path: The file.
         source: The file, as the user named it.
-        context: The argument `ctx` of a file that is a function of it; what it lacks is empty.
-        report: Gets what Agola 0.2 does not read.
+        context: The argument `ctx` for a file that is a function; missing values are empty.
+        report: Gets findings about what Agola 0.2 does not support.
 
     Raises:
-        ConfigError: It has an error, takes too long or too much, or the extra is missing.
+        ConfigError: It has an error, exceeds a limit, or the extra is missing.
     """
     command = [sys.executable, "-c", "from agola_core.runconfig.jsonnet import main; main()", str(path.absolute())]
     command.append(json.dumps({**dict.fromkeys(CONTEXT, ""), **context}))
@@ -68,7 +68,7 @@ def evaluate(path: Path, source: str, context: Mapping[str, str], report: Report
 
 
 def main() -> None:
-    """Evaluate the file that the first argument names: what runs in the process of its own."""
+    """Evaluate the file in the first argument: the entry point of the separate process."""
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:

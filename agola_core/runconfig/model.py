@@ -16,7 +16,7 @@ from agola_core.runservice.model.types import (
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A value that a variable of the project gives."""
+    """A value taken from a variable of the project."""
 
     name: str
 
@@ -26,7 +26,7 @@ Values = dict[str, Value]
 
 
 class CloneStep(msgspec.Struct, frozen=True):
-    """Puts the tree of the run into the working directory."""
+    """Checks out the source of the run in the working directory."""
 
     name: str = "Clone repository and checkout code"
 
@@ -59,11 +59,11 @@ Logins = dict[str, RegistryLogin]
 
 
 class TemporaryVolume(msgspec.Struct, frozen=True):
-    """A directory of a container that is in memory.
+    """An in-memory directory of a container.
 
     Attributes:
-        path: Where it is.
-        size: The most bytes that it takes; 0 for no limit of its own.
+        path: Its path.
+        size: Its maximum size in bytes; 0 for no limit of its own.
     """
 
     path: str
@@ -82,7 +82,7 @@ class ContainerDefinition(msgspec.Struct, frozen=True):
 
 
 class RuntimeDefinition(msgspec.Struct, frozen=True):
-    """Where a task runs."""
+    """The runtime of a task."""
 
     type: str = "pod"
     arch: str = ""
@@ -90,12 +90,12 @@ class RuntimeDefinition(msgspec.Struct, frozen=True):
 
 
 class Dependency(msgspec.Struct, frozen=True):
-    """A task that must have ended before.
+    """A dependency on another task.
 
     Attributes:
-        task: Its name.
-        conditions: How it may have ended.
-        never: None of its conditions is known, so that they never hold.
+        task: The other task's name.
+        conditions: How it must have ended.
+        never: Its conditions are all unknown, so they never hold.
     """
 
     task: str
@@ -107,7 +107,7 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     """A task.
 
     Attributes:
-        timeout: Seconds; None for its run's.
+        timeout: Seconds; None for the run's.
     """
 
     name: str
@@ -131,7 +131,7 @@ class RunDefinition(msgspec.Struct, frozen=True):
     """A run.
 
     Attributes:
-        task_timeout: Seconds, for the tasks that have none of their own; None for the configuration's.
+        task_timeout: Seconds, for tasks without their own; None for the configuration's.
     """
 
     name: str
@@ -145,8 +145,8 @@ class Config(msgspec.Struct, frozen=True):
     """A whole configuration.
 
     Attributes:
-        task_timeout: Seconds, for the tasks whose runs have none; None for none.
-        findings: What is worth knowing about it.
+        task_timeout: Seconds, for runs without their own; None for no timeout.
+        findings: Warnings and other remarks.
     """
 
     runs: tuple[RunDefinition, ...]

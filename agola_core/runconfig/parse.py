@@ -73,15 +73,15 @@ def find_config(directory: Path) -> Path:
 
 
 def load_config(path: Path, findings: list[Finding] | None = None, context: Mapping[str, str] | None = None) -> Config:
-    """Return the configuration in a file: YAML, of which JSON is a part, or by its ending jsonnet.
+    """Load the configuration in a file: YAML (which includes JSON) or, by its extension, jsonnet.
 
     Args:
         path: The file.
-        findings: Gets what is found on the way, also when an error ends the reading.
-        context: What a jsonnet file that is a function gets as its argument `ctx`, as in Agola 0.6 and later.
+        findings: Gets the findings, even if an error is raised.
+        context: The argument `ctx` for a jsonnet file that is a function, as in Agola 0.6 and later.
 
     Raises:
-        ConfigError: It cannot be read, or anything in it is wrong.
+        ConfigError: The file cannot be read or is invalid.
     """
     source = str(path)
     found: list[Finding] = [] if findings is None else findings
@@ -92,7 +92,7 @@ def load_config(path: Path, findings: list[Finding] | None = None, context: Mapp
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", source=source) from error
-    if path.suffix == ".jsonnet":  # the lines of what it evaluates to are nobody's
+    if path.suffix == ".jsonnet":  # lines of the resulting JSON mean nothing to users
         return parse_config(evaluate(path, source, context or {}, found.append), source, lines=False, findings=found)
     return parse_config(data, source, findings=found)
 
@@ -104,16 +104,16 @@ _NO_STARLARK = (
 
 
 def parse_config(data: bytes, source: str, *, lines: bool = True, findings: list[Finding] | None = None) -> Config:
-    """Return the configuration that a document says.
+    """Parse a configuration.
 
     Args:
-        data: YAML, of which JSON is a part.
+        data: YAML, which includes JSON.
         source: The file, for errors.
         lines: Whether errors name lines.
-        findings: Gets what is found on the way, also when an error ends the reading.
+        findings: Gets the findings, even if an error is raised.
 
     Raises:
-        ConfigError: Anything in it is wrong: the first thing, with its line and place.
+        ConfigError: It is invalid: the first error, with its line and place.
     """
     found_here: list[Finding] = [] if findings is None else findings
     before = len(found_here)

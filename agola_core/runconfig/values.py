@@ -24,7 +24,7 @@ _MAX_ATTEMPTS = 1000
 
 
 def parse_value(node: Node) -> Value:
-    """Return a text, or a reference to a variable."""
+    """Parse a text or a reference to a variable."""
     if node.is_mapping:
         found = node.mapping()
         for key, inner in found.items():
@@ -47,7 +47,7 @@ def _written(node: Node, expected: str) -> str:
 
 
 def parse_environment(node: Node) -> Values:
-    """Return an environment; a name that YAML takes for a boolean or a number stays as it is written."""
+    """Parse an environment; a name that YAML reads as a boolean or a number is kept as written."""
     found = {}
     for name, value in node.mapping().items():
         written = node.written(name)
@@ -58,7 +58,7 @@ def parse_environment(node: Node) -> Values:
 
 
 def check_name(node: Node, name: str) -> str:
-    """Return a name, of at most 100 bytes."""
+    """Check and return a name of at most 100 bytes."""
     if not name:
         raise node.error("the name is empty")
     if len(name.encode()) > MAX_NAME:
@@ -67,7 +67,7 @@ def check_name(node: Node, name: str) -> str:
 
 
 def parse_duration(node: Node) -> float:
-    """Return seconds from a number, or from a text such as `90s`, `10m` or `1h`; all this is an addition."""
+    """Parse seconds, or a duration such as `90s`, `10m` or `1h`; an addition to Agola."""
     match = _DURATION.fullmatch(node.text()) if node.is_text else None
     if match is not None:
         seconds = float(match[1]) * _SECONDS[match[2]]
@@ -82,23 +82,23 @@ def parse_duration(node: Node) -> float:
 
 
 def parse_attempts(node: Node) -> int:
-    """Return a number of attempts; an addition."""
+    """Parse a number of attempts; an addition to Agola."""
     if not node.is_number or not 0 <= node.number() <= _MAX_ATTEMPTS:
         raise node.own_error(f"expected a number from 0 to {_MAX_ATTEMPTS}, not {node.kind()}", "ignores it")
     return int(node.number())
 
 
 def parse_labels(node: Node) -> dict[str, str]:
-    """Return labels; an addition."""
+    """Parse labels; an addition to Agola."""
     if not node.is_mapping or not all(value.is_scalar or value.is_null for value in node.mapping().values()):
         raise node.own_error("expected a mapping of names to strings", "ignores it")
     return {name: value.loose_text() for name, value in node.mapping().items()}
 
 
 def parse_interval(node: Node) -> float | None:
-    """Return the seconds of a `task_timeout_interval`; None, with a warning, when it is none.
+    """Parse a `task_timeout_interval` to seconds; None, with a warning, if it is invalid.
 
-    Newer Agola takes a number for nanoseconds, and a text as Go writes it: `1h30m`. Agola 0.2 reads neither.
+    Newer Agola reads nanoseconds, or a Go duration such as `1h30m`. Agola 0.2 reads neither.
     """
     seconds = 0.0
     if node.is_text and _GO_DURATION.fullmatch(node.text()):
@@ -118,7 +118,7 @@ def parse_interval(node: Node) -> float | None:
 
 
 def parse_quantity(node: Node) -> int | None:
-    """Return the bytes of a size as Kubernetes writes it, such as `512Mi`; None, with a warning, when it is none."""
+    """Parse a Kubernetes quantity such as `512Mi` to bytes; None, with a warning, if it is invalid."""
     written = node.tree.text if isinstance(node.tree.value, int | float) else node.text()
     match = _QUANTITY.fullmatch(written)
     if match is None or isinstance(node.tree.value, bool):

@@ -13,9 +13,9 @@ class Verdict(msgspec.Struct, frozen=True):
     """What Agola 0.2 does with a file.
 
     Attributes:
-        accepts: Whether it accepts the file; None where this project cannot tell.
-        summary: The same for people, in a line.
-        details: What it refuses, ignores, or does otherwise, each with its place.
+        accepts: Whether it accepts the file; None if this project cannot tell.
+        summary: The same in one line, for users.
+        details: What it refuses, ignores, or does differently, each with its place.
     """
 
     accepts: bool | None
@@ -27,8 +27,8 @@ def judge(findings: Sequence[Finding], *, refused: bool) -> Verdict:
     """Return what Agola 0.2 does with a file.
 
     Args:
-        findings: All that was found in it here.
-        refused: Whether it is refused here.
+        findings: All findings of this project in the file.
+        refused: Whether this project refuses it.
     """
     details = tuple(finding for finding in findings if finding.kind is not FindingKind.WARNING)
     kinds = {finding.kind for finding in details}

@@ -23,14 +23,14 @@ class Pattern(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """What a value must match, and must not."""
+    """Patterns that a value must match, and others that it must not."""
 
     include: tuple[Pattern, ...] = ()
     exclude: tuple[Pattern, ...] = ()
 
 
 class When(msgspec.Struct, frozen=True):
-    """Conditions on the three kinds of names."""
+    """Conditions on branch, tag and reference."""
 
     branch: Condition | None = None
     tag: Condition | None = None
@@ -38,7 +38,7 @@ class When(msgspec.Struct, frozen=True):
 
 
 def matches(when: When | None, *, branch: str, tag: str, ref: str) -> bool:
-    """Return whether conditions hold; Agola's rules: any kind's include counts, its exclude overrules it.
+    """Return whether conditions hold, by Agola's rules: an include of any kind counts, its exclude overrides it.
 
     Args:
         when: The conditions; None always holds.
@@ -60,7 +60,7 @@ def matches(when: When | None, *, branch: str, tag: str, ref: str) -> bool:
 
 
 def parse_when(node: Node) -> When:
-    """Return the conditions of a `when` node."""
+    """Parse a `when` node."""
     when = When(**{key: _condition(value) for key, value in node.fields(_KEYS).items()})
     if when == When():
         node.note("this condition never holds: it has no branch, tag or ref")

@@ -11,10 +11,10 @@ _RANGE = re.compile(r"(.)-(.)|.", re.DOTALL)
 
 
 def compile_globs(patterns: Iterable[str]) -> re.Pattern[str]:
-    """Return an expression that fully matches the relative paths that any of the patterns names.
+    """Return a regular expression that fully matches the relative paths matched by any of the patterns.
 
-    What stands between two stars is looked for once, at the first place where it fits, and so is what stands
-    between two `**`: a later place could match no more, and trying them all would take exponential time.
+    The text between two stars is matched once, at the first position where it fits, and so are components between two
+    `**`: a later position could match no more, and trying them all would take exponential time.
 
     Raises:
         BadRequestError: A pattern is malformed.
@@ -76,7 +76,7 @@ def _component(text: str, pattern: str) -> str:
 
 
 def _class(text: str, pattern: str) -> str:
-    """Return the expression of what stands between brackets; a slash is never among it."""
+    """Return the expression of a bracketed class; it never matches a slash."""
     negated = text[0] in "!^"
     inside = _RANGE.sub(_range, text[1:] if negated else text)
     found = f"[^/{inside}]" if negated else f"(?!/)[{inside}]"

@@ -33,11 +33,11 @@ def open_directory(path: str) -> int:
 def make_archive(
     target: Path, contents: Iterable[ArchiveContents], working_dir: str | Path, opened: OpenDirectory = open_directory
 ) -> int:
-    """Write an archive of the files that its contents name and return how many entries it holds.
+    """Write an archive of the selected files and return how many entries it has.
 
     Args:
         target: The tar file to write.
-        contents: What to take; a matched directory brings only itself, `dir/**` what is in it.
+        contents: Which files; a matched directory adds only itself, `dir/**` its content.
         working_dir: Where relative source directories start.
         opened: Opens the source directories.
 
@@ -54,7 +54,7 @@ def write_archive(
     working_dir: str | Path,
     opened: OpenDirectory = open_directory,
 ) -> int:
-    """Write an archive to whatever takes its bytes (see `make_archive`)."""
+    """Write an archive through a function that takes its bytes (see `make_archive`)."""
     writer = TarWriter(write)
     links: dict[tuple[int, int], str] = {}
     for item in contents:
@@ -89,7 +89,7 @@ def inside(dest_dir: str) -> PurePosixPath:
 
 
 def _matching(root: int, wanted: re.Pattern[str]) -> Iterator[tuple[str, int]]:
-    """Yield the wanted names below a directory, each with the descriptor of the directory it lies in."""
+    """Yield the wanted names below a directory, each with the descriptor of its parent directory."""
     for base, directories, files, descriptor in os.fwalk(".", dir_fd=root, follow_symlinks=False):
         directories.sort()
         for name in sorted([*directories, *files]):

@@ -33,13 +33,13 @@ _DAMAGE = (tarfile.TarError, EOFError, ZstdError, ValueError, OverflowError, Ind
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What an archive may at most hold.
+    """Limits on the content of an archive.
 
     Attributes:
-        files: Members.
-        size: Bytes of all files together.
-        depth: Components of a path.
-        ratio: Bytes of a compressed archive's content to each of its own; counted after the first 64 MiB.
+        files: How many members.
+        size: Bytes of all files in total.
+        depth: Components of one path.
+        ratio: Decompressed bytes per compressed byte; checked after the first 64 MiB.
     """
 
     files: int = 1_000_000
@@ -49,11 +49,11 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Member:
-    """One member of an archive that is read.
+    """One member of an archive being read.
 
     Attributes:
         info: Its header.
-        parts: Its name's components; none climbs, and none are left for the archive's root.
+        parts: The components of its name, without `..`; none for the archive's root.
     """
 
     def __init__(self, info: tarfile.TarInfo, parts: list[str], source: IO[bytes] | None) -> None:
@@ -63,7 +63,7 @@ class Member:
 
     @property
     def mtime(self) -> float:
-        """The time of its last change; what no file system takes counts as 1970."""
+        """The modification time; one that no file system accepts becomes 1970."""
         mtime = float(self.info.mtime)
         return mtime if math.isfinite(mtime) and 0 <= mtime < 1 << 33 else 0.0
 
@@ -90,15 +90,15 @@ def read_members(
 ) -> Iterator[Member]:
     """Yield the members of an archive, plain or zstd: directories, files and links.
 
-    A symbolic link may lead anywhere, as those of Python environments do; nothing may lie below one.
+    A symbolic link may lead anywhere, as in Python environments; no member may be below one.
 
     Args:
         pieces: The archive.
         limits: What is accepted.
-        everything: Also members of other kinds, and what lies below links: for a reader that leaves them alone.
+        everything: Also yield members of other kinds and below links, for a reader that ignores them.
 
     Raises:
-        BadRequestError: It is damaged, or holds what is not allowed; names the member.
+        BadRequestError: The archive is damaged, or has a forbidden member, which is named.
     """
     limits = limits or Limits()
     count = size = 0
@@ -125,7 +125,7 @@ def read_members(
 
 
 class TarWriter:
-    """Writes an archive member by member; nothing is held but the names of files with several links.
+    """Writes an archive member by member; only the names of files with several links are kept in memory.
 
     Args:
         write: Takes the archive's bytes, in order.
@@ -139,7 +139,7 @@ class TarWriter:
         """Write a member; a file's pieces must be as long as its header says.
 
         Raises:
-            BadRequestError: They are not: the file changed while it was read.
+            BadRequestError: They are not, since the file has changed meanwhile.
         """
         self._write(info.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape"))
         if info.isreg():
@@ -176,7 +176,7 @@ def split_name(name: str, limits: Limits) -> list[str]:
 
 
 def shown(name: str) -> str:
-    """Return a member's name for a message: short, and without what a terminal would act on."""
+    """Return a member's name for a message: shortened, and without control characters."""
     return ascii(name[:200])
 
 
@@ -198,7 +198,7 @@ def _checked(info: tarfile.TarInfo, limits: Limits) -> list[str]:
 
 
 def _check_not_through(links: set[tuple[str, ...]], parts: list[str], info: tarfile.TarInfo, limits: Limits) -> None:
-    """Refuse a member that is reached through a link of the same archive, and note links."""
+    """Record links, and refuse a member below a link of the same archive."""
     for path in (parts, split_name(info.linkname, limits) if info.islnk() else []):
         if links and any(tuple(path[:length]) in links for length in range(1, len(path))):
             raise BadRequestError(f"member {shown(info.name)} is below something that is no directory")
@@ -207,7 +207,7 @@ def _check_not_through(links: set[tuple[str, ...]], parts: list[str], info: tarf
 
 
 def _header_class() -> type[tarfile.TarInfo]:
-    """Return the class of one archive's headers, which refuses what `tarfile` lets pass."""
+    """Return a header class for one archive, which refuses headers that `tarfile` accepts."""
     total = 0
 
     class Header(tarfile.TarInfo):
@@ -250,7 +250,7 @@ class _Counted:
 
 
 def _opened(pieces: Iterator[bytes]) -> tuple[IO[bytes], bool]:
-    """Return the archive as a file that can be read once, and whether it was decompressed for that."""
+    """Return the archive as a file that can be read once, and whether it is being decompressed."""
     first = b""
     for piece in pieces:
         first += piece

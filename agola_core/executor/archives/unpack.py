@@ -26,11 +26,11 @@ def unpack(pieces: Iterable[bytes], target: Path, *, overwrite: bool, limits: Li
     Args:
         pieces: The archive.
         target: The directory; created when missing.
-        overwrite: Whether a file that is there is replaced, or left as it is.
+        overwrite: Whether existing files are replaced.
         limits: What is accepted.
 
     Raises:
-        BadRequestError: The archive is damaged, or does what is not allowed; names the member.
+        BadRequestError: The archive is damaged, or has a forbidden member, which is named.
     """
     target.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,7 +46,7 @@ def unpack_into(pieces: Iterable[bytes], root: int, *, overwrite: bool, limits: 
     Args:
         pieces: The archive.
         root: The directory's descriptor; stays open.
-        overwrite: Whether a file that is there is replaced, or left as it is.
+        overwrite: Whether existing files are replaced.
         limits: What is accepted.
     """
     unpacker = _Unpacker(root, overwrite=overwrite, limits=limits or Limits())
@@ -83,7 +83,7 @@ class _Unpacker:
                 self._link(member, directory, parts[-1])
 
     def finish(self) -> None:
-        """Set the directories' modes and times, deepest first: whatever is written into one changes its time."""
+        """Set the modes and times of directories, deepest first, since writing into a directory changes its time."""
         for parts, (mode, mtime) in sorted(self._directories.items(), key=lambda item: -len(item[0])):
             if not parts:
                 continue  # the target itself is not the archive's
@@ -93,7 +93,7 @@ class _Unpacker:
 
     @contextlib.contextmanager
     def _directory(self, parts: list[str], name: str) -> Iterator[int]:
-        """Open a directory below the root, made when missing, following no links."""
+        """Open a directory below the root, created if missing, without following links."""
         descriptor = os.dup(self._root)
         try:
             for part in parts:
@@ -110,7 +110,7 @@ class _Unpacker:
             os.close(descriptor)
 
     def _clear(self, directory: int, name: str, full_name: str) -> bool:
-        """Make room for a member; return whether it is to be written."""
+        """Remove what a member replaces; return whether the member is to be written."""
         try:
             found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class _Unpacker:
         return True
 
     def _write(self, member: Member, directory: int, name: str) -> None:
-        """Write a file whole, or leave none: a part would be taken for the whole by the next try."""
+        """Write a file completely or not at all: a retry would take a part for the whole."""
         try:
             with os.fdopen(os.open(name, _NEW_FILE, 0o600, dir_fd=directory), "wb") as file:
                 for piece in member.pieces():

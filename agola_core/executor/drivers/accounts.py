@@ -17,7 +17,7 @@ _SETGROUPS = {"x86_64": 116, "aarch64": 159}
 
 
 def find_account(user: str) -> pwd.struct_passwd | None:
-    """Return who a step is to run as; None for whoever runs the executor.
+    """Return the account of a step's user; None for the user who runs the executor.
 
     Raises:
         ConfigError: The user does not exist, or may not be switched to.
@@ -35,7 +35,7 @@ def find_account(user: str) -> pwd.struct_passwd | None:
 
 @cache
 def own_name() -> str:
-    """Return the name of whoever runs the executor."""
+    """Return the name of the user who runs the executor."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -49,7 +49,7 @@ def groups_of(account: pwd.struct_passwd) -> list[int]:
 
 @contextlib.contextmanager
 def acting_as(account: pwd.struct_passwd | None) -> Iterator[None]:
-    """Let this thread alone touch files with a user's rights, and own what it makes, while the block runs."""
+    """Give this thread alone a user's file access in the block; files that it creates belong to the user."""
     if account is None:
         yield
         return
@@ -69,7 +69,7 @@ def acting_as(account: pwd.struct_passwd | None) -> Iterator[None]:
 
 
 def _set_thread_groups(libc: ctypes.CDLL, groups: list[int]) -> None:
-    """Set the groups of this thread: the bare system call, since the library's would change every thread."""
+    """Set this thread's groups, by the bare system call, since the library's would change every thread."""
     number = _SETGROUPS.get(platform.machine())
     if number is not None:
         libc.syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups))

@@ -27,10 +27,10 @@ _STATUS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
 def find_bubblewrap() -> str:
-    """Return where bubblewrap is.
+    """Return the path of bubblewrap.
 
     Raises:
-        UnavailableError: It is not on this machine.
+        UnavailableError: It is not installed.
     """
     found = shutil.which("bwrap", path=_PATH) or shutil.which("bwrap")
     if found is None:
@@ -39,7 +39,7 @@ def find_bubblewrap() -> str:
 
 
 def launcher_environment(marker: str) -> dict[str, str]:
-    """Return the environment of what stands outside of the sandbox: nothing in it is a task's but its mark."""
+    """Return the environment of the sandbox's launcher: only the marker in it comes from the task."""
     return {"PATH": _PATH, "LANG": "C", MARKER: marker, LAUNCHER: "1"}
 
 
@@ -55,15 +55,15 @@ def sandbox_options(
     """Return bubblewrap's options for a step.
 
     Args:
-        hidden: A directory of which the step sees nothing.
-        own: What it may write.
-        shown: What else it may read of the hidden directory.
-        working_dir: Where it starts.
+        hidden: A directory hidden from the step.
+        own: Paths that it may write.
+        shown: Other paths in the hidden directory that it may read.
+        working_dir: Its working directory.
         environment: All of its variables.
         network: Whether it shares the machine's network.
 
     Raises:
-        ValueError: Something cannot be an option.
+        ValueError: A value cannot be an option.
     """
     options = [*_VIEW, *_name_service(), "--tmpfs", hidden]
     options += [word for path in own for word in ("--bind", path, path)]
@@ -78,7 +78,7 @@ def sandbox_options(
 
 
 def open_options(options: Sequence[str]) -> int:
-    """Return a descriptor that bubblewrap reads its options from."""
+    """Return a descriptor from which bubblewrap reads its options."""
     descriptor = os.memfd_create("agola-sandbox")
     try:
         data = memoryview(b"".join(os.fsencode(word) + b"\0" for word in options))
@@ -92,10 +92,10 @@ def open_options(options: Sequence[str]) -> int:
 
 
 def check_bubblewrap(*, network: bool = False) -> None:
-    """Check that bubblewrap confines here: no capability, and none to be gained.
+    """Check that bubblewrap works here: a step has no capability, and can gain none.
 
     Raises:
-        ConfigError: It does not; says what it said.
+        ConfigError: It does not; the message has bubblewrap's own.
     """
     try:
         done = subprocess.run(
@@ -122,6 +122,6 @@ def _network(shared: bool) -> tuple[str, ...]:
 
 
 def _name_service() -> tuple[str, ...]:
-    """Show the resolver's configuration where it lies among what is hidden."""
+    """Return options that show the resolver's configuration if it is in a hidden directory."""
     path = os.path.realpath("/etc/resolv.conf")
     return ("--ro-bind-try", path, path) if path.startswith(f"{_RUN}/") else ()

@@ -34,7 +34,7 @@ class Cgroup:
         self.path = path
 
     def add(self, pid: int) -> None:
-        """Make a process a member, and what it forks from then on.
+        """Add a process, and all that it forks from then on.
 
         Raises:
             OSError: The group refuses it.
@@ -55,7 +55,7 @@ class Cgroup:
             return []
 
     def kill(self) -> None:
-        """Kill every member, also those that are forked meanwhile."""
+        """Kill all members, including those forked meanwhile."""
         if not self.members():
             return
         deadline = time.monotonic() + _KILL_SECONDS
@@ -65,12 +65,12 @@ class Cgroup:
             threading.Event().wait(_POLL_SECONDS)
 
     def remove(self) -> None:
-        """Remove the group, which must be empty; harmless when it is gone."""
+        """Remove the group, which must be empty; harmless if it is gone."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
     def _kill_members(self) -> bool:
-        """Kill every member; return whether there was one that lives."""
+        """Kill all members; return whether one of them was alive."""
         found = False
         for pid in self.members():
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -80,7 +80,7 @@ class Cgroup:
 
 
 def make_cgroup(name: str) -> Cgroup | None:
-    """Return a group below this process's own, made when missing; None where none can be made."""
+    """Return a group below this process's own, created if missing; None if it cannot be created."""
     parent = _own_directory()
     if parent is None:
         return None
@@ -93,7 +93,7 @@ def make_cgroup(name: str) -> Cgroup | None:
 
 @cache
 def _own_directory() -> Path | None:
-    """Return the directory of this process's group in a hierarchy where it may make groups and processes join them."""
+    """Return this process's group in a hierarchy where it may create groups and add processes to them."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -117,6 +117,6 @@ def _own_directory() -> Path | None:
 
 
 def _try_join(group: Cgroup) -> None:
-    """Let a process join as steps do: a group that may be made can still refuse its members."""
+    """Add a process as steps are added: a group that can be created may still refuse members."""
     with subprocess.Popen(["/bin/sh", "-c", "read -r _"], stdin=subprocess.PIPE) as process:
         group.add(process.pid)

@@ -51,10 +51,10 @@ class ContainerProcess:
 
     Args:
         engine: A connection of its own.
-        container: Where it runs.
-        exec_id: What the engine knows it by.
-        exit_file: Where its shell writes the exit code.
-        output: Ends with the command, where this process started it.
+        container: The container in which it runs.
+        exec_id: Its id at the engine.
+        exit_file: The file to which its shell writes the exit code.
+        output: Ends with the command, if this process started it.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ContainerProcess:
         return written
 
     def kill(self) -> None:
-        """End the container with everything in it (see the port): first politely, then not."""
+        """Kill the container with everything in it (see the port), first with SIGTERM."""
         try:
             if self._ended.is_set() or not self._engine.exec_state(self._exec_id)[0]:
                 return
@@ -106,7 +106,7 @@ class ContainerProcess:
         self._engine.kill(self._container)
 
     def kill_now(self) -> None:
-        """End the container with everything in it, at once (see the port)."""
+        """Kill the container with everything in it at once (see the port)."""
         self._engine.kill(self._container)
 
 
@@ -116,7 +116,7 @@ class ContainerPod:
     Args:
         options: How the engine is used.
         directory: The task's directory on the executor.
-        containers: Their ids, the first one's first.
+        containers: Their ids, in the task's order.
     """
 
     def __init__(self, options: EngineOptions, directory: Path, containers: Sequence[str]) -> None:
@@ -129,7 +129,7 @@ class ContainerPod:
         self._environment: dict[str, str] | None = None
 
     def variables(self, user: str) -> dict[str, str]:
-        """Return what a user's commands find (see the port)."""
+        """Return a user's environment (see the port)."""
         if self._environment is None:
             self._environment = self._engine.environment(self._main)
         return {**self._environment, "HOME": self._user(user)[0]}
@@ -202,7 +202,7 @@ class ContainerPod:
             return containerfiles.repack(file.write, contents, working_dir, opened)
 
     def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
-        """Unpack an archive into the pod (see the port): it is checked whole before anything is written."""
+        """Unpack an archive into the pod (see the port): it is checked completely before anything is written."""
         _, uid, gid = self._user(user)
         with tempfile.TemporaryFile(dir=self._directory) as file:
             spool = cast("IO[bytes]", file)
@@ -220,7 +220,7 @@ class ContainerPod:
                 self._engine.remove(container)
 
     def _prepare(self, directory: str, user: str, checked: containerfiles.Checked) -> frozenset[str]:
-        """Make the directories that an archive needs, as the user; return which of its names exist."""
+        """Create the directories of an archive, as the user; return which of its files exist."""
         lists, found = self._lists()
         (lists / "directories").write_text("".join(f"{name}\n" for name in checked.directories))
         (lists / "files").write_text("".join(f"{name}\n" for name in checked.files))
@@ -239,7 +239,7 @@ class ContainerPod:
             return frozenset(line.rstrip("\n") for line in file)
 
     def _user(self, user: str) -> tuple[str, int, int]:
-        """Return a user's home, and its numbers."""
+        """Return a user's home, user id and group id."""
         if user not in self._users:
             _, found = self._lists()  # an engine may lose the output of a command that ends at once
             script = f"{{ echo ~; id -u; id -g; }} >{_INSIDE}/lists/found"
@@ -253,7 +253,7 @@ class ContainerPod:
         return self._users[user]
 
     def _lists(self) -> tuple[Path, Path]:
-        """Return the directory of lists that pass between here and the container, and the empty one it writes."""
+        """Return the directory for lists exchanged with the container, and an empty file for its answer."""
         lists = self._directory / "lists"
         lists.mkdir(0o711, exist_ok=True)
         found = lists / "found"
@@ -263,7 +263,7 @@ class ContainerPod:
 
     @staticmethod
     def _offer(path: Path) -> None:
-        """Make a file that any user of the container may write, in a directory where none may make another."""
+        """Create a file that any user of the container may write, in a directory where none may create others."""
         descriptor = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.fchmod(descriptor, 0o666)
         os.close(descriptor)
@@ -309,9 +309,9 @@ class ContainerDriver:
                 raise
 
     def find_process(self, description: Mapping[str, str | int], exit_file: Path) -> ContainerProcess | None:
-        """Return a command that an earlier executor noted (see the port).
+        """Return a command that an earlier executor started (see the port).
 
-        One that has not begun is started now, as the same one: the engine starts none a second time.
+        One that has not begun is started now under the same id: the engine starts none twice.
         """
         engine = Engine(self._options)
         container, exec_id = str(description["container"]), str(description["exec"])
@@ -327,7 +327,7 @@ class ContainerDriver:
         return ContainerProcess(engine, container, exec_id, exit_file, output)
 
     def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:
-        """Remove the containers of tasks that are not known (see the port)."""
+        """Remove the containers of unknown tasks (see the port)."""
         with closing(Engine(self._options)) as engine:
             for item in engine.containers([f"{LABEL_EXECUTOR}={executor_id}"]):
                 if not is_known(item.labels.get(LABEL_TASK, "")):

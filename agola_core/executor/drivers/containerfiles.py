@@ -19,11 +19,11 @@ _CHUNK = 1 << 20
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What an archive holds, by names relative to where it goes.
+    """The content of an archive, by names relative to its target.
 
     Attributes:
-        count: Its members.
-        directories: Those that its members lie in.
+        count: How many members it has.
+        directories: Its directories, including those that only contain members.
         files: All others.
     """
 
@@ -38,7 +38,7 @@ def repack(
     working_dir: str,
     opened: Callable[[str], Iterator[bytes]],
 ) -> int:
-    """Write an archive of wanted files out of whole directories, as they stream by; return how many entries it has.
+    """Write an archive of selected files from streams of whole directories; return how many entries it has.
 
     Args:
         write: Takes the archive's bytes.
@@ -68,10 +68,10 @@ def repack(
 
 
 def check(pieces: Iterable[bytes], spool: IO[bytes]) -> Checked:
-    """Copy an archive aside and check every member of it.
+    """Copy an archive to a spool file and check every member.
 
     Raises:
-        BadRequestError: It is damaged, or does what is not allowed.
+        BadRequestError: It is damaged, or has a forbidden member.
     """
 
     def copied() -> Iterator[bytes]:
@@ -100,7 +100,7 @@ def check(pieces: Iterable[bytes], spool: IO[bytes]) -> Checked:
 
 
 def clean(spool: IO[bytes], uid: int, gid: int, skipped: frozenset[str]) -> Iterator[bytes]:
-    """Yield a checked archive anew: owned by a user, without set-user bits, without what is to stay as it is."""
+    """Yield a checked archive again: owned by a user, without set-user bits, and without skipped files."""
     spool.seek(0)
     buffer = io.BytesIO()
     writer = TarWriter(buffer.write)
@@ -125,6 +125,6 @@ def clean(spool: IO[bytes], uid: int, gid: int, skipped: frozenset[str]) -> Iter
 
 
 def _raw_members(pieces: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
-    """Yield what an engine packed; a container may hold links and devices that are not taken along."""
+    """Yield the members that an engine packed, including links and devices, which are not taken along."""
     for member in read_members(pieces, everything=True):
         yield member.info, member.pieces() if member.info.isreg() else iter(())

@@ -24,17 +24,17 @@ _HUB_NAMES = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "re
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a container engine is used.
+    """Options of a container engine.
 
     Attributes:
-        socket: Where it listens, such as `unix:///run/docker.sock`; "" for its usual place.
+        socket: Where it listens, such as `unix:///run/docker.sock`; "" for the default.
         allow_privileged: Whether privileged containers are run.
-        network: Of a task's containers; "" for the engine's own choice.
+        network: The network of a task's containers; "" for the engine's default.
         pull: When an image is fetched: `always`, `missing` or `never`.
         memory: Bytes for each container; 0 for no limit.
         cpus: Processors for each container; 0 for no limit.
         pids: Processes in each container; 0 for no limit.
-        runtime: The OCI runtime; "" for the engine's own choice.
+        runtime: The OCI runtime; "" for the engine's default.
         ulimits: By name, each `SOFT:HARD` or one number for both.
     """
 
@@ -50,11 +50,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A container that the engine has.
+    """An existing container.
 
     Attributes:
         id: Its id.
-        labels: As they were given.
+        labels: Its labels.
         running: Whether it runs.
     """
 
@@ -67,7 +67,7 @@ class Engine:
     """One connection to an engine. One thread at a time.
 
     Args:
-        options: How it is used.
+        options: The engine's options.
 
     Raises:
         ConfigError: The extra is missing, or an option is wrong.
@@ -99,10 +99,10 @@ class Engine:
         return _ARCHS.get(name, name)
 
     def fetch_image(self, image: str, auths: Mapping[str, RegistryAuth], log: Callable[[str], None]) -> None:
-        """Make an image present, as the options say.
+        """Pull an image, as the options say.
 
         Raises:
-            UnavailableError: It cannot be fetched, or is not there.
+            UnavailableError: It cannot be pulled, or is missing.
         """
         if self._options.pull != "always":
             with self._told():
@@ -135,18 +135,18 @@ class Engine:
         network: str = "",
         temporary: Mapping[str, int] | None = None,
     ) -> str:
-        """Make and start a container and return its id.
+        """Create and start a container and return its id.
 
         Args:
             image: The image.
-            entrypoint: In the place of the image's; None for that.
-            environment: Over the image's.
+            entrypoint: Replaces the image's; None for the image's.
+            environment: Overrides the image's.
             user: "" for the image's.
-            privileged: Whether it may do everything.
-            labels: What it is found by.
+            privileged: Whether it has all privileges.
+            labels: Its labels.
             mounts: By the path inside: a path of the engine's machine and `ro` or `rw`.
-            network: Over the options'.
-            temporary: Directories in memory: the bytes of each, 0 for no limit of its own.
+            network: Overrides the options'.
+            temporary: Directories in memory, with the maximum bytes of each; 0 for no limit of its own.
         """
         options = self._options
         extra: dict[str, Any] = {"runtime": options.runtime} if options.runtime else {}
@@ -203,8 +203,8 @@ class Engine:
         """Start a prepared command; yield its output and errors until it ends.
 
         Raises:
-            ConflictError: It had been started.
-            NotFoundError: The engine does not know it any more.
+            ConflictError: It was started before.
+            NotFoundError: The engine no longer knows it.
         """
         with self._told():
             try:
@@ -216,20 +216,20 @@ class Engine:
         return self._followed(started)
 
     def exec_state(self, exec_id: str) -> tuple[bool, int | None]:
-        """Return whether a command runs, and its exit code when it has ended.
+        """Return whether a command is running, and its exit code if it has ended.
 
         Raises:
-            NotFoundError: The engine does not know it any more.
+            NotFoundError: The engine no longer knows it.
         """
         with self._told():
             found = self._api.exec_inspect(exec_id)
         return bool(found["Running"]), found["ExitCode"]
 
     def exit_code(self, exec_id: str) -> int:
-        """Return the exit code of a command whose output has ended; an engine may know it a moment later.
+        """Return the exit code of a command whose output has ended; the engine may know it slightly later.
 
         Raises:
-            UnavailableError: The engine does not say it.
+            UnavailableError: The engine does not tell.
         """
         deadline = time.monotonic() + _END_SECONDS
         while True:
@@ -265,7 +265,7 @@ class Engine:
             self._api.put_archive(container, path, iter(pieces))
 
     def kill(self, container: str) -> None:
-        """Kill a container; harmless when it does not run."""
+        """Kill a container; harmless if it is not running."""
         with self._told():
             try:
                 self._api.kill(container)
@@ -274,7 +274,7 @@ class Engine:
                     raise
 
     def remove(self, container: str) -> None:
-        """Remove a container with what it has; harmless when it is gone."""
+        """Remove a container and its volumes; harmless if it is gone."""
         with self._told():
             try:
                 self._api.remove_container(container, force=True, v=True)
@@ -297,7 +297,7 @@ class Engine:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn the package's errors into this one's, with the engine's own words."""
+        """Convert the package's errors to this project's, with the engine's own message."""
         import requests  # noqa: PLC0415 - the docker package's
 
         try:

@@ -47,22 +47,22 @@ _UNICODE_NAME = re.compile(r"\{(\^?)([A-Za-z_]+)\}|([A-Z])")
 
 
 class RegexpError(ValueError):
-    """A regular expression that is none."""
+    """A malformed regular expression."""
 
 
 class RegexpLimitError(RegexpError):
-    """A regular expression that is one for Go, and too much for this module."""
+    """A regular expression that Go accepts but that exceeds the limits here."""
 
 
 class Flags(NamedTuple):
-    """What `(?ims)` sets."""
+    """The flags that `(?ims)` sets."""
 
     fold_case: bool = False
     multi_line: bool = False
     dot_is_all: bool = False
 
     def changed(self, on: str, off: str) -> Flags:
-        """Return the flags after some were set and others taken back."""
+        """Return the flags with some set and others cleared."""
         names = {"i": "fold_case", "m": "multi_line", "s": "dot_is_all"}
         changes = {names[flag]: True for flag in on if flag in names}
         changes |= {names[flag]: False for flag in off if flag in names}
@@ -73,11 +73,11 @@ class CharacterSet(NamedTuple):
     """A set of characters.
 
     Attributes:
-        ranges: From and to, both in it.
+        ranges: First and last characters, inclusive.
         categories: Unicode's general categories, or their first letters.
-        inner: Other sets whose characters are in it.
-        fold_case: Whether a character in another case is in it as well.
-        is_negated: Whether it is all other characters.
+        inner: Other sets that it includes.
+        fold_case: Whether case is ignored.
+        is_negated: Whether it is the complement.
     """
 
     ranges: tuple[Range, ...] = ()
@@ -88,20 +88,20 @@ class CharacterSet(NamedTuple):
 
     @staticmethod
     def of(ranges: Iterable[Range], flags: Flags, inner: Sequence[CharacterSet] = ()) -> CharacterSet:
-        """Return the set of what is in ranges and in other sets."""
+        """Return the union of ranges and other sets."""
         return CharacterSet(tuple(ranges), inner=tuple(inner), fold_case=flags.fold_case)
 
     @staticmethod
     def any(*, newline: bool) -> CharacterSet:
-        """Return the set of all characters, with the newline or without."""
+        """Return the set of all characters, with or without the newline."""
         return CharacterSet((("\0", chr(sys.maxunicode)),) if newline else (("\n", "\n"),), is_negated=not newline)
 
     def negated(self) -> CharacterSet:
-        """Return the set of all other characters."""
+        """Return the complement."""
         return self._replace(is_negated=not self.is_negated)
 
     def holds(self, char: str) -> bool:
-        """Return whether a character is in it."""
+        """Return whether the set contains a character."""
         return any(map(self._has, _cases(char) if self.fold_case else (char,))) != self.is_negated
 
     def _has(self, char: str) -> bool:
@@ -128,10 +128,10 @@ def posix_class(name: str, flags: Flags) -> CharacterSet:
 
 
 def unicode_class(text: str, at: int, flags: Flags) -> tuple[CharacterSet, int]:
-    """Return the class that stands behind a backslash and a p, and where it ends.
+    """Return the class after a backslash and `p`, and the position of its end.
 
     Raises:
-        RegexpError: It is no general category; scripts are not known here.
+        RegexpError: It is not a general category; scripts are not supported.
     """
     match = _UNICODE_NAME.match(text, at)
     name = (match[2] or match[3]) if match else ""
@@ -148,7 +148,7 @@ def unicode_class(text: str, at: int, flags: Flags) -> tuple[CharacterSet, int]:
 
 
 def _cases(char: str) -> set[str]:
-    """Return a character in all its cases; the few with three of them included."""
+    """Return all case variants of a character; a few have three."""
     found = {char, char.lower(), char.upper()}
     found |= _SAME.get(char.lower(), frozenset())
     return {each for each in found if len(each) == 1}

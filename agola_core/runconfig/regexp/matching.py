@@ -30,8 +30,8 @@ MAX_STATES = 2_500
 class Automaton:
     """A compiled expression.
 
-    States are numbers. A state has either a set of characters and one successor, or an assertion and one successor, or
-    neither and any number of successors.
+    States are numbers. A state has a set of characters and one successor, an assertion and one successor, or neither
+    and any number of successors.
     """
 
     def __init__(self, expression: Expression) -> None:
@@ -121,6 +121,6 @@ def compile_regexp(text: str) -> Automaton:
     """Return the automaton of an expression.
 
     Raises:
-        RegexpError: It is not one, or is too large.
+        RegexpError: It is malformed or too large.
     """
     return Automaton(parse_regexp(text))

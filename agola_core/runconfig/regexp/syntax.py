@@ -42,7 +42,7 @@ _GROUP_FLAGS = re.compile(r"\(\?([imsU]*)(?:-([imsU]+))?([:)])")
 
 
 class Position(NamedTuple):
-    """A place between two characters of a text."""
+    """A position between two characters of a text."""
 
     text: str
     at: int
@@ -58,30 +58,30 @@ def _is_word(char: str) -> bool:
 
 
 class Assertion(NamedTuple):
-    """What must hold at a place."""
+    """A condition on a position."""
 
     holds: Callable[[Position], bool]
 
 
 class Concatenation(NamedTuple):
-    """One after the other."""
+    """A sequence."""
 
     parts: tuple[Expression, ...]
 
 
 class Alternation(NamedTuple):
-    """One of several."""
+    """A choice."""
 
     choices: tuple[Expression, ...]
 
 
 class Repetition(NamedTuple):
-    """The same, several times.
+    """A repetition.
 
     Attributes:
         inner: What is repeated.
-        least: At least so often.
-        most: At most so often; None for any number.
+        least: The minimum number.
+        most: The maximum number; None for no limit.
     """
 
     inner: Expression
@@ -105,10 +105,10 @@ _REPEATS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "
 
 
 def parse_regexp(text: str) -> Expression:
-    """Return what an expression says.
+    """Parse an expression.
 
     Raises:
-        RegexpError: It is not one.
+        RegexpError: It is malformed.
     """
     if len(text) > _MAX_LENGTH:
         raise RegexpLimitError("it is too large")
@@ -116,7 +116,7 @@ def parse_regexp(text: str) -> Expression:
 
 
 class _Group:
-    """A group that is being read: its choices so far, and the parts of the current one."""
+    """A group being parsed: its choices so far, and the parts of the current one."""
 
     def __init__(self, flags: Flags) -> None:
         self.flags = flags
@@ -351,7 +351,7 @@ class _Parser:
 
 
 def _times(expression: Expression) -> int:
-    """Return how often the innermost repetition is repeated by those around it."""
+    """Return how often the innermost repetition is repeated by the outer ones."""
     match expression:
         case Concatenation(parts):
             return max(map(_times, parts), default=1)

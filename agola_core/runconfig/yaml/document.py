@@ -21,7 +21,7 @@ Known = Mapping[str, str]
 
 
 class Reading:
-    """One reading of a file: where its findings go."""
+    """One reading of a file, which collects its findings."""
 
     def __init__(self, source: str, report: Report, document: Document, *, lines: bool) -> None:
         self.source = source
@@ -33,17 +33,17 @@ class Reading:
         self._taken_as_text: set[int] = set()
 
     def report(self, finding: Finding) -> None:
-        """Report a finding once, however often its place is looked at."""
+        """Report a finding, once only."""
         if finding not in self._reported:
             self._reported.add(finding)
             self._report(finding)
 
     def take_as_text(self, tree: Tree) -> None:
-        """Note that a number is a text, so that it need not be finite."""
+        """Record that a number is used as a text, so it need not be finite."""
         self._taken_as_text.add(id(tree))
 
     def finish(self) -> None:
-        """Refuse what no JSON can hold, and say what stands behind the document.
+        """Refuse numbers that JSON cannot represent, and report a second document.
 
         Raises:
             ConfigError: A number is not finite.
@@ -56,7 +56,7 @@ class Reading:
             self.report(Finding(FindingKind.WARNING, message, self.source, self._document.second))
 
     def line_of(self, tree: Tree) -> int | None:
-        """Return the line of a tree, if lines mean something."""
+        """Return the line of a tree; None if lines mean nothing."""
         return tree.line if self.lines else None
 
 
@@ -77,7 +77,7 @@ class Node:
 
     @property
     def is_null(self) -> bool:
-        """Whether it is nothing."""
+        """Whether it is null."""
         return self.tree.value is None
 
     @property
@@ -106,7 +106,7 @@ class Node:
         return isinstance(self.tree.value, dict)
 
     def blank(self) -> Node:
-        """Return nothing, at the same place."""
+        """Return a null node at the same place."""
         return Node(Tree(None, self.tree.line), self.place, self._reading)
 
     def error(self, message: str) -> ConfigError:
@@ -115,7 +115,7 @@ class Node:
         return ConfigError(message, source=self._reading.source, line=line, place=self.place)
 
     def own_error(self, message: str, in_agola: str) -> ConfigError:
-        """Return an error that Agola 0.2 does not have, and report what it does instead."""
+        """Return an error that Agola 0.2 does not raise, and report what it does instead."""
         self.note(f"Agola 0.2 {in_agola}", FindingKind.OWN_ERROR)
         return self.error(message)
 
@@ -123,7 +123,7 @@ class Node:
         """Count the states of a condition's automaton.
 
         Raises:
-            ConfigError: All the document's together have too many.
+            ConfigError: The document's automata have too many in total.
         """
         self._reading.states += states
         if self._reading.states > _MAX_STATES:
@@ -136,7 +136,7 @@ class Node:
         self._reading.report(Finding(kind, message, self._reading.source, line, self.place))
 
     def mapping(self) -> dict[str, Node]:
-        """Return all values of a mapping, nulls too; nothing for null."""
+        """Return all values of a mapping, including nulls; none for null."""
         if self.is_null:
             return {}
         if not isinstance(self.tree.value, dict):
@@ -147,14 +147,14 @@ class Node:
         return {key: Node(tree, prefix + key, self._reading) for key, tree in self.tree.value.items()}
 
     def written(self, key: str) -> str:
-        """Return how a key of this mapping is written, which is not always how it is read."""
+        """Return how a key of this mapping is written, which may differ from how it is read."""
         return self.tree.written.get(key, key)
 
     def fields(self, known: Known, *, not_null: Collection[str] = ()) -> dict[str, Node]:
-        """Return the values of known keys, without nulls; nothing for null.
+        """Return the non-null values of known keys; none for null.
 
         Args:
-            known: The keys. What has another one is reported.
+            known: The keys; others are reported.
             not_null: The keys whose nulls are errors.
         """
         found: dict[str, Node] = {}
@@ -190,7 +190,7 @@ class Node:
         return self.tree.value
 
     def loose_text(self) -> str:
-        """Return a string, where a number or a boolean is taken for one."""
+        """Return a string; a number or a boolean is converted."""
         if not isinstance(self.tree.value, bool | int | float):
             return self.text()
         text = as_text(self.tree.value)
@@ -223,7 +223,7 @@ class Node:
         return [node.text() for node in self.items()]
 
     def kind(self) -> str:
-        """Return what it is, for people."""
+        """Return its kind, for messages."""
         value = self.tree.value
         if value is None:
             return "nothing"
@@ -241,16 +241,16 @@ class Node:
 
 
 def load_document(data: bytes, source: str, report: Report, *, lines: bool = True) -> tuple[Node, Reading]:
-    """Return the root of a document, and the reading that is to be finished when everything in it was looked at.
+    """Return the root of a document, and its reading, to be finished once the whole document was visited.
 
     Args:
-        data: YAML, of which JSON is a part.
+        data: YAML, which includes JSON.
         source: The file, for errors.
         report: Gets the warnings.
         lines: Whether nodes know their lines.
 
     Raises:
-        ConfigError: It is not YAML, is empty, or is too large.
+        ConfigError: It is not YAML, empty, or too large.
     """
     document = read_tree(data, source, report)
     if document.root is None:

@@ -37,14 +37,14 @@ _MAX_DIGITS = 64  # more than any number of 64 bits has, in every base
 
 
 def resolve(tag: str, text: str) -> Scalar:
-    """Return what a scalar stands for.
+    """Return the value of a scalar.
 
     Args:
         tag: "" for a plain scalar without one.
         text: As it is written.
 
     Raises:
-        ValueError: The text is not what the tag says.
+        ValueError: The text does not fit the tag.
     """
     if tag == _PREFIX + "binary":
         return _binary(text)
@@ -60,7 +60,7 @@ def resolve(tag: str, text: str) -> Scalar:
 
 
 def as_text(value: float) -> str:
-    """Return the text that a number or a boolean becomes where a text is wanted; a fraction keeps 32 bits."""
+    """Return the text that a number or a boolean is converted to; fractions have 32 bits."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -138,7 +138,7 @@ def _binary(text: str) -> str:
 
 
 def lossy(data: bytes) -> str:
-    """Return bytes as text, each byte that is not UTF-8 replaced by one mark."""
+    """Decode bytes, each byte that is not UTF-8 replaced by one character."""
     decoded = data.decode("utf-8", "surrogateescape")
     return "".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= char <= "\udfff" else char for char in decoded)
 

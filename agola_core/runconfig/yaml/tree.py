@@ -32,11 +32,11 @@ class Tree:
         value: A dict of trees by key, a list of trees, or a scalar.
         line: From 1.
         text: A scalar as it is written.
-        is_merge: Whether it is the key that merges.
-        size: How many nodes it has with all aliases written out.
+        is_merge: Whether it is a merge key.
+        size: How many nodes it has with all aliases expanded.
         depth: How many levels it has.
-        lost: What its later keys replaced: lines and keys.
-        written: Keys that are not read as they are written, with what is written.
+        lost: Lines and keys of values that later keys replaced.
+        written: Keys that are not read as written, with their written form.
     """
 
     __slots__ = ("depth", "is_merge", "line", "lost", "size", "text", "value", "written")
@@ -53,7 +53,7 @@ class Tree:
 
 
 class Document:
-    """What was read.
+    """A stream that was read.
 
     Attributes:
         root: The first document; None for an empty stream.
@@ -68,7 +68,7 @@ class Document:
         self._has_infinite = has_infinite
 
     def infinite(self) -> Iterator[Tree]:
-        """Yield the numbers in it that are not finite."""
+        """Yield its infinite and NaN numbers."""
         waiting = [self.root] if self.root is not None and self._has_infinite else []
         while waiting:
             tree = waiting.pop()
@@ -95,10 +95,10 @@ def read_tree(data: bytes, source: str, report: Report) -> Document:
     Args:
         data: The stream.
         source: The file, for errors.
-        report: Gets what an error here is in Agola.
+        report: Gets findings about what Agola does on errors here.
 
     Raises:
-        ConfigError: It is not YAML, or is too large or too deep.
+        ConfigError: It is not YAML, too large, or too deep.
     """
     if len(data) > MAX_BYTES:
         report(Finding(FindingKind.OWN_ERROR, _NO_LIMIT, source))
