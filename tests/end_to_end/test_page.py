@@ -3,11 +3,13 @@
 import re
 import shutil
 import textwrap
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from agola_core.runconfig import RunContext, parse_config, run_tasks
 from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import FetchPhase
 from agola_pytest.fixtures import require
 
 pytestmark = pytest.mark.timeout(240)
@@ -110,6 +112,191 @@ def test_a_log_is_followed_while_it_grows_and_the_run_is_stopped(agola_runservic
     page.goto(f"{agola_runservice.url}/page/runs/{run.id}")
     page.get_by_role("button", name="Stop").click()
     page.locator("h1 .state.stopped").wait_for()
+    assert page.problems == []
+
+
+def finished(client, run):
+    while not (current := client.get_run(run.id).run).phase.is_finished:
+        client.wait_change(current, 60)
+    return current
+
+
+def stored(client, run):
+    """Wait until every log of a finished run is in storage."""
+    finished(client, run)
+    while any(
+        step.log_phase is not FetchPhase.FINISHED
+        for task in client.get_run(run.id).run.tasks.values()
+        for step in task.steps
+    ):
+        client.wait_change(client.get_run(run.id).run, 1)
+    return client.get_run(run.id).run
+
+
+def log_url(service, run, step=0):
+    (task,) = run.tasks
+    return f"{service.url}/page/runs/{run.id}/tasks/{task}/log?step={step}"
+
+
+IN_VIEW = """id => {
+    const row = document.getElementById(id);
+    if (!row) return false;
+    const box = row.getBoundingClientRect(), log = row.parentNode.getBoundingClientRect();
+    return box.bottom > log.top && box.top < log.bottom;
+}"""
+
+
+def test_a_long_log_shows_its_end_and_every_line_has_an_anchor(agola_runservice, open_page):
+    client = agola_runservice.client()
+    run = stored(client, create(client, "runs: [{name: long, tasks: [{name: t, steps: [{run: seq 1000000}]}]}]"))
+    page = open_page(log_url(agola_runservice, run))
+    page.wait_for_function(IN_VIEW, arg="L1000000")
+    assert page.locator("#L1").count() == 0
+    assert page.locator("#log > div").count() == 500
+    page.evaluate("location.hash = 'L45000'")
+    page.wait_for_function(IN_VIEW, arg="L45000")
+    assert page.locator("#L45000 span").inner_text() == "45000"
+    page.evaluate("document.getElementById('log').scrollTop = 0")  # what stands before is loaded, and nothing jumps
+    page.locator("#L44400").wait_for(state="attached")
+    page.get_by_label("Line").fill("777777")
+    page.get_by_role("button", name="Go").click()
+    page.wait_for_function(IN_VIEW, arg="L777777")
+    page.go_back()
+    page.wait_for_function(IN_VIEW, arg="L45000")
+    page.get_by_role("link", name="First lines").click()
+    page.locator("#L1 span").wait_for()
+    page.evaluate("document.getElementById('log').scrollTop = 1e9")
+    page.locator("#L501").wait_for(state="attached")
+    page.goto(log_url(agola_runservice, run) + "#L123456")
+    page.wait_for_function(IN_VIEW, arg="L123456")
+    assert page.problems == []
+
+
+def test_a_log_without_newlines_and_one_without_script_are_shown(agola_runservice, open_page):
+    client = agola_runservice.client()
+    command = "head -c 100000 /dev/zero | tr '\\\\0' x; echo; echo last"
+    run = stored(client, create(client, f'runs: [{{name: wide, tasks: [{{name: t, steps: [{{run: "{command}"}}]}}]}}]'))
+    page = open_page(log_url(agola_runservice, run), java_script_enabled=False, viewport={"width": 390, "height": 800})
+    texts = page.locator("#log > div span").all_inner_texts()
+    assert (len("".join(texts[:-1])), texts[-1]) == (100_000, "last")
+    page.goto(log_url(agola_runservice, run) + "&from=2")
+    assert page.locator("#L2").count() == 1
+    assert page.locator("#L1").count() == 0
+    page.goto(log_url(agola_runservice, run) + "&from=0")
+    assert "line's number" in page.get_by_role("alert").inner_text()
+
+
+def test_what_changes_is_patched_and_all_else_stays(agola_runservice, open_page, tmp_path):
+    client = agola_runservice.client()
+    gate = tmp_path / "gate"
+    run = create(
+        client,
+        f"""
+        runs:
+          - name: patched
+            tasks:
+              - name: slow
+                steps: [{{run: "until test -e {gate}; do sleep 0.05; done"}}, {{run: exit 1}}, {{run: sleep 600}}]
+              - {{name: beside, steps: [{{run: sleep 600}}]}}
+        """,
+    )
+    page = open_page(f"{agola_runservice.url}/page/runs/{run.id}", viewport={"width": 800, "height": 300})
+    page.locator("h1 .state.running").wait_for()
+    page.get_by_role("button", name="Stop").focus()
+    page.locator("#graph summary").click()  # a fold that the reader closes stays closed
+    page.get_by_role("button", name="Stop").focus()
+    page.evaluate(
+        """() => {
+            window.kept = ["run-title", "stop", "graph"].map((id) => document.getElementById(id));
+            getSelection().selectAllChildren(document.getElementById("run-title"));
+            scrollTo(0, 120);
+        }"""
+    )
+    reader = "[getSelection().toString(), scrollY, document.activeElement.textContent]"
+    before = page.evaluate(reader)
+    assert before[1] > 0
+    gate.touch()
+    page.locator(".task .state.failed").wait_for()
+    assert page.evaluate("window.kept.every((node) => node.isConnected)")
+    assert page.evaluate("document.getElementById('graph').open") is False
+    selected, scrolled, focused = page.evaluate(
+        "[getSelection().toString(), scrollY, document.activeElement.textContent]"
+    )
+    assert (selected.split("#")[0], scrolled, focused) == (before[0].split("#")[0], before[1], "Stop")
+    assert page.locator(".task").first.get_attribute("id") == page.locator(".task:has(.state.failed)").get_attribute(
+        "id"
+    )
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Restart all").wait_for()
+    assert page.problems == []
+
+
+def test_a_lost_connection_says_so_and_comes_back(agola_runservice, open_page):
+    page = open_page(agola_runservice.url)
+    page.context.set_offline(True)
+    page.locator("#connection", has_text="Connection lost").wait_for()
+    page.context.set_offline(False)
+    page.locator("#connection").wait_for(state="hidden")
+    create(agola_runservice.client(), "runs: [{name: later, tasks: [{name: t, steps: [{run: exit 0}]}]}]")
+    page.get_by_role("link", name=re.compile("later")).wait_for()
+
+
+def test_times_say_their_zone_and_the_readers_own_on_hover(agola_runservice, open_page):
+    run = create(agola_runservice.client(), "runs: [{name: timed, tasks: [{name: t, steps: [{run: exit 0}]}]}]")
+    page = open_page(agola_runservice.url, timezone_id="Asia/Tokyo", locale="en-GB")
+    shown = page.locator(f"#run-{run.id} time")
+    made = run.enqueue_time
+    assert shown.inner_text() == made.strftime("%Y-%m-%d %H:%M:%S UTC")
+    assert made.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M:%S") in shown.get_attribute("title")
+
+
+def test_a_run_that_waits_for_somebody_is_not_shown_as_running(agola_runservice, open_page):
+    client = agola_runservice.client()
+    run = create(client, GATED)
+    page = open_page(agola_runservice.url)
+    page.locator(f"#run-{run.id} .state.waiting", has_text="waiting for approval").wait_for()
+    page.goto(f"{agola_runservice.url}/?state=waiting")
+    assert page.locator("tbody tr").count() == 1
+    page.goto(f"{agola_runservice.url}/?state=running")
+    assert page.locator("tbody tr").count() == 0
+
+
+def test_a_restart_leads_to_the_run_before_it(agola_runservice, open_page):
+    client = agola_runservice.client()
+    run = create(client, "runs: [{name: again, tasks: [{name: t, steps: [{run: exit 1}]}]}]")
+    page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
+    page.get_by_role("button", name="Restart what failed").click()
+    page.wait_for_url(lambda url: run.id not in url)
+    page.locator("#run-facts").get_by_role("link", name=f"#{run.counter}", exact=True).click()
+    page.wait_for_url(lambda url: run.id in url)
+
+
+NAMES = [f"integration tests of the storage, part {number}" for number in (17, *range(20, 58))]
+MANY = [
+    "runs:",
+    "  - name: many",
+    "    tasks:",
+    "      - {name: does not matter, ignore_failure: true, steps: [{run: exit 1}]}",
+    *(f"      - {{name: '{name}', steps: [{{run: 'exit {2 if name.endswith('17') else 0}'}}]}}" for name in NAMES),
+]
+
+
+def test_a_failure_among_forty_tasks_is_seen_without_scrolling(agola_runservice, open_page):
+    client = agola_runservice.client()
+    run = stored(client, create(client, "\n".join(MANY)))
+    page = open_page(f"{agola_runservice.url}/page/runs/{run.id}", viewport={"width": 1280, "height": 800})
+    assert page.locator(".chip").count() == 40
+    assert "part 17" in page.locator(".chip").first.inner_text()
+    for seen in (".chip.failed", ".task .state.failed", ".task a[href*='log?step=0']"):
+        box = page.locator(seen).first.bounding_box()
+        assert box["y"] + box["height"] <= 800
+    ignored = page.locator(".chip", has_text="does not matter").locator(".state")
+    assert "ignored" in ignored.get_attribute("class")
+    assert page.evaluate("document.documentElement.scrollHeight") < 3000
+    labels = page.locator("svg.graph text:not(.sub)").all_text_contents()
+    assert len(set(labels)) == 40
+    page.locator(".chip", has_text="part 30").click()  # a link opens the fold that it leads to
+    assert page.locator("details.task[open]", has_text="part 30").count() == 1
     assert page.problems == []
 
 

@@ -1,32 +1,30 @@
-"""The beginning of a log, as a page shows it."""
+"""The lines of a log, as a page shows them."""
 
-from itertools import count
+import pytest
 
-from agola_http.page.loglines import Beginning, log_lines
-
-
-def test_a_log_without_an_end_and_without_lines_is_read_to_a_size():
-    given = []
-
-    def pieces():
-        for number in count():
-            given.append(number)
-            yield b"x" * 1000
-
-    beginning = Beginning(pieces(), 10_000, 60.0)
-    assert sum(len(line) for line in log_lines(beginning)) == 10_000
-    assert beginning.cut
-    assert len(given) == 11
+from agola_http.page.log_rows import row_text
+from agola_http.page.render import shortened
 
 
-def test_a_log_that_drips_is_read_for_a_time():
-    now = iter(range(1000))
-    beginning = Beginning(iter(lambda: b"x\n", b""), 1 << 20, 10.0, lambda: float(next(now)))
-    assert len(list(log_lines(beginning))) == 11
-    assert beginning.cut
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"plain\n", "plain"),
+        (b"no newline", "no newline"),
+        (b"dos\r\n", "dos"),
+        (b"10 %\r50 %\r100 %\n", "100 %"),
+        (b"\x1b[1;31mred\x1b[0m and \x1b]8;;https://x\x07link\x1b]8;;\x07\n", "red and link"),
+        (b"cut \xf0\x9f", "cut \ufffd"),
+        (b"<b>&amp;\n", "<b>&amp;"),
+        (b"\n", ""),
+    ],
+)
+def test_a_line_is_what_a_terminal_would_leave(line, shown):
+    assert row_text(line) == shown
 
 
-def test_a_log_that_fits_is_whole():
-    beginning = Beginning([b"first\nsec", b"ond\n"], 13, 10.0)
-    assert list(log_lines(beginning)) == ["first", "second"]
-    assert not beginning.cut
+def test_names_that_differ_at_their_ends_still_differ_when_they_are_shortened():
+    names = [f"integration tests of the storage, part {number}" for number in range(10, 20)]
+    assert len({shortened(name, 20) for name in names}) == 10
+    assert {len(shortened(name, 20)) for name in names} == {20}
+    assert shortened("short", 20) == "short"

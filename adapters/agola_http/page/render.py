@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 HTML = "text/html; charset=utf-8"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
-_WORDS = {"notstarted": "not started", "waiting": "waiting for approval"}
+_WORDS = {
+    "notstarted": "not started",
+    "waiting": "waiting for approval",
+    "ignored": "failed, ignored",
+    "setuperror": "set-up error",
+}
 """How states are read, where that differs from how they are written."""
 
 
@@ -36,7 +41,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["words"] = lambda state: _WORDS.get(state, state)
+    environment.filters["shortened"] = shortened
     return environment
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most a length; what is left out is left out of its middle, as names differ at their ends."""
+    left = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:left]}…{text[left + 1 - length :]}"
 
 
 Values = Mapping[str, object]

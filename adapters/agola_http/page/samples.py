@@ -14,6 +14,7 @@ from agola_core.sequence import Sequence
 
 _KEPT = 300
 _PLOT_WIDTH, _PLOT_HEIGHT = 240, 48
+_LEAST_SECONDS = 10.0
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -35,11 +36,12 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Plot(msgspec.Struct, frozen=True):
-    """A small plot: the points of a line in a box, its newest value and its largest."""
+    """A small plot: the points of a line in a box, its newest value and its largest, and the time that it spans."""
 
     title: str
     newest: str
     largest: str
+    span: str
     points: str
     width: int = _PLOT_WIDTH
     height: int = _PLOT_HEIGHT
@@ -74,25 +76,29 @@ class Samples:
 
 
 def plots(samples: list[Sample]) -> list[Plot]:
-    """Return the plots of the samples, oldest first."""
+    """Return the plots of the samples, oldest first: over the time that the samples span."""
     rates = [
-        (after.wals - before.wals) / (after.time - before.time) if after.wals >= before.wals else 0.0
+        (after.time, (after.wals - before.wals) / (after.time - before.time) if after.wals >= before.wals else 0.0)
         for before, after in pairwise(samples)
     ]
     return [
-        _plot("commits per second", [round(rate, 1) for rate in rates]),
-        _plot("WALs not in storage yet", [float(sample.unsynced) for sample in samples]),
-        _plot("WALs not checkpointed yet", [float(sample.uncheckpointed) for sample in samples]),
-        _plot("data files, KiB", [float(sample.data_bytes // 1024) for sample in samples]),
+        _plot("commits per second", [(time, round(rate, 1)) for time, rate in rates]),
+        _plot("WALs not in storage yet", [(sample.time, float(sample.unsynced)) for sample in samples]),
+        _plot("WALs not checkpointed yet", [(sample.time, float(sample.uncheckpointed)) for sample in samples]),
+        _plot("data files, KiB", [(sample.time, float(sample.data_bytes // 1024)) for sample in samples]),
     ]
 
 
-def _plot(title: str, values: list[float]) -> Plot:
-    top = max(values, default=0.0)
-    step = _PLOT_WIDTH / (_KEPT - 1)
-    start = _PLOT_WIDTH - step * (len(values) - 1)
+def _plot(title: str, values: list[tuple[float, float]]) -> Plot:
+    top = max((value for _, value in values), default=0.0)
+    start, end = (values[0][0], values[-1][0]) if values else (0.0, 0.0)
+    scale = _PLOT_WIDTH / max(end - start, _LEAST_SECONDS)
+    height = (_PLOT_HEIGHT - 4) / top if top else 0.0
     points = " ".join(
-        f"{start + number * step:.1f},{_PLOT_HEIGHT - 2 - (value / top if top else 0) * (_PLOT_HEIGHT - 4):.1f}"
-        for number, value in enumerate(values)
+        f"{_PLOT_WIDTH - (end - time) * scale:.1f},{_PLOT_HEIGHT - 2 - value * height:.1f}" for time, value in values
     )
-    return Plot(title, f"{values[-1]:g}" if values else "", f"{top:g}", points)
+    return Plot(title, f"{values[-1][1]:g}" if values else "", f"{top:g}", _span(end - start), points)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -27,7 +27,14 @@ _MARKS = {
     "cancelled": "■",
     "skipped": "↷",
     "waiting": "?",
+    "ignored": "!",
 }
+WAITING = "waiting"
+"""The state of a task, and so of its run, that waits for somebody's approval."""
+IGNORED = "ignored"
+"""The state of a task that failed and whose failure does not count."""
+_RANKS = {"failed": 0, WAITING: 1, "running": 2, "stopped": 3, IGNORED: 4}
+_OPEN = {"failed", WAITING, "running", IGNORED}
 
 
 class StepView(msgspec.Struct, frozen=True):
@@ -52,6 +59,7 @@ class TaskView(msgspec.Struct, frozen=True):
     reason: str
     after: str
     waits: bool
+    is_open: bool
     steps: tuple[StepView, ...]
 
 
@@ -66,14 +74,18 @@ class RunView(msgspec.Struct, frozen=True):
     mark: str
     took: str
     made: str
+    made_at: str
     branch: str
     commit: str
     is_finished: bool
     can_stop: bool
+    restarted_from: str
 
 
 def state_of(run: Run) -> str:
-    """Return what a run is, in a word: its result, or how far it is."""
+    """Return what a run is, in a word: its result, or how far it is, or that it waits for somebody's approval."""
+    if run.phase is RunPhase.RUNNING and any(_waits(task) for task in run.tasks.values()):
+        return WAITING
     return run.result.value if run.result is not RunResult.UNKNOWN else run.phase.value
 
 
@@ -88,19 +100,24 @@ def view_run(run: Run, now: datetime) -> RunView:
         state=state,
         mark=mark(state),
         took=took(run.start_time, run.end_time, now),
-        made=run.enqueue_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if run.enqueue_time else "",
+        made=run.enqueue_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if run.enqueue_time else "",
+        made_at=run.enqueue_time.astimezone(UTC).isoformat(timespec="seconds") if run.enqueue_time else "",
         branch=run.annotations.get("branch", ""),
         commit=run.annotations.get("commit_sha", "")[:10],
         is_finished=run.phase.is_finished,
         can_stop=run.phase is RunPhase.QUEUED or (run.phase is RunPhase.RUNNING and not run.stop),
+        restarted_from=run.restarted_from,
     )
 
 
 def view_tasks(bundle: RunBundle, now: datetime) -> list[TaskView]:
-    """Return what is shown of a run's tasks, in the order of the graph."""
+    """Return what is shown of a run's tasks: those that failed or wait first, the rest in the order of the graph."""
     config = bundle.run_config.tasks
     ordered = sorted(config.values(), key=lambda task: (task.level, task.name))
-    return [_view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks]
+    tasks = [
+        _view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks
+    ]
+    return sorted(tasks, key=lambda task: _RANKS.get(task.state, len(_RANKS)))
 
 
 def mark(state: str) -> str:
@@ -128,7 +145,9 @@ def step_name(step: object) -> str:
 
 
 def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: RunTask, now: datetime) -> TaskView:
-    word = "waiting" if state.waiting_approval else state.status.value
+    word = WAITING if _waits(state) else state.status.value
+    if task.ignore_failure and state.status is TaskStatus.FAILED:
+        word = IGNORED
     names = sorted(config[parent].name for parent in task.depends or {} if parent in config)
     steps = tuple(
         StepView(
@@ -149,6 +168,11 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
         took=took(state.start_time, state.end_time, now),
         reason=state.reason,
         after=", ".join(names),
-        waits=state.waiting_approval and state.status is TaskStatus.NOT_STARTED,
+        waits=word == WAITING,
+        is_open=word in _OPEN,
         steps=steps,
     )
+
+
+def _waits(task: RunTask) -> bool:
+    return task.waiting_approval and task.status is TaskStatus.NOT_STARTED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agola_http.page.forms import Forms
+from agola_http.page.log_pages import LogPages
 from agola_http.page.pages import Pages
 from agola_http.routes.caches import Caches
 from agola_http.routes.events import Events
@@ -35,5 +37,7 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
         Store(state),
         Operations(state, metrics, document),
         Pages(state),
+        LogPages(state),
+        Forms(state),
     )
     return [endpoint for area in areas for endpoint in area.endpoints()]

@@ -1,0 +1,91 @@
+"""What the areas of the page share: rows of the route table for people, and errors that are shown as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+
+from agola_core.errors import APIError, NotFoundError, UnauthorizedError
+from agola_core.runservice.model.requests import RunBundle
+from agola_http.access import sessions
+from agola_http.access.principals import Principal
+from agola_http.page.render import HTML, page, redirect
+from agola_http.page.views import TaskView, view_tasks
+from agola_http.protocol.errors import describe
+from agola_http.protocol.names import FORM
+from agola_http.server.endpoints import Area, Call, Param, endpoint
+from agola_http.server.state import State
+
+RUN = "/page/runs/{run_id}"
+TASK = f"{RUN}/tasks/{{task_id}}"
+
+A = TypeVar("A", bound="PageArea")
+H = TypeVar("H", bound=Callable[[Any, Call], Response])
+
+
+class PageArea(Area[State]):
+    """An area of the page."""
+
+    tag = "page"
+
+    def admit(self, call: Call) -> None:
+        """Accept a caller that may do what clients may.
+
+        Raises:
+            UnauthorizedError: A token is needed.
+            ForbiddenError: The request comes from a page of another site.
+        """
+        self._state.access.admit(Principal.CLIENT, call.headers)
+
+    def _page(self, call: Call, template: str, area: str, **values: object) -> Response:
+        return page(template, {"area": area, "signed_in": bool(sessions.sent(call.headers)), **values})
+
+    def _task(self, call: Call) -> tuple[RunBundle, TaskView]:
+        """Return the run and the task that a path names."""
+        with self._state.backend.gate.enter() as service:
+            bundle = service.get_run(call.path_params["run_id"])
+        for task in view_tasks(bundle, datetime.now(UTC)):
+            if task.id == call.path_params["task_id"]:
+                return bundle, task
+        raise NotFoundError(f"run {bundle.run.id} has no task {call.path_params['task_id'][:80]!r}")
+
+
+def shows(path: str, *params: Param, media: str = HTML, waits: bool = False) -> Callable[[H], H]:
+    """Mark a method as what shows a path to people."""
+    return endpoint(
+        "GET",
+        path,
+        Principal.PUBLIC,
+        params=params,
+        media_type=media,
+        waits=waits,
+        in_maintenance=True,
+        documented=False,
+    )
+
+
+def takes_form(path: str) -> Callable[[H], H]:
+    """Mark a method as what takes a form of the page."""
+    return endpoint("POST", path, Principal.PUBLIC, upload=FORM, status=303, in_maintenance=True, documented=False)
+
+
+def for_people(handler: Callable[[A, Call], Response]) -> Callable[[A, Call], Response]:
+    """Make a handler ask for a token where clients need one, and show its errors as a page."""
+
+    @wraps(handler)
+    def guarded(self: A, call: Call) -> Response:
+        try:
+            self.admit(call)
+            return handler(self, call)
+        except UnauthorizedError:
+            return redirect("/page/login")
+        except APIError as error:
+            told = describe(error, "page")
+            shown = {"area": "", "signed_in": False, "status": told.status, "message": told.message}
+            return page("error.html", shown, told.status)
+
+    return guarded
