@@ -44,7 +44,7 @@ def test_the_configuration_of_the_readme_is_right():
         "agola_core.datamanager.sstable.tiers",
         "agola_core.executor.archives.globs",
         "agola_core.executor.cache_keys",
-        "agola_core.objectstorage.filesystem",
+        "agola_core.objectstorage.filesystem.storage",
         "agola_core.objectstorage.posix.flat_names",
     ],
 )

@@ -27,7 +27,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from agola_core.errors import NotFoundError
-from agola_core.objectstorage.filesystem_file import Deletion, StorageFile, standard_errors
+from agola_core.objectstorage.filesystem.files import Deletion, StorageFile, standard_errors
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
 
 
