@@ -6,7 +6,7 @@ import json
 import pytest
 
 import agola_core
-from agola_cli.connect.store import StoreAddress
+from agola_cli.connect.store import StoreOptions
 from agola_cli.store.destination import Destination
 from agola_core import Options, Put
 from agola_core.errors import BadRequestError
@@ -71,7 +71,7 @@ def test_what_others_wrote_into_a_new_store_outlives_a_bad_backup(notes, tmp_pat
     exported, new = io.BytesIO(), tmp_path / "new"
     with agola_core.open(notes, data_types=["note"], options=Options(background=False)) as dm:
         dm.export(exported)
-    place = Destination(StoreAddress(new))
+    place = Destination(StoreOptions(new))
 
     class Stream(io.BytesIO):
         """An export that is cut short, and while it is read another process uses the store."""
