@@ -1,7 +1,7 @@
 """The datamanager: a log of events, committed through a coordinator, checkpointed to object storage.
 
-It imports the ports of the coordinator and the object storage. Maintenance, the run service and the adapters import
-only the names below; the event store, which is part of the commit path, imports from its rooms.
+It imports the ports of the coordinator and the object storage. The readdb, maintenance, the run service and the
+adapters import only the names below; the event store, which is part of the commit path, imports from its rooms.
 """
 
 from agola_core.datamanager.background.checkpoint import Compacted

@@ -16,8 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
-from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, Put
+from agola_core.datamanager import Action, ChangeGroupsToken, Event, Feed, Put
 from agola_core.db import Database, Purpose, Tx
 from agola_core.errors import (
     AgolaError,

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.types import Action
+from agola_core.datamanager import Action, Feed
 from agola_core.db import Tx
 from agola_core.sequence import Sequence
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from typing import Any, NamedTuple
 
-from agola_core.datamanager.types import Action, Event
+from agola_core.datamanager import Action, Event
 from agola_core.db import Tx
 from agola_core.errors import AgolaError, CorruptionError, FormatError
 from agola_core.readdb.projection import Projection
