@@ -14,7 +14,7 @@ from agola_core.datamanager.background.checkpoint import Compacted
 from agola_core.datamanager.background.garbage_collector import Garbage
 from agola_core.datamanager.check.data_files import Finding
 from agola_core.datamanager.check.verify import verify_store
-from agola_core.datamanager.format.control import read_control, require_control
+from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
@@ -403,17 +403,8 @@ class DataManager(Reader):
 
     @contextmanager
     def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
-        """Yield an export of the newest state that the coordinator has, at one of its revisions."""
-        while True:
-            self._store.check_open()
-            control = require_control(self.coordinator)
-            self._log.catch_up()
-            with self._pinned_view() as view:
-                if view.lineage == control.lineage and view.manifest.sequence <= control.head <= view.sequence:
-                    state = view._replace(sequence=control.head, revision=control.head_revision)
-                    yield Export(state, control.revision, self.data_types, form, parts=parts, progress=progress)
-                    return
-            # A checkpoint or an import came in between.
+        with self._store.newest_view() as (view, revision):
+            yield Export(view, revision, self.data_types, form, parts=parts, progress=progress)
 
     def _check_open(self) -> None:
         self._store.check_open()

@@ -13,6 +13,7 @@ import msgspec
 
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.background.maintenance_tasks import MaintenanceTasks
+from agola_core.datamanager.format.control import require_control
 from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.identity.observer import ReadOnlyInstance
 from agola_core.datamanager.identity.opening import StoreOpener
@@ -79,7 +80,7 @@ class OpenStore:
         )
         self.tasks = MaintenanceTasks(self.log, self.instance, cache, options, new_uuid, self.now)
         try:
-            # A collection may not have spared what was read before this instance was published.
+            # A collection may have deleted what was read before this instance was published.
             self.log.catch_up()
             self.instance.reads(self.log.view.manifest.number)
             if options.background and not read_only:
@@ -112,6 +113,19 @@ class OpenStore:
                 if self.log.view.manifest.number == view.manifest.number:
                     yield view
                     return
+
+    @contextmanager
+    def newest_view(self) -> Iterator[tuple[View, int]]:
+        """Yield the newest state that the coordinator has, pinned, and the coordinator's revision of that state."""
+        while True:
+            self.check_open()
+            control = require_control(self.log.coordinator)
+            self.log.catch_up()
+            with self.pinned_view() as view:
+                if view.lineage == control.lineage and view.manifest.sequence <= control.head <= view.sequence:
+                    yield view._replace(sequence=control.head, revision=control.head_revision), control.revision
+                    return
+            # A checkpoint or an import came in between.
 
     def close(self) -> None:
         """Stop the tasks, sync what was committed, and withdraw from the store. Closing twice is harmless."""

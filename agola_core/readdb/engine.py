@@ -177,7 +177,7 @@ class ReadDB(Closing):
             try:
                 self._database.do(Context(timeout=1), lambda tx: self._tables.set_boot(tx, ""))
             except AgolaError:
-                logger.info("the readdb is built anew after the next start of the machine", exc_info=True)
+                logger.info("the readdb will be rebuilt after the next boot of the machine", exc_info=True)
             self._database.close()
 
     def __enter__(self) -> Self:
@@ -191,7 +191,7 @@ class ReadDB(Closing):
         try:
             self._open()
         except (CorruptionError, FormatError, UnavailableError) as error:
-            logger.info("readdb is built anew: %s", error)
+            logger.info("readdb is rebuilt: %s", error)
             self.rebuild(context)
 
     def _open(self) -> None:
@@ -281,7 +281,7 @@ class ReadDB(Closing):
             events = [first, *self._waiting(self._feed)]
             database.do(self._context, lambda tx: self._tables.take(tx, events))
         except (CompactedError, FencedError, CorruptionError, FormatError) as error:
-            logger.warning("readdb is built anew: %s", error)
+            logger.warning("readdb is rebuilt: %s", error)
             self._end_feed()
             self.rebuild()
             return True
@@ -289,7 +289,7 @@ class ReadDB(Closing):
             self._end_feed()
             raise
         except AgolaError:
-            self._end_feed()  # what was read and not stored is read again
+            self._end_feed()  # events that were read but not stored are read again
             raise
         with self._changed:
             self._place = self._place._replace(sequence=events[-1].sequence)

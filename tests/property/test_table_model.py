@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.datamanager.check.data_files import verify_data_files
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import entry_key, merge
@@ -16,6 +15,7 @@ from agola_core.datamanager.sstable.table import Table, scan_run
 from agola_core.datamanager.types import Options
 from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_core.sequence import Sequence
+from tests.support.manifests import verify_data_files
 
 TYPES = ["a", "a-b", "a0", "b"]
 ALPHABET = "ab\0\x01é\uffff\U0001f600"
@@ -72,7 +72,7 @@ class Store:
             origin=Origin.CHECKPOINT,
         )
         manifest = decode_manifest(encode_manifest(manifest), "m")
-        assert list(verify_data_files(self.storage, manifest)) == []
+        assert verify_data_files(self.storage, manifest) == []
         return Table(self.storage, manifest, cache)
 
 

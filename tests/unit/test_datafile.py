@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from agola_core.datamanager.check.data_files import Finding, verify_data_files, verify_file
+from agola_core.datamanager.check.data_files import Finding, verify_file
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.sstable.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
 from agola_core.datamanager.sstable.block_cache import BlockCache, open_file
@@ -19,6 +19,7 @@ from agola_core.errors import CorruptionError
 from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_core.runtime import faultpoints
 from agola_core.runtime.faultpoints import InjectedFaultError
+from tests.support.manifests import verify_data_files
 
 SMALL = Options(block_size=100, file_size=400)
 NOISE = random.Random(1).randbytes(3 << 20)
@@ -201,11 +202,11 @@ def test_blocks_tell_what_they_have_without_the_others(storage):
 
 def test_verification_tells_when_files_overlap_or_the_oldest_run_has_tombstones(storage, manifest_of):
     refs = write(storage, numbered(100))
-    assert list(verify_data_files(storage, manifest_of([refs]))) == []
+    assert verify_data_files(storage, manifest_of([refs])) == []
     swapped = [refs[1], refs[0], *refs[2:]]
     assert [finding.path for finding in verify_data_files(storage, manifest_of([swapped]))] == [refs[0].path]
     deletes = write_files(storage, iter([(b"note\0a", None)]), SMALL, lambda: "f" * 32, with_filter=True)
-    assert list(verify_data_files(storage, manifest_of([deletes, refs]))) == []
-    assert list(verify_data_files(storage, manifest_of([deletes]))) == [
+    assert verify_data_files(storage, manifest_of([deletes, refs])) == []
+    assert verify_data_files(storage, manifest_of([deletes])) == [
         Finding(deletes[0].path, 0, "a file of the oldest run has tombstones")
     ]

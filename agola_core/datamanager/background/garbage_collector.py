@@ -86,7 +86,7 @@ class GarbageCollector:
             try:
                 found = self._find(dry_run=dry_run)
             except (NotFoundError, CorruptionError) as error:
-                lock.check()  # paused past its lease: another collector took what was listed
+                lock.check()  # paused past its lease: another collector deleted what was listed
                 if isinstance(error, CorruptionError):
                     raise
                 raise UnavailableError("something that was listed is gone; nothing was collected") from error
@@ -105,7 +105,7 @@ class GarbageCollector:
 
     def _find(self, *, dry_run: bool) -> list[Garbage]:
         """Return the garbage; manifests before the files that they name, so that none is left without its files."""
-        # Listed before the references are read: what is written later is not in the lists.
+        # List before reading the references: the lists then lack everything that is written later.
         lineages = list(self._old(layout.LINEAGES))
         data = list(self._old(layout.DATA))
         payloads = list(self._old(layout.PAYLOADS))

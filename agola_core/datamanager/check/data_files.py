@@ -38,18 +38,6 @@ class Finding(msgspec.Struct, frozen=True):
     message: str
 
 
-def verify_data_files(storage: ObjectStorage, manifest: Manifest) -> Iterator[Finding]:
-    """Read all data files of a manifest to their ends and yield what is wrong with them.
-
-    Args:
-        storage: The store's object storage.
-        manifest: The manifest.
-    """
-    yield from verify_order(manifest)
-    for ref in manifest.files():
-        yield from verify_file(storage, ref)
-
-
 def verify_order(manifest: Manifest) -> Iterator[Finding]:
     """Yield what is wrong with the order of a manifest's data files."""
     for run in manifest.runs:

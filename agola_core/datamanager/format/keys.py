@@ -22,7 +22,6 @@ GROUPS = "dm/changegroups/"
 INSTANCES = "dm/instances/"
 
 INITIALISE_LOCK = "dm/locks/initialise"
-SYNC_LOCK = "dm/locks/sync"
 CHECKPOINT_LOCK = "dm/locks/checkpoint"
 COLLECT_LOCK = "dm/locks/collect"
 

@@ -82,7 +82,7 @@ class Binder:
         except RecoveryError:
             raise
         except AgolaError:
-            logger.warning("the coordinator's revision was not written down; it will be later", exc_info=True)
+            logger.warning("the coordinator's revision was not recorded; a later record will include it", exc_info=True)
 
 
 def read_binding(storage: ObjectStorage, root: str) -> BindingRecord | None:

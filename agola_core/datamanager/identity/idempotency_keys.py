@@ -104,7 +104,7 @@ class InheritedKeys:
             if not coordinator.txn(conditions, part).succeeded:
                 check()
                 raise ConflictError("another process created, recovered or imported the store first")
-        logger.info("recovery: %d WAL ids were inherited", len(self._found))
+        logger.info("recovery: %d idempotency keys were inherited", len(self._found))
 
     def _parts(self, ops: int, size: int) -> Iterator[list[PutOp]]:
         part: list[PutOp] = []
@@ -134,7 +134,7 @@ class InheritedKeys:
         try:
             return read_batch(self._storage, path)
         except CorruptionError as error:
-            logger.warning("recovery cannot tell the WAL ids of a damaged batch: %s", error)
+            logger.warning("recovery cannot read the idempotency keys of a damaged batch: %s", error)
             return []
         except NotFoundError:  # collected since it was listed
             return []
@@ -143,7 +143,7 @@ class InheritedKeys:
         try:
             return read_inherited_keys(self._storage, self._source.root)
         except CorruptionError as error:
-            logger.warning("recovery cannot tell older WAL ids: %s", error)
+            logger.warning("recovery cannot read older idempotency keys: %s", error)
             return ()
 
     def _outcome(self, record: WalRecord) -> WalIdRecord:

@@ -99,7 +99,7 @@ class Instance:
         )
         try:
             self.publish()
-        except BaseException:  # nobody would end the lease, and what was published all the same would stay with it
+        except BaseException:  # nobody would end the lease, and a record that was written after all would stay
             self._keeper.close()
             raise
 
@@ -203,7 +203,7 @@ class Instance:
             self.coordinator.txn([lock.fence], [DeleteOp(lock.name)])
         except AgolaError:
             self._left.add(lock.name)  # its lease lives on with this instance, and so would the lock
-            logger.warning("lock %s was not released; it will be, or ends with its lease", lock.name, exc_info=True)
+            logger.warning("lock %s was not released; it will be released later, or ends with its lease", lock.name, exc_info=True)
 
     def _release_left(self) -> None:
         """Release locks of this instance that a failed transaction may have left behind."""

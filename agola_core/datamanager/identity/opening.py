@@ -130,14 +130,14 @@ class StoreOpener:
                 except (ConflictError, FencedError) as error:
                     if recover:
                         raise
-                    # This process was paused for so long that another one did it: what that made is opened. When
-                    # nobody made anything, it is a storage that refuses what was asked of it.
+                    # After a long pause of this process, another one did it: open the result. If nobody did, the
+                    # storage refuses what this process asks of it.
                     tries += 1
                     if tries == _OPEN_TRIES:
                         raise UnavailableError(
                             f"the store could not be begun or recovered in {_OPEN_TRIES} attempts: {error}"
                         ) from error
-                    logger.warning("the lock of the opening was lost; looking again", exc_info=True)
+                    logger.warning("the lock was lost while the store was opened; trying again", exc_info=True)
 
     def _begin(self, control: Control | None, fence: Compare, check: Callable[[], None]) -> None:
         store = read_store(self._storage)
@@ -183,12 +183,12 @@ class StoreOpener:
         """
         for stored, manifest in newest_first(self._storage, stored_manifests(self._storage, [lineage])):
             if isinstance(manifest, CorruptionError):
-                logger.warning("recovery passes over a damaged manifest: %s", manifest)
+                logger.warning("recovery skips a damaged manifest: %s", manifest)
                 continue
             missing = missing_files(self._storage, manifest.files())
             if not missing:
                 return manifest
-            logger.warning("recovery passes over manifest %s: %s is missing", stored.path, missing[0])
+            logger.warning("recovery skips manifest %s: %s is missing", stored.path, missing[0])
         raise CorruptionError("no manifest of the newest lineage is whole", path=layout.manifests(lineage.root))
 
     def _flush(

@@ -55,7 +55,6 @@ class Log:
         view: The newest view; replaced as a whole.
         head_revision: The revision of the head key that `view` reflects.
         head_id: The id of the newest WAL in `view`.
-        lineage_revision: The revision of the lineage key.
         groups: The known revisions of change groups.
         floor: Tokens older than this revision are refused.
         collected: The revision of the last collection of payloads that came before `head_revision`.
@@ -85,7 +84,6 @@ class Log:
         self.head_revision: int
         self.head_id = ""
         self._head_value = b""  # not known yet
-        self.lineage_revision: int
         self.synced: Sequence
         with self.lock:
             self._open()
@@ -336,7 +334,6 @@ class Log:
         self.view = self.view._replace(revision=control.head_revision)
         self.head_revision = control.head_revision
         self.head_id, self._head_value = control.head_id, b""
-        self.lineage_revision = control.lineage_revision
         self.collected = control.collection_revision
         if control.floor != self.floor:
             self.floor = control.floor
@@ -346,7 +343,7 @@ class Log:
 
     def _adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         if checkpoint.lineage != self.lineage.lineage or checkpoint.number <= self.view.manifest.number:
-            return  # this process has taken in something newer meanwhile
+            return  # this process knows a newer one meanwhile
         manifest, table = self._reader.open_checkpoint(checkpoint, revision)
         memtable = self.view.memtable.after(Sequence.parse(checkpoint.sequence).counter)
         self.view = self.view._replace(manifest=manifest, table=table, memtable=memtable)

@@ -107,7 +107,7 @@ def list_checkpoints(storage: ObjectStorage, control: Control | None) -> list[Ch
         try:
             return read_manifest(storage, stored.path)
         except CorruptionError as error:
-            logger.warning("a retained checkpoint is left out: %s", error)
+            logger.warning("a retained checkpoint is skipped: %s", error)
             return None
 
     stored = stored_manifests(storage, past_lineages(storage, control))
@@ -270,7 +270,7 @@ class _Finder:
                     return stored, manifest
                 raise CorruptionError("a data file of a retained checkpoint is missing", path=missing[0])
             except CorruptionError as error:  # an older one and the WALs after it give the same state
-                logger.warning("a retained checkpoint is passed over: %s", error)
+                logger.warning("a retained checkpoint is skipped: %s", error)
                 damage = damage or error
         if damage is not None or oldest is None:
             raise damage or CorruptionError("no manifest is left", path=found[-1].path)
