@@ -203,7 +203,9 @@ class Instance:
             self.coordinator.txn([lock.fence], [DeleteOp(lock.name)])
         except AgolaError:
             self._left.add(lock.name)  # its lease lives on with this instance, and so would the lock
-            logger.warning("lock %s was not released; it will be released later, or ends with its lease", lock.name, exc_info=True)
+            logger.warning(
+                "lock %s was not released; it will be later, or ends with its lease", lock.name, exc_info=True
+            )
 
     def _release_left(self) -> None:
         """Release locks of this instance that a failed transaction may have left behind."""
