@@ -41,14 +41,14 @@ faultpoints.declare("executor.before-heartbeat", "executor.before-remove")
 
 
 class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How an executor behaves.
+    """Options of an executor.
 
     Attributes:
-        labels: For people and placement.
-        active_tasks_limit: How many tasks run at once; 0 for no limit. Further ones wait.
+        labels: For users and placement.
+        active_tasks_limit: How many tasks run at once; 0 for no limit. Others wait.
         limits: What each task may use.
-        listen_url: Where the service reaches it over the network.
-        listen_token: Its own token (see `Executor.token`); "" for one that is made and kept.
+        listen_url: The URL at which the service reaches it.
+        listen_token: Its own token (see `Executor.token`); "" for one that is generated and kept.
     """
 
     labels: dict[str, str] = {}
@@ -62,15 +62,15 @@ class Executor:
     """Runs tasks. Implements `protocol.ExecutorClient` for a service in the same process. A context manager.
 
     Args:
-        directory: Where it keeps its id and its tasks.
+        directory: Holds its id and its tasks.
         service: The run service.
         driver: Runs the commands.
-        options: How it behaves.
+        options: The executor's options.
 
     Attributes:
         id: Kept in its directory.
-        token: Proves the id: told to the service with every report, which shows it where the executor listens, and to
-            nobody else.
+        token: Proves the id: sent to the service with every heartbeat; the service presents it to this executor, and
+            to nobody else.
 
     Raises:
         ConflictError: Another executor uses the directory.
@@ -101,9 +101,9 @@ class Executor:
     # Lifecycle
 
     def start(self) -> None:
-        """Register, go on with the tasks that an earlier process left, and take new ones.
+        """Register, resume the tasks of an earlier process, and accept new ones.
 
-        A service that cannot be reached is no error: the heartbeat tries it again.
+        If the service cannot be reached, the heartbeat retries.
 
         Raises:
             APIError: The service refuses this executor.
@@ -127,10 +127,10 @@ class Executor:
         self._supervisor.loop("clean", self._clean, interval=_CLEAN_SECONDS)
 
     def close(self, *, stop_tasks: bool = True) -> None:
-        """End the executor; closing twice is harmless.
+        """Close the executor. Can be called twice.
 
         Args:
-            stop_tasks: Kill what runs and report it as stopped; otherwise it goes on, for the next process.
+            stop_tasks: Kill running tasks and report them as stopped; otherwise they continue, for the next process.
         """
         self._supervisor.stop()
         runners = self._pool.all()
@@ -143,7 +143,7 @@ class Executor:
         self._lock_file.close()
 
     def kill(self) -> None:
-        """Kill what runs, at once: for a process that is about to end in any case; takes no lock."""
+        """Kill running tasks at once, without taking a lock: for a process that is about to end in any case."""
         for runner in self._pool.all():
             with contextlib.suppress(AgolaError):
                 runner.kill()
@@ -160,7 +160,7 @@ class Executor:
     # What the service asks (see `protocol.ExecutorClient`)
 
     def submit(self, task: ExecutorTask) -> None:
-        """Take a task, or a stop of one.
+        """Accept a task, or stop one.
 
         Raises:
             BadRequestError: The task is malformed.
@@ -252,7 +252,7 @@ class Executor:
         )
 
     def _reconcile(self) -> None:
-        """Set right what lost calls left: tasks to start or stop, and data that nobody needs any more."""
+        """Repair the effects of lost calls: start or stop tasks, and remove data that is no longer needed."""
         held = {task.id: task for task in self._service.executor_tasks(self.id)}
         for task in held.values():
             if task.stop or not task.status.phase.is_finished:
@@ -264,7 +264,7 @@ class Executor:
         self._directories.sweep()
 
     def _compare(self, task: ExecutorTask) -> None:
-        """Start, stop or report a task, where what the service knows of it is not so."""
+        """Start, stop or report a task if the service's state of it is outdated."""
         runner = self._pool.get(task.id)
         local = runner.task if runner is not None else self._directories.of(task.id).load()
         if local is not None and not _is_known(task, local):
@@ -277,7 +277,7 @@ class Executor:
             self._reporter.report(local)
 
     def _forget(self, task_id: str) -> None:
-        """Remove a task that the service does not know any more; what still runs of it is stopped first."""
+        """Remove a task that the service no longer knows; a running one is stopped first."""
         try:
             self._service.executor_task(self.id, task_id)
             return
@@ -303,12 +303,12 @@ class Executor:
 
 
 def _is_known(task: ExecutorTask, local: ExecutorTask) -> bool:
-    """Return whether what the executor has is this start of the task, or a later one."""
+    """Return whether the executor has this attempt of the task, or a later one."""
     return task.run_id == local.run_id and task.attempt <= local.attempt
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:
-    """Return what a file says, for this user alone; it is made when there is none."""
+    """Return the content of a private file, created with `make` if it is missing."""
     try:
         kept = path.read_text().strip()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Opens files that a task's commands may have replaced: as regular files, without following links, or not at all.
 
-A step may put a link, a pipe or a device where its log or exit code is expected; whoever opens by name would
-then read or write somewhere else with the executor's rights.
+A step may put a link, a pipe or a device in the place of its log or exit file; opening it by name would then read or
+write elsewhere with the executor's rights.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def open_own(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Return a descriptor of a regular file.
 
     Args:
-        path: The file; its last component is not followed when it is a link.
+        path: The file; not followed if it is a link.
         flags: As `os.open` takes them.
-        mode: Of a file that is made.
+        mode: The mode of a new file.
 
     Raises:
         FileNotFoundError: It is missing, or is no regular file.
@@ -47,7 +47,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
 
 
 def read_own(path: Path, limit: int) -> bytes:
-    """Return the first bytes of a regular file; none when there is no such file."""
+    """Return the first bytes of a regular file; none if there is no such file."""
     try:
         descriptor = open_own(path)
     except OSError:
@@ -59,7 +59,7 @@ def read_own(path: Path, limit: int) -> bytes:
 
 
 def lock_directory(directory: Path) -> IO[bytes]:
-    """Take a directory for this process and return what holds it; the lock ends with the process.
+    """Lock a directory and return the lock's file; the lock ends with the process.
 
     Raises:
         ConflictError: Another process holds it.
@@ -83,12 +83,12 @@ def _mode(path: Path) -> int:
 
 
 def open_below(root: Path, path: str, *, create: bool) -> int:
-    """Return a descriptor of a directory below another, reached without following a link.
+    """Return a descriptor of a directory below another, opened without following links.
 
     Args:
-        root: The directory that is not left.
+        root: The directory that must not be left.
         path: An absolute path below it.
-        create: Whether what is missing is made.
+        create: Whether missing directories are created.
 
     Raises:
         OSError: It is missing, is no directory, or is not below the root.

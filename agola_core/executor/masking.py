@@ -12,10 +12,10 @@ _MOST_BYTES = 256
 
 
 def patterns_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
-    """Return what is hidden for some secret values: each, its lines, and its base64 wherever it stands in other text.
+    """Return the patterns that hide secrets: each value, its lines, and its base64 within other text.
 
     Args:
-        secrets: The values; of those shorter than `MIN_HIDDEN_CHARACTERS` nothing is hidden.
+        secrets: The values; those shorter than `MIN_HIDDEN_CHARACTERS` are not hidden.
     """
     found: set[bytes] = set()
     for secret in secrets:
@@ -31,12 +31,12 @@ def patterns_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def _encoded(data: bytes, encoded: bytes, shift: int) -> bytes:
-    """Return the part of a base64 text that is the same whatever stands before and behind the data."""
+    """Return the part of a base64 text that does not depend on what precedes and follows the data."""
     return encoded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
 
 
 def _parts(text: bytes) -> Iterator[bytes]:
-    """Yield a text in pieces of a bounded length, none of which is too short: time does not grow with a secret's."""
+    """Yield a text in pieces, none too long or too short, so that long secrets do not take more time."""
     for start in range(0, len(text), _MOST_BYTES):
         piece = text[max(0, min(start, len(text) - MIN_HIDDEN_CHARACTERS)) :][:_MOST_BYTES]
         if len(piece) >= MIN_HIDDEN_CHARACTERS:
@@ -46,13 +46,13 @@ def _parts(text: bytes) -> Iterator[bytes]:
 def masked(
     pieces: Iterable[bytes], patterns: tuple[bytes, ...], skip: int = 0, *, goes_on: bool = False
 ) -> Iterator[bytes]:
-    """Yield a log with stars where it has one of the patterns; what may be the beginning of one waits for its rest.
+    """Yield a log with patterns replaced by stars; a possible beginning of one is held until the rest arrives.
 
     Args:
-        pieces: The log; an empty piece says "nothing yet", and is passed on.
-        patterns: What is hidden.
-        skip: How many bytes to leave out at the beginning, which were read to recognise what goes on behind them.
-        goes_on: Whether more may come behind the pieces: what may be the beginning of a secret is then hidden.
+        pieces: The log; an empty piece means that there is nothing new, and is passed on.
+        patterns: The patterns to hide.
+        skip: How many bytes to drop at the beginning, which only help to recognise a pattern.
+        goes_on: Whether the log may continue: a possible beginning of a secret at the end is then hidden.
     """
     held = b""  # as it is in the log
     stars = bytearray()  # the same, with what was recognised hidden

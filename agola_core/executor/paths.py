@@ -12,14 +12,14 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 def expand_path(path: str, variables: Mapping[str, str]) -> str:
-    """Return the absolute path that a configured one stands for.
+    """Expand a configured path to an absolute one.
 
     Args:
-        path: May begin with `~` and hold `$NAME` or `${NAME}`; a relative one is below `HOME`.
-        variables: `HOME` is among them; a missing one is empty.
+        path: May begin with `~` and contain `$NAME` or `${NAME}`; a relative one is below `HOME`.
+        variables: Includes `HOME`; missing ones are empty.
 
     Raises:
-        BadRequestError: It cannot be a path.
+        BadRequestError: It is not a valid path.
 
     Example:
         >>> expand_path("~/project/$NAME", {"HOME": "/root", "NAME": "x"})

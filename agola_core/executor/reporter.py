@@ -36,13 +36,13 @@ class Reporter:
         self._thread.start()
 
     def report(self, task: ExecutorTask) -> None:
-        """Send a task's status; one that still waits is replaced by it."""
+        """Send a task's status; it replaces one that is still waiting."""
         with self._condition:
             self._waiting[task.id] = task
             self._condition.notify()
 
     def stop(self, timeout: float) -> None:
-        """Send what waits, as long as the service takes it, and end the thread."""
+        """Send waiting statuses while the service accepts them, and end the thread."""
         with self._condition:
             self._stopping = True
             self._condition.notify()

@@ -42,11 +42,11 @@ faultpoints.declare(
 
 
 class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a task may use.
+    """Limits of a task.
 
     Attributes:
         max_log_bytes: The size at which a step's log fails the task.
-        service_patience: Seconds for which a step waits for a service that cannot be reached.
+        service_patience: Seconds that a step waits for a service that cannot be reached.
     """
 
     max_log_bytes: int = 1 << 30
@@ -62,7 +62,7 @@ class TaskRunner:
         driver: Runs its commands.
         service: The run service.
         finished: Called at the task's end, however it ended.
-        limits: What it may use.
+        limits: Its limits.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class TaskRunner:
         self._end_process()
 
     def kill(self) -> None:
-        """Stop the task at once; takes no lock, so that a process that hangs can still be ended."""
+        """Stop the task at once; takes no lock, so that it works in a process that hangs."""
         self._stopped = True
         process = self._process
         if process is not None:

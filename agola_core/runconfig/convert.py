@@ -60,13 +60,13 @@ git checkout -q "${AGOLA_GIT_COMMITSHA:-FETCH_HEAD}"
 
 
 class RunContext(msgspec.Struct, frozen=True):
-    """What a run is made for.
+    """The source and the variables of a run.
 
     Attributes:
         branch: The branch, "" for none.
         tag: The tag, "" for none.
         ref: The git reference.
-        variables: What `from_variable` names; one that is missing is empty, as in Agola.
+        variables: Values for `from_variable`; missing ones are empty, as in Agola.
         source: The id of the packed tree that `clone` unpacks; "" to clone from `AGOLA_REPOSITORY_URL`.
     """
 
@@ -78,7 +78,7 @@ class RunContext(msgspec.Struct, frozen=True):
 
 
 def is_wanted(run: RunDefinition, context: RunContext) -> bool:
-    """Return whether a run's condition holds, so that it is made."""
+    """Return whether a run's condition holds, so that it is created."""
     return matches(run.when, branch=context.branch, tag=context.tag, ref=context.ref)
 
 
@@ -88,9 +88,9 @@ def run_tasks(
     """Return the tasks of a run by their ids; a task whose condition does not hold is skipped.
 
     Args:
-        config: The configuration that the run stands in.
+        config: The configuration of the run.
         run: The run.
-        context: What it is made for.
+        context: The source and the variables of the run.
         new_id: Makes task ids.
     """
     ids = {task.name: new_id() for task in run.tasks}
@@ -98,7 +98,7 @@ def run_tasks(
 
 
 def choose_runs(config: Config, context: RunContext, name: str = "") -> list[RunDefinition]:
-    """Return the runs that are to be made: those whose conditions hold, or the one that is named.
+    """Return the runs to create: those whose conditions hold, or the one with a given name.
 
     Raises:
         ConfigError: No run has the name.

@@ -12,7 +12,7 @@ _DEPENDENCY: Known = {"task": "", "conditions": ""}
 
 
 def parse_depends(node: Node) -> tuple[Dependency, ...]:
-    """Return what a task depends on."""
+    """Parse the dependencies of a task."""
     return tuple(_dependency(item) for item in node.items())
 
 
@@ -59,10 +59,10 @@ def _condition(node: Node) -> DependCondition | None:
 
 
 def check_graph(tasks: tuple[TaskDefinition, ...], nodes: list[Node]) -> None:
-    """Refuse tasks that are no graph.
+    """Check that tasks form a valid graph.
 
     Raises:
-        ConfigError: It says which task is the first to blame.
+        ConfigError: They do not; the error names the first invalid task.
     """
     known = {task.name for task in tasks}
     for task, node in zip(tasks, nodes, strict=True):

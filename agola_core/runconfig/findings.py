@@ -9,14 +9,14 @@ import msgspec
 
 
 class FindingKind(StrEnum):
-    """What a finding is about.
+    """The kind of a finding.
 
     Attributes:
-        WARNING: Something is ignored, or is not read as it is written: here as in Agola 0.2.
-        EXTENSION: It means something here, and Agola 0.2 ignores it.
-        REFUSED: It means something here, and Agola 0.2 refuses the file for it.
-        DIFFERENT: It means something here, and something else in Agola 0.2.
-        OWN_ERROR: It is an error here, and none in Agola 0.2.
+        WARNING: Something is ignored or not read as written, here as in Agola 0.2.
+        EXTENSION: It has a meaning here, and Agola 0.2 ignores it.
+        REFUSED: It has a meaning here, and Agola 0.2 refuses the file because of it.
+        DIFFERENT: It has another meaning in Agola 0.2.
+        OWN_ERROR: It is an error here, but not in Agola 0.2.
     """
 
     WARNING = "warning"
@@ -27,13 +27,13 @@ class FindingKind(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something found in a configuration.
+    """A remark about a place in a configuration.
 
     Attributes:
-        kind: What it is about.
-        message: What was found; for all but warnings, what Agola 0.2 does with it.
+        kind: Its kind.
+        message: For warnings, what was found; for others, what Agola 0.2 does with it.
         source: The file, as the user named it.
-        line: From 1; None where lines mean nothing.
+        line: The line, from 1; None if lines mean nothing.
         place: Such as `runs[0].tasks[2]`.
     """
 
@@ -49,4 +49,4 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 Report = Callable[[Finding], object]
-"""Takes what is found."""
+"""Called with each finding."""

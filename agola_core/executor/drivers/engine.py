@@ -327,7 +327,7 @@ def split_image(image: str) -> tuple[str, str]:
 
 
 def registry_login(image: str, auths: Mapping[str, RegistryAuth]) -> dict[str, str]:
-    """Return how to log in for an image; nothing where its registry is not among those given.
+    """Return the login for an image; none if its registry is not among the given ones.
 
     Args:
         image: Such as `registry.example.org:5000/group/name:tag`.

@@ -15,16 +15,16 @@ _MAX_BYTES = 64
 
 
 def has_begun(path: Path) -> bool:
-    """Return whether a command was begun, whatever became of it."""
+    """Return whether a command has begun, however it ended."""
     return bool(_lines(path))
 
 
 def read_exit_code(path: Path) -> int | None:
-    """Return the exit code that a command's shell wrote down; None when it did not, or not whole."""
+    """Return the exit code that a command's shell has written; None if it is missing or incomplete."""
     lines = _lines(path)
     return int(lines[-1]) if lines and lines[-1].isdecimal() else None
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines that were written whole."""
+    """Return the complete lines."""
     return read_own(path, _MAX_BYTES).decode(errors="replace").split("\n")[:-1]

@@ -11,15 +11,15 @@ DRIVERS = ("host", "container")
 
 
 def make_driver(name: str, *, isolation: Isolation = Isolation.NONE, engine: EngineOptions | None = None) -> Driver:
-    """Return a driver.
+    """Create a driver.
 
     Args:
         name: `host` or `container`.
-        isolation: What host steps run in.
-        engine: How a container engine is used; its network `host` is what an isolated host step asks for.
+        isolation: The isolation of host steps.
+        engine: The container engine's options; the network `host` applies to isolated host steps, too.
 
     Raises:
-        ConfigError: There is none of that name, or it cannot work here.
+        ConfigError: The name is unknown, or the driver cannot work here.
         UnavailableError: The container engine cannot be reached.
     """
     if name == "host":

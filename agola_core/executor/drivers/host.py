@@ -1,9 +1,9 @@
 """The host driver: steps are processes of this machine, each task in a private directory.
 
-Every command runs in a session of its own under a small shell that writes down its exit code, with its output
-going straight to a file: it goes on when the executor dies, and is found again by the next one. The shell waits with
-the command until the executor has written down where it is found. The images of
-containers are not used. Without isolation nothing here confines a command: run what you trust.
+Every command runs in a session of its own under a small shell that writes its exit code to a file; its output goes to
+a file, too. So it continues when the executor dies, and the next executor finds it. The shell begins the command only
+when the executor has saved how to find it. Container images are not used. Without isolation nothing confines a command:
+run only what you trust.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _CHUNK = 1 << 16
 
 
 class Isolation(enum.StrEnum):
-    """What keeps a step from the rest of the machine."""
+    """How steps are kept apart from the rest of the machine."""
 
     NONE = "none"
     BUBBLEWRAP = "bubblewrap"
@@ -74,9 +74,9 @@ class HostPod:
         task: The task.
         directory: Its directory on the executor.
         path: The commands' PATH.
-        isolation: What its commands run in.
+        isolation: The isolation of its commands.
         network: Whether isolated commands share the machine's network.
-        closed: Called with the task's mark when the pod is closed and its group alone was looked at.
+        closed: Called with the task's marker if closing the pod searched its control group alone.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class HostPod:
         self._accounts: dict[str, pwd.struct_passwd | None] = {}
 
     def variables(self, user: str) -> dict[str, str]:
-        """Return what a user's commands find (see the port); makes their home."""
+        """Return a user's environment (see the port); creates the home directory."""
         account = self._account(user)
         return {
             "PATH": self._path,
@@ -212,7 +212,7 @@ class HostPod:
                 return unpack_into(pieces, root, overwrite=overwrite)
 
     def close(self) -> None:
-        """End what is left of the task (see the port); its directory belongs to the executor."""
+        """Kill what is left of the task (see the port); its directory belongs to the executor."""
         if self._cgroup is not None and self._all_joined:
             self._cgroup.kill()
             self._closed(self._marker)
@@ -229,7 +229,7 @@ class HostPod:
         return self._accounts[user]
 
     def _private(self, kind: str, account: pwd.struct_passwd | None) -> Path:
-        """Return a user's own directory of a kind, made when missing."""
+        """Return a user's private directory of a kind, created if missing."""
         path = self._directory / (f"{kind}-{account.pw_name}" if account else kind)
         with contextlib.suppress(FileExistsError):
             path.mkdir(0o700)
@@ -249,7 +249,7 @@ class HostPod:
 
     @staticmethod
     def _own(exit_file: Path, account: pwd.struct_passwd | None) -> None:
-        """Let a user write the exit code, and nothing else beside it."""
+        """Give a user the exit file, and no other access to its directory."""
         if account is not None:
             descriptor = open_own(exit_file, os.O_WRONLY | os.O_CREAT)
             os.fchown(descriptor, account.pw_uid, account.pw_gid)
@@ -262,9 +262,9 @@ class HostPod:
     def _open(
         self, path: str, account: pwd.struct_passwd | None, stack: contextlib.ExitStack, *, create: bool = True
     ) -> int:
-        """Open a directory of the pod, made when missing; the stack closes it.
+        """Open a directory of the pod, created if missing; the stack closes it.
 
-        An isolated step owns its private directory only, so nothing else is touched for it, links included.
+        An isolated step owns only its private directory, so nothing else is touched, not even through links.
         """
         with acting_as(account):
             if self._isolation is Isolation.NONE:
@@ -277,7 +277,7 @@ class HostPod:
         return descriptor
 
     def _join(self, pid: int) -> None:
-        """Make a command's shell a member of the task's group, before it begins the command."""
+        """Add a command's shell to the task's control group, before it begins the command."""
         try:
             if self._cgroup is not None:
                 self._cgroup.add(pid)
@@ -287,7 +287,7 @@ class HostPod:
     def _sandbox(
         self, working_dir: str, variables: Mapping[str, str], scripts: Sequence[str], environment: Mapping[str, str]
     ) -> int:
-        """Return what shows a step the machine read-only, other tasks not at all, and its own files."""
+        """Return options that show a step its own files, the machine read-only, and no other task."""
         return open_options(
             sandbox_options(
                 hidden=str(self._directory.parent),
@@ -305,11 +305,11 @@ class HostDriver:
 
     Args:
         path: The commands' PATH; None for this process's own.
-        isolation: What the commands run in.
+        isolation: The isolation of commands.
         network: Whether isolated commands share the machine's network; otherwise they have none.
 
     Raises:
-        ConfigError: This machine cannot isolate.
+        ConfigError: The isolation does not work on this machine.
     """
 
     def __init__(
@@ -333,8 +333,8 @@ class HostDriver:
         return find_host_process(description, exit_file)
 
     def clean(self, executor_id: str, is_known: Callable[[str], bool]) -> None:  # noqa: ARG002
-        """End what left the groups of tasks that have ended, as `su` may (see the port).
+        """Kill processes of ended tasks that left their control groups, as `su` does (see the port).
 
-        One look at all processes for all those tasks: at each task's end it would cost more than the task.
+        All processes are searched once for all these tasks: at the end of each task it would cost more than the task.
         """
         end_marked({self._closed.popleft() for _ in range(len(self._closed))})

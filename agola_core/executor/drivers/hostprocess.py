@@ -17,10 +17,10 @@ from agola_core.executor.drivers.exitfile import has_begun, read_exit_code
 from agola_core.runtime.process import start_time
 
 MARKER = "AGOLA_TASK_MARKER"
-"""In the environment of every command, so that what has left its session is found where there are no cgroups."""
+"""In the environment of every command, so that what has left its session is found without control groups."""
 
 LAUNCHER = "AGOLA_TASK_LAUNCHER"
-"""In the environment of what starts a command in a sandbox: it ends with the command, and is not asked to before."""
+"""In the environment of a sandbox's launcher: it ends with the command, and gets no SIGTERM before."""
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
@@ -30,12 +30,12 @@ class HostProcess:
     """A command in a session of its own (see `port.StepProcess`).
 
     Args:
-        pid: Of its shell, which leads the session.
-        start: When that was started, in ticks since boot.
-        marker: The task's mark.
-        exit_file: Where the shell writes that the command begins, and its exit code.
-        cgroup: The task's group, where there is one.
-        child: The shell, where it is a child of this process.
+        pid: The process id of its shell, the session leader.
+        start: When the shell started, in ticks since boot.
+        marker: The task's marker.
+        exit_file: The file to which the shell writes that the command begins, and its exit code.
+        cgroup: The task's control group, if any.
+        child: The shell, if it is a child of this process.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class HostProcess:
         return written
 
     def kill(self) -> None:
-        """End everything of the task (see the port): first politely, then not."""
+        """Kill everything of the task (see the port), first with SIGTERM."""
         with self._killing:
             if self._ask_to_end():
                 deadline = time.monotonic() + _GRACE_SECONDS
@@ -79,16 +79,16 @@ class HostProcess:
             end_task(self._marker, self._cgroup, self._pid)
 
     def kill_now(self) -> None:
-        """End everything of the task at once (see the port); also while `kill` gives it time."""
+        """Kill everything of the task at once (see the port), even during the grace period of `kill`."""
         end_task(self._marker, self._cgroup, self._pid)
 
     def describe(self) -> dict[str, str | int]:
-        """Return what `find_host_process` finds the command by."""
+        """Return the description by which `find_host_process` finds the command."""
         cgroup = str(self._cgroup.path) if self._cgroup else ""
         return {"pid": self._pid, "start": self._start, "marker": self._marker, "cgroup": cgroup, "begins": "noted"}
 
     def _ask_to_end(self) -> bool:
-        """Tell all that is left of the command to end; return whether there was anything."""
+        """Send SIGTERM to all that is left of the command; return whether there was anything."""
         left = list(self._left())  # at once: what the first ones start to clean up with is left alone
         for pid in left:
             if not _is_launcher(pid):
@@ -105,7 +105,7 @@ class HostProcess:
 def find_host_process(description: Mapping[str, str | int], exit_file: Path) -> HostProcess | None:
     """Return a command that an earlier executor started (see `port.Driver.find_process`).
 
-    Its shell began the command if the earlier executor could tell it to, and has ended otherwise.
+    Its shell has begun the command if the earlier executor could tell it to, and has ended otherwise.
     """
     pid, start = int(description["pid"]), int(description["start"])
     known = "begins" in description  # older versions began a command first and noted it then
@@ -120,7 +120,7 @@ def find_host_process(description: Mapping[str, str | int], exit_file: Path) -> 
 
 
 def end_task(marker: str, cgroup: Cgroup | None, leader: int = 0) -> None:
-    """Kill what still runs of a task: the members of its group, of its session, and those with its mark."""
+    """Kill what still runs of a task: members of its control group and session, and processes with its marker."""
     if cgroup is not None:
         cgroup.kill()
     for _ in range(5):  # what is forked while it is looked for is found the next time
@@ -129,13 +129,13 @@ def end_task(marker: str, cgroup: Cgroup | None, leader: int = 0) -> None:
 
 
 def end_marked(markers: Collection[str]) -> None:
-    """Kill what still runs of tasks, by their marks alone."""
+    """Kill what still runs of tasks, by their markers alone."""
     for marker in markers and _running_marks() & set(markers):
         end_task(marker, None)
 
 
 def _wait_for_stranger(pid: int, start: int) -> None:
-    """Wait for the end of a process that is no child of this one."""
+    """Wait for the end of a process that is not a child of this one."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
@@ -148,7 +148,7 @@ def _wait_for_stranger(pid: int, start: int) -> None:
 
 
 def _running_marks() -> set[str]:
-    """Return the marks that processes of this machine have, in one look at them all."""
+    """Return the markers of all processes of this machine, in one pass."""
     prefix = f"{MARKER}=".encode()
     found: set[str] = set()
     for pid in _pids():
@@ -180,7 +180,7 @@ def _kill_marked(marker: str, leader: int) -> bool:
 
 
 def _marked(marker: str, leader: int) -> Iterator[int]:
-    """Yield the processes of a command: those of its session, and those with its mark in their environment."""
+    """Yield the processes of a command: those of its session, and those with its marker in their environment."""
     wanted = f"{MARKER}={marker}".encode()
     for name in _pids():
         try:
