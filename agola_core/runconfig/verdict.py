@@ -23,7 +23,7 @@ class Verdict(msgspec.Struct, frozen=True):
     details: tuple[Finding, ...] = ()
 
 
-def judge(findings: Sequence[Finding], *, refused: bool) -> Verdict:
+def predict_verdict(findings: Sequence[Finding], *, refused: bool) -> Verdict:
     """Return what Agola 0.2 does with a file.
 
     Args:

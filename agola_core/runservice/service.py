@@ -15,11 +15,11 @@ from agola_core.runservice.archive.deletion import RunDeleter
 from agola_core.runservice.archive.projection import RunProjection
 from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.transfer import finish_import
+from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
 from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
-from agola_core.runservice.artifacts.stored import Artifacts
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
@@ -94,7 +94,7 @@ class RunService:
         self._creator = RunCreator(datamanager, state, releases, queries, secrets, new_id)
         self._deleter = RunDeleter(datamanager, state.store, releases, queries, secrets)
         self._logs = LogReader(storage, state.mirror, directory, queries.find)
-        self.artifacts = Artifacts(storage)
+        self.artifacts = ArtifactStore(storage)
         self.executor_side = ExecutorSide(state, options.executor_ttl)
         self._sweeps = Sweeps(
             state, self._scheduler, instance, queries, self._deleter, releases, self.artifacts, secrets, options

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from agola_cli.main import cli
 from agola_core.errors import ConfigError
 from agola_core.runconfig import FindingKind, load_config, parse_config
-from agola_core.runconfig.verdict import judge
+from agola_core.runconfig.verdict import predict_verdict
 
 GOOD = "runs: [{name: r, tasks: [{name: t, runtime: {containers: [{image: b}]}, steps: [{run: x}]}]}]\n"
 
@@ -110,7 +110,7 @@ def test_a_verdict(text, accepts, detail):
         parse_config(text.encode(), "c", findings=findings)
     except ConfigError:
         refused = True
-    verdict = judge(findings, refused=refused)
+    verdict = predict_verdict(findings, refused=refused)
     assert verdict.accepts is accepts
     assert detail in "\n".join(map(str, verdict.details))
 

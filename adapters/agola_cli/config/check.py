@@ -12,7 +12,7 @@ import msgspec
 from agola_cli.options.common import json_option
 from agola_core.errors import ConfigError
 from agola_core.runconfig import Config, Finding, FindingKind, find_config, load_config
-from agola_core.runconfig.verdict import Verdict, judge
+from agola_core.runconfig.verdict import Verdict, predict_verdict
 
 _SUFFIXES = (".yml", ".yaml", ".json", ".jsonnet", ".star")
 _RUNS = re.compile(rb"\bruns\b[\"']?\s*\+?:")
@@ -143,7 +143,7 @@ def _check(file: Path) -> Checked:
         None if refused is None else str(refused),
         runs,
         [finding for finding in findings if finding.kind is FindingKind.WARNING],
-        judge(findings, refused=refused is not None),
+        predict_verdict(findings, refused=refused is not None),
     )
 
 

@@ -10,8 +10,8 @@ from agola_core.coordinator.lock import try_lock
 from agola_core.errors import AgolaError
 from agola_core.runservice.archive.deletion import RunDeleter
 from agola_core.runservice.archive.queries import RunQueries
+from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.releases import Releases
-from agola_core.runservice.artifacts.stored import Artifacts
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.rules.retention import expired
 from agola_core.runservice.scheduling.scheduler import Scheduler
@@ -51,7 +51,7 @@ class Sweeps:
         queries: RunQueries,
         deleter: RunDeleter,
         releases: Releases,
-        artifacts: Artifacts,
+        artifacts: ArtifactStore,
         secrets: SecretStore,
         options: ServiceOptions,
     ) -> None:

@@ -18,7 +18,7 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 _CHUNK = 1 << 20
 
 
-class Artifacts:
+class ArtifactStore:
     """Caches, archives and sources.
 
     Args:
