@@ -9,7 +9,7 @@ from collections.abc import Sequence as Items
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
-from agola_core.coordinator.port import Coordinator
+from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager.background.checkpoint import Compacted
 from agola_core.datamanager.background.garbage_collector import Garbage
 from agola_core.datamanager.check.data_files import Finding
@@ -148,6 +148,7 @@ class DataManager(Reader):
         token: ChangeGroupsToken | None = None,
         *,
         timeout: float | None = None,
+        guards: tuple[Compare, ...] = (),
     ) -> ChangeGroupsToken:
         """Commit events, and other actions with them, as one WAL; `EventStore.append` calls it.
 
@@ -157,9 +158,10 @@ class DataManager(Reader):
             actions: Other puts and deletes.
             token: What the writer saw of some change groups.
             timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
+            guards: Comparisons of coordinator keys that must hold.
 
         Raises:
-            ConflictError: A condition does not hold, or a change group moved; nothing was written.
+            ConflictError: A condition or a guard does not hold, or a change group moved; nothing was written.
             BadRequestError: Event ids were used before for other events; nothing was written.
         """
         self._store.check_open()
@@ -169,12 +171,24 @@ class DataManager(Reader):
             raise BadRequestError(f"{size} bytes of events; a WAL holds at most {self.options.max_wal_bytes}")
         if others:
             size += check_actions(others, self._known_types | {MARKS}, self.options)
-        return self._writer.write((*others, *batches), size, token, timeout=timeout, events=append)
+        ops = CoordinatorOps(guards=guards) if guards else None
+        wal = (*others, *batches)
+        return self._writer.write(wal, size, token, timeout=timeout, coordinator_ops=ops, events=append)
 
-    def append_mark(self, mark: Put) -> ChangeGroupsToken:
-        """Record how far a reader of events has come, as a WAL of its own."""
+    def append_mark(self, mark: Put, guards: tuple[Compare, ...] = ()) -> ChangeGroupsToken:
+        """Record how far a reader of events has come, as a WAL of its own.
+
+        Args:
+            mark: The position, as an action.
+            guards: Comparisons of coordinator keys that must hold.
+
+        Raises:
+            ConflictError: A guard does not hold; nothing was written.
+        """
         self._store.check_open()
-        return self._writer.write((mark,), check_actions((mark,), frozenset({MARKS}), self.options))
+        size = check_actions((mark,), frozenset({MARKS}), self.options)
+        ops = CoordinatorOps(guards=guards) if guards else None
+        return self._writer.write((mark,), size, coordinator_ops=ops)
 
     def change_groups_token(self, groups: Iterable[str]) -> ChangeGroupsToken:
         """Return the current state of some change groups; data read afterwards is at least as new.

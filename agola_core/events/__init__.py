@@ -4,6 +4,7 @@ Imports the datamanager, whose log decides and keeps everything; only adapters i
 """
 
 from agola_core.datamanager.format.events import Event, RecordedEvent
+from agola_core.events.consumer import Consumer
 from agola_core.events.reading import Events
 from agola_core.events.store import EventStore, open_events
 from agola_core.events.subscription import Subscription
@@ -13,6 +14,7 @@ __all__ = [
     "ANY",
     "NO_STREAM",
     "AppendCondition",
+    "Consumer",
     "Event",
     "EventStore",
     "Events",

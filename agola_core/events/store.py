@@ -11,6 +11,7 @@ from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, Put
 from agola_core.embedded import open as open_store
 from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.events.consumer import Consumer
 from agola_core.events.preparing import prepare
 from agola_core.events.reading import Events, read_query, read_stream
 from agola_core.events.subscription import Subscription, mark, marked
@@ -51,6 +52,7 @@ class EventStore(Closing):
         condition: AppendCondition | Iterable[AppendCondition] = (),
         along: Iterable[Action] = (),
         token: ChangeGroupsToken | None = None,
+        by: Subscription | None = None,
         timeout: float | None = None,
     ) -> int:
         """Append events as one WAL, all or none, and return the position of the last.
@@ -65,17 +67,20 @@ class EventStore(Closing):
             condition: No event may be there that matches it; several must all hold.
             along: Puts and deletes of objects in the same WAL, and marks of readers (`mark`).
             token: What the writer saw of some change groups.
+            by: The reader of a group (`consume`) on whose behalf it is: refused once its turn is over.
             timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
 
         Raises:
-            ConflictError: The stream has another version, an event matches, or a change group moved.
+            ConflictError: The stream has another version, an event matches, a change group moved, or `by` has lost
+                its turn.
+            FencedError: `by` knows that it has lost its turn, or never had it.
             BadRequestError: Anything is malformed, or an event's id was used in another append.
             DeadlineError: As for `write_wal`.
             UnknownOutcomeError: As for `write_wal`; a retry tells, when the events have ids.
         """
         conditions = (condition,) if isinstance(condition, AppendCondition) else tuple(condition)
         return self._append(
-            [StreamEvents(_listed(events), stream, expected_version)], conditions, along, token, timeout
+            [StreamEvents(_listed(events), stream, expected_version)], conditions, along, token, by, timeout
         )
 
     def append_all(
@@ -85,6 +90,7 @@ class EventStore(Closing):
         condition: AppendCondition | Iterable[AppendCondition] = (),
         along: Iterable[Action] = (),
         token: ChangeGroupsToken | None = None,
+        by: Subscription | None = None,
         timeout: float | None = None,
     ) -> int:
         """Append to several streams as one WAL, all or none; otherwise as `append`.
@@ -94,10 +100,11 @@ class EventStore(Closing):
             condition: As for `append`, and so all that follows.
             along: Objects in the same WAL.
             token: What the writer saw of some change groups.
+            by: The reader of a group on whose behalf it is.
             timeout: Seconds to wait.
         """
         conditions = (condition,) if isinstance(condition, AppendCondition) else tuple(condition)
-        return self._append(list(appends), conditions, along, token, timeout)
+        return self._append(list(appends), conditions, along, token, by, timeout)
 
     def mark(self, name: str, position: int) -> Put:
         """Return the action that notes how far a reader has come, for `along`.
@@ -192,6 +199,18 @@ class EventStore(Closing):
         _check_range(after, None, None)
         return Subscription(self.store, query, after, name)
 
+    def consume(self, name: str, query: Query = _EVERYTHING) -> Consumer:
+        """Return a reader of a group: of all with its name, in all processes, one at a time is given events.
+
+        It begins at what the group acknowledged; when it ends, another of the group goes on from there.
+
+        Args:
+            name: The group's.
+            query: The query; all events by default.
+        """
+        check_name(name, "name")
+        return Consumer(self.store, query, name)
+
     def marked(self, name: str) -> int:
         """Return the position up to which a reader has acknowledged; 0 for one that is not known."""
         check_name(name, "name")
@@ -208,12 +227,14 @@ class EventStore(Closing):
         conditions: tuple[AppendCondition, ...],
         along: Iterable[Action],
         token: ChangeGroupsToken | None,
+        by: Subscription | None,
         timeout: float | None,
     ) -> int:
         if not appends:
             raise BadRequestError("an append needs at least one event")
         append, batches = prepare(appends, conditions)
-        self.store.append_events(append, batches, along, token, timeout=timeout)
+        guards = by.fences() if by is not None else ()
+        self.store.append_events(append, batches, along, token, timeout=timeout, guards=guards)
         return append.last
 
 

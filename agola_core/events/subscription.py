@@ -6,10 +6,12 @@ catching up and being live, nothing to fall out of when it is slow, and one page
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 
+from agola_core.coordinator.port import Compare
 from agola_core.datamanager.format.events import MARKS, RecordedEvent
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.types import Put
@@ -54,6 +56,7 @@ class Subscription(Closing):
         self._looked = after
         self._ready: deque[RecordedEvent] = deque()
         self._closed = False
+        self._stopped = threading.Event()
 
     def next(self, timeout: float | None = None) -> RecordedEvent | None:
         """Return the next event; None when the time is over.
@@ -91,7 +94,11 @@ class Subscription(Closing):
         """
         if not self._name:
             raise BadRequestError("a subscription without a name has no place to note its position at")
-        self._store.append_mark(mark(self._name, self.position if event is None else event.position))
+        self._store.append_mark(mark(self._name, self.position if event is None else event.position), self.fences())
+
+    def fences(self) -> tuple[Compare, ...]:
+        """Return what must hold for what this reader writes to count; nothing, unless it is one of a group."""
+        return ()
 
     def close(self) -> None:
         """End the subscription, also while another thread waits in `next`."""

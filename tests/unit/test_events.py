@@ -11,7 +11,9 @@ import pytest
 
 import agola_core
 from agola_core import BadRequestError, ConflictError, Delete, FencedError, NotFoundError, Options, Put
+from agola_core.coordinator.port import DeleteOp
 from agola_core.datamanager.format.events import EVENTS
+from agola_core.datamanager.format.keys import reader_lock
 from agola_core.events import ANY, NO_STREAM, AppendCondition, Event, EventStore, Query, StreamEvents
 
 OPTIONS = Options(background=False, grace_period=0)
@@ -322,6 +324,42 @@ def test_a_named_subscription_goes_on_where_it_acknowledged(open_store):
     assert open_store().marked("reader") == 3
     with store.subscribe() as nameless, pytest.raises(BadRequestError, match="without a name"):
         nameless.ack()
+
+
+def test_one_of_a_group_reads_and_another_takes_over(open_store):
+    first, second = open_store(), open_store()
+    first.append([Event("A"), Event("B"), Event("C")])
+    one, other = first.consume("group"), second.consume("group")
+    assert one.next(0).position == 1
+    assert other.next(0) is None
+    assert one.next(0).position == 2
+    one.ack()
+    assert one.next(0).position == 3
+    one.close()
+    assert other.next(0).position == 3  # the first did not acknowledge it
+    other.ack()
+    other.close()
+    assert first.consume("other group").next(0).position == 1
+
+
+def test_who_has_lost_its_turn_writes_nothing(open_store):
+    first, second = open_store(), open_store()
+    first.append([Event("A"), Event("B")])
+    one, other = first.consume("group"), second.consume("group")
+    with pytest.raises(FencedError, match="not the turn"):
+        one.ack()
+    assert one.next(0).position == 1
+    assert first.append([Event("Sent")], "mails", along=[first.mark("group", 1)], by=one) == 3
+    first.store.coordinator.txn([], [DeleteOp(reader_lock("group"))])  # its lease has ended: it was paused
+    assert other.next(0).position == 2
+    other.ack()
+    with pytest.raises(ConflictError):
+        one.ack()
+    with pytest.raises(ConflictError):
+        first.append([Event("Sent twice")], "mails", along=[first.mark("group", 2)], by=one)
+    assert first.version("mails") == 1
+    second.store.refresh()
+    assert second.marked("group") == 2
 
 
 def test_a_subscription_ends_with_the_history_it_began_in(store):

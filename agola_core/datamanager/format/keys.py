@@ -24,6 +24,7 @@ INSTANCES = "dm/instances/"
 INITIALISE_LOCK = "dm/locks/initialise"
 CHECKPOINT_LOCK = "dm/locks/checkpoint"
 COLLECT_LOCK = "dm/locks/collect"
+READER_LOCKS = "dm/locks/reader/"
 
 
 def wal(sequence: Sequence) -> str:
@@ -44,6 +45,11 @@ def wal_id(given: str) -> str:
 def group(name: str) -> str:
     """Return the key of a change group; the revision of its last change is the group's."""
     return f"{GROUPS}{name}"
+
+
+def reader_lock(name: str) -> str:
+    """Return the key of the lock whose holder is the one of a group that reads events."""
+    return f"{READER_LOCKS}{name}"
 
 
 def instance(name: str) -> str:
