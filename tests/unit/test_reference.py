@@ -25,6 +25,7 @@ PACKAGES = [
     "agola_core.runservice.model.requests",
     "agola_core.runservice.model.types",
     "agola_core.standalone",
+    "agola_eventsourcing",
     "agola_http.client",
 ]
 
