@@ -45,7 +45,7 @@ def test_it_works_beside_a_current_protobuf_and_imports_nothing_of_the_package(a
 
 
 def test_a_missing_extra_is_told(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("agola_core.coordinator.etcd.coordinator")]:
+    for name in [name for name in sys.modules if name.startswith("agola_core.coordinator.etcd.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(BadRequestError, match=r"pip install 'agola-core\[etcd\]'"):
