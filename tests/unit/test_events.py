@@ -1,6 +1,8 @@
 """The event store's rules, one by one, on an embedded store and on etcd."""
 
+import contextlib
 import io
+import random
 import subprocess
 import sys
 import textwrap
@@ -11,10 +13,13 @@ import pytest
 
 import agola_core
 from agola_core import BadRequestError, ConflictError, Delete, FencedError, NotFoundError, Options, Put
+from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import DeleteOp
+from agola_core.datamanager import DataManager
 from agola_core.datamanager.format.events import EVENTS
 from agola_core.datamanager.format.keys import reader_lock
 from agola_core.events import ANY, NO_STREAM, AppendCondition, Event, EventStore, Query, StreamEvents
+from agola_core.objectstorage.factory import open_storage
 
 OPTIONS = Options(background=False, grace_period=0)
 
@@ -478,3 +483,72 @@ def test_two_processes_take_each_seat_once(tmp_path):
     with agola_core.open_events(tmp_path, options=OPTIONS) as store:
         seats = [event.tags for event in store.read()]
     assert len(seats) == len(set(seats)) == sum(won) == 40
+
+
+class CountingStorage:
+    """A real storage that counts the ranges which are read of data files."""
+
+    def __init__(self, storage):
+        self._storage = storage
+        self.ranges = 0
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def open_reader(self, path):
+        return CountingReader(self, self._storage.open_reader(path))
+
+
+class CountingReader:
+    def __init__(self, counts, reader):
+        self._counts = counts
+        self._reader = reader
+
+    def read(self, offset, length):
+        self._counts.ranges += 1
+        return self._reader.read(offset, length)
+
+    def close(self):
+        self._reader.close()
+
+
+def test_a_read_of_a_large_store_costs_few_range_requests(tmp_path):
+    """As the document has it: r runs; the index costs one for each, and each batch one at most."""
+    storage = CountingStorage(open_storage(str(tmp_path / "storage")))
+    with contextlib.closing(open_coordinator(str(tmp_path / "coordinator.db"))) as coordinator:
+        dm = DataManager(coordinator, storage, [EVENTS], Options(background=False, checkpoint_bytes=1 << 30))
+        store = EventStore(dm)
+        for part in range(3):  # each run is more than twice as large as the next
+            for number in range(4000 >> 2 * part):
+                data = random.Random(number).randbytes(120)
+                store.append([Event("E", data, tags=[f"t:{number % 50}"])], f"s{number % 100}")
+            dm.checkpoint(force=True)
+        dm.close()
+        dm = DataManager(coordinator, storage, None, Options(background=False))
+        store = EventStore(dm)
+        runs = len(dm._log.view.manifest.runs)
+        assert runs == 3
+        assert len(list(store.read())) == store.head == 5250  # every file has been opened
+
+        def ranges(read):
+            storage.ranges = 0
+            result = read()
+            return storage.ranges, result
+
+        cost, version = ranges(lambda: store.version("s17"))
+        assert cost <= 1
+        assert version == 53
+        cost, events = ranges(lambda: list(store.read_stream("s18", after=10, until=20)))
+        assert len(events) == 10
+        assert cost <= runs + 10
+        assert ranges(lambda: next(store.read(after=3000, limit=1)).position)[0] <= runs
+        cost, position = ranges(lambda: next(store.read(Query(tags=["t:7"]), after=100, limit=1)).position)
+        assert cost <= runs + 1
+        assert position == 108
+        assert ranges(lambda: next(store.read_stream("s19", backwards=True, limit=1)).version)[0] <= runs + 2
+        condition = AppendCondition(Query(tags=["none"]))
+        assert ranges(lambda: store.append([Event("F")], condition=condition))[0] <= runs
+        condition = AppendCondition(Query(tags=["t:7"]), after=5250)
+        assert ranges(lambda: store.append([Event("F")], condition=condition))[0] == 0
+        dm.close()
+    storage.close()

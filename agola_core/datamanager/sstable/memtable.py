@@ -78,7 +78,7 @@ class Memtable:
                 size += len(action.data) + len(object_id)
                 if data_type == EVENTS:
                     self.events.add(counter, action.data)
-                    size += len(action.data) + _ENTRY_OVERHEAD
+                    size += 2 * len(action.data) + _ENTRY_OVERHEAD  # its indexes, and its events once they are read
             else:
                 changes[object_id] = Change(counter, None, older)
                 size += len(object_id)
