@@ -1,15 +1,15 @@
-"""Events as they are stored: a batch is one object, and a few small index entries lead to its events.
+"""The stored form of events: a batch is one object, and small index entries lead to its events.
 
-An append is one WAL; each of its batches is a put of the reserved type `EVENTS`. Its writer encodes it before it
-knows where it will stand: the put's id is the number of events, its data the body. Whoever commits the WAL notes the
-positions and versions in its record (`WalRecord.placed`), and from that everybody makes the object (see `place`)::
+An append is one WAL; each of its batches is a put of the reserved type `EVENTS`. Its writer encodes the batch before
+its position is known: the put's id is the number of events, its data the body. The leader that commits the WAL records
+positions and versions in it (`WalRecord.placed`), and every reader makes the object from them (see `place`)::
 
     id      = the position of the batch's last event, 16 digits
     data    = first position (u64) first version (u64) microseconds since 1970 (u64), little-endian, body
     body    = MessagePack of [stream, [[type, data, tags, metadata, id] ...]]
 
 Every other type here is an index, derived from the batches and never in a WAL. Keys end in 16 digits, so that they
-sort by number; a NUL stands before them, which no name holds.
+sort by number, after a NUL, which no name contains.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _HEADER = struct.Struct("<QQQ")
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """An event that is to be appended.
+    """An event to append.
 
     Attributes:
         type: What kind of thing happened; 1 to 400 bytes of UTF-8 without NUL.
@@ -112,14 +112,14 @@ class RecordedEvent(msgspec.Struct, frozen=True):
 
     Attributes:
         stream: The stream; "" for an event that is in none.
-        version: Its place in the stream, from 1 without gaps; 0 outside streams.
-        position: Its place in the store, from 1 without gaps: one total order.
+        version: Its number in the stream, from 1 without gaps; 0 outside streams.
+        position: Its number in the store, from 1 without gaps: one total order.
         type: As it was given, and so all that follows.
         data: What happened.
         tags: What it is about.
         metadata: What was noted besides.
         id: Its writer's name for it, or "".
-        recorded: When it was committed, by that process's clock; for people, it orders nothing.
+        recorded: When it was committed, by that process's clock; for information, it orders nothing.
     """
 
     stream: str
@@ -134,7 +134,7 @@ class RecordedEvent(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """A batch with its place.
+    """A batch with its position.
 
     Attributes:
         stream: The stream; "" for events that are in none.

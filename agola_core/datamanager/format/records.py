@@ -178,7 +178,7 @@ class WalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def placed(self) -> tuple[int, ...]:
-        """Where its events stand (see `events.place`); empty without any."""
+        """The positions of its events (see `events.place`); empty if it has none."""
         return ()
 
 
@@ -193,7 +193,7 @@ class EventsWalRecord(WalRecord, frozen=True, array_like=True, gc=False):
 
     @property
     def placed(self) -> tuple[int, ...]:
-        """Where its events stand."""
+        """The positions of its events."""
         return self.places
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from agola_core.coordinator.port import GetOp, KeyValue
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import WalIdRecord
-from agola_core.datamanager.log.event_rules import EventRules, Verdict
+from agola_core.datamanager.log.event_rules import Decision, EventRules
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
@@ -37,7 +37,7 @@ class ConflictCheck:
         head_revision = self._log.head_revision
         if any(pending.token.revision > head_revision for pending in waiting):
             self._log.catch_up()  # another process gave the token: what it saw is no conflict
-        checked = self._events.begin_judging(waiting)
+        checked = self._events.begin_check(waiting)
         lineage = self._log.view.lineage.lineage
         for pending in waiting:
             if not pending.unconditional or pending.lineage != lineage:
@@ -73,9 +73,9 @@ class ConflictCheck:
             if not moved.isdisjoint(pending.groups):
                 continue  # invariant 5: the other may yet lose its race, so only its commit is a conflict
             if pending.events is not None:
-                verdict = self._events.judge(pending)
-                behind |= verdict is Verdict.STALE
-                if verdict is not Verdict.ACCEPTED:
+                decision = self._events.check(pending)
+                behind |= decision is Decision.STALE
+                if decision is not Decision.ACCEPTED:
                     continue
             moved.update(pending.groups)
             written.update(op.key for op in pending.coordinator_ops.ops)
@@ -89,10 +89,10 @@ class ConflictCheck:
         """Do the same for writers whom nothing but events decides on."""
         accepted, stale = [], False
         for pending in waiting:
-            verdict = self._events.judge(pending) if pending.events is not None else Verdict.ACCEPTED
-            if verdict is Verdict.ACCEPTED:
+            decision = self._events.check(pending) if pending.events is not None else Decision.ACCEPTED
+            if decision is Decision.ACCEPTED:
                 accepted.append(pending)
-            stale |= verdict is Verdict.STALE
+            stale |= decision is Decision.STALE
         if stale:
             self._log.catch_up()
             return []

@@ -1,8 +1,8 @@
-"""What decides on events: expected versions, conditions and ids, by what the log knows when it commits.
+"""The conflict check of events: decides on expected versions, append conditions and event ids, by what the log knows.
 
-A verdict holds as long as the log's head stands, which the transaction compares: nothing is read before a write, and
-nobody is refused but for an event that is there. Those who share a transaction see each other's events: whoever
-would be refused because of one of those waits until it is committed, since it may yet lose its race.
+A decision holds while the log's head stands, which the transaction compares: nothing is read before a write, and an
+append is refused only because of a committed event. Appends that share a transaction see each other's events: one that
+would be refused because of another waits until the other is committed, because the other may still lose its race.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from agola_core.sequence import Sequence
 _KNOWN_STREAMS = 100_000
 
 
-class Verdict(enum.Enum):
-    """What becomes of an append."""
+class Decision(enum.Enum):
+    """The decision on an append."""
 
     ACCEPTED = enum.auto()
     WAITS = enum.auto()
-    """It depends on one that is about to be committed."""
+    """It depends on another one that is about to be committed."""
     EARLIER = enum.auto()
-    """It was committed before."""
+    """It was committed before: a retry."""
     REFUSED = enum.auto()
     STALE = enum.auto()
-    """It would be refused by a state of the log that may lack its own first commit: catch up, judge again."""
+    """This state of the log would refuse it, but may lack its own first commit: catch up and check again."""
 
 
 class EventRules:
-    """Judges appends by a log's events, and gives them their places; the caller holds the log's lock.
+    """Checks appends against a log's events, and assigns positions and versions; the caller holds the log's lock.
 
-    It remembers the versions of streams from commit to commit of its own process; another process's commit, or a
-    new checkpoint, makes it look again.
+    It remembers the versions of streams from commit to commit of this process; another process's commit, or a new
+    checkpoint, makes it read them again.
 
     Args:
         log: The log.
@@ -50,20 +50,20 @@ class EventRules:
         self._base: EventIndex
         self._versions: dict[str, int] = {}
         self._head = 0
-        self._judged_versions: dict[str, int] = {}
-        self._judged_events: list[Event] = []
-        self._judged_ids: set[str] = set()
+        self._accepted_versions: dict[str, int] = {}
+        self._accepted_events: list[Event] = []
+        self._accepted_ids: set[str] = set()
         self._placed_versions: dict[str, int] = {}
         self._placed_head = 0
         self._fresh = False
 
-    def begin_judging(self, waiting: Items[PendingWal]) -> bool:
-        """Begin the verdicts on those who may share a transaction; catch up when one has seen more than the log.
+    def begin_check(self, waiting: Items[PendingWal]) -> bool:
+        """Begin to check WALs that may share a transaction; catch up if one of them has seen more than the log.
 
         Returns:
-            Whether anything decides on anybody's events.
+            Whether any of them has conditions on events.
         """
-        self._judged_versions, self._judged_events, self._judged_ids = {}, [], set()
+        self._accepted_versions, self._accepted_events, self._accepted_ids = {}, [], set()
         checked = False
         for pending in waiting:
             if pending.events is not None and pending.events.checked:
@@ -74,40 +74,40 @@ class EventRules:
                     return True
         return checked
 
-    def judge(self, pending: PendingWal) -> Verdict:
-        """Settle a writer whose append is refused or was committed before; return what becomes of it."""
+    def check(self, pending: PendingWal) -> Decision:
+        """Settle a writer whose append is refused or was committed before; return the decision."""
         append = pending.events
         assert append is not None
         self._refresh()
         if append.checked:
-            verdict = self._verdict(append)
-            if verdict is Verdict.EARLIER:
+            decision = self._decision(append)
+            if decision is Decision.EARLIER:
                 view = self._log.view
                 token = ChangeGroupsToken(self._log.head_revision, {}, view.lineage.lineage, str(view.sequence))
                 pending.settle(token)
-            elif isinstance(verdict, Exception):
+            elif isinstance(decision, Exception):
                 if append.ids and not append.retried:
                     append.retried = True
-                    return Verdict.STALE
-                pending.settle(None, verdict)
-                return Verdict.REFUSED
-            if verdict is not Verdict.ACCEPTED:
-                return verdict
+                    return Decision.STALE
+                pending.settle(None, decision)
+                return Decision.REFUSED
+            if decision is not Decision.ACCEPTED:
+                return decision
         for part in append.appends:
             if part.stream:
-                self._judged_versions[part.stream] = self._judged(part.stream) + len(part.events)
-            self._judged_events += part.events
-        self._judged_ids.update(append.ids)
-        return Verdict.ACCEPTED
+                self._accepted_versions[part.stream] = self._accepted_version(part.stream) + len(part.events)
+            self._accepted_events += part.events
+        self._accepted_ids.update(append.ids)
+        return Decision.ACCEPTED
 
     def begin_placing(self) -> None:
-        """Begin the places of a transaction's appends."""
+        """Begin to assign the positions of a transaction's appends."""
         self._placed_versions.clear()
         self._placed_head = -1
         self._fresh = self._known_at == self._now()
 
     def place(self, append: EventsAppend) -> tuple[int, ...]:
-        """Give an append the next places; return the first position, then the first version of each batch."""
+        """Assign an append the next positions; return the first position, then the first version of each batch."""
         if self._placed_head < 0:
             self._refresh()
             self._fresh = True
@@ -120,7 +120,7 @@ class EventRules:
         return tuple(placed)
 
     def committed(self) -> None:
-        """Take in the transaction whose places were given last; the log's view has it."""
+        """Remember the versions after the last transaction, which the log's view now includes."""
         if self._placed_head >= 0:
             self._versions.update(self._placed_versions)
             self._head = self._placed_head
@@ -157,9 +157,9 @@ class EventRules:
             version = self._versions[stream] = self._base.version(stream)
         return version
 
-    def _judged(self, stream: str) -> int:
-        """Return a stream's version after those who were accepted."""
-        version = self._judged_versions.get(stream)
+    def _accepted_version(self, stream: str) -> int:
+        """Return a stream's version after the accepted appends."""
+        version = self._accepted_versions.get(stream)
         return self._version(stream) if version is None else version
 
     def _is_behind(self, append: EventsAppend) -> bool:
@@ -167,47 +167,47 @@ class EventRules:
             part.expected is not None and part.expected > self._version(part.stream) for part in append.appends
         )
 
-    def _verdict(self, append: EventsAppend) -> Verdict | Exception:
-        verdict: Verdict | Exception = self._check_ids(append) if append.ids else Verdict.ACCEPTED
-        if verdict is Verdict.ACCEPTED:
-            verdict = self._check_versions(append)
-        if verdict is Verdict.ACCEPTED and append.conditions:
-            verdict = self._check_conditions(append)
-        return verdict
+    def _decision(self, append: EventsAppend) -> Decision | Exception:
+        decision: Decision | Exception = self._check_ids(append) if append.ids else Decision.ACCEPTED
+        if decision is Decision.ACCEPTED:
+            decision = self._check_versions(append)
+        if decision is Decision.ACCEPTED and append.conditions:
+            decision = self._check_conditions(append)
+        return decision
 
-    def _check_versions(self, append: EventsAppend) -> Verdict | ConflictError:
+    def _check_versions(self, append: EventsAppend) -> Decision | ConflictError:
         for part in append.appends:
             if part.expected is None:
                 continue
             version = self._version(part.stream)
-            if self._judged(part.stream) != version:
+            if self._accepted_version(part.stream) != version:
                 if version <= part.expected:
-                    return Verdict.WAITS
+                    return Decision.WAITS
             elif version == part.expected:
                 continue
             return ConflictError(f"stream {part.stream!r} is at version {version}, not {part.expected}: read again")
-        return Verdict.ACCEPTED
+        return Decision.ACCEPTED
 
-    def _check_conditions(self, append: EventsAppend) -> Verdict | ConflictError:
+    def _check_conditions(self, append: EventsAppend) -> Decision | ConflictError:
         index = EventIndex(self._log.view)
         for items, after in append.conditions:
             for position in index.matching(items, after + 1, index.head, backwards=False):
                 return ConflictError(f"the event at position {position} matches the condition: read again")
         for items, _ in append.conditions:
-            if any(item.matches(event.type, event.tags) for event in self._judged_events for item in items):
-                return Verdict.WAITS
-        return Verdict.ACCEPTED
+            if any(item.matches(event.type, event.tags) for event in self._accepted_events for item in items):
+                return Decision.WAITS
+        return Decision.ACCEPTED
 
-    def _check_ids(self, append: EventsAppend) -> Verdict | ConflictError | BadRequestError:
-        if not self._judged_ids.isdisjoint(append.ids):
-            return Verdict.WAITS
+    def _check_ids(self, append: EventsAppend) -> Decision | ConflictError | BadRequestError:
+        if not self._accepted_ids.isdisjoint(append.ids):
+            return Decision.WAITS
         index = EventIndex(self._log.view)
         positions = [index.find_id(event_id) for event_id in append.ids]
         if not any(positions):
-            return Verdict.ACCEPTED
+            return Decision.ACCEPTED
         if len(append.ids) == append.count and _is_stored(append, positions, index):
             append.last = positions[-1]
-            return Verdict.EARLIER
+            return Decision.EARLIER
         known, position = next((one, at) for one, at in zip(append.ids, positions, strict=True) if at)
         return BadRequestError(f"event id {known!r} was used before, at position {position}, in another append")
 

@@ -33,15 +33,15 @@ class StreamAppend(msgspec.Struct, frozen=True):
 
 
 class EventsAppend(msgspec.Struct):
-    """The events of a WAL, their conditions, and then where they stand.
+    """The events of a WAL and their conditions; afterwards it holds their positions.
 
     Attributes:
         appends: The events by stream, each stream once.
         conditions: No event after a position may match one of some items.
         ids: The ids that the writer gave to events, in their order.
-        checked: Whether anything decides on them.
-        last: The position of the last event, once committed, or as it was committed before.
-        retried: Whether it was refused by an older state of the log, which may lack its own first commit.
+        checked: Whether they have any condition.
+        last: The position of the last event, once committed now or before.
+        retried: Whether an older state of the log refused it, which may lack its own first commit.
     """
 
     appends: tuple[StreamAppend, ...]
@@ -53,7 +53,7 @@ class EventsAppend(msgspec.Struct):
 
     @property
     def count(self) -> int:
-        """How many events there are."""
+        """The number of events."""
         return sum(len(append.events) for append in self.appends)
 
 

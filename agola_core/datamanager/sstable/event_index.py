@@ -1,4 +1,4 @@
-"""Finding events in a view: by position, stream, type, tag and id; first in the data files, then in memory.
+"""Finds events in a view by position, stream, type, tag and id; first in the data files, then in memory.
 
 Memory has the newest events and the files all before them, so nothing is merged: one follows the other. A lookup in
 the files costs a range request for each run that may have the index entries, and one at most for each batch.
@@ -41,10 +41,10 @@ class EventIndex:
     """The events of a view.
 
     Args:
-        view: The view; its files must stay while this is used.
+        view: The view, whose files must be kept while this is used.
 
     Attributes:
-        head: The position of the last event; 0 when there is none.
+        head: The position of the last event; 0 if there is none.
     """
 
     def __init__(self, view: View) -> None:

@@ -1,8 +1,7 @@
-"""The indexes of the events that no checkpoint has yet, in memory.
+"""The memtable's part for events: in-memory indexes of the events that no checkpoint has yet.
 
-Batches are only noted when they are committed, and indexed when somebody first asks: a writer pays nothing for it.
-Everything is in the order of positions and only ever grows at its end, so a reader with an older view passes over
-what lies after its last position.
+A commit only appends its batches; the first lookup indexes them, so writers pay nothing for it. Everything is in the
+order of positions and only grows at its end, so a reader with an older view skips what follows its last position.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class MemoryBatch:
     """A batch in memory.
 
     Attributes:
-        position: Of its first event.
-        last: Of its last event.
-        version: Of its first event.
-        last_version: Of its last event.
+        position: The position of its first event.
+        last: The position of its last event.
+        version: The version of its first event.
+        last_version: The version of its last event.
         stream: Its stream.
         events: What the indexes need of its events.
         data: Its object.
@@ -77,10 +76,10 @@ class EventMemtable:
         self._ids: dict[str, int] = {}
 
     def add(self, counter: int, data: bytes) -> None:
-        """Note a batch.
+        """Add a batch.
 
         Args:
-            counter: Its WAL's.
+            counter: The counter of its WAL.
             data: Its object.
         """
         self._pending.append((counter, data))
@@ -197,7 +196,7 @@ class EventMemtable:
         return found
 
     def _index(self, counter: int | None) -> None:
-        """Take in the batches that were noted, up to a WAL."""
+        """Index the batches that were added, up to a WAL."""
         pending = self._pending
         if not pending:
             return
