@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from agola_core.datamanager import DataManager
+from agola_core.errors import NotFoundError
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.archiver import Archiver
 from agola_core.runservice.archive.deletion import RunDeleter
@@ -279,6 +280,23 @@ class RunService:
     def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
         """Yield a step's log, from storage, or from its executor while it runs (see `logs.LogReader.open`)."""
         return self._logs.open(run_id, task_id, step, follow=follow)
+
+    def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
+        """Yield the archive of the files that a step saved to the workspace.
+
+        Raises:
+            NotFoundError: There is no such run or task, the step saves none, or its archive is not stored.
+        """
+        run = self._queries.find(run_id)
+        task = run.tasks.get(task_id) if run is not None else None
+        if task is None:
+            raise NotFoundError(f"no run {run_id!r} with task {task_id!r}")
+        if step not in task.workspace_archives:
+            raise NotFoundError(f"step {step} saves nothing to the workspace")
+        try:
+            return self.artifacts.open_archive(task_id, step)
+        except NotFoundError as error:
+            raise NotFoundError("what it saved is not stored") from error
 
     def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""

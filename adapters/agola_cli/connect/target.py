@@ -49,6 +49,9 @@ class Service(Protocol):
     def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
         """Yield a log."""
 
+    def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
+        """Yield what a step saved to the workspace."""
+
     def put_source(self, data: Iterable[bytes]) -> str:
         """Store a source archive."""
 

@@ -15,6 +15,7 @@ from agola_cli.options.types import TIME
 from agola_cli.output.graph import draw_graph
 from agola_cli.output.records import coloured, duration, format_options, outcome, print_records
 from agola_cli.runs.actions import approve_command, delete_command, restart_command, stop_command
+from agola_cli.runs.artifacts import artifacts_command
 from agola_cli.runs.logs import logs_command
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
@@ -32,7 +33,7 @@ def runs_command() -> None:
     """
 
 
-for _command in (logs_command, stop_command, restart_command, approve_command, delete_command):
+for _command in (artifacts_command, logs_command, stop_command, restart_command, approve_command, delete_command):
     runs_command.add_command(_command)
 
 

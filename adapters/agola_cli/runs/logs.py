@@ -55,7 +55,7 @@ def logs_command(
     with target.open_service() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
-        tasks = _chosen(bundle, task_names)
+        tasks = chosen_tasks(bundle, task_names)
         if not follow:
             _check_step(tasks, step)
             logs = list(_logs(tasks, step, setup=setup))
@@ -135,7 +135,12 @@ def _check_step(tasks: list[RunConfigTask], step: int | None) -> None:
         raise NotFoundError(f"no such step: {step}; the tasks have at most {most}, counted from 0")
 
 
-def _chosen(bundle: RunBundle, names: tuple[str, ...]) -> list[RunConfigTask]:
+def chosen_tasks(bundle: RunBundle, names: tuple[str, ...]) -> list[RunConfigTask]:
+    """Return the tasks of a run that have one of the names, or all of them without any.
+
+    Raises:
+        NotFoundError: No task has one of the names.
+    """
     tasks = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
     for name in names:
         if all(task.name != name for task in tasks):

@@ -11,8 +11,9 @@ import msgspec
 
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.options.common import json_option, processors
-from agola_cli.options.directories import data_dir_option, default_data_dir
+from agola_cli.options.directories import DirectoryType, data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
+from agola_cli.runs.artifacts import unpack_artifacts
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.plan import graph_lines, plan, print_plan
@@ -47,6 +48,7 @@ _ENDING_SECONDS = 15.0
 @click.option(
     "--graph", type=click.Choice(["text", "dot", "mermaid"]), help="Only print the graph of the tasks, in this form."
 )
+@click.option("--artifacts", type=DirectoryType(), help="Unpack what the tasks save to the workspace here, at the end.")
 @click.option("--strict", is_flag=True, help="Treat what the configuration says and is ignored as an error.")
 @data_dir_option
 @json_option
@@ -59,6 +61,7 @@ def run_command(
     failed: bool,
     list_only: bool,
     graph: str | None,
+    artifacts: Path | None,
     strict: bool,
     data_dir: Path | None,
     as_json: bool,
@@ -77,6 +80,7 @@ def run_command(
     agola-core run --graph mermaid
     agola-core run --task build --alone
     agola-core run --from deploy --fail-fast
+    agola-core run --artifacts dist       what the tasks save to the workspace, too
     agola-core run --failed               with the files and the results of the last run
     """
     with Interruption() as interruption:
@@ -110,6 +114,9 @@ def run_command(
                 run = follow_run(service, bundle, interruption, option=option, as_json=as_json, fail_fast=fail_fast)
                 results.append(run)
             service.wait_archived([run.id for run in results], _ENDING_SECONDS)
+            for run in results if artifacts else ():
+                assert artifacts is not None
+                unpack_artifacts(service, service.get_run(run.id), (), artifacts)
     if as_json:
         click.echo(msgspec.json.encode(results))
     if interruption.asked:

@@ -202,6 +202,16 @@ class Client(Closing):
         with self._transport.stream("GET", f"{PREFIX}/logs", params, endless=follow) as pieces:
             yield from pieces
 
+    def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
+        """Yield the archive of the files that a step saved to the workspace.
+
+        Raises:
+            NotFoundError: There is no such run, task or archive.
+        """
+        params = [("runid", run_id), ("taskid", task_id), ("step", str(step))]
+        with self._transport.stream("GET", f"{PREFIX}/archives", params) as pieces:
+            yield from pieces
+
     def put_source(self, data: Iterable[bytes]) -> str:
         """Store a source archive for runs to come and return its id."""
         return self._call("POST", "/sources", Source, content=data).id

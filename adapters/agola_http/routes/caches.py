@@ -22,6 +22,7 @@ _ARCHIVE = (
 )
 
 
+_SAVED = (Param("runid", ParamKind.TEXT, "The run.", required=True), *_ARCHIVE)
 _CACHE = f"{PREFIX}/executor/caches/{{key}}"
 
 
@@ -41,6 +42,14 @@ class Caches(Area[State]):
             return stream_answer(self._state.service.artifacts.open_archive(task_id, step), TAR)
         except NotFoundError:
             raise NotFoundError("does not exist") from None  # Agola's text
+
+    @endpoint("GET", f"{PREFIX}/archives", Principal.CLIENT, params=_SAVED, media_type=TAR, errors=(404,))
+    def saved(self, call: Call) -> Response:
+        """Stream the archive of the files that a step of a run saved to the workspace."""
+        run_id, task_id, step = call.text("runid"), call.text("taskid"), call.integer("step")
+        if not run_id or not task_id or step < 0:
+            raise BadRequestError("archives needs a runid, a taskid and a step that is not negative")
+        return stream_answer(self._state.service.open_archive(run_id, task_id, step), TAR)
 
     @endpoint("HEAD", _CACHE, Principal.EXECUTOR, params=(_PREFIX,), errors=(404,))
     def cache_exists(self, call: Call) -> Response:

@@ -1,0 +1,90 @@
+"""`agola-core runs artifacts`: the files that the tasks of a run saved to the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from agola_cli.connect.run_names import resolve_run
+from agola_cli.connect.target import Service, Target, target_options
+from agola_cli.options.directories import DirectoryType
+from agola_cli.runs.logs import chosen_tasks
+from agola_core.errors import NotFoundError
+from agola_core.executor.archives.tar_stream import read_members
+from agola_core.executor.archives.unpack import unpack
+from agola_core.runservice.model.requests import RunBundle
+
+
+@click.command("artifacts")
+@click.argument("run_id", metavar="RUN")
+@click.option("--task", "task_names", multiple=True, metavar="NAME", help="Only of this task; repeatable.")
+@click.option("-o", "--output", type=DirectoryType(), help="Unpack the files here, in a directory for each task.")
+@target_options
+def artifacts_command(run_id: str, task_names: tuple[str, ...], output: Path | None, target: Target) -> None:
+    """List the files that the tasks of a run saved with `save_to_workspace`, or unpack them.
+
+    RUN is an id, a number, or `last`.
+
+    \b
+    agola-core runs artifacts last
+    agola-core runs artifacts last --task build -o dist
+    agola-core runs artifacts 12 -o files --url http://127.0.0.1:4000
+    """
+    with target.open_service() as connection:
+        service = connection.service
+        bundle = service.get_run(resolve_run(service, run_id))
+        if output is not None:
+            unpack_artifacts(service, bundle, task_names, output)
+            return
+        for name, pieces in _archives(service, bundle, task_names):
+            for member in read_members(pieces):
+                if member.info.isreg():
+                    for _ in member.pieces():
+                        pass
+                if not member.info.isdir():
+                    click.echo(f"{name}: {'/'.join(member.parts)}")
+
+
+def unpack_artifacts(service: Service, bundle: RunBundle, task_names: tuple[str, ...], directory: Path) -> None:
+    """Unpack the files that tasks saved, those of each task into a directory of its name.
+
+    Args:
+        service: Has the run.
+        bundle: The run.
+        task_names: Only of these tasks; none for all.
+        directory: Where the directories are made; files that are there are replaced.
+
+    Raises:
+        NotFoundError: There is no such task.
+    """
+    for name, pieces in _archives(service, bundle, task_names):
+        target = directory / _file_name(name)
+        count = unpack(pieces, target, overwrite=True)
+        click.echo(f"{name}: {count} entries in {target}", err=True)
+
+
+def _archives(
+    service: Service, bundle: RunBundle, task_names: tuple[str, ...]
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    for item in chosen_tasks(bundle, task_names):
+        for step in bundle.run.tasks[item.id].workspace_archives:
+            try:
+                pieces = service.open_archive(bundle.run.id, item.id, step)
+                first = next(pieces, b"")
+            except NotFoundError as error:  # the step did not come to it
+                click.echo(f"{item.name}, step {step}: {error}", err=True)
+                continue
+            yield item.name, _chained(first, pieces)
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _file_name(task: str) -> str:
+    """Return the name of a task's directory."""
+    name = task.replace("/", "_").replace("\0", "_")
+    return "_" if name in {"", ".", ".."} else name

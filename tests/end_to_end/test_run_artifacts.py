@@ -1,0 +1,59 @@
+"""The files that tasks save, taken out of a run: at its end, later, and over HTTP."""
+
+import pytest
+
+BUILD = """
+    runs:
+      - name: checks
+        tasks:
+          - name: build
+            steps:
+              - run: mkdir out && echo one > out/a && echo two > "out/b c" && ln -s a out/l
+              - save_to_workspace: {contents: [{source_dir: out, dest_dir: dist, paths: ["**"]}]}
+          - name: other/one
+            steps:
+              - run: echo three > c
+              - save_to_workspace: {contents: [{paths: ["c"]}]}
+          - name: fails
+            steps: [{run: exit 1}, {save_to_workspace: {contents: [{paths: ["c"]}]}}]
+    """
+
+
+@pytest.fixture
+def built(tree):
+    tree.configure(BUILD)
+    return tree
+
+
+def test_artifacts_come_out_at_the_end_and_later(built, tmp_path):
+    assert built.run("run", ".", "--artifacts", tmp_path / "at end").returncode == 1
+    assert (tmp_path / "at end/build/dist/b c").read_text() == "two\n"
+    assert str((tmp_path / "at end/build/dist/l").readlink()) == "a"
+    listed = built.run("runs", "artifacts", "last")
+    assert sorted(listed.stdout.splitlines()) == [
+        "build: dist/a",
+        "build: dist/b c",
+        "build: dist/l",
+        "other/one: c",
+    ]
+    assert "fails, step 1: what it saved is not stored" in listed.stderr
+    done = built.run("runs", "artifacts", "1", "--task", "other/one", "-o", tmp_path / "later")
+    assert done.returncode == 0, done.stderr
+    assert [str(path.relative_to(tmp_path / "later")) for path in sorted((tmp_path / "later").rglob("*"))] == [
+        "other_one",
+        "other_one/c",
+    ]
+    assert built.run("runs", "artifacts", "last", "--task", "x").returncode == 2
+
+
+def test_artifacts_come_out_over_http(built, tmp_path, wait_for_line):
+    assert built.run("run", ".").returncode == 1
+    server = built.start("serve", "--port", "0", "--no-tokens")
+    url = wait_for_line(server, "serving on ")[-1].split()[-1]
+    try:
+        done = built.run("runs", "artifacts", "last", "--task", "build", "-o", tmp_path / "out", "--url", url)
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/build/dist/a").read_text() == "one\n"
