@@ -49,14 +49,19 @@ _COMMANDS = {
     "executor": "server.executor",
     "export": "store.export",
     "gc": "store.commands",
+    "get": "store.objects",
+    "history": "store.objects",
     "import": "store.import_",
+    "ls": "store.objects",
     "maintenance": "store.maintenance",
+    "put": "store.objects",
     "recover": "store.commands",
     "run": "runs.run",
     "runs": "runs.listing",
     "serve": "server.serve",
     "status": "store.commands",
     "verify": "store.commands",
+    "watch": "store.objects",
 }
 
 _SERVERS = {"executor", "serve"}

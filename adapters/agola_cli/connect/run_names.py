@@ -16,8 +16,8 @@ _PAGE = 40
 _MOST = 10_000
 _LAST = re.compile(r"last(\^*)(?:~([0-9]{1,4}))?")
 _NUMBER = re.compile(r"#[0-9]{1,18}|[1-9][0-9]{0,11}")
-_ID = re.compile(r"[0-9]{13}-[0-9]{13}")
-_BEGINNING = re.compile(r"[0-9-]+")
+_ID = re.compile(r"[0-9a-v]{13}-[0-9a-v]{13}")
+_BEGINNING = re.compile(r"[0-9a-v-]+")
 
 
 def resolve_run(service: Service, name: str) -> str:

@@ -1,0 +1,195 @@
+"""`agola-core ls|get|put|history|watch`: the objects of any store, and what was written to it."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+import agola_core
+from agola_cli.connect.store import StoreOptions, store_options
+from agola_cli.options.common import json_option
+from agola_core import Put
+from agola_core.datamanager import DataManager, PastStore
+from agola_core.datamanager.log.feed import Feed
+from agola_core.datamanager.types import Event
+from agola_core.errors import BadRequestError, CompactedError, ForbiddenError
+from agola_core.runservice.archive import transfer
+from agola_core.sequence import Sequence
+
+_POLL_SECONDS = 0.2
+
+at_option = click.option(
+    "--at", metavar="MOMENT", help="The store as it was then: a sequence, or a time with its zone (see checkpoints)."
+)
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of one object, as it is printed.
+
+    Attributes:
+        action: `put` or `delete`.
+        size: Bytes of the object.
+    """
+
+    sequence: str
+    time: str
+    action: str
+    data_type: str
+    id: str
+    size: int | None = None
+
+
+@click.command("ls")
+@click.argument("data_type", metavar="[TYPE]", required=False)
+@click.option("--start-after", default="", metavar="ID", help="Only ids that sort after this one.")
+@click.option("--limit", type=click.IntRange(0), help="The most objects to list.")
+@at_option
+@store_options
+@json_option
+def ls_command(
+    data_type: str | None, start_after: str, limit: int | None, at: str | None, store: StoreOptions, as_json: bool
+) -> None:
+    """List the types of a store, or the ids and sizes of a type's objects.
+
+    \b
+    agola-core ls --data-dir notes
+    agola-core ls note --data-dir notes --limit 10
+    """
+    with _opened(store, at) as opened:
+        if data_type is None:
+            types = opened.stored_types if isinstance(opened, DataManager) else opened.data_types
+            click.echo(msgspec.json.encode(types) if as_json else "\n".join(types))
+            return
+        for object_id, data in opened.list_objects(data_type, start_after, limit):
+            if as_json:
+                click.echo(msgspec.json.encode({"id": object_id, "size": len(data)}))
+            else:
+                click.echo(f"{len(data):>10}  {object_id}")
+
+
+@click.command("get")
+@click.argument("data_type", metavar="TYPE")
+@click.argument("object_id", metavar="ID")
+@at_option
+@store_options
+@json_option
+def get_command(data_type: str, object_id: str, at: str | None, store: StoreOptions, as_json: bool) -> None:
+    """Print an object's bytes as they are stored.
+
+    \b
+    agola-core get note n1 --data-dir notes
+    agola-core get note n1 --data-dir notes --at 2026-03-01T12:00:00+00:00
+    """
+    with _opened(store, at) as opened:
+        data, _ = opened.read_object(data_type, object_id)
+    if as_json:
+        encoded = base64.b64encode(data).decode()
+        click.echo(msgspec.json.encode({"data_type": data_type, "id": object_id, "data": encoded}))
+    else:
+        sys.stdout.buffer.write(data)
+
+
+@click.command("put")
+@click.argument("data_type", metavar="TYPE")
+@click.argument("object_id", metavar="ID")
+@click.argument("file", default="-")
+@store_options
+def put_command(data_type: str, object_id: str, file: str, store: StoreOptions) -> None:
+    """Store the bytes of FILE, or of standard input, as an object. A run service's own objects are left to it.
+
+    \b
+    agola-core put note n1 note.txt --data-dir notes
+    echo hello | agola-core put note n1 --data-dir notes
+    """
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise BadRequestError(f"{file}: {error.strerror}") from error
+    with store.open() as opened:
+        if transfer.is_run_service(opened.data_types):
+            raise ForbiddenError("the store is a run service's: its objects are written by the service alone")
+        token = opened.write_wal([Put(data_type, object_id, data)])
+    click.echo(f"stored as {token.sequence}", err=True)
+
+
+@click.command("history")
+@click.argument("data_type", metavar="[TYPE]", required=False)
+@click.argument("object_id", metavar="[ID]", required=False)
+@store_options
+@json_option
+def history_command(data_type: str | None, object_id: str | None, store: StoreOptions, as_json: bool) -> None:
+    """List the changes that are kept, oldest first: of the store, of a type, or of one object.
+
+    \b
+    agola-core history --data-dir notes
+    agola-core history note n1 --data-dir notes
+    """
+    with store.open(read_only=True) as opened:
+        newest = opened.sequence
+        with _oldest_feed(opened) as feed:
+            while feed.position < newest and (event := feed.next()) is not None:
+                _print(event, data_type, object_id, as_json=as_json)
+
+
+@click.command("watch")
+@click.argument("data_type", metavar="[TYPE]", required=False)
+@click.argument("object_id", metavar="[ID]", required=False)
+@click.option("--after", metavar="SEQUENCE", help="Begin with the changes after this one; by default with new ones.")
+@store_options
+@json_option
+def watch_command(
+    data_type: str | None, object_id: str | None, after: str | None, store: StoreOptions, as_json: bool
+) -> None:
+    """Print changes as they are committed, by any process, until Ctrl-C.
+
+    \b
+    agola-core watch --data-dir notes
+    agola-core watch note --data-dir notes --after SEQUENCE --json
+    """
+    with store.open() as opened, opened.watch(after) as feed:
+        click.echo(f"watching from {feed.position}", err=True)
+        while True:
+            while (event := feed.next(0.0)) is not None:
+                _print(event, data_type, object_id, as_json=as_json)
+            time.sleep(_POLL_SECONDS)  # nothing follows the coordinator in a process that only looks
+            opened.refresh()
+
+
+def _opened(store: StoreOptions, at: str | None) -> DataManager | PastStore:
+    if at is None:
+        return store.open(read_only=True)
+    return agola_core.open(store.address(), at=at)
+
+
+def _oldest_feed(opened: DataManager) -> Feed:
+    try:
+        return opened.watch(Sequence(opened.sequence.epoch, 0))
+    except CompactedError as error:
+        oldest = Sequence.parse(str(error.oldest))
+        click.echo(f"changes before {oldest} are no longer kept", err=True)
+        return opened.watch(Sequence(oldest.epoch, oldest.counter - 1))
+
+
+def _print(event: Event, data_type: str | None, object_id: str | None, *, as_json: bool) -> None:
+    for change in _changes(event):
+        if (data_type or change.data_type, object_id or change.id) != (change.data_type, change.id):
+            continue
+        if as_json:
+            click.echo(msgspec.json.encode(change))
+        else:
+            size = "" if change.size is None else f"  {change.size} bytes"
+            click.echo(f"{change.sequence}  {change.time}  {change.action:6}  {change.data_type} {change.id}{size}")
+
+
+def _changes(event: Event) -> Iterator[Change]:
+    made = event.time.isoformat(timespec="seconds")
+    for action in event.actions:
+        is_put = isinstance(action, Put)
+        size = len(action.data) if isinstance(action, Put) else None
+        yield Change(str(event.sequence), made, "put" if is_put else "delete", action.data_type, action.id, size)
