@@ -15,9 +15,7 @@ import agola_core
 from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import json_option
 from agola_core import Put
-from agola_core.datamanager import DataManager, PastStore
-from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.types import Event
+from agola_core.datamanager import DataManager, Event, Feed, PastStore
 from agola_core.errors import BadRequestError, CompactedError, ForbiddenError
 from agola_core.runservice.archive import transfer
 from agola_core.sequence import Sequence
