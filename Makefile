@@ -69,7 +69,7 @@ dist: $(VENV)/ready ## sdist and wheel in dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
-release: dist ## check what would be released: the wheel alone, and with all extras under the example project's tests
+release: dist ## check what would be released: the wheel alone, and with all extras under the example project's tests, and beside boto3 and others
 	rm -rf build/alone build/release
 	$(PYTHON) -m venv build/alone
 	build/alone/bin/pip install --quiet dist/*.whl
@@ -79,6 +79,7 @@ release: dist ## check what would be released: the wheel alone, and with all ext
 	build/release/bin/pip install --quiet "$$(echo dist/*.whl)[all,pytest]" ./docs/examples/testing pytest-xdist
 	cd docs/examples/testing && ../../../build/release/bin/python -m pytest -q -n 2 -p no:cacheprovider
 	build/release/bin/agola-core --version
+	$(PYTHON) -m tests.support.resolve dist/*.whl
 
 clean: ## remove what was built; data directories stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -46,6 +46,24 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Proxy(NamedTuple):
+    """An HTTP proxy.
+
+    Attributes:
+        host: A name or an address.
+        port: TCP port.
+        authorization: The value of the header Proxy-Authorization; "" for none.
+    """
+
+    host: str
+    port: int
+    authorization: str = ""
+
+    def __repr__(self) -> str:
+        """Tell nothing secret."""
+        return f"Proxy({self.host}:{self.port})"
+
+
 class Server(NamedTuple):
     """Where connections lead.
 
@@ -53,11 +71,13 @@ class Server(NamedTuple):
         host: A name or an address.
         port: TCP port.
         tls: How it is trusted; None for plain HTTP.
+        proxy: The proxy on the way; None for none.
     """
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
 
 
 class Connections:
@@ -93,6 +113,10 @@ class Connections:
             OSError: The connection broke before the answer.
         """
         end = time.monotonic() + seconds
+        proxy = self._server.proxy
+        if proxy is not None and self._server.tls is None:
+            headers = [*headers, *_authorization(proxy)]
+            target = f"http://{next(value for name, value in headers if name == 'host')}{target}"
         connection = self._take() or self._connect(min(self._connect_timeout, seconds))
         keep = False
         try:
@@ -122,12 +146,15 @@ class Connections:
 
     def _connect(self, seconds: float) -> socket.socket:
         server = self._server
+        first = server.proxy or server
         try:
-            connection = socket.create_connection((server.host, server.port), timeout=seconds)
+            connection = socket.create_connection((first.host, first.port), timeout=seconds)
         except OSError as error:
             raise NotConnectedError(str(error) or "no connection in time") from error
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if server.proxy is not None and server.tls is not None:
+                _tunnel(connection, server, server.proxy)
             if server.tls is not None:
                 connection = server.tls.wrap_socket(connection, server_hostname=server.host)
         except ssl.SSLCertVerificationError as error:
@@ -135,8 +162,29 @@ class Connections:
             raise UntrustedError(str(error)) from error
         except OSError as error:
             connection.close()
-            raise NotConnectedError(f"no TLS: {error}") from error
+            raise error if isinstance(error, NotConnectedError) else NotConnectedError(f"no TLS: {error}") from error
         return connection
+
+
+def _authorization(proxy: Proxy) -> list[tuple[str, str]]:
+    return [("proxy-authorization", proxy.authorization)] if proxy.authorization else []
+
+
+def _tunnel(connection: socket.socket, server: Server, proxy: Proxy) -> None:
+    """Have a proxy connect to the server."""
+    target = f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    lines += [f"{name}: {value}" for name, value in _authorization(proxy)]
+    connection.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1"))
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):  # byte by byte: what follows belongs to TLS
+        byte = connection.recv(1)
+        if not byte or len(answer) > _HEAD_ROOM:
+            break
+        answer += byte
+    status = answer.partition(b"\r\n")[0].decode("latin-1").split(" ", 1)[-1][:100]
+    if not status.startswith("200"):
+        raise NotConnectedError(f"the proxy {proxy.host}:{proxy.port} refuses: {status or 'no answer'}")
 
 
 def _is_readable(connection: socket.socket) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.s3.configuration import Configuration
-from agola_core.objectstorage.s3.connection import Server
+from agola_core.objectstorage.s3.connection import Proxy, Server
 from agola_core.objectstorage.s3.signing import encoded_path
 from agola_core.objectstorage.s3.url import S3Options
 
@@ -64,7 +65,8 @@ def endpoint_of(options: S3Options, configuration: Configuration) -> Endpoint:
     usual = _SECURE_PORT if parts.scheme == "https" else _PLAIN_PORT
     tls = _trust(options, configuration) if parts.scheme == "https" else None
     root = parts.path.rstrip("/") + (f"/{options.bucket}" if by_path else "")
-    return Endpoint(Server(name, port or usual, tls), host if port in {None, usual} else f"{host}:{port}", root, region)
+    server = Server(name, port or usual, tls, _proxy(parts.scheme, name, configuration.environment))
+    return Endpoint(server, host if port in {None, usual} else f"{host}:{port}", root, region)
 
 
 def _trust(options: S3Options, configuration: Configuration) -> ssl.SSLContext:
@@ -77,6 +79,29 @@ def _trust(options: S3Options, configuration: Configuration) -> ssl.SSLContext:
         files = options.tls_cert, options.tls_key or None
         _using("tls_cert", options.tls_cert, lambda: context.load_cert_chain(*files, password=_no_password))
     return context
+
+
+def _proxy(scheme: str, host: str, environment: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy that the environment names for a host, as Python's own urllib reads it."""
+    if not any(name.lower().endswith("_proxy") for name in environment):
+        return None
+    from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415 - slow to import
+
+    url = getproxies_environment().get(scheme)
+    if not url or proxy_bypass(host):
+        return None
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        where, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadRequestError(f"{scheme}_proxy in the environment is malformed") from error
+    if parts.scheme != "http" or not where:
+        raise BadRequestError(f"{scheme}_proxy in the environment is not http://HOST[:PORT]")
+    authorization = ""
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
+    return Proxy(where, port or _PLAIN_PORT, authorization)
 
 
 def _no_password() -> str:
