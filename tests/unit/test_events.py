@@ -284,6 +284,50 @@ def test_positions_are_the_same_after_an_export_and_an_import(store, tmp_path):
             assert other.append([Event("A", b"0", tags=["t:0"], id="e0")], "s0") == 1
 
 
+def lose(part):
+    """Leave out the first line that has a text."""
+
+    def change(lines):
+        index = next(number for number, line in enumerate(lines) if part in line)
+        return lines[:index] + lines[index + 1 :]
+
+    return change
+
+
+def replace(part, other):
+    def change(lines):
+        assert any(part in line for line in lines)
+        return [line.replace(part, other) for line in lines]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lose(b'"agola.event"'), "do not follow position 0"),
+        (lose(b'"agola.event-stream"'), "do not fit their index"),
+        (lose(b'"agola.event-head"'), "do not fit their index"),
+        (lose(b'"agola.event-tag"'), "do not fit their index"),
+        (lose(b'"agola.event-type"'), "do not fit their index"),
+        (lose(b'"agola.event-id"'), "do not fit their index"),
+        (replace(b'"id":"e3"', b'"id":"e33"'), "do not fit their index"),
+        (replace(b'"id":"0000000000000007"', b'"id":"0000000000000077"'), "do not follow position 6"),
+        (replace(b'"agola.event","data":"', b'"agola.event","data":"AAAA'), "do not follow|not a batch"),
+    ],
+)
+def test_events_that_are_not_whole_are_not_imported(store, change, message):
+    for number in range(8):
+        store.append([Event("A", b"%d" % number, tags=["t"], id=f"e{number}")], f"s{number % 2}")
+    before = list(store.read())
+    lines = agola_form(store).replace(b"}{", b"}\n{").split(b"\n")
+    with pytest.raises(BadRequestError, match=message):
+        store.store.import_(io.BytesIO(b"\n".join(change(lines))))
+    assert list(store.read()) == before
+    store.store.import_(io.BytesIO(b"\n".join(lines)))
+    assert list(store.read()) == before
+
+
 def agola_form(store):
     exported = io.BytesIO()
     store.store.export(exported, agola_core.ExportFormat.AGOLA)

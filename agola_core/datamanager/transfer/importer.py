@@ -13,9 +13,11 @@ from typing import IO, Protocol
 import msgspec
 
 from agola_core.coordinator.port import Compare, Op
+from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key
 from agola_core.datamanager.sstable.manifest import Imported, Run
+from agola_core.datamanager.transfer.event_check import EventsCheck
 from agola_core.datamanager.transfer.export_format import ExportEntry
 from agola_core.datamanager.transfer.export_reader import ExportReader
 from agola_core.datamanager.types import Options, Put
@@ -105,6 +107,7 @@ class Importer:
         sections = parts.sections if parts is not None else frozenset[str]()
         self._reader = ExportReader(file, known_types, sections, options.max_wal_bytes)
         self._added: list[Entry] = []
+        self._events = EventsCheck()
 
     @property
     def imported(self) -> Imported | None:
@@ -126,6 +129,7 @@ class Importer:
             data_type: write(self._keyed(data_type, entries), with_filter=False)
             for data_type, entries in self._reader.groups()
         }
+        self._check_events()
         files = [file for data_type in sorted(groups, key=str.encode) for file in groups[data_type].files]
         runs = (Run(tuple(files)),) if files else ()
         self._take_items(dry_run=False)
@@ -138,11 +142,14 @@ class Importer:
         for data_type, entries in self._reader.groups():
             for _ in self._keyed(data_type, entries):
                 pass
+        self._check_events()
         self._take_items(dry_run=True)
         return self._result()
 
     def _keyed(self, data_type: str, entries: Iterator[ExportEntry]) -> Iterator[Entry]:
         check = self._parts.check if self._parts is not None else None
+        if data_type in RESERVED:
+            check = self._events.entry
         count, size, reader = 0, self._reader.size, self._reader
         for entry in entries:
             if check is not None:
@@ -156,6 +163,12 @@ class Importer:
                 self._meter.add(count, reader.size - size)
                 count, size = 0, reader.size
         self._meter.add(count, reader.size - size)
+
+    def _check_events(self) -> None:
+        try:
+            self._events.end()
+        except BadRequestError as error:
+            raise self._reader.bad(str(error)) from error
 
     def _take_items(self, *, dry_run: bool) -> None:
         if self._parts is None:
