@@ -96,3 +96,11 @@ def test_every_document_has_its_place_in_the_site():
     for document in DOCUMENTS:
         place = str(document.relative_to(DOCS).with_suffix(""))
         assert place == "index" or re.search(rf"^{place}$", listed, re.MULTILINE) or place.startswith("decisions/")
+
+
+@pytest.mark.parametrize("document", PAGES, ids=name)
+def test_the_files_that_a_document_names_are_there(document):
+    named = re.findall(
+        r"(?<![\w./-])(?:agola_core|adapters|tests|bench|docs)/[\w/.-]+\.(?:py|md|sh)", document.read_text()
+    )
+    assert [file for file in named if not (ROOT / file).exists()] == []
