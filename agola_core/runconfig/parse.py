@@ -10,7 +10,7 @@ from agola_core.errors import ConfigError
 from agola_core.runconfig.dependencies import check_graph, parse_depends
 from agola_core.runconfig.findings import Finding, FindingKind
 from agola_core.runconfig.jsonnet import evaluate
-from agola_core.runconfig.model import Config, Logins, RunDefinition, RuntimeDefinition, TaskDefinition
+from agola_core.runconfig.model import Config, RunDefinition, RuntimeDefinition, TaskDefinition
 from agola_core.runconfig.runtime import parse_logins, parse_runtime
 from agola_core.runconfig.steps import parse_step
 from agola_core.runconfig.values import (
@@ -21,8 +21,8 @@ from agola_core.runconfig.values import (
     parse_interval,
     parse_labels,
 )
-from agola_core.runconfig.when import When, parse_when
-from agola_core.runconfig.yaml.document import Known, Node, load_document
+from agola_core.runconfig.when import parse_when
+from agola_core.runconfig.yaml.document import Fields, Known, Node, load_document
 
 CONFIG_FILES = (".agola/config.jsonnet", ".agola/config.json", ".agola/config.yml")
 """Where a configuration is looked for, in this order."""
@@ -34,27 +34,11 @@ _CONFIG: Known = {
     "version": "version is ignored: no Agola reads it",
 }
 _RUN: Known = dict.fromkeys(("name", "when", "docker_registries_auth", "task_timeout_interval", "tasks"), "")
-_TASK: Known = dict.fromkeys(
-    (
-        "name",
-        "runtime",
-        "environment",
-        "working_dir",
-        "shell",
-        "user",
-        "steps",
-        "when",
-        "ignore_failure",
-        "approval",
-        "depends",
-        "docker_registries_auth",
-        "task_timeout_interval",
-        "timeout",
-        "max_attempts",
-        "labels",
-    ),
-    "",
-)
+_TASK: Known = {
+    **dict.fromkeys(("name", "runtime", "environment", "working_dir", "shell", "user", "steps", "when", "depends"), ""),
+    **dict.fromkeys(("ignore_failure", "approval", "docker_registries_auth", "task_timeout_interval"), ""),
+    **dict.fromkeys(("timeout", "max_attempts", "labels"), ""),
+}
 _ADDITIONS = ("timeout", "max_attempts", "labels")
 
 
@@ -119,12 +103,12 @@ def parse_config(data: bytes, source: str, *, lines: bool = True, findings: list
     before = len(found_here)
     root, reading = load_document(data, source, found_here.append, lines=lines)
     found = root.fields(_CONFIG)
-    nodes = found["runs"].items() if "runs" in found else []
+    nodes = found.items_of("runs")
     if not nodes:
         raise found.get("runs", root).error("no runs defined")
     runs = tuple(_run(node) for node in nodes)
     _check_unique("run", [run.name for run in runs], nodes)
-    logins, timeout = _logins(found), _interval(found)
+    logins, timeout = found.parse("docker_registries_auth", parse_logins) or {}, _interval(found)
     reading.finish()
     found_here[before:] = sorted(found_here[before:], key=lambda finding: finding.line or 0)
     return Config(runs, logins, timeout, tuple(found_here[before:]))
@@ -133,13 +117,19 @@ def parse_config(data: bytes, source: str, *, lines: bool = True, findings: list
 def _run(node: Node) -> RunDefinition:
     found = node.fields(_RUN)
     name = _name(node, found, "run")
-    nodes = found["tasks"].items() if "tasks" in found else []
+    nodes = found.items_of("tasks")
     if not nodes:
         node.note(f"run {name!r} has no tasks: it can be read, but not made")
     tasks = tuple(_task(item) for item in nodes)
     _check_unique("task", [task.name for task in tasks], nodes)
     check_graph(tasks, nodes)
-    return RunDefinition(name, tasks, _when(found), _logins(found), _interval(found))
+    return RunDefinition(
+        name,
+        tasks,
+        found.parse("when", parse_when),
+        found.parse("docker_registries_auth", parse_logins) or {},
+        _interval(found),
+    )
 
 
 def _task(node: Node) -> TaskDefinition:
@@ -150,50 +140,33 @@ def _task(node: Node) -> TaskDefinition:
             found[key].note(f"Agola 0.2 ignores {key}", FindingKind.EXTENSION)
     if "runtime" not in found:
         node.note(f"Agola 0.2 refuses a task without a runtime, such as {name!r}", FindingKind.REFUSED)
-    steps = found["steps"].items() if "steps" in found else []
     return TaskDefinition(
         name=name,
-        steps=tuple(parse_step(item) for item in steps),
-        runtime=parse_runtime(found["runtime"]) if "runtime" in found else RuntimeDefinition(),
-        environment=parse_environment(found["environment"]) if "environment" in found else {},
-        working_dir=_text(found, "working_dir") or _DEFAULT_WORKING_DIR,
-        shell=_text(found, "shell"),
-        user=_text(found, "user"),
-        when=_when(found),
-        ignore_failure=_flag(found, "ignore_failure"),
-        approval=_flag(found, "approval"),
-        depends=parse_depends(found["depends"]) if "depends" in found else (),
-        docker_registries_auth=_logins(found),
+        steps=tuple(parse_step(item) for item in found.items_of("steps")),
+        runtime=found.parse("runtime", parse_runtime) or RuntimeDefinition(),
+        environment=found.parse("environment", parse_environment) or {},
+        working_dir=found.text("working_dir") or _DEFAULT_WORKING_DIR,
+        shell=found.text("shell"),
+        user=found.text("user"),
+        when=found.parse("when", parse_when),
+        ignore_failure=found.flag("ignore_failure"),
+        approval=found.flag("approval"),
+        depends=found.parse("depends", parse_depends) or (),
+        docker_registries_auth=found.parse("docker_registries_auth", parse_logins) or {},
         timeout=parse_duration(found["timeout"]) if "timeout" in found else _interval(found),
-        max_attempts=parse_attempts(found["max_attempts"]) if "max_attempts" in found else 0,
-        labels=parse_labels(found["labels"]) if "labels" in found else {},
+        max_attempts=found.parse("max_attempts", parse_attempts) or 0,
+        labels=found.parse("labels", parse_labels) or {},
     )
 
 
-def _logins(found: dict[str, Node]) -> Logins:
-    return parse_logins(found["docker_registries_auth"]) if "docker_registries_auth" in found else {}
+def _interval(found: Fields) -> float | None:
+    return found.parse("task_timeout_interval", parse_interval)
 
 
-def _interval(found: dict[str, Node]) -> float | None:
-    return parse_interval(found["task_timeout_interval"]) if "task_timeout_interval" in found else None
-
-
-def _when(found: dict[str, Node]) -> When | None:
-    return parse_when(found["when"]) if "when" in found else None
-
-
-def _name(node: Node, found: dict[str, Node], kind: str) -> str:
+def _name(node: Node, found: Fields, kind: str) -> str:
     if "name" not in found:
         raise node.error(f"a {kind} needs a name")
     return check_name(found["name"], found["name"].loose_text())
-
-
-def _text(found: dict[str, Node], key: str) -> str:
-    return found[key].loose_text() if key in found else ""
-
-
-def _flag(found: dict[str, Node], key: str) -> bool:
-    return found[key].boolean() if key in found else False
 
 
 def _check_unique(kind: str, names: list[str], nodes: list[Node]) -> None:

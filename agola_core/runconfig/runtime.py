@@ -24,13 +24,13 @@ _LOGIN: Known = dict.fromkeys(("type", "username", "password", "auth"), "")
 def parse_runtime(node: Node) -> RuntimeDefinition:
     """Return the runtime of a task."""
     found = node.fields(_RUNTIME)
-    kind = _text(found, "type") or "pod"
+    kind = found.text("type") or "pod"
     if kind != "pod":
         raise found["type"].error(f"unknown runtime type {kind!r}; known is pod")
-    arch = _text(found, "arch")
+    arch = found.text("arch")
     if arch and arch not in _ARCHS:
         raise found["arch"].error(f"unknown arch {arch!r}; known are {', '.join(_ARCHS)}")
-    containers = found["containers"].items() if "containers" in found else []
+    containers = found.items_of("containers")
     if not containers:
         raise node.error("a runtime needs at least one container")
     return RuntimeDefinition(kind, arch, tuple(_container(item) for item in containers))
@@ -46,12 +46,12 @@ def _container(node: Node) -> ContainerDefinition:
         raise node.error("a container is empty; Agola 0.2 crashes on it")
     found = node.fields(_CONTAINER)
     return ContainerDefinition(
-        _text(found, "image"),
-        parse_environment(found["environment"]) if "environment" in found else {},
-        _text(found, "user"),
-        found["privileged"].boolean() if "privileged" in found else False,
-        _text(found, "entrypoint"),
-        _volumes(found["volumes"]) if "volumes" in found else (),
+        found.text("image"),
+        found.parse("environment", parse_environment) or {},
+        found.text("user"),
+        found.flag("privileged"),
+        found.text("entrypoint"),
+        found.parse("volumes", _volumes) or (),
     )
 
 
@@ -90,13 +90,13 @@ def _login(node: Node) -> RegistryLogin:
     if node.is_null:
         raise node.error("a login is empty; Agola 0.2 crashes on it")
     found = node.fields(_LOGIN, not_null=("username", "password"))
-    kind = _text(found, "type") or "basic"
+    kind = found.text("type") or "basic"
     if kind not in {"basic", "encodedauth"}:
         found["type"].note(f"unknown type {kind!r} is taken for basic; known are basic, encodedauth")
     if kind == "encodedauth":
         node.note("Agola 0.2 loses the auth of an encodedauth", FindingKind.DIFFERENT)
     values = {key: parse_value(found[key]) for key in ("username", "password") if key in found}
-    return RegistryLogin(kind, **values, auth=_auth(found["auth"]) if "auth" in found else "")
+    return RegistryLogin(kind, **values, auth=found.parse("auth", _auth) or "")
 
 
 def _auth(node: Node) -> Value:
@@ -104,7 +104,3 @@ def _auth(node: Node) -> Value:
         return node.loose_text()
     node.note("Agola before 0.7 refuses an auth that is no string", FindingKind.REFUSED)
     return parse_value(node)
-
-
-def _text(found: dict[str, Node], key: str) -> str:
-    return found[key].loose_text() if key in found else ""

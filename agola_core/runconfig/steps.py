@@ -10,7 +10,7 @@ from agola_core.runconfig.findings import FindingKind
 from agola_core.runconfig.model import CloneStep, CommandStep, StepDefinition
 from agola_core.runconfig.values import MAX_NAME, parse_duration, parse_environment
 from agola_core.runconfig.when import parse_when
-from agola_core.runconfig.yaml.document import Known, Node
+from agola_core.runconfig.yaml.document import Fields, Known, Node
 from agola_core.runconfig.yaml.scalars import lossy
 from agola_core.runservice.model.types import (
     ArchiveContents,
@@ -37,8 +37,6 @@ _SAVE_CACHE: Known = {**_BASE, "key": "", "contents": ""}
 _RESTORE_CACHE: Known = {**_BASE, "keys": "", "dest_dir": ""}
 _CONTENTS: Known = {"source_dir": "", "dest_dir": "", "paths": ""}
 
-Fields = dict[str, Node]
-
 
 def parse_step(node: Node) -> StepDefinition:
     """Return a step from its short form (one key, the type), or its long form (a key `type`)."""
@@ -56,7 +54,7 @@ def parse_step(node: Node) -> StepDefinition:
     ((name, inner),) = found.items()
     parse = _parser(inner, name)
     if name == "run" and inner.is_text:
-        return _command(inner, inner, {})
+        return _command(inner, inner, Fields())
     return parse(inner)
 
 
@@ -95,7 +93,7 @@ def _command(node: Node, command_node: Node, fields: Fields) -> CommandStep:
     return CommandStep(
         _text(fields, "name") or _name_of(command, node),
         command,
-        parse_environment(fields["environment"]) if "environment" in fields else {},
+        fields.parse("environment", parse_environment) or {},
         working_dir=_text(fields, "working_dir"),
         shell=_text(fields, "shell"),
         user=_text(fields, "user"),
@@ -134,7 +132,7 @@ def _save_cache(node: Node) -> StepDefinition:
 
 def _restore_cache(node: Node) -> StepDefinition:
     fields = _fields(node, _RESTORE_CACHE)
-    keys = fields["keys"].texts() if "keys" in fields else []
+    keys = fields.parse("keys", Node.texts) or []
     if not keys:
         raise node.error("restore_cache needs keys")
     return RestoreCacheStep(
@@ -162,16 +160,16 @@ def _fields(node: Node, known: Known) -> Fields:
 
 
 def _text(fields: Fields, key: str) -> str:
-    return fields[key].text() if key in fields else ""
+    return fields.parse(key, Node.text) or ""
 
 
 def _contents(fields: Fields) -> list[ArchiveContents]:
     contents = []
-    for item in fields["contents"].items() if "contents" in fields else []:
+    for item in fields.items_of("contents"):
         if item.is_null:
             raise item.error(f"expected a mapping, not nothing; {_CRASHES}")
         found = item.fields(_CONTENTS)
-        paths = found["paths"].texts() if "paths" in found else []
+        paths = found.parse("paths", Node.texts) or []
         contents.append(
             ArchiveContents(source_dir=_text(found, "source_dir"), dest_dir=_text(found, "dest_dir"), paths=paths)
         )

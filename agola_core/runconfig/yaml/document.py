@@ -6,8 +6,9 @@ ignored, and null is as good as nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
 
 from agola_core.errors import ConfigError
 from agola_core.runconfig.findings import Finding, FindingKind, Report
@@ -15,6 +16,8 @@ from agola_core.runconfig.yaml.scalars import as_text
 from agola_core.runconfig.yaml.tree import Document, Tree, read_tree
 
 _MAX_STATES = 25_000
+
+T = TypeVar("T")
 
 Known = Mapping[str, str]
 """The keys that a mapping may have; those that nothing reads here have the reason, the others ""."""
@@ -150,14 +153,14 @@ class Node:
         """Return how a key of this mapping is written, which may differ from how it is read."""
         return self.tree.written.get(key, key)
 
-    def fields(self, known: Known, *, not_null: Collection[str] = ()) -> dict[str, Node]:
+    def fields(self, known: Known, *, not_null: Collection[str] = ()) -> Fields:
         """Return the non-null values of known keys; none for null.
 
         Args:
             known: The keys; others are reported.
             not_null: The keys whose nulls are errors.
         """
-        found: dict[str, Node] = {}
+        found = Fields()
         for key, node in sorted(self.mapping().items()):
             name = key if key in known else _folded(key, known)
             if name is None:
@@ -238,6 +241,26 @@ class Node:
     def _note_at(self, line: int, message: str) -> None:
         shown = line if self._reading.lines else None
         self._reading.report(Finding(FindingKind.WARNING, message, self._reading.source, shown, self.place))
+
+
+class Fields(dict[str, Node]):
+    """The values of a mapping's known keys."""
+
+    def parse(self, key: str, parse: Callable[[Node], T]) -> T | None:
+        """Return the parsed value of a key; None without one."""
+        return parse(self[key]) if key in self else None
+
+    def items_of(self, key: str) -> list[Node]:
+        """Return the nodes of a key's list; none without one."""
+        return self[key].items() if key in self else []
+
+    def text(self, key: str) -> str:
+        """Return the string of a key, also of a number or a boolean; "" without one."""
+        return self[key].loose_text() if key in self else ""
+
+    def flag(self, key: str) -> bool:
+        """Return the boolean of a key; false without one."""
+        return key in self and self[key].boolean()
 
 
 def load_document(data: bytes, source: str, report: Report, *, lines: bool = True) -> tuple[Node, Reading]:

@@ -19,13 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Archiver:
-    """Archives runs.
-
-    Args:
-        datamanager: Takes archived runs.
-        store: Has active runs.
-        queries: Caches configurations of active runs.
-    """
+    """Archives runs."""
 
     def __init__(self, datamanager: DataManager, store: RunStore, queries: RunQueries) -> None:
         self._datamanager = datamanager

@@ -30,15 +30,7 @@ def run_group(run_id: str) -> str:
 
 
 class RunDeleter:
-    """Deletes runs.
-
-    Args:
-        datamanager: Has archived runs and configurations.
-        store: Has active runs.
-        releases: Releases logs and archives.
-        queries: Finds archived runs.
-        secrets: The runs' secrets, deleted with them.
-    """
+    """Deletes runs."""
 
     def __init__(
         self,

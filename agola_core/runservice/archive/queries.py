@@ -28,11 +28,6 @@ _decode_config = msgspec.json.Decoder(RunConfig).decode
 class RunQueries:
     """Finds runs.
 
-    Args:
-        datamanager: Has archived runs and all configurations.
-        state: Has active runs.
-        readdb: Indexes archived runs.
-
     Attributes:
         following: Whether mirror and readdb are kept up to date, by a started service.
     """

@@ -19,11 +19,7 @@ _CHUNK = 1 << 20
 
 
 class ArtifactStore:
-    """Caches, archives and sources.
-
-    Args:
-        storage: Holds them.
-    """
+    """Caches, archives and sources."""
 
     def __init__(self, storage: ObjectStorage) -> None:
         self._storage = storage

@@ -37,16 +37,7 @@ _RESUMES = 10
 
 
 class Fetcher:
-    """Fetches a few logs and archives at a time, and fewer from one executor.
-
-    Args:
-        storage: Where logs and archives go.
-        mirror: Has runs, their tasks on executors, and the executors.
-        directory: Finds executors' clients.
-        pending: Takes what was fetched, or is lost.
-        run_exists: Returns whether a run is active or archived.
-        options: How many at a time, how large, and how long a silent executor is waited for.
-    """
+    """Fetches a few logs and archives at a time, and fewer from one executor."""
 
     def __init__(
         self,

@@ -16,14 +16,7 @@ _WAIT_SECONDS = 1.0
 
 
 class LogReader:
-    """Opens logs.
-
-    Args:
-        storage: Has the logs of ended steps.
-        mirror: Tells which executor has a task.
-        directory: Finds executors' clients.
-        find_run: Returns a run, active or archived.
-    """
+    """Opens logs."""
 
     def __init__(
         self,

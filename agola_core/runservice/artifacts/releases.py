@@ -40,12 +40,7 @@ _decode = msgspec.json.Decoder(Release).decode
 
 
 class Releases:
-    """The records in the coordinator.
-
-    Args:
-        state: Has the coordinator.
-        storage: Has logs and archives.
-    """
+    """The records in the coordinator."""
 
     def __init__(self, state: RunState, storage: ObjectStorage) -> None:
         self._store = state.store

@@ -25,12 +25,7 @@ _THREADS = 8
 
 
 class Dispatcher:
-    """Notifies executors.
-
-    Args:
-        mirror: Has the executors.
-        directory: Finds their clients, whose calls have deadlines.
-    """
+    """Notifies executors."""
 
     def __init__(self, mirror: Mirror, directory: ExecutorDirectory) -> None:
         self._mirror = mirror

@@ -48,16 +48,7 @@ class _Draft(NamedTuple):
 
 
 class RunCreator:
-    """Creates runs.
-
-    Args:
-        datamanager: Has configurations and counters.
-        state: Has active runs.
-        releases: Records the references of restarts.
-        queries: Finds runs and used task ids.
-        secrets: Has what is secret in configurations.
-        new_id: Makes task ids.
-    """
+    """Creates runs."""
 
     def __init__(
         self,

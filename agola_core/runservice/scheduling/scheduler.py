@@ -58,18 +58,7 @@ class _Progress:
 
 
 class Scheduler:
-    """Advances runs.
-
-    Args:
-        state: Active runs and their tasks.
-        pending: The runs to be advanced.
-        ownership: Which of them other services advance first.
-        secrets: The runs' configurations, with their secrets.
-        dispatcher: Tells executors of tasks.
-        fetcher: Fetches what ended tasks left.
-        archiver: Archives finished runs whose logs and archives are all settled.
-        options: How the service behaves.
-    """
+    """Advances runs."""
 
     def __init__(
         self,

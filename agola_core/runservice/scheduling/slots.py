@@ -20,11 +20,7 @@ from agola_core.runtime.forks import fork_safe
 
 
 class ExecutorSlots:
-    """The free slots of executors.
-
-    Args:
-        mirror: Has the executors and their tasks.
-    """
+    """The free slots of executors."""
 
     def __init__(self, mirror: Mirror) -> None:
         self.turn = fork_safe(Lock())
@@ -62,11 +58,7 @@ class ExecutorSlots:
 
 
 class SlotAssignment:
-    """Assigns the tasks of one transaction to executors. A context manager; its turn begins with the first task.
-
-    Args:
-        slots: The free slots.
-    """
+    """Assigns the tasks of one transaction to executors. A context manager; its turn begins with the first task."""
 
     def __init__(self, slots: ExecutorSlots) -> None:
         self._slots = slots

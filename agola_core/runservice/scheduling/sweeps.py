@@ -29,19 +29,7 @@ _SWEPT_RUNS = 1000
 
 
 class Sweeps:
-    """The periodic tasks of the run service.
-
-    Args:
-        state: Active runs, executors and tasks.
-        scheduler: Rechecks runs.
-        instance: This service's lease.
-        queries: Finds runs.
-        deleter: Deletes expired runs.
-        releases: Lets go of the artifacts of deleted runs.
-        artifacts: Has the caches.
-        secrets: The runs' secrets.
-        options: How often, and how old.
-    """
+    """The periodic tasks of the run service."""
 
     def __init__(
         self,

@@ -67,11 +67,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 class ChangeGroups:
-    """The groups in the coordinator.
-
-    Args:
-        coordinator: Holds them.
-    """
+    """The groups in the coordinator."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator

@@ -41,9 +41,6 @@ _decode = msgspec.json.Decoder(ServiceInstance).decode
 class InstanceLease:
     """This service's entry among the running ones.
 
-    Args:
-        store: Has the coordinator.
-
     Attributes:
         name: This service's name.
     """
