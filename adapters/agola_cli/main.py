@@ -1,4 +1,4 @@
-"""`agola-core`: the commands, and how errors reach people.
+"""`agola-core`: the table of commands, and the exit code and message of every error.
 
 Exit codes: 0 success; 1 a run or a check failed; 2 usage or configuration; 3 something cannot be reached; 4 refused;
 70 a defect of agola-core itself; 74 the output cannot be written; 130 interrupted; 141 whoever read the output is gone.

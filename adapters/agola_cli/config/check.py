@@ -1,4 +1,4 @@
-"""`agola-core config check`: one configuration, or all those of a directory."""
+"""`agola-core config check`: checks one run configuration, or every one below a directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core completion`: what a shell needs to complete the commands."""
+"""`agola-core completion`: prints the shell script that completes commands and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core.toml`: defaults for the commands' options.
+"""Reads `agola-core.toml`, which holds defaults for the commands' options.
 
 A key is an option's long name with underscores. At the top level it holds for every command that has the option,
 in a table named after a command for that command alone::

@@ -1,4 +1,4 @@
-"""`agola-core config`: look at a run configuration, and at this command's own settings."""
+"""`agola-core config`: the group of its commands, and `config show`, which lists the settings in effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the commands of a user find the tokens of a service that the same user runs on this machine.
+"""Lets the commands of a user find the tokens of a service that the same user runs on this machine.
 
 While it serves, a service is noted in a private directory of its user: where it listens, which process it is, and
 where its data directory is. A note whose process is gone counts for nothing: whoever listens there now is a stranger,

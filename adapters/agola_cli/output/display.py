@@ -1,4 +1,4 @@
-"""What a user sees of a run while it goes on, as plain lines, and the summary at its end."""
+"""Shows a run as plain lines while it is running, and a summary when it has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task graph of a run as text: who waits for whom, how each ended, and when it ran."""
+"""Draws the task graph of a run as text: dependencies, results, and when each task ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live display of a run on a terminal: log lines above, a panel with the state of its tasks below."""
+"""Shows a run live on a terminal: log lines above, a panel with the state of its tasks below."""
 
 from __future__ import annotations
 

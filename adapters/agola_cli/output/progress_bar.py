@@ -1,4 +1,4 @@
-"""Long work on a terminal: a bar with entries, bytes, rate and what is left; nothing where nobody looks."""
+"""Shows the progress of long work as a bar on a terminal, and nothing elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How records look: tables and times for people, JSON and CSV for programs."""
+"""Prints records: as tables for people, as JSON and CSV for programs."""
 
 from __future__ import annotations
 

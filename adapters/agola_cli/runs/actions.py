@@ -1,4 +1,4 @@
-"""`agola-core runs stop|restart|approve|delete`."""
+"""`agola-core runs stop|restart|approve|delete`: changes runs."""
 
 from __future__ import annotations
 

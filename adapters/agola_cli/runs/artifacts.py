@@ -1,4 +1,4 @@
-"""`agola-core runs artifacts`: the files that the tasks of a run saved to the workspace."""
+"""`agola-core runs artifacts`: lists or unpacks the files that the tasks of a run saved to the workspace."""
 
 from __future__ import annotations
 

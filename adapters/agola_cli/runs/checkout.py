@@ -1,4 +1,4 @@
-"""What git says of the directory that is run."""
+"""Asks git for the branch, tag and commit of the directory that is run."""
 
 from __future__ import annotations
 

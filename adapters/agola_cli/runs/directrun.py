@@ -1,4 +1,4 @@
-"""`agola-core directrun`: run a git checkout as it lies there, on a running service or on this machine."""
+"""`agola-core directrun`: runs a git checkout with its uncommitted changes, on a service or on this machine."""
 
 from __future__ import annotations
 

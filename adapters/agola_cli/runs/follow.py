@@ -1,4 +1,4 @@
-"""Follows a run from a terminal to its result: its state, its logs, and Ctrl-C."""
+"""Follows a run to its result: shows its state and logs, and stops it on Ctrl-C."""
 
 from __future__ import annotations
 

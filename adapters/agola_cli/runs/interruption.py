@@ -1,4 +1,4 @@
-"""Ctrl-C in commands that follow runs: once stops the run, twice kills everything at once."""
+"""Handles Ctrl-C in commands that follow runs: once stops the run, twice kills everything at once."""
 
 from __future__ import annotations
 

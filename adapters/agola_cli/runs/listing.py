@@ -1,4 +1,4 @@
-"""`agola-core runs`: what has run."""
+"""`agola-core runs`: the group of its commands, `runs list` and `runs show`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core runs logs`: what the steps of a run printed, and print."""
+"""`agola-core runs logs`: prints the logs of a run's steps, or follows them while they grow."""
 
 from __future__ import annotations
 

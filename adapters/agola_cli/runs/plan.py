@@ -1,4 +1,4 @@
-"""What a configuration would run: its tasks, what each waits for, and why some are skipped."""
+"""Lists what a configuration would run: its tasks, their dependencies, and why some are skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core run`: one run of a directory, from its configuration to its result, in this process."""
+"""`agola-core run`: runs the configuration of a directory in this process, from its tasks to its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks of a configuration are run: all of them, or those that options name."""
+"""Selects the tasks of a configuration that are run: all of them, or those that options name."""
 
 from __future__ import annotations
 

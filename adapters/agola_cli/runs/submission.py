@@ -1,4 +1,4 @@
-"""From a directory's configuration to the runs that it asks for."""
+"""Turns the run configuration of a directory into the requests that create its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core executor`: runs tasks of a run service that is somewhere else."""
+"""`agola-core executor`: takes tasks from a run service over HTTP and runs them on this machine."""
 
 from __future__ import annotations
 

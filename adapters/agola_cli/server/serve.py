@@ -1,4 +1,4 @@
-"""`agola-core serve`: the run service and a host executor behind HTTP, on this machine."""
+"""`agola-core serve`: serves a run service and a host executor over HTTP from this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of a run service that `serve` runs; its command takes them as one `service`."""
+"""The options of `serve` that configure its run service, bundled into one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an export is imported to: a store that is there, or a new one."""
+"""The destination of an import: an existing store or a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core export`: a whole store as one stream."""
+"""`agola-core export`: writes one consistent snapshot of a whole store as a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core import`: an export becomes the content of a store, of a new one or in the place of what is there."""
+"""`agola-core import`: restores an export into a new store, or replaces the content of an existing one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core maintenance`: turns the mode on and off, and shows who is in it."""
+"""`agola-core maintenance`: turns maintenance mode on and off, and shows the state of each instance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agola-core ls|get|put|history|watch`: the objects of any store, and what was written to it."""
+"""`agola-core ls|get|put|history|watch`: reads and writes the objects of any store, and lists its changes."""
 
 from __future__ import annotations
 
