@@ -35,15 +35,15 @@ def prepare(appends: Items[StreamEvents], conditions: Items[AppendCondition]) ->
         for batch in _batches(events):
             try:
                 puts.append(unplaced(append.stream, batch))
-            except (TypeError, ValueError, OverflowError) as error:
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
                 raise BadRequestError(f"metadata of stream {append.stream!r}: {error}") from error
             sizes.append(len(batch))
         parts.append(StreamAppend(append.stream, append.expected_version, events, sizes))
-    if len({part.stream for part in parts}) != len(parts):
+    if len(parts) > 1 and len({part.stream for part in parts}) != len(parts):
         raise BadRequestError("a stream stands twice in one append")
-    if len(set(ids)) != len(ids):
+    if ids and len(set(ids)) != len(ids):
         raise BadRequestError("an event id stands twice in one append")
-    decided = tuple(_condition(condition) for condition in conditions)
+    decided = tuple([_condition(condition) for condition in conditions]) if conditions else ()
     return EventsAppend(tuple(parts), decided, tuple(ids), checked or bool(ids)), puts
 
 
@@ -70,14 +70,19 @@ def _checked(append: StreamEvents, ids: list[str]) -> tuple[Event, ...]:
     if not events:
         raise BadRequestError("an append needs at least one event")
     for index, event in enumerate(events):
-        if type(event) is not Event or type(event.type) is not str or type(event.data) is not bytes:
+        if (
+            type(event) is not Event
+            or type(event.data) is not bytes
+            or type(event.metadata) is not dict
+            or type(event.type) is not str
+            or not is_name(event.type)
+        ):
             raise _complaint(event, index)
-        if not is_name(event.type):
+        if event.tags:
+            for tag in event.tags:
+                check_name(tag, f"event {index}, tags")
+        if event.metadata and any(type(key) is not str for key in event.metadata):
             raise _complaint(event, index)
-        for tag in event.tags:
-            check_name(tag, f"event {index}, tags")
-        if event.metadata and (type(event.metadata) is not dict or any(type(key) is not str for key in event.metadata)):
-            raise BadRequestError(f"event {index}: metadata is a dict with text as keys")
         if event.id != "":
             check_name(event.id, f"event {index}, id")
             ids.append(event.id)
@@ -89,11 +94,13 @@ def _complaint(event: object, index: int) -> BadRequestError:
         return BadRequestError(f"event {index}: expected Event, not {type(event).__name__}")
     if type(event.data) is not bytes:
         return BadRequestError(f"event {index}: data must be bytes, not {type(event.data).__name__}")
+    if type(event.metadata) is not dict or any(type(key) is not str for key in event.metadata):
+        return BadRequestError(f"event {index}: metadata is a dict with text as keys")
     return BadRequestError(f"event {index}: not a type: {event.type!r}"[:300])
 
 
 def _batches(events: tuple[Event, ...]) -> Iterator[Items[Event]]:
-    if len(events) == 1:
+    if len(events) <= _BATCH_EVENTS and sum([len(event.data) for event in events]) <= _BATCH_BYTES:
         yield events
         return
     first = size = 0
