@@ -1,6 +1,6 @@
-"""Object storage: whole objects under text keys on posix, posixflat or s3.
+"""Object storage: whole objects under text keys, in a directory or in a bucket of a cloud.
 
-Imports errors and fault points; the datamanager and the runservice stand on it.
+Depends only on errors and runtime helpers; the datamanager and the runservice are built on it.
 """
 
 from agola_core.objectstorage.factory import open_storage

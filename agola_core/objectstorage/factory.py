@@ -1,4 +1,4 @@
-"""Chooses an object storage's backend by its URL; nothing else does."""
+"""Opens the storage backend that a URL names; the only place that knows all backends."""
 
 from __future__ import annotations
 

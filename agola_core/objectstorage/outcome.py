@@ -1,4 +1,4 @@
-"""What a failed request to a storage has done: the vocabulary of the backends' tables of answers."""
+"""Outcomes of failed requests: the row type of each backend's table of errors."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 
 class Outcome(enum.Enum):
-    """What a failed request has done."""
+    """The effect of a failed request."""
 
     NOT_APPLIED = "not applied"
     UNKNOWN = "unknown"
 
 
 class Row(NamedTuple):
-    """One kind of answer.
+    """One kind of error.
 
     Attributes:
-        name: Of the kind, for people.
-        matches: Whether an error is of it.
-        outcome: What the request has done.
-        again: Whether an idempotent request may succeed when it is sent again.
-        source: Who says so.
+        name: The kind, for people.
+        matches: Tells whether an error is of this kind.
+        outcome: The effect of the request.
+        again: Whether retrying an idempotent request may succeed.
+        source: The specification or documentation that says so.
     """
 
     name: str

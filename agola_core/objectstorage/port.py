@@ -1,7 +1,6 @@
-"""What an object storage is: whole objects under text keys, with S3's list semantics.
+"""The port: an object storage holds whole objects under text keys, and lists them as S3 does.
 
-The contract suite `tests/contract/test_objectstorage.py` is the second half of this port and runs on every
-backend.
+The contract suite `tests/contract/test_objectstorage.py` is the second half of the port; it runs on every backend.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ MAX_COMPONENT_BYTES = 255
 
 
 class ObjectInfo(NamedTuple):
-    """What a storage knows of an object.
+    """An object's metadata.
 
     Attributes:
         path: The object's key. For a list that is not recursive, a key that ends in "/" stands for all keys
@@ -35,24 +34,24 @@ class ObjectInfo(NamedTuple):
 
 
 Payload = bytes | bytearray | memoryview | Iterable[bytes]
-"""What can be written: the bytes at once, or pieces that are never held all together."""
+"""Content to write: bytes, or an iterable of pieces that are never all in memory at once."""
 
 
 class ObjectReader(Protocol):
-    """Reads ranges of one object, as it was when the reader was opened or first read."""
+    """Reads ranges of one version of an object: the version at opening or at the first read."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the object; fewer at its end."""
 
     def close(self) -> None:
-        """Release it; closing twice is harmless."""
+        """Release its resources; closing twice is harmless."""
 
 
 class ObjectStorage(Protocol):
     """The port. Thread-safe.
 
     Every method raises `BadRequestError` for a key that the backend cannot hold, `UnavailableError` when the
-    backend cannot be reached, refuses for now or is full, and `ForbiddenError` when it denies access.
+    backend is unreachable, overloaded or full, and `ForbiddenError` when it denies access.
     """
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -75,7 +74,7 @@ class ObjectStorage(Protocol):
         """
 
     def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
-        """Yield an object's bytes in pieces; a change of the object meanwhile is never mixed in.
+        """Yield an object's bytes in pieces, all from one version of the object.
 
         Raises:
             NotFoundError: There is no such object (raised at the call, not at the first piece).
@@ -100,7 +99,7 @@ class ObjectStorage(Protocol):
         """
 
     def stat(self, path: str) -> ObjectInfo:
-        """Return what is known of an object.
+        """Return an object's metadata.
 
         Raises:
             NotFoundError: There is no such object.

@@ -1,4 +1,4 @@
-"""An object storage that is only read: whatever would change it is refused."""
+"""A read-only view of an object storage."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from agola_core.objectstorage.port import ObjectStorage, Payload
 
 
 class ReadOnlyStorage:
-    """The reads of a storage; everything else raises `ForbiddenError`.
+    """Passes reads on to a storage; writes and deletions raise `ForbiddenError`.
 
     Args:
-        storage: The storage.
+        storage: The storage to read.
     """
 
     def __init__(self, storage: ObjectStorage) -> None:

@@ -1,4 +1,4 @@
-"""Options of a storage's URL: `SCHEME://BUCKET[/PREFIX][?OPTION=VALUE&...]`. Secrets have no place in it."""
+"""Parses storage URLs, `SCHEME://BUCKET[/PREFIX][?OPTION=VALUE&...]`. A URL never contains a secret."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ENDPOINT = re.compile(
 
 
 def parse_options(url: str, kind: type[T], bucket: re.Pattern[str], what: str) -> T:
-    """Return what a URL says.
+    """Parse a URL.
 
     Args:
         url: The URL.
-        kind: A struct with a field `bucket`, a field `prefix`, and one for each option.
-        bucket: What the name of a bucket matches.
-        what: What a bucket is called, such as `S3 bucket`.
+        kind: The struct to fill: fields `bucket` and `prefix`, and one field for each option.
+        bucket: The pattern of bucket names.
+        what: The word for a bucket in messages, such as `S3 bucket`.
 
     Raises:
         BadRequestError: Something in it is malformed; names the option, and never its value when it is unknown.

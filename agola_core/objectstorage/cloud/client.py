@@ -1,12 +1,11 @@
-"""The connection to one bucket over obstore: deadlines, retries of what may be repeated, and errors as ours.
+"""A client of one bucket, built on obstore: deadlines, retries of idempotent requests, errors of our taxonomy.
 
-obstore's own retries are off, since they repeat creations too; only the parts of an upload are retried by it.
+obstore's own retries are off because they would also repeat creations; it retries only the parts of an upload.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +19,7 @@ from agola_core.errors import BadRequestError, ClosedError, DeadlineError
 from agola_core.objectstorage.cloud.errors import ServiceError, translate
 from agola_core.objectstorage.cloud.outcomes import row_of
 from agola_core.objectstorage.cloud.url import CloudOptions
+from agola_core.objectstorage.remote import backoff
 from agola_core.runtime.forks import Origin
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Store = Any
 """One of obstore's: a GCSStore or an AzureStore."""
-
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 2.0
 
 
 class CloudClient:
@@ -51,12 +48,12 @@ class CloudClient:
         self.uploading = _open(scheme, options, retries=options.attempts - 1)
 
     def call(self, send: Callable[[Store], T], what: str, *, repeat: bool = True) -> T:
-        """Make a request.
+        """Send a request.
 
         Args:
-            send: Makes it with a store of obstore's.
-            what: What it is about, for messages.
-            repeat: Whether it may be made again when it fails.
+            send: Sends it through an obstore store.
+            what: The subject, for messages.
+            repeat: Whether it may be retried.
 
         Raises:
             AgolaError: As the port says of each method.
@@ -75,20 +72,14 @@ class CloudClient:
             ours = translate(found, what, self.options.bucket)
             if not repeat or attempt >= self.options.attempts or not row_of(found).again:
                 raise ours from found  # not from obstore's, whose text has signed URLs
-            pause = self.pause_of(attempt)
+            pause = backoff(attempt)
             if time.monotonic() + pause >= end:
                 raise DeadlineError(f"{ours} (tried {attempt} times)") from found
             logger.info("trying again: attempt=%d error=%s", attempt, ours)
             time.sleep(pause)
 
-    @staticmethod
-    def pause_of(attempt: int) -> float:
-        """Return how many seconds to wait after an attempt."""
-        longest: float = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
-
     def close(self) -> None:
-        """Take no more requests; closing twice is harmless."""
+        """Refuse further requests; closing twice is harmless."""
         self._closed = True
 
 

@@ -1,7 +1,7 @@
-"""What obstore's errors say, and what callers are told of them.
+"""Translates obstore's errors into ours.
 
-obstore hands out a class and a text, no status or code: both are read from the text, which is forgotten then, since it
-has the request's URL in it, and with it perhaps a signature.
+obstore reports an exception class and a text, but no status or code. We parse both from the text and then drop it,
+because it contains the request's URL, which may be signed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ServiceError(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """Return what an error of obstore's says."""
+        """Parse an obstore exception."""
         text = str(error)
         found = _STATUS.search(text)
         status = int(next(filter(None, found.groups()))) if found else _CLASSES.get(type(error).__name__, 0)
@@ -59,7 +59,7 @@ class ServiceError(Exception):
 
 
 def translate(error: ServiceError, what: str, bucket: str) -> AgolaError:
-    """Return the error of ours that tells what happened; raise it from the original one.
+    """Return our error for a service error; raise it from that one.
 
     Args:
         error: What the request raised.

@@ -1,4 +1,4 @@
-"""What an error of a request to Google Cloud Storage or Azure says of the request: the table of every answer."""
+"""The outcome table of Google Cloud Storage and Azure: the effect of each failed request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agola_core.objectstorage.outcome import Outcome, Row
 
 
 def row_of(error: BaseException) -> Row:
-    """Return what is known of an error of a request."""
+    """Return the table row of an error."""
     return next(row for row in TABLE if row.matches(error))
 
 
@@ -45,4 +45,4 @@ TABLE = (
     ),
     Row("anything else", lambda _: True, Outcome.UNKNOWN, False, "an error of this side, at any place"),
 )
-"""Every answer but success; the first row that matches counts."""
+"""Every error; the first matching row applies."""

@@ -1,7 +1,7 @@
 """Object storage on Google Cloud Storage and Azure Blob Storage (see `agola_core.objectstorage.port.ObjectStorage`).
 
-Keys are portable ones (`check_portable`). Objects carry the crc32 of their bytes as metadata where it is known before
-the upload, and whole reads are checked against it.
+Keys must be portable (`check_portable`). An object whose bytes are known before its upload carries their crc32 as
+metadata; reads of the whole object verify it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from agola_core.objectstorage.cloud.outcomes import row_of
 from agola_core.objectstorage.cloud.url import CloudOptions, parse_cloud_url
 from agola_core.objectstorage.outcome import Outcome
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable, is_portable
+from agola_core.objectstorage.remote import RangeReader, backoff, chunks, named
 
 _RANGE = 8 * 1024 * 1024
 _DAMAGED_TRIES = 2
@@ -36,35 +37,12 @@ _LAST = "\U0010ffff"
 
 
 class _Written(NamedTuple):
-    """What an object is to be."""
+    """The object that a write intends to store."""
 
     key: str
     what: str
     size: int
     crc: int
-
-
-class CloudReader:
-    """Reads ranges of one object, each by one request; the first one fixes which version of it.
-
-    Args:
-        storage: Where it lies.
-        path: Its key.
-        etag: The version, where it is known already.
-    """
-
-    def __init__(self, storage: CloudStorage, path: str, etag: str = "") -> None:
-        self._storage = storage
-        self._path = path
-        self._etag = etag
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the object; fewer at its end."""
-        body, self._etag = self._storage.read_range(self._path, offset, length, self._etag)
-        return body
-
-    def close(self) -> None:
-        """Release nothing: no connection is held."""
 
 
 class CloudStorage:
@@ -95,7 +73,7 @@ class CloudStorage:
         return cls(url.partition("://")[0], parse_cloud_url(url))
 
     def __repr__(self) -> str:
-        """Tell where it is; no credentials."""
+        """Show the location, without credentials."""
         return f"CloudStorage({self._name!r})"
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -107,7 +85,7 @@ class CloudStorage:
             noted = attributes.get(_CRC)
             if noted is None or noted == f"{zlib.crc32(body):08x}":
                 return body
-        raise UnavailableError(f"{_named(path)}: the storage gives other bytes than it got")
+        raise UnavailableError(f"{named(path)}: the storage gives other bytes than it got")
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
         """Return bytes of an object and its ETag, by one request.
@@ -126,33 +104,33 @@ class CloudStorage:
         try:
             body, found, _ = self._get(path, options)
         except ConflictError as error:
-            raise NotFoundError(f"{_named(path)} was replaced while it was read") from error
+            raise NotFoundError(f"{named(path)} was replaced while it was read") from error
         except UnavailableError:
             if self.stat(path).size <= offset:  # services answer so differently that it is asked
                 return b"", etag
             raise
         return body if length is None else body[:length], found
 
-    def open_reader(self, path: str) -> CloudReader:
+    def open_reader(self, path: str) -> RangeReader:
         """Return a reader of ranges of one object; it asks nothing before the first one (see the port)."""
         self._key(path)
-        return CloudReader(self, path)
+        return RangeReader(self, path)
 
     def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
         """Yield an object's bytes in pieces (see the port)."""
         meta = self._head(path)
         if meta["size"] <= _RANGE:
-            return _cut(self.read(path), chunk_size)
-        reader = CloudReader(self, path, meta["e_tag"] or "")
+            return chunks(self.read(path), chunk_size)
+        reader = RangeReader(self, path, meta["e_tag"] or "")
         ranges = (reader.read(offset, _RANGE) for offset in range(0, meta["size"], _RANGE))
-        return itertools.chain.from_iterable(_cut(body, chunk_size) for body in ranges)
+        return itertools.chain.from_iterable(chunks(body, chunk_size) for body in ranges)
 
     def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
         """Write a whole object (see the port).
 
-        A creation of more than one part from pieces is looked for before, and not compared by the service itself.
+        A creation in several parts checks for an existing object before the upload; the service itself does not check.
         """
-        key, what = self._key(path), _named(path)
+        key, what = self._key(path), named(path)
         if if_absent and self._exists(path):
             raise ConflictError(f"{what} exists already")
         if isinstance(data, bytes | bytearray | memoryview):
@@ -164,7 +142,7 @@ class CloudStorage:
         written = _Written(key, what, len(body), zlib.crc32(body))
         attributes = {_CRC: f"{written.crc:08x}"}
         if len(body) > self._options.part_size and not if_absent:
-            return self._write_parts(key, what, _cut(body, self._options.part_size), attributes)
+            return self._write_parts(key, what, chunks(body, self._options.part_size), attributes)
         mode = "create" if if_absent else "overwrite"
 
         def attempt() -> None:
@@ -178,16 +156,16 @@ class CloudStorage:
         return len(body)
 
     def stat(self, path: str) -> ObjectInfo:
-        """Return what is known of an object (see the port)."""
+        """Return an object's metadata (see the port)."""
         meta = self._head(path)
         return ObjectInfo(path, meta["size"], meta["last_modified"])
 
     def delete(self, path: str) -> None:
-        """Delete an object (see the port); it is asked first whether there is one."""
+        """Delete an object (see the port); checks first that it exists."""
         self._head(path)
         key = self._key(path)
         try:
-            self._client.call(lambda store: store.delete(key), _named(path))
+            self._client.call(lambda store: store.delete(key), named(path))
         except NotFoundError:  # an attempt before had done it
             return
         except UnavailableError:
@@ -247,11 +225,11 @@ class CloudStorage:
             result = store.get(key, options=options)
             return bytes(result.bytes()), result.meta["e_tag"] or "", dict(result.attributes)
 
-        return self._client.call(send, _named(path))
+        return self._client.call(send, named(path))
 
     def _head(self, path: str) -> Any:
         key = self._key(path)
-        return self._client.call(lambda store: store.head(key), _named(path))
+        return self._client.call(lambda store: store.head(key), named(path))
 
     def _exists(self, path: str) -> bool:
         try:
@@ -261,7 +239,7 @@ class CloudStorage:
         return True
 
     def _is_there(self, path: str) -> bool:
-        """Return False when an object is certainly not there."""
+        """Return False only if an object certainly does not exist."""
         try:
             self._head(path)
         except NotFoundError:
@@ -299,7 +277,7 @@ class CloudStorage:
         return size
 
     def _settle(self, written: _Written, attempt: Callable[[], None], if_absent: bool) -> None:
-        """Make an attempt, and look before another one and before anything is told."""
+        """Attempt a write; check what is stored before each retry and before reporting a failure."""
         for number in range(1, self._options.attempts + 1):
             try:
                 attempt()
@@ -318,17 +296,17 @@ class CloudStorage:
                         told = f"{error}; whether it was written cannot be told"
                         raise type(error)(told) from error.__cause__
                     raise
-            time.sleep(self._client.pause_of(number))
+            time.sleep(backoff(number))
 
     def _found(self, written: _Written) -> bool | None:
-        """Return whether an object has exactly the bytes that were written; None when that cannot be told."""
+        """Return whether an object has exactly the written bytes; None if that cannot be determined."""
         path = written.key.removeprefix(self._prefix)
         crc = 0
         try:
             meta = self._head(path)
             if meta["size"] != written.size:
                 return False
-            reader = CloudReader(self, path, meta["e_tag"] or "")
+            reader = RangeReader(self, path, meta["e_tag"] or "")
             for offset in range(0, written.size, _RANGE):
                 crc = zlib.crc32(reader.read(offset, _RANGE), crc)
         except NotFoundError:
@@ -350,17 +328,8 @@ class CloudStorage:
             raise BadRequestError(f"{where}: bucket {self._options.bucket!r} does not exist") from error
 
 
-def _named(path: str) -> str:
-    return f"object {path[:200]!r}"
-
-
-def _cut(body: bytes, size: int) -> Iterator[bytes]:
-    for start in range(0, len(body), size):
-        yield body[start : start + size]
-
-
 def _first(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes] | None]:
-    """Return the first bytes of what may be long, and the rest; None when that was all."""
+    """Return the first bytes of a stream and the rest of it; None for the rest if nothing is left."""
     held = bytearray()
     for piece in pieces:
         held += piece
@@ -370,7 +339,7 @@ def _first(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes] |
 
 
 def _pages(store: Any, directory: str, after: str) -> tuple[Any, Iterator[Any]]:
-    """Return the first page of a list, or None, and the iterator over the others."""
+    """Return the first page of a listing (None if empty) and an iterator over the remaining pages."""
     offset = after if is_portable(after) else None
     pages = iter(store.list(directory or None, offset=offset, chunk_size=1000))
     return next(pages, None), pages

@@ -1,4 +1,4 @@
-"""What a `gs://` or an `az://` URL says: a bucket or container, a prefix and options.
+"""`gs://` and `az://` URLs: a bucket or container, a prefix and options.
 
 ::
 
@@ -18,11 +18,11 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where objects lie and how they are reached; every field but the first two is an option of the URL.
+    """A location and how to reach it; every field but the first two is an option of the URL.
 
     Attributes:
         bucket: The bucket, or the container.
-        prefix: What every key begins with, followed by "/"; "" for none.
+        prefix: Prepended to every key, with "/" between them; "" for none.
         account: Azure's storage account; "" for what AZURE_STORAGE_ACCOUNT_NAME names.
         endpoint: The server's URL; "" for the cloud's own.
         service_account: A file with the key of a Google service account; "" for what the environment says.
@@ -50,7 +50,7 @@ class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_cloud_url(url: str) -> CloudOptions:
-    """Return what a URL says.
+    """Parse a URL.
 
     Raises:
         BadRequestError: Something in it is malformed; names the option.

@@ -1,4 +1,4 @@
-"""Storages as fsspec file systems, and the protocols under which fsspec finds them."""
+"""fsspec file systems on top of any storage, and the protocols registered with fsspec."""
 
 from agola_core.objectstorage.filesystem.protocols import (
     AgolaFileSystem,

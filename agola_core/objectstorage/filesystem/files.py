@@ -1,4 +1,4 @@
-"""What an fsspec file system over a storage hands out: open files, and the standard exceptions of Python."""
+"""Open files of the fsspec file system, and the translation of our errors into Python's `OSError`s."""
 
 from __future__ import annotations
 

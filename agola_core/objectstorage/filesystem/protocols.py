@@ -1,6 +1,6 @@
-"""The protocols that are registered with fsspec: `agola`, and for whole buckets `agola+s3`, `agola+gs`, `agola+az`.
+"""Protocols registered with fsspec: `agola` for any storage; `agola+s3`, `agola+gs` and `agola+az` for buckets.
 
-They are entry points of this package: `fsspec.open("agola://KEY", storage="DIR")` needs no import of it.
+They are entry points of this package, so `fsspec.open("agola://KEY", storage="DIR")` works without importing it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agola_core.objectstorage.filesystem.storage import StorageFileSystem
 
 
 class AgolaFileSystem(StorageFileSystem):
-    """A storage that is opened by its URL, and closed with the file system. It can be pickled, as dask does.
+    """A file system that opens a storage by URL and closes it with itself. It can be pickled, as dask requires.
 
     Args:
         storage: The storage's URL, or a directory (see `agola_core.open_storage`).

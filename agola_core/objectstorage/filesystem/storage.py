@@ -1,6 +1,6 @@
-"""An fsspec file system over any object storage, for what speaks fsspec: data frames, caches, copying tools.
+"""An fsspec file system on any object storage, for data frames, caches and copying tools.
 
-Directories are the beginnings of keys: they come with their first object and go with the last one, and making one does
+Directories are prefixes of keys: they appear with their first object and vanish with the last one; creating one does
 nothing. Errors are Python's own (`FileNotFoundError`, `FileExistsError`, `PermissionError`, other `OSError`).
 
 Example:

@@ -1,4 +1,4 @@
-"""Durable whole-file writes on a local file system: what fsspec's own local file system does not do.
+"""Durable, atomic whole-file writes on a local file system.
 
 A file appears by rename, after its bytes are on the disk; every directory on the way is synced too. No sync is
 repeated: a second one may succeed although the first one's bytes are lost. What a step that fails has done:

@@ -1,4 +1,4 @@
-"""What the errors of the operating system mean to the users of a storage in a directory."""
+"""Translates operating system errors into errors of the port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""posixflat's names: a key cut into pieces of 8 characters, so that any key may be the beginning of another.
+"""File names of posixflat: keys split into pieces of 8 characters, so that any key may be a prefix of another.
 
 Each piece but the last is a directory. "/" becomes `%2F` and "%" becomes `%25`; when the key's length is a
 multiple of 8 the last piece gets the marker `.f`, since without it that piece may also be a directory. This is

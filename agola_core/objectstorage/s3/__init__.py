@@ -1,1 +1,1 @@
-"""Object storage in a bucket of any server that speaks S3."""
+"""Object storage in a bucket of AWS or of any S3-compatible server."""

@@ -1,7 +1,7 @@
-"""Checksums of S3 objects: what is sent with an upload, and how what comes back is checked.
+"""Checksums of S3 objects: sent with uploads, verified on reads.
 
-A whole object has the crc32 of its bytes. One that was uploaded in parts has the crc32 of its parts' crc32s, so
-whoever checks it must know where the parts begin: our uploads note the size of a part with the object.
+An object uploaded in one request has the crc32 of its bytes. One uploaded in parts has the crc32 of its parts'
+crc32s, so verifying it requires the part boundaries: our uploads store the part size as metadata.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""A client of one S3 bucket: signed requests with deadlines, and retries of what may be repeated."""
+"""A client of one S3 bucket: signs requests, enforces deadlines, retries idempotent requests."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from agola_core.errors import ClosedError, DeadlineError
+from agola_core.objectstorage.remote import backoff
 from agola_core.objectstorage.s3.configuration import Configuration
 from agola_core.objectstorage.s3.connection import Answer, Connections
 from agola_core.objectstorage.s3.credentials import credentials_of
@@ -28,13 +28,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 2.0
 _BYTES_PER_SECOND = 1 << 20
 
 
 class S3Client:
-    """A client of one bucket. Thread-safe; a request is sent by the thread that makes it.
+    """A client of one bucket. Thread-safe; each request runs in its caller's thread.
 
     Args:
         options: The bucket, and how it is reached.
@@ -55,17 +53,17 @@ class S3Client:
         self._origin = Origin("the storage")
 
     def call(self, request: Request, what: str, *, repeat: bool = True) -> Answer:
-        """Send a request and return the answer (see `fetch`)."""
+        """Send a request and return the whole response (see `fetch`)."""
         return self.fetch(request, _whole, what, repeat=repeat)
 
     def fetch(self, request: Request, parse: Callable[[Answer], T], what: str, *, repeat: bool = True) -> T:
-        """Send a request and return what its answer says.
+        """Send a request and return its parsed response.
 
         Args:
             request: The request.
-            parse: Makes a value of the answer.
-            what: What it is about, for messages.
-            repeat: Whether it may be sent again when it fails; False for what is not idempotent.
+            parse: Parses the response.
+            what: The subject, for messages.
+            repeat: Whether it may be retried; False for requests that are not idempotent.
 
         Raises:
             AgolaError: As the port says of each method.
@@ -85,15 +83,15 @@ class S3Client:
                 ours = translate(error, what, self.options.bucket)
                 if not repeat or attempt >= self.options.attempts or not row_of(error).again:
                     raise ours from error
-                pause = _pause(attempt)
+                pause = backoff(attempt)
                 if time.monotonic() + pause >= end:
                     raise DeadlineError(f"{ours} (tried {attempt} times)") from error
                 logger.info("trying again: method=%s attempt=%d error=%s", request.method, attempt, ours)
             self._closed.wait(pause)
 
     def pause(self, attempt: int) -> None:
-        """Wait before another attempt, longer each time."""
-        self._closed.wait(_pause(attempt))
+        """Wait before another attempt."""
+        self._closed.wait(backoff(attempt))
 
     def close(self) -> None:
         """Close the connections; closing twice is harmless."""
@@ -128,8 +126,3 @@ def _refusal(answer: Answer) -> ResponseError:
     if region and answer.status < 400:
         message = f"it is in {region}: set the option region. {message}".rstrip()
     return ResponseError(answer.status, code or str(answer.status), message)
-
-
-def _pause(attempt: int) -> float:
-    longest: float = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing

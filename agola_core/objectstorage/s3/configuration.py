@@ -1,4 +1,4 @@
-"""What the AWS environment variables and configuration files say: `~/.aws/config` and `~/.aws/credentials`."""
+"""Reads AWS environment variables and the files `~/.aws/config` and `~/.aws/credentials`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLES = ("sso_session", "sso_start_url", "role_arn", "source_profile", "login_se
 
 
 class Configuration:
-    """The environment, and one profile.
+    """Settings from the environment and one profile.
 
     Args:
         environment: Such as `os.environ`.

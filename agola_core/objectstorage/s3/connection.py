@@ -1,7 +1,7 @@
-"""HTTP/1.1 connections to one server: pooled, checked before they are reused, and never waited on past a deadline.
+"""Pooled HTTP/1.1 connections to one server, checked before reuse, with a deadline on every request.
 
-No request is ever sent twice here. An error tells how far a request came: `NotConnectedError` when nothing of it was
-sent, any other error when the server may have had all of it.
+This module never sends a request twice. Its errors tell how far a request got: `NotConnectedError` means that nothing
+was sent; after any other error the server may have received all of it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Connections:
         return answer
 
     def close(self) -> None:
-        """Close the idle ones; one in use is closed when its request has ended."""
+        """Close idle connections; a connection in use closes when its request ends."""
         self._closed = True
         while self._idle:
             self._idle.pop()[0].close()
@@ -188,7 +188,7 @@ def _tunnel(connection: socket.socket, server: Server, proxy: Proxy) -> None:
 
 
 def _is_readable(connection: socket.socket) -> bool:
-    """Return whether bytes, or the end, came on a connection on which nothing is awaited."""
+    """Return whether an idle connection has unexpected data or was closed by the server."""
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
@@ -244,7 +244,7 @@ def _left(end: float) -> float:
 
 
 class _Incoming(io.RawIOBase):
-    """What comes on a connection, up to a moment that may be put off."""
+    """The incoming bytes of a connection, readable until a deadline that can be extended."""
 
     def __init__(self, connection: socket.socket, end: float) -> None:
         self._connection = connection

@@ -1,8 +1,7 @@
-"""Credentials for S3: from where they come, and when they are fetched anew.
+"""Finds and refreshes AWS credentials.
 
-In this order, as AWS's own tools have it: variables of the environment, a profile's keys, a profile's
-`credential_process`, a web identity, a container's endpoint, an EC2 instance's. A profile with SSO or a role needs
-botocore, whose whole chain is then asked.
+Sources in order, as in AWS's own tools: environment variables, a profile's keys, its `credential_process`, a web
+identity, a container's endpoint, an EC2 instance. A profile with SSO or a role is resolved by botocore.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class NoCredentialsError(Exception):
 
 
 class CredentialCache:
-    """Credentials that are fetched once, and again shortly before they end. Thread-safe.
+    """Caches credentials and refreshes them shortly before they expire. Thread-safe.
 
     Args:
         fetch: Fetches them.
@@ -46,7 +45,7 @@ class CredentialCache:
         self._current: Credentials | None = None
 
     def get(self) -> Credentials:
-        """Return credentials that are valid.
+        """Return valid credentials.
 
         Raises:
             NoCredentialsError: There are none.
@@ -68,7 +67,7 @@ class CredentialCache:
 
 
 def credentials_of(options: S3Options, configuration: Configuration) -> CredentialCache | None:
-    """Return what signs the requests of a storage; None for a storage that is anonymous.
+    """Return the credentials of a storage; None for anonymous access.
 
     Raises:
         BadRequestError: The variables that the option `credentials` names are missing.
@@ -139,7 +138,7 @@ def _from_process(configuration: Configuration) -> Credentials | None:
 
 
 def _from_botocore(configuration: Configuration) -> Credentials | None:
-    """Return credentials of a profile with SSO or a role, by botocore if it is installed."""
+    """Return the credentials of a profile with SSO or a role, resolved by botocore."""
     special = next((name for name in ROLES if configuration.get(name)), None)
     if special is None or configuration.get("web_identity_token_file"):
         return None

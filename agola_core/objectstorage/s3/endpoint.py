@@ -1,4 +1,4 @@
-"""Where the requests of a bucket go: the server, how it is trusted, and how the bucket is named."""
+"""Resolves a bucket's endpoint: host, path, region, TLS and proxy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Endpoint(NamedTuple):
 
 
 def endpoint_of(options: S3Options, configuration: Configuration) -> Endpoint:
-    """Return where the bucket is, by its options or else by the AWS configuration.
+    """Resolve the endpoint from the URL's options, else from the AWS configuration.
 
     Raises:
         BadRequestError: An endpoint is malformed, or a file of certificates cannot be used; names it.

@@ -1,4 +1,4 @@
-"""What callers are told of the errors of an S3 server; `outcomes` knows what a failed request has done."""
+"""Translates S3 errors into ours; `outcomes` tells the effect of the failed request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TOKEN = {"ExpiredToken", "InvalidToken", "InvalidTokenId", "TokenRefreshRequire
 
 
 def translate(error: Exception, what: str, bucket: str) -> AgolaError:
-    """Return the error of ours that tells what happened; raise it from the original one.
+    """Return our error for a failed request; raise it from the original one.
 
     Args:
         error: What the request raised.

@@ -1,4 +1,4 @@
-"""Credentials that the place gives where a program runs: a web identity, a container, an EC2 instance."""
+"""Fetches AWS credentials from the environment a program runs in: web identity, container or EC2 instance."""
 
 from __future__ import annotations
 

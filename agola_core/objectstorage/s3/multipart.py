@@ -1,4 +1,4 @@
-"""Uploads in parts, and the sweep of those that killed processes left."""
+"""Multipart uploads, and the sweep of uploads that killed processes left unfinished."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What an error of an S3 request says of the request: the table of every answer, with its source.
+"""The outcome table of S3: the effect of each failed request, with the source for it.
 
-A write whose outcome is unknown is looked at before its caller hears anything (`upload`); a request that is not
-applied may be sent again without a look. What sounds like a refusal is none until a source says so: a 503 of a server
-of several disks may be the answer to a write that some of them have.
+After a write with an unknown outcome, `upload` reads what is stored before it reports anything; a request that was not
+applied can be retried without that. An error that sounds like a refusal is not one unless a source says so: a server
+with several disks may answer 503 to a write that some of them have stored.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def status_of(error: BaseException | None) -> int:
 
 
 def row_of(error: BaseException) -> Row:
-    """Return what is known of an error of a request."""
+    """Return the table row of an error."""
     return next(row for row in TABLE if row.matches(error))
 
 
@@ -142,4 +142,4 @@ TABLE = (
     Row("another 3xx or 4xx", _is(ResponseError), Outcome.NOT_APPLIED, False, _S3_ERRORS),
     Row("anything else", lambda _: True, Outcome.UNKNOWN, False, "an error of this side, at any place"),
 )
-"""Every answer but success; the first row that matches counts."""
+"""Every error; the first matching row applies."""

@@ -1,4 +1,4 @@
-"""The requests of S3 that a storage makes, and what their answers say."""
+"""Builds S3 requests and parses their responses."""
 
 from __future__ import annotations
 

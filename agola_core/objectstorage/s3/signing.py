@@ -1,4 +1,4 @@
-"""Signatures of AWS requests, version 4 (Amazon S3 API reference, "Authenticating requests")."""
+"""Signs AWS requests, signature version 4 (Amazon S3 API reference, "Authenticating requests")."""
 
 from __future__ import annotations
 

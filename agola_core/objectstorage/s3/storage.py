@@ -19,6 +19,7 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.remote import RangeReader, chunks, named
 from agola_core.objectstorage.s3 import requests
 from agola_core.objectstorage.s3.checksums import ContentCheck
 from agola_core.objectstorage.s3.client import S3Client
@@ -29,29 +30,6 @@ from agola_core.objectstorage.s3.url import S3Options, parse_s3_url
 
 _RANGE = 8 * 1024 * 1024
 _DAMAGED_TRIES = 2
-
-
-class S3Reader:
-    """Reads ranges of one object, each by one request; the first one fixes which version of it.
-
-    Args:
-        storage: Where it lies.
-        path: Its key.
-        etag: The version, where it is known already.
-    """
-
-    def __init__(self, storage: S3Storage, path: str, etag: str = "") -> None:
-        self._storage = storage
-        self._path = path
-        self._etag = etag
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the object; fewer at its end."""
-        body, self._etag = self._storage.read_range(self._path, offset, length, self._etag)
-        return body
-
-    def close(self) -> None:
-        """Release nothing: no connection is held."""
 
 
 class S3Storage:
@@ -83,7 +61,7 @@ class S3Storage:
         return cls(parse_s3_url(url))
 
     def __repr__(self) -> str:
-        """Tell where it is; no credentials."""
+        """Show the location, without credentials."""
         return f"S3Storage({self._options.location!r})"
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -91,7 +69,7 @@ class S3Storage:
         if offset or length is not None:
             return self.read_range(path, offset, length)[0]
         for attempt in range(_DAMAGED_TRIES):
-            answer = self._client.call(requests.get_object(self._key(path)), _named(path))
+            answer = self._client.call(requests.get_object(self._key(path)), named(path))
             check = ContentCheck(answer, len(answer.body))
             check.update(answer.body)
             try:
@@ -99,7 +77,7 @@ class S3Storage:
                 return answer.body
             except TruncatedBodyError as error:
                 if attempt == _DAMAGED_TRIES - 1:
-                    raise UnavailableError(f"{_named(path)}: the storage gives other bytes than it got") from error
+                    raise UnavailableError(f"{named(path)}: the storage gives other bytes than it got") from error
         raise AssertionError
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
@@ -116,9 +94,9 @@ class S3Storage:
         """
         last = None if length is None else offset + max(length, 1) - 1
         try:
-            answer = self._client.call(requests.get_object(self._key(path), offset, last, etag), _named(path))
+            answer = self._client.call(requests.get_object(self._key(path), offset, last, etag), named(path))
         except ConflictError as error:
-            raise NotFoundError(f"{_named(path)} was replaced while it was read") from error
+            raise NotFoundError(f"{named(path)} was replaced while it was read") from error
         except UnavailableError as error:
             if status_of(error.__cause__) == 416:  # the object ends before
                 return b"", etag
@@ -128,27 +106,27 @@ class S3Storage:
             body = body[offset:]
         return body if length is None else body[:length], answer.headers.get("etag", "")
 
-    def open_reader(self, path: str) -> S3Reader:
+    def open_reader(self, path: str) -> RangeReader:
         """Return a reader of ranges of one object; it asks nothing before the first one (see the port)."""
         self._key(path)
-        return S3Reader(self, path)
+        return RangeReader(self, path)
 
     def open_stream(self, path: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
         """Yield an object's bytes in pieces (see the port)."""
         answer = self._head(path)
         if _size(answer) <= _RANGE:
-            return _cut(self.read(path), chunk_size)
+            return chunks(self.read(path), chunk_size)
         return self._stream(path, answer, chunk_size)
 
     def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
         """Write a whole object (see the port)."""
         key = self._key(path)
         if if_absent and self._exists(path):  # some servers ignore the condition of the upload itself
-            raise ConflictError(f"{_named(path)} exists already")
-        return self._uploader.upload(key, _named(path), data, if_absent=if_absent)
+            raise ConflictError(f"{named(path)} exists already")
+        return self._uploader.upload(key, named(path), data, if_absent=if_absent)
 
     def stat(self, path: str) -> ObjectInfo:
-        """Return what is known of an object (see the port)."""
+        """Return an object's metadata (see the port)."""
         answer = self._head(path)
         return ObjectInfo(path, _size(answer), _modified(answer))
 
@@ -156,7 +134,7 @@ class S3Storage:
         """Delete an object (see the port); S3 does not tell whether there was one, so it is asked first."""
         self._head(path)
         try:
-            self._client.call(requests.delete_object(self._key(path)), _named(path))
+            self._client.call(requests.delete_object(self._key(path)), named(path))
         except UnavailableError:
             if self._is_there(path):  # or it is not known
                 raise
@@ -195,9 +173,9 @@ class S3Storage:
     def _head(self, path: str) -> Answer:
         key = self._key(path)
         try:
-            return self._client.call(requests.head_object(key), _named(path))
+            return self._client.call(requests.head_object(key), named(path))
         except ForbiddenError:  # the answer to a HEAD has no body that says why
-            self._client.call(requests.get_object(key, 0, 0), _named(path))
+            self._client.call(requests.get_object(key, 0, 0), named(path))
             raise
 
     def _exists(self, path: str) -> bool:
@@ -210,7 +188,7 @@ class S3Storage:
     def _is_there(self, path: str) -> bool:
         """Return False when an object is certainly not there; asked once, after a deletion whose outcome is unknown."""
         try:
-            self._client.call(requests.head_object(self._key(path)), _named(path), repeat=False)
+            self._client.call(requests.head_object(self._key(path)), named(path), repeat=False)
         except NotFoundError:
             return False
         except AgolaError:
@@ -220,15 +198,15 @@ class S3Storage:
     def _stream(self, path: str, head: Answer, chunk_size: int) -> Iterator[bytes]:
         size = _size(head)
         check = ContentCheck(head, size)
-        reader = S3Reader(self, path, head.headers.get("etag", ""))
+        reader = RangeReader(self, path, head.headers.get("etag", ""))
         for offset in range(0, size, _RANGE):
             body = reader.read(offset, _RANGE)
             check.update(body)
-            yield from _cut(body, chunk_size)
+            yield from chunks(body, chunk_size)
         try:
             check.finish()
         except TruncatedBodyError as error:
-            raise UnavailableError(f"{_named(path)}: the storage gives other bytes than it got") from error
+            raise UnavailableError(f"{named(path)}: the storage gives other bytes than it got") from error
 
     def _open_bucket(self) -> None:
         where = f"storage {self._options.location}"
@@ -260,12 +238,3 @@ def _size(answer: Answer) -> int:
 
 def _modified(answer: Answer) -> datetime:
     return parsedate_to_datetime(answer.headers["last-modified"])
-
-
-def _named(path: str) -> str:
-    return f"object {path[:200]!r}"
-
-
-def _cut(body: bytes, size: int) -> Iterator[bytes]:
-    for start in range(0, len(body), size):
-        yield body[start : start + size]

@@ -1,4 +1,4 @@
-"""Uploads to S3: small objects in one request, large ones in parts; creations that are never repeated blindly."""
+"""Uploads to S3: small objects in one request, large ones in parts. Never retries a creation blindly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOK = 8 * 1024 * 1024
 
 
 class _Found(enum.Enum):
-    """What is there after a write in doubt."""
+    """What is stored after a write with an unknown outcome."""
 
     OURS = "exactly the bytes that were written"
     OTHER = "an object with other bytes"
@@ -29,7 +29,7 @@ class _Found(enum.Enum):
 
 
 class _Written(NamedTuple):
-    """What an object is to be, as far as it was sent."""
+    """The object that a write intends to store."""
 
     key: str
     what: str
@@ -89,10 +89,10 @@ class Uploader:
         return written.size
 
     def _settle(self, written: _Written, attempt: Callable[[], Any], if_absent: bool) -> None:
-        """Make an attempt that may not be repeated blindly, and look before another one and before anything is told.
+        """Attempt a write; check what is stored before each retry and before reporting a failure.
 
-        A refusal is looked at too: a proxy on the way may have sent the request a second time, so the answer may be to
-        that one, and the first one was applied.
+        A refusal is checked too: a proxy may have sent the request twice, in which case the refusal answers the second
+        one and the first was applied.
         """
         attempts = self._client.options.attempts
         for number in range(1, attempts + 1):
@@ -110,7 +110,7 @@ class Uploader:
             self._client.pause(number)
 
     def _found(self, written: _Written, *, repeat: bool) -> _Found | None:
-        """Look whether an object has exactly the bytes that were written; None when that cannot be told.
+        """Compare the stored object with the written bytes; None if that cannot be determined.
 
         Args:
             written: What was written.
@@ -134,7 +134,7 @@ class Uploader:
 
 
 def _told(error: UnavailableError, found: _Found | None) -> UnavailableError:
-    """Return what a caller is told of a write that failed, and after which something, or None, was found."""
+    """Return the error to report for a failed write, given what is stored."""
     if found is None and row_of(error.__cause__ or error).outcome is Outcome.UNKNOWN:
         return type(error)(f"{error}; whether it was written cannot be told")
     return error

@@ -1,4 +1,4 @@
-"""What an `s3://` URL says: a bucket, a prefix and options. Secrets have no place in it.
+"""`s3://` URLs: a bucket, a prefix and options, never a secret.
 
 ::
 
@@ -22,18 +22,18 @@ _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 class Checksum(enum.StrEnum):
-    """How the server is told what the bytes are that it gets."""
+    """The checksum that protects uploads."""
 
     CRC32 = "crc32"
     MD5 = "md5"
 
 
 class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where objects lie and how they are reached; every field but the first two is an option of the URL.
+    """A location and how to reach it; every field but the first two is an option of the URL.
 
     Attributes:
         bucket: The bucket.
-        prefix: What every key begins with, followed by "/"; "" for none.
+        prefix: Prepended to every key, with "/" between them; "" for none.
         endpoint: The server's URL; "" for AWS, or what the AWS configuration names.
         region: The region; "" for what the AWS configuration names, or us-east-1 with an endpoint.
         path_style: Whether the bucket is part of the path and not of the host name; None: with an endpoint.
@@ -84,7 +84,7 @@ class S3Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_s3_url(url: str) -> S3Options:
-    """Return what a URL says.
+    """Parse a URL.
 
     Raises:
         BadRequestError: Something in it is malformed; names the option, and never its value when it is unknown.
