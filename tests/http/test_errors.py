@@ -147,9 +147,9 @@ def test_a_stream_that_fails_half_way_breaks_the_connection(raising, caplog):
             list(pieces)
     assert any("broke off" in record.getMessage() for record in caplog.records)
     transport = Transport(server.url, retries=0)
-    with transport.stream("GET", f"{API}/stream") as pieces:
+    with transport.pieces(f"{API}/stream") as pieces:
         assert next(pieces) == b"the beginning"
-        with pytest.raises(errors.UnavailableError, match="broke off"), transport.stream("GET", f"{API}/stream") as two:
+        with pytest.raises(errors.UnavailableError, match="broke off"), transport.pieces(f"{API}/stream") as two:
             list(two)
     transport.close()
 

@@ -35,7 +35,8 @@ from agola_core.runservice.model.requests import (
 from agola_core.runservice.model.types import Executor, Run, RunEvent, RunPhase
 from agola_core.runtime.closing import Closing
 from agola_http.client.event_stream import read_events
-from agola_http.outbound.transport import Params, Transport
+from agola_http.outbound.connection import Params
+from agola_http.outbound.transport import Transport
 from agola_http.protocol.names import JSON, PREFIX
 from agola_http.protocol.records import MAX_LIMIT, Checkpointed, GetRunsResponse, RunResponse, Source, Version
 
@@ -167,7 +168,7 @@ class Client(Closing):
         seen, failures = after, 0
         while True:
             try:
-                with self._transport.stream("GET", f"{PREFIX}/events", [("after", seen)] if seen else []) as pieces:
+                with self._transport.pieces(f"{PREFIX}/events", [("after", seen)] if seen else []) as pieces:
                     for event in read_events(pieces):
                         failures = 0
                         if event.name == "shutdown":
@@ -199,7 +200,7 @@ class Client(Closing):
         params = [("runid", run_id), ("taskid", task_id), ("setup", "") if step is None else ("step", str(step))]
         if follow:
             params.append(("follow", ""))
-        with self._transport.stream("GET", f"{PREFIX}/logs", params, endless=follow) as pieces:
+        with self._transport.pieces(f"{PREFIX}/logs", params, endless=follow) as pieces:
             yield from pieces
 
     def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
@@ -209,7 +210,7 @@ class Client(Closing):
             NotFoundError: There is no such run, task or archive.
         """
         params = [("runid", run_id), ("taskid", task_id), ("step", str(step))]
-        with self._transport.stream("GET", f"{PREFIX}/archives", params) as pieces:
+        with self._transport.pieces(f"{PREFIX}/archives", params) as pieces:
             yield from pieces
 
     def put_source(self, data: Iterable[bytes]) -> str:
@@ -296,7 +297,7 @@ class Client(Closing):
         """
         params = [("format", form.value), ("packing", compression.value), ("include", ",".join(sorted(include)))]
         params += [("at", at)] if at else []
-        with self._transport.stream("GET", f"{PREFIX}/export", params) as pieces:
+        with self._transport.pieces(f"{PREFIX}/export", params) as pieces:
             yield from pieces
 
     def import_(self, file: IO[bytes], *, dry_run: bool = False) -> ImportResult:

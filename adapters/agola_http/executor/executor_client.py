@@ -22,7 +22,7 @@ from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_http.outbound.connection import Connection
 from agola_http.outbound.listen_policy import Address, ListenPolicy
-from agola_http.protocol.names import OFFSET_HEADER
+from agola_http.protocol.names import OFFSET_HEADER, PREFIX
 
 _SECONDS = 10.0
 _RESOLVE_SECONDS = 5.0
@@ -50,7 +50,7 @@ class HttpExecutorClient:
         address = policy.pick(target, _resolve(target.host, target.port))
         connect = partial(
             Connection,
-            target.url_at(address),
+            target.url_at(address) + PREFIX,
             f"the executor at {url}",
             token=token,
             timeout=_SECONDS,
@@ -83,8 +83,8 @@ class HttpExecutorClient:
 
     def _from(self, path: str, params: dict[str, str], offset: int, *, endless: bool = False) -> Iterator[bytes]:
         if not offset:
-            return self._streams.stream(path, params, endless=endless)[1]
-        headers, pieces = self._streams.stream(path, {**params, "offset": str(offset)}, endless=endless)
+            return self._streams.stream(path, params.items(), endless=endless)[1]
+        headers, pieces = self._streams.stream(path, {**params, "offset": str(offset)}.items(), endless=endless)
         return pieces if headers.get(OFFSET_HEADER) == str(offset) else _without(pieces, offset)
 
 

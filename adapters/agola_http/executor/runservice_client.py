@@ -11,7 +11,7 @@ from agola_core.errors import ConfigError, NotFoundError, UnavailableError
 from agola_core.runservice.model.types import Executor, ExecutorTask
 from agola_core.runtime.closing import Closing
 from agola_http.outbound.connection import Connection
-from agola_http.protocol.names import EXECUTOR_HEADER
+from agola_http.protocol.names import EXECUTOR_HEADER, PREFIX
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -29,7 +29,7 @@ class HttpRunserviceClient(Closing):
 
     def __init__(self, url: str, token: str = "") -> None:
         check_url(url)
-        self._connection = Connection(url, f"the run service at {url}", token=token)
+        self._connection = Connection(url.rstrip("/") + PREFIX, f"the run service at {url}", token=token)
 
     def show(self, executor_token: str) -> None:
         """Show an executor's own token with every call from now on."""
@@ -60,7 +60,7 @@ class HttpRunserviceClient(Closing):
 
     def open_workspace_archive(self, task_id: str, step: int) -> Iterator[bytes]:
         """Yield a workspace archive that another task saved."""
-        return self._connection.stream("/executor/archives", {"taskid": task_id, "step": str(step)})[1]
+        return self._connection.stream("/executor/archives", [("taskid", task_id), ("step", str(step))])[1]
 
     def cache_exists(self, key: str) -> bool:
         """Return whether a cache is stored under exactly this key."""
@@ -72,7 +72,7 @@ class HttpRunserviceClient(Closing):
 
     def open_cache(self, key: str, *, prefix: bool) -> Iterator[bytes]:
         """Yield the newest cache whose key is, or begins with, `key`."""
-        return self._connection.stream(f"/executor/caches/{_escaped(key)}", {"prefix": ""} if prefix else {})[1]
+        return self._connection.stream(f"/executor/caches/{_escaped(key)}", [("prefix", "")] if prefix else [])[1]
 
     def put_cache(self, key: str, data: Iterable[bytes], size: int | None = None) -> bool:
         """Store a cache unless the key exists; return whether it was stored."""
@@ -84,7 +84,7 @@ class HttpRunserviceClient(Closing):
 
     def open_source(self, source_id: str) -> Iterator[bytes]:
         """Yield a source archive that was uploaded for a run."""
-        return self._connection.stream(f"/executor/sources/{_escaped(source_id)}", {})[1]
+        return self._connection.stream(f"/executor/sources/{_escaped(source_id)}")[1]
 
     def _post(self, path: str, record: Executor | ExecutorTask) -> None:
         self._connection.request("POST", path, content=msgspec.json.encode(record), headers=_JSON)

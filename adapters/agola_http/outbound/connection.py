@@ -1,12 +1,15 @@
-"""What both clients of the executor protocol share: connections that are kept, errors by status, bodies as streams.
+"""Kept connections to one peer over HTTP: deadlines in all, answers of bounded size, bodies as streams.
 
 A peer is not trusted with our memory or our threads: answers come as they are (nothing is decompressed), those that
-are read whole have a size, and every wait has a deadline in all.
+are read whole have a size, and every wait has a deadline in all. The executor protocol uses them as they are;
+`transport` is the client's, which repeats what may be repeated and raises what the service raised.
 """
 
 from __future__ import annotations
 
+import math
 import socket
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -15,17 +18,9 @@ import httpx2
 import msgspec
 
 from agola_core.decoding import DECODE_ERRORS
-from agola_core.errors import (
-    APIError,
-    BadRequestError,
-    ConflictError,
-    ForbiddenError,
-    NotFoundError,
-    UnauthorizedError,
-    UnavailableError,
-)
+from agola_core.errors import AgolaError, BadRequestError, UnavailableError
 from agola_http.outbound.deadlines import DeadlineTransport, within
-from agola_http.protocol.names import PREFIX
+from agola_http.protocol.errors import BY_STATUS
 
 # A peer that has vanished is noticed in half a minute, also where a quiet stream has no read timeout.
 _KEEPALIVE = [
@@ -35,16 +30,12 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 ]
-_ERRORS: dict[int, type[APIError]] = {
-    400: BadRequestError,
-    401: UnauthorizedError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    409: ConflictError,
-}
 _MAX_MESSAGE = 4096
+_MAX_ERROR_BYTES = 64 * 1024
+_CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 64
 
+Params = Iterable[tuple[str, str]]
 T = TypeVar("T")
 
 
@@ -52,7 +43,7 @@ class Connection:
     """Kept connections to one peer; every call raises the errors of `agola_core.errors`.
 
     Args:
-        url: Where the peer listens, without a path of the interface.
+        url: What paths are put behind.
         peer: What it is called in errors.
         token: Sent as a bearer token; "" for none.
         timeout: Seconds for a connection, for an answer's head, and for each piece of a stream, each in all.
@@ -60,6 +51,7 @@ class Connection:
         max_connections: How many there may be at once.
         headers: Sent with every request.
         server_name: Whose certificate is expected, where the URL names an address.
+        context: Who is believed over TLS; None for the known authorities.
     """
 
     def __init__(
@@ -73,6 +65,7 @@ class Connection:
         max_connections: int = _MAX_CONNECTIONS,
         headers: Mapping[str, str] | None = None,
         server_name: str = "",
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._peer = peer
         self._timeout = timeout
@@ -80,12 +73,12 @@ class Connection:
         self._extensions = {"sni_hostname": server_name} if server_name else {}
         authorization = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx2.Client(
-            base_url=url.rstrip("/") + PREFIX,
+            base_url=url.rstrip("/"),
             headers={"Accept-Encoding": "identity", **(headers or {}), **authorization},
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, 5.0)),
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             follow_redirects=False,
             trust_env=False,
-            transport=DeadlineTransport(socket_options=_KEEPALIVE, max_connections=max_connections),
+            transport=DeadlineTransport(socket_options=_KEEPALIVE, max_connections=max_connections, context=context),
         )
 
     def show(self, name: str, value: str) -> None:
@@ -101,33 +94,45 @@ class Connection:
         method: str,
         path: str,
         *,
+        params: Params = (),
         content: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
     ) -> httpx2.Response:
         """Return the answer to a request: one of 2xx, or 304.
 
         Args:
             method: The method.
-            path: Below the prefix.
+            path: The path.
+            params: The query's parameters.
             content: The body; one that comes in pieces may take any time.
             headers: Further headers.
+            seconds: How long it may take in all; infinite for any time, None for the connection's timeout.
 
         Raises:
             UnavailableError: The peer cannot be reached, takes too long, or is in trouble or in maintenance.
             APIError: It refused; of the type that its status says.
         """
-        seconds = self._timeout if content is None or isinstance(content, bytes) else None
+        limit = self._timeout if seconds is None else seconds
+        read = None if limit == math.inf else self._timeout
+        in_all = limit if limit != math.inf and (content is None or isinstance(content, bytes)) else None
         try:
             with (
-                within(seconds),
+                within(in_all),
                 self._client.stream(
-                    method, path, content=content, headers=headers, extensions=self._extensions
+                    method,
+                    path,
+                    params=list(params),
+                    content=content,
+                    headers=headers,
+                    timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_SECONDS), read=read),
+                    extensions=self._extensions,
                 ) as response,
             ):
                 body = self._whole(response)
-        except httpx2.HTTPError as error:
-            raise self._unavailable(error) from error
-        self._check(response.status_code, body)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise self._failure(error) from error
+        self._check(response, body)
         return httpx2.Response(response.status_code, headers=response.headers, content=body)
 
     def decoded(self, path: str, record: type[T]) -> T:
@@ -139,30 +144,30 @@ class Connection:
             raise UnavailableError(f"{self._peer} answers what cannot be read: {error}") from error
 
     def stream(
-        self, path: str, params: Mapping[str, str], *, endless: bool = False
+        self, path: str, params: Params = (), *, endless: bool = False
     ) -> tuple[Mapping[str, str], Iterator[bytes]]:
         """Return the headers and the body that a GET answers with; errors of the answer are raised at once.
 
         Args:
-            path: Below the prefix.
-            params: Of the query.
+            path: The path.
+            params: The query's parameters.
             endless: Whether silence is no error, before the head too: it is sent with the first piece.
         """
         timeout = httpx2.Timeout(self._timeout, read=None) if endless else httpx2.USE_CLIENT_DEFAULT
-        opened = self._client.stream("GET", path, params=params, timeout=timeout, extensions=self._extensions)
+        opened = self._client.stream("GET", path, params=list(params), timeout=timeout, extensions=self._extensions)
         try:
             with within(None if endless else self._timeout):
                 response = opened.__enter__()  # left by `_pieces`, whose caller reads as long as it likes
         except httpx2.HTTPError as error:
-            raise self._unavailable(error) from error
+            raise self._failure(error) from error
         try:
             if not response.is_success:
                 with within(self._timeout):
-                    self._check(response.status_code, next(response.iter_raw(_MAX_MESSAGE), b""))
+                    self._check(response, _beginning(response))
             self._check_encoding(response)
         except httpx2.HTTPError as error:
             opened.__exit__(None, None, None)
-            raise self._unavailable(error) from error
+            raise self._failure(error) from error
         except BaseException:
             opened.__exit__(None, None, None)
             raise
@@ -180,7 +185,7 @@ class Connection:
                     return
                 yield piece
         except httpx2.HTTPError as error:
-            raise self._unavailable(error) from error
+            raise self._failure(error) from error
         finally:
             opened.__exit__(None, None, None)
 
@@ -198,18 +203,31 @@ class Connection:
         if encoding.lower() != "identity":
             raise UnavailableError(f"{self._peer} answers as {encoding[:40]!r}, which nobody asked for")
 
-    def _check(self, status: int, body: bytes) -> None:
-        if 200 <= status < 300 or status == 304:
-            return
-        message = _message(body) or f"status {status}"
-        if status in _ERRORS:
-            raise _ERRORS[status](message)
-        if 400 <= status < 500:
-            raise BadRequestError(f"{self._peer} answers {status}: {message}")
-        raise UnavailableError(f"{self._peer} answers {status}: {message}")
+    def _check(self, response: httpx2.Response, body: bytes) -> None:
+        if not response.is_success and response.status_code != 304:
+            raise self._refusal(response, body)
 
-    def _unavailable(self, error: httpx2.HTTPError) -> UnavailableError:
+    def _refusal(self, response: httpx2.Response, body: bytes) -> AgolaError:
+        """Return the error that an answer tells."""
+        status = response.status_code
+        message = _message(body) or f"status {status}"
+        if status in BY_STATUS:
+            return BY_STATUS[status](message)
+        kind = BadRequestError if 400 <= status < 500 else UnavailableError
+        return kind(f"{self._peer} answers {status}: {message}")
+
+    def _failure(self, error: httpx2.HTTPError | httpx2.InvalidURL) -> AgolaError:
+        """Return the error of a call that got no answer."""
         return UnavailableError(f"{self._peer} cannot be reached: {str(error) or type(error).__name__}")
+
+
+def _beginning(response: httpx2.Response) -> bytes:
+    body = b""
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) >= _MAX_ERROR_BYTES:
+            break
+    return body
 
 
 def _message(body: bytes) -> str:

@@ -63,13 +63,16 @@ class DeadlineTransport(httpx2.HTTPTransport):
     Args:
         socket_options: Of every connection.
         max_connections: How many there may be at once.
+        context: Who is believed over TLS; None for the known authorities.
     """
 
-    def __init__(self, *, socket_options: Iterable[SocketOption], max_connections: int) -> None:
-        super().__init__(verify=_authorities())
+    def __init__(
+        self, *, socket_options: Iterable[SocketOption], max_connections: int, context: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(verify=context or _authorities())
         self._pool.close()
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=_authorities(),
+            ssl_context=context or _authorities(),
             max_connections=max_connections,
             max_keepalive_connections=8,
             keepalive_expiry=5.0,

@@ -1,36 +1,35 @@
-"""Calls to a server over HTTP: deadlines, retries of what may be repeated, streams, and the errors that it told."""
+"""The client's calls to a service: repeated where that is harmless, failing with the errors that the service told."""
 
 from __future__ import annotations
 
 import math
 import random
+import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import httpx2
 
-from agola_core.errors import BadRequestError, DeadlineError, UnavailableError
+from agola_core.errors import AgolaError, BadRequestError, DeadlineError, UnavailableError
+from agola_http.outbound.connection import Connection, Params
 from agola_http.protocol.errors import ERROR_HEADER, restore
 
 IDEMPOTENT = {"GET", "HEAD"}
-_RETRIED_STATUSES = {502, 503, 504}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_ERROR_BYTES = 64 * 1024
-
-Params = Sequence[tuple[str, str]]
+_MAX_CONNECTIONS = 100
 
 
-class Transport:
-    """Kept connections to one server. Thread-safe.
+class Transport(Connection):
+    """Kept connections to one service. Thread-safe.
 
     Args:
-        url: The server, without the interface's path.
+        url: The service, without the interface's path.
         token: Sent as a bearer token; "" sends none. Never part of an error.
         timeout: Seconds that a call may take in all, and a stream may bring nothing.
-        retries: How often a call that may be repeated is repeated when the server is away.
-        authority: A PEM file of the authority that signed the server's certificate, beside the known ones.
+        retries: How often a call that may be repeated is repeated when the service is away.
+        authority: A PEM file of the authority that signed the service's certificate, beside the known ones.
 
     Raises:
         BadRequestError: The URL is none, or the authority's file cannot be used.
@@ -40,26 +39,11 @@ class Transport:
         self, url: str, token: str = "", *, timeout: float = 30.0, retries: int = 3, authority: Path | None = None
     ) -> None:
         self.url = _checked(url)
-        self._timeout = timeout
         self.retries = retries
-        context = httpx2.create_ssl_context()
-        if authority is not None:
-            try:
-                context.load_verify_locations(authority)
-            except OSError as error:
-                raise BadRequestError(f"the authority {str(authority)!r} cannot be used: {error}") from error
-        self._client = httpx2.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=timeout,
-            verify=context,
-            follow_redirects=False,
-            trust_env=False,
+        context = None if authority is None else _believing(authority)
+        super().__init__(
+            self.url, self.url, token=token, timeout=timeout, max_connections=_MAX_CONNECTIONS, context=context
         )
-
-    def close(self) -> None:
-        """Close the connections. Closing twice is harmless."""
-        self._client.close()
 
     def call(
         self,
@@ -74,7 +58,7 @@ class Transport:
         """Return the whole answer to a call.
 
         Args:
-            method: The method; calls that change nothing are repeated while the server is away.
+            method: The method; calls that change nothing are repeated while the service is away.
             path: The path.
             params: The query's parameters.
             content: The body.
@@ -82,7 +66,7 @@ class Transport:
             patient: Work on the body may take any time: the timeout is the connection's alone.
 
         Raises:
-            AgolaError: What the server told.
+            AgolaError: What the service told.
             UnavailableError: It cannot be reached, or broke off.
             DeadlineError: The time was over.
         """
@@ -90,7 +74,8 @@ class Transport:
         attempts = 1 + (self.retries if method in IDEMPOTENT else 0)
         for attempt in range(attempts):
             try:
-                return self._once(method, path, params, content, headers, deadline)
+                left = deadline - time.monotonic()
+                return self.request(method, path, params=params, content=content, headers=headers, seconds=left)
             except DeadlineError:
                 raise
             except UnavailableError:
@@ -100,76 +85,32 @@ class Transport:
                 time.sleep(pause)
         raise AssertionError
 
-    @contextmanager
-    def stream(
-        self, method: str, path: str, params: Params = (), *, endless: bool = False
-    ) -> Iterator[Iterator[bytes]]:
-        """Open an answer and give its pieces; its errors are raised at once, a break while the pieces are read.
+    def pieces(
+        self, path: str, params: Params = (), *, endless: bool = False
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """Open the stream that a GET answers with (see `stream`); it is closed when the block ends."""
+        return closing(self.stream(path, params, endless=endless)[1])  # type: ignore[type-var]
 
-        Args:
-            method: The method.
-            path: The path.
-            params: The query's parameters.
-            endless: The stream may bring nothing for any time.
-        """
-        timeout = httpx2.Timeout(self._timeout, read=None) if endless else httpx2.Timeout(self._timeout)
-        with _told(self.url), self._client.stream(method, path, params=list(params), timeout=timeout) as response:
-            if not response.is_success:
-                raise restore(response.status_code, _beginning(response), response.headers.get(ERROR_HEADER, ""))
-            yield response.iter_raw()
+    def _refusal(self, response: httpx2.Response, body: bytes) -> AgolaError:
+        return restore(response.status_code, body, response.headers.get(ERROR_HEADER, ""))
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        params: Params,
-        content: bytes | Iterable[bytes] | None,
-        headers: Mapping[str, str] | None,
-        deadline: float,
-    ) -> httpx2.Response:
-        with (
-            _told(self.url),
-            self._client.stream(
-                method,
-                path,
-                params=list(params),
-                content=content,
-                headers=headers,
-                timeout=httpx2.Timeout(self._timeout, read=None if deadline == math.inf else self._timeout),
-            ) as response,
-        ):
-            body = bytearray()
-            for piece in response.iter_raw():
-                body += piece
-                if time.monotonic() > deadline:
-                    raise DeadlineError(f"{self.url} took longer than {self._timeout:g} s")
-            if not response.is_success and response.status_code != 304:
-                raise restore(response.status_code, bytes(body[:_ERROR_BYTES]), response.headers.get(ERROR_HEADER, ""))
-            return httpx2.Response(response.status_code, headers=response.headers, content=bytes(body))
+    def _failure(self, error: httpx2.HTTPError | httpx2.InvalidURL) -> AgolaError:
+        if isinstance(error, httpx2.TimeoutException):
+            return DeadlineError(f"{self.url} did not answer in time")
+        if isinstance(error, httpx2.InvalidURL):
+            return BadRequestError(f"not a URL: {error}")
+        if isinstance(error, httpx2.ConnectError):
+            return UnavailableError(f"{self.url} cannot be reached: {error}")
+        return UnavailableError(f"the connection to {self.url} broke off: {error}")
 
 
-@contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Make the errors of the connection errors of the taxonomy."""
+def _believing(authority: Path) -> ssl.SSLContext:
+    context = httpx2.create_ssl_context()
     try:
-        yield
-    except httpx2.TimeoutException as error:
-        raise DeadlineError(f"{url} did not answer in time") from error
-    except httpx2.InvalidURL as error:
-        raise BadRequestError(f"not a URL: {error}") from error
-    except httpx2.ConnectError as error:
-        raise UnavailableError(f"{url} cannot be reached: {error}") from error
-    except httpx2.HTTPError as error:
-        raise UnavailableError(f"the connection to {url} broke off: {error}") from error
-
-
-def _beginning(response: httpx2.Response) -> bytes:
-    body = b""
-    for piece in response.iter_raw():
-        body += piece
-        if len(body) >= _ERROR_BYTES:
-            break
-    return body
+        context.load_verify_locations(authority)
+    except OSError as error:
+        raise BadRequestError(f"the authority {str(authority)!r} cannot be used: {error}") from error
+    return context
 
 
 def _checked(url: str) -> str:

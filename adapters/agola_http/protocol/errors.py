@@ -35,7 +35,7 @@ STATUS = {
     ErrorKind.INTERNAL: 500,
     ErrorKind.MAINTENANCE: 503,
 }
-_BY_STATUS: dict[int, type[APIError]] = {
+BY_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,
     401: UnauthorizedError,
     403: ForbiddenError,
@@ -45,7 +45,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
 _UNAVAILABLE = {408, 429, 502, 503, 504}
 ERROR_HEADER = "Agola-Error"
 ERROR_ID_HEADER = "Agola-Error-Id"
-_TOLD: tuple[type[APIError], ...] = (TokenExpiredError, MaintenanceError, InternalError, *_BY_STATUS.values())
+_TOLD: tuple[type[APIError], ...] = (TokenExpiredError, MaintenanceError, InternalError, *BY_STATUS.values())
 _BY_CODE = {kind.__name__: kind for kind in _TOLD}
 
 
@@ -129,7 +129,7 @@ def restore(status: int, body: bytes, code: str = "") -> AgolaError:
         text = " ".join(body[:200].decode(errors="replace").split())
         shown = "a web page, so this is no run service" if text.lower().startswith(("<!doctype", "<html")) else text
         document = ErrorDocument(f"unknown api error (code: {status}): {shown}")
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    kind = _BY_CODE.get(code) or BY_STATUS.get(status)
     if kind is not None:
         return kind(document.message)
     return (UnavailableError if status in _UNAVAILABLE else InternalError)(document.message)
