@@ -7,8 +7,8 @@ services work: when they look, a moment later, there is nothing left to do.
 from __future__ import annotations
 
 from collections.abc import Collection
+from hashlib import blake2b
 from threading import Lock
-from zlib import crc32
 
 from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.work_queue import WorkQueue
@@ -17,8 +17,12 @@ TICK_SECONDS = 0.25
 
 
 def first_of(names: Collection[str], run_id: str) -> str:
-    """Return which of the services advances a run first; "" when there are none."""
-    return max(names, key=lambda name: crc32(f"{name} {run_id}".encode()), default="")
+    """Return which of the services advances a run first; "" if there are none."""
+
+    def rank(name: str) -> bytes:  # not a CRC: of runs in a row, one name's would be highest for all or for none
+        return blake2b(f"{name} {run_id}".encode(), digest_size=8).digest()
+
+    return max(names, key=rank, default="")
 
 
 class RunOwnership:
