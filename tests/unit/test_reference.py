@@ -11,6 +11,7 @@ from tests.support.pages import DOCS
 
 PACKAGES = [
     "agola_core",
+    "agola_core.aio",
     "agola_core.coordinator",
     "agola_core.datamanager",
     "agola_core.db",

@@ -1,0 +1,11 @@
+"""The library for asyncio and trio: the same names, each call in a worker thread (extra `aio`).
+
+Imports the datamanager and the event store, which stay synchronous; nothing of their logic is written twice.
+"""
+
+from agola_core.aio.events import AsyncEvents, AsyncEventStore
+from agola_core.aio.iteration import AsyncItems
+from agola_core.aio.opening import open, open_events  # noqa: A004 - used as agola_core.aio.open
+from agola_core.aio.store import AsyncDataManager
+
+__all__ = ["AsyncDataManager", "AsyncEventStore", "AsyncEvents", "AsyncItems", "open", "open_events"]
