@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator
+from itertools import dropwhile
 
 from agola_core.datamanager.format.events import (
     HEADS,
@@ -169,31 +170,47 @@ class EventMemtable:
             return len(self._ids)
         return sum(map(len, (self._tags if index == TAGS else self._types).values()))
 
-    def entries(self, index: str, counter: int) -> list[tuple[str, bytes]]:
-        """Return the entries of an index up to a WAL, sorted, as they are stored."""
+    def entries(self, index: str, counter: int, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the entries of an index up to a WAL, in the order of their keys, as they are stored.
+
+        Names are sorted and their numbers rise, so the entries need no sorting: a checkpoint holds nobody up.
+        """
         _, last = self.bounds(counter)
-        found: list[tuple[str, bytes]] = []
-        if index in {HEADS, STREAMS}:
-            for name in list(self._streams):
-                batches = self.stream(name, counter, last) if name else []
-                if batches and index == HEADS:
-                    found.append((name, b"%d" % batches[-1].last_version))
-                elif index == STREAMS:
-                    found += [(key(name, batch.last_version), b"%d" % batch.last) for batch in batches]
-        elif index == IDS:
-            for event_id, position in list(self._ids.items()):
+        entries = self._stream_entries if index in {HEADS, STREAMS} else self._event_entries
+        yield from dropwhile(lambda entry: entry[0] <= start_after, entries(index, last))
+
+    def _stream_entries(self, index: str, last: int) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(self._streams):
+            if not name:
+                continue
+            head = 0
+            for batch in self._streams[name]:
+                if batch.last > last:
+                    break
+                head = batch.last_version
+                if index == STREAMS:
+                    yield key(name, head), b"%d" % batch.last
+            if head and index == HEADS:
+                yield name, b"%d" % head
+
+    def _event_entries(self, index: str, last: int) -> Iterator[tuple[str, bytes]]:
+        if index == IDS:
+            for event_id in sorted(self._ids):
+                position = self._ids[event_id]
                 if position <= last:
-                    found.append((event_id, b"%d %d" % (position, self.at(position).last)))
-        else:
-            for name, positions in list((self._tags if index == TAGS else self._types).items()):
-                for position in positions[: bisect_right(positions, last)]:
-                    batch = self.at(position)
-                    value = b"%d" % batch.last
-                    if index == TAGS:
-                        value += b" " + batch.event(position).type.encode()
-                    found.append((key(name, position), value))
-        found.sort()
-        return found
+                    yield event_id, b"%d %d" % (position, self.at(position).last)
+            return
+        lists = self._tags if index == TAGS else self._types
+        for name in sorted(lists):
+            for position in lists[name]:
+                if position > last:
+                    break
+                batch = self.at(position)
+                value = b"%d" % batch.last
+                yield (
+                    key(name, position),
+                    value + b" " + batch.event(position).type.encode() if index == TAGS else value,
+                )
 
     def _index(self, counter: int | None) -> None:
         """Index the batches that were added, up to a WAL."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
-from operator import itemgetter
 
 import msgspec
 
@@ -106,8 +105,7 @@ class Memtable:
             counter: The newest WAL to see.
         """
         if data_type in INDEXES:
-            entries = self.events.entries(data_type, counter)
-            yield from entries[bisect_right(entries, start_after, key=itemgetter(0)) if start_after else 0 :]
+            yield from self.events.entries(data_type, counter, start_after)
             return
         changes = self._types.get(data_type)
         if not changes:
