@@ -124,6 +124,7 @@ class Connections:
         finally:
             if keep and not self._closed:
                 self._idle.append((connection, time.monotonic()))
+                self._drop_old()
             else:
                 connection.close()
         return answer
@@ -143,6 +144,18 @@ class Connections:
             if time.monotonic() - since < _IDLE_SECONDS and not _is_readable(connection):
                 return connection
             connection.close()  # the server has closed it, or is about to
+
+    def _drop_old(self) -> None:
+        """Close connections that have been idle for long: the last one used is taken first, so they are at the left."""
+        while self._idle:
+            try:
+                connection, since = self._idle.popleft()
+            except IndexError:  # another thread took it
+                return
+            if time.monotonic() - since < _IDLE_SECONDS:
+                self._idle.appendleft((connection, since))
+                return
+            connection.close()
 
     def _connect(self, seconds: float) -> socket.socket:
         server = self._server

@@ -56,6 +56,13 @@ def head_object(key: str) -> Request:
     return Request("HEAD", key, headers=(("x-amz-checksum-mode", "ENABLED"),))
 
 
+def head_of(answer: Answer) -> Answer:
+    """Return an answer to `head_object`, which has a size and a time."""
+    for name in ("content-length", "last-modified"):
+        _field(answer.headers, name)
+    return answer
+
+
 def put_object(key: str, body: bytes, checksum: Pairs, *, if_absent: bool) -> Request:
     """Return the request that writes an object; with `if_absent` only where there is none."""
     return Request("PUT", key, headers=(checksum + _condition(if_absent)), body=body)

@@ -173,7 +173,7 @@ class S3Storage:
     def _head(self, path: str) -> Answer:
         key = self._key(path)
         try:
-            return self._client.call(requests.head_object(key), named(path))
+            return self._client.fetch(requests.head_object(key), requests.head_of, named(path))
         except ForbiddenError:  # the answer to a HEAD has no body that says why
             self._client.call(requests.get_object(key, 0, 0), named(path))
             raise
