@@ -104,3 +104,10 @@ def test_the_files_that_a_document_names_are_there(document):
         r"(?<![\w./-])(?:agola_core|adapters|tests|bench|docs)/[\w/.-]+\.(?:py|md|sh)", document.read_text()
     )
     assert [file for file in named if not (ROOT / file).exists()] == []
+
+
+def test_decisions_are_numbered_without_gaps():
+    pages = sorted((DOCS / "decisions").glob("*.md"))
+    assert [page.name[:4] for page in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    for page in pages:
+        assert page.read_text().startswith(f"# {int(page.name[:4])}. ")
