@@ -30,6 +30,7 @@ from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
 from agola_core.compression import compress
 from agola_core.coordinator.etcd.settings import parse_url
+from agola_core.datamanager.format import events
 from agola_core.datamanager.format.batches import decode_batch, encode_batch
 from agola_core.datamanager.format.records import WalRecord, decode_actions, decode_wal, encode_actions, encode_wal
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
@@ -162,6 +163,8 @@ def targets() -> tuple[Target, ...]:
         Target("WAL", (wal,), lambda data: decode_wal(data, "p")),
         Target("WAL behind its checksum", (wal[4:],), lambda data: decode_wal(data, "p"), _with_crc),
         Target("actions", (actions,), lambda data: decode_actions(data, "p")),
+        Target("batch of events", _events(), events.decode_batch),
+        Target("batch of events, indexed", _events(), events.decode_indexed),
         Target("batch", (encode_batch([wal]),), lambda data: decode_batch(data, "p")),
         Target("manifest", (manifest,), lambda data: decode_manifest(data, "p")),
         Target("sequence", (str(Sequence(1, 2)).encode(),), lambda data: Sequence.parse(_text(data))),
@@ -211,6 +214,12 @@ port = 4100
 [runs.list]
 limit = 50
 """
+
+
+def _events() -> tuple[bytes, ...]:
+    given = [events.Event("A", b"x" * 20, tags=["t"], metadata={"by": "ann", "n": [1]}, id="e"), events.Event("B")]
+    (put,) = events.place([events.unplaced("s", given)], (5, 2), 1_700_000_000_000_000)
+    return (put.data,)
 
 
 def _text(data: bytes) -> str:
