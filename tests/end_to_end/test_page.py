@@ -81,6 +81,7 @@ def test_a_run_is_watched_approved_and_restarted_without_reloading(agola_runserv
     lines = page.locator("#log div span").all_inner_texts()
     assert lines == ["built <b>bold</b>", "red"]
     assert page.locator("#L2 a").get_attribute("href") == "#L2"
+    assert page.locator("#L2 span i.fg1").inner_text() == "red"
     with page.expect_download() as download:
         page.get_by_role("link", name="Raw log").click()
     assert download.value.path().read_bytes() == b"built <b>bold</b>\n\x1b[31mred\x1b[0m\n"
@@ -92,6 +93,7 @@ def test_a_run_is_watched_approved_and_restarted_without_reloading(agola_runserv
 
 def test_a_log_is_followed_while_it_grows_and_the_run_is_stopped(agola_runservice, open_page, tmp_path):
     gate = tmp_path / "gate"
+    green = r"\\033[32mfirst\\033[m\\n"
     client = agola_runservice.client()
     run = create(
         client,
@@ -100,12 +102,12 @@ def test_a_log_is_followed_while_it_grows_and_the_run_is_stopped(agola_runservic
           - name: growing
             tasks:
               - name: only
-                steps: [{{run: "echo first; until test -e {gate}; do sleep 0.05; done; echo second; sleep 600"}}]
+                steps: [{{run: "printf '{green}'; until test -e {gate}; do sleep 0.05; done; echo second; sleep 600"}}]
         """,
     )
     page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
-    page.get_by_role("link", name=re.compile("echo first")).click()
-    page.locator("#L1 span", has_text="first").wait_for()
+    page.get_by_role("link", name=re.compile("first")).click()
+    page.locator("#L1 span i.fg2", has_text="first").wait_for()
     assert page.locator("#L2").count() == 0
     gate.touch()
     page.locator("#L2 span", has_text="second").wait_for()

@@ -11,7 +11,7 @@ from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.model.types import FetchPhase
 from agola_http.page.area import TASK, PageArea, for_people, shows
-from agola_http.page.log_rows import row_text
+from agola_http.page.log_rows import rows
 from agola_http.page.render import page
 from agola_http.page.views import view_run
 from agola_http.protocol.names import PREFIX
@@ -73,5 +73,4 @@ class LogPages(PageArea):
 
 
 def _shown(lines: LogLines) -> dict[str, object]:
-    rows = [(number, row_text(line)) for number, line in enumerate(lines.lines, lines.first + 1)]
-    return {"rows": rows, "first": lines.first + 1, "total": lines.total}
+    return {"rows": list(rows(lines.lines, lines.first + 1)), "first": lines.first + 1, "total": lines.total}
