@@ -15,8 +15,8 @@ from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.background.maintenance_tasks import MaintenanceTasks
 from agola_core.datamanager.format.control import require_control
 from agola_core.datamanager.identity.instance import Instance
-from agola_core.datamanager.identity.observer import ReadOnlyInstance
 from agola_core.datamanager.identity.opening import StoreOpener
+from agola_core.datamanager.identity.read_only_instance import ReadOnlyInstance
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.view import View

@@ -1,4 +1,4 @@
-"""The data files of one manifest, read as one sorted table. Immutable, and shared by any number of readers."""
+"""Reads the data files of one manifest as one sorted table, which is immutable and shared by any number of readers."""
 
 from __future__ import annotations
 
