@@ -46,5 +46,5 @@ def main(times, tests):
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or not sys.argv[1].isdigit():
-        sys.exit('say which tests: make stress TESTS="tests/unit/test_tiers.py" TIMES=20')
+        sys.exit('say which tests: make stress TESTS="tests/unit/datamanager/sstable/test_tiers.py" TIMES=20')
     sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from tests.support.pages import DOCS, ROOT
-from tests.unit.test_glossary import defines
+from tests.unit.docs.test_glossary import defines
 
 PAGE = (DOCS / "architecture.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -9,7 +9,7 @@ from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, load_config, run_tasks
 from agola_core.runservice.model.types import DependCondition
 
-DATA = Path(__file__).parents[1] / "data/configs"
+DATA = Path(__file__).parents[2] / "data/configs"
 
 
 def tasks_of(name, **context):

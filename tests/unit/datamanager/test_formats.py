@@ -32,7 +32,7 @@ from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.standalone import Standalone, open_store
 
-VERSION_1 = Path(__file__).parents[1] / "data" / "formats" / "v1"
+VERSION_1 = Path(__file__).parents[2] / "data" / "formats" / "v1"
 EXPECTED = json.loads((VERSION_1 / "expected.json").read_text())
 TYPES = ["note", "other", "tag"]
 QUIET = Options(background=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
 COMMAND = "import sys; sys.argv[0] = 'agola-core'; from agola_cli.__main__ import main; main()"
 
 
