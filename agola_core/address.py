@@ -18,7 +18,7 @@ STORAGE_DIRECTORY = "storage"
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # one slash: a `Path` has made one of two
 _NAMED_BY = {
-    **dict.fromkeys(("s3", "posix", "posixflat"), "an object storage is named by storage= (--storage)"),
+    **dict.fromkeys(("s3", "gs", "az", "posix", "posixflat"), "an object storage is named by storage= (--storage)"),
     **dict.fromkeys(("etcd", "sqlite"), "a coordinator is named by coordinator= (--coordinator)"),
     **dict.fromkeys(("http", "https"), "a running service is named by --url"),
 }

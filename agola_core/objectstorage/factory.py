@@ -65,5 +65,5 @@ def check_configured(url: str) -> str:
         BadRequestError: It names posixflat, which is for the library alone.
     """
     if url.partition("://")[0] == "posixflat":
-        raise BadRequestError("storage posixflat is for the library; configure posix or s3")
+        raise BadRequestError("storage posixflat is for the library; configure posix, s3, gs or az")
     return url

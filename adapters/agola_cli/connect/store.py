@@ -80,7 +80,7 @@ storage_option = click.option(
     callback=lambda _context, _option, url: url and check_configured(url),
     envvar="AGOLA_STORAGE",
     show_envvar=True,
-    help="The object storage, in the place of the data directory's: posix:///DIR or s3://BUCKET/PREFIX.",
+    help="The object storage, in the place of the data directory's: posix:///DIR, s3://BUCKET/PREFIX, gs:// or az://.",
 )
 
 coordinator_option = click.option(
