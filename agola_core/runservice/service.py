@@ -18,7 +18,7 @@ from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.transfer import finish_import
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
-from agola_core.runservice.artifacts.log_lines import LogLines
+from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.model.options import ServiceOptions
@@ -301,6 +301,12 @@ class RunService:
     def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""
         return self._logs.lines(run_id, task_id, step, first, count)
+
+    def find_log_lines(
+        self, run_id: str, task_id: str, step: int | None, text: bytes, most: int, context: Context
+    ) -> FoundLines:
+        """Return the lines with a text of the log of a step that has ended (see `log_lines.find_lines`)."""
+        return self._logs.find(run_id, task_id, step, text, most, context)
 
     def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
         """Wait until a step has begun; return whether it has (see `logs.LogReader.wait_step`)."""

@@ -171,6 +171,11 @@ def test_a_long_log_shows_its_end_and_every_line_has_an_anchor(agola_runservice,
     page.locator("#L501").wait_for(state="attached")
     page.goto(log_url(agola_runservice, run) + "#L123456")
     page.wait_for_function(IN_VIEW, arg="L123456")
+    page.get_by_label("Find").fill("98765")  # in the whole log, not in what is shown
+    page.get_by_role("button", name="Find").click()
+    page.get_by_text("20 found").wait_for()
+    page.get_by_role("link", name="987654", exact=True).click()
+    page.wait_for_function(IN_VIEW, arg="L987654")
     assert page.problems == []
 
 

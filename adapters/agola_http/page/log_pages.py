@@ -18,8 +18,10 @@ from agola_http.protocol.names import PREFIX
 from agola_http.server.endpoints import Call, Param, ParamKind
 
 _WINDOW, _MAX_WINDOW = 500, 2000
+_MOST_FOUND, _MAX_TEXT = 200, 200
 _STEP = Param("step", ParamKind.INTEGER, "The step's number.", required=True)
 _FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
+_TEXT = Param("text", ParamKind.TEXT, "What the lines have, whatever the case of its letters.", required=True)
 _COUNT = Param("count", ParamKind.INTEGER, f"The most lines: {_WINDOW} when missing, {_MAX_WINDOW} at most.")
 
 
@@ -43,7 +45,7 @@ class LogPages(PageArea):
             "step": step,
             "follow": step.has_log and not stored,
             "raw_url": f"{PREFIX}/logs?{raw}",
-            "page_url": f"/page/runs/{quote(bundle.run.id)}/tasks/{quote(task.id)}/log",
+            "page_url": _log_path(bundle.run.id, task.id),
             "window": _WINDOW,
         }
         lines = self._lines(call, _WINDOW) if stored and step.has_log else LogLines(0, [], 0, 0)
@@ -62,6 +64,32 @@ class LogPages(PageArea):
         response.headers["X-Total"] = str(lines.total)
         return response
 
+    @shows(f"{TASK}/log/find", _STEP, _TEXT, waits=True)
+    @for_people
+    def find(self, call: Call) -> Response:
+        """Show the lines of a stored log that have a text."""
+        text, number = call.text("text"), call.integer("step")
+        if not 0 < len(text) <= _MAX_TEXT:
+            raise BadRequestError(f"text must have from 1 to {_MAX_TEXT} characters")
+        bundle, task = self._task(call)
+        with self._state.backend.gate.enter() as service:
+            found = service.find_log_lines(
+                bundle.run.id, task.id, number, text.encode(errors="replace"), _MOST_FOUND, call.context
+            )
+        shown = [row for line, data in found.lines for row in rows([data], line + 1)]
+        return self._page(
+            call,
+            "log_found.html",
+            "runs",
+            run=view_run(bundle.run, datetime.now(UTC)),
+            task=task,
+            step=task.steps[number],
+            text=text,
+            rows=shown,
+            complete=found.complete,
+            page_url=_log_path(bundle.run.id, task.id),
+        )
+
     def _lines(self, call: Call, count: int) -> LogLines:
         first = call.integer("from", 0)
         if "from" in call.query_params and first < 1:
@@ -70,6 +98,10 @@ class LogPages(PageArea):
         run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], call.integer("step")
         with self._state.backend.gate.enter() as service:
             return service.log_lines(run_id, task_id, step, first, count)
+
+
+def _log_path(run_id: str, task_id: str) -> str:
+    return f"/page/runs/{quote(run_id)}/tasks/{quote(task_id)}/log"
 
 
 def _shown(lines: LogLines) -> dict[str, object]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import closing
-from itertools import islice
+from itertools import islice, pairwise
 
 import msgspec
 
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from
+from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from, split_lines
 from agola_core.runservice.model import object_paths
+from agola_core.runtime.context import Context
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,18 @@ class LogLines(msgspec.Struct, frozen=True):
     lines: list[bytes]
     total: int
     size: int
+
+
+class FoundLines(msgspec.Struct, frozen=True):
+    """The lines of a log that have a text.
+
+    Attributes:
+        lines: Their numbers, from 0, and the lines, newlines included.
+        complete: Whether these are all.
+    """
+
+    lines: list[tuple[int, bytes]]
+    complete: bool
 
 
 def write_log(storage: ObjectStorage, task_id: str, step: int | None, pieces: Iterable[bytes]) -> None:
@@ -71,6 +84,38 @@ def read_lines(storage: ObjectStorage, task_id: str, step: int | None, first: in
             if size >= _MAX_RANGE_BYTES:
                 break
     return LogLines(first, found, index.lines, index.size)
+
+
+def find_lines(
+    storage: ObjectStorage, task_id: str, step: int | None, text: bytes, most: int, context: Context
+) -> FoundLines:
+    """Return the lines of a stored log that have a text, from the beginning, whatever the case of ASCII letters.
+
+    Args:
+        storage: Where the log is.
+        task_id: The task.
+        step: The step's number; None for the set-up.
+        text: The text; not empty.
+        most: The most lines.
+        context: Ends the search.
+
+    Raises:
+        NotFoundError: There is no such log.
+        DeadlineError: The context has ended.
+    """
+    index, wanted = _index(storage, task_id, step), text.lower()
+    found: list[tuple[int, bytes]] = []
+    with closing(storage.open_reader(object_paths.log(task_id, step))) as reader:
+        for (number, begin), (_, end) in pairwise((*index.starts, (index.lines, index.size))):
+            context.check()
+            block = reader.read(begin, end - begin)
+            if wanted not in block.lower():
+                continue
+            matches = (item for item in enumerate(split_lines(block), number) if wanted in item[1].lower())
+            found += islice(matches, most + 1 - len(found))
+            if len(found) > most:
+                break
+    return FoundLines(found[:most], complete=len(found) <= most)
 
 
 def _index(storage: ObjectStorage, task_id: str, step: int | None) -> LineIndex:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.log_lines import LogLines, read_lines
+from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines, find_lines, read_lines
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
 from agola_core.runservice.state.mirror import Mirror
+from agola_core.runtime.context import Context
 
 _WAIT_SECONDS = 1.0
 
@@ -53,10 +54,21 @@ class LogReader:
         Raises:
             NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
         """
-        task = self._find_task(run_id, task_id, step)
-        if not _is_settled(task, step):
-            raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
+        self._check_stored(run_id, task_id, step)
         return read_lines(self._storage, task_id, step, first, count)
+
+    def find(self, run_id: str, task_id: str, step: int | None, text: bytes, most: int, context: Context) -> FoundLines:
+        """Return the lines with a text of the log of a step that has ended (see `log_lines.find_lines`).
+
+        Raises:
+            NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
+        """
+        self._check_stored(run_id, task_id, step)
+        return find_lines(self._storage, task_id, step, text, most, context)
+
+    def _check_stored(self, run_id: str, task_id: str, step: int | None) -> None:
+        if not _is_settled(self._find_task(run_id, task_id, step), step):
+            raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
 
     def _awaited(self, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
         while (pieces := self._open_now(run_id, task_id, step, follow=True)) is None:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agola_core
-from agola_core.errors import NotFoundError
+from agola_core.errors import DeadlineError, NotFoundError
 from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, lines_from
-from agola_core.runservice.artifacts.log_lines import read_lines, write_log
+from agola_core.runservice.artifacts.log_lines import find_lines, read_lines, write_log
 from agola_core.runservice.model import object_paths
+from agola_core.runtime.context import Context
 
 PARTS = [b"\n", b"short\n", b"\r\n", b"x" * 5000, b"y" * (MAX_LINE_BYTES - 1), "ä€😀".encode() * 3000, b"\xff"]
 texts = st.lists(st.sampled_from(PARTS)).map(b"".join)
@@ -118,3 +119,18 @@ def test_no_log_has_no_lines(storage):
 def test_an_empty_log_has_no_lines(storage):
     write_log(storage, "t", 0, [])
     assert (read_lines(storage, "t", 0, 0, 10).lines, read_lines(storage, "t", 0, -5, 10).total) == ([], 0)
+
+
+def test_lines_with_a_text_are_found_anywhere_in_a_log(storage):
+    lines = [b"line %06d %s\n" % (number, b"ERROR here" if number % 9999 == 7 else b"fine") for number in range(60_000)]
+    write_log(storage, "t", 0, lines)
+    found = find_lines(storage, "t", 0, b"error HERE", 10, Context())
+    assert found.lines == [(number, lines[number]) for number in range(7, 60_000, 9999)]
+    assert found.complete
+    some = find_lines(storage, "t", 0, b"fine", 10, Context())
+    assert (some.lines, some.complete) == ([(number, lines[number]) for number in range(11) if number != 7], False)
+    assert find_lines(storage, "t", 0, b"nowhere", 10, Context()).lines == []
+    ended = Context()
+    ended.cancel()
+    with pytest.raises(DeadlineError):
+        find_lines(storage, "t", 0, b"nowhere", 10, ended)
