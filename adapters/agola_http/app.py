@@ -1,4 +1,4 @@
-"""The application: the route table over a run service, behind dispatch and access control."""
+"""The ASGI application that serves a run service: the route table with access control and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call what: bearer tokens of clients, executors and admins.
+"""Access control by bearer tokens of clients, executors and admins.
 
 Tokens are kept as digests only, so no log, error or dump can show one, and are compared in constant time. A kind
 without tokens is open to everybody; the server then listens on loopback only, unless told to trust its network.

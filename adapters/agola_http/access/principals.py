@@ -1,4 +1,4 @@
-"""The kinds of callers, and what one request's caller proved to be."""
+"""Kinds of callers, and the authenticated caller of one request."""
 
 from __future__ import annotations
 

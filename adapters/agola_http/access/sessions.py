@@ -1,4 +1,4 @@
-"""What a browser keeps after signing in: a session that a token stands behind, and that does not tell the token.
+"""Browser sessions: signed cookies that are bound to an access token without revealing it.
 
 It is the time of its end, signed with the token's digest. So nothing is kept for it, every instance that knows the
 token knows it, and it ends with the token. It is no bearer token.

@@ -1,4 +1,4 @@
-"""Access tokens: read from files and the environment, never from the command line, which every user can see.
+"""Reads access tokens from files and the environment, never from the command line, which every user can see.
 
 A service that is given none makes its own, in files of its data directory that its user alone may read.
 """

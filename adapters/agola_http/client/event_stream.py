@@ -1,4 +1,4 @@
-"""Reads server-sent events."""
+"""Parses a stream of server-sent events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run service as a client sees it over HTTP, with the methods of `RunService` and the errors that it raises.
+"""Client of a run service over HTTP, with the methods of `RunService` and the errors that it raises.
 
 Example:
     >>> from agola_http.client import Client

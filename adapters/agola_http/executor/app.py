@@ -1,6 +1,6 @@
-"""An executor's own HTTP interface, Agola 0.2's: tasks come in, logs and archives go out.
+"""HTTP interface of an executor, as in Agola 0.2: it takes tasks and serves logs and archives.
 
-The same dispatch as the run service's, with a route table of its own.
+It is the same kind of application as the run service's, with a route table of its own.
 """
 
 from __future__ import annotations

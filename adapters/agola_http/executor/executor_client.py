@@ -1,4 +1,4 @@
-"""Executors as the run service sees them over HTTP: Agola 0.2's interface of an executor.
+"""Client of an executor over HTTP, by which the run service submits tasks and fetches logs and archives.
 
 An executor names the URL itself, so the URL is not trusted: only addresses of allowed networks are asked, the one
 that was checked is the one that is connected to, redirects are not followed, and every call has a deadline.

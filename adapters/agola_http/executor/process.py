@@ -1,4 +1,4 @@
-"""An executor as its own process: the loops of `agola_core.executor` beside its HTTP interface."""
+"""Runs an executor as a process of its own: the loops of `agola_core.executor` and its HTTP interface."""
 
 from __future__ import annotations
 

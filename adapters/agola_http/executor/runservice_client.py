@@ -1,4 +1,4 @@
-"""The run service as an executor sees it over HTTP: Agola 0.2's executor interface."""
+"""Client of a run service over HTTP, by which an executor reports status and moves caches and archives."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Outgoing calls: connections with deadlines and retries, and the addresses that may be called."""
+"""Outgoing HTTP calls: connections with deadlines and retries, and the addresses that may be called."""

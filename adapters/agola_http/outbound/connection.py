@@ -1,7 +1,7 @@
-"""Kept connections to one peer over HTTP: deadlines in all, answers of bounded size, bodies as streams.
+"""Pooled HTTP connections to one peer, with total deadlines, bounded answers and streamed bodies.
 
 A peer is not trusted with our memory or our threads: answers come as they are (nothing is decompressed), those that
-are read whole have a size, and every wait has a deadline in all. The executor protocol uses them as they are;
+are read whole have a size, and every wait has a total deadline. The executor protocol uses them as they are;
 `transport` is the client's, which repeats what may be repeated and raises what the service raised.
 """
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Connection:
-    """Kept connections to one peer; every call raises the errors of `agola_core.errors`.
+    """Pooled connections to one peer; every call raises the errors of `agola_core.errors`.
 
     Args:
         url: What paths are put behind.

@@ -1,4 +1,4 @@
-"""Deadlines in all for blocking calls over HTTP, and their end when nobody waits for them any more.
+"""Total deadlines for blocking HTTP calls, and their cancellation when nobody waits for them any more.
 
 The timeouts of an HTTP client are those of single reads, so a peer that brings a byte now and then is waited for
 without end. Here the sockets themselves know until when the calling thread waits, and for whom.

@@ -1,4 +1,4 @@
-"""Where an executor may say that it listens. Pure: the rule that keeps its URL from reaching what it should not.
+"""The policy for executors' listen URLs, which keeps the service from being made to call other hosts. Pure.
 
 An executor names its URL itself, and the run service then calls it. So only HTTP URLs without credentials, query or
 fragment are taken, every address that the name resolves to must be of an allowed network, and the caller connects

@@ -1,4 +1,4 @@
-"""The client's calls to a service: repeated where that is harmless, failing with the errors that the service told."""
+"""The client's calls to a service, with retries of idempotent requests and the errors that the service reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_CONNECTIONS = 100
 
 
 class Transport(Connection):
-    """Kept connections to one service. Thread-safe.
+    """Pooled connections to one service. Thread-safe.
 
     Args:
         url: The service, without the interface's path.

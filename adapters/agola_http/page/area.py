@@ -1,4 +1,4 @@
-"""What the areas of the page share: rows of the route table for people, and errors that are shown as a page."""
+"""Shared parts of the page's handlers: their rows in the route table, sign-in, and errors shown as a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A badge: the state of the newest run of a group, as a small picture for a README. Pure."""
+"""Renders a status badge for a README: the state of a group's newest run. Pure."""
 
 from __future__ import annotations
 

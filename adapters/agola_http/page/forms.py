@@ -1,4 +1,4 @@
-"""What people do on the page: sign in and out, stop, restart and approve."""
+"""Handlers of the page's forms: sign in and out, stop, restart and approve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a step: a stored one in windows of lines, one that still grows by the page's script."""
+"""Pages of a step's log: windows of a stored log and search in it; a growing log is left to the script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store's state was in the last minutes, and small plots of it."""
+"""Recent samples of the store's state, and small plots of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the templates show of runs: words, times and links. Pure."""
+"""View models of runs, tasks and steps for the templates. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the core's errors are told over HTTP, and how they are read back: one mapping for both directions."""
+"""Maps the core's errors to HTTP responses, and responses back to errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface's prefix, media types and headers: what server and clients call things on the wire."""
+"""Path prefix, media types and headers that the server and its clients share."""
 
 PREFIX = "/api/v1alpha"
 JSON = "application/json"

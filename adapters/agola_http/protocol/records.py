@@ -1,4 +1,4 @@
-"""JSON documents of the interface for which the core has no records: the routes write them, the client reads them."""
+"""JSON documents of the interface for which the core has no records; routes write them and the client reads them."""
 
 from __future__ import annotations
 

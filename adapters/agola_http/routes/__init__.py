@@ -1,4 +1,4 @@
-"""The route table: one module for each area, each with a class of handlers and the rows that name them."""
+"""The route table: one module for each area of the interface, with its handlers and their rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What executors keep in object storage: caches, workspace archives, and the sources that clients uploaded."""
+"""Routes for caches, workspace archives and uploaded sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run events: Agola's stream, exactly, and one that can be gone on with."""
+"""Routes for run events: Agola's stream, byte for byte, and one that can be resumed."""
 
 from __future__ import annotations
 

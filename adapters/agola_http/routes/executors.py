@@ -1,4 +1,4 @@
-"""What executors report and ask: their registration, their tasks, and the tasks' status."""
+"""Routes for executors: registration, their tasks, and the status of tasks."""
 
 from __future__ import annotations
 

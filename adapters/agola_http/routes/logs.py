@@ -1,4 +1,4 @@
-"""Logs of steps, from storage or, while they grow, from their executor."""
+"""Routes for logs of steps, from storage or, while they grow, from their executor."""
 
 from __future__ import annotations
 

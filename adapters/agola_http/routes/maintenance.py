@@ -1,4 +1,4 @@
-"""What moves a store: maintenance mode, export and import. Served in maintenance mode, too."""
+"""Routes for maintenance mode, export and import, which are served in maintenance mode, too."""
 
 from __future__ import annotations
 

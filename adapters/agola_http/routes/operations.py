@@ -1,4 +1,4 @@
-"""What operators and tools ask: health, readiness, version, status, metrics and the OpenAPI document."""
+"""Routes for operators and tools: health, readiness, version, status, metrics and the OpenAPI document."""
 
 from __future__ import annotations
 

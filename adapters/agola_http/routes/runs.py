@@ -1,4 +1,4 @@
-"""Runs: their creation, lists and actions, and the tokens of change groups."""
+"""Routes for runs: creation, lists and actions, and the tokens of change groups."""
 
 from __future__ import annotations
 

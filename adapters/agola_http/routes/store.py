@@ -1,4 +1,4 @@
-"""The upkeep that an operator asks a store for."""
+"""Routes for administrative operations on the store: checkpoints, compaction, garbage collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One path of the route table as an ASGI application: admits the caller, reads the body, calls the handler, answers."""
+"""One path of the route table as an ASGI application: authorizes, reads the body, calls the handler, answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of the route table: what an endpoint is, what its handler is given, what it answers."""
+"""Types of the route table: an endpoint, the call that its handler receives, and streamed responses."""
 
 from __future__ import annotations
 

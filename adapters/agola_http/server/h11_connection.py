@@ -1,4 +1,4 @@
-"""uvicorn's connection with what it lacks: a time limit on request heads, and a way to break a stream at once."""
+"""Extends uvicorn's HTTP connection: a time limit for request heads, and a way to abort a stream at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one client may take of the server."""
+"""Limits of requests, connections and streams."""
 
 from __future__ import annotations
 

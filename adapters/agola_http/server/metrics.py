@@ -1,4 +1,4 @@
-"""Prometheus metrics: what was asked of the server, and the state of what it serves at the time of the scrape."""
+"""Prometheus metrics: counts and durations of requests, and the state of store and service at the scrape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Middleware around every request: the log and the metrics of exchanges, and the check of request heads."""
+"""ASGI middleware: the access log with request metrics, and the check of request heads."""
 
 from __future__ import annotations
 

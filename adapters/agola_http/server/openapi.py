@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the route table."""
+"""Generates the OpenAPI document from the route table."""
 
 from __future__ import annotations
 

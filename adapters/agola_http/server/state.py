@@ -1,4 +1,4 @@
-"""What the handlers work on."""
+"""State that all handlers share: the service, its store, access control and limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs an application under uvicorn, from the start of its parts to their orderly end."""
+"""Runs an ASGI application under uvicorn: listening, TLS, signals and an orderly shutdown."""
 
 from __future__ import annotations
 
