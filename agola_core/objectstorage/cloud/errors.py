@@ -37,11 +37,15 @@ class ServiceError(Exception):
     """
 
     def __init__(self, status: int, code: str, kind: str, *, is_credentials: bool = False) -> None:
-        super().__init__(code or (str(status) if status else kind) or "failed")
+        super().__init__(status, code, kind)  # what it is unpickled from
         self.status = status
         self.code = code
         self.kind = kind
         self.is_credentials = is_credentials
+
+    def __str__(self) -> str:
+        """Return the code, the status, or how the connection failed."""
+        return self.code or (str(self.status) if self.status else self.kind) or "failed"
 
     @classmethod
     def of(cls, error: Exception) -> Self:

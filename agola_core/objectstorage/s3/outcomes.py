@@ -24,10 +24,14 @@ class ResponseError(Exception):
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message or status}")
+        super().__init__(status, code, message)  # what it is unpickled from
         self.status = status
         self.code = code
         self.message = message
+
+    def __str__(self) -> str:
+        """Return the code and the message."""
+        return f"{self.code}: {self.message or self.status}"
 
 
 def code_of(error: BaseException | None) -> str:

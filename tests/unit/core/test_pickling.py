@@ -3,7 +3,7 @@
 import collections.abc
 import copy
 import enum
-import importlib
+import importlib.util
 import pickle
 import pkgutil
 import types
@@ -34,7 +34,14 @@ _SIMPLE = {
     typing.Any: "x",
     object: "x",
 }
-_VALUES = ("coordinator.port", "objectstorage.port", "datamanager.records", "runconfig.model", "runservice.types")
+_VALUES = (
+    "coordinator.port",
+    "datamanager.format.records",
+    "datamanager.types",
+    "objectstorage.port",
+    "runconfig.model",
+    "runservice.model.types",
+)
 """Modules of values, besides those that the packages hand out."""
 
 
@@ -59,6 +66,7 @@ def classes(base, found):
 
 def values():
     names = {f"agola_core.{name}" for name in _VALUES}
+    assert all(importlib.util.find_spec(name) for name in names), "a module of values has moved"
     found = [module for module in modules() if hasattr(module, "__path__") or module.__name__ in names]
     return [*classes(msgspec.Struct, found), *classes(tuple, found)]
 
