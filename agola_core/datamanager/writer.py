@@ -32,6 +32,8 @@ class Writer:
         self.group_commit = GroupCommit(store.log, store.clock)
         self._store = store
         self._log = store.log
+        self._make_room = store.tasks.checkpointer.make_room
+        self._durable = store.options.durability is Durability.STORAGE
         self._wal_id_prefix = store.new_uuid()[:20]
         self._wal_ids = itertools.count()
         self._inline_limit = min(store.options.inline_limit, store.log.coordinator.max_txn_bytes // 2)
@@ -62,7 +64,7 @@ class Writer:
             check_token(token)
         if wal_id:
             check_wal_id(wal_id)
-        self._store.tasks.checkpointer.make_room()
+        self._make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage
         for tries in range(_PAYLOAD_TRIES, 0, -1):
@@ -91,7 +93,7 @@ class Writer:
                 if not pending.payload_lost or tries == 1:
                     raise
         self._store.tasks.after_commit(size)
-        if self._store.options.durability is Durability.STORAGE:
+        if self._durable:
             sequence = Sequence.parse(result.sequence)
             if sequence.epoch >= lineage.epoch:  # an outcome that a recovery inherited came from storage
                 self._store.tasks.wait_synced(sequence, timeout)

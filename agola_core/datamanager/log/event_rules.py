@@ -104,7 +104,7 @@ class EventRules:
         """Begin to assign the positions of a transaction's appends."""
         self._placed_versions.clear()
         self._placed_head = -1
-        self._fresh = self._known_at == self._now()
+        self._fresh = self._known_at is not None and self._known_at == self._now()
 
     def place(self, append: EventsAppend) -> tuple[int, ...]:
         """Assign an append the next positions; return the first position, then the first version of each batch."""

@@ -26,7 +26,7 @@ from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guar
 from agola_core.datamanager.log.event_rules import EventRules
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.outcome import OutcomeResolver
-from agola_core.datamanager.log.pending_wal import PendingWal
+from agola_core.datamanager.log.pending_wal import EventsAppend, PendingWal
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
@@ -137,7 +137,20 @@ class GroupCommit:
         guards: list[Compare] = []
         for pending, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
-            actions, record = self._record(pending, epoch, counter, now)
+            actions = pending.actions
+            record = WalRecord(
+                epoch,
+                counter,
+                counter - 1,
+                pending.wal_id,
+                now,
+                pending.groups,
+                pending.encoded,
+                pending.payload,
+                given=pending.remembered,
+            )
+            if pending.events is not None:
+                actions, record = self._placed(pending.events, actions, record)
             pending.sequence = text
             frame = records.encode_wal(record)
             wals.append(Wal(record, actions, frame))
@@ -154,16 +167,14 @@ class GroupCommit:
         ops.append(PutOp(keys.HEAD, head))
         return wals, head, ops, guards
 
-    def _record(self, pending: PendingWal, epoch: int, counter: int, now: int) -> tuple[Items[Action], WalRecord]:
-        """Return a WAL's actions and its record; its events get their places."""
-        fields = (
-            epoch, counter, counter - 1, pending.wal_id, now, pending.groups, pending.encoded, pending.payload,
-        )  # fmt: skip
-        if pending.events is None:
-            return pending.actions, WalRecord(*fields, given=pending.remembered)
-        placed = self._events.place(pending.events)
-        record = EventsWalRecord(*fields, format=EVENTS_FORMAT, given=pending.remembered, places=placed)
-        return place(pending.actions, placed, now), record
+    def _placed(
+        self, events: EventsAppend, actions: Items[Action], record: WalRecord
+    ) -> tuple[Items[Action], WalRecord]:
+        """Assign positions to a WAL's events; return its actions and its record with them."""
+        places = self._events.place(events)
+        fields = {name: getattr(record, name) for name in WalRecord.__struct_fields__ if name != "format"}
+        placed = EventsWalRecord(**fields, format=EVENTS_FORMAT, places=places)
+        return place(actions, places, record.time), placed
 
     def _settle(self, accepted: list[PendingWal], revision: int) -> None:
         lineage = self._log.view.lineage.lineage
