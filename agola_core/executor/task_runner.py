@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
-from agola_core.executor.drivers.port import Driver, Pod, StepProcess
+from agola_core.executor.drivers.port import Command, Driver, Pod, StepProcess
 from agola_core.executor.paths import expand_path
 from agola_core.executor.steps import StepContext, run_builtin
 from agola_core.executor.task_directory import RunningProcess, TaskDirectory
@@ -286,16 +286,16 @@ class TaskRunner:
             faultpoints.reach("executor.before-begin")
 
         faultpoints.reach("executor.before-start")
-        process = pod.start(
-            argv,
-            step.command,
+        command = Command(
+            argv=argv,
+            script=step.command,
             environment=environment,
             working_dir=self._working_dir(pod, step.working_dir or task.working_dir, environment, user),
             user=user,
             output=self.directory.log(number),
             exit_file=self.directory.exit_file(number),
-            note=note,
         )
+        process = pod.start(command, note)
         faultpoints.reach("executor.after-begin")
         return process
 

@@ -10,6 +10,7 @@ from agola_core.executor.drivers.container import LABEL_EXECUTOR, LABEL_TASK, Co
 from agola_core.executor.drivers.engine import Engine, EngineOptions, registry_login, split_image
 from agola_core.executor.drivers.factory import make_driver
 from agola_core.executor.drivers.host import Isolation
+from agola_core.executor.drivers.port import Command
 from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import (
     Container,
@@ -52,15 +53,16 @@ def opened(driver, root, executor_id, *containers, phase=ExecutorPhase.NOT_START
 
 
 def run(pod, directory, script, user=""):
-    process = pod.start(
-        ["/bin/sh", "-e"],
-        script,
+    command = Command(
+        argv=["/bin/sh", "-e"],
+        script=script,
         environment={},
         working_dir="/tmp/work",
         user=user,
         output=directory.log(0),
         exit_file=directory.exit_file(0),
     )
+    process = pod.start(command)
     return process.wait(), directory.log(0).read_text()
 
 

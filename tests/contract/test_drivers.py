@@ -21,6 +21,7 @@ from agola_core.executor.drivers.bubblewrap import check_bubblewrap
 from agola_core.executor.drivers.container import ContainerDriver
 from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.drivers.host import HostDriver, Isolation
+from agola_core.executor.drivers.port import Command
 from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import ArchiveContents, Container, ExecutorTask, ExecutorTaskStatus
 
@@ -47,16 +48,16 @@ class Bench:
     def start(self, script, *, argv=SHELL, user="", environment=None, working_dir=None):
         step, self.count = self.count, self.count + 1
         self.noted = None
-        process = self.pod.start(
-            argv,
-            script,
+        command = Command(
+            argv=argv,
+            script=script,
             environment=environment or {},
             working_dir=working_dir or self.path("project"),
             user=user,
             output=self.directory.log(step),
             exit_file=self.directory.exit_file(step),
-            note=self.note,
         )
+        process = self.pod.start(command, self.note)
         return process, self.directory.log(step)
 
     def note(self, description):

@@ -28,6 +28,7 @@ from agola_core.errors import (
 from agola_core.executor.drivers import containerfiles
 from agola_core.executor.drivers.engine import Engine, EngineOptions
 from agola_core.executor.drivers.exitfile import BEGUN, has_begun, read_exit_code
+from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_own
 from agola_core.runservice.model.types import ArchiveContents, Container, ExecutorTask
 
@@ -134,34 +135,27 @@ class ContainerPod:
             self._environment = self._engine.environment(self._main)
         return {**self._environment, "HOME": self._user(user)[0]}
 
-    def start(
-        self,
-        argv: Sequence[str],
-        script: str,
-        *,
-        environment: Mapping[str, str],
-        working_dir: str,
-        user: str,
-        output: Path,
-        exit_file: Path,
-        note: Callable[[Mapping[str, str | int]], None] = lambda _: None,
-    ) -> ContainerProcess:
+    def start(self, command: Command, note: Note = lambda _: None) -> ContainerProcess:
         """Start a command (see the port)."""
-        command = list(argv)
+        argv = list(command.argv)
         try:
-            for path in (output, exit_file):
+            for path in (command.output, command.exit_file):
                 self._offer(path)
-            if script:
-                path = self._directory / "commands" / exit_file.stem
-                path.write_text(script if script.endswith("\n") else script + "\n", errors="surrogateescape")
+            if command.script:
+                path = self._directory / "commands" / command.exit_file.stem
+                path.write_text(command.script.removesuffix("\n") + "\n", errors="surrogateescape")
                 path.chmod(0o755)
-                command.append(f"{_INSIDE}/commands/{exit_file.stem}")
+                argv.append(f"{_INSIDE}/commands/{command.exit_file.stem}")
         except OSError as error:
             raise UnavailableError(f"the step could not be started: {error}") from error
-        paths = [f"{_INSIDE}/steps/{output.name}", f"{_INSIDE}/steps/{exit_file.name}", working_dir]
+        paths = [
+            f"{_INSIDE}/steps/{command.output.name}",
+            f"{_INSIDE}/steps/{command.exit_file.name}",
+            command.working_dir,
+        ]
         engine = Engine(self._options)
         exec_id = engine.start_exec(
-            self._main, ["/bin/sh", "-c", _WRAPPER, "agola-step", *paths, *command], environment, user
+            self._main, ["/bin/sh", "-c", _WRAPPER, "agola-step", *paths, *argv], command.environment, command.user
         )
         try:
             note({"container": self._main, "exec": exec_id})
@@ -171,7 +165,7 @@ class ContainerPod:
             if isinstance(error, OSError):
                 raise UnavailableError(f"the step could not be started: {error}") from error
             raise
-        return ContainerProcess(engine, self._main, exec_id, exit_file, output_ends)
+        return ContainerProcess(engine, self._main, exec_id, command.exit_file, output_ends)
 
     def read(self, path: str, user: str) -> Iterator[bytes]:
         """Yield a file (see the port).

@@ -39,6 +39,7 @@ from agola_core.executor.drivers.hostprocess import (
     end_task,
     find_host_process,
 )
+from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_below, open_own
 from agola_core.runservice.model.types import ArchiveContents, ExecutorPhase, ExecutorTask
 from agola_core.runtime.process import start_time
@@ -113,42 +114,31 @@ class HostPod:
             "CI": "true",
         }
 
-    def start(
-        self,
-        argv: Sequence[str],
-        script: str,
-        *,
-        environment: Mapping[str, str],
-        working_dir: str,
-        user: str,
-        output: Path,
-        exit_file: Path,
-        note: Callable[[Mapping[str, str | int]], None] = lambda _: None,
-    ) -> HostProcess:
+    def start(self, command: Command, note: Note = lambda _: None) -> HostProcess:
         """Start a command (see the port)."""
-        account = self._account(user)
-        variables = self.variables(user)
-        full = {**variables, **environment, "HOME": variables["HOME"], MARKER: self._marker}
+        account = self._account(command.user)
+        variables = self.variables(command.user)
+        full = {**variables, **command.environment, "HOME": variables["HOME"], MARKER: self._marker}
         try:
             with contextlib.ExitStack() as stack:
-                self._open(working_dir, account, stack)
-                scripts = [str(self._script(script, exit_file.stem, account))] if script else []
-                command = [*argv, *scripts]
+                self._open(command.working_dir, account, stack)
+                scripts = [str(self._script(command.script, command.exit_file.stem, account))] if command.script else []
+                line = [*command.argv, *scripts]
                 passed: list[int] = []
-                directory = working_dir
+                directory = command.working_dir
                 if self._isolation is Isolation.BUBBLEWRAP:
-                    passed.append(self._sandbox(working_dir, variables, scripts, full))
+                    passed.append(self._sandbox(command.working_dir, variables, scripts, full))
                     stack.callback(os.close, passed[0])
-                    command = [find_bubblewrap(), "--args", str(passed[0]), "--", *command]
+                    line = [find_bubblewrap(), "--args", str(passed[0]), "--", *line]
                     full, directory = launcher_environment(self._marker), "/"
-                self._own(exit_file, account)
-                log = open_own(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                self._own(command.exit_file, account)
+                log = open_own(command.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 stack.callback(os.close, log)
                 hold, go = os.pipe()
                 stack.callback(os.close, go)
                 with os.fdopen(hold, "rb", buffering=0) as held:
                     child = subprocess.Popen(
-                        ["/bin/sh", "-c", _WRAPPER, "agola-step", str(exit_file), *command],
+                        ["/bin/sh", "-c", _WRAPPER, "agola-step", str(command.exit_file), *line],
                         stdin=held,
                         stdout=log,
                         stderr=subprocess.STDOUT,
@@ -161,7 +151,7 @@ class HostPod:
                         extra_groups=groups_of(account) if account and os.geteuid() == 0 else None,
                     )
                 process = HostProcess(
-                    child.pid, start_time(child.pid) or 0, self._marker, exit_file, self._cgroup, child
+                    child.pid, start_time(child.pid) or 0, self._marker, command.exit_file, self._cgroup, child
                 )
                 self._join(child.pid)
                 try:

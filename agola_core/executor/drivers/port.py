@@ -9,7 +9,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from agola_core.runservice.model.types import ArchiveContents, ExecutorTask
+
+Note = Callable[[Mapping[str, str | int]], None]
+"""Takes a description that finds a command again after a restart of the executor (see `Driver.find_process`)."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A command of a step.
+
+    Attributes:
+        argv: The program and its arguments.
+        script: Written to an executable file, whose path becomes the last argument; "" for none.
+        environment: The task's own variables.
+        working_dir: Absolute; created if missing.
+        user: The user to run it; "" for the driver's choice.
+        output: Appended to; on the executor.
+        exit_file: Gets the exit code, even if the executor has gone meanwhile; on the executor.
+    """
+
+    argv: Sequence[str]
+    script: str
+    environment: Mapping[str, str]
+    working_dir: str
+    user: str
+    output: Path
+    exit_file: Path
 
 
 class StepProcess(Protocol):
@@ -39,30 +66,12 @@ class Pod(Protocol):
             ConfigError: The user does not exist, or may not be switched to.
         """
 
-    def start(
-        self,
-        argv: Sequence[str],
-        script: str,
-        *,
-        environment: Mapping[str, str],
-        working_dir: str,
-        user: str,
-        output: Path,
-        exit_file: Path,
-        note: Callable[[Mapping[str, str | int]], None] = ...,
-    ) -> StepProcess:
+    def start(self, command: Command, note: Note = ...) -> StepProcess:
         """Start a command; its output and errors go to one file, in order.
 
         Args:
-            argv: The command.
-            script: Written to an executable file, whose path becomes the last argument; "" for none.
-            environment: The task's own.
-            working_dir: Absolute; created when missing.
-            user: Who runs it; "" for the driver's choice.
-            output: Appended to; on the executor.
-            exit_file: Gets the exit code, also when the executor has gone meanwhile; on the executor.
-            note: Called before the command begins, with a description that finds it again after a restart of the
-                executor (see `Driver.find_process`); if it raises, the command is not started.
+            command: The command.
+            note: Called before the command begins; if it raises, the command is not started.
 
         Raises:
             ConfigError: The user does not exist, or may not be switched to.
