@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ class Reader:
     """
 
     def __init__(self, directory, replaced=None):
-        self.names = {"__name__": "page"}
+        self._page = ModuleType("page")  # what a program defines may be imported by its name, as a pickle does
         self._home = directory
         self._place = directory
         self._replaced = dict(replaced or {})
@@ -62,9 +63,11 @@ class Reader:
         }
 
     def __enter__(self):
+        sys.modules["page"] = self._page
         return self
 
     def __exit__(self, *error):
+        del sys.modules["page"]
         self._services.close()
 
     def read(self, page, languages=("python", "yaml", "sh")):
@@ -90,7 +93,7 @@ class Reader:
     def _python(self, text, name):
         if not re.search(r"^def test_", text, re.MULTILINE):
             with contextlib.chdir(self._place):
-                exec(compile(text, name, "exec"), self.names)
+                exec(compile(text, name, "exec"), vars(self._page))
             return ""
         file = self._place / f"test_{name.replace('-', '_')}.py"
         file.write_text(text)
