@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from agola_core.errors import BadRequestError, NotFoundError
 
 MAX_TEMPLATE_CHARACTERS = 4096
+_DIGEST_CHARACTERS = 16
 _TRIMMED = " \t\r\n"
 
 # Matched at a "{{", once: no two parts that repeat meet, so its time grows with the action alone.
@@ -88,3 +89,30 @@ def expand_key(
         if match[0].endswith("-}}"):
             position += len(template) - position - len(template[position:].lstrip(_TRIMMED))
     return "".join([*parts, template[position:]])
+
+
+def stored_key(key: str, room: int) -> str:
+    """Return the form in which a key is stored: a `/` is written `%2F`, and a key that is too long ends with a digest.
+
+    The beginning stays, so that `restore_cache` finds keys by their beginnings.
+
+    Args:
+        key: An expanded key, such as `deps-feature/login-42`.
+        room: The most bytes.
+
+    Raises:
+        BadRequestError: It has a NUL.
+
+    Example:
+        >>> stored_key("deps-feature/login", 100)
+        'deps-feature%2Flogin'
+        >>> stored_key("x" * 100, 40)
+        'xxxxxxxxxxxxxxxxxxxxxxx-09ecb6ebc8bcefc7'
+    """
+    if "\0" in key:
+        raise BadRequestError(f"the cache key {key!r} has a character that keys cannot have")
+    encoded = key.replace("/", "%2F").encode()
+    if len(encoded) <= room:
+        return encoded.decode()
+    digest = hashlib.sha256(encoded).hexdigest()[:_DIGEST_CHARACTERS]
+    return f"{encoded[: room - len(digest) - 1].decode(errors='ignore')}-{digest}"

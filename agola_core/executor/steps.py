@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
-from agola_core.executor.cache_keys import expand_key
+from agola_core.executor.cache_keys import expand_key, stored_key
 from agola_core.executor.drivers.port import Pod
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
@@ -177,11 +177,7 @@ def _key(context: StepContext, template: str) -> str:
         environment=context.environment,
         arch=context.arch,
     )
-    if len(f"{context.task.cache_prefix}-{key}".encode()) > _MAX_KEY_BYTES:
-        raise BadRequestError(f"the cache key {key!r} with its prefix is longer than {_MAX_KEY_BYTES} bytes")
-    if "/" in key or "\0" in key:
-        raise BadRequestError(f"the cache key {key!r} has a character that keys cannot have")
-    return key
+    return stored_key(key, _MAX_KEY_BYTES - len(f"{context.task.cache_prefix}-".encode()))
 
 
 def _patiently(context: StepContext, work: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agola_core.errors import BadRequestError, NotFoundError
-from agola_core.executor.cache_keys import expand_key
+from agola_core.executor.cache_keys import expand_key, stored_key
 from agola_core.runservice.model.object_paths import MAX_CACHE_KEY_BYTES, cache, cache_owner
 
 UUID = "8c5e4b8a-1111-4f0e-9d2f-0123456789ab"
@@ -89,3 +89,14 @@ def test_every_group_leaves_room_for_keys_that_storage_holds(group):
     owner = cache_owner(group)
     assert len(owner) <= MAX_CACHE_KEY_BYTES // 2
     assert cache(f"{owner}-deps")
+
+
+def test_branch_names_and_long_keys_can_be_stored():
+    assert stored_key("deps-feature/login", 100) == "deps-feature%2Flogin"
+    assert stored_key("deps-feature/login", 100).startswith(stored_key("deps-feature/", 100))
+    long = stored_key("ü" * 300, 150)
+    assert len(long.encode()) <= 150
+    assert long.startswith("ü" * 60)
+    assert long != stored_key("ü" * 299, 150)
+    with pytest.raises(BadRequestError, match="character that keys cannot have"):
+        stored_key("a\0b", 100)
