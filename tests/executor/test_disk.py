@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import subprocess
+import sys
 
 import pytest
 from msgspec.structs import replace
@@ -108,3 +109,29 @@ def test_a_step_whose_start_cannot_be_written_down_is_not_started(tmp_path, monk
     assert run.result is RunResult.FAILED
     assert "step 0 was not started" in run.tasks["a"].reason
     assert not started.exists()
+
+
+def test_a_run_whose_data_directory_stays_full_ends_with_the_reason(small_disk, tmp_path):
+    """The step fills the disk through a file that outlives it, so that nothing of the run can be written down."""
+    (tmp_path / "config.yml").write_text(
+        f"runs: [{{name: r, tasks: [{{name: t, steps: [{{run: 'cat /dev/zero > {small_disk}/filler || true'}}]}}]}}]"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "agola_cli",
+            "run",
+            str(tmp_path / "config.yml"),
+            "--data-dir",
+            str(small_disk / "data"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr[-2000:]
+    assert f"the disk of the data directory '{small_disk}/data' is full" in done.stderr
+    left = subprocess.run(["pgrep", "-f", str(small_disk)], capture_output=True, text=True, check=False).stdout
+    assert not left

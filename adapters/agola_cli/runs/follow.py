@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from agola_cli.connect.run_names import runs_before
@@ -28,6 +29,7 @@ def follow_run(
     option: str = "",
     as_json: bool = False,
     fail_fast: bool = False,
+    check: Callable[[], object] = lambda: None,
 ) -> Run:
     """Show a run until it ends, and return it; an interruption stops it, and so does a closed output.
 
@@ -40,6 +42,7 @@ def follow_run(
         option: What names the service in a command, with a space in front.
         as_json: Whether standard output is kept for JSON.
         fail_fast: Whether the first failure that is not ignored stops the run.
+        check: Called while the run goes on; raises when it cannot.
 
     Raises:
         OSError: The output cannot be written; the run was stopped.
@@ -62,6 +65,7 @@ def follow_run(
                 stopped = True
                 display.say(f"{name} has failed: stopping the run (--fail-fast)")
                 stop_run(service, run.id)
+            check()
             before, run = run, service.wait_change(run, _WAIT_SECONDS)
             if run is before and run.phase is RunPhase.QUEUED and not explained:
                 explained = True

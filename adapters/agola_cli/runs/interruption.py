@@ -32,6 +32,7 @@ class Interruption:
         self.asked = False
         self.kill: Callable[[], object] = lambda: None
         self._killing = False
+        self._reason, self._code = "killed", _INTERRUPTED
         self._over = threading.Event()
         self._previous: dict[int, object] = {}
 
@@ -54,6 +55,18 @@ class Interruption:
             self._killing = True
             threading.Thread(target=self._end_at_once, name="end-at-once", daemon=True).start()
 
+    def give_up(self, reason: str, code: int) -> None:
+        """Kill what runs and end this process soon, because it cannot go on.
+
+        Args:
+            reason: What the user is told if the process hangs.
+            code: Its exit code then.
+        """
+        self._reason, self._code = reason, code
+        if not self._killing:
+            self._killing = True
+            threading.Thread(target=self._end_at_once, name="end-at-once", daemon=True).start()
+
     def _end_at_once(self) -> None:
         """Kill what runs until this command has ended; end the process when it hangs."""
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -63,5 +76,5 @@ class Interruption:
                 return
             if time.monotonic() > deadline:
                 self.kill()
-                os.write(2, (_SHOW_CURSOR if sys.stderr.isatty() else b"") + b"agola-core: killed\n")
-                os._exit(_INTERRUPTED)
+                os.write(2, (_SHOW_CURSOR if sys.stderr.isatty() else b"") + f"agola-core: {self._reason}\n".encode())
+                os._exit(self._code)

@@ -14,6 +14,7 @@ from agola_cli.options.common import json_option, processors
 from agola_cli.options.directories import DirectoryType, data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.artifacts import unpack_artifacts
+from agola_cli.runs.disk_check import DiskCheck
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.plan import graph_lines, plan, print_plan
@@ -111,7 +112,15 @@ def run_command(
                 if interruption.asked:
                     break
                 bundle = service.create_run(request)
-                run = follow_run(service, bundle, interruption, option=option, as_json=as_json, fail_fast=fail_fast)
+                run = follow_run(
+                    service,
+                    bundle,
+                    interruption,
+                    option=option,
+                    as_json=as_json,
+                    fail_fast=fail_fast,
+                    check=DiskCheck(directory, interruption),
+                )
                 results.append(run)
             service.wait_archived([run.id for run in results], _ENDING_SECONDS)
             for run in results if artifacts else ():
