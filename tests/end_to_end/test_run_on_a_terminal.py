@@ -175,7 +175,7 @@ def test_forty_tasks_leave_room_for_the_logs_and_the_end_is_visible(tree, termin
             tasks:
 {tasks}
         """)
-    screen = terminal("run", ".", lines=24, columns=60)
+    screen = terminal("run", ".", "-j", "40", lines=24, columns=60)  # a failure keeps what waits from starting
     assert screen.wait() == 1
     assert "hello 39" in screen.text
     last = screen.text.rstrip().splitlines()[-20:]
