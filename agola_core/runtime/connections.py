@@ -63,9 +63,12 @@ class Connections:
         """Return the idle and the kept connections: all of them, while nobody is inside."""
         return (*self._idle, *self._kept)
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Use the connections for the length of the block: forks wait for its end, and it waits for a running fork."""
+    def enter(self) -> object:
+        """Begin to use the connections: forks wait for `leave`, and this waits for a running fork.
+
+        Returns:
+            What `leave` takes.
+        """
         thread, mark = threading.get_ident(), object()
         _inside[mark] = thread, self
         while _forking and _forking != {thread}:
@@ -76,10 +79,20 @@ class Connections:
             _inside[mark] = thread, self
             if is_nested:
                 break
+        return mark
+
+    def leave(self, mark: object) -> None:
+        """End what `enter` began."""
+        _inside.pop(mark, None)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Use the connections for the length of the block; off the hot paths."""
+        mark = self.enter()
         try:
             yield
         finally:
-            _inside.pop(mark, None)
+            self.leave(mark)
 
     @contextmanager
     def lend(self) -> Iterator[apsw.Connection]:

@@ -186,8 +186,11 @@ class SQLiteCoordinator(SQLiteReads):
         with self._database.writing:
             if self._closed:
                 raise ClosedError("the coordinator was closed")
-            with self._database.using():
+            mark = self._database.enter()
+            try:
                 self._commit(batch)
+            finally:
+                self._database.leave(mark)
         for wanted in batch:
             wanted.done = True
 

@@ -57,6 +57,8 @@ class Database:
         path: Absolute path of the file.
         writer: The writing connection, guarded by `writing`.
         writing: Lock to hold while using `writer`.
+        enter: Begins a use on the hot path; forks wait until `leave` ends it (see `Connections`).
+        leave: Ends it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -68,6 +70,7 @@ class Database:
         self._closed = False
         self._lost = False
         self._connections = Connections(self.path, self._connect_again, IDLE_READERS)
+        self.enter, self.leave = self._connections.enter, self._connections.leave
         with self.errors(), self._connections.inside():
             private.make_directories(Path(self.path).parent)
             private.create_file(self.path)  # SQLite gives its side files the owner and mode of this one
