@@ -24,6 +24,11 @@ class Tree:
     def command(self, *arguments):
         return [sys.executable, "-m", "agola_cli.main", *map(str, arguments)]
 
+    def environment(self):
+        """Return a command's environment; without the width of the terminal that the tests run in (xdist sets it)."""
+        inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        return {**inherited, "AGOLA_DATA_DIR": str(self.data_dir)}
+
     def run(self, *arguments, timeout=60, env=None):
         return subprocess.run(
             self.command(*arguments),
@@ -32,7 +37,7 @@ class Tree:
             text=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, "AGOLA_DATA_DIR": str(self.data_dir), **(env or {})},
+            env={**self.environment(), **(env or {})},
         )
 
     def start(self, *arguments):
@@ -42,7 +47,7 @@ class Tree:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "AGOLA_DATA_DIR": str(self.data_dir)},
+            env=self.environment(),
         )
 
     def runs(self):

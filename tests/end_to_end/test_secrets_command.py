@@ -41,7 +41,7 @@ def test_secrets_are_shown_nowhere(tree, tmp_path):
 def test_a_secret_without_a_value_is_told(tree, tmp_path):
     tree.configure(CONFIG)
     for option, reason in (
-        (("--secret", "MISSING_ONE"), "--secret MISSING_ONE: it has no value"),
+        (("--secret", "MISSING_ONE"), "--secret MISSING_ONE: there is no such variable"),
         (("--secret-file", "KEY=none"), "--secret-file KEY=none: "),
         (("--secret-file", "KEY"), "expected NAME=VALUE, not 'KEY'"),
     ):

@@ -123,7 +123,14 @@ def read_variables(files: tuple[Path, ...], given: tuple[str, ...]) -> dict[str,
 
 
 def _read_secrets(given: tuple[str, ...], files: tuple[str, ...]) -> dict[str, str]:
-    values = dict(given_variable(item) for item in given)
+    values = {}
+    for item in given:
+        if item and "=" not in item and item not in os.environ:  # no advice to write it where everybody sees it
+            raise BadRequestError(
+                f"--secret {item}: there is no such variable here; set it, or name a file by --secret-file"
+            )
+        name, value = given_variable(item)
+        values[name] = value
     for item in files:
         name, file = name_and_value(item)
         try:
