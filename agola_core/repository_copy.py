@@ -43,6 +43,7 @@ def copy_repository(top: Path, target: Path) -> int:
     Raises:
         BadRequestError: git cannot copy it.
     """
+    top = top.absolute()  # git takes a relative one for a directory of the copy
     head = _ask(top, "rev-parse", "-q", "--verify", "HEAD^{commit}")
     branch = _ask(top, "symbolic-ref", "-q", "HEAD")
     object_format = _ask(top, "rev-parse", "--show-object-format") or "sha1"

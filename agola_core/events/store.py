@@ -284,6 +284,8 @@ def open_events(
             )
         )
 
+    if isinstance(data_types, str):
+        raise BadRequestError(f"data_types must be a list of data types, not {data_types!r}")
     if data_types is not None:
         return opened([*data_types, EVENTS])
     try:

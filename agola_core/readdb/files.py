@@ -14,10 +14,12 @@ from pathlib import Path
 
 from agola_core import private
 from agola_core.address import check_directory
-from agola_core.errors import disk_error
+from agola_core.errors import BadRequestError, disk_error
 from agola_core.runtime.clock import boot_id
 from agola_core.runtime.process import is_running, start_time
 
+_SQLITE = b"SQLite format 3\0"
+_HEAD_BYTES = 1 << 16
 _SIDES = ("", "-wal", "-shm", "-journal")
 
 
@@ -35,6 +37,7 @@ class ReadDBFiles:
             private.make_directories(self.path.parent)
         except OSError as error:
             raise disk_error(error, str(self.path.parent)) from error
+        self._check_ours()
 
     def exists(self) -> bool:
         """Return whether there is a file to open."""
@@ -64,6 +67,23 @@ class ReadDBFiles:
             discard(old)
         for side in _SIDES[1:]:  # of a file that stood at the path itself
             self.path.with_name(self.path.name + side).unlink(missing_ok=True)
+
+    def _check_ours(self) -> None:
+        """Refuse a path where something else stands: a build would take its place.
+
+        Raises:
+            BadRequestError: It is no readdb.
+        """
+        if self.path.is_symlink():
+            ours = self._made.fullmatch(self.path.readlink().name) is not None
+        elif self.path.is_file():
+            with self.path.open("rb") as file:
+                beginning = file.read(_HEAD_BYTES)
+            ours = not beginning or (beginning.startswith(_SQLITE) and b"readdb_position" in beginning)
+        else:
+            ours = not self.path.exists()
+        if not ours:
+            raise BadRequestError(f"{self.path} is no readdb: name a path where nothing is yet, or delete it")
 
     def _in_use(self, entry: Path, pid: int, start: int) -> bool:
         current = self.path.resolve() if self.path.is_symlink() else None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from agola_core.datamanager import Action, Event
 from agola_core.db import Tx
-from agola_core.errors import AgolaError, CorruptionError, FormatError
+from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError
 from agola_core.readdb.projection import Projection
 from agola_core.sequence import Sequence
 
@@ -48,6 +48,10 @@ class Tables:
 
     def __init__(self, projections: Items[Projection], path: str) -> None:
         self.projections = tuple(projections)
+        for projection in self.projections:
+            given: object = projection.data_types
+            if isinstance(given, str):
+                raise BadRequestError(f"projection {projection.name!r}: data_types is a list of types, not a text")
         self.data_types = sorted({name for projection in projections for name in projection.data_types})
         self._path = path
 

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from agola_cli.runs.checkout import Checkout
-from agola_cli.runs.directrun import run_group
+from agola_cli.runs.launch.checkout import Checkout
+from agola_cli.runs.launch.directrun import run_group
 
 CACHING = """
     runs:

@@ -367,3 +367,14 @@ def test_a_task_that_waits_for_a_person_says_how_to_approve_it(tree, wait_for_li
     assert "| live" in process.stdout.read()
     process.stdout.close()
     assert process.wait() == 0
+
+
+@pytest.mark.parametrize("arguments", [(), (".",), ("./",), ("../project",)])
+def test_a_checkout_is_named_by_a_relative_path(tree, arguments):
+    tree.configure("runs: [{name: r, tasks: [{name: t, steps: [clone, {run: git log --format=%s}]}]}]")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first commit"]):
+        subprocess.run(["git", *command], cwd=tree.path, check=True)
+    done = tree.run("run", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "first commit" in done.stdout

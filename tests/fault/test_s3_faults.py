@@ -20,7 +20,8 @@ from agola_core.errors import (
     NotFoundError,
     UnavailableError,
 )
-from agola_core.objectstorage.s3 import multipart, requests
+from agola_core.objectstorage.s3 import multipart
+from agola_core.objectstorage.s3.protocol import requests
 from agola_pytest.faults.s3_proxy import Failure, S3Proxy
 from agola_pytest.fixtures import require
 from agola_pytest.servers.s3 import S3MissingError, S3Program, start_s3

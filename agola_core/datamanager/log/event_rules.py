@@ -13,7 +13,7 @@ from collections.abc import Sequence as Items
 from agola_core.datamanager.format.events import FIRST, Event, same_event
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.pending_wal import EventsAppend, PendingWal, StreamAppend
-from agola_core.datamanager.sstable.event_index import EventIndex
+from agola_core.datamanager.sstable.events.index import EventIndex
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.sequence import Sequence

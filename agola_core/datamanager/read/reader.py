@@ -9,7 +9,7 @@ from typing import IO
 
 from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
-from agola_core.datamanager.sstable.event_index import EventIndex
+from agola_core.datamanager.sstable.events.index import EventIndex
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export

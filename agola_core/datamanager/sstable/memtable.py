@@ -14,7 +14,7 @@ from collections.abc import Sequence as Items
 import msgspec
 
 from agola_core.datamanager.format.events import EVENTS, INDEXES
-from agola_core.datamanager.sstable.event_memtable import EventMemtable
+from agola_core.datamanager.sstable.events.memtable import EventMemtable
 from agola_core.datamanager.types import Action, Put
 
 _ENTRY_OVERHEAD = 200

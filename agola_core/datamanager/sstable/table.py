@@ -9,7 +9,7 @@ from itertools import takewhile
 from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
 from agola_core.datamanager.sstable.datafile import FileRef, key_hash
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, merge_back, type_bounds
-from agola_core.datamanager.sstable.event_cache import EventCache
+from agola_core.datamanager.sstable.events.cache import EventCache
 from agola_core.datamanager.sstable.manifest import Manifest, Run
 from agola_core.objectstorage.port import ObjectStorage
 

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 from agola_core.errors import ClosedError, DeadlineError
 from agola_core.objectstorage.remote import backoff
-from agola_core.objectstorage.s3.configuration import Configuration
-from agola_core.objectstorage.s3.connection import Answer, Connections
-from agola_core.objectstorage.s3.credentials import credentials_of
-from agola_core.objectstorage.s3.endpoint import endpoint_of
+from agola_core.objectstorage.s3.auth.configuration import Configuration
+from agola_core.objectstorage.s3.auth.credentials import credentials_of
+from agola_core.objectstorage.s3.auth.signing import EMPTY_HASH, Signer, encoded_query
 from agola_core.objectstorage.s3.errors import translate
 from agola_core.objectstorage.s3.outcomes import ResponseError, row_of
-from agola_core.objectstorage.s3.requests import Request, error_of
-from agola_core.objectstorage.s3.signing import EMPTY_HASH, Signer, encoded_query
+from agola_core.objectstorage.s3.protocol.connection import Answer, Connections
+from agola_core.objectstorage.s3.protocol.endpoint import endpoint_of
+from agola_core.objectstorage.s3.protocol.requests import Request, error_of
 from agola_core.objectstorage.s3.url import S3Options
 from agola_core.runtime.forks import Origin, fork_safe
 

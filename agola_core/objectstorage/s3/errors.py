@@ -12,9 +12,9 @@ from agola_core.errors import (
     OutOfSpaceError,
     UnavailableError,
 )
-from agola_core.objectstorage.s3.connection import TruncatedBodyError
-from agola_core.objectstorage.s3.credentials import NoCredentialsError
+from agola_core.objectstorage.s3.auth.credentials import NoCredentialsError
 from agola_core.objectstorage.s3.outcomes import ResponseError
+from agola_core.objectstorage.s3.protocol.connection import TruncatedBodyError
 
 _WRONG_KEY = {
     "EntityTooLarge",

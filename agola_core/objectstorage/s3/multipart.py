@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from agola_core.errors import AgolaError, BadRequestError
-from agola_core.objectstorage.s3 import requests
-from agola_core.objectstorage.s3.checksums import parts_headers, upload_checksum
 from agola_core.objectstorage.s3.client import S3Client
+from agola_core.objectstorage.s3.protocol import requests
+from agola_core.objectstorage.s3.protocol.checksums import parts_headers, upload_checksum
 from agola_core.runtime import faultpoints
 
 logger = logging.getLogger(__name__)

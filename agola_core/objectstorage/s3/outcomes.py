@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agola_core.objectstorage.outcome import Outcome, Row
-from agola_core.objectstorage.s3.connection import NotConnectedError, TruncatedBodyError, UntrustedError
-from agola_core.objectstorage.s3.credentials import NoCredentialsError
+from agola_core.objectstorage.s3.auth.credentials import NoCredentialsError
+from agola_core.objectstorage.s3.protocol.connection import NotConnectedError, TruncatedBodyError, UntrustedError
 
 
 class ResponseError(Exception):

@@ -20,11 +20,11 @@ from agola_core.errors import (
 )
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
 from agola_core.objectstorage.remote import RangeReader, chunks, named
-from agola_core.objectstorage.s3 import requests
-from agola_core.objectstorage.s3.checksums import ContentCheck
 from agola_core.objectstorage.s3.client import S3Client
-from agola_core.objectstorage.s3.connection import Answer, TruncatedBodyError
 from agola_core.objectstorage.s3.outcomes import status_of
+from agola_core.objectstorage.s3.protocol import requests
+from agola_core.objectstorage.s3.protocol.checksums import ContentCheck
+from agola_core.objectstorage.s3.protocol.connection import Answer, TruncatedBodyError
 from agola_core.objectstorage.s3.upload import Uploader
 from agola_core.objectstorage.s3.url import S3Options, parse_s3_url
 

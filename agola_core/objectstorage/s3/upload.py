@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from agola_core.errors import AgolaError, ConflictError, NotFoundError, UnavailableError
 from agola_core.objectstorage.outcome import Outcome
 from agola_core.objectstorage.port import Payload
-from agola_core.objectstorage.s3 import requests
-from agola_core.objectstorage.s3.checksums import upload_checksum
 from agola_core.objectstorage.s3.client import S3Client
 from agola_core.objectstorage.s3.multipart import MultipartUpload, Sweep
 from agola_core.objectstorage.s3.outcomes import row_of
+from agola_core.objectstorage.s3.protocol import requests
+from agola_core.objectstorage.s3.protocol.checksums import upload_checksum
 from agola_core.runtime import faultpoints
 
 _LOOK = 8 * 1024 * 1024

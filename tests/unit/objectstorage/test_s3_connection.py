@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from agola_core.objectstorage.s3 import connection as module
-from agola_core.objectstorage.s3.connection import Connections, NotConnectedError, Server, TruncatedBodyError
+from agola_core.objectstorage.s3.protocol import connection as module
+from agola_core.objectstorage.s3.protocol.connection import Connections, NotConnectedError, Server, TruncatedBodyError
 
 
 @pytest.fixture

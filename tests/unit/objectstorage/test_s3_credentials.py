@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.objectstorage.s3.configuration import Configuration
-from agola_core.objectstorage.s3.credentials import CredentialCache, NoCredentialsError, credentials_of
-from agola_core.objectstorage.s3.signing import Credentials
+from agola_core.objectstorage.s3.auth.configuration import Configuration
+from agola_core.objectstorage.s3.auth.credentials import CredentialCache, NoCredentialsError, credentials_of
+from agola_core.objectstorage.s3.auth.signing import Credentials
 from agola_core.objectstorage.s3.url import parse_s3_url
 
 LATER = (datetime.now(UTC) + timedelta(hours=1)).isoformat()

@@ -3,10 +3,10 @@
 import pytest
 
 from agola_core.errors import BadRequestError, ForbiddenError, OutOfSpaceError, UnavailableError
-from agola_core.objectstorage.s3.connection import Answer
 from agola_core.objectstorage.s3.errors import translate
 from agola_core.objectstorage.s3.outcomes import ResponseError
-from agola_core.objectstorage.s3.requests import error_of, uploads_of
+from agola_core.objectstorage.s3.protocol.connection import Answer
+from agola_core.objectstorage.s3.protocol.requests import error_of, uploads_of
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.objectstorage.s3.configuration import Configuration
-from agola_core.objectstorage.s3.endpoint import endpoint_of
+from agola_core.objectstorage.s3.auth.configuration import Configuration
+from agola_core.objectstorage.s3.protocol.endpoint import endpoint_of
 from agola_core.objectstorage.s3.url import Checksum, explicit_credentials, parse_s3_url
 
 

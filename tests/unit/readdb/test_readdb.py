@@ -250,3 +250,44 @@ def test_what_a_projection_refuses_is_set_aside(tmp_path, store, caplog):
     assert rows == [("a", "poison"), ("d", "poison")]
     assert len(caplog.records) == 2
     readdb.close()
+
+
+class Sizes:
+    name, version, data_types, schema = "sizes", 1, ("note",), "CREATE TABLE size (id TEXT PRIMARY KEY, size INTEGER)"
+
+    def apply(self, tx, actions):
+        pass
+
+
+@pytest.mark.parametrize("what", ["database", "text", "directory", "link"])
+def test_what_is_no_readdb_is_left_alone(tmp_path, what):
+    path, target = tmp_path / "mine", tmp_path / "precious"
+    if what == "directory":
+        path.mkdir()
+    elif what == "text":
+        path.write_text("precious")
+    else:
+        database = Database(path if what == "database" else target, ["CREATE TABLE precious (id TEXT)"])
+        database.close()
+        if what == "link":
+            path.symlink_to(target)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    with agola_core.open(tmp_path / "data", data_types=["note"]) as dm:
+        with pytest.raises(BadRequestError, match="mine is no readdb"):
+            ReadDB(dm, path, [Sizes()])
+        with pytest.raises(BadRequestError, match=r"coordinator\.db is no readdb"):
+            ReadDB(dm, tmp_path / "data" / "coordinator.db", [Sizes()])
+        dm.write_wal([Put("note", "a", b"")])
+    assert {file: file.read_bytes() for file in before} == before
+    assert path.is_symlink() is (what == "link")
+
+
+def test_types_of_a_projection_are_a_list(tmp_path):
+    class Wrong(Sizes):
+        data_types = "note"
+
+    with agola_core.open(tmp_path, data_types=["note"]) as dm, pytest.raises(BadRequestError, match="list of types"):
+        ReadDB(dm, tmp_path / "r.db", [Wrong()])
+    with pytest.raises(BadRequestError, match="list of data types"):
+        agola_core.open_events(tmp_path / "events", data_types="note")
+    assert not (tmp_path / "events").exists()

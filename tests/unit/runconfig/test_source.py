@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from agola_cli.runs.checkout import describe_checkout
+from agola_cli.runs.launch.checkout import describe_checkout
 from agola_core import repository_copy
 from agola_core.compression import open_zstd
 from agola_core.errors import BadRequestError

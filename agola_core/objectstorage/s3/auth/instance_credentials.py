@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from agola_core.objectstorage.s3.configuration import Configuration
-from agola_core.objectstorage.s3.connection import Answer, Connections, Server, TruncatedBodyError
-from agola_core.objectstorage.s3.credentials import NoCredentialsError, decoded
-from agola_core.objectstorage.s3.requests import error_of
-from agola_core.objectstorage.s3.signing import Credentials
+from agola_core.objectstorage.s3.auth.configuration import Configuration
+from agola_core.objectstorage.s3.auth.credentials import NoCredentialsError, decoded
+from agola_core.objectstorage.s3.auth.signing import Credentials
+from agola_core.objectstorage.s3.protocol.connection import Answer, Connections, Server, TruncatedBodyError
+from agola_core.objectstorage.s3.protocol.requests import error_of
 
 _CONTAINERS = "http://169.254.170.2"
 _INSTANCES = "http://169.254.169.254"

@@ -14,12 +14,12 @@ from agola_cli.options.common import json_option, processors
 from agola_cli.options.directories import DirectoryType, data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.artifacts import unpack_artifacts
-from agola_cli.runs.disk_check import DiskCheck
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
-from agola_cli.runs.plan import graph_lines, plan, print_plan
-from agola_cli.runs.selection import Selection, selection_options
-from agola_cli.runs.submission import Submission, Wanted, prepare, wanted_options
+from agola_cli.runs.launch.disk_check import DiskCheck
+from agola_cli.runs.launch.plan import graph_lines, plan, print_plan
+from agola_cli.runs.launch.selection import Selection, selection_options
+from agola_cli.runs.launch.submission import Submission, Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.runservice.model.requests import RunCreateRequest

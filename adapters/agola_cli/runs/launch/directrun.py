@@ -21,8 +21,8 @@ from agola_cli.options.common import json_option, processors, token_file_option,
 from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.actions import follow_or_leave
-from agola_cli.runs.checkout import Checkout, checkout_as
-from agola_cli.runs.submission import Wanted, prepare, wanted_options
+from agola_cli.runs.launch.checkout import Checkout, checkout_as
+from agola_cli.runs.launch.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import ExecutorOptions
 from agola_core.source import pack_tree

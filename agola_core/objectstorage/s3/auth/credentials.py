@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from agola_core.objectstorage.s3.configuration import ROLES, Configuration
-from agola_core.objectstorage.s3.signing import Credentials
+from agola_core.objectstorage.s3.auth.configuration import ROLES, Configuration
+from agola_core.objectstorage.s3.auth.signing import Credentials
 from agola_core.objectstorage.s3.url import S3Options, explicit_credentials
 from agola_core.runtime.forks import fork_safe
 
@@ -82,7 +82,7 @@ def credentials_of(options: S3Options, configuration: Configuration) -> Credenti
 
 
 def _chain(configuration: Configuration) -> Credentials:
-    from agola_core.objectstorage.s3.instance_credentials import (  # noqa: PLC0415 - seldom used
+    from agola_core.objectstorage.s3.auth.instance_credentials import (  # noqa: PLC0415 - seldom used
         from_container,
         from_instance,
         from_web_identity,

@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from agola_core.errors import BadRequestError
-from agola_core.objectstorage.s3.configuration import Configuration
-from agola_core.objectstorage.s3.connection import Proxy, Server
-from agola_core.objectstorage.s3.signing import encoded_path
+from agola_core.objectstorage.s3.auth.configuration import Configuration
+from agola_core.objectstorage.s3.auth.signing import encoded_path
+from agola_core.objectstorage.s3.protocol.connection import Proxy, Server
 from agola_core.objectstorage.s3.url import S3Options
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import base64
 import hashlib
 import zlib
 
-from agola_core.objectstorage.s3.connection import Answer, TruncatedBodyError
-from agola_core.objectstorage.s3.requests import Pairs
+from agola_core.objectstorage.s3.protocol.connection import Answer, TruncatedBodyError
+from agola_core.objectstorage.s3.protocol.requests import Pairs
 from agola_core.objectstorage.s3.url import Checksum
 
 PART_SIZE = "x-amz-meta-agola-part-size"

@@ -12,8 +12,8 @@ import msgspec
 from agola_cli.config.check import load_with_warnings
 from agola_cli.options.common import bundled
 from agola_cli.options.variables import GivenValues
-from agola_cli.runs.checkout import Checkout, checkout_as, describe_checkout
-from agola_cli.runs.selection import Selection
+from agola_cli.runs.launch.checkout import Checkout, checkout_as, describe_checkout
+from agola_cli.runs.launch.selection import Selection
 from agola_core.errors import ConfigError
 from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs

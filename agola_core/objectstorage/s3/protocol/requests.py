@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
-from agola_core.objectstorage.s3.connection import Answer, TruncatedBodyError
+from agola_core.objectstorage.s3.protocol.connection import Answer, TruncatedBodyError
 
 Pairs = tuple[tuple[str, str], ...]
 

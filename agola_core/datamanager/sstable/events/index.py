@@ -27,7 +27,7 @@ from agola_core.datamanager.format.events import (
     key_number,
     number,
 )
-from agola_core.datamanager.sstable.event_memtable import MemoryBatch
+from agola_core.datamanager.sstable.events.memtable import MemoryBatch
 from agola_core.datamanager.sstable.view import View
 from agola_core.errors import CorruptionError
 

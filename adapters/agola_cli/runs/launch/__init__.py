@@ -1,0 +1,1 @@
+"""`run` and `directrun`: from a directory and its configuration to runs."""

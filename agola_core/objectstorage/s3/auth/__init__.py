@@ -1,0 +1,1 @@
+"""Credentials of AWS, and the signature that they make."""
