@@ -76,6 +76,7 @@ def test_a_command_without_its_extra_names_it_in_one_line(package, arguments, ex
 def test_a_fixture_without_its_extra_skips_and_names_it(package, fixture, extra, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AGOLA_REQUIRE", raising=False)  # what is required is not skipped
+    monkeypatch.setenv("TMPDIR", "/tmp")  # podman takes no run root of more than 50 bytes, as a task's would be
     (tmp_path / "test_it.py").write_text(f"def test_it({fixture}):\n    raise AssertionError\n")
     run = "import pytest; sys.exit(pytest.main(['-q', '-rs', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
     skipped = without([package], run)
