@@ -10,13 +10,8 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-try:
-    import anyio
-    from anyio import to_thread
-except ImportError as error:
-    from agola_core.errors import ConfigError
-
-    raise ConfigError("agola_core.aio needs the extra `aio`: pip install 'agola-core[aio]'") from error
+import anyio
+from anyio import to_thread
 
 THREADS = 64
 """Calls of one store at the same time, by default. Writers that wait together share a transaction."""

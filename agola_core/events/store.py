@@ -15,7 +15,7 @@ from agola_core.events.consumer import Consumer
 from agola_core.events.preparing import prepare
 from agola_core.events.reading import Events, read_query, read_stream
 from agola_core.events.subscription import Subscription, mark, marked
-from agola_core.events.types import ANY, AppendCondition, Query, StreamEvents, check_name
+from agola_core.events.types import ANY, AppendCondition, Query, StreamEvents, check_name, check_query
 from agola_core.runtime.closing import Closing
 
 _EVERYTHING = Query()
@@ -78,7 +78,7 @@ class EventStore(Closing):
             DeadlineError: As for `write_wal`.
             UnknownOutcomeError: As for `write_wal`; a retry tells, when the events have ids.
         """
-        conditions = (condition,) if isinstance(condition, AppendCondition) else tuple(condition)
+        conditions = _conditions(condition)
         return self._append(
             [StreamEvents(_listed(events), stream, expected_version)], conditions, along, token, by, timeout
         )
@@ -103,7 +103,7 @@ class EventStore(Closing):
             by: The reader of a group on whose behalf it is.
             timeout: Seconds to wait.
         """
-        conditions = (condition,) if isinstance(condition, AppendCondition) else tuple(condition)
+        conditions = _conditions(condition)
         return self._append(list(appends), conditions, along, token, by, timeout)
 
     def mark(self, name: str, position: int) -> Put:
@@ -160,6 +160,7 @@ class EventStore(Closing):
             limit: The most events; None for all.
             backwards: Whether to begin with the newest.
         """
+        check_query(query)
         _check_range(after, until, limit)
         return read_query(self.store, query, after, until, limit, backwards=backwards)
 
@@ -192,6 +193,7 @@ class EventStore(Closing):
                 for the newest one.
             name: The reader's, for its acknowledged position.
         """
+        check_query(query)
         if name:
             check_name(name, "name")
         if after is None:
@@ -292,6 +294,12 @@ def open_events(
         return opened(None)
     except NotFoundError:
         return opened([EVENTS])
+
+
+def _conditions(given: AppendCondition | Iterable[AppendCondition]) -> tuple[AppendCondition, ...]:
+    if isinstance(given, Query):
+        raise BadRequestError("a condition is an AppendCondition: AppendCondition(query, after=position)")
+    return (given,) if isinstance(given, AppendCondition) else tuple(given)
 
 
 def _listed(events: Iterable[Event]) -> Items[Event]:

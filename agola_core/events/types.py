@@ -119,6 +119,16 @@ def check_name(name: object, what: str) -> None:
         raise BadRequestError(f"{what}: 1 to {MAX_NAME_BYTES} bytes of text without NUL are expected: {name!r}"[:300])
 
 
+def check_query(query: object) -> None:
+    """Accept a query.
+
+    Raises:
+        BadRequestError: It is not one.
+    """
+    if not isinstance(query, Query):
+        raise BadRequestError(f"a query is a Query, such as Query(types=[...], tags=[...]), not {query!r}"[:300])
+
+
 @lru_cache(maxsize=8192)
 def is_name(name: str) -> bool:
     """Return whether a text may be a name."""

@@ -91,3 +91,16 @@ def test_a_fixture_without_its_extra_skips_and_names_it(package, fixture, extra,
 
 def test_the_extra_of_the_plugin_brings_what_its_service_needs():
     assert PROJECT["optional-dependencies"]["pytest"][0] == "agola-core[cli,http]"
+
+
+def test_the_asynchronous_library_without_its_extra_names_it():
+    code = """
+import agola_core
+try:
+    import agola_core.aio
+except agola_core.ConfigError as error:
+    print(error)
+"""
+    done = without(["anyio"], code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "agola-core[aio]" in done.stdout

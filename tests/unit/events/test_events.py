@@ -602,3 +602,15 @@ def test_a_read_of_a_large_store_costs_few_range_requests(tmp_path):
         assert ranges(lambda: store.append([Event("F")], condition=condition))[0] == 0
         dm.close()
     storage.close()
+
+
+def test_what_is_no_query_and_no_condition_is_told(tmp_path):
+    with agola_core.open_events(tmp_path) as store:
+        for wrong in ("A", None, 5):
+            with pytest.raises(BadRequestError, match="a query is a Query"):
+                store.read(wrong)
+            with pytest.raises(BadRequestError, match="a query is a Query"):
+                store.subscribe(wrong)
+        with pytest.raises(BadRequestError, match="a condition is an AppendCondition"):
+            store.append([Event("A")], condition=Query())
+        assert store.head == 0
