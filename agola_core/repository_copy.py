@@ -6,19 +6,15 @@ Neither configuration nor hooks, remotes, stashes or other branches go along: th
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
+from agola_core.git_command import run_git
 
 MAX_BYTES = 64 * 1024**2
 """A repository whose objects are larger is copied without its older history."""
 
 _DEPTH = 50
-_PLACES = {
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"),
-    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE"),
-}
 _REF = "refs/agola/head"
 _SETTINGS = (
     *("pack.threads=1", "gc.auto=0", "maintenance.auto=false"),
@@ -68,18 +64,12 @@ def _size(top: Path) -> int:
 
 
 def _ask(directory: Path, *arguments: str) -> str:
-    done = _git(directory, *arguments)
+    done = run_git(directory, *arguments)
     return "" if done.returncode else os.fsdecode(done.stdout).strip()
 
 
 def _do(directory: Path, *arguments: str) -> None:
-    done = _git(directory, *arguments)
+    done = run_git(directory, *arguments)
     if done.returncode:
         reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
         raise BadRequestError(f"git cannot copy the repository for the clone step: {reason}")
-
-
-def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name not in _PLACES}
-    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
-    return subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, check=False, env=environment)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Set
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from agola_core.compression import compress
 from agola_core.errors import BadRequestError
+from agola_core.git_command import run_git
 from agola_core.repository_copy import copy_repository
 
 _CHUNK = 1 << 20
@@ -73,13 +73,15 @@ def is_checkout(path: Path) -> bool:
     if top is None:
         return False
     try:
-        done = _git(path, "rev-parse", "--show-toplevel")
+        done = run_git(path, "rev-parse", "--show-toplevel")
     except FileNotFoundError as error:
         raise BadRequestError(
             f"{str(top)!r} is a git checkout and git is not installed: what it ignores cannot be told; install git"
         ) from error
-    reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
-    if done.returncode and "must be run in a work tree" in reason:  # inside of .git
+    reason = ""
+    if done.returncode:
+        reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ") or f"it ended with {done.returncode}"
+    if "must be run in a work tree" in reason:  # inside of .git
         return False
     if not done.returncode and Path(os.fsdecode(done.stdout.rstrip(b"\n"))).resolve() != top:
         reason = "its .git is damaged"  # git goes on to look above it
@@ -99,11 +101,6 @@ def _top_of(path: Path) -> Path | None:
         if os.path.lexists(directory / ".git"):
             return directory
     return None
-
-
-def _git(path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
-    return subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, check=False, env=environment)
 
 
 def _with_parents(names: Iterable[str]) -> list[str]:
@@ -161,7 +158,7 @@ def _add(archive: tarfile.TarFile, path: Path, name: str, mtime: int | None) -> 
 
 def _is_ignored(root: Path) -> bool:
     """Return whether the checkout around a directory ignores it: then git does not know its content."""
-    return _git(root, "check-ignore", "-q", ".").returncode == 0
+    return run_git(root, "check-ignore", "-q", ".").returncode == 0
 
 
 def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) -> list[str]:
@@ -177,7 +174,7 @@ def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) ->
         commands.append(["ls-files", "-z", "--others", "--ignored", "--exclude-standard"])
     names: set[str] = set()
     for command in commands:
-        done = _git(root, *command)
+        done = run_git(root, *command)
         if done.returncode:
             reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
             raise BadRequestError(f"git cannot list the files of {str(root)!r}: {reason}")

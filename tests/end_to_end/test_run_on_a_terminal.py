@@ -1,6 +1,7 @@
 """`agola-core run` through a real terminal or a pipe: what is shown last, Ctrl-C, and outputs that go away."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.terminal import Terminal
+
+_COLOURED = re.compile(rb"\x1b\[(?:1;)?(?:3[0-7]|9[0-7]|38;[0-9;]*)m")
 
 STUBBORN = """
     runs:
@@ -195,7 +198,28 @@ def test_no_colours_where_nobody_wants_them(tree, terminal, env):
         """)
     screen = terminal("run", ".", env=env)
     assert screen.wait() == 1
-    assert b"\x1b[3" not in screen.output
-    screen = terminal("runs", "show", "last", env=env)
+    assert "✗ only" in screen.text
+    assert _COLOURED.findall(screen.output) == []
+    if "TERM" in env:  # nothing is redrawn, either
+        assert b"\x1b[" not in screen.output
+    for command in (
+        ["runs", "show", "last"],
+        ["runs", "list"],
+        ["runs", "logs", "last"],
+        ["status"],
+        ["run", "--list"],
+    ):
+        screen = terminal(*command, env=env)
+        assert screen.wait() == 0
+        assert b"\x1b[" not in screen.output, command
+
+
+def test_tasks_have_distinct_colours(tree, terminal):
+    tasks = "".join(f'\n  - {{name: task {n}, steps: [{{run: "echo hello {n}"}}]}}' for n in range(8))
+    tree.configure(f"runs:\n- name: checks\n  tasks:{tasks}\n")
+    screen = terminal("run", ".")
     assert screen.wait() == 0
-    assert b"\x1b[" not in screen.output
+    lines = screen.output.decode().replace("\r", "\n").split("\n")
+    prefixes = [next(line for line in lines if f"| hello {n}" in line).partition("task")[0] for n in range(8)]
+    assert all(_COLOURED.search(prefix.encode()) for prefix in prefixes)
+    assert len({_COLOURED.findall(prefix.encode())[-1] for prefix in prefixes}) == 8

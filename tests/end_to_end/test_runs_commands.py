@@ -3,8 +3,14 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
+import click
 import pytest
+
+from agola_cli.main import cli
+from agola_cli.options.common import processors
 
 TWO_TASKS = """
     runs:
@@ -196,6 +202,19 @@ def test_no_more_tasks_than_jobs_run_at_once(tree, tmp_path):
         """)
     done = tree.run("run", ".", "-j", "1")
     assert done.returncode == 0, done.stdout
+    done = on_one_processor(tree, "run", ".")
+    assert done.returncode == 0, done.stdout
+    for name, option in (("run", "jobs"), ("serve", "tasks"), ("executor", "tasks")):
+        command = cli.get_command(click.Context(cli), name)
+        parameter = next(item for item in command.params if item.name == option)
+        assert parameter.default is processors
+
+
+def on_one_processor(tree, *arguments):
+    limit = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    start = f"{limit}; os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", start, *tree.command(*arguments)]
+    return subprocess.run(command, cwd=tree.path, env=tree.environment(), capture_output=True, text=True, check=False)
 
 
 def test_an_export_says_that_it_replaces_a_file(used, tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 
 from agola_core.address import no_directory
+from agola_core.git_command import run_git
 
 
 class DirectoryType(click.Path):
@@ -44,8 +44,7 @@ def default_data_dir(tree: Path) -> Path:
     """
     directory = tree if tree.is_dir() else tree.parent
     try:
-        command = ["git", "-C", str(directory), "rev-parse", "--show-toplevel"]
-        top = subprocess.run(command, capture_output=True, check=False, text=True).stdout.strip()
+        top = os.fsdecode(run_git(directory, "rev-parse", "--show-toplevel").stdout).strip()
     except FileNotFoundError:  # a machine without git
         top = ""
     root = Path(top) if top else directory.resolve()

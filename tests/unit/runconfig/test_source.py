@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 
+from agola_cli.options.directories import default_data_dir
 from agola_cli.runs.launch.checkout import describe_checkout
 from agola_core import repository_copy
 from agola_core.compression import open_zstd
@@ -48,6 +49,22 @@ def test_ignored_files_are_left_out(checkout):
     (checkout / "inner/file").write_text("f")
     assert packed(checkout / "inner") == ["file"]
     assert describe_checkout(checkout).branch == "main"
+
+
+def test_variables_of_git_change_nothing(checkout, tmp_path, monkeypatch):
+    expected = packed(checkout, include_repository=True)
+    other = tmp_path / "other"
+    git(tmp_path, "init", "-q", "-b", "elsewhere", other)
+    (other / "index").write_text("none")
+    for name in ("GIT_TRACE", "GIT_TRACE_SETUP", "GIT_TRACE2", "GIT_TRACE_PERFORMANCE", "GIT_CURL_VERBOSE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # what a hook of another repository has
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / "index"))
+    monkeypatch.setenv("GIT_NAMESPACE", "other")
+    assert packed(checkout, include_repository=True) == expected
+    assert describe_checkout(checkout).branch == "main"
+    assert default_data_dir(checkout).name.startswith("checkout-")
 
 
 def test_everything_of_a_directory_that_is_no_checkout(checkout):

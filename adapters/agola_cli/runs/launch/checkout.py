@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from pathlib import Path
 
 import msgspec
 
 from agola_core.errors import BadRequestError
+from agola_core.git_command import run_git
 from agola_core.source import is_checkout
 
 
@@ -79,7 +80,7 @@ def checkout_as(path: Path, branch: str | None, tag: str | None, ref: str | None
 
 def _git(path: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, check=False, text=True)
+        done = run_git(path, *arguments)
     except FileNotFoundError:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else ""

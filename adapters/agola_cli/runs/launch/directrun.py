@@ -6,7 +6,6 @@ import getpass
 import os
 import re
 import shlex
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from agola_cli.runs.launch.checkout import Checkout, checkout_as
 from agola_cli.runs.launch.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import ExecutorOptions
+from agola_core.git_command import run_git
 from agola_core.source import pack_tree
 
 _UUID_KEY = "agola.repouuid"
@@ -130,14 +130,14 @@ def repository_uuid(top: Path) -> str:
     Raises:
         BadRequestError: git cannot write its configuration.
     """
-    done = _git(top, "config", "--local", "--get", _UUID_KEY)
-    if done.returncode == 0 and done.stdout.strip():
-        return done.stdout.strip()
+    code, kept = _git(top, "config", "--local", "--get", _UUID_KEY)
+    if not code and kept:
+        return kept
     made = str(uuid.uuid4())
-    done = _git(top, "config", "--local", _UUID_KEY, made)
-    if done.returncode:
-        raise BadRequestError(f"git cannot keep {_UUID_KEY} in the configuration of {top}: {done.stderr.strip()}")
-    return _git(top, "config", "--local", "--get", _UUID_KEY).stdout.strip()
+    code, reason = _git(top, "config", "--local", _UUID_KEY, made)
+    if code:
+        raise BadRequestError(f"git cannot keep {_UUID_KEY} in the configuration of {top}: {reason}")
+    return _git(top, "config", "--local", "--get", _UUID_KEY)[1]
 
 
 @contextmanager
@@ -160,10 +160,10 @@ def _top_of_checkout(path: Path) -> Path:
     if not path.exists():
         raise ConfigError("no such file or directory", source=str(path))
     directory = path if path.is_dir() else path.parent
-    done = _git(directory, "rev-parse", "--show-toplevel")
-    if done.returncode:
+    code, top = _git(directory, "rev-parse", "--show-toplevel")
+    if code:
         raise BadRequestError(f"{str(path)!r} is not in a git checkout; `agola-core run` runs any directory")
-    return Path(done.stdout.rstrip("\n"))
+    return Path(top)
 
 
 def _checked_user(user: str) -> str:
@@ -172,11 +172,10 @@ def _checked_user(user: str) -> str:
     return user
 
 
-def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+def _git(directory: Path, *arguments: str) -> tuple[int, str]:
+    """Return git's exit code, and what it answered or why it did not."""
     try:
-        return subprocess.run(
-            ["git", "-C", str(directory), *arguments], capture_output=True, check=False, text=True, env=environment
-        )
+        done = run_git(directory, *arguments)
     except FileNotFoundError as error:
         raise BadRequestError("direct runs need git") from error
+    return done.returncode, os.fsdecode(done.stderr if done.returncode else done.stdout).strip()
