@@ -15,8 +15,8 @@ from agola_core.runtime.context import Context
 from agola_http.access.control import Tokens
 from agola_http.executor import executor_client
 from agola_http.executor.executor_client import HttpExecutorClient, HttpExecutorDirectory
-from agola_http.outbound.deadlines import waiting_for
 from agola_http.outbound.listen_policy import ListenPolicy
+from agola_http.outbound.waiting import waiting_for
 from agola_http.server.endpoints import Call
 
 API = "/api/v1alpha"

@@ -22,6 +22,8 @@ from agola_core.errors import (
 )
 
 GROUPS = 2
+_PAUSE_SECONDS = 0.03
+"""After each write: what fails comes between writes, and more of them only take processors from what recovers."""
 OPTIONS = Options(
     lock_ttl=3,
     sync_interval=0.1,
@@ -55,6 +57,7 @@ def main(coordinator: str, storage: str, journal: str, name: str) -> None:
                     while True:
                         number += 1
                         write(store, name, number, note)
+                        time.sleep(_PAUSE_SECONDS)
             except AgolaError as error:  # another store's history, or nobody there: look again
                 note(event="closed", error=f"{type(error).__name__}: {error}")
                 time.sleep(0.2)

@@ -20,7 +20,6 @@ import msgspec
 from agola_core.errors import UnavailableError
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import Executor, ExecutorTask
-from agola_http.outbound.connection import Connection
 from agola_http.outbound.listen_policy import Address, ListenPolicy
 from agola_http.protocol.names import OFFSET_HEADER, PREFIX
 
@@ -45,6 +44,8 @@ class HttpExecutorClient:
     """
 
     def __init__(self, url: str, token: str = "", policy: ListenPolicy | None = None) -> None:
+        from agola_http.outbound.connection import Connection  # noqa: PLC0415 - most services have no remote executors
+
         policy = policy or ListenPolicy()
         target = policy.parse(url)
         address = policy.pick(target, _resolve(target.host, target.port))

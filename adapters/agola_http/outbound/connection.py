@@ -19,7 +19,8 @@ import msgspec
 
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, BadRequestError, UnavailableError
-from agola_http.outbound.deadlines import DeadlineTransport, within
+from agola_http.outbound.deadlines import DeadlineTransport
+from agola_http.outbound.waiting import within
 from agola_http.protocol.errors import BY_STATUS
 
 # A peer that has vanished is noticed in half a minute, also where a quiet stream has no read timeout.
@@ -78,7 +79,9 @@ class Connection:
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             follow_redirects=False,
             trust_env=False,
-            transport=DeadlineTransport(socket_options=_KEEPALIVE, max_connections=max_connections, context=context),
+            transport=DeadlineTransport(
+                url, socket_options=_KEEPALIVE, max_connections=max_connections, context=context
+            ),
         )
 
     def show(self, name: str, value: str) -> None:

@@ -8,77 +8,54 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import httpcore2
 import httpx2
 
-from agola_core.runtime.context import Context
+from agola_http.outbound.waiting import waiting
 
 SocketOption = tuple[int, int, int]
 
 
-class _Waiting(threading.local):
-    until: float | None = None
-    context: Context | None = None
-
-
-_waiting = _Waiting()
-
-
-@contextmanager
-def within(seconds: float | None) -> Iterator[None]:
-    """Let what this thread reads and writes inside the block take so long in all.
-
-    Args:
-        seconds: The time; None for any.
-    """
-    before = _waiting.until
-    _waiting.until = None if seconds is None else time.monotonic() + seconds
-    try:
-        yield
-    finally:
-        _waiting.until = before
-
-
-@contextmanager
-def waiting_for(context: Context) -> Iterator[None]:
-    """Let what this thread reads inside the block break off when a context is cancelled."""
-    before = _waiting.context
-    _waiting.context = context
-    try:
-        yield
-    finally:
-        _waiting.context = before
-
-
 class DeadlineTransport(httpx2.HTTPTransport):
-    """A transport whose connections keep the deadlines of `within`.
+    """A transport whose connections keep the deadlines of `waiting.within`.
 
     Args:
+        url: What it connects to.
         socket_options: Of every connection.
         max_connections: How many there may be at once.
         context: Who is believed over TLS; None for the known authorities.
     """
 
     def __init__(
-        self, *, socket_options: Iterable[SocketOption], max_connections: int, context: ssl.SSLContext | None = None
+        self,
+        url: str,
+        *,
+        socket_options: Iterable[SocketOption],
+        max_connections: int,
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(verify=context or _authorities())
+        context = context or _context(url)
+        super().__init__(verify=context)
         self._pool.close()
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=context or _authorities(),
+            ssl_context=context,
             max_connections=max_connections,
             max_keepalive_connections=8,
             keepalive_expiry=5.0,
             network_backend=_Backend(),
             socket_options=list(socket_options),
         )
+
+
+def _context(url: str) -> ssl.SSLContext:
+    """Return a context that believes the known authorities; nobody over plain HTTP, which has no use for them."""
+    return _authorities() if url.lower().startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @cache
@@ -104,16 +81,16 @@ class _Stream(httpcore2.NetworkStream):
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if _waiting.context is None:
+        if waiting.context is None:
             return self._inner.read(max_bytes, _left(timeout))
-        forget = _waiting.context.on_cancel(self._wake)
+        forget = waiting.context.on_cancel(self._wake)
         try:
             return self._inner.read(max_bytes, _left(timeout))
         finally:
             forget()
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if _waiting.until is None:
+        if waiting.until is None:
             self._inner.write(buffer, timeout)
             return
         connection = self._inner.get_extra_info("socket")
@@ -150,9 +127,9 @@ def _left(timeout: float | None) -> float | None:
     Raises:
         httpcore2.ReadTimeout: The deadline is over.
     """
-    if _waiting.until is None:
+    if waiting.until is None:
         return timeout
-    left = _waiting.until - time.monotonic()
+    left = waiting.until - time.monotonic()
     if left <= 0:
         raise httpcore2.ReadTimeout("the deadline is over")
     return left if timeout is None else min(left, timeout)

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from agola_core.errors import DeadlineError
 from agola_core.runtime.context import Context
 from agola_http.access.principals import Principal
-from agola_http.outbound.deadlines import waiting_for
+from agola_http.outbound.waiting import waiting_for
 from agola_http.protocol.errors import RefusedError
 from agola_http.server.endpoints import StreamedResponse
 from agola_http.server.limits import Limits
