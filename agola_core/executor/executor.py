@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -139,7 +139,8 @@ class Executor:
                 runner.stop()
             for runner in runners:
                 runner.join(10.0)
-        self._reporter.stop(5.0)
+        if self._reporter.stop(5.0) and not self._lock_file.closed:
+            self._forget_stored()
         self._lock_file.close()
 
     def kill(self) -> None:
@@ -257,11 +258,24 @@ class Executor:
         for task in held.values():
             if task.stop or not task.status.phase.is_finished:
                 self._compare(task)
+        self._forget_unknown(held)
+
+    def _forget_unknown(self, held: Collection[str]) -> None:
+        """Remove all tasks but those that the service holds: it has stored what the others left."""
         here = {runner.task.id for runner in self._pool.all()}
         here.update(directory.path.name for directory in self._directories)
-        for task_id in here - held.keys():
+        for task_id in here.difference(held):
             self._forget(task_id)
         self._directories.sweep()
+
+    def _forget_stored(self) -> None:
+        """Remove what the service has stored since the last heartbeat: until the next start nobody would."""
+        if next(iter(self._directories), None) is None:
+            return
+        try:
+            self._forget_unknown([task.id for task in self._service.executor_tasks(self.id)])
+        except (AgolaError, OSError) as error:
+            logger.warning("what ended tasks left is removed at the next start: %s", error)
 
     def _compare(self, task: ExecutorTask) -> None:
         """Start, stop or report a task if the service's state of it is outdated."""

@@ -41,13 +41,14 @@ class Reporter:
             self._waiting[task.id] = task
             self._condition.notify()
 
-    def stop(self, timeout: float) -> None:
-        """Send waiting statuses while the service accepts them, and end the thread."""
+    def stop(self, timeout: float) -> bool:
+        """Send waiting statuses while the service accepts them, and end the thread; return whether all were sent."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
         if self._thread.ident is not None:  # it was started
             self._thread.join(timeout)
+        return not self._waiting and not self._thread.is_alive()
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE

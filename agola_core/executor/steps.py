@@ -157,11 +157,13 @@ def _pack(context: StepContext, contents: list[ArchiveContents]) -> int:
     temporary = context.archive.with_suffix(".part")
     temporary.parent.mkdir(0o711, exist_ok=True)
     try:
-        count = context.pod.pack(temporary, contents, context.working_dir, context.user)
+        packed = context.pod.pack(temporary, contents, context.working_dir, context.user)
         temporary.replace(context.archive)
     finally:
         temporary.unlink(missing_ok=True)
-    return count
+    for line in packed.left_out:
+        context.log(line)
+    return packed.count
 
 
 def _target(context: StepContext, dest_dir: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from agola_core.errors import AgolaError, BadRequestError, ConfigError, NotFoundError, UnavailableError
+from agola_core.executor.archives.pack import Packed
 from agola_core.executor.drivers import cgroup, host
 from agola_core.executor.drivers.bubblewrap import check_bubblewrap
 from agola_core.executor.drivers.container import ContainerDriver
@@ -341,7 +342,7 @@ def test_files_are_packed_and_unpacked_with_modes_and_times(bench, tmp_path):
     assert code == 0, log
     contents = [ArchiveContents(source_dir="src", dest_dir="out", paths=["**/*.o", "link", "empty"])]
     target = tmp_path / "x.tar"
-    assert bench.pod.pack(target, contents, bench.path("project"), "") == 4
+    assert bench.pod.pack(target, contents, bench.path("project"), "") == Packed(4)
     with tarfile.open(target) as archive:
         assert sorted(archive.getnames()) == ["out/a.o", "out/deep/b c.o", "out/empty", "out/link"]
     count = bench.pod.unpack([target.read_bytes()], bench.path("project/back"), "", overwrite=False)
@@ -350,10 +351,33 @@ def test_files_are_packed_and_unpacked_with_modes_and_times(bench, tmp_path):
     assert (code, log) == (0, "aba750 981173106\n")
 
 
+def test_what_an_archive_cannot_keep_is_told(bench, tmp_path):
+    script = r"""
+    mkdir -p src/closed src/sticky; printf s >src/tool; chmod 6755 src/tool; chmod 1777 src/sticky
+    i=0; while [ $i -lt 5 ]; do mkfifo "src/pipe$i"; i=$((i+1)); done; mkfifo "src/$(printf 'p\033[2J')"
+    printf c >src/closed/c; chmod 555 src/closed
+    """
+    code, log = bench.run(script)
+    assert code == 0, log
+    target = tmp_path / "x.tar"
+    packed = bench.pod.pack(target, [ArchiveContents(source_dir="src", paths=["**"])], bench.path("project"), "")
+    assert packed.count == 4
+    assert sorted(line.split(":")[0] for line in packed.left_out) == [
+        "left out, neither file, directory nor link",
+        "left out, set-user and set-group bits",
+    ]
+    assert any(line.endswith(" and 3 more") for line in packed.left_out)
+    assert all(line.isprintable() for line in packed.left_out)
+    for _ in range(2):  # again into what is read-only now
+        bench.pod.unpack([target.read_bytes()], bench.path("project/back"), "", overwrite=True)
+    code, log = bench.run("cd back; stat -c '%n %a' closed sticky tool; cat closed/c")
+    assert (code, log) == (0, "closed 555\nsticky 1777\ntool 755\nc")
+
+
 def test_an_absolute_source_directory(bench, tmp_path):
     bench.run("mkdir -p ../elsewhere; echo x >../elsewhere/f")
     contents = [ArchiveContents(source_dir=bench.path("elsewhere"), paths=["*"])]
-    assert bench.pod.pack(tmp_path / "x.tar", contents, bench.path("project"), "") == 1
+    assert bench.pod.pack(tmp_path / "x.tar", contents, bench.path("project"), "") == Packed(1)
 
 
 @pytest.mark.parametrize(("overwrite", "expected"), [(False, "old\nnew\n"), (True, "new\nnew\n")])

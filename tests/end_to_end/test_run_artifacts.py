@@ -57,3 +57,27 @@ def test_artifacts_come_out_over_http(built, tmp_path, wait_for_line):
         server.communicate(timeout=60)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/build/dist/a").read_text() == "one\n"
+
+
+def test_a_run_that_has_ended_is_stored_once(built):
+    """What its executor kept goes with it: a log of 50 MB took 100 MB until something else ran."""
+    assert built.run("run", ".").returncode == 1
+    assert [path.name for path in (built.data_dir / "executor/tasks").iterdir()] == [".removed"]
+    assert not list((built.data_dir / "executor/tasks/.removed").iterdir())
+    assert built.run("runs", "logs", "last", "--task", "build").returncode == 0
+
+
+def test_a_step_says_what_its_archive_leaves_out(tree):
+    tree.configure("""
+    runs:
+      - name: checks
+        tasks:
+          - name: build
+            steps:
+              - run: mkfifo pipe && touch tool && chmod 4755 tool
+              - save_to_workspace: {contents: [{paths: ["pipe", "tool"]}]}
+    """)
+    done = tree.run("run", ".")
+    assert done.returncode == 0, done.stderr
+    assert "left out, neither file, directory nor link: 'pipe'" in done.stdout
+    assert "left out, set-user and set-group bits: 'tool'" in done.stdout

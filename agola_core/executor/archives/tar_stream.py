@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Self, cast
@@ -173,6 +174,11 @@ def split_name(name: str, limits: Limits) -> list[str]:
     if any(len(part.encode(errors="surrogateescape")) > 255 for part in parts):
         raise BadRequestError(f"member {shown(name)} has a name of more than 255 bytes")
     return parts
+
+
+def kept_mode(mode: int, *, is_directory: bool) -> int:
+    """Return the permissions that an archive keeps: never set-user or set-group bits, whose owner would be another."""
+    return stat.S_IMODE(mode) & (0o1777 if is_directory else 0o777)
 
 
 def shown(name: str) -> str:

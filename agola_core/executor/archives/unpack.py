@@ -2,7 +2,8 @@
 
 Python's own "data" filter has been bypassed more than once, so every path is walked by directory descriptors
 that follow no links; links may point anywhere, and nothing is written through them; devices are refused and set-user
-bits dropped; size, count, depth and ratio have limits.
+bits dropped; size, count, depth and ratio have limits. Long runs of zeros become holes, so that sparse files come back
+sparse.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.archives.tar_stream import Limits, Member, read_members, shown, split_name
+from agola_core.executor.archives.tar_stream import Limits, Member, kept_mode, read_members, shown, split_name
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOLE = bytes(64 * 1024)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,7 +71,7 @@ class _Unpacker:
         info, parts = member.info, member.parts
         if info.isdir():
             with self._directory(parts, info.name):
-                self._directories[tuple(parts)] = info.mode & 0o777, member.mtime
+                self._directories[tuple(parts)] = kept_mode(info.mode, is_directory=True), member.mtime
             return
         with self._directory(parts[:-1], info.name) as directory:
             if not self._clear(directory, parts[-1], info.name):
@@ -88,7 +90,7 @@ class _Unpacker:
             if not parts:
                 continue  # the target itself is not the archive's
             with self._directory(list(parts), "/".join(parts)) as directory:
-                os.fchmod(directory, mode | stat.S_IRWXU)
+                os.fchmod(directory, mode)
                 os.utime(directory, (mtime, mtime))
 
     @contextlib.contextmanager
@@ -96,18 +98,35 @@ class _Unpacker:
         """Open a directory below the root, created if missing, without following links."""
         descriptor = os.dup(self._root)
         try:
-            for part in parts:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=descriptor)
+            for number, part in enumerate(parts):
+                try:
+                    self._make_directory(part, descriptor)
+                except PermissionError:
+                    self._make_writable(descriptor, tuple(parts[:number]))
+                    self._make_directory(part, descriptor)
                 try:
                     inner = os.open(part, _DIRECTORY, dir_fd=descriptor)
                 except NotADirectoryError as error:
                     raise BadRequestError(f"member {shown(name)} is below something that is no directory") from error
                 os.close(descriptor)
                 descriptor = inner
+            self._make_writable(descriptor, tuple(parts))
             yield descriptor
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def _make_directory(name: str, parent: int) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+
+    def _make_writable(self, descriptor: int, parts: tuple[str, ...]) -> None:
+        """Open a directory that an earlier archive left read-only for its owner; `finish` closes it again."""
+        found = os.fstat(descriptor)
+        if parts and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            with contextlib.suppress(PermissionError):  # somebody else's
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
+                self._directories.setdefault(parts, (stat.S_IMODE(found.st_mode), found.st_mtime))
 
     def _clear(self, directory: int, name: str, full_name: str) -> bool:
         """Remove what a member replaces; return whether the member is to be written."""
@@ -127,9 +146,14 @@ class _Unpacker:
         try:
             with os.fdopen(os.open(name, _NEW_FILE, 0o600, dir_fd=directory), "wb") as file:
                 for piece in member.pieces():
-                    file.write(piece)
-                file.flush()
-                os.fchmod(file.fileno(), member.info.mode & 0o777)
+                    for start in range(0, len(piece), len(_HOLE)):
+                        block = piece[start : start + len(_HOLE)]
+                        if block == _HOLE:
+                            file.seek(len(_HOLE), os.SEEK_CUR)
+                        else:
+                            file.write(block)
+                file.truncate()
+                os.fchmod(file.fileno(), kept_mode(member.info.mode, is_directory=False))
                 os.utime(file.fileno(), (member.mtime, member.mtime))
         except BaseException:
             with contextlib.suppress(OSError):

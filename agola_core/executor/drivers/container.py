@@ -25,6 +25,7 @@ from agola_core.errors import (
     NotFoundError,
     UnavailableError,
 )
+from agola_core.executor.archives.pack import Packed
 from agola_core.executor.drivers import containerfiles
 from agola_core.executor.drivers.engine import Engine, EngineOptions
 from agola_core.executor.drivers.exitfile import BEGUN, has_begun, read_exit_code
@@ -183,7 +184,7 @@ class ContainerPod:
                 yield piece
         copy.unlink(missing_ok=True)
 
-    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
+    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> Packed:
         """Archive files of the pod (see the port)."""
 
         def opened(path: str) -> Iterator[bytes]:

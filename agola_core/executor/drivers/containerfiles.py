@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO
@@ -11,8 +12,8 @@ from typing import IO
 import msgspec
 
 from agola_core.executor.archives.globs import compile_globs
-from agola_core.executor.archives.pack import inside
-from agola_core.executor.archives.tar_stream import Limits, TarWriter, read_members, split_name
+from agola_core.executor.archives.pack import NO_FILE, SET_BITS, LeftOut, Packed, inside
+from agola_core.executor.archives.tar_stream import Limits, TarWriter, kept_mode, read_members, split_name
 from agola_core.runservice.model.types import ArchiveContents
 
 _CHUNK = 1 << 20
@@ -37,8 +38,8 @@ def repack(
     contents: Iterable[ArchiveContents],
     working_dir: str,
     opened: Callable[[str], Iterator[bytes]],
-) -> int:
-    """Write an archive of selected files from streams of whole directories; return how many entries it has.
+) -> Packed:
+    """Write an archive of selected files from streams of whole directories.
 
     Args:
         write: Takes the archive's bytes.
@@ -46,7 +47,7 @@ def repack(
         working_dir: Where relative source directories start.
         opened: Yields a tar of a directory's content.
     """
-    writer = TarWriter(write)
+    writer, left_out = TarWriter(write), LeftOut()
     for item in contents:
         wanted, destination = compile_globs(item.paths), inside(item.dest_dir)
         source = os.path.normpath(os.path.join(working_dir, item.source_dir))  # noqa: PTH118 - the container's
@@ -55,16 +56,20 @@ def repack(
             if not parts or not wanted.fullmatch("/".join(parts)):
                 continue
             info = tarfile.TarInfo(str(destination / "/".join(parts)))
-            info.mode, info.mtime, info.type, info.size = raw.mode & 0o777, raw.mtime, raw.type, raw.size
+            info.mode, info.mtime = kept_mode(raw.mode, is_directory=raw.isdir()), raw.mtime
+            info.type, info.size = raw.type, raw.size
+            if raw.mode & (stat.S_ISUID | stat.S_ISGID):
+                left_out.add(SET_BITS, "/".join(parts))
             if raw.issym():
                 info.linkname = raw.linkname
             elif raw.islnk():
                 info.linkname = str(destination / "/".join(split_name(raw.linkname, Limits())))
             elif not (raw.isreg() or raw.isdir()):
+                left_out.add(NO_FILE, "/".join(parts))
                 continue
             writer.add(info, pieces)
     writer.finish()
-    return writer.count
+    return Packed(writer.count, left_out.lines())
 
 
 def check(pieces: Iterable[bytes], spool: IO[bytes]) -> Checked:
@@ -109,7 +114,8 @@ def clean(spool: IO[bytes], uid: int, gid: int, skipped: frozenset[str]) -> Iter
         if not member.parts or name in skipped:
             continue
         info = tarfile.TarInfo(name)
-        info.type, info.mode, info.mtime = member.info.type, member.info.mode & 0o777, member.mtime
+        info.type, info.mtime = member.info.type, member.mtime
+        info.mode = kept_mode(member.info.mode, is_directory=member.info.isdir())
         info.uid, info.gid, info.linkname = uid, gid, member.info.linkname
         if member.info.isreg():
             info.size = member.info.size

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agola_core.errors import NotFoundError, UnavailableError
-from agola_core.executor.archives.pack import write_archive
+from agola_core.executor.archives.pack import Packed, write_archive
 from agola_core.executor.archives.unpack import unpack_into
 from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
 from agola_core.executor.drivers.bubblewrap import (
@@ -182,7 +182,7 @@ class HostPod:
         finally:
             os.close(descriptor)
 
-    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
+    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> Packed:
         """Archive files of the pod (see the port)."""
         account = self._account(user)
 

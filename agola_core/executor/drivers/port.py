@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from agola_core.executor.archives.pack import Packed
 from agola_core.runservice.model.types import ArchiveContents, ExecutorTask
 
 Note = Callable[[Mapping[str, str | int]], None]
@@ -85,8 +86,8 @@ class Pod(Protocol):
             NotFoundError: It is missing, or may not be read.
         """
 
-    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> int:
-        """Write a tar archive of files of the pod and return how many entries it holds.
+    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> Packed:
+        """Write a tar archive of files of the pod.
 
         Args:
             target: The archive; on the executor.

@@ -9,9 +9,10 @@ import tarfile
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.archives.pack import make_archive
+from agola_core.executor.archives.pack import Packed, make_archive
 from agola_core.executor.archives.tar_stream import Limits
 from agola_core.executor.archives.unpack import unpack
+from agola_core.executor.drivers.accounts import acting_as, find_account
 from agola_core.runservice.model.types import ArchiveContents
 from agola_core.source import pack_tree
 
@@ -106,7 +107,7 @@ def test_what_is_archived_comes_back_with_modes_and_times(tmp_path):
     (source / "dist/a.o").chmod(0o750)
     os.utime(source / "dist/a.o", (1000, 2000))
     contents = [ArchiveContents(source_dir="dist", dest_dir="out", paths=["**/*.o", "link"])]
-    assert make_archive(tmp_path / "x.tar", contents, source) == 3
+    assert make_archive(tmp_path / "x.tar", contents, source) == Packed(3)
     target = tmp_path / "target"
     unpack([(tmp_path / "x.tar").read_bytes()], target, overwrite=False)
     names = sorted(str(path.relative_to(target)) for path in target.rglob("*") if not path.is_dir())
@@ -117,6 +118,58 @@ def test_what_is_archived_comes_back_with_modes_and_times(tmp_path):
         make_archive(tmp_path / "y.tar", [ArchiveContents(source_dir="none", paths=["*"])], source)
     with pytest.raises(BadRequestError, match="leaves"):
         make_archive(tmp_path / "y.tar", [ArchiveContents(paths=["../*"])], source)
+
+
+@pytest.fixture
+def as_nobody(tmp_path):
+    """Let the file system refuse what it refuses an ordinary user, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    account = find_account("nobody")
+    os.chown(tmp_path, account.pw_uid, account.pw_gid)
+    for path in tmp_path.parents:
+        if not path.stat().st_mode & 0o001:
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o011)
+    with acting_as(account):
+        yield
+
+
+def test_directories_keep_their_modes_and_a_later_archive_still_gets_into_them(tmp_path, as_nobody):
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "a/closed").mkdir(parents=True)
+    (source / "a/closed/f").write_text("1")
+    (source / "a/closed").chmod(0o555)
+    make_archive(tmp_path / "x.tar", [ArchiveContents(paths=["**"])], source)
+    unpack([(tmp_path / "x.tar").read_bytes()], target, overwrite=True)
+    closed = target / "a/closed"
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o555
+    with pytest.raises(PermissionError):
+        (closed / "f").unlink()
+    unpack(tar(("a/closed/f", FILE, b"2"), ("a/closed/new/g", FILE, b"3")), target, overwrite=True)
+    assert ((closed / "f").read_text(), (closed / "new/g").read_text()) == ("2", "3")
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o555
+
+
+def test_what_cannot_be_read_is_told(tmp_path, as_nobody):
+    (tmp_path / "a/private").mkdir(parents=True)
+    (tmp_path / "a/private").chmod(0)
+    packed = make_archive(tmp_path / "x.tar", [ArchiveContents(paths=["a/**"])], tmp_path)
+    assert packed == Packed(1, ("left out, the content of directories that cannot be read: 'private'",))
+
+
+def test_a_sparse_file_comes_back_sparse(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    with (source / "disk").open("wb") as file:
+        file.write(b"begin")
+        file.seek(5_000_000)
+        file.write(b"middle")
+        file.truncate(9_000_001)
+    make_archive(tmp_path / "x.tar", [ArchiveContents(paths=["*"])], source)
+    unpack([(tmp_path / "x.tar").read_bytes()], target, overwrite=True)
+    assert (target / "disk").read_bytes() == (source / "disk").read_bytes()
+    assert (target / "disk").stat().st_blocks * 512 < 1_000_000
 
 
 def test_a_packed_tree_is_the_same_bytes_each_time(tmp_path):
