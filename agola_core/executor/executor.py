@@ -114,9 +114,7 @@ class Executor:
             if task is None:  # it was not begun, or not made here
                 self._directories.remove(directory)
                 continue
-            if task.status.phase.is_finished:
-                self._reporter.report(task)
-            else:
+            if not task.status.phase.is_finished:  # one that has ended is reported at a heartbeat if that is not known
                 self._add(task, directory)
         try:
             self._send_status()

@@ -49,7 +49,9 @@ def test_artifacts_come_out_at_the_end_and_later(built, tmp_path):
 def test_artifacts_come_out_over_http(built, tmp_path, wait_for_line):
     assert built.run("run", ".").returncode == 1
     server = built.start("serve", "--port", "0", "--no-tokens")
-    url = wait_for_line(server, "serving on ")[-1].split()[-1]
+    shown = wait_for_line(server, "serving on ")
+    assert not any("WARNING" in line for line in shown)  # about what `run` has left
+    url = shown[-1].split()[-1]
     try:
         done = built.run("runs", "artifacts", "last", "--task", "build", "-o", tmp_path / "out", "--url", url)
     finally:

@@ -101,7 +101,11 @@ def test_a_restart_without_a_service_runs_here_unless_others_wait(used):
 
 
 def test_run_failed_runs_again_what_did_not_succeed(used):
+    (used.path / ".agola/config.yml").write_text("runs: []")  # its own configuration is taken
+    last = used.runs()[0]["run"]["id"]
+    assert "leave --task out" in used.run("run", "--failed", "--task", "build").stderr
     done = used.run("run", "--failed", "--env", "FAIL=")
+    assert f"again: run {last} 'two' #2 of /user/local/branch/master" in done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run 'two' #3: success" in done.stdout
     assert "build  |" not in done.stdout
@@ -129,10 +133,18 @@ def test_whatever_is_shown_can_be_typed(used):
         else:
             assert json.loads(done.stdout)["run"]["id"] == run_id, name
     several = used.run("runs", "show", newest[:20])
-    assert f"{newest[:20]!r} is 2 runs: " in several.stderr
+    assert f"{newest[:20]!r} is 2 runs, give more of the id: " in several.stderr
+    subprocess.run(["git", "init", "-q", used.path], check=True)
+    used.run("directrun", "start", "--user-id", "alice", "--env", "FAIL=yes")
+    other = used.runs()[0]["run"]["id"]
+    for command in (["show"], ["logs"], ["stop"], ["restart"], ["artifacts"], ["delete"]):
+        several = used.run("runs", *command, "#1")
+        assert several.returncode == 2, command
+        assert f"'#1' is 2 runs, each user and project counts its own: {other} (/user/alice/branch/" in several.stderr
+        assert several.stderr.rstrip().endswith(f", {oldest} (/user/local/branch/master)")
     assert "no run '#7'" in used.run("runs", "show", "#7").stderr
-    assert "no run 'last^^'" in used.run("runs", "show", "last^^").stderr
-    tasks = json.loads(used.run("runs", "show", "last", "--json").stdout)["tasks"]
+    assert "no run 'last^^^'" in used.run("runs", "show", "last^^^").stderr
+    tasks = json.loads(used.run("runs", "show", "2", "--json").stdout)["tasks"]
     assert [(task["name"], task["status"]) for task in tasks] == [("build", "success"), ("try it", "failed")]
 
 

@@ -59,6 +59,8 @@ def test_without_tokens_nobody_gets_in_but_commands_of_the_same_user(serve, tree
         stranger = tree.run("runs", "list", "--url", url, env={"AGOLA_DATA_DIR": "", "XDG_STATE_HOME": "/nowhere"})
         assert stranger.returncode != 0
         assert "a token of kind client is needed" in stranger.stderr
+        mistaken = tree.run("runs", "list", "--url", url, env={"AGOLA_DATA_DIR": "", "AGOLA_TOKEN": "mistyped"})
+        assert mistaken.stderr == "agola-core: the token that was shown is not valid\n"
         directory = tree.data_dir / "tokens"
         assert str(directory) in shown
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700

@@ -40,7 +40,9 @@ def resolve_run(service: Service, name: str) -> str:
         raise NotFoundError(f"no run {name!r}: see agola-core runs list")
     if len(found) > 1:
         several = ", ".join(f"{run.id} ({run.group})" for run in found[:5])
-        raise BadRequestError(f"{name!r} is {'more than five' if len(found) > 5 else len(found)} runs: {several}")
+        count = "more than five" if len(found) > 5 else str(len(found))
+        reason = "each user and project counts its own" if _NUMBER.fullmatch(name) else "give more of the id"
+        raise BadRequestError(f"{name!r} is {count} runs, {reason}: {several}")
     return found[0].id
 
 

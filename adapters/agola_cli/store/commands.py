@@ -28,12 +28,17 @@ def status_command(target: Target, as_json: bool) -> None:
     """
     with target.connect(read_only=True) as store:
         status = store.status()
+        if isinstance(store, DataManager):  # this command itself has it open, but for a moment only
+            others = tuple(name for name in status.instances if name != store.options.instance)
+            status = msgspec.structs.replace(status, instances=others)
     if as_json:
         click.echo(msgspec.json.encode(status))
         return
     for name, value in msgspec.structs.asdict(status).items():
         if name != "loops":
-            click.echo(f"{name.replace('_', ' '):22}{', '.join(value) if isinstance(value, tuple) else value}")
+            click.echo(
+                f"{name.replace('_', ' '):22}{(', '.join(value) or 'none') if isinstance(value, tuple) else value}"
+            )
 
 
 @click.command("checkpoint")

@@ -120,6 +120,8 @@ class Access:
             return Caller()
         if caller.is_known:
             raise ForbiddenError(f"a token of kind {caller.principal.value} does not allow this")
+        if _bearer(headers):
+            raise UnauthorizedError("the token that was shown is not valid")
         raise UnauthorizedError(f"a token of kind {principal.value} is needed")
 
     def sign_in(self, principal: Principal, token: str) -> str | None:

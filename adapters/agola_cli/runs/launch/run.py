@@ -29,6 +29,11 @@ from agola_core.source import pack_tree
 from agola_core.standalone import Standalone
 
 _ENDING_SECONDS = 15.0
+_OF_A_NEW_RUN = (
+    *("run_name", "branch", "tag", "ref", "names", "starts", "alone"),
+    *("list_only", "graph", "strict", "variables", "variable_files"),
+)
+"""What chooses the runs and tasks of a new run."""
 
 
 @click.command("run")
@@ -84,6 +89,8 @@ def run_command(
     agola-core run --artifacts dist       what the tasks save to the workspace, too
     agola-core run --failed               with the files and the results of the last run
     """
+    if failed:
+        _check_alone(click.get_current_context())
     with Interruption() as interruption:
         submission = None
         if not failed:
@@ -133,6 +140,18 @@ def run_command(
     return 0 if all(run.result is RunResult.SUCCESS for run in results) else 1
 
 
+def _check_alone(context: click.Context) -> None:
+    """Check that no option asks for what a run that is repeated does not take from the command line.
+
+    Raises:
+        click.UsageError: One does.
+    """
+    for name in _OF_A_NEW_RUN:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(item for item in context.command.params if item.name == name)
+            raise click.UsageError(f"--failed repeats the last run as it was: leave {option.opts[0]} out")
+
+
 def _print_plan(submission: Submission, form: str | None, *, as_json: bool) -> None:
     plans = {run.name: plan(submission.tasks(run)) for run in submission.runs}
     if as_json:
@@ -176,6 +195,12 @@ def _repeat(service: RunService, given: GivenValues) -> RunCreateRequest:
     run = service.get_run(resolve_run(service, "last")).run
     if run.result is RunResult.SUCCESS:
         raise BadRequestError(f"run {run.id} #{run.counter}, the last one, succeeded: nothing of it failed")
+    made = f" of {run.enqueue_time.astimezone():%Y-%m-%d %H:%M}" if run.enqueue_time else ""
+    click.echo(
+        f"again: run {run.id} {run.name!r} #{run.counter} of {run.group}{made}, with its files and its configuration, "
+        "not those that are here now",
+        err=True,
+    )
     return RunCreateRequest(
         run_id=run.id,
         environment={**given.environment, **given.secrets},
