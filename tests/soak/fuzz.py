@@ -36,7 +36,6 @@ from agola_core.datamanager.format.records import WalRecord, decode_actions, dec
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.errors import AgolaError
 from agola_core.executor.archives.globs import compile_globs
-from agola_core.executor.archives.tar_stream import Limits
 from agola_core.executor.archives.unpack import unpack
 from agola_core.executor.cache_keys import expand_key
 from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
@@ -44,6 +43,7 @@ from agola_core.objectstorage.s3.url import parse_s3_url
 from agola_core.runconfig import parse_config
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorTask
+from agola_core.tar_stream import Limits
 from agola_http.routes.runs import parse_query
 from agola_http.server.endpoints import Call
 from agola_http.server.request_json import decode as decode_json

@@ -12,9 +12,9 @@ from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.directories import DirectoryType
 from agola_cli.runs.logs import chosen_tasks
 from agola_core.errors import NotFoundError
-from agola_core.executor.archives.tar_stream import read_members
 from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.requests import RunBundle
+from agola_core.tar_stream import read_members
 
 
 @click.command("artifacts")

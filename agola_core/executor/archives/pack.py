@@ -17,8 +17,8 @@ import msgspec
 
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.globs import compile_globs
-from agola_core.executor.archives.tar_stream import TarWriter, kept_mode, shown
 from agola_core.runservice.model.types import ArchiveContents
+from agola_core.tar_stream import TarWriter, kept_mode, shown
 
 _CHUNK = 1 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

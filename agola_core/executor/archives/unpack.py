@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.archives.tar_stream import Limits, Member, kept_mode, read_members, shown, split_name
+from agola_core.tar_stream import Limits, Member, kept_mode, read_members, shown, split_name
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOLE = bytes(64 * 1024)

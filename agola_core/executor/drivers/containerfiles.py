@@ -13,8 +13,8 @@ import msgspec
 
 from agola_core.executor.archives.globs import compile_globs
 from agola_core.executor.archives.pack import NO_FILE, SET_BITS, LeftOut, Packed, inside
-from agola_core.executor.archives.tar_stream import Limits, TarWriter, kept_mode, read_members, split_name
 from agola_core.runservice.model.types import ArchiveContents
+from agola_core.tar_stream import Limits, TarWriter, kept_mode, read_members, split_name
 
 _CHUNK = 1 << 20
 

@@ -14,9 +14,9 @@ from agola_core.compression import compress
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.globs import compile_globs
 from agola_core.executor.archives.pack import make_archive
-from agola_core.executor.archives.tar_stream import Limits, read_members
 from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.types import ArchiveContents
+from agola_core.tar_stream import Limits, read_members
 
 FILE, LINK, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 BLOCK = tarfile.BLOCKSIZE
