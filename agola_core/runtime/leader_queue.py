@@ -67,15 +67,19 @@ class LeaderQueue(Generic[W]):
         work: Processes a batch and sets the outcome of each request; an error that it raises is the outcome of the
             requests that have none.
         parts: Splits a round into batches; None makes a round one batch.
+        turn: The lock that is held during `work`; None for one of its own.
     """
 
     def __init__(
-        self, work: Callable[[list[W]], None], parts: Callable[[list[W]], Iterable[list[W]]] | None = None
+        self,
+        work: Callable[[list[W]], None],
+        parts: Callable[[list[W]], Iterable[list[W]]] | None = None,
+        turn: threading.Lock | None = None,
     ) -> None:
         self._work = work
         self._parts = parts
         self._lock = fork_safe(threading.Lock())
-        self._turn = fork_safe(threading.Lock())
+        self._turn = turn if turn is not None else fork_safe(threading.Lock())
         self._open: _Round[W] | None = None
         self._served = 1
         self._took = 0.0
@@ -92,7 +96,7 @@ class LeaderQueue(Generic[W]):
             UnknownOutcomeError: The leader was interrupted at work.
         """
         crowded = self._served > 1 and self._took > _SLOW_SECONDS
-        if not crowded and self._open is None and self._turn.acquire(blocking=False):  # alone: needs no round
+        if not crowded and self._open is None and self._turn.acquire(False):  # alone: needs no round
             try:
                 self._do([wanted])
             finally:

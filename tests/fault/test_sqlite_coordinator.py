@@ -433,3 +433,26 @@ def test_a_compaction_by_another_process_is_reported_to_watches_that_fell_behind
         assert kept.next(WAIT_SECONDS).revision == revision  # whoever was up to date lost nothing
     for one in (coordinator, other):
         one.close()
+
+
+# Keys that a session takes for new
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_keys_of_one_directory_from_two_processes_in_turn(tmp_path, order):
+    path = tmp_path / "coordinator.db"
+    with closing(SQLiteCoordinator(path)) as one, closing(SQLiteCoordinator(path)) as other:
+        names = [f"wals/{number:04d}" for number in range(600)][::order]  # more than wait for the index
+        for index, name in enumerate(names):
+            writer = (one, other)[index // 7 % 2]
+            assert writer.txn([Compare(name, 0)], [PutOp(name, b"1")]).succeeded
+            again = (other, one)[index // 5 % 2]
+            assert not again.txn([Compare(name, 0)], [PutOp(name, b"2")]).succeeded
+        items = [item for start in ("", names[400]) for item in one.list("wals/", start_after=start).items]
+        assert all((item.version, item.create_revision) == (1, item.mod_revision) for item in items)
+        last = max(names)
+        other.txn([], [DeleteOp(last)])
+        assert one.txn([Compare(last, 0)], [PutOp(last, b"3")]).succeeded
+        assert one.get(last).version == 1
+        assert other.txn([Compare(last, one.get(last).mod_revision)], [PutOp(last, b"4")]).succeeded
+        assert one.get(last).version == 2

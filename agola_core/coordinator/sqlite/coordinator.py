@@ -85,7 +85,7 @@ class SQLiteCoordinator(SQLiteReads):
         self.path = self._database.path
         self._closing = fork_safe(threading.Lock())
         self._closed = False
-        self._queue: LeaderQueue[_Work] = LeaderQueue(self._work)
+        self._queue: LeaderQueue[_Work] = LeaderQueue(self._work, turn=self._database.writing)
         with self._database.errors():
             self._cursor = self._database.writer.cursor()
             self._session = Session(self._cursor, clock)
@@ -183,14 +183,13 @@ class SQLiteCoordinator(SQLiteReads):
         return wanted.result
 
     def _work(self, batch: Works) -> None:
-        with self._database.writing:
-            if self._closed:
-                raise ClosedError("the coordinator was closed")
-            mark = self._database.enter()
-            try:
-                self._commit(batch)
-            finally:
-                self._database.leave(mark)
+        if self._closed:
+            raise ClosedError("the coordinator was closed")
+        mark = self._database.enter()
+        try:
+            self._commit(batch)
+        finally:
+            self._database.leave(mark)
         for wanted in batch:
             wanted.done = True
 

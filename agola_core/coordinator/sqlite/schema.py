@@ -78,6 +78,8 @@ WAITING = "SELECT key, number FROM entry WHERE number > (SELECT indexed FROM pro
 
 INDEXED = "SELECT 1 FROM keyed WHERE key = ? LIMIT 1"
 
+LAST_INDEXED = "SELECT max(key) FROM keyed WHERE key >= ? AND key < ?"
+
 NEWEST_INDEXED = """
 SELECT value, created, number >> 20, version, lease FROM entry
 WHERE number = (SELECT max(number) FROM keyed WHERE key = ?)

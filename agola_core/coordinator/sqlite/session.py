@@ -1,8 +1,9 @@
 """Runs the transactions of a group commit on the SQLite database, each at its own revision, with a cache of keys.
 
 One `Session` lives as long as the writing connection. It caches the newest state of the keys that it has seen: the
-cache is valid while the newest revision is the one that the session left behind. It also keeps track of the rows that
-are not yet in the index by key, and indexes them when there are many.
+cache is valid while nobody else writes to the database. It also keeps track of the rows that are not yet in the index
+by key, and indexes them when there are many. A key that sorts after all others of its directory, as the next WAL's
+does, is known not to exist: to write it, nothing is read.
 """
 
 from __future__ import annotations
@@ -12,8 +13,20 @@ from typing import Any
 
 import apsw
 
-from agola_core.coordinator.port import Compare, DeleteOp, DeleteRangeOp, GetOp, KeyValue, Op, PutOp, Target, TxnResult
+from agola_core.coordinator.port import (
+    Compare,
+    DeleteOp,
+    DeleteRangeOp,
+    GetOp,
+    KeyValue,
+    Op,
+    PutOp,
+    Target,
+    TxnResult,
+    prefix_end,
+)
 from agola_core.coordinator.sqlite import schema as sql
+from agola_core.coordinator.sqlite.database import one
 from agola_core.errors import BadRequestError, NotFoundError
 
 Row = tuple[Any, ...]
@@ -47,10 +60,15 @@ class Session:
         self._waiting: dict[str, int] = {}
         self._waiting_rows = 0
         self._known: dict[str, KeyValue | None] = {}
+        self._last: dict[str, str] = {}
         self._bytes = 0
+        self._data_version = -1
 
     def begin(self) -> None:
         """Begin; the caller has started a writing transaction of the database."""
+        self.batches = []
+        if self.cursor.connection.data_version() == self._data_version:
+            return  # nobody else has written since `end`
         row: Row | None = self.cursor.execute(sql.REVISION).fetchone()
         revision = row[0] if row else 1
         if revision != self.revision:
@@ -58,7 +76,6 @@ class Session:
             waiting: list[Row] = self.cursor.execute(sql.WAITING).fetchall()
             self._waiting, self._waiting_rows = {row[0]: row[1] for row in waiting}, len(waiting)
             self.revision = revision
-        self.batches = []
 
     def flush(self) -> None:
         """Hand the database what was written so far."""
@@ -78,12 +95,15 @@ class Session:
 
     def end(self) -> None:
         """Note that the transaction was committed."""
+        if self.revision:
+            self._data_version = self.cursor.connection.data_version()
         if self._bytes > _KNOWN_BYTES or len(self._known) > _KNOWN_KEYS:
             self._forget_keys()
 
     def forget(self) -> None:
         """Note that the transaction was rolled back, or may have been."""
         self._forget_keys()
+        self._data_version = -1
         self.revision = 0
         self.batches = []
         self._rows = []
@@ -92,6 +112,8 @@ class Session:
         """Return a key as the transactions before leave it."""
         if key in self._known:
             return self._known[key]
+        if self._is_last(key):
+            return None
         row: Row | None = None
         if key in self._waiting:
             row = self.cursor.execute(sql.NUMBERED, (self._waiting[key],)).fetchone()
@@ -179,10 +201,26 @@ class Session:
             raise BadRequestError(f"{len(living)} keys from {start!r} to {end!r} are more than a transaction deletes")
         return sorted(living)
 
+    def _is_last(self, key: str) -> bool:
+        """Return whether a key sorts after all of its directory that exist or were asked for: then it is a new one."""
+        directory = key[: key.rfind("/") + 1]
+        last = self._last.get(directory)
+        if last is None:
+            if not directory:
+                return False
+            row: Row = one(self.cursor.execute(sql.LAST_INDEXED, (directory, prefix_end(directory))))
+            last = max([row[0] or "", *(waiting for waiting in self._waiting if waiting.startswith(directory))])
+            self._last[directory] = last
+        if key <= last:
+            return False
+        self._last[directory] = key
+        return True
+
     def _check_lease(self, lease: int) -> None:
         if self.cursor.execute(sql.LEASE_EXISTS, (lease, self._clock())).fetchone() is None:
             raise NotFoundError(f"lease {lease} does not exist or has ended")
 
     def _forget_keys(self) -> None:
         self._known = {}
+        self._last = {}
         self._bytes = 0
