@@ -130,7 +130,8 @@ class Memtable:
 
     def deletes(self) -> int:
         """Return how many objects are deleted by their newest change."""
-        return sum(change.data is None for changes in self._types.values() for change in changes.values())
+        # `list` copies in one step of the interpreter: a writer may add keys at any other moment
+        return sum(change.data is None for changes in list(self._types.values()) for change in list(changes.values()))
 
     def after(self, counter: int) -> Memtable:
         """Return a memtable of the changes after a counter: those that a checkpoint has left."""
