@@ -1,4 +1,8 @@
-"""The readdb's tables of archived runs and used task ids, and the queries on them."""
+"""The readdb's tables of archived runs and used task ids; `run_search` has the queries of lists.
+
+A list is wanted in the order of ids, filtered by phase, result and groups, whatever the number of runs. So each run is
+listed under its group and under each group above it, and for each of those the newest run of every group is kept.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import msgspec
 
 from agola_core.datamanager import Action, Put
 from agola_core.db import Tx
-from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run
 
 RUN = "run"
@@ -18,6 +21,9 @@ RUN_COUNTER = "runcounter"
 
 DATA_TYPES = (RUN, RUN_CONFIG, RUN_COUNTER)
 """The run service's data types, in Agola's order of export."""
+
+ALL = ""
+"""The path under which all runs are listed; the others end with a slash."""
 
 _IDS_AT_ONCE = 500
 
@@ -36,18 +42,41 @@ class RunProjection:
     """Tables of archived runs and of the task ids of all runs: configurations are stored when runs are created."""
 
     name = "runs"
-    version = 3
+    version = 4
     data_types = (RUN, RUN_CONFIG)
     schema = """
+    CREATE TABLE kind (
+        number INTEGER PRIMARY KEY,
+        phase TEXT NOT NULL,
+        result TEXT NOT NULL,
+        UNIQUE (phase, result)
+    );
+    CREATE TABLE path (
+        number INTEGER PRIMARY KEY,
+        path TEXT NOT NULL UNIQUE
+    );
     CREATE TABLE run (
         id TEXT PRIMARY KEY,
         grouppath TEXT NOT NULL,
-        phase TEXT NOT NULL,
-        result TEXT NOT NULL,
+        kind INTEGER NOT NULL,
         endtime TEXT,
         data BLOB NOT NULL
     ) WITHOUT ROWID;
-    CREATE INDEX run_group ON run (grouppath, id);
+    CREATE INDEX run_group ON run (grouppath, kind, id);
+    CREATE TABLE listed (
+        path INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        run TEXT NOT NULL,
+        PRIMARY KEY (path, kind, run)
+    ) WITHOUT ROWID;
+    CREATE TABLE newest (
+        path INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        run TEXT NOT NULL,
+        grouppath TEXT NOT NULL,
+        PRIMARY KEY (path, kind, run)
+    ) WITHOUT ROWID;
+    CREATE UNIQUE INDEX newest_group ON newest (path, grouppath, kind);
     CREATE TABLE task (
         id TEXT NOT NULL,
         run TEXT NOT NULL,
@@ -58,51 +87,86 @@ class RunProjection:
 
     def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
         """Apply actions to the tables."""
+        runs = _Runs(tx)
         for action in actions:
             if action.data_type == RUN_CONFIG:
                 tx.execute("DELETE FROM task WHERE run = ?", (action.id,))
                 if isinstance(action, Put):
-                    for task_id in _decode_tasks(action.data).tasks:
-                        tx.execute("INSERT INTO task VALUES (?, ?)", (task_id, action.id))
-            elif isinstance(action, Put):
-                run = _decode(action.data)
-                ended = run.end_time or run.enqueue_time
-                tx.execute(
-                    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        action.id,
-                        run.group + "/",
-                        run.phase.value,
-                        run.result.value,
-                        ended.isoformat() if ended else None,
-                        action.data,
-                    ),
-                )
-            else:
-                tx.execute("DELETE FROM run WHERE id = ?", (action.id,))
+                    rows = [(task_id, action.id) for task_id in _decode_tasks(action.data).tasks]
+                    tx.executemany("INSERT INTO task VALUES (?, ?)", rows)
+                continue
+            run = _decode(action.data) if isinstance(action, Put) else None
+            runs.remove(action.id)
+            if run is not None and isinstance(action, Put):
+                runs.add(action.id, run, action.data)
+        runs.update_newest()
 
 
-def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
-    """Return the archived runs that match a query."""
-    where, params = ["1"], list[str | int]()
-    if query.start:
-        where.append("id > ?" if query.ascending else "id < ?")
-        params.append(query.start)
-    for column, values in (("phase", query.phases), ("result", query.results)):
-        if values:
-            where.append(f"{column} IN ({', '.join('?' * len(values))})")
-            params.extend(value.value for value in values)
-    if query.groups:  # an exact range of paths, in which no character is a wildcard
-        where.append("(" + " OR ".join("(grouppath >= ? AND grouppath < ?)" for _ in query.groups) + ")")
-        for group in query.groups:
-            path = group.rstrip("/")
-            params += [f"{path}/", f"{path}0"]  # "0" is the character after "/"
-    wanted = " AND ".join(where)
-    if query.last_run:
-        wanted = f"id IN (SELECT max(id) FROM run WHERE {wanted} GROUP BY grouppath)"  # noqa: S608 - no values in it
-    order = "ASC" if query.ascending else "DESC"
-    sql = f"SELECT data FROM run WHERE {wanted} ORDER BY id {order} LIMIT ?"  # noqa: S608 - no values in it
-    return [_decode(data) for (data,) in tx.rows(sql, [*params, query.limit])]
+class _Runs:
+    """Changes the tables of runs in one transaction."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._kinds: dict[tuple[str, str], int] = {}
+        self._paths: dict[str, list[int]] = {}
+        self._touched: dict[tuple[str, int], None] = {}
+
+    def add(self, run_id: str, run: Run, data: bytes) -> None:
+        """Add a run that is not there."""
+        path, kind = run.group + "/", self._kind(run.phase.value, run.result.value)
+        ended = run.end_time or run.enqueue_time
+        row = (run_id, path, kind, ended.isoformat() if ended else None, data)
+        self._tx.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", row)
+        self._tx.executemany(
+            "INSERT INTO listed VALUES (?, ?, ?)", [(number, kind, run_id) for number in self._numbers(path)]
+        )
+        self._touched[path, kind] = None
+
+    def remove(self, run_id: str) -> None:
+        """Remove a run if it is there."""
+        found = next(self._tx.rows("SELECT grouppath, kind FROM run WHERE id = ?", (run_id,)), None)
+        if found is None:
+            return
+        path, kind = found
+        self._tx.execute("DELETE FROM run WHERE id = ?", (run_id,))
+        self._tx.executemany(
+            "DELETE FROM listed WHERE path = ? AND kind = ? AND run = ?",
+            [(number, kind, run_id) for number in self._numbers(path)],
+        )
+        self._touched[path, kind] = None
+
+    def update_newest(self) -> None:
+        """Find the newest runs of the groups that have changed."""
+        for path, kind in self._touched:
+            sql = "SELECT max(id) FROM run WHERE grouppath = ? AND kind = ?"
+            newest = next(self._tx.rows(sql, (path, kind)))[0]
+            numbers = self._numbers(path)
+            self._tx.executemany(
+                "DELETE FROM newest WHERE path = ? AND grouppath = ? AND kind = ?",
+                [(number, path, kind) for number in numbers],
+            )
+            if newest is not None:
+                rows = [(number, kind, newest, path) for number in numbers]
+                self._tx.executemany("INSERT INTO newest VALUES (?, ?, ?, ?)", rows)
+
+    def _kind(self, phase: str, result: str) -> int:
+        number = self._kinds.get((phase, result))
+        if number is None:
+            self._tx.execute("INSERT OR IGNORE INTO kind (phase, result) VALUES (?, ?)", (phase, result))
+            sql = "SELECT number FROM kind WHERE phase = ? AND result = ?"
+            number = self._kinds[phase, result] = next(self._tx.rows(sql, (phase, result)))[0]
+        return number
+
+    def _numbers(self, path: str) -> list[int]:
+        """Return the numbers of the paths under which a group's runs are listed."""
+        numbers = self._paths.get(path)
+        if numbers is None:
+            above = [path[: index + 1] for index, character in enumerate(path) if character == "/"]
+            paths = [(name,) for name in (ALL, *above)]
+            self._tx.executemany("INSERT OR IGNORE INTO path (path) VALUES (?)", paths)
+            sql = "SELECT number FROM path WHERE path = ?"
+            numbers = self._paths[path] = [next(self._tx.rows(sql, name))[0] for name in paths]
+        return numbers
 
 
 def find_tasks(tx: Tx, task_ids: Iterable[str]) -> dict[str, str]:
@@ -118,33 +182,9 @@ def find_tasks(tx: Tx, task_ids: Iterable[str]) -> dict[str, str]:
 
 def find_ended(tx: Tx, group: str) -> list[tuple[str, str, datetime | None]]:
     """Return id, group and end of the archived runs of a group and of groups below it, newest first."""
-    path = group.rstrip("/")
+    path = group.rstrip("/")  # an exact range of paths, in which no character is a wildcard
     sql = "SELECT id, grouppath, endtime FROM run WHERE grouppath >= ? AND grouppath < ? ORDER BY id DESC"
     return [
         (run_id, group_path[:-1], datetime.fromisoformat(end) if end else None)
-        for run_id, group_path, end in tx.rows(sql, [f"{path}/", f"{path}0"])
+        for run_id, group_path, end in tx.rows(sql, [f"{path}/", f"{path}0"])  # "0" is the character after "/"
     ]
-
-
-def select(runs: Iterable[Run], query: RunQuery) -> list[Run]:
-    """Return the runs that match a query, in its order."""
-    found: Iterable[Run] = (run for run in runs if matches(run, query))
-    if query.last_run:
-        newest: dict[str, Run] = {}
-        for run in found:
-            known = newest.get(run.group)
-            if known is None or run.id > known.id:
-                newest[run.group] = run
-        found = newest.values()
-    return sorted(found, key=lambda run: run.id, reverse=not query.ascending)[: query.limit]
-
-
-def matches(run: Run, query: RunQuery) -> bool:
-    """Return whether a run matches a query, but for its limit."""
-    path = f"{run.group}/"
-    return (
-        (not query.start or (run.id > query.start if query.ascending else run.id < query.start))
-        and (not query.phases or run.phase in query.phases)
-        and (not query.results or run.result in query.results)
-        and (not query.groups or any(path.startswith(group.rstrip("/") + "/") for group in query.groups))
-    )

@@ -10,7 +10,8 @@ from agola_core.datamanager import ChangeGroupsToken, DataManager
 from agola_core.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
-from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_ended, find_runs, find_tasks, select
+from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_ended, find_tasks
+from agola_core.runservice.archive.run_search import find_runs, select
 from agola_core.runservice.model.requests import RunBundle, RunQuery
 from agola_core.runservice.model.types import Run, RunConfig
 from agola_core.runservice.rules.retention import Ended
@@ -93,10 +94,11 @@ class RunQueries:
         """Return active and archived runs in the query's order, each exactly once."""
         if query.limit < 0:
             raise BadRequestError("limit must be greater or equal than 0")
+        limit = _NO_LIMIT if query.last_run else query.limit  # the newest of a group is known only when both are
+        active = select(self._active(query), msgspec.structs.replace(query, limit=limit))
         wide = query
-        if query.last_run:  # the newest of a group is known only when both are
-            wide = msgspec.structs.replace(query, limit=_NO_LIMIT)
-        active = select(self._active(query), wide)
+        if query.last_run:  # each active one may take the place of one of the store
+            wide = msgspec.structs.replace(query, limit=query.limit + len(active))
         # Read after the active ones: a run that has left them is in the store by now.
         place = self._datamanager.refresh()
         if self.following:

@@ -1,0 +1,131 @@
+"""Lists of runs: the archived ones from the readdb, and the rule by which any run belongs to a list.
+
+The readdb's part reads the entries of each wanted path and kind in the order of ids, and merges them until the list is
+full: what is visited follows the length of the list and not the number of runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import msgspec
+
+from agola_core.db import Tx
+from agola_core.runservice.archive.projection import ALL
+from agola_core.runservice.model.requests import RunQuery
+from agola_core.runservice.model.types import Run
+
+_decode = msgspec.json.Decoder(Run).decode
+
+
+def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
+    """Return the archived runs that match a query."""
+    search = _Search(tx, query)
+    found: Iterator[str] = iter(())
+    if search.paths and search.kinds:
+        found = search.newest() if query.last_run else search.listed()
+    sql = "SELECT data FROM run WHERE id = ?"
+    return [_decode(data) for run_id in islice(found, query.limit) for (data,) in tx.rows(sql, (run_id,))]
+
+
+class _Search:
+    """One query of archived runs.
+
+    Attributes:
+        paths: The numbers of the paths whose runs are wanted.
+        kinds: The numbers of the pairs of phase and result that are wanted, of those that there are.
+    """
+
+    def __init__(self, tx: Tx, query: RunQuery) -> None:
+        self._tx = tx
+        self._start = query.start
+        self._ascending = query.ascending
+        wanted = {group.rstrip("/") + "/" for group in query.groups} or {ALL}
+        sql = "SELECT number FROM path WHERE path = ?"
+        self.paths = [number for path in wanted for (number,) in tx.rows(sql, (path,))]
+        self.kinds = [
+            number
+            for number, phase, result in tx.rows("SELECT number, phase, result FROM kind")
+            if (not query.phases or phase in query.phases) and (not query.results or result in query.results)
+        ]
+        self._bound = ("AND run > ?" if query.ascending else "AND run < ?") if query.start else ""
+        self._params = [query.start] if query.start else []
+        self._order = f"ORDER BY run {'ASC' if query.ascending else 'DESC'}"
+
+    def listed(self) -> Iterator[str]:
+        """Yield the ids of all runs, in order."""
+        sql = f"SELECT run FROM listed WHERE path = ? AND kind = ? {self._bound} {self._order}"  # noqa: S608 - no values in it
+        before = None
+        for (run_id,) in self._merged(sql):
+            if run_id != before:  # a run may be listed under several of the paths
+                yield run_id
+            before = run_id
+
+    def newest(self) -> Iterator[str]:
+        """Yield the id of the newest run of each group, in order."""
+        sql = f"SELECT run, grouppath FROM newest WHERE path = ? AND kind = ? {self._bound} {self._order}"  # noqa: S608 - no values in it
+        seen: set[str] = set()
+        for run_id, group in self._merged(sql, () if self._ascending else self._before_start()):
+            if group not in seen and not (self._ascending and self._has_newer(run_id, group)):
+                seen.add(group)
+                yield run_id
+
+    def _merged(self, sql: str, more: Iterable[tuple[str, ...]] = ()) -> Iterator[tuple[str, ...]]:
+        streams = [self._tx.rows(sql, [path, kind, *self._params]) for path in self.paths for kind in self.kinds]
+        return heapq.merge(*streams, more, reverse=not self._ascending)
+
+    def _before_start(self) -> list[tuple[str, str]]:
+        """Return the newest run below the start of each group that has newer ones, newest first."""
+        if not self._start:
+            return []
+        sql = "SELECT grouppath FROM newest WHERE path = ? AND kind = ? AND run >= ?"
+        groups = {
+            group
+            for path in self.paths
+            for kind in self.kinds
+            for (group,) in self._tx.rows(sql, (path, kind, self._start))
+        }
+        sql = "SELECT max(id) FROM run WHERE grouppath = ? AND kind = ? AND id < ?"
+        found = [
+            (run_id, group)
+            for group in groups
+            for kind in self.kinds
+            for (run_id,) in self._tx.rows(sql, (group, kind, self._start))
+            if run_id is not None
+        ]
+        return sorted(found, reverse=True)
+
+    def _has_newer(self, run_id: str, group: str) -> bool:
+        """Return whether a group has a newer run of the wanted kinds."""
+        sql = "SELECT 1 FROM newest WHERE path = ? AND grouppath = ? AND kind = ? AND run > ?"
+        return any(
+            next(self._tx.rows(sql, (path, group, kind, run_id)), None) is not None
+            for path in self.paths
+            for kind in self.kinds
+        )
+
+
+def select(runs: Iterable[Run], query: RunQuery) -> list[Run]:
+    """Return the runs that match a query, in its order."""
+    found: Iterable[Run] = (run for run in runs if matches(run, query))
+    if query.last_run:
+        newest: dict[str, Run] = {}
+        for run in found:
+            known = newest.get(run.group)
+            if known is None or run.id > known.id:
+                newest[run.group] = run
+        found = newest.values()
+    return sorted(found, key=lambda run: run.id, reverse=not query.ascending)[: query.limit]
+
+
+def matches(run: Run, query: RunQuery) -> bool:
+    """Return whether a run matches a query, but for its limit."""
+    path = f"{run.group}/"
+    return (
+        (not query.start or (run.id > query.start if query.ascending else run.id < query.start))
+        and (not query.phases or run.phase in query.phases)
+        and (not query.results or run.result in query.results)
+        and (not query.groups or any(path.startswith(group.rstrip("/") + "/") for group in query.groups))
+    )

@@ -1,0 +1,138 @@
+"""Lists of archived runs: what they hold, and that what SQLite visits for one does not follow the number of runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import apsw
+import msgspec
+import pytest
+
+from agola_core.datamanager import Action, Delete, Put
+from agola_core.db import Tx
+from agola_core.runservice.archive.projection import RUN, RunProjection, find_ended
+from agola_core.runservice.archive.run_search import find_runs, select
+from agola_core.runservice.model.requests import RunQuery
+from agola_core.runservice.model.types import Run, RunPhase, RunResult
+from agola_core.runtime.context import Context
+from agola_core.sequence import Sequence
+
+PHASES = ((), (RunPhase.RUNNING,), (RunPhase.FINISHED,), (RunPhase.SETUP_ERROR, RunPhase.CANCELLED))
+RESULTS = ((), (RunResult.UNKNOWN,), (RunResult.FAILED, RunResult.STOPPED))
+GROUPS = (
+    (),
+    ("/",),
+    ("/project/1/pr",),
+    ("/project/1/pr/2/",),
+    ("/project/0", "/project/0/branch/main"),
+    ("/none",),
+    ("/project/%",),
+)
+
+
+@pytest.fixture
+def tx() -> Iterator[Tx]:
+    connection = apsw.Connection(":memory:")
+    connection.execute(RunProjection.schema)
+    yield Tx(connection, Context(), ":memory:")
+    connection.close()
+
+
+def made(number: int, generator: random.Random) -> Run:
+    project = f"/project/{generator.randrange(3)}"
+    names = (f"{project}/branch/main", f"{project}/pr/{generator.randrange(4)}", project)
+    phase, result = generator.choice(
+        [
+            (RunPhase.FINISHED, RunResult.SUCCESS),
+            (RunPhase.FINISHED, RunResult.FAILED),
+            (RunPhase.FINISHED, RunResult.STOPPED),
+            (RunPhase.CANCELLED, RunResult.UNKNOWN),
+            (RunPhase.SETUP_ERROR, RunResult.UNKNOWN),
+        ]
+    )
+    ended = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+    run_id = str(Sequence(1, number))
+    return Run(id=run_id, group=generator.choice(names), phase=phase, result=result, end_time=ended)
+
+
+def put(run: Run) -> Put:
+    return Put(RUN, run.id, msgspec.json.encode(run))
+
+
+def queries(start: str) -> Iterator[RunQuery]:
+    for phases, results, groups, first, ascending, last_run, limit in product(
+        PHASES, RESULTS, GROUPS, ("", start), (False, True), (False, True), (5, 1000)
+    ):
+        yield RunQuery(
+            phases=phases,
+            results=results,
+            groups=groups,
+            start=first,
+            ascending=ascending,
+            last_run=last_run,
+            limit=limit,
+        )
+
+
+def test_every_list_is_what_the_rule_says_after_puts_changes_and_deletes(tx):
+    generator = random.Random(20)
+    projection = RunProjection()
+    runs: dict[str, Run] = {}
+    for _ in range(20):
+        actions: list[Action] = []
+        for _ in range(15):
+            run = made(generator.randrange(150), generator)
+            if generator.random() < 0.2:
+                actions.append(Delete(RUN, run.id))
+                runs.pop(run.id, None)
+            else:
+                actions.append(put(run))
+                runs[run.id] = run
+        projection.apply(tx, actions)
+    assert 60 < len(runs) < 150
+    for query in queries(sorted(runs)[len(runs) // 2]):
+        assert find_runs(tx, query) == select(runs.values(), query), query
+    assert len(find_ended(tx, "/project/1")) == len(select(runs.values(), RunQuery(groups=("/project/1",), limit=1000)))
+    projection.apply(tx, [Delete(RUN, run_id) for run_id in runs])
+    for table in ("run", "listed", "newest"):
+        assert list(tx.rows(f"SELECT * FROM {table}")) == []
+
+
+def test_what_a_list_visits_does_not_follow_the_number_of_runs(tx):
+    generator = random.Random(21)
+    projection = RunProjection()
+    visited: list[dict[tuple[RunQuery, bool], int]] = []
+    for first, last in ((0, 400), (400, 4000)):
+        projection.apply(tx, [put(made(number, generator)) for number in range(first, last)])
+        wanted = (query for query in queries(str(Sequence(1, last // 2))) if query.limit == 5)
+        visited.append(
+            {(msgspec.structs.replace(query, start=""), bool(query.start)): steps(tx, query) for query in wanted}
+        )
+    few, many = visited
+    grown = {query: (few[query], many[query]) for query in few if many[query] > 1.5 * few[query] + 100}
+    assert grown == {}
+    assert max(many.values()) < 6000  # a few for each path and kind, and for each group of the last runs
+    rare = [made(number, generator) for number in range(4000, 4003)]
+    assert steps(tx, RunQuery(phases=(RunPhase.RUNNING,))) < 100
+    projection.apply(tx, [put(msgspec.structs.replace(run, phase=RunPhase.RUNNING)) for run in rare])
+    assert steps(tx, RunQuery(phases=(RunPhase.RUNNING,))) < 400
+
+
+def steps(tx: Tx, query: RunQuery) -> int:
+    """Return how many instructions SQLite's machine runs for a list: each row that is visited takes some."""
+    count = 0
+
+    def step() -> bool:
+        nonlocal count
+        count += 1
+        return False
+
+    tx._connection.set_progress_handler(step, 1)
+    try:
+        find_runs(tx, query)
+    finally:
+        tx._connection.set_progress_handler(None)
+    return count
