@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+import traceback
 from pathlib import Path
+
+import msgspec
 
 from bench import (
     append,
@@ -23,7 +25,8 @@ from bench import (
     size,
     tasks,
 )
-from bench.result import Limit, Result
+from bench.machine import describe as machine_facts
+from bench.result import HEADINGS, Line
 
 BENCHES = {
     "commit-s3": commits3.run,
@@ -49,19 +52,38 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
-    results: list[Result | Limit] = []
+    machine = machine_facts()
+    print(*(f"{name}: {fact}" for name, fact in machine.items()), sep="\n")
+    lines: list[Line] = []
+    failed: list[str] = []
+    began = time.monotonic()
     for name in names or BENCHES:
-        results += BENCHES[name]()
-    headings = ("name", "ours", "reference", "unit", "ratio", "goal", "held")
-    rows = [headings, *(result.row() for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        started = time.monotonic()
+        try:
+            lines += BENCHES[name]()
+        except Exception:  # noqa: BLE001 - the others are measured all the same
+            traceback.print_exc()
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    print_table(lines)
     target = Path(__file__).parent / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps([dict(zip(headings, result.row(), strict=True)) for result in results], indent=1))
-    print(f"written to {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
-    return 0
+    table = [dict(zip(HEADINGS, line.row(), strict=True)) for line in lines]
+    written = msgspec.json.encode({"machine": machine, "table": table, "turns": lines, "failed": failed})
+    target.write_bytes(msgspec.json.format(written))
+    where = target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target
+    print(f"{time.monotonic() - began:.0f} s; written to {where}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def print_table(lines: list[Line]) -> None:
+    """Print the lines in columns."""
+    rows = [HEADINGS, *(line.row() for line in lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 if __name__ == "__main__":

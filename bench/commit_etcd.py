@@ -6,8 +6,8 @@ same message definitions. Both take turns on the same etcd.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
+from itertools import count
 from pathlib import Path
 
 import grpc
@@ -15,14 +15,15 @@ import grpc
 import agola_core
 from agola_core import Put
 from agola_pytest.servers.etcd import EtcdMissingError, start_etcd
-from bench.commit import PAYLOAD, rate
-from bench.result import Result
+from bench.commit import PAYLOAD
+from bench.result import Line
+from bench.turns import Work, compared, take_turns
 
-ROUNDS = 7
+BUDGET = 20.0
 THREADS = 32
 
 
-def run() -> list[Result]:
+def run() -> list[Line]:
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory, start_etcd(Path(directory) / "etcd") as etcd:
             return _measure(Path(directory), etcd.endpoint, etcd.url("bench"))
@@ -31,7 +32,7 @@ def run() -> list[Result]:
         return []
 
 
-def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
+def _measure(root: Path, endpoint: str, url: str) -> list[Line]:
     from agola_core.coordinator.etcd import messages as rpc
 
     method = rpc._method("KV", "Put")
@@ -41,19 +42,22 @@ def _measure(root: Path, endpoint: str, url: str) -> list[Result]:
     ):
         bare = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
 
-        def put(number: int) -> None:
-            bare(method.request(key=b"bare/%d" % number, value=PAYLOAD))
+        numbers = count()
 
-        def commit(number: int) -> None:
-            dm.write_wal([Put("object", str(number), PAYLOAD)])
+        def put(_: int) -> None:
+            bare(method.request(key=b"bare/%d" % next(numbers), value=PAYLOAD))
 
-        turns = {"put-1": (put, 1), "ours-1": (commit, 1), "put-32": (put, THREADS), "ours-32": (commit, THREADS)}
-        rates: dict[str, list[float]] = {name: [] for name in turns}
-        for _ in range(ROUNDS):
-            for name, (work, threads) in turns.items():
-                rates[name].append(rate(work, threads))
-    median = {name: statistics.median(values) for name, values in rates.items()}
+        def commit(_: int) -> None:
+            dm.write_wal([Put("object", str(next(numbers)), PAYLOAD)])
+
+        works: dict[str, tuple[Work, int]] = {
+            "put-1": (put, 1),
+            "ours-1": (commit, 1),
+            "put-32": (put, THREADS),
+            "ours-32": (commit, THREADS),
+        }
+        found = take_turns(works, budget=BUDGET)
     return [
-        Result("commit-etcd 32 / 32 bare puts", median["ours-32"], median["put-32"], 2),
-        Result("commit-etcd 1 / 1 bare put", median["ours-1"], median["put-1"], 0.5),
+        compared("commit-etcd 32 / 32 bare puts", found["ours-32"], found["put-32"], 2),
+        compared("commit-etcd 1 / 1 bare put", found["ours-1"], found["put-1"], 0.6),
     ]

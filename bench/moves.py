@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import bigstore
-from bench.result import Limit, Result
+from bench.result import Line, limit, ratio
 
+ROUNDS = 5
 _PEAK_MB = 150
 _OURS = textwrap.dedent("""
     import os, sys, time
@@ -37,34 +39,39 @@ _OURS = textwrap.dedent("""
 """)
 
 
-def run() -> list[Result | Limit]:
+def run() -> list[Line]:
     objects = bigstore.OBJECTS
     store, directory = bigstore.store(objects), bigstore.directory()
-    plain, packed = directory / "export", directory / "export.gz"
-    small = bigstore.store(max(10_000, objects // 10 // 10_000 * 10_000))
-    results: list[Result | Limit] = []
-    seconds, _ = _ours("export", store, plain)
+    plain, packed, zipped = directory / "export", directory / "export.gz", directory / "export.zst"
+    _ours("export", store, plain)
     size = plain.stat().st_size / 1e6
-    copied = _timed(lambda: _copy(plain, directory / "copy"))
-    results.append(Result(f"export plain {objects:,} / file copy", size / seconds, size / copied, 0, "MB/s"))
-    gzipped = _timed(lambda: _gzip(plain, directory / "gzipped"))
-    for target in (packed, directory / "export.zst"):
-        seconds, peak = _ours("export", store, target)
-        name = f"export {target.suffix} {objects:,}"
-        results.append(Result(f"{name} / gzip -1", size / seconds, size / gzipped, 1, "MB/s"))
-        results.append(_memory(name, peak, _ours("export", small, directory / f"small{target.suffix}")[1]))
-    empty = directory / "imported"
-    for source in (packed, directory / "export.zst"):
-        seconds, peak = _ours("import", empty, source)
-        name = f"import {source.suffix} {objects:,}"
-        results.append(Result(f"{name} / gzip -1", size / seconds, size / gzipped, 1, "MB/s"))
-        results.append(_memory(name, peak, _ours("import", empty, directory / f"small{source.suffix}")[1]))
-    return results
+    rates: dict[str, list[float]] = {}
+    peaks: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        rates.setdefault("copy", []).append(size / _timed(lambda: _copy(plain, directory / "copy")))
+        rates.setdefault("gzip", []).append(size / _timed(lambda: _gzip(plain, directory / "gzipped")))
+        for verb, where, file in (
+            ("export", store, plain),
+            ("export", store, packed),
+            ("export", store, zipped),
+            ("import", directory / "imported", packed),
+            ("import", directory / "imported", zipped),
+        ):
+            seconds, peak = _ours(verb, where, file)
+            rates.setdefault(f"{verb}{file.suffix}", []).append(size / seconds)
+            peaks.setdefault(f"{verb}{file.suffix}", []).append(peak)
+    lines = [ratio(f"export plain {objects:,} / file copy", rates["export"], rates["copy"], 0, "MB/s")]
+    for name in ("export.gz", "export.zst", "import.gz", "import.zst"):
+        lines.append(ratio(f"{name} {objects:,} / gzip -1", rates[name], rates["gzip"], 1.5, "MB/s"))
+        lines.append(limit(f"{name} peak memory / of a tenth", peaks[name], _peak_of_tenth(name), _PEAK_MB, "MB"))
+    return lines
 
 
-def _memory(name: str, peak: float, tenth: float) -> Limit:
-    """Return the peak beside the one with a tenth of the objects."""
-    return Limit(f"{name} peak memory / of a tenth", peak, tenth, _PEAK_MB, "MB")
+def _peak_of_tenth(name: str) -> float:
+    verb, suffix = name.split(".")
+    small, file = bigstore.store(max(10_000, bigstore.OBJECTS // 10)), bigstore.directory() / f"small.{suffix}"
+    peak = _ours("export", small, file)[1]
+    return peak if verb == "export" else _ours("import", bigstore.directory() / "imported", file)[1]
 
 
 def _ours(verb: str, store: Path, file: Path) -> tuple[float, float]:
@@ -73,7 +80,7 @@ def _ours(verb: str, store: Path, file: Path) -> tuple[float, float]:
     return float(seconds), float(peak)
 
 
-def _timed(work) -> float:
+def _timed(work: Callable[[], None]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import subprocess
 import sys
 import textwrap
@@ -13,9 +12,9 @@ from pathlib import Path
 import agola_core
 from agola_core import Options, Put
 from bench.bigstore import OBJECTS, directory, store
-from bench.result import Limit, Result
+from bench.result import Line, limit, ratio
 
-ROUNDS = 7
+ROUNDS = 5
 WALS = 10_000
 _IMPORT = "import time; started = time.perf_counter(); import {}; print(time.perf_counter() - started)"
 _OPEN = textwrap.dedent("""
@@ -34,28 +33,28 @@ _OPEN = textwrap.dedent("""
 """)
 
 
-def run() -> list[Result | Limit]:
+def run() -> list[Line]:
     imports: dict[str, list[float]] = {name: [] for name in ("agola_core", "fsspec")}
     for _ in range(ROUNDS):
         for name, times in imports.items():
             times.append(_measure(_IMPORT.format(name))[0])
     path = store(OBJECTS)
-    opened, manifest = _medians([_measure(_OPEN, path, "object-000000001") for _ in range(ROUNDS)])
-    recovered, _ = _medians([_recover(path, "object-000000001") for _ in range(3)])
+    opened, manifest = _columns([_measure(_OPEN, path, "object-000000001") for _ in range(ROUNDS)])
+    recovered, _ = _columns([_recover(path, "object-000000001") for _ in range(ROUNDS)])
     wals = _many_wals()
-    replayed, _ = _medians([_recover(_copy(wals), "1") for _ in range(3)])
+    replayed, _ = _columns([_recover(_copy(wals), "1") for _ in range(ROUNDS)])
     return [
-        Result(
+        ratio(
             "import agola_core / import fsspec",
-            statistics.median(imports["agola_core"]),
-            statistics.median(imports["fsspec"]),
-            2,
+            imports["agola_core"],
+            imports["fsspec"],
+            1.5,
             "seconds",
             at_most=True,
         ),
-        Limit(f"open {OBJECTS:,} objects and read one / manifest", 1000 * opened, 1000 * manifest, 100, "ms"),
-        Limit(f"recover {OBJECTS:,} objects from storage / manifest", 1000 * recovered, 1000 * manifest, 1000, "ms"),
-        Limit(f"recover {WALS:,} WALs from storage / manifest", 1000 * replayed, 1000 * manifest, 5000, "ms"),
+        limit(f"open {OBJECTS:,} objects and read one / manifest", opened, manifest, 100, "ms"),
+        limit(f"recover {OBJECTS:,} objects from storage / manifest", recovered, manifest, 1000, "ms"),
+        limit(f"recover {WALS:,} WALs from storage / manifest", replayed, manifest, 5000, "ms"),
     ]
 
 
@@ -66,8 +65,9 @@ def _measure(code: str, *arguments: object) -> list[float]:
     return [float(figure) for figure in done.stdout.split()]
 
 
-def _medians(rows: list[list[float]]) -> list[float]:
-    return [statistics.median(column) for column in zip(*rows, strict=True)]
+def _columns(rows: list[list[float]]) -> list[list[float]]:
+    """Return the figures of each kind, in milliseconds."""
+    return [[1000 * figure for figure in column] for column in zip(*rows, strict=True)]
 
 
 def _recover(path: Path, object_id: str) -> list[float]:

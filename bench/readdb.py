@@ -21,14 +21,16 @@ from agola_core.datamanager import Action, DataManager
 from agola_core.db import Tx
 from agola_core.readdb import ReadDB
 from agola_core.runtime.context import Context
-from bench.result import Limit, Result
+from bench.machine import sync_seconds
+from bench.result import Line, limit, ratio
 
 OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))
 REBUILD_BYTES = 200
-ROUNDS = 3
-COMMITS = 300
+ROUNDS = 5
+COMMITS = 60
 PAUSE = 0.005
 SCHEMA = "CREATE TABLE object (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID"
+COUNT = "SELECT count(*) FROM object WHERE id > ? AND id < ?"
 INSERT = "INSERT OR REPLACE INTO object VALUES (?, ?)"
 
 
@@ -71,7 +73,7 @@ def fill(dm: DataManager, objects: int, size: int) -> None:
     dm.checkpoint(force=True)
 
 
-def rebuild() -> list[Result | Limit]:
+def rebuild() -> list[Line]:
     """Measure readdb-rebuild."""
     ours, raw = [], []
     with (
@@ -89,7 +91,7 @@ def rebuild() -> list[Result | Limit]:
             readdb.catch_up()
             ours.append(len(rows) / (time.perf_counter() - started))
             readdb.close()
-    return [Result(f"readdb-rebuild {OBJECTS:,}", statistics.median(ours), statistics.median(raw), 0.5, "rows/s")]
+    return [ratio(f"readdb-rebuild {OBJECTS:,} / raw executemany", ours, raw, 0.7, "rows/s")]
 
 
 def _raw(path: Path, rows: list[tuple[str, bytes]]) -> None:
@@ -109,39 +111,45 @@ WRITER = textwrap.dedent("""
     with agola_core.open(sys.argv[1], data_types=["object"]) as dm:
         for number in range(int(sys.argv[2])):
             time.sleep(float(sys.argv[3]))
-            dm.write_wal([Put("object", f"{number:010}", b"x" * 200)])
+            dm.write_wal([Put("object", f"{sys.argv[4]}-{number:010}", b"x" * 200)])
             print(time.perf_counter(), number, flush=True)
 """)
 
 
-def lag() -> list[Result | Limit]:
-    """Measure readdb-lag; the reference is one fsync of a small file."""
-    with tempfile.TemporaryDirectory() as directory:
+def lag() -> list[Line]:
+    """Measure readdb-lag; the reference is one sync of a small file."""
+    reference = [1000 * seconds for seconds in sync_seconds()]
+    same, other = [], []
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         path = Path(directory)
-        reference = statistics.median(_fsyncs(path / "file")) * 1000
         with agola_core.open(path / "s", data_types=["object"]) as dm, ReadDB(dm, path / "r", [Objects()]) as readdb:
-            same = []
-            for number in range(COMMITS):
-                time.sleep(PAUSE)
-                token = dm.write_wal([Put("object", f"own-{number:010}", b"x" * 200)])
-                committed = time.perf_counter()
-                readdb.wait_for(token, 10)
-                same.append((time.perf_counter() - committed) * 1000)
-            other = list(_other(path / "s", readdb))
+            for turn in range(ROUNDS):
+                same.append(statistics.median(_same(dm, readdb, turn)))
+                other.append(statistics.median(_other(path / "s", readdb, turn)))
     return [
-        Limit("readdb-lag same process", statistics.median(same), reference, 3, "ms"),
-        Limit("readdb-lag other process", statistics.median(other), reference, 10, "ms"),
+        limit("readdb-lag same process / a sync", same, reference, 1, "ms"),
+        limit("readdb-lag other process / a sync", other, reference, 5, "ms"),
     ]
 
 
-def _other(store: Path, readdb: ReadDB) -> Iterator[float]:
+def _same(dm: DataManager, readdb: ReadDB, turn: int) -> Iterator[float]:
+    """Yield the milliseconds from commits to this process's readdb."""
+    for number in range(COMMITS):
+        time.sleep(PAUSE)
+        token = dm.write_wal([Put("object", f"own-{turn}-{number:010}", b"x" * 200)])
+        committed = time.perf_counter()
+        readdb.wait_for(token, 10)
+        yield (time.perf_counter() - committed) * 1000
+
+
+def _other(store: Path, readdb: ReadDB, turn: int) -> Iterator[float]:
     """Yield the milliseconds from commits of another process to this one's readdb; one clock serves both."""
-    command = [sys.executable, "-c", WRITER, str(store), str(COMMITS), str(PAUSE)]
+    command = [sys.executable, "-c", WRITER, str(store), str(COMMITS), str(PAUSE), str(turn)]
     seen: dict[int, float] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         count = 0
         while count < COMMITS and process.poll() is None:
-            found = readdb.read(Context(), lambda tx: next(tx.rows("SELECT count(*) FROM object WHERE id < 'own'"))[0])
+            found = readdb.read(Context(), lambda tx: next(tx.rows(COUNT, (f"{turn}-", f"{turn}.")))[0])
             now = time.perf_counter()
             for number in range(count, found):
                 seen[number] = now
@@ -153,12 +161,3 @@ def _other(store: Path, readdb: ReadDB) -> Iterator[float]:
             committed, number = line.split()
             if int(number) in seen:
                 yield max(0.0, (seen[int(number)] - float(committed)) * 1000)
-
-
-def _fsyncs(path: Path) -> Iterator[float]:
-    with path.open("wb", buffering=0) as file:
-        for _ in range(100):
-            file.write(b"x" * 1024)
-            started = time.perf_counter()
-            os.fsync(file.fileno())
-            yield time.perf_counter() - started

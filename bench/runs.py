@@ -6,7 +6,6 @@ other programs on the machine do not change much; each number of runs has a proc
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -17,15 +16,15 @@ from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.service import RunService
 from bench.activeruns import PlayedExecutor, chain, fill
-from bench.result import Result
+from bench.result import Line, ratio
 
 COUNTS = (10, 1_000, 10_000)
-ROUNDS = 3
+ROUNDS = 5
 HOPS = 60
-GOAL = 1 / 1.5
+GOAL = 1.5
 
 
-def run() -> list[Result]:
+def run() -> list[Line]:
     costs: dict[int, list[float]] = {count: [] for count in COUNTS}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         for count in COUNTS:
@@ -34,9 +33,11 @@ def run() -> list[Result]:
         for turn in range(ROUNDS):
             for count in COUNTS:
                 costs[count].append(_cost(directory, count, turn))
-    rates = {count: 1 / statistics.median(values) for count, values in costs.items()}
-    few = rates[COUNTS[0]]
-    return [Result(f"runs {count:,} / {COUNTS[0]} active", rates[count], few, GOAL) for count in COUNTS[1:]]
+    few = costs[COUNTS[0]]
+    return [
+        ratio(f"runs: an event with {count:,} / {COUNTS[0]} active", costs[count], few, GOAL, "ms", at_most=True)
+        for count in COUNTS[1:]
+    ]
 
 
 def _open(directory: str, count: int) -> agola_core.DataManager:
@@ -44,7 +45,7 @@ def _open(directory: str, count: int) -> agola_core.DataManager:
 
 
 def _cost(directory: str, count: int, turn: int) -> float:
-    """Return the processor seconds of an event."""
+    """Return the processor milliseconds of an event."""
     executors = InProcessDirectory()
     with (
         _open(directory, count) as dm,
@@ -58,6 +59,6 @@ def _cost(directory: str, count: int, turn: int) -> float:
         run_id = service.create_run(chain(f"probe{turn}", HOPS)).run.id
         with executor.condition:
             assert executor.condition.wait_for(lambda: f"probe{turn}-{HOPS - 1}" in executor.came, 120)
-        cost = (time.process_time() - started) / HOPS
+        cost = 1000 * (time.process_time() - started) / HOPS
         service.wait_archived([run_id], 60)
         return cost

@@ -13,18 +13,18 @@ from importlib.metadata import requires
 from pathlib import Path
 
 from bench.processes import agola_core_command
-from bench.result import Limit
+from bench.result import Line, limit
 
 LIMIT_MIB = 80.0
 LIMIT_PACKAGES = 5
 _SETTLED_SECONDS = 10.0
 
 
-def run() -> list[Limit]:
+def run() -> list[Line]:
     """Measure both."""
     return [
-        Limit("idle serve / idle Python", _idle_serve(), _idle_python(), LIMIT_MIB, "MiB"),
-        Limit("packages of the base install / itself", len(_packages("agola-core")) - 1, 1, LIMIT_PACKAGES, "packages"),
+        limit("idle serve / idle Python", _idle_serve(), _idle_python(), LIMIT_MIB, "MiB"),
+        limit("packages of the base install / itself", len(_packages("agola-core")) - 1, 1, LIMIT_PACKAGES, "packages"),
     ]
 
 
