@@ -6,6 +6,9 @@ DATA_DIR ?= .agola-data
 # Variables by which pip finds packages reach the tasks of `make run`, whose environment is otherwise clean.
 PIP_VARIABLES := $(foreach name,$(filter PIP_% SSL_CERT_FILE,$(shell env | cut -d= -f1)),--env $(name))
 
+# Tests start more than a thousand processes of ours: each would compile the sources again where nothing is written.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 # Programs that tests start, each with the Debian package that has it.

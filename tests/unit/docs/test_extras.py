@@ -76,9 +76,11 @@ def test_a_command_without_its_extra_names_it_in_one_line(package, arguments, ex
 def test_a_fixture_without_its_extra_skips_and_names_it(package, fixture, extra, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AGOLA_REQUIRE", raising=False)  # what is required is not skipped
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the imports of others would take most of the time
     monkeypatch.setenv("TMPDIR", "/tmp")  # podman takes no run root of more than 50 bytes, as a task's would be
     (tmp_path / "test_it.py").write_text(f"def test_it({fixture}):\n    raise AssertionError\n")
-    run = "import pytest; sys.exit(pytest.main(['-q', '-rs', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
+    options = ["-q", "-rs", "-p", "no:cacheprovider", "-p", "agola_pytest.plugin"]
+    run = f"import pytest; sys.exit(pytest.main([*{options}, *sys.argv[1:]]))"
     skipped = without([package], run)
     assert skipped.returncode == 0, skipped.stdout
     assert "1 skipped" in skipped.stdout
