@@ -45,18 +45,30 @@ def pack_tree(
         BadRequestError: It is not a directory, cannot be read, or is a git checkout that git does not answer for.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise BadRequestError(f"{str(root)!r} is not a directory")
-    from_git = is_checkout(root) and not _is_ignored(root)
-    if from_git:
-        names = _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored)
-    else:
-        names = _all_files(root)
+    names, from_git = _list(root, include_untracked=include_untracked, include_ignored=include_ignored)
     if left_out is not None:
         own = os.path.relpath(Path(left_out).resolve(), root.resolve())
         names = [name for name in names if name != own and not name.startswith(f"{own}/")]
     with_repository = include_repository and from_git and _top_of(root) == root.resolve()
     return _packed(root, _with_parents(names), with_repository=with_repository)
+
+
+def list_tree(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the files that `pack_tree` would pack of a directory, in no order.
+
+    Raises:
+        BadRequestError: As `pack_tree` does.
+    """
+    return _list(Path(path), include_untracked=True, include_ignored=False)[0]
+
+
+def _list(root: Path, *, include_untracked: bool, include_ignored: bool) -> tuple[list[str], bool]:
+    """Return the names of a directory's files, and whether git said them."""
+    if not root.is_dir():
+        raise BadRequestError(f"{str(root)!r} is not a directory")
+    if is_checkout(root) and not _is_ignored(root):
+        return _git_files(root, include_untracked=include_untracked, include_ignored=include_ignored), True
+    return _all_files(root), False
 
 
 def is_checkout(path: Path) -> bool:

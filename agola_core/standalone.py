@@ -16,9 +16,10 @@ import msgspec
 from agola_core import embedded, private
 from agola_core.address import StoreAddress
 from agola_core.datamanager import DataManager, Options
-from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, disk_error
+from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, NotFoundError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
+from agola_core.executor.step_shell import FailedStep, failed_step
 from agola_core.maintenance import Gate, Participant
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.projection import DATA_TYPES
@@ -52,6 +53,7 @@ class Standalone:
         datamanager: The store; open in maintenance mode, too.
         gate: Lets calls in while the service serves.
         executor: The executor of this process; None for none.
+        driver: Runs its commands.
 
     Raises:
         ConflictError: Another service uses the directory.
@@ -82,8 +84,9 @@ class Standalone:
         self._directory = InProcessDirectory(remote)
         self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
         self.executor: Executor | None = None
+        self.driver = HostDriver()
         if with_executor:
-            self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.gate), HostDriver(), executor)
+            self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.gate), self.driver, executor)
             self._directory.add(self.executor.id, self.executor)
         name = self.datamanager.options.instance
         self._participant = Participant(
@@ -116,6 +119,16 @@ class Standalone:
         """Kill the tasks that run, at once; their processes are gone when this returns."""
         if self.executor is not None:
             self.executor.kill()
+
+    def failed_step(self, task_id: str) -> FailedStep:
+        """Return the step that failed a task here, for a shell in its place; needs `ExecutorOptions.keep_failed`.
+
+        Raises:
+            NotFoundError: No step of the task failed here.
+        """
+        if self.executor is None:
+            raise NotFoundError("there is no executor here")
+        return failed_step(self.executor.directory_of(task_id), self.driver)
 
     def close(self) -> None:
         """Stop what runs, then everything; the store is left consistent."""

@@ -49,6 +49,7 @@ class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
         limits: What each task may use.
         listen_url: The URL at which the service reaches it.
         listen_token: Its own token (see `Executor.token`); "" for one that is generated and kept.
+        keep_failed: Keep the files of tasks that failed in this process; the next one removes them.
     """
 
     labels: dict[str, str] = {}
@@ -56,6 +57,7 @@ class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: TaskLimits = TaskLimits()
     listen_url: str = ""
     listen_token: str = ""
+    keep_failed: bool = False
 
 
 class Executor:
@@ -94,6 +96,7 @@ class Executor:
         self._options = options or ExecutorOptions()
         self.token = self._options.listen_token or kept
         self._pool = TaskPool(self._options.active_tasks_limit)
+        self._kept: set[str] = set()
         self._files = TaskFiles(self._directories, self._pool, self.id)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
         self._supervisor = Supervisor("executor")
@@ -189,6 +192,14 @@ class Executor:
             return
         self._add(task, self._directories.of(task.id))
 
+    def directory_of(self, task_id: str) -> TaskDirectory:
+        """Return the directory of a task that ran here; it is there as long as the service knows the task.
+
+        Raises:
+            BadRequestError: The id is malformed.
+        """
+        return self._directories.of(task_id)
+
     # What the service reads (see `task_files`)
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
@@ -218,7 +229,12 @@ class Executor:
     def _add(self, task: ExecutorTask, directory: TaskDirectory) -> None:
         state = TaskState(task, directory, self._reporter.report)
         limits = self._options.limits
-        self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._pool.remove, limits))
+        self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._ended, limits))
+
+    def _ended(self, runner: TaskRunner) -> None:
+        if self._options.keep_failed and runner.task.status.phase is ExecutorPhase.FAILED:
+            self._kept.add(runner.task.id)
+        self._pool.remove(runner)
 
     def _check_limits(self) -> None:
         for runner in self._pool.all():
@@ -300,6 +316,8 @@ class Executor:
             logger.warning("task %s is stopped: the service does not know it any more", task_id)
             runner.stop()
             return  # its directory goes in a later round
+        if task_id in self._kept:
+            return
         faultpoints.reach("executor.before-remove")
         self._directories.remove(self._directories.of(task_id))
 

@@ -29,7 +29,7 @@ from agola_core.runtime import faultpoints
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SHELL = "/bin/sh -e"
-_DEFAULT_WORKING_DIR = "~/project"
+DEFAULT_WORKING_DIR = "~/project"
 _FULL_BYTES = 1 << 20
 _SHORT_SHARE = 0.1
 _CUT_BYTES = 1 << 20
@@ -301,7 +301,7 @@ class TaskRunner:
 
     def _working_dir(self, pod: Pod, configured: str, environment: Mapping[str, str], user: str) -> str:
         found = pod.variables(user)
-        return expand_path(configured or _DEFAULT_WORKING_DIR, {**found, **environment, "HOME": found["HOME"]})
+        return expand_path(configured or DEFAULT_WORKING_DIR, {**found, **environment, "HOME": found["HOME"]})
 
     def _run_builtin(self, pod: Pod, number: int, step: Step | None) -> None:
         task = self.task

@@ -29,6 +29,7 @@ def follow_run(
     option: str = "",
     as_json: bool = False,
     fail_fast: bool = False,
+    halt: Callable[[], str] = lambda: "",
     check: Callable[[], object] = lambda: None,
 ) -> Run:
     """Show a run until it ends, and return it; an interruption stops it, and so does a closed output.
@@ -42,6 +43,7 @@ def follow_run(
         option: What names the service in a command, with a space in front.
         as_json: Whether standard output is kept for JSON.
         fail_fast: Whether the first failure that is not ignored stops the run.
+        halt: Returns why the run is to be stopped; "" to go on.
         check: Called while the run goes on; raises when it cannot.
 
     Raises:
@@ -64,6 +66,10 @@ def follow_run(
             if fail_fast and not stopped and (name := _first_failure(bundle, run)):
                 stopped = True
                 display.say(f"{name} has failed: stopping the run (--fail-fast)")
+                stop_run(service, run.id)
+            if not stopped and (reason := halt()):
+                stopped = True
+                display.say(reason)
                 stop_run(service, run.id)
             check()
             before, run = run, service.wait_change(run, _WAIT_SECONDS)

@@ -166,6 +166,34 @@ class HostPod:
             raise UnavailableError(f"the step could not be started: {error}") from error
         return process
 
+    def interact(self, argv: Sequence[str], environment: Mapping[str, str], working_dir: str, user: str) -> int:
+        """Run a command of a person on this process's own standard streams, and return its exit code.
+
+        Args:
+            argv: The program and its arguments.
+            environment: The task's own variables.
+            working_dir: Absolute; created if missing.
+            user: The user to run it; "" for this process's.
+
+        Raises:
+            UnavailableError: It cannot be started.
+        """
+        account, variables = self._account(user), self.variables(user)
+        try:
+            with contextlib.ExitStack() as stack:
+                self._open(working_dir, account, stack)
+            return subprocess.run(
+                argv,
+                check=False,
+                cwd=working_dir,
+                env={**variables, **environment, "HOME": variables["HOME"], MARKER: self._marker},
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=groups_of(account) if account and os.geteuid() == 0 else None,
+            ).returncode
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"{argv[0]} could not be started: {error}") from error
+
     def read(self, path: str, user: str) -> Iterator[bytes]:
         """Yield a file (see the port)."""
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from urllib.parse import quote
 
 import click
 import msgspec
@@ -13,27 +12,26 @@ from agola_cli.connect.run_names import resolve_run
 from agola_cli.options.common import json_option, processors
 from agola_cli.options.directories import DirectoryType, data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
-from agola_cli.runs.artifacts import unpack_artifacts
-from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
-from agola_cli.runs.launch.disk_check import DiskCheck
 from agola_cli.runs.launch.plan import graph_lines, plan, print_plan
 from agola_cli.runs.launch.selection import Selection, selection_options
-from agola_cli.runs.launch.submission import Submission, Wanted, prepare, wanted_options
+from agola_cli.runs.launch.session import Session
+from agola_cli.runs.launch.submission import Submission, Wanted, prepare, tree_of_path, wanted_options
+from agola_cli.runs.launch.watch import TreeWatcher, run_on_changes
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.runservice.model.requests import RunCreateRequest
-from agola_core.runservice.model.types import Run, RunResult
+from agola_core.runservice.model.types import RunResult
 from agola_core.runservice.service import RunService
-from agola_core.source import pack_tree
 from agola_core.standalone import Standalone
 
-_ENDING_SECONDS = 15.0
 _OF_A_NEW_RUN = (
     *("run_name", "branch", "tag", "ref", "names", "starts", "alone"),
-    *("list_only", "graph", "strict", "variables", "variable_files"),
+    *("list_only", "graph", "strict", "variables", "variable_files", "watch"),
 )
 """What chooses the runs and tasks of a new run."""
+
+_OF_ONE_RUN = ("list_only", "graph", "shell_tasks")
 
 
 @click.command("run")
@@ -50,6 +48,14 @@ _OF_A_NEW_RUN = (
 )
 @click.option("--fail-fast", is_flag=True, help="Stop the run when a task has failed.")
 @click.option("--failed", is_flag=True, help="Run again what did not succeed in the last run, and what depends on it.")
+@click.option("--watch", is_flag=True, help="Run again whenever files change; a run in progress is stopped before.")
+@click.option(
+    "--shell",
+    "shell_tasks",
+    multiple=True,
+    metavar="TASK",
+    help="If this task fails, open a shell where its step failed, with that step's environment; repeatable.",
+)
 @click.option("--list", "--dry-run", "list_only", is_flag=True, help="Only list the tasks, and which would be skipped.")
 @click.option(
     "--graph", type=click.Choice(["text", "dot", "mermaid"]), help="Only print the graph of the tasks, in this form."
@@ -65,6 +71,8 @@ def run_command(
     jobs: int,
     fail_fast: bool,
     failed: bool,
+    watch: bool,
+    shell_tasks: tuple[str, ...],
     list_only: bool,
     graph: str | None,
     artifacts: Path | None,
@@ -87,69 +95,72 @@ def run_command(
     agola-core run --task build --alone
     agola-core run --from deploy --fail-fast
     agola-core run --artifacts dist       what the tasks save to the workspace, too
+    agola-core run --watch                again whenever a file changes, until Ctrl-C
+    agola-core run --shell build          where a step of build has failed
     agola-core run --failed               with the files and the results of the last run
     """
-    if failed:
-        _check_alone(click.get_current_context())
+    _check_together(click.get_current_context(), failed=failed, watch=watch, shell=bool(shell_tasks))
+
+    def prepared() -> Submission:
+        return prepare(
+            wanted.path,
+            run_name=wanted.run_name,
+            checkout=wanted.checkout(wanted.path),
+            variables=given.variables,
+            strict=strict,
+            selection=selection,
+        )
+
     with Interruption() as interruption:
-        submission = None
-        if not failed:
-            submission = prepare(
-                wanted.path,
-                run_name=wanted.run_name,
-                checkout=wanted.checkout(wanted.path),
-                variables=given.variables,
-                strict=strict,
-                selection=selection,
-            )
-            if list_only or graph:
-                _print_plan(submission, graph, as_json=as_json)
-                return 0
-        directory = data_dir or default_data_dir(submission.tree if submission else wanted.path)
-        option = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
-        results: list[Run] = []
-        with Standalone(directory, executor=ExecutorOptions(active_tasks_limit=jobs)) as standalone:
+        submission = None if failed or watch else prepared()
+        if submission and (list_only or graph):
+            _print_plan(submission, graph, as_json=as_json)
+            return 0
+        if submission:
+            Selection(shell_tasks).check({task.name for run in submission.runs for task in run.tasks})
+        tree = submission.tree if submission else tree_of_path(wanted.path)
+        directory = data_dir or default_data_dir(tree)
+        executor = ExecutorOptions(active_tasks_limit=jobs, keep_failed=bool(shell_tasks))
+        with Standalone(directory, executor=executor) as standalone:
             interruption.kill = standalone.kill
-            service = standalone.service
-            _end_leftovers(service)
-            requests = (
-                [_repeat(service, given)] if submission is None else _requests(service, submission, given, directory)
+            session = Session(
+                standalone,
+                directory,
+                interruption,
+                f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else "",
+                given,
+                artifacts,
+                shell_tasks,
+                fail_fast,
+                as_json,
             )
-            for request in requests:
-                if interruption.asked:
-                    break
-                bundle = service.create_run(request)
-                run = follow_run(
-                    service,
-                    bundle,
-                    interruption,
-                    option=option,
-                    as_json=as_json,
-                    fail_fast=fail_fast,
-                    check=DiskCheck(directory, interruption),
-                )
-                results.append(run)
-            service.wait_archived([run.id for run in results], _ENDING_SECONDS)
-            for run in results if artifacts else ():
-                assert artifacts is not None
-                unpack_artifacts(service, service.get_run(run.id), (), artifacts)
-    if as_json:
-        click.echo(msgspec.json.encode(results))
-    if interruption.asked:
-        return 130
-    return 0 if all(run.result is RunResult.SUCCESS for run in results) else 1
+            session.end_leftovers()
+            if watch:
+                others = [wanted.path] if wanted.path.is_file() else []
+                left_out = [directory, *([artifacts] if artifacts else [])]
+                return run_on_changes(session, prepared, TreeWatcher(tree, others, left_out))
+            requests = session.requests(submission) if submission else [_repeat(standalone.service, given)]
+            results = session.run(requests)
+            if not interruption.asked:
+                session.open_shells(results)
+            return session.exit_code(results)
 
 
-def _check_alone(context: click.Context) -> None:
-    """Check that no option asks for what a run that is repeated does not take from the command line.
+def _check_together(context: click.Context, *, failed: bool, watch: bool, shell: bool) -> None:
+    """Check that options go together.
 
     Raises:
-        click.UsageError: One does.
+        click.UsageError: Two do not.
     """
-    for name in _OF_A_NEW_RUN:
+    refused = [
+        *((name, "--failed repeats the last run as it was") for name in _OF_A_NEW_RUN if failed),
+        *((name, "--watch runs new runs until Ctrl-C") for name in _OF_ONE_RUN if watch),
+        *((name, "--shell has the terminal at the end of the run") for name in ("as_json",) if shell),
+    ]
+    for name, reason in refused:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = next(item for item in context.command.params if item.name == name)
-            raise click.UsageError(f"--failed repeats the last run as it was: leave {option.opts[0]} out")
+            raise click.UsageError(f"{reason}: leave {option.opts[0]} out")
 
 
 def _print_plan(submission: Submission, form: str | None, *, as_json: bool) -> None:
@@ -165,24 +176,6 @@ def _print_plan(submission: Submission, form: str | None, *, as_json: bool) -> N
     for run in submission.config.runs:
         if form is None and run.name not in plans:
             click.echo(f"run {run.name!r}: not run, it is not asked for or its `when` does not hold")
-
-
-def _requests(
-    service: RunService, submission: Submission, given: GivenValues, directory: Path
-) -> list[RunCreateRequest]:
-    source = ""
-    if submission.clones:
-        source = service.put_source(pack_tree(submission.tree, left_out=directory, include_repository=True))
-    return [
-        submission.request(
-            definition,
-            source=source,
-            group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
-            cache_group=f"local-{directory.name}",
-            given=given,
-        )
-        for definition in submission.runs
-    ]
 
 
 def _repeat(service: RunService, given: GivenValues) -> RunCreateRequest:
@@ -206,11 +199,3 @@ def _repeat(service: RunService, given: GivenValues) -> RunCreateRequest:
         environment={**given.environment, **given.secrets},
         secrets=list(given.secrets.values()),
     )
-
-
-def _end_leftovers(service: RunService) -> None:
-    """Stop what a killed process left behind: this command's runs end with it."""
-    for run in service.active_runs():
-        if not run.phase.is_finished:
-            click.echo(f"run {run.id} was interrupted earlier: it is stopped now", err=True)
-            stop_run(service, run.id)

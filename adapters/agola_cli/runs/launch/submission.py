@@ -148,10 +148,8 @@ def prepare(
     Raises:
         ConfigError: There is no configuration, it is wrong, or asks for nothing.
     """
-    if not path.exists():
-        raise ConfigError("no such file or directory", source=str(path))
+    tree = tree_of_path(path)
     config_file = path if path.is_file() else find_config(path)
-    tree = tree_of(config_file) if path.is_file() else path
     checkout = checkout or describe_checkout(tree)
     config = load_with_warnings(config_file, checkout.jsonnet_context, strict=strict)
     context = RunContext(checkout.branch, checkout.tag, checkout.ref, variables or {})
@@ -188,6 +186,17 @@ def _variables(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _variables(item)
+
+
+def tree_of_path(path: Path) -> Path:
+    """Return the directory that a directory or a configuration file is for.
+
+    Raises:
+        ConfigError: There is nothing.
+    """
+    if not path.exists():
+        raise ConfigError("no such file or directory", source=str(path))
+    return tree_of(path) if path.is_file() else path
 
 
 def tree_of(config_file: Path) -> Path:
