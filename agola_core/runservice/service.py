@@ -21,8 +21,10 @@ from agola_core.runservice.artifacts.fetcher import Fetcher
 from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
+from agola_core.runservice.artifacts.reports import run_tests
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Executor, Run, RunConfig, RunPhase
 from agola_core.runservice.rules import actions
@@ -297,6 +299,14 @@ class RunService:
             return self.artifacts.open_archive(task_id, step)
         except NotFoundError as error:
             raise NotFoundError("what it saved is not stored") from error
+
+    def run_tests(self, run_id: str) -> RunTests:
+        """Return the tests and the coverage that the tasks of a run have reported, as far as their archives are stored.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        return run_tests(self.datamanager.storage, self._queries.get(run_id))
 
     def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""

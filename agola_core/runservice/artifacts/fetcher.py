@@ -16,6 +16,7 @@ from agola_core.errors import AgolaError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.log_lines import write_log
 from agola_core.runservice.artifacts.references import refer, release
+from agola_core.runservice.artifacts.reports import ReportSpotter, summarize
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
 from agola_core.runservice.model.options import ServiceOptions
@@ -147,8 +148,8 @@ class Fetcher:
     ) -> Fetched | None:
         """Copy one log or archive; return it when it is stored or permanently lost, None to try again."""
         path = object_paths.log(task.id, step) if kind == "log" else object_paths.archive(task.id, step or 0)
-        if self._is_stored(path):
-            return Fetched(task.id, kind, step)
+        if self._is_stored(path):  # by a service that did not come to record it
+            return self._stored(task, kind, step)
         if held is None or executor is None:
             return self._lost(task, kind, step, "its executor is gone")
         pieces = Bounded(self._opened(executor, task.id, kind, step), self._most[kind])
@@ -157,7 +158,9 @@ class Fetcher:
             if kind == "log":
                 write_log(self._storage, task.id, step, pieces)
             else:
-                self._storage.write(path, pieces)
+                spotter = ReportSpotter(pieces)
+                self._storage.write(path, spotter)
+                return self._stored(task, kind, step) if spotter.spotted else Fetched(task.id, kind, step)
         except NotFoundError:
             return self._lost(task, kind, step, "its executor has none")
         except AgolaError as error:
@@ -168,6 +171,18 @@ class Fetcher:
             logger.warning("not fetched, tried again: task=%s kind=%s step=%s: %s", task.id, kind, step, error)
             return None
         return Fetched(task.id, kind, step)
+
+    def _stored(self, task: RunTask, kind: str, step: int | None) -> Fetched | None:
+        """Return what is stored, with what its reports say; None to try again."""
+        if kind == "log":
+            return Fetched(task.id, kind, step)
+        try:
+            return Fetched(task.id, kind, step, reports=summarize(self._storage, task.id, step or 0))
+        except NotFoundError:  # its run was deleted meanwhile
+            return Fetched(task.id, kind, step)
+        except AgolaError as error:
+            logger.warning("reports not read, tried again: task=%s step=%s: %s", task.id, step, error)
+            return None
 
     def _opened(self, executor: Executor, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
         yield from _resumed(self._directory.client(executor), task_id, kind, step)

@@ -52,6 +52,11 @@ def archive(task_id: str, step: int) -> str:
     return f"{data(ARCHIVES, task_id)}{step}.tar"
 
 
+def reports(task_id: str, step: int) -> str:
+    """Return the path of the summary of an archive's reports, which goes wherever the archive goes."""
+    return archive(task_id, step) + ".reports"
+
+
 def cache_owner(group: str) -> str:
     """Return what the keys of a cache group begin with, before a "-": no two groups share a key.
 

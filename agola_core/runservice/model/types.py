@@ -311,6 +311,7 @@ class RunTask(Record, frozen=True):
         archives_lost: The steps whose archives will never be in storage. An addition.
         reason: Why the task failed or was stopped, where its steps do not tell. An addition.
         attempt: Which start of the task this is, from 1; 0 before the first. An addition.
+        reports: The steps whose archives have reports of tests or coverage (see `reports`). An addition.
     """
 
     id: str = ""
@@ -328,6 +329,7 @@ class RunTask(Record, frozen=True):
     archives_lost: list[int] = []
     reason: str = ""
     attempt: int = 0
+    reports: list[int] = []
 
 
 class Run(Record, frozen=True):

@@ -52,12 +52,14 @@ class Fetched(msgspec.Struct, frozen=True):
         kind: "log" or "archive".
         step: The step's number; None for the set-up's log.
         lost: It exists nowhere.
+        reports: The archive has reports of tests or coverage.
     """
 
     task_id: str
     kind: str
     step: int | None
     lost: bool = False
+    reports: bool = False
 
 
 def new_run_task(task: RunConfigTask) -> RunTask:
@@ -216,7 +218,7 @@ def to_fetch(task: RunTask) -> list[tuple[str, int | None]]:
     return wanted
 
 
-def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = False) -> RunTask:
+def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = False, reports: bool = False) -> RunTask:
     """Return a task with one of its logs or archives recorded as stored, or as permanently lost."""
     if kind == "archive":
         phases = [
@@ -224,7 +226,8 @@ def mark_fetched(task: RunTask, kind: str, number: int | None, *, lost: bool = F
             for step, phase in zip(task.workspace_archives, task.workspace_archives_phase, strict=True)
         ]
         archives_lost = [*task.archives_lost, number] if lost and number is not None else task.archives_lost
-        return replace(task, workspace_archives_phase=phases, archives_lost=archives_lost)
+        told = sorted({*task.reports, number}) if reports and number is not None else task.reports
+        return replace(task, workspace_archives_phase=phases, archives_lost=archives_lost, reports=told)
     if number is None:
         return replace(task, setup_step=replace(task.setup_step, log_phase=FetchPhase.FINISHED, log_lost=lost))
     steps = [

@@ -132,7 +132,9 @@ class Transition:
         tasks = dict(self.run.tasks)
         for item in fetched:
             if item.task_id in tasks:
-                tasks[item.task_id] = advance.mark_fetched(tasks[item.task_id], item.kind, item.step, lost=item.lost)
+                tasks[item.task_id] = advance.mark_fetched(
+                    tasks[item.task_id], item.kind, item.step, lost=item.lost, reports=item.reports
+                )
         self.run = replace(self.run, tasks=tasks)
         for task_id in dict.fromkeys(item.task_id for item in fetched):
             task = self._held.get(task_id)

@@ -1,0 +1,173 @@
+"""What the tasks of a run reported about its tests and its coverage. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+MAX_FAILED_TESTS = 500
+"""How many failed tests are listed of one run; all are counted."""
+
+
+class Outcomes(msgspec.Struct, frozen=True):
+    """How the tests of one or more reports ended.
+
+    Attributes:
+        total: All tests.
+        failed: Those that failed, or broke off with an error.
+        skipped: Those that were not run.
+        seconds: How long they took, one after the other.
+    """
+
+    total: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Outcomes) -> Outcomes:
+        """Return the sum."""
+        return Outcomes(
+            self.total + other.total,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.seconds + other.seconds,
+        )
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """How many lines of code tests have run.
+
+    Attributes:
+        covered: The lines that were run.
+        lines: All lines that can be run.
+    """
+
+    covered: int = 0
+    lines: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The share that was run, from 0 to 1; 1 of no lines."""
+        return self.covered / self.lines if self.lines else 1.0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        """Return the sum."""
+        return Coverage(self.covered + other.covered, self.lines + other.lines)
+
+
+class FailedTest(msgspec.Struct, frozen=True):
+    """A test that failed. Its texts are a step's and may have any character that XML allows.
+
+    Attributes:
+        name: Its name.
+        suite: Its class, or its suite.
+        kind: `failure`, or `error` when it broke off.
+        message: Why, in short.
+        details: What its runner says besides; the beginning where it is long.
+    """
+
+    name: str
+    suite: str = ""
+    kind: str = "failure"
+    message: str = ""
+    details: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One file of an archive that reports tests or coverage.
+
+    Attributes:
+        path: Its path in the archive.
+        digest: Of its bytes: a file that is saved twice counts once.
+        tests: Its tests, if it has any.
+        failed: The failed ones, as far as they are kept.
+        coverage: Its coverage, if it has any.
+        problem: Why it could not be read; "" when it was.
+    """
+
+    path: str
+    digest: str = ""
+    tests: Outcomes | None = None
+    failed: tuple[FailedTest, ...] = ()
+    coverage: Coverage | None = None
+    problem: str = ""
+
+
+class TaskTests(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one task reported.
+
+    Attributes:
+        task_id: The task.
+        name: Its name.
+        tests: Its tests, if it reported any.
+        failed: The failed ones, as far as they are listed.
+        coverage: Its coverage, if it reported any.
+        problems: The files that could not be read, and why.
+    """
+
+    task_id: str
+    name: str
+    tests: Outcomes | None = None
+    failed: tuple[FailedTest, ...] = ()
+    coverage: Coverage | None = None
+    problems: tuple[str, ...] = ()
+
+
+class RunTests(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the tasks of a run reported.
+
+    Attributes:
+        tests: The tests of all tasks; None when none reported any.
+        coverage: The coverage of all reports; None when there is none.
+        tasks: Each task that reported something.
+    """
+
+    tests: Outcomes | None = None
+    coverage: Coverage | None = None
+    tasks: tuple[TaskTests, ...] = ()
+
+
+T = TypeVar("T", Outcomes, Coverage)
+
+
+def sum_up(tasks: Iterable[tuple[str, str, Iterable[Report]]]) -> RunTests:
+    """Return what a run's tasks reported; equal files count for the first task that has them.
+
+    Args:
+        tasks: For each task its id, its name and its reports.
+    """
+    seen: set[str] = set()
+    found: list[TaskTests] = []
+    listed = 0
+    for task_id, name, reports in tasks:
+        task = TaskTests(task_id, name)
+        for report in reports:
+            if report.digest in seen:
+                continue
+            if report.digest:
+                seen.add(report.digest)
+            problems = (*task.problems, f"{report.path}: {report.problem}") if report.problem else task.problems
+            failed = report.failed[: MAX_FAILED_TESTS - listed]
+            listed += len(failed)
+            task = TaskTests(
+                task_id,
+                name,
+                _plus(task.tests, report.tests),
+                (*task.failed, *failed),
+                _plus(task.coverage, report.coverage),
+                problems,
+            )
+        if task != TaskTests(task_id, name):
+            found.append(task)
+    tests, coverage = None, None
+    for task in found:
+        tests, coverage = _plus(tests, task.tests), _plus(coverage, task.coverage)
+    return RunTests(tests, coverage, tuple(found))
+
+
+def _plus(one: T | None, other: T | None) -> T | None:
+    if one is None or other is None:
+        return one or other
+    return one + other
