@@ -300,13 +300,9 @@ class RunService:
         except NotFoundError as error:
             raise NotFoundError("what it saved is not stored") from error
 
-    def run_tests(self, run_id: str) -> RunTests:
-        """Return the tests and the coverage that the tasks of a run have reported, as far as their archives are stored.
-
-        Raises:
-            NotFoundError: There is no such run.
-        """
-        return run_tests(self.datamanager.storage, self._queries.get(run_id))
+    def run_tests(self, bundle: RunBundle) -> RunTests:
+        """Return what the tasks of a run reported about tests and coverage, as far as their archives are stored."""
+        return run_tests(self.datamanager.storage, bundle)
 
     def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""

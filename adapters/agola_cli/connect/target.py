@@ -15,6 +15,7 @@ from agola_cli.connect.store import StoreOptions, coordinator_option, storage_op
 from agola_cli.options.common import bundled, token_file_option, url_option
 from agola_cli.options.directories import data_dir_option
 from agola_core.datamanager import DataManager
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Run, RunPhase
 
@@ -51,6 +52,9 @@ class Service(Protocol):
 
     def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
         """Yield what a step saved to the workspace."""
+
+    def run_tests(self, bundle: RunBundle) -> RunTests:
+        """Return what the tasks of a run reported about tests and coverage."""
 
     def put_source(self, data: Iterable[bytes]) -> str:
         """Store a source archive."""

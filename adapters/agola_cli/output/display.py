@@ -11,6 +11,8 @@ from typing import Protocol, Self
 import click
 
 from agola_cli.output.records import coloured, duration, styled, task_mark
+from agola_cli.output.reported import result_lines
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunConfigTask, RunResult, RunStep, RunTask, TaskStatus
 
@@ -39,7 +41,7 @@ class Display(Protocol):
     def end_task(self, task: RunTask) -> None:
         """Say how a task ended; its log was shown."""
 
-    def end_run(self, run: Run, option: str) -> None:
+    def end_run(self, run: Run, tests: RunTests, option: str) -> None:
         """Say how the run ended, what failed, and how to look further (see `summarize`)."""
 
     def say(self, text: str) -> None:
@@ -104,9 +106,9 @@ class PlainDisplay:
             said = describe_task(task, self._tasks[task.id])
             self.say(f"{self._prefixes[task.id]} {task_mark(task.status)} {said}")
 
-    def end_run(self, run: Run, option: str) -> None:
+    def end_run(self, run: Run, tests: RunTests, option: str) -> None:
         """Print the summary."""
-        for line in summarize(run, self._tasks, self._tails, option):
+        for line in summarize(run, self._tasks, self._tails, tests, option):
             self.say(line)
 
     def say(self, text: str) -> None:
@@ -133,13 +135,16 @@ class PlainDisplay:
         self.say(f"{self._prefixes[task_id]} {task_mark(task.status)} {describe_task(task, self._tasks[task_id])}")
 
 
-def summarize(run: Run, tasks: dict[str, RunConfigTask], tails: dict[str, deque[str]], option: str) -> Iterator[str]:
+def summarize(
+    run: Run, tasks: dict[str, RunConfigTask], tails: dict[str, deque[str]], tests: RunTests, option: str
+) -> Iterator[str]:
     """Yield how a run ended: its result, the last lines of what failed, and the commands that show more.
 
     Args:
         run: The run.
         tasks: Its configuration's tasks, by id.
         tails: The last lines of the last step of each task.
+        tests: What the tasks reported.
         option: What names the service in a command, with a space in front.
     """
     yield describe_run(run)
@@ -155,6 +160,7 @@ def summarize(run: Run, tasks: dict[str, RunConfigTask], tails: dict[str, deque[
         if number is not None:
             command = f"agola-core runs logs {run.id} --task {shlex.quote(item.name)} --step {number}"
             yield f"      its log: {command}{option}"
+    yield from result_lines(tests, f"agola-core runs show {run.id} --json{option}")
     yield f"look at it again: agola-core runs show {run.id}{option}"
     yield f"its logs:         agola-core runs logs {run.id}{option}"
 

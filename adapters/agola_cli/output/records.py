@@ -139,6 +139,11 @@ def styled(text: str, colour: str | None) -> str:
     return text if plain or colour is None else click.style(text, fg=colour)
 
 
+def printable(text: str) -> str:
+    """Return a text that somebody else wrote, on one line, without what a terminal would take for a command."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def counted(items: Sized, noun: str) -> str:
     """Return how many items there are, in words: `1 object`, `2 objects`."""
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.directories import DirectoryType
+from agola_cli.output.records import printable
 from agola_cli.runs.logs import chosen_tasks
 from agola_core.errors import NotFoundError
 from agola_core.executor.archives.unpack import unpack
@@ -44,7 +46,8 @@ def artifacts_command(run_id: str, task_names: tuple[str, ...], output: Path | N
                     for _ in member.pieces():
                         pass
                 if not member.info.isdir():
-                    click.echo(f"{name}: {'/'.join(member.parts)}")
+                    line = f"{name}: {'/'.join(member.parts)}"
+                    click.echo(printable(line) if sys.stdout.isatty() else line.encode(errors="surrogateescape"))
 
 
 def unpack_artifacts(service: Service, bundle: RunBundle, task_names: tuple[str, ...], directory: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
+
+import msgspec
 
 from agola_cli.connect.run_names import runs_before
 from agola_cli.connect.target import Service
@@ -14,11 +17,14 @@ from agola_cli.output.live_display import LiveDisplay
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.log_follower import FOLLOWED, LogFollower
 from agola_core.errors import AgolaError
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import Run, RunPhase, TaskStatus
+from agola_core.runservice.rules.advance import archives_fetched
 
 _WAIT_SECONDS = 0.5
 _STOP_TRIES = 10
+_STORED_SECONDS = 15.0
 
 
 def follow_run(
@@ -78,10 +84,26 @@ def follow_run(
                 for other in runs_before(service, run):
                     display.say(f"queued behind run {other.id} #{other.counter} of its group, {run.group}")
         follower.join()
-    display.end_run(run, option)
+        tests = _reported(service, bundle, run, interruption, display)
+    display.end_run(run, tests, option)
     if display.failure is not None:
         raise display.failure
     return run
+
+
+def _reported(service: Service, bundle: RunBundle, run: Run, interruption: Interruption, display: Display) -> RunTests:
+    """Return what the tasks reported, once what they saved is stored, which is soon."""
+    deadline = time.monotonic() + _STORED_SECONDS
+    while not all(archives_fetched(task) for task in run.tasks.values()):
+        if interruption.asked or time.monotonic() > deadline:
+            break
+        run = service.wait_change(run, _WAIT_SECONDS)
+    if any(task.reports for task in run.tasks.values()):
+        try:
+            return service.run_tests(msgspec.structs.replace(bundle, run=run))
+        except AgolaError as error:
+            display.say(f"what the tests reported cannot be read: {error}")
+    return RunTests()
 
 
 def stop_run(service: Service, run_id: str) -> None:

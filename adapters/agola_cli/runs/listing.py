@@ -14,9 +14,11 @@ from agola_cli.options.common import json_option
 from agola_cli.options.types import TIME
 from agola_cli.output.graph import draw_graph
 from agola_cli.output.records import coloured, duration, format_options, outcome, print_records
+from agola_cli.output.reported import result_lines
 from agola_cli.runs.actions import approve_command, delete_command, restart_command, stop_command
 from agola_cli.runs.artifacts import artifacts_command
 from agola_cli.runs.logs import logs_command
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
 
@@ -111,7 +113,7 @@ def list_command(
 @target_options
 @json_option
 def show_command(run_id: str, target: Target, as_json: bool) -> None:
-    """Show a run with the graph of its tasks and when each ran.
+    """Show a run with the graph of its tasks, when each ran, and what they reported about tests and coverage.
 
     RUN is an id or its beginning, a number such as 3 or '#3', `last`, or `last^` for the one before.
 
@@ -123,11 +125,15 @@ def show_command(run_id: str, target: Target, as_json: bool) -> None:
     with target.open_service() as connection:
         bundle, live = connection.service.get_run(resolve_run(connection.service, run_id)), connection.live
         before = runs_before(connection.service, bundle.run)
-    run = bundle.run
+        run = bundle.run
+        reported = any(task.reports for task in run.tasks.values())
+        tests = connection.service.run_tests(bundle) if reported else RunTests()
+        command = f"agola-core runs show {run.id} --json{connection.option}"
     if as_json:
         configured = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
         tasks = [{"name": item.name, **msgspec.to_builtins(run.tasks[item.id])} for item in configured]
-        click.echo(msgspec.json.encode({**_described(run, live), "tasks": tasks, "run_config": bundle.run_config}))
+        shown = {**_described(run, live), "tasks": tasks, "tests": tests, "run_config": bundle.run_config}
+        click.echo(msgspec.json.encode(shown))
         return
     took = duration(run.start_time, run.end_time)
     click.echo(f"run {run.id} #{run.counter} {run.name!r}: {coloured(outcome(run, live=live))} {took}".rstrip())
@@ -138,6 +144,8 @@ def show_command(run_id: str, target: Target, as_json: bool) -> None:
     for error in bundle.run_config.setup_errors:
         click.echo(f"  error: {error}")
     for line in draw_graph(bundle, shutil.get_terminal_size().columns):
+        click.echo(line)
+    for line in result_lines(tests, command):
         click.echo(line)
 
 

@@ -23,6 +23,7 @@ from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive.transfer import Include
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import (
     RunActionsRequest,
     RunActionType,
@@ -212,6 +213,14 @@ class Client(Closing):
         params = [("runid", run_id), ("taskid", task_id), ("step", str(step))]
         with self._transport.pieces(f"{PREFIX}/archives", params) as pieces:
             yield from pieces
+
+    def run_tests(self, bundle: RunBundle) -> RunTests:
+        """Return what the tasks of a run have reported about tests and coverage, as far as their archives are stored.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        return self._call("GET", f"/runs/{_segment(bundle.run.id)}/tests", RunTests)
 
     def put_source(self, data: Iterable[bytes]) -> str:
         """Store a source archive for runs to come and return its id."""

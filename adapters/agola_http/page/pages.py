@@ -16,6 +16,7 @@ from agola_http.page import graph
 from agola_http.page.area import RUN, PageArea, for_people, shows
 from agola_http.page.badge import badge
 from agola_http.page.render import part, static_file
+from agola_http.page.results import view_results
 from agola_http.page.samples import Samples, plots
 from agola_http.page.views import WAITING, state_of, view_run, view_tasks
 from agola_http.server.endpoints import Call, Param, ParamKind
@@ -71,11 +72,13 @@ class Pages(PageArea):
         with self._state.backend.gate.enter() as service:
             bundle = service.get_run(call.path_params["run_id"])
             before = service.find_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
+            results = view_results(bundle, service.run_tests(bundle))
         now = datetime.now(UTC)
         view, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
         values: dict[str, object] = {
             "run": view,
             "before": view_run(before, now) if before else None,
+            "results": results,
             "tasks": tasks,
             "few_tasks": len(tasks) <= _FEW_TASKS,
             "tasks_by_id": {task.id: task for task in tasks},

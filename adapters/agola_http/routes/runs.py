@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import (
     RunActionsRequest,
     RunActionType,
@@ -47,6 +48,15 @@ class Runs(Area[State]):
         # The token is older than the run, so that it never hides a change.
         token = self._state.token(call.texts("changegroup"))
         return json_answer(_response(self._state.service.get_run(call.path_params["run_id"]), token))
+
+    @endpoint("GET", f"{_RUN}/tests", Principal.CLIENT, answer=RunTests, errors=(404,))
+    def run_tests(self, call: Call) -> Response:
+        """Return the tests and the coverage that the tasks of a run have reported in what they saved.
+
+        They are there once the tasks' archives are stored.
+        """
+        service = self._state.service
+        return json_answer(service.run_tests(service.get_run(call.path_params["run_id"])))
 
     @endpoint("GET", f"{PREFIX}/runs", Principal.CLIENT, params=(*_FILTERS, _GROUPS), answer=GetRunsResponse)
     def list_runs(self, call: Call) -> Response:

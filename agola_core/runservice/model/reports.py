@@ -26,6 +26,11 @@ class Outcomes(msgspec.Struct, frozen=True):
     skipped: int = 0
     seconds: float = 0.0
 
+    @property
+    def passed(self) -> int:
+        """Those that neither failed nor were skipped."""
+        return max(0, self.total - self.failed - self.skipped)
+
     def __add__(self, other: Outcomes) -> Outcomes:
         """Return the sum."""
         return Outcomes(

@@ -16,17 +16,20 @@ failures="1" skipped="1" tests="4" time="0.05"><testcase classname="tests.test_a
 <testcase classname="tests.test_a" name="test_bad[\xc3\xbc]" time="0.5"><failure message="assert 1 == 2">def test_bad():
 &gt;       assert 1 == 2
 E       assert 1 == 2</failure><system-out>not this</system-out></testcase>
-<testcase classname="tests.test_a" name="test_broken" time="0.1"><error message="failed on setup">boom</error></testcase>
+<testcase classname="tests.test_a" name="test_broken" time="0.1">
+<error message="failed on setup">boom</error></testcase>
 <testcase classname="tests.test_a" name="test_not" time="0.0"><skipped type="pytest.skip" message="why" /></testcase>
 </testsuite></testsuites>"""
-SUREFIRE = b"""<testsuite name="com.acme.FooTest" time="1,234.5" tests="2"><properties><property name="a" value="b"/></properties>
+SUREFIRE = b"""<testsuite name="com.acme.FooTest" time="1,234.5" tests="2">
+<properties><property name="a" value="b"/></properties>
 <testcase name="works" classname="com.acme.FooTest" time="0.5"><flakyFailure message="once"/></testcase>
 <testcase name="fails" time="0.25"><failure type="java.lang.AssertionError"><![CDATA[java.lang.AssertionError: no
  at com.acme.Foo]]></failure><failure message="second"/></testcase></testsuite>"""
 COVERAGE = b"""<?xml version="1.0" ?><!DOCTYPE coverage SYSTEM "http://cobertura.sourceforge.net/xml/coverage-04.dtd">
 <coverage version="7.6" lines-valid="40" lines-covered="30" line-rate="0.75"><packages/></coverage>"""
 OLD_COBERTURA = b"""<coverage line-rate="0.5"><packages><package><classes><class name="a"><methods><method><lines>
-<line number="1" hits="9"/></lines></method></methods><lines><line number="1" hits="00"/><line number="2" hits="3"/></lines>
+<line number="1" hits="9"/></lines></method></methods>
+<lines><line number="1" hits="00"/><line number="2" hits="3"/></lines>
 </class></classes></package></packages></coverage>"""
 JACOCO = b"""<!DOCTYPE report PUBLIC "-//JACOCO//DTD Report 1.1//EN" "report.dtd"><report name="x"><package name="a">
 <counter type="LINE" missed="5" covered="5"/></package><counter type="BRANCH" missed="9" covered="9"/>
