@@ -20,7 +20,7 @@ from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
-from agola_core.datamanager.read.reader import Reader
+from agola_core.datamanager.read.reader import Reader, T
 from agola_core.datamanager.read.status import Status, store_status, wal_status
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.export import Export, ExportParts
@@ -115,9 +115,13 @@ class DataManager(Reader):
     ) -> ChangeGroupsToken:
         """Commit actions as one WAL: all of them or none.
 
+        A token protects only from writers who name one of its change groups. `Put(..., expected=...)` and
+        `if_absent` protect their object from every writer; they are decided as the WAL is committed.
+
         Args:
             actions: Puts and deletes; the last one on an id wins.
-            token: What the writer saw of some change groups: if one has changed since, nothing is written.
+            token: What the writer saw of some change groups: if one has changed since, nothing is written. A WAL
+                without a token moves no change group: those who hold one do not notice it.
             wal_id: An idempotency key: a retry with the same id and actions returns the first outcome instead of
                 writing twice, as long as the id is remembered (`Options.retain_wal_ids`). After a recovery, that
                 outcome is a token of the history before: read again before writing with a token.
@@ -129,16 +133,18 @@ class DataManager(Reader):
 
         Raises:
             BadRequestError: The actions, the token or the id are malformed; nothing was written.
-            ConflictError: A change group has changed, the token is too old, or a guard of `coordinator_ops` does not
-                hold; nothing was written.
+            ConflictError: A change group has changed, the token is too old, an object is not what an action expects,
+                or a guard of `coordinator_ops` does not hold; nothing was written.
             DeadlineError: The time was over before the WAL's turn, and nothing was written; or the WAL was
                 committed and its sync is still under way, as the message then says.
             UnknownOutcomeError: The coordinator was lost in mid-commit and did not come back in time.
         """
         self._store.check_open()
         wal = as_wal(actions)
-        size = check_actions(wal, self._known_types, self.options)
-        return self._writer.write(wal, size, token, wal_id, timeout, coordinator_ops=coordinator_ops)
+        size, conditional = check_actions(wal, self._known_types, self.options)
+        return self._writer.write(
+            wal, size, token, wal_id, timeout, coordinator_ops=coordinator_ops, conditional=conditional
+        )
 
     def append_events(
         self,
@@ -169,11 +175,15 @@ class DataManager(Reader):
         size = sum(len(batch.data) for batch in batches)
         if size > self.options.max_wal_bytes:
             raise BadRequestError(f"{size} bytes of events; a WAL holds at most {self.options.max_wal_bytes}")
+        conditional = False
         if others:
-            size += check_actions(others, self._known_types | {MARKS}, self.options)
+            more, conditional = check_actions(others, self._known_types | {MARKS}, self.options)
+            size += more
         ops = CoordinatorOps(guards=guards) if guards else None
         wal = (*others, *batches)
-        return self._writer.write(wal, size, token, timeout=timeout, coordinator_ops=ops, events=append)
+        return self._writer.write(
+            wal, size, token, timeout=timeout, coordinator_ops=ops, events=append, conditional=conditional
+        )
 
     def append_mark(self, mark: Put, guards: tuple[Compare, ...] = ()) -> ChangeGroupsToken:
         """Record how far a reader of events has come, as a WAL of its own.
@@ -186,7 +196,7 @@ class DataManager(Reader):
             ConflictError: A guard does not hold; nothing was written.
         """
         self._store.check_open()
-        size = check_actions((mark,), frozenset({MARKS}), self.options)
+        size, _ = check_actions((mark,), frozenset({MARKS}), self.options)
         ops = CoordinatorOps(guards=guards) if guards else None
         return self._writer.write((mark,), size, coordinator_ops=ops)
 
@@ -215,14 +225,8 @@ class DataManager(Reader):
             NotFoundError: There is no such object.
         """
         token = self.change_groups_token(change_groups)
-        view = self._log.view
-        try:
-            data = view.get(self._known(data_type), object_id)
-        except CorruptionError:
-            if self._log.view.manifest.number == view.manifest.number:
-                raise
-            with self._pinned_view() as newer:  # a file may be collected once a newer checkpoint took its place
-                data = newer.get(data_type, object_id)
+        known = self._known(data_type)
+        data = self._read(lambda view: view.get(known, object_id))
         if data is None:
             raise NotFoundError(f"{data_type} {object_id!r} does not exist")
         return data, token
@@ -411,6 +415,17 @@ class DataManager(Reader):
         closes both).
         """
         self._store.close()
+
+    def _read(self, read: Callable[[View], T]) -> T:
+        self._store.check_open()
+        view = self._log.view
+        try:
+            return read(view)
+        except CorruptionError:
+            if self._log.view.manifest.number == view.manifest.number:
+                raise
+            with self._pinned_view() as newer:  # a file may be collected once a newer checkpoint took its place
+                return read(newer)
 
     def _pinned_view(self) -> AbstractContextManager[View]:
         return self._store.pinned_view()

@@ -23,33 +23,53 @@ MAX_GROUP_CHARACTERS = 256
 """The longest change group name, in characters: Agola's rule."""
 
 
-class Put(msgspec.Struct, frozen=True, tag="put", array_like=True, gc=False):
+class Put(msgspec.Struct, frozen=True, tag="put", array_like=True, gc=False, repr_omit_defaults=True):
     """Store an object, new or over an old one.
+
+    Its conditions are judged when the WAL is committed, against the state before the WAL; they are not stored.
 
     Attributes:
         data_type: One of the data types that the store was opened with.
         id: 1 to 1024 bytes of UTF-8.
         data: The object; may be empty.
+        expected: An `Entry.version`: the WAL is refused if anybody has changed the object since it was read.
+        if_absent: The WAL is refused if there is such an object.
     """
 
     data_type: str
     id: str
     data: bytes
+    expected: str | None = None
+    if_absent: bool = False
 
 
-class Delete(msgspec.Struct, frozen=True, tag="delete", array_like=True, gc=False):
+class Delete(msgspec.Struct, frozen=True, tag="delete", array_like=True, gc=False, repr_omit_defaults=True):
     """Delete an object; deleting a missing one is allowed and does nothing.
 
     Attributes:
         data_type: One of the data types that the store was opened with.
         id: 1 to 1024 bytes of UTF-8.
+        expected: An `Entry.version`: the WAL is refused if anybody has changed the object since it was read.
     """
 
     data_type: str
     id: str
+    expected: str | None = None
 
 
 Action = Put | Delete
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An object as a reader saw it.
+
+    Attributes:
+        data: The object.
+        version: What was seen, for `Put(..., expected=...)`: opaque text, which another process may use, too.
+    """
+
+    data: bytes
+    version: str
 
 
 class Durability(enum.StrEnum):

@@ -49,18 +49,22 @@ def check_token(token: ChangeGroupsToken) -> None:
     check_groups(token.groups)
 
 
-def check_actions(actions: Items[Action], known: frozenset[str], options: Options) -> int:
-    """Return about how many bytes a WAL's actions have."""
+def check_actions(actions: Items[Action], known: frozenset[str], options: Options) -> tuple[int, bool]:
+    """Return about how many bytes a WAL's actions have, and whether any of them has a condition."""
     if not actions:
         raise BadRequestError("a WAL needs at least one action")
     if len(actions) > options.max_wal_actions:
         raise BadRequestError(f"{len(actions)} actions; a WAL holds at most {options.max_wal_actions}")
-    size = 0
+    size, conditional = 0, False
     for index, action in enumerate(actions):
         if type(action) is Put and type(action.data) is bytes:
             size += len(action.data)
+            if action.if_absent:
+                conditional = True
         elif type(action) is not Delete:
             raise _complaint(action, index)
+        if action.expected is not None:
+            conditional = True
         object_id = action.id
         if type(object_id) is not str or type(action.data_type) is not str or action.data_type not in known:
             raise _complaint(action, index)
@@ -70,7 +74,7 @@ def check_actions(actions: Items[Action], known: frozenset[str], options: Option
         size += length
     if size > options.max_wal_bytes:
         raise BadRequestError(f"{size} bytes; a WAL holds at most {options.max_wal_bytes}")
-    return size
+    return size, conditional
 
 
 def _complaint(action: object, index: int) -> BadRequestError:

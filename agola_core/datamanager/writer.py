@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import write_payload
+from agola_core.datamanager.format.versions import Condition, split_conditions
 from agola_core.datamanager.log.group_commit import GroupCommit
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend, PendingWal, check_limits
 from agola_core.datamanager.open_store import OpenStore
@@ -48,6 +49,7 @@ class Writer:
         *,
         coordinator_ops: CoordinatorOps | None = None,
         events: EventsAppend | None = None,
+        conditional: bool = False,
     ) -> ChangeGroupsToken:
         """Commit a WAL whose actions are valid (see `DataManager.write_wal`).
 
@@ -59,11 +61,15 @@ class Writer:
             timeout: Seconds to wait.
             coordinator_ops: Operations committed in the same transaction.
             events: The events among the actions, and their conditions.
+            conditional: Whether any of the actions has a condition.
         """
         if token is not None:
             check_token(token)
         if wal_id:
             check_wal_id(wal_id)
+        conditions: tuple[Condition, ...] = ()
+        if conditional:
+            wal, conditions = split_conditions(wal)
         self._make_room()
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage
@@ -84,6 +90,7 @@ class Writer:
                 coordinator_ops=coordinator_ops,
                 collected=collected,
                 events=events,
+                conditions=conditions,
             )
             check_limits(pending, self._log.coordinator.max_txn_ops)
             try:

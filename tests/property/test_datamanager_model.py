@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.state = {name: {} for name in TYPES}
         self.versions = dict.fromkeys(GROUPS, 0)
         self.tokens = []
+        self.changes = Counter()
+        self.entries = []
         self.log = []
         self.past = {0: {name: {} for name in TYPES}}
         self.instances = [self.open_one(), self.open_one()]
@@ -67,6 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def apply(self, actions):
         for action in actions:
+            self.changes[action.data_type, action.id] += 1
             if isinstance(action, Put):
                 self.state[action.data_type][action.id] = action.data
             else:
@@ -110,6 +114,38 @@ class StoreMachine(RuleBasedStateMachine):
         self.apply(actions)
         for group in seen:
             self.versions[group] += 1
+
+    @rule(instance=instances, data_type=data_types, object_id=ids)
+    def read_an_entry(self, instance, data_type, object_id):
+        dm = self.instances[instance]
+        dm.refresh()
+        entry = dm.entry(data_type, object_id)
+        assert (entry and entry.data) == self.state[data_type].get(object_id)
+        if entry is not None:
+            self.entries.append((data_type, object_id, entry, self.changes[data_type, object_id]))
+
+    @precondition(lambda self: self.entries)
+    @rule(instance=instances, action=st.sampled_from([Put, Delete]), others=wals, new=payloads, data=st.data())
+    def write_what_was_read(self, instance, action, others, new, data):
+        data_type, object_id, entry, changes = data.draw(st.sampled_from(self.entries))
+        given = (data_type, object_id, new) if action is Put else (data_type, object_id)
+        try:
+            self.instances[instance].write_wal([action(*given, expected=entry.version), *others])
+        except ConflictError:
+            assert self.changes[data_type, object_id] != changes  # invariant 5: only real conflicts
+            return
+        assert self.state[data_type].get(object_id) == entry.data
+        self.apply([action(*given), *others])
+
+    @rule(instance=instances, data_type=data_types, object_id=ids, new=payloads)
+    def create(self, instance, data_type, object_id, new):
+        try:
+            self.instances[instance].write_wal([Put(data_type, object_id, new, if_absent=True)])
+        except ConflictError:
+            assert object_id in self.state[data_type]
+            return
+        assert object_id not in self.state[data_type]
+        self.apply([Put(data_type, object_id, new)])
 
     @rule(instance=instances, actions=wals, wal_id=st.sampled_from(["k1", "k2"]))
     def write_twice_with_one_id(self, instance, actions, wal_id):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.types import Action
+from agola_core.datamanager.types import Action, Put
 from agola_core.decoding import DECODE_ERRORS, newer
 from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
@@ -243,8 +243,15 @@ def decode(record: type[T], value: bytes, key: str) -> T:
 
 
 def encode_actions(actions: Items[Action]) -> bytes:
-    """Return the actions of a WAL as MessagePack."""
-    return _actions_encode(actions)
+    """Return the actions of a WAL as MessagePack, without their conditions."""
+    return _actions_encode(
+        [
+            ("put", action.data_type, action.id, action.data)
+            if type(action) is Put
+            else ("delete", action.data_type, action.id)
+            for action in actions
+        ]
+    )
 
 
 def decode_actions(data: bytes, path: str) -> list[Action]:

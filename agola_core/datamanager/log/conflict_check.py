@@ -10,6 +10,7 @@ from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import WalIdRecord
 from agola_core.datamanager.log.event_rules import Decision, EventRules
 from agola_core.datamanager.log.log import Log
+from agola_core.datamanager.log.object_rules import ObjectRules
 from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import BadRequestError, ConflictError, FencedError, TokenExpiredError, UnavailableError
@@ -27,6 +28,7 @@ class ConflictCheck:
     def __init__(self, log: Log, events: EventRules) -> None:
         self._log = log
         self._events = events
+        self._objects = ObjectRules(log)
         self._coordinator = log.coordinator
 
     def accept(self, waiting: list[PendingWal]) -> list[PendingWal]:
@@ -35,7 +37,10 @@ class ConflictCheck:
         The remaining ones are checked again after the returned ones have committed.
         """
         head_revision = self._log.head_revision
-        if any(pending.token.revision > head_revision for pending in waiting):
+        if any(
+            pending.token.revision > head_revision or (pending.conditions and self._objects.is_behind(pending))
+            for pending in waiting
+        ):
             self._log.catch_up()  # another process gave the token: what it saw is no conflict
         checked = self._events.begin_check(waiting)
         lineage = self._log.view.lineage.lineage
@@ -53,6 +58,8 @@ class ConflictCheck:
         moved: set[str] = set()
         ids: set[str] = set()
         written: set[str] = set()
+        changed: set[tuple[str, str]] = set()
+        conditional = any(pending.conditions for pending in waiting)
         behind = False
         for pending in waiting:
             if written and not written.isdisjoint(pending.coordinator_ops.keys()):
@@ -72,11 +79,23 @@ class ConflictCheck:
                 continue
             if not moved.isdisjoint(pending.groups):
                 continue  # invariant 5: the other may yet lose its race, so only its commit is a conflict
+            if pending.conditions:
+                if any((data_type, object_id) in changed for data_type, object_id, _ in pending.conditions):
+                    continue  # likewise
+                error = self._objects.refusal(pending)
+                if error is not None:
+                    if pending.rechecked:
+                        pending.settle(None, error)
+                    else:
+                        pending.rechecked = behind = True
+                    continue
             if pending.events is not None:
                 decision = self._events.check(pending)
                 behind |= decision is Decision.STALE
                 if decision is not Decision.ACCEPTED:
                     continue
+            if conditional:
+                changed.update((action.data_type, action.id) for action in pending.actions)
             moved.update(pending.groups)
             written.update(op.key for op in pending.coordinator_ops.ops)
             accepted.append(pending)

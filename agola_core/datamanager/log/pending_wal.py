@@ -9,6 +9,7 @@ import msgspec
 from agola_core.coordinator.port import Compare, DeleteRangeOp, Op, PutOp
 from agola_core.datamanager.format.events import Event, QueryItem
 from agola_core.datamanager.format.records import PayloadRef
+from agola_core.datamanager.format.versions import Condition
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import BadRequestError
 from agola_core.runtime.leader_queue import Waiting
@@ -99,6 +100,8 @@ class PendingWal(Waiting):
         coordinator_ops: Operations committed in the same transaction.
         collected: The last collection of payloads before its payload was written (see `Log.collected`).
         events: The events among the actions, and their conditions.
+        conditions: What must hold of objects before it.
+        rechecked: Whether an older state of the log did not meet its conditions.
         payload_lost: Whether it was not committed because a later collection may have taken its payload.
 
     Attributes:
@@ -110,6 +113,7 @@ class PendingWal(Waiting):
     __slots__ = (
         "actions",
         "collected",
+        "conditions",
         "coordinator_ops",
         "digest",
         "encoded",
@@ -120,6 +124,7 @@ class PendingWal(Waiting):
         "outcome",
         "payload",
         "payload_lost",
+        "rechecked",
         "remembered",
         "sequence",
         "size",
@@ -142,10 +147,13 @@ class PendingWal(Waiting):
         coordinator_ops: CoordinatorOps | None = None,
         collected: int = 0,
         events: EventsAppend | None = None,
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
         super().__init__()
         self.collected = collected
         self.events = events
+        self.conditions = conditions
+        self.rechecked = False
         self.payload_lost = False
         self.actions = actions
         self.encoded = encoded
@@ -158,7 +166,9 @@ class PendingWal(Waiting):
         self.digest = digest
         self.lineage = lineage
         self.coordinator_ops = coordinator_ops if coordinator_ops is not None else _NOTHING
-        self.unconditional = token is None and not remembered and coordinator_ops is None and payload is None
+        self.unconditional = (
+            token is None and not remembered and coordinator_ops is None and payload is None and not conditions
+        )
         self.outcome: ChangeGroupsToken | None = None
         self.ops = 1
         self.size = len(encoded) + len(wal_id) + 256

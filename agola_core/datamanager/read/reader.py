@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO
+from typing import IO, TypeVar
 
 from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
@@ -14,9 +14,13 @@ from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
 from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.datamanager.types import Entry
 from agola_core.errors import BadRequestError
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.progress import Progress, ignore
+
+D = TypeVar("D")
+T = TypeVar("T")
 
 
 class Reader(Closing):
@@ -31,6 +35,36 @@ class Reader(Closing):
     @abstractmethod
     def _pinned_view(self) -> AbstractContextManager[View]:
         """Return the state to read, and keep its files while the block runs; raise if this was closed."""
+
+    def get(self, data_type: str, object_id: str, default: D | None = None) -> bytes | D | None:
+        """Return an object; the default when it does not exist.
+
+        Args:
+            data_type: One of the store's types.
+            object_id: The object's id.
+            default: Returned for an object that does not exist.
+
+        Raises:
+            BadRequestError: The type is unknown.
+        """
+        data = self._read(lambda view: view.get(self._known(data_type), object_id))
+        return default if data is None else data
+
+    def exists(self, data_type: str, object_id: str) -> bool:
+        """Return whether there is an object.
+
+        Raises:
+            BadRequestError: The type is unknown.
+        """
+        return self.get(data_type, object_id) is not None
+
+    def entry(self, data_type: str, object_id: str) -> Entry | None:
+        """Return an object with its version, for `Put(..., expected=...)`; None when it does not exist.
+
+        Raises:
+            BadRequestError: The type is unknown.
+        """
+        return self._read(lambda view: view.entry(self._known(data_type), object_id))
 
     def list_objects(
         self, data_type: str, start_after: str = "", limit: int | None = None
@@ -97,6 +131,11 @@ class Reader(Closing):
     def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
         with self._pinned_view() as view:
             yield Export(view, view.revision, self.data_types, form, parts=parts, progress=progress)
+
+    def _read(self, read: Callable[[View], T]) -> T:
+        """Return what a function reads from the newest state that this process knows."""
+        with self._pinned_view() as view:
+            return read(view)
 
     def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
         if limit == 0:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from agola_core.datamanager.sstable.view import View
+from agola_core.datamanager.types import Entry
 from agola_core.runtime.closing import Closing
 
 
@@ -30,6 +31,10 @@ class Snapshot(Closing):
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist."""
         return self._view.get(data_type, object_id)
+
+    def entry(self, data_type: str, object_id: str) -> Entry | None:
+        """Return an object with its version, for `Put(..., expected=...)`; None when it does not exist."""
+        return self._view.entry(data_type, object_id)
 
     def count(self, data_types: Iterable[str]) -> int:
         """Return about how many objects some types have."""

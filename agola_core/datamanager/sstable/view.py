@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.records import LineageRecord, Wal
+from agola_core.datamanager.format.versions import Version, object_digest
 from agola_core.datamanager.sstable.manifest import Manifest
 from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import Table
+from agola_core.datamanager.types import Entry
 from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
 
@@ -63,6 +65,13 @@ class View(NamedTuple):
         if change is not None:
             return change.data
         return self.table.get(data_type, object_id)
+
+    def entry(self, data_type: str, object_id: str) -> Entry | None:
+        """Return an object with its version; None when it does not exist."""
+        data = self.get(data_type, object_id)
+        if data is None:
+            return None
+        return Entry(data, str(Version(self.lineage.lineage, self.sequence, object_digest(data))))
 
     def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of a type's objects, in the byte order of their ids.
