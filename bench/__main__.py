@@ -22,6 +22,7 @@ from bench import (
     read,
     readdb,
     runs,
+    runslist,
     size,
     tasks,
 )
@@ -41,6 +42,7 @@ BENCHES = {
     "readdb-lag": readdb.lag,
     "logs": logs.run,
     "runs": runs.run,
+    "runs-list": runslist.run,
     "task-hop": hop.run,
     "tasks": tasks.run,
     "size": size.run,

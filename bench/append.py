@@ -41,7 +41,7 @@ def run() -> list[Line]:
 
 
 def measure() -> list[Line]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+    with tempfile.TemporaryDirectory(dir=workplace()) as directory:
         root = Path(directory)
         recorder = SQLiteApplicationRecorder(SQLiteDatastore(str(root / "events.db")))
         recorder.create_table()

@@ -35,7 +35,7 @@ def payload(generator: random.Random) -> bytes:
 @cache
 def directory() -> Path:
     """Return where big things may be made; removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix="bench-", dir=Path.cwd()))
+    path = Path(tempfile.mkdtemp(prefix="bench-", dir=workplace()))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 

@@ -17,6 +17,7 @@ import apsw
 import agola_core
 from agola_core import ConflictError, DataManager, Put
 from bench import slowsync
+from bench.machine import workplace
 from bench.result import Line, Of
 from bench.turns import Turns, Work, compared, take_turns
 
@@ -34,7 +35,7 @@ def run() -> list[Line]:
 
 
 def measure() -> list[Line]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+    with tempfile.TemporaryDirectory(dir=workplace()) as directory:
         root = Path(directory)
         return [*_commits(root), *_batches(root)]
 

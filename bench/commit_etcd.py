@@ -25,7 +25,7 @@ THREADS = 32
 
 def run() -> list[Line]:
     try:
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory, start_etcd(Path(directory) / "etcd") as etcd:
+        with tempfile.TemporaryDirectory(dir=workplace()) as directory, start_etcd(Path(directory) / "etcd") as etcd:
             return _measure(Path(directory), etcd.endpoint, etcd.url("bench"))
     except EtcdMissingError as error:
         print(f"commit-etcd is left out: {error}")

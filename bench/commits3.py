@@ -36,7 +36,7 @@ def run() -> list[Line]:
     ours: dict[int, list[float]] = {32: [], 256: []}
     puts: dict[int, list[float]] = {32: [], 256: []}
     with (
-        tempfile.TemporaryDirectory(dir=Path.cwd()) as directory,
+        tempfile.TemporaryDirectory(dir=workplace()) as directory,
         start_s3(Path(directory) / "s3", _program()) as server,
         S3Proxy(server, DELAY) as proxy,
         agola_core.open(

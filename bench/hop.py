@@ -28,7 +28,7 @@ LIMIT_MS = 8.0
 
 
 def run() -> list[Line]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+    with tempfile.TemporaryDirectory(dir=workplace()) as directory:
         bare, inside, over_http = [], [], []
         for turn in range(ROUNDS):
             bare.append(_bare())

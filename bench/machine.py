@@ -28,7 +28,7 @@ def describe() -> dict[str, str]:
 
 def sync_seconds(times: int = 100) -> Iterator[float]:
     """Yield how long syncs of a small file take, in the directory where benches make theirs."""
-    with tempfile.NamedTemporaryFile(dir=Path.cwd(), buffering=0) as file:
+    with tempfile.NamedTemporaryFile(dir=workplace(), buffering=0) as file:
         for _ in range(times):
             file.write(b"x" * 1024)
             started = time.perf_counter()
@@ -41,3 +41,10 @@ def _model() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def workplace() -> Path:
+    """Return the directory in which benches make theirs: on the disk of the checkout, and ignored by git."""
+    path = Path(__file__).parent / "results"
+    path.mkdir(exist_ok=True)
+    return path

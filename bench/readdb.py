@@ -120,7 +120,7 @@ def lag() -> list[Line]:
     """Measure readdb-lag; the reference is one sync of a small file."""
     reference = [1000 * seconds for seconds in sync_seconds()]
     same, other = [], []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+    with tempfile.TemporaryDirectory(dir=workplace()) as directory:
         path = Path(directory)
         with agola_core.open(path / "s", data_types=["object"]) as dm, ReadDB(dm, path / "r", [Objects()]) as readdb:
             for turn in range(ROUNDS):

@@ -26,7 +26,7 @@ GOAL = 1.5
 
 def run() -> list[Line]:
     costs: dict[int, list[float]] = {count: [] for count in COUNTS}
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+    with tempfile.TemporaryDirectory(dir=workplace()) as directory:
         for count in COUNTS:
             with _open(directory, count) as dm:
                 fill(dm, count)

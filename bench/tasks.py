@@ -23,7 +23,7 @@ RATE_GOAL = 0.2
 
 def run() -> list[Line]:
     ours, bare = [], []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+    with tempfile.TemporaryDirectory(dir=workplace()) as directory:
         script = Path(directory, "command")
         script.write_text("true\n")
         options = ExecutorOptions(active_tasks_limit=AT_ONCE)

@@ -1,7 +1,8 @@
 """The readdb's tables of archived runs and used task ids; `run_search` has the queries of lists.
 
 A list is wanted in the order of ids, filtered by phase, result and groups, whatever the number of runs. So each run is
-listed under its group and under each group above it, and for each of those the newest run of every group is kept.
+listed under its group and under each group above it, and for each of those the newest run of every group is kept;
+`owner` is the number of the run's own group.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RunProjection:
     """Tables of archived runs and of the task ids of all runs: configurations are stored when runs are created."""
 
     name = "runs"
-    version = 4
+    version = 5
     data_types = (RUN, RUN_CONFIG)
     schema = """
     CREATE TABLE kind (
@@ -67,16 +68,17 @@ class RunProjection:
         path INTEGER NOT NULL,
         kind INTEGER NOT NULL,
         run TEXT NOT NULL,
+        owner INTEGER NOT NULL,
         PRIMARY KEY (path, kind, run)
     ) WITHOUT ROWID;
     CREATE TABLE newest (
         path INTEGER NOT NULL,
         kind INTEGER NOT NULL,
         run TEXT NOT NULL,
-        grouppath TEXT NOT NULL,
+        owner INTEGER NOT NULL,
         PRIMARY KEY (path, kind, run)
     ) WITHOUT ROWID;
-    CREATE UNIQUE INDEX newest_group ON newest (path, grouppath, kind);
+    CREATE UNIQUE INDEX newest_owner ON newest (path, owner, kind);
     CREATE TABLE task (
         id TEXT NOT NULL,
         run TEXT NOT NULL,
@@ -117,9 +119,9 @@ class _Runs:
         ended = run.end_time or run.enqueue_time
         row = (run_id, path, kind, ended.isoformat() if ended else None, data)
         self._tx.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", row)
-        self._tx.executemany(
-            "INSERT INTO listed VALUES (?, ?, ?)", [(number, kind, run_id) for number in self._numbers(path)]
-        )
+        numbers = self._numbers(path)
+        rows = [(number, kind, run_id, numbers[-1]) for number in numbers]
+        self._tx.executemany("INSERT INTO listed VALUES (?, ?, ?, ?)", rows)
         self._touched[path, kind] = None
 
     def remove(self, run_id: str) -> None:
@@ -142,11 +144,11 @@ class _Runs:
             newest = next(self._tx.rows(sql, (path, kind)))[0]
             numbers = self._numbers(path)
             self._tx.executemany(
-                "DELETE FROM newest WHERE path = ? AND grouppath = ? AND kind = ?",
-                [(number, path, kind) for number in numbers],
+                "DELETE FROM newest WHERE path = ? AND owner = ? AND kind = ?",
+                [(number, numbers[-1], kind) for number in numbers],
             )
             if newest is not None:
-                rows = [(number, kind, newest, path) for number in numbers]
+                rows = [(number, kind, newest, numbers[-1]) for number in numbers]
                 self._tx.executemany("INSERT INTO newest VALUES (?, ?, ?, ?)", rows)
 
     def _kind(self, phase: str, result: str) -> int:
@@ -158,7 +160,7 @@ class _Runs:
         return number
 
     def _numbers(self, path: str) -> list[int]:
-        """Return the numbers of the paths under which a group's runs are listed."""
+        """Return the numbers of the paths under which a group's runs are listed; the last is its own."""
         numbers = self._paths.get(path)
         if numbers is None:
             above = [path[: index + 1] for index, character in enumerate(path) if character == "/"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,7 @@ from agola_core.runservice.archive.projection import ALL
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run
 
+_WALKED = 2000
 _decode = msgspec.json.Decoder(Run).decode
 
 
@@ -65,43 +67,60 @@ class _Search:
 
     def newest(self) -> Iterator[str]:
         """Yield the id of the newest run of each group, in order."""
-        sql = f"SELECT run, grouppath FROM newest WHERE path = ? AND kind = ? {self._bound} {self._order}"  # noqa: S608 - no values in it
-        seen: set[str] = set()
-        for run_id, group in self._merged(sql, () if self._ascending else self._before_start()):
-            if group not in seen and not (self._ascending and self._has_newer(run_id, group)):
-                seen.add(group)
+        found = self._newest_before_start() if self._start and not self._ascending else self._newest()
+        seen: set[int] = set()
+        for run_id, owner in found:
+            if owner not in seen and not (self._ascending and self._has_newer(run_id, owner)):
+                seen.add(owner)
                 yield run_id
 
-    def _merged(self, sql: str, more: Iterable[tuple[str, ...]] = ()) -> Iterator[tuple[str, ...]]:
-        streams = [self._tx.rows(sql, [path, kind, *self._params]) for path in self.paths for kind in self.kinds]
-        return heapq.merge(*streams, more, reverse=not self._ascending)
+    def _newest(self, more: Iterable[tuple[str, int]] = ()) -> Iterator[tuple[str, int]]:
+        """Yield the newest runs of groups by kind, each with its group."""
+        sql = f"SELECT run, owner FROM newest WHERE path = ? AND kind = ? {self._bound} {self._order}"  # noqa: S608 - no values in it
+        return self._merged(sql, more)
 
-    def _before_start(self) -> list[tuple[str, str]]:
-        """Return the newest run below the start of each group that has newer ones, newest first."""
-        if not self._start:
-            return []
-        sql = "SELECT grouppath FROM newest WHERE path = ? AND kind = ? AND run >= ?"
-        groups = {
-            group
+    def _newest_before_start(self) -> Iterator[tuple[str, int]]:
+        """Yield runs with their groups, newest first, among them the newest of each group below the start.
+
+        Downwards from the start, the first run of a group is its newest. Where few groups have very many runs, the
+        groups are looked at in the place of the runs.
+        """
+        sql = f"SELECT run, owner FROM listed WHERE path = ? AND kind = ? {self._bound} {self._order}"  # noqa: S608 - no values in it
+        runs = self._merged(sql)
+        yield from islice(runs, _WALKED)
+        if next(runs, None) is not None:
+            yield from self._newest(self._groups_with_newer())
+
+    def _groups_with_newer(self) -> list[tuple[str, int]]:
+        """Return, for each group that has runs at or above the start, those before it that are the newest by kind."""
+        sql = "SELECT owner FROM newest WHERE path = ? AND kind = ? AND run >= ?"
+        owners = {
+            owner
             for path in self.paths
             for kind in self.kinds
-            for (group,) in self._tx.rows(sql, (path, kind, self._start))
+            for (owner,) in self._tx.rows(sql, (path, kind, self._start))
         }
-        sql = "SELECT max(id) FROM run WHERE grouppath = ? AND kind = ? AND id < ?"
+        sql = """
+        SELECT max(id) FROM run WHERE grouppath = (SELECT path FROM path WHERE number = ?) AND kind = ? AND id < ?
+        """
         found = [
-            (run_id, group)
-            for group in groups
+            (run_id, owner)
+            for owner in owners
             for kind in self.kinds
-            for (run_id,) in self._tx.rows(sql, (group, kind, self._start))
+            for (run_id,) in self._tx.rows(sql, (owner, kind, self._start))
             if run_id is not None
         ]
         return sorted(found, reverse=True)
 
-    def _has_newer(self, run_id: str, group: str) -> bool:
+    def _merged(self, sql: str, more: Iterable[tuple[Any, ...]] = ()) -> Iterator[tuple[Any, ...]]:
+        streams = [self._tx.rows(sql, [path, kind, *self._params]) for path in self.paths for kind in self.kinds]
+        return heapq.merge(*streams, more, reverse=not self._ascending)
+
+    def _has_newer(self, run_id: str, owner: int) -> bool:
         """Return whether a group has a newer run of the wanted kinds."""
-        sql = "SELECT 1 FROM newest WHERE path = ? AND grouppath = ? AND kind = ? AND run > ?"
+        sql = "SELECT 1 FROM newest WHERE path = ? AND owner = ? AND kind = ? AND run > ?"
         return any(
-            next(self._tx.rows(sql, (path, group, kind, run_id)), None) is not None
+            next(self._tx.rows(sql, (path, owner, kind, run_id)), None) is not None
             for path in self.paths
             for kind in self.kinds
         )
