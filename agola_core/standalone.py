@@ -28,6 +28,7 @@ from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
 from agola_core.runtime.context import Context
+from agola_core.runtime.progress import Progress, ignore
 
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"
@@ -48,6 +49,7 @@ class Standalone:
         remote: Finds executors that run elsewhere.
         service: How the run service behaves.
         drain: Seconds that calls have to end in before maintenance mode cuts them off.
+        progress: Told of the rows of a build of the readdb.
 
     Attributes:
         datamanager: The store; open in maintenance mode, too.
@@ -69,6 +71,7 @@ class Standalone:
         remote: ExecutorDirectory | None = None,
         service: ServiceOptions | None = None,
         drain: float = DRAIN_SECONDS,
+        progress: Progress = ignore,
     ) -> None:
         address = StoreAddress.of(where, argument="data_dir")
         data_dir = address.data_directory.absolute()  # a step has another working directory
@@ -80,6 +83,7 @@ class Standalone:
             raise
         self._readdb = data_dir / READDB_FILE
         self._drain = drain
+        self._progress = progress
         self._service_options = service or ServiceOptions()
         self._directory = InProcessDirectory(remote)
         self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
@@ -156,7 +160,9 @@ class Standalone:
 
     def _serve(self, context: Context) -> None:
         self.datamanager.start_background_tasks()
-        service = RunService(self.datamanager, self._readdb, self._directory, options=self._service_options)
+        service = RunService(
+            self.datamanager, self._readdb, self._directory, options=self._service_options, progress=self._progress
+        )
         try:
             service.start(context)
             context.check()
@@ -205,19 +211,23 @@ def open_store(
     return opened
 
 
-def open_reader(where: Path | StoreAddress) -> tuple[DataManager, RunService]:
+def open_reader(where: Path | StoreAddress, *, progress: Progress = ignore) -> tuple[DataManager, RunService]:
     """Open a run service's store for queries, while a service may be running on it.
 
     Without write access the store is only read, and its readdb is built in a temporary directory.
+
+    Args:
+        where: The data directory, or the store's address with it.
+        progress: Told of the rows of a build of the readdb.
     """
     address = StoreAddress.of(where, argument="data_dir")
     data_dir = address.data_directory
     datamanager = open_store(address, background=False, read_only=address.is_read_only())
     readdb = data_dir / READDB_FILE
     if os.access(data_dir, os.W_OK):
-        return datamanager, RunService(datamanager, readdb, InProcessDirectory())
+        return datamanager, RunService(datamanager, readdb, InProcessDirectory(), progress=progress)
     temporary = tempfile.mkdtemp(prefix="agola-readdb-")
-    service = RunService(datamanager, Path(temporary) / READDB_FILE, InProcessDirectory())
+    service = RunService(datamanager, Path(temporary) / READDB_FILE, InProcessDirectory(), progress=progress)
     weakref.finalize(service, shutil.rmtree, temporary, ignore_errors=True)
     return datamanager, service
 

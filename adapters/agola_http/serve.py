@@ -13,6 +13,7 @@ from agola_core.address import StoreAddress
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.runservice.model.options import ServiceOptions
+from agola_core.runtime.progress import Progress, ignore
 from agola_core.standalone import Standalone
 from agola_http.access.control import Access, Tokens, is_loopback
 from agola_http.app import App
@@ -70,6 +71,7 @@ def serve(
     options: ServeOptions,
     *,
     on_start: Callable[[str], None] = lambda _: None,
+    progress: Progress = ignore,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -77,6 +79,7 @@ def serve(
         where: The data directory, or the store's address with it.
         options: How it listens.
         on_start: Called with the URL once requests are answered.
+        progress: Told of the rows of a build of the readdb, before that.
 
     Raises:
         BadRequestError: The options are not safe, or the certificate cannot be used.
@@ -94,6 +97,7 @@ def serve(
             remote=executors,
             service=options.service,
             executor=options.executor,
+            progress=progress,
         ) as standalone,
     ):
         access = Access(options.tokens, trust_network=options.trust_network)

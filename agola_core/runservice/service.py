@@ -40,6 +40,7 @@ from agola_core.runservice.state.pending import PendingRuns
 from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore
 from agola_core.runtime.context import Context
+from agola_core.runtime.progress import Progress, ignore
 from agola_core.runtime.supervisor import Supervisor
 
 _FOLLOW_SECONDS = 1.0
@@ -58,6 +59,7 @@ class RunService:
         options: How it behaves.
         clock: Seconds since 1970.
         new_id: Makes task ids.
+        progress: Told of the rows of a build of the readdb.
 
     Attributes:
         datamanager: The store.
@@ -75,13 +77,14 @@ class RunService:
         *,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        progress: Progress = ignore,
     ) -> None:
         self.datamanager = datamanager
         self.options = options = options or ServiceOptions()
         storage = datamanager.storage
         finish_import(datamanager.coordinator)
         self._state = state = RunState(datamanager.coordinator, datamanager.sequence.epoch, clock)
-        self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()])
+        self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()], progress=progress)
         self._queries = queries = RunQueries(datamanager, state, self._readdb)
         self._secrets = secrets = SecretStore(storage, queries.config)
         releases = Releases(state, storage)

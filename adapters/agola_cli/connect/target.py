@@ -14,6 +14,7 @@ from agola_cli.connect.remote import connected
 from agola_cli.connect.store import StoreOptions, coordinator_option, storage_option
 from agola_cli.options.common import bundled, token_file_option, url_option
 from agola_cli.options.directories import data_dir_option
+from agola_cli.output.progress_bar import Bar
 from agola_core.datamanager import DataManager
 from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
@@ -127,13 +128,14 @@ class Target(msgspec.Struct, frozen=True):
         from agola_core.standalone import open_reader  # noqa: PLC0415 - a client needs no store
 
         address = self.store.used_address()
-        datamanager, service = open_reader(address)
         option = f" --data-dir {address.directory}" if self.store.data_dir else ""
-        try:
-            yield Connection(service, live=bool(service.live_instances()), option=option)
-        finally:
-            service.close()
-            datamanager.close()
+        with Bar(lines=True) as bar:  # the first list of a store builds its readdb
+            datamanager, service = open_reader(address, progress=bar)
+            try:
+                yield Connection(service, live=bool(service.live_instances()), option=option)
+            finally:
+                service.close()
+                datamanager.close()
 
 
 def _target(

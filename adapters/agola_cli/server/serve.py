@@ -14,6 +14,7 @@ from agola_cli.connect.local_services import announced
 from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import FILE, tasks_option
 from agola_cli.options.directories import default_data_dir
+from agola_cli.output.progress_bar import Bar
 from agola_cli.server.service_options import service_options
 from agola_core.address import StoreAddress
 from agola_core.errors import AgolaError, BadRequestError
@@ -137,7 +138,7 @@ def serve_command(
         ),
         **given,
     )
-    with ExitStack() as stack:
+    with ExitStack() as stack, Bar(lines=True) as bar:
 
         def started(url: str) -> None:
             nonlocal has_started
@@ -150,7 +151,7 @@ def serve_command(
             click.echo(f"serving on {url}")
 
         try:
-            serve(StoreAddress(data_dir, store.storage, store.coordinator), options, on_start=started)
+            serve(StoreAddress(data_dir, store.storage, store.coordinator), options, on_start=started, progress=bar)
         except AgolaError:
             if is_new and not has_started:  # nobody has used what was made for this start
                 shutil.rmtree(tokens, ignore_errors=True)
