@@ -23,7 +23,7 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 import agola_core
 from agola_core.events import Event, EventStore
 from bench import slowsync
-from bench.machine import sync_seconds
+from bench.machine import sync_seconds, workplace
 from bench.result import Line, limit
 from bench.turns import Work, compared, take_turns
 

@@ -17,6 +17,7 @@ import apsw
 
 import agola_core
 from agola_core import Options, Put
+from bench.machine import workplace
 
 OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))
 SIZE = 1024

@@ -16,6 +16,7 @@ import agola_core
 from agola_core import Put
 from agola_pytest.servers.etcd import EtcdMissingError, start_etcd
 from bench.commit import PAYLOAD
+from bench.machine import workplace
 from bench.result import Line
 from bench.turns import Work, compared, take_turns
 

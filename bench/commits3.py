@@ -20,6 +20,7 @@ import agola_core
 from agola_core import Put
 from agola_pytest.faults.s3_proxy import S3Proxy
 from agola_pytest.servers.s3 import S3Program, S3Server, missing_reason, start_s3
+from bench.machine import workplace
 from bench.result import Line, limit, ratio
 
 ROUNDS = 5

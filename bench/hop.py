@@ -19,6 +19,7 @@ import msgspec
 from agola_core.runservice.model.types import Run, RunResult
 from agola_core.standalone import Standalone
 from bench.activeruns import chain
+from bench.machine import workplace
 from bench.processes import agola_core_command
 from bench.result import Line, limit
 

@@ -21,7 +21,7 @@ from agola_core.datamanager import Action, DataManager
 from agola_core.db import Tx
 from agola_core.readdb import ReadDB
 from agola_core.runtime.context import Context
-from bench.machine import sync_seconds
+from bench.machine import sync_seconds, workplace
 from bench.result import Line, limit, ratio
 
 OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))

@@ -16,6 +16,7 @@ from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.service import RunService
 from bench.activeruns import PlayedExecutor, chain, fill
+from bench.machine import workplace
 from bench.result import Line, ratio
 
 COUNTS = (10, 1_000, 10_000)

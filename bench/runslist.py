@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx2
 
 from bench.archivedruns import import_runs, run_id
+from bench.machine import workplace
 from bench.processes import agola_core_command
 from bench.result import Line, limit, ratio
 

@@ -12,6 +12,7 @@ from agola_core.executor import ExecutorOptions
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import RunConfigTask, RunResult, RunStep
 from agola_core.standalone import Standalone
+from bench.machine import workplace
 from bench.result import Line, limit, ratio
 
 TASKS = 500
