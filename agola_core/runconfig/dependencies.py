@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
 from agola_core.runconfig.findings import FindingKind
 from agola_core.runconfig.model import Dependency, TaskDefinition
 from agola_core.runconfig.yaml.document import Known, Node
@@ -56,6 +60,20 @@ def _condition(node: Node) -> DependCondition | None:
     if condition is DependCondition.ON_SKIPPED:
         node.note("Agola before 0.7 takes on_skipped for a condition that never holds", FindingKind.DIFFERENT)
     return condition
+
+
+def expand_depends(depends: tuple[Dependency, ...], groups: Mapping[str, list[str]]) -> tuple[Dependency, ...]:
+    """Return dependencies with the name of a matrix replaced by the names of all its tasks.
+
+    Args:
+        depends: The dependencies.
+        groups: By the name of each matrix the names of its tasks.
+    """
+    return tuple(
+        replace(dependency, task=name)
+        for dependency in depends
+        for name in groups.get(dependency.task, [dependency.task])
+    )
 
 
 def check_graph(tasks: tuple[TaskDefinition, ...], nodes: list[Node]) -> None:

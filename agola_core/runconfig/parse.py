@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agola_core.errors import ConfigError
-from agola_core.runconfig.dependencies import check_graph, parse_depends
+from agola_core.runconfig.dependencies import check_graph, expand_depends, parse_depends
 from agola_core.runconfig.findings import Finding, FindingKind
 from agola_core.runconfig.jsonnet import evaluate
+from agola_core.runconfig.matrix import TaskCell, expand_task
 from agola_core.runconfig.model import Config, RunDefinition, RuntimeDefinition, TaskDefinition
 from agola_core.runconfig.runtime import parse_logins, parse_runtime
 from agola_core.runconfig.steps import parse_step
@@ -38,6 +41,7 @@ _TASK: Known = {
     **dict.fromkeys(("name", "runtime", "environment", "working_dir", "shell", "user", "steps", "when", "depends"), ""),
     **dict.fromkeys(("ignore_failure", "approval", "docker_registries_auth", "task_timeout_interval"), ""),
     **dict.fromkeys(("timeout", "max_attempts", "labels"), ""),
+    "matrix": "matrix is ignored here, as in Agola: a matrix is the first of the task's steps",
 }
 _ADDITIONS = ("timeout", "max_attempts", "labels")
 
@@ -120,7 +124,7 @@ def _run(node: Node) -> RunDefinition:
     nodes = found.items_of("tasks")
     if not nodes:
         node.note(f"run {name!r} has no tasks: it can be read, but not made")
-    tasks = tuple(_task(item) for item in nodes)
+    tasks, nodes = _tasks(nodes)
     _check_unique("task", [task.name for task in tasks], nodes)
     check_graph(tasks, nodes)
     return RunDefinition(
@@ -132,9 +136,28 @@ def _run(node: Node) -> RunDefinition:
     )
 
 
-def _task(node: Node) -> TaskDefinition:
+def _tasks(nodes: list[Node]) -> tuple[tuple[TaskDefinition, ...], list[Node]]:
+    """Return the tasks of a run, those of a matrix one by one, and the node of each."""
+    tasks: list[TaskDefinition] = []
+    places: list[Node] = []
+    names: list[str] = []
+    groups: dict[str, list[str]] = {}
+    for node in nodes:
+        cells = expand_task(node)
+        made = [_task(cell) for cell in cells]
+        tasks += made
+        places += [cell.node for cell in cells]
+        names.append(made[0].name.removesuffix(cells[0].suffix))
+        if cells[0].suffix:
+            groups[names[-1]] = [task.name for task in made]
+    _check_unique("task", names, nodes)
+    return tuple(replace(task, depends=expand_depends(task.depends, groups)) for task in tasks), places
+
+
+def _task(cell: TaskCell) -> TaskDefinition:
+    node = cell.node
     found = node.fields(_TASK)
-    name = _name(node, found, "task")
+    name = check_name(node, _name(node, found, "task") + cell.suffix)
     for key in _ADDITIONS:
         if key in found:
             found[key].note(f"Agola 0.2 ignores {key}", FindingKind.EXTENSION)
@@ -142,7 +165,7 @@ def _task(node: Node) -> TaskDefinition:
         node.note(f"Agola 0.2 refuses a task without a runtime, such as {name!r}", FindingKind.REFUSED)
     return TaskDefinition(
         name=name,
-        steps=tuple(parse_step(item) for item in found.items_of("steps")),
+        steps=tuple(parse_step(item) for item in cell.steps),
         runtime=found.parse("runtime", parse_runtime) or RuntimeDefinition(),
         environment=found.parse("environment", parse_environment) or {},
         working_dir=found.text("working_dir") or _DEFAULT_WORKING_DIR,

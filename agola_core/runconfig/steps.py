@@ -63,6 +63,8 @@ _CRASHES = "Agola 0.2 crashes on it"
 
 def _parser(node: Node, kind: str) -> Callable[[Node], StepDefinition]:
     parse = _PARSERS.get(kind)
+    if parse is None and kind == "matrix":
+        raise node.error("a matrix is the first step of its task, and the only one")
     if parse is None:
         raise node.error(f"unknown step type {kind!r}; known are {', '.join(sorted(_PARSERS))}")
     return parse

@@ -112,6 +112,10 @@ class Node:
         """Return a null node at the same place."""
         return Node(Tree(None, self.tree.line), self.place, self._reading)
 
+    def with_tree(self, tree: Tree) -> Node:
+        """Return a node with another value at the same place."""
+        return Node(tree, self.place, self._reading)
+
     def error(self, message: str) -> ConfigError:
         """Return an error at this place."""
         line = self._reading.line_of(self.tree)

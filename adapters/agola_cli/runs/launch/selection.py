@@ -31,7 +31,7 @@ class Selection(msgspec.Struct, frozen=True):
             BadRequestError: One does not, or `alone` has nothing to refer to.
         """
         for name in (*self.names, *self.starts):
-            if name not in known:
+            if not any(is_called(task, name) for task in known):
                 raise BadRequestError(f"no task {name!r}; there are {', '.join(map(repr, sorted(known)))}")
         if self.alone and not self.names:
             raise BadRequestError("--alone goes with --task")
@@ -42,9 +42,9 @@ class Selection(msgspec.Struct, frozen=True):
             return tasks
         parents = {task_id: set(task.depends or {}) for task_id, task in tasks.items()}
         children = {task_id: {other for other in tasks if task_id in parents[other]} for task_id in tasks}
-        named = {task_id for task_id, task in tasks.items() if task.name in self.names}
+        named = _called(tasks, self.names)
         kept = named if self.alone else _reached(named, parents)
-        kept |= _reached({task_id for task_id, task in tasks.items() if task.name in self.starts}, children)
+        kept |= _reached(_called(tasks, self.starts), children)
         return {
             task_id: replace(task, depends={key: item for key, item in (task.depends or {}).items() if key in kept})
             for task_id, task in tasks.items()
@@ -56,7 +56,11 @@ selection_options = bundled(
     "selection",
     Selection,
     click.option(
-        "--task", "names", multiple=True, metavar="NAME", help="Only this task and those it depends on; repeatable."
+        "--task",
+        "names",
+        multiple=True,
+        metavar="NAME",
+        help="Only this task, or tasks of this matrix, and those it depends on; repeatable.",
     ),
     click.option("--alone", is_flag=True, help="With --task: without those it depends on."),
     click.option(
@@ -67,6 +71,15 @@ selection_options = bundled(
         help="Only this task and what depends on it; repeatable.",
     ),
 )
+
+
+def _called(tasks: dict[str, RunConfigTask], names: tuple[str, ...]) -> set[str]:
+    return {task_id for task_id, task in tasks.items() if any(is_called(task.name, name) for name in names)}
+
+
+def is_called(task: str, name: str) -> bool:
+    """Return whether a task has a name, or is one of the matrix of that name."""
+    return task == name or (task.startswith(f"{name} (") and task.endswith(")"))
 
 
 def _reached(start: set[str], edges: dict[str, set[str]]) -> set[str]:

@@ -17,6 +17,7 @@ from agola_cli.runs.artifacts import unpack_artifacts
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.launch.disk_check import DiskCheck
+from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.launch.submission import Submission
 from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunCreateRequest
@@ -123,18 +124,18 @@ class Session(msgspec.Struct, frozen=True):
         bundles = [self.standalone.service.get_run(run.id) for run in results]
         for name in self.shell_tasks:
             found = [
-                bundle.run.tasks[task.id]
+                (bundle.run.tasks[task.id], task.name)
                 for bundle in bundles
                 for task in bundle.run_config.tasks.values()
-                if task.name == name
+                if is_called(task.name, name)
             ]
             if not found:
                 raise NotFoundError(f"no shell: there is no task {name!r}")
-            for task in found:
-                if task.status is not TaskStatus.FAILED:
-                    click.echo(f"no shell: {name} did not fail", err=True)
-                    continue
-                self._open_shell(task.id, name)
+            for task, title in found:
+                if task.status is TaskStatus.FAILED:
+                    self._open_shell(task.id, title)
+                else:
+                    click.echo(f"no shell: {title} did not fail", err=True)
 
     def _open_shell(self, task_id: str, name: str) -> None:
         step = self.standalone.failed_step(task_id)
