@@ -172,7 +172,7 @@ class DataManager(Reader):
         """
         self._store.check_open()
         others = as_wal(actions)
-        size = sum(len(batch.data) for batch in batches)
+        size = sum([len(batch.data) for batch in batches])
         if size > self.options.max_wal_bytes:
             raise BadRequestError(f"{size} bytes of events; a WAL holds at most {self.options.max_wal_bytes}")
         conditional = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
 from agola_core.datamanager.format.events import Event, QueryItem, unplaced
@@ -69,16 +68,17 @@ def _checked(append: StreamEvents, ids: list[str]) -> tuple[Event, ...]:
     events = tuple(append.events)
     if not events:
         raise BadRequestError("an append needs at least one event")
+    checked: object = None
     for index, event in enumerate(events):
         if (
             type(event) is not Event
             or type(event.data) is not bytes
             or type(event.metadata) is not dict
-            or type(event.type) is not str
-            or not is_name(event.type)
+            or (event.type != checked and not is_name(event.type))
         ):
             raise _complaint(event, index)
-        if event.tags:
+        checked = event.type
+        if event.tags and not all(map(is_name, event.tags)):
             for tag in event.tags:
                 check_name(tag, f"event {index}, tags")
         if event.metadata and any(type(key) is not str for key in event.metadata):
@@ -99,15 +99,16 @@ def _complaint(event: object, index: int) -> BadRequestError:
     return BadRequestError(f"event {index}: not a type: {event.type!r}"[:300])
 
 
-def _batches(events: tuple[Event, ...]) -> Iterator[Items[Event]]:
-    if len(events) <= _BATCH_EVENTS and sum([len(event.data) for event in events]) <= _BATCH_BYTES:
-        yield events
-        return
+def _batches(events: tuple[Event, ...]) -> list[Items[Event]]:
+    sizes = [len(event.data) for event in events]
+    if len(events) <= _BATCH_EVENTS and sum(sizes) <= _BATCH_BYTES:
+        return [events]
+    batches: list[Items[Event]] = []
     first = size = 0
-    for index, event in enumerate(events):
-        length = len(event.data)
+    for index, length in enumerate(sizes):
         if index > first and (index - first == _BATCH_EVENTS or size + length > _BATCH_BYTES):
-            yield events[first:index]
+            batches.append(events[first:index])
             first, size = index, 0
         size += length
-    yield events[first:]
+    batches.append(events[first:])
+    return batches

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
-from functools import lru_cache
 
 import msgspec
 
@@ -115,7 +114,7 @@ def check_name(name: object, what: str) -> None:
     Raises:
         BadRequestError: It is no text of 1 to `MAX_NAME_BYTES` bytes without NUL.
     """
-    if type(name) is not str or not is_name(name):
+    if not is_name(name):
         raise BadRequestError(f"{what}: 1 to {MAX_NAME_BYTES} bytes of text without NUL are expected: {name!r}"[:300])
 
 
@@ -129,13 +128,15 @@ def check_query(query: object) -> None:
         raise BadRequestError(f"a query is a Query, such as Query(types=[...], tags=[...]), not {query!r}"[:300])
 
 
-@lru_cache(maxsize=8192)
-def is_name(name: str) -> bool:
-    """Return whether a text may be a name."""
+def is_name(name: object) -> bool:
+    """Return whether something may be a name: a text of 1 to `MAX_NAME_BYTES` bytes without NUL."""
+    if type(name) is not str:
+        return False
     try:
-        return 0 < len(name.encode()) <= MAX_NAME_BYTES and "\0" not in name
+        length = len(name) if name.isascii() else len(name.encode())
     except UnicodeEncodeError:
         return False
+    return 0 < length <= MAX_NAME_BYTES and "\0" not in name
 
 
 def _item_repr(item: QueryItem) -> str:

@@ -35,11 +35,8 @@ class Waiting:
         error: The error to raise, if it failed.
     """
 
-    __slots__ = ("done", "error")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.error: Exception | None = None
+    done = False
+    error: Exception | None = None
 
 
 W = TypeVar("W", bound=Waiting)

@@ -47,12 +47,10 @@ _SWEEP_SECONDS = 0.5
 class _Work(Waiting):
     """A caller's part of a group commit, and then its result."""
 
-    __slots__ = ("result", "work")
+    result: Any = None
 
     def __init__(self, work: Callable[[Session], Any]) -> None:
-        super().__init__()
         self.work = work
-        self.result: Any = None
 
 
 Works = list[_Work]

@@ -212,6 +212,9 @@ class SQLiteWatch(Closing):
 
     def next(self, timeout: float | None = None) -> WatchBatch | None:
         """Return the next batch (see the port)."""
+        if self._ready and not self._closed:
+            self._hub.origin.check()
+            return self._ready.popleft()
         deadline = None if timeout is None else time.monotonic() + timeout
         self._hub.origin.check()
         while True:
@@ -241,9 +244,9 @@ class SQLiteWatch(Closing):
             batches, end = self._hub.read(begin, newest)
         prefix = self.prefix
         for revision, changed in batches:
-            events = tuple([WatchEvent(key, item) for key, item in changed if key.startswith(prefix)])
+            events = [WatchEvent(key, item) for key, item in changed if key.startswith(prefix)]
             if events:
-                self._ready.append(WatchBatch(revision, events))
+                self._ready.append(WatchBatch(revision, tuple(events)))
         with self._hub.lock:
             self.position = max(self.position, end)
         return True

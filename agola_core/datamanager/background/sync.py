@@ -135,7 +135,7 @@ class Syncer:
         frames: list[bytes] = []
         size, last = 0, control.synced
         while size < _BATCH_BYTES and len(frames) < MAX_BATCH_WALS:
-            found = [wal for wal in self._log.recent_after(last) or () if wal.record.sequence <= control.head]
+            found = [wal for wal in self._log.recent_after(last) or () if wal.record.counter <= control.head.counter]
             if not found:
                 break
             frames += [wal.frame for wal in found]

@@ -36,12 +36,6 @@ class ConflictCheck:
 
         The remaining ones are checked again after the returned ones have committed.
         """
-        head_revision = self._log.head_revision
-        if any(
-            pending.token.revision > head_revision or (pending.conditions and self._objects.is_behind(pending))
-            for pending in waiting
-        ):
-            self._log.catch_up()  # another process gave the token: what it saw is no conflict
         checked = self._events.begin_check(waiting)
         lineage = self._log.view.lineage.lineage
         for pending in waiting:
@@ -49,6 +43,12 @@ class ConflictCheck:
                 break
         else:
             return self._accept_events(waiting) if checked else waiting
+        head_revision = self._log.head_revision
+        if any(
+            pending.token.revision > head_revision or (pending.conditions and self._objects.is_behind(pending))
+            for pending in waiting
+        ):
+            self._log.catch_up()  # another process gave the token: what it saw is no conflict
         waiting = _with_payloads(waiting, self._log.collected)
         found = self._look_up(waiting)
         if self._misses_forgotten(waiting):  # groups were cleaned up since the view was taken

@@ -14,9 +14,9 @@ from agola_core.datamanager.format.events import FIRST, Event, same_event
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.pending_wal import EventsAppend, PendingWal, StreamAppend
 from agola_core.datamanager.sstable.events.index import EventIndex
+from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import BadRequestError, ConflictError
-from agola_core.sequence import Sequence
 
 _KNOWN_STREAMS = 100_000
 
@@ -46,7 +46,7 @@ class EventRules:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._known_at: tuple[Sequence, int] | None = None
+        self._view: View | None = None
         self._base: EventIndex
         self._versions: dict[str, int] = {}
         self._head = 0
@@ -63,7 +63,8 @@ class EventRules:
         Returns:
             Whether any of them has conditions on events.
         """
-        self._accepted_versions, self._accepted_events, self._accepted_ids = {}, [], set()
+        if self._accepted_events:
+            self._accepted_versions, self._accepted_events, self._accepted_ids = {}, [], set()
         checked = False
         for pending in waiting:
             if pending.events is not None and pending.events.checked:
@@ -104,7 +105,7 @@ class EventRules:
         """Begin to assign the positions of a transaction's appends."""
         self._placed_versions.clear()
         self._placed_head = -1
-        self._fresh = self._known_at is not None and self._known_at == self._now()
+        self._fresh = self._view is self._log.view
 
     def place(self, append: EventsAppend) -> tuple[int, ...]:
         """Assign an append the next positions; return the first position, then the first version of each batch."""
@@ -124,7 +125,7 @@ class EventRules:
         if self._placed_head >= 0:
             self._versions.update(self._placed_versions)
             self._head = self._placed_head
-        self._known_at = self._now() if self._fresh else None
+        self._view = self._log.view if self._fresh else None
 
     def _place(self, part: StreamAppend) -> list[int]:
         if not part.stream:
@@ -140,15 +141,12 @@ class EventRules:
         return placed
 
     def _refresh(self) -> None:
-        if self._known_at != self._now() or len(self._versions) > _KNOWN_STREAMS:
-            self._known_at = self._now()
-            self._base = EventIndex(self._log.view)
+        view = self._log.view
+        if self._view is not view or len(self._versions) > _KNOWN_STREAMS:
+            self._view = view
+            self._base = EventIndex(view)
             self._versions.clear()
             self._head = self._base.head
-
-    def _now(self) -> tuple[Sequence, int]:
-        view = self._log.view
-        return view.sequence, view.manifest.number
 
     def _version(self, stream: str) -> int:
         """Return a stream's version in the log."""
@@ -163,9 +161,9 @@ class EventRules:
         return self._version(stream) if version is None else version
 
     def _is_behind(self, append: EventsAppend) -> bool:
-        return any(after > self._head for _, after in append.conditions) or any(
-            part.expected is not None and part.expected > self._version(part.stream) for part in append.appends
-        )
+        if append.conditions and any(after > self._head for _, after in append.conditions):
+            return True
+        return any(part.expected and part.expected > self._version(part.stream) for part in append.appends)
 
     def _decision(self, append: EventsAppend) -> Decision | Exception:
         decision: Decision | Exception = self._check_ids(append) if append.ids else Decision.ACCEPTED
@@ -180,7 +178,7 @@ class EventRules:
             if part.expected is None:
                 continue
             version = self._version(part.stream)
-            if self._accepted_version(part.stream) != version:
+            if self._accepted_versions.get(part.stream, version) != version:
                 if version <= part.expected:
                     return Decision.WAITS
             elif version == part.expected:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Items
 
 from agola_core.coordinator.port import Compare, GetOp, Op, PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
@@ -26,8 +25,8 @@ from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guar
 from agola_core.datamanager.log.event_rules import EventRules
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.log.outcome import OutcomeResolver
-from agola_core.datamanager.log.pending_wal import EventsAppend, PendingWal
-from agola_core.datamanager.types import Action, ChangeGroupsToken
+from agola_core.datamanager.log.pending_wal import PendingWal
+from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
 from agola_core.runtime.leader_queue import LeaderQueue
@@ -138,19 +137,13 @@ class GroupCommit:
         for pending, text in zip(accepted, texts(epoch, counter + 1, len(accepted)), strict=True):
             counter += 1
             actions = pending.actions
-            record = WalRecord(
-                epoch,
-                counter,
-                counter - 1,
-                pending.wal_id,
-                now,
-                pending.groups,
-                pending.encoded,
-                pending.payload,
-                given=pending.remembered,
-            )
-            if pending.events is not None:
-                actions, record = self._placed(pending.events, actions, record)
+            fields = epoch, counter, counter - 1, pending.wal_id, now, pending.groups, pending.encoded, pending.payload
+            if pending.events is None:
+                record = WalRecord(*fields, given=pending.remembered)
+            else:
+                places = self._events.place(pending.events)
+                actions = place(actions, places, now)
+                record = EventsWalRecord(*fields, EVENTS_FORMAT, given=pending.remembered, places=places)
             pending.sequence = text
             frame = records.encode_wal(record)
             wals.append(Wal(record, actions, frame))
@@ -166,15 +159,6 @@ class GroupCommit:
         head = records.encode(HeadRecord(text, lineage, pending.wal_id))
         ops.append(PutOp(keys.HEAD, head))
         return wals, head, ops, guards
-
-    def _placed(
-        self, events: EventsAppend, actions: Items[Action], record: WalRecord
-    ) -> tuple[Items[Action], WalRecord]:
-        """Assign positions to a WAL's events; return its actions and its record with them."""
-        places = self._events.place(events)
-        fields = {name: getattr(record, name) for name in WalRecord.__struct_fields__ if name != "format"}
-        placed = EventsWalRecord(**fields, format=EVENTS_FORMAT, places=places)
-        return place(actions, places, record.time), placed
 
     def _settle(self, accepted: list[PendingWal], revision: int) -> None:
         lineage = self._log.view.lineage.lineage

@@ -110,29 +110,6 @@ class PendingWal(Waiting):
         size: About how many bytes it adds to a transaction.
     """
 
-    __slots__ = (
-        "actions",
-        "collected",
-        "conditions",
-        "coordinator_ops",
-        "digest",
-        "encoded",
-        "events",
-        "groups",
-        "lineage",
-        "ops",
-        "outcome",
-        "payload",
-        "payload_lost",
-        "rechecked",
-        "remembered",
-        "sequence",
-        "size",
-        "token",
-        "unconditional",
-        "wal_id",
-    )
-
     def __init__(
         self,
         actions: Items[Action],
@@ -149,7 +126,6 @@ class PendingWal(Waiting):
         events: EventsAppend | None = None,
         conditions: tuple[Condition, ...] = (),
     ) -> None:
-        super().__init__()
         self.collected = collected
         self.events = events
         self.conditions = conditions
