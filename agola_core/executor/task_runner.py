@@ -22,6 +22,7 @@ from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,
     RunStep,
+    SaveToWorkspaceStep,
     Step,
 )
 from agola_core.runtime import faultpoints
@@ -178,11 +179,15 @@ class TaskRunner:
             self.state.end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
             return
         try:
+            has_failed = False
             for number, step in enumerate(self.task.steps):
-                if self.task.status.steps[number].phase is ExecutorPhase.SUCCESS:
-                    continue
-                if self._ended.is_set() or not self._run_step(pod, number, step):
+                if self._ended.is_set():
                     break
+                if has_failed:
+                    if isinstance(step, SaveToWorkspaceStep) and step.always:
+                        self._save_after_failure(pod, number, step)
+                elif self.task.status.steps[number].phase is not ExecutorPhase.SUCCESS:
+                    has_failed = not self._run_step(pod, number, step)
         finally:
             self.state.save_results(self._failure)
             self._close(pod)
@@ -248,6 +253,18 @@ class TaskRunner:
         # Reported with the next step's start or the task's end; a later executor finds the step's result.
         self.state.change_step(number, phase, code)
         return phase is ExecutorPhase.SUCCESS
+
+    def _save_after_failure(self, pod: Pod, number: int, step: SaveToWorkspaceStep) -> None:
+        """Run a step that saves in any case; why the task failed, an earlier one has said."""
+        self.state.change_step(number, ExecutorPhase.RUNNING)
+        self.state.report()
+        try:
+            self._run_builtin(pod, number, step)
+            phase = ExecutorPhase.SUCCESS
+        except (AgolaError, OSError) as error:
+            self._log(number, f"error: {error}")
+            phase = ExecutorPhase.FAILED
+        self.state.change_step(number, phase)
 
     def _find_running(self, number: int) -> StepProcess | None:
         running = self.directory.load_process()

@@ -31,7 +31,7 @@ _RUN: Known = {
     **dict.fromkeys(("command", "environment", "working_dir", "shell", "user", "timeout"), ""),
     "tty": "tty is ignored: commands run without a terminal",
 }
-_SAVE_TO_WORKSPACE: Known = {**_BASE, "contents": ""}
+_SAVE_TO_WORKSPACE: Known = {**_BASE, "contents": "", "always": ""}
 _RESTORE_WORKSPACE: Known = {**_BASE, "dest_dir": ""}
 _SAVE_CACHE: Known = {**_BASE, "key": "", "contents": ""}
 _RESTORE_CACHE: Known = {**_BASE, "keys": "", "dest_dir": ""}
@@ -115,7 +115,11 @@ def _name_of(command: str, node: Node) -> str:
 
 def _save_to_workspace(node: Node) -> StepDefinition:
     fields = _fields(node, _SAVE_TO_WORKSPACE)
-    return SaveToWorkspaceStep(name=_text(fields, "name") or "save to workspace", contents=_contents(fields))
+    if "always" in fields:
+        fields["always"].note("Agola 0.2 ignores always: it saves nothing after a failed step", FindingKind.EXTENSION)
+    return SaveToWorkspaceStep(
+        name=_text(fields, "name") or "save to workspace", contents=_contents(fields), always=fields.flag("always")
+    )
 
 
 def _restore_workspace(node: Node) -> StepDefinition:

@@ -75,3 +75,37 @@ def test_what_tasks_report_is_shown_and_goes_with_the_run(tree, wait_for_line):
     finally:
         server.terminate()
         server.communicate(timeout=60)
+
+
+FAILING = """
+    runs:
+      - name: checks
+        tasks:
+          - name: unit
+            steps:
+              - run: >-
+                  echo '<testsuite><testcase name="t"><error>boom</error></testcase></testsuite>' >junit.xml;
+                  echo the last words; exit 3
+              - run: echo never
+              - save_to_workspace: {contents: [{paths: ["*.xml"]}], always: true}
+              - save_to_workspace: {contents: [{source_dir: none, paths: ["*"]}], always: true}
+              - save_to_workspace: {contents: [{paths: ["*.xml"]}]}
+          - name: after
+            depends: [unit]
+            steps: [{run: exit 1}]
+"""
+
+
+def test_reports_are_saved_although_the_tests_failed(tree):
+    tree.configure(FAILING)
+    done = tree.run("run", ".")
+    assert done.returncode == 1
+    assert "saved 1 entries to the workspace" in done.stdout
+    assert "error: source directory 'none' does not exist" in done.stdout
+    assert "never" not in done.stdout.split("run 'checks' #1: ")[0].replace("echo never", "")
+    end = done.stdout[done.stdout.index("run 'checks' #1: failed") :].splitlines()
+    assert "(exit code 3)" in end[1]
+    assert end[2] == "      | the last words"
+    assert end[4:-2] == ["tests: 1 failed, 0 passed (0.0s)", "  ✗ unit: t", "      | boom"]
+    listed = tree.run("runs", "artifacts", "last")
+    assert listed.stdout == "unit: junit.xml\n"

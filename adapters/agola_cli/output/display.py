@@ -68,7 +68,8 @@ class PlainDisplay:
         self._lock = threading.Lock()
         self._shown: dict[str, TaskStatus] = {}
         self._asked: set[str] = set()
-        self._tails: dict[str, deque[str]] = {}
+        self._tails: dict[tuple[str, int], deque[str]] = {}
+        self._steps: dict[str, int] = {}
         ordered = sorted(self._tasks.values(), key=lambda task: (task.level, task.name))
         width = max((len(task.name) for task in ordered), default=0)
         self._prefixes = {
@@ -91,12 +92,13 @@ class PlainDisplay:
 
     def step(self, task_id: str, step: int) -> None:
         """Print the name of a step."""
-        self._tails[task_id] = deque(maxlen=_TAIL_LINES)
+        self._steps[task_id] = step
+        self._tails[task_id, step] = deque(maxlen=_TAIL_LINES)
         self.say(f"{self._prefixes[task_id]} > {step_name(self._tasks[task_id].steps[step])}")
 
     def line(self, task_id: str, text: str) -> None:
         """Print a line of a log."""
-        self._tails[task_id].append(text)
+        self._tails[task_id, self._steps[task_id]].append(text)
         self.say(f"{self._prefixes[task_id]} | {text}")
 
     def end_task(self, task: RunTask) -> None:
@@ -136,14 +138,14 @@ class PlainDisplay:
 
 
 def summarize(
-    run: Run, tasks: dict[str, RunConfigTask], tails: dict[str, deque[str]], tests: RunTests, option: str
+    run: Run, tasks: dict[str, RunConfigTask], tails: dict[tuple[str, int], deque[str]], tests: RunTests, option: str
 ) -> Iterator[str]:
     """Yield how a run ended: its result, the last lines of what failed, and the commands that show more.
 
     Args:
         run: The run.
         tasks: Its configuration's tasks, by id.
-        tails: The last lines of the last step of each task.
+        tails: The last lines of each step, by its task's id and its number.
         tests: What the tasks reported.
         option: What names the service in a command, with a space in front.
     """
@@ -156,8 +158,8 @@ def summarize(
         number = next((n for n, step in enumerate(task.steps) if step.phase is ExecutorPhase.FAILED), None)
         step = f", step {number} {step_name(item.steps[number])!r}" if number is not None else ""
         yield f"  {task_mark(task.status)} {item.name}{step}: {describe_task(task, item)}"
-        yield from (f"      | {line}" for line in tails.get(task.id, ()))
         if number is not None:
+            yield from (f"      | {line}" for line in tails.get((task.id, number), ()))
             command = f"agola-core runs logs {run.id} --task {shlex.quote(item.name)} --step {number}"
             yield f"      its log: {command}{option}"
     yield from result_lines(tests, f"agola-core runs show {run.id} --json{option}")

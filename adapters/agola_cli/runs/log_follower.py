@@ -60,7 +60,7 @@ class LogFollower:
     def _follow(self, run_id: str, task_id: str, steps: int) -> None:
         for step in range(steps):
             if not self._wait_step(task_id, step):
-                break  # the task ended before this step
+                continue
             self._display.step(task_id, step)
             try:
                 pieces = self._service.open_log(run_id, task_id, step, follow=True)
@@ -72,13 +72,14 @@ class LogFollower:
         self._ended(self._tasks[task_id])
 
     def _wait_step(self, task_id: str, step: int) -> bool:
-        """Wait until a step has started; return whether it has: False when its task ended before."""
+        """Wait until a step has started; return whether it has: False when its task ended before, or left it out."""
 
         def answer() -> bool | None:
             task = self._tasks[task_id]
-            if task.steps[step].phase not in {None, ExecutorPhase.NOT_STARTED}:
+            begun = [item.phase not in {None, ExecutorPhase.NOT_STARTED} for item in task.steps[step:]]
+            if begun[0]:
                 return True
-            return False if task.status.is_finished else None
+            return False if any(begun) or task.status.is_finished else None
 
         with self._changed:
             self._changed.wait_for(lambda: answer() is not None)

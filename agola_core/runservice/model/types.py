@@ -156,10 +156,17 @@ class RunStep(Record, frozen=True, tag="run"):
 
 
 class SaveToWorkspaceStep(Record, frozen=True, tag="save_to_workspace"):
-    """Save files for the tasks that depend on this one."""
+    """Save files for the tasks that depend on this one.
+
+    Attributes:
+        name: What people see.
+        contents: Which files.
+        always: Also when a step before it has failed, as reports of failed tests need it. An addition.
+    """
 
     name: str = ""
     contents: list[ArchiveContents] = []
+    always: bool = False
 
 
 class RestoreWorkspaceStep(Record, frozen=True, tag="restore_workspace"):

@@ -98,6 +98,7 @@ def test_what_agola_does_is_said(directory):
         ("docker_registries_auth: {r: {auth: {from_variable: e}}}\n" + GOOD, False, "Agola before 0.7 refuses"),
         ("runs: []", False, ""),
         (GOOD.replace("name: t,", "name: t, timeout: soon,"), None, "Agola 0.2 ignores it"),
+        (GOOD.replace("{run: x}", "{save_to_workspace: {always: true}}"), True, "Agola 0.2 ignores always"),
         ("x: " + "[" * 2000, None, "no limit of size or depth"),
         (" " * (1 << 20) + GOOD, None, "no limit of size or depth"),
         (GOOD.replace("{name: t", "{when: {branch: '/\\p{Greek}/'}, name: t"), None, "Agola 0.2 reads it"),
