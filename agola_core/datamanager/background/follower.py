@@ -6,11 +6,14 @@ import threading
 import time
 from functools import partial
 
-from agola_core.coordinator.port import Watch, WatchBatch
+from agola_core.coordinator.port import Watch, WatchBatch, WatchEvent
 from agola_core.datamanager.format import keys
+from agola_core.datamanager.format.control import decode_item
+from agola_core.datamanager.format.records import SyncRecord
 from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.log.log import Log
 from agola_core.errors import ClosedError, CompactedError, RecoveryError
+from agola_core.sequence import Sequence
 
 _FOLLOW_SECONDS = 1.0
 _GATHER_SECONDS = 0.004
@@ -86,8 +89,16 @@ class Follower:
         self._behind = False
 
     def _is_known(self, batch: WatchBatch) -> bool:
-        """Return whether a change is a commit that the log has applied already."""
-        return batch.revision <= self._log.head_revision and all(event.key == keys.HEAD for event in batch.events)
+        """Return whether a change is a commit or a sync that the log has applied already."""
+        return all(self._is_applied(event, batch.revision) for event in batch.events)
+
+    def _is_applied(self, event: WatchEvent, revision: int) -> bool:
+        if event.key == keys.HEAD:
+            return revision <= self._log.head_revision
+        if event.key != keys.SYNC or event.item is None:
+            return False
+        record = decode_item(SyncRecord, event.item)
+        return record.lineage == self._log.lineage.lineage and Sequence.parse(record.sequence) <= self._log.synced
 
     def _watch_from_now(self) -> Watch:
         """Return a watch that misses nothing after a `catch_up` that follows.

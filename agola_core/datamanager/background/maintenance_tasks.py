@@ -9,11 +9,13 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from agola_core.datamanager.background.checkpoint import Checkpointer
+from agola_core.datamanager.background.flights import FLIGHTS, Flights
 from agola_core.datamanager.background.follower import Follower
 from agola_core.datamanager.background.garbage_collector import GarbageCollector
-from agola_core.datamanager.background.sync import FLIGHTS, Syncer
+from agola_core.datamanager.background.sync import Syncer
 from agola_core.datamanager.background.wal_cleanup import WalCleanup
 from agola_core.datamanager.identity.binding import Binder
 from agola_core.datamanager.identity.instance import Instance
@@ -78,7 +80,8 @@ class MaintenanceTasks:
         self._unsynced_bytes = 0
         self._supervisor = Supervisor("datamanager")
         self._follower: Follower | None = None
-        self._sync_loops: list[Loop] = []
+        self._sync_loop: Loop | None = None
+        self._flights: Flights | None = None
         self._sync_failure: RecoveryError | None = None
         self._checkpoint_loop: Loop | None = None
 
@@ -91,9 +94,13 @@ class MaintenanceTasks:
         self._log.catch_up()
         loop = self._supervisor.loop
         loop("follow", self._follower.follow, interval=0.0)
-        self._sync_loops = [loop("sync", self._sync_if_needed, interval=self._options.sync_interval)]
+        interval = self._options.sync_interval
         if self._options.durability is Durability.STORAGE:  # writers wait for it: several batches at once
-            self._sync_loops += [loop(f"sync-{number}", self._sync_if_needed) for number in range(2, FLIGHTS + 1)]
+            self._flights = Flights(self._log, self.syncer, self._stopping, interval)
+            for number in range(1, FLIGHTS + 1):
+                loop(f"sync-{number}", partial(self._fly, self._flights), interval=0.0)
+        else:
+            self._sync_loop = loop("sync", self._sync_if_needed, interval=interval)
         self._checkpoint_loop = loop("checkpoint", self._checkpoint_if_due, interval=self._options.checkpoint_interval)
         loop("clean", self._clean_up, interval=_CLEAN_UP_SECONDS)
         loop("collect", self._collect, interval=_COLLECT_SECONDS)
@@ -104,9 +111,10 @@ class MaintenanceTasks:
         looped = self._follower is not None
         if self._follower is not None:
             self._follower.close()
+            if self._flights is not None:
+                self._flights.wake()
             self._supervisor.stop()
-            self._follower = self._checkpoint_loop = None
-            self._sync_loops = []
+            self._follower = self._checkpoint_loop = self._sync_loop = self._flights = None
         try:
             if looped:
                 self.syncer.sync()
@@ -127,12 +135,12 @@ class MaintenanceTasks:
             size: Bytes of the committed actions.
         """
         self._committed = True
-        if not self._sync_loops or self._checkpoint_loop is None:
+        if self._checkpoint_loop is None:
             return
         self._unsynced_bytes += size
-        if self._unsynced_bytes >= self._options.sync_bytes:
+        if self._sync_loop is not None and self._unsynced_bytes >= self._options.sync_bytes:
             self._unsynced_bytes = 0
-            self._sync_loops[0].wake()
+            self._sync_loop.wake()
         if self.checkpointer.due():
             self._checkpoint_loop.wake()
 
@@ -145,34 +153,34 @@ class MaintenanceTasks:
             FencedError: The store was imported or recovered meanwhile.
             RecoveryError: The coordinator went back in time meanwhile: the WAL may be lost.
         """
-        if not self._sync_loops:
+        flights = self._flights
+        if flights is None:
             try:
                 self.syncer.sync()
             except UnavailableError as error:
                 kind = OutOfSpaceError if isinstance(error, OutOfSpaceError) else UnavailableError
                 raise kind(f"WAL {sequence} is committed, but is not in object storage yet: {error}") from error
             return
-        for loop in self._sync_loops:
-            loop.wake()
+        flights.wake()
 
-        def reached() -> bool:
+        def check() -> None:
             if self._sync_failure is not None:
                 raise self._sync_failure
             if self._log.lineage.epoch != sequence.epoch:
                 raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
-            return self._log.synced >= sequence
 
-        if not self._log.wait_synced(sequence, reached, timeout):
+        if not self._log.wait_synced(sequence, check, timeout):
             raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
 
     def _sync_if_needed(self) -> None:
+        if self._log.view.sequence > self._log.synced and not self._stopping.is_set():
+            self._unsynced_bytes = 0
+            self.syncer.sync()
+
+    def _fly(self, flights: Flights) -> None:
         try:
-            while not self._stopping.is_set() and self.syncer.claim():
-                self._unsynced_bytes = 0
-                self.syncer.sync()
-                self._sync_failure = None
-                if self._options.durability is not Durability.STORAGE:
-                    return  # nobody waits: what was committed meanwhile goes with the next, larger batch
+            flights.fly()
+            self._sync_failure = None
         except RecoveryError as error:  # writers that wait for a sync must hear of it
             self._sync_failure = error
             self._log.wake_writers()

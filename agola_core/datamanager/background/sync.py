@@ -2,10 +2,6 @@
 
 Any instance may sync. It writes true copies of committed WALs, so a second copy does no harm. The sync record only
 moves forward, because each change of it compares its revision and that of the lineage.
-
-Several batches may be on their way at once, so that a WAL never waits for the end of a request that left without it.
-Each batch begins where storage ends for certain and repeats what the batches before it hold: whichever arrives first,
-there is never a gap.
 """
 
 from __future__ import annotations
@@ -13,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout, records
@@ -30,12 +27,23 @@ logger = logging.getLogger(__name__)
 
 faultpoints.declare("sync.before-batch", "sync.before-txn")
 
-FLIGHTS = 4
-"""How many batches may be on their way at once."""
-
 _BATCH_BYTES = 8 * 1024 * 1024
-_REPEATED_BYTES = 256 * 1024
-"""The next batch waits for one of more bytes, instead of repeating it."""
+
+
+class Batch(NamedTuple):
+    """WALs for one object in storage.
+
+    Attributes:
+        control: The control keys as they were last seen.
+        after: Storage has the log up to here.
+        frames: The frames of all WALs from there to `last`.
+        last: The newest of them.
+    """
+
+    control: Control
+    after: Sequence
+    frames: list[bytes]
+    last: Sequence
 
 
 class Syncer:
@@ -49,21 +57,11 @@ class Syncer:
     def __init__(self, log: Log, new_nonce: Callable[[], str]) -> None:
         self._log = log
         self._new_nonce = new_nonce
-        self._lock = fork_safe(threading.Lock())
-        self._flights = threading.BoundedSemaphore(FLIGHTS)
+        self._recording = fork_safe(threading.Lock())
+        self._arrived = (0, Sequence(0, 0))
         self._marked = ""
         self._highest = Sequence(0, 0)
-        self._on_the_way = Sequence(0, 0)
-        self._bytes_on_the_way = 0
-
-    def claim(self) -> bool:
-        """Return whether the caller should sync: whether WALs wait that are in no batch on its way."""
-        with self._lock:
-            newest = self._log.view.sequence
-            if newest <= max(self._log.synced, self._on_the_way) or self._bytes_on_the_way > _REPEATED_BYTES:
-                return False
-            self._on_the_way = newest
-            return True
+        self._seen: Control | None = None
 
     def sync(self) -> Sequence:
         """Copy everything committed so far; return the newest WAL in storage.
@@ -71,14 +69,6 @@ class Syncer:
         Raises:
             RecoveryError: The coordinator went back in time.
         """
-        try:
-            with self._flights:
-                return self._sync()
-        except BaseException:
-            self._on_the_way, self._bytes_on_the_way = Sequence(0, 0), 0  # nobody may wait for it
-            raise
-
-    def _sync(self) -> Sequence:
         control = self._control()
         target = control.head  # what is committed from now on is the next sync's
         while control.synced < target:
@@ -89,6 +79,27 @@ class Syncer:
         self._log.take_synced(control.synced)
         return control.synced
 
+    def newest_batch(self) -> Batch | None:
+        """Return what this process has committed and storage lacks; None if only `sync` knows."""
+        control, synced = self._seen, self._log.synced
+        if control is None or control.lineage.lineage != self._marked or synced.epoch != control.lineage.epoch:
+            return None
+        frames, last = self._log.unsynced_frames(control.lineage, synced)
+        return Batch(control, synced, frames, last) if frames else None
+
+    def send(self, batch: Batch) -> None:
+        """Write a batch to storage and record that it is there.
+
+        Nothing is read before: the transaction that moves the sync record compares the lineage.
+
+        Raises:
+            RecoveryError: The coordinator went back in time.
+        """
+        path = layout.wal_batch(batch.control.lineage.root, batch.after.next(), batch.last, self._new_nonce())
+        faultpoints.reach("sync.before-batch")
+        self._log.storage.write(path, encode_batch(batch.frames))
+        self._move_record(batch.control, batch.last)
+
     def _control(self) -> Control:
         view, highest = self._log.view, self._highest
         control = require_control(self._log.coordinator)
@@ -98,6 +109,7 @@ class Syncer:
                 f"storage has those up to {highest}; it says {control.head} and {control.synced}: "
                 "recover the store from its storage"
             )
+        self._seen = control
         return control
 
     def _sync_batch(self, control: Control) -> None:
@@ -105,28 +117,34 @@ class Syncer:
             mark_active(self._log.storage, control.lineage)  # no WAL of a lineage goes to storage before
             self._marked = control.lineage.lineage
         frames, last = self._from_memory(control) or self._from_coordinator(control)
-        batch = encode_batch(frames)
-        self._on_the_way, self._bytes_on_the_way = max(self._on_the_way, last), len(batch)
-        path = layout.wal_batch(control.lineage.root, control.synced.next(), last, self._new_nonce())
-        faultpoints.reach("sync.before-batch")
-        self._log.storage.write(path, batch)
-        self._bytes_on_the_way = 0
-        self._move_record(control, last)
+        self.send(Batch(control, control.synced, frames, last))
 
     def _move_record(self, control: Control, last: Sequence) -> None:
-        """Record that storage has the log up to a WAL, unless the record is there or another lineage began."""
-        seen = control
-        while seen.lineage_revision == control.lineage_revision and seen.synced < last:
-            faultpoints.reach("sync.before-txn")
-            result = self._log.coordinator.txn(
-                [Compare(keys.LINEAGE, seen.lineage_revision), Compare(keys.SYNC, seen.sync_revision)],
-                [PutOp(keys.SYNC, records.encode(SyncRecord(str(last), seen.lineage.lineage)))],
-            )
-            if result.succeeded:
-                self._highest = max(self._highest, last)
-                self._log.take_synced(last)
-                return
-            seen = self._control()  # another batch arrived first
+        """Record that storage has the log up to a WAL, unless the record is there or another lineage began.
+
+        One thread at a time does it, for all batches that have arrived.
+        """
+        self._arrived = max(self._arrived, (control.lineage_revision, last))
+        with self._recording:
+            seen = self._seen if self._seen is not None else control
+            if seen.lineage_revision < control.lineage_revision or seen.sync_revision < control.sync_revision:
+                seen = control
+            while seen.lineage_revision == control.lineage_revision and seen.synced < last:
+                faultpoints.reach("sync.before-txn")
+                revision, arrived = self._arrived
+                target = max(last, arrived) if revision == seen.lineage_revision else last
+                result = self._log.coordinator.txn(
+                    [Compare(keys.LINEAGE, seen.lineage_revision), Compare(keys.SYNC, seen.sync_revision)],
+                    [PutOp(keys.SYNC, records.encode(SyncRecord(str(target), seen.lineage.lineage)))],
+                )
+                if result.succeeded:
+                    self._highest = max(self._highest, target)
+                    self._seen = seen._replace(synced=target, sync_revision=result.revision)
+                    self._log.take_synced(target)
+                    return
+                seen = self._control()  # another process was faster
+            if seen.lineage_revision == control.lineage_revision:
+                self._log.take_synced(seen.synced)
 
     def _from_memory(self, control: Control) -> tuple[list[bytes], Sequence] | None:
         """Return the frames of the next WALs that this process still has in memory, and the last one's sequence."""

@@ -51,14 +51,13 @@ class Log:
     Attributes:
         origin: The process that has it open.
         lock: Held to change anything below; readers never take it.
-        changed: Notified (it uses `lock`) when the view, `synced` or `closed` changes.
+        changed: Notified (it uses `lock`) when the view or `closed` changes.
         view: The newest view; replaced as a whole.
         head_revision: The revision of the head key that `view` reflects.
         head_id: The id of the newest WAL in `view`.
         groups: The known revisions of change groups.
         floor: Tokens older than this revision are refused.
         collected: The revision of the last collection of payloads that came before `head_revision`.
-        synced: The newest WAL that is in storage.
         may_be_behind: Whether an import's outcome is not known yet: readers must catch up first.
         lost: The reason why the coordinator cannot be followed, while it cannot; readers and feeds raise it.
     """
@@ -76,15 +75,14 @@ class Log:
         self.lost: RecoveryError | None = None
         self.may_be_behind = False
         self._reader = LogReader(coordinator, storage, cache)
-        self._recent = RecentWals()
+        self._recent = RecentWals("")
         self._waiting = 0
-        self._gate = DurabilityGate()
+        self._gate = DurabilityGate(Sequence(0, 0))
         self._checkpoint_revision = 0
         self.view: View
         self.head_revision: int
         self.head_id = ""
         self._head_value = b""  # not known yet
-        self.synced: Sequence
         with self.lock:
             self._open()
 
@@ -92,6 +90,11 @@ class Log:
     def lineage(self) -> LineageRecord:
         """The lineage that the view belongs to."""
         return self.view.lineage
+
+    @property
+    def synced(self) -> Sequence:
+        """The newest WAL that is in storage."""
+        return self._gate.synced
 
     @property
     def head_value(self) -> bytes:
@@ -189,12 +192,8 @@ class Log:
             self.changed.notify_all()
 
     def take_synced(self, sequence: Sequence) -> None:
-        """Record that storage has the log up to a WAL."""
-        with self.lock:
-            if sequence > self.synced:
-                self.synced = sequence
-                self._gate.let_through(sequence)
-                self.changed.notify_all()
+        """Note that storage has the log up to a WAL, and let the writers through who waited for it."""
+        self._gate.let_through(sequence)
 
     def adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         """Switch the view to a newer manifest; views already handed out stay as they are."""
@@ -225,12 +224,12 @@ class Log:
             finally:
                 self._waiting -= 1
 
-    def wait_synced(self, sequence: Sequence, satisfied: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `satisfied()`, checked again once storage has a WAL; return whether it is.
+    def wait_synced(self, sequence: Sequence, check: Callable[[], None], timeout: float | None) -> bool:
+        """Wait until storage has a WAL; return whether it has.
 
         Args:
             sequence: The WAL's sequence.
-            satisfied: Called under the lock; its errors are raised.
+            check: Raises an error when there is nothing to wait for; called whenever writers are woken.
             timeout: Seconds to wait; None waits without limit.
 
         Raises:
@@ -238,22 +237,24 @@ class Log:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            with self.lock:
-                if satisfied():
+            held = self._gate.enter(sequence)  # before the checks: what changes after them wakes it
+            try:
+                check()  # first: a later lineage's WALs are greater than one that it left behind
+                if held is None:
                     return True
                 self._check_open()
                 left = -1.0 if deadline is None else deadline - time.monotonic()
                 if deadline is not None and left <= 0:
                     return False
-                held = self._gate.enter(sequence)
-            if not held.acquire(timeout=left):
-                with self.lock:
+                if held.acquire(timeout=left):
+                    held = None
+            finally:
+                if held is not None:
                     self._gate.leave(held)
 
     def wake_writers(self) -> None:
         """Wake everybody in `wait_synced`, to check whether waiting still makes sense."""
-        with self.lock:
-            self._gate.wake_all()
+        self._gate.wake_all()
 
     def lose(self, error: RecoveryError) -> None:
         """Record why the coordinator cannot be followed, and wake everybody who waits."""
@@ -283,6 +284,15 @@ class Log:
                 return None
             return self._recent.after(sequence)
 
+    def unsynced_frames(self, lineage: LineageRecord, after: Sequence) -> tuple[list[bytes], Sequence]:
+        """Return the frames of all WALs after a sequence, and the last one's sequence; without waiting for a commit.
+
+        There are none if memory does not have all of them, or if the log has left the lineage.
+        """
+        recent = self._recent
+        wals = recent.newest(after) if recent.lineage == lineage.lineage else []
+        return [wal.frame for wal in wals], wals[-1].record.sequence if wals else after
+
     def close(self) -> None:
         """Wake everybody who waits; they raise `ClosedError`."""
         with self.lock:
@@ -310,7 +320,7 @@ class Log:
         manifest, table = self._reader.open_checkpoint(control.checkpoint, control.checkpoint_revision)
         start = Sequence.parse(control.checkpoint.sequence)
         view = View(control.lineage, manifest, table, Memtable(), start, control.head_revision)
-        recent, groups = RecentWals(), GroupRevisions()
+        recent, groups = RecentWals(control.lineage.lineage), GroupRevisions()
         for wals, revision in self._reader.wals_after(start, control):
             view = view.extended(wals, revision)
             recent.add(wals)
@@ -321,9 +331,8 @@ class Log:
         self.view, self._recent, self.groups = view, recent, groups
         self._reader.close_files_outside(manifest)
         self._checkpoint_revision = control.checkpoint_revision
-        self.synced = control.synced
+        self._gate.reset(control.synced)
         self._take_control(control)
-        self._gate.wake_all()
 
     def _apply_from_coordinator(self, control: Control) -> None:
         for wals, revision in self._reader.wals_after(self.view.sequence, control):
