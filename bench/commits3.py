@@ -14,14 +14,15 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import agola_core
 from agola_core import Put
-from agola_pytest.faults.s3_proxy import S3Proxy
 from agola_pytest.servers.s3 import S3Program, S3Server, missing_reason, start_s3
 from bench.machine import workplace
 from bench.result import Line, limit, ratio
+from bench.slow_s3 import SlowS3, start_slow_s3
 
 ROUNDS = 5
 GOALS = {32: 25, 256: 150}
@@ -39,7 +40,7 @@ def run() -> list[Line]:
     with (
         tempfile.TemporaryDirectory(dir=workplace()) as directory,
         start_s3(Path(directory) / "s3", _program()) as server,
-        S3Proxy(server, DELAY) as proxy,
+        start_slow_s3(server, DELAY) as proxy,
         agola_core.open(
             data_types=["object"],
             storage=proxy.url(uuid.uuid4().hex),
@@ -54,10 +55,11 @@ def run() -> list[Line]:
                 dm.storage.write(f"series/{number}/{index}", PAYLOAD)
             series.append(SERIES / (time.perf_counter() - started))
             for threads, rates in ours.items():
-                before = _puts(proxy)
+                before = proxy.requests()["PUT"]
                 rate, commits = _commits(dm, threads)
                 rates.append(rate)
-                puts[threads].append((_puts(proxy) - before) / commits)
+                puts[threads].append((proxy.requests()["PUT"] - before) / commits)
+        print(f"commit-s3: {_requests(dm, proxy)}")
     for threads, counts in puts.items():
         print(f"commit-s3: {statistics.median(counts):.3f} PUTs per commit with {threads} threads")
     rates = [
@@ -81,8 +83,22 @@ def _processor_time(server: S3Server) -> float:
         return 1000 * (time.process_time() - started) / (SERIES * 5)
 
 
-def _puts(proxy: S3Proxy) -> int:
-    return sum(request.method == "PUT" for request in proxy.requests)
+def _requests(dm: agola_core.DataManager, proxy: SlowS3) -> str:
+    """Return how many requests a commit, a checkpoint and a point read that finds nothing in memory make."""
+    counts = []
+    dm.stop_background_tasks()
+    steps: dict[str, Callable[[], object]] = {
+        "one commit": lambda: dm.write_wal([Put("object", "0-0", PAYLOAD)]),
+        "a checkpoint of it": lambda: dm.checkpoint(force=True),
+        "a read of a file that no read was in before": lambda: dm.read_object("object", "0-0"),
+        "another read": lambda: dm.read_object("object", "1-0"),
+    }
+    for name, step in steps.items():
+        before = proxy.requests()
+        step()
+        made = proxy.requests() - before
+        counts.append(f"{name}: {', '.join(f'{count} {kind}' for kind, count in sorted(made.items())) or 'none'}")
+    return "; ".join(counts)
 
 
 def _commits(dm: agola_core.DataManager, threads: int) -> tuple[float, int]:
