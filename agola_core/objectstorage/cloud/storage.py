@@ -11,7 +11,7 @@ import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from obstore.exceptions import BaseError
 
@@ -26,23 +26,14 @@ from agola_core.objectstorage.cloud.client import CloudClient
 from agola_core.objectstorage.cloud.errors import ServiceError, translate
 from agola_core.objectstorage.cloud.outcomes import row_of
 from agola_core.objectstorage.cloud.url import CloudOptions, parse_cloud_url
-from agola_core.objectstorage.outcome import Outcome
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable, is_portable
 from agola_core.objectstorage.remote import RangeReader, backoff, chunks, named
+from agola_core.objectstorage.settle import Found, Written, look, settle
 
 _RANGE = 8 * 1024 * 1024
 _DAMAGED_TRIES = 2
 _CRC = "agola_crc32"
 _LAST = "\U0010ffff"
-
-
-class _Written(NamedTuple):
-    """The object that a write intends to store."""
-
-    key: str
-    what: str
-    size: int
-    crc: int
 
 
 class CloudStorage:
@@ -139,7 +130,7 @@ class CloudStorage:
             body, others = _first(iter(data), self._options.part_size)
         if others is not None:
             return self._write_parts(key, what, itertools.chain((body,), others))
-        written = _Written(key, what, len(body), zlib.crc32(body))
+        written = Written(key, what, len(body), zlib.crc32(body))
         attributes = {_CRC: f"{written.crc:08x}"}
         if len(body) > self._options.part_size and not if_absent:
             return self._write_parts(key, what, chunks(body, self._options.part_size), attributes)
@@ -271,49 +262,33 @@ class CloudStorage:
         except BaseError as error:
             found = ServiceError.of(error)
             ours = translate(found, what, self._options.bucket)
-            if isinstance(ours, UnavailableError) and self._found(_Written(key, what, size, crc)):
+            if isinstance(ours, UnavailableError) and self._found(Written(key, what, size, crc)) is Found.OURS:
                 return size
             raise ours from found
         return size
 
-    def _settle(self, written: _Written, attempt: Callable[[], None], if_absent: bool) -> None:
-        """Attempt a write; check what is stored before each retry and before reporting a failure."""
-        for number in range(1, self._options.attempts + 1):
-            try:
-                attempt()
-                return
-            except (UnavailableError, ConflictError) as error:
-                found = self._found(written)
-                if found:
-                    return
-                if isinstance(error, ConflictError):
-                    raise ConflictError(f"{written.what} exists already") from error
-                row = row_of(error.__cause__ or error)
-                if found is False and if_absent and self._is_there(written.key.removeprefix(self._prefix)):
-                    raise ConflictError(f"{written.what} exists already") from error
-                if number == self._options.attempts or not row.again:
-                    if found is None and row.outcome is Outcome.UNKNOWN:
-                        told = f"{error}; whether it was written cannot be told"
-                        raise type(error)(told) from error.__cause__
-                    raise
-            time.sleep(backoff(number))
+    def _settle(self, written: Written, attempt: Callable[[], None], if_absent: bool) -> None:
+        settle(
+            written,
+            attempt,
+            lambda: self._found(written),
+            row_of,
+            lambda number: time.sleep(backoff(number)),
+            attempts=self._options.attempts,
+            if_absent=if_absent,
+        )
 
-    def _found(self, written: _Written) -> bool | None:
-        """Return whether an object has exactly the written bytes; None if that cannot be determined."""
+    def _found(self, written: Written) -> Found | None:
         path = written.key.removeprefix(self._prefix)
-        crc = 0
-        try:
+
+        def head() -> tuple[int, str]:
             meta = self._head(path)
-            if meta["size"] != written.size:
-                return False
-            reader = RangeReader(self, path, meta["e_tag"] or "")
-            for offset in range(0, written.size, _RANGE):
-                crc = zlib.crc32(reader.read(offset, _RANGE), crc)
-        except NotFoundError:
-            return False
-        except AgolaError:
-            return None
-        return crc == written.crc
+            return meta["size"], meta["e_tag"] or ""
+
+        def read(offset: int, length: int, etag: str) -> bytes:
+            return self._get(path, {"range": (offset, offset + length), **({"if_match": etag} if etag else {})})[0]
+
+        return look(written, head, read)
 
     def _open_bucket(self) -> None:
         where = f"storage {self._name}"
