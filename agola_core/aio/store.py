@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from agola_core.aio.iteration import AsyncItems, arriving
 from agola_core.aio.threads import THREADS, Threads, in_thread
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from agola_core.datamanager import Event
     from agola_core.sequence import Sequence
+
+D = TypeVar("D")
 
 
 class AsyncDataManager:
@@ -32,8 +34,11 @@ class AsyncDataManager:
         self.threads = Threads(threads)
 
     write_wal = in_thread(DataManager.write_wal)
+    write_wals = in_thread(DataManager.write_wals)
     change_groups_token = in_thread(DataManager.change_groups_token)
     read_object = in_thread(DataManager.read_object)
+    entry = in_thread(DataManager.entry)
+    exists = in_thread(DataManager.exists)
     refresh = in_thread(DataManager.refresh)
     sync = in_thread(DataManager.sync)
     checkpoint = in_thread(DataManager.checkpoint)
@@ -45,6 +50,14 @@ class AsyncDataManager:
     status = in_thread(DataManager.status)
     export = in_thread(DataManager.export)
     import_ = in_thread(DataManager.import_)
+
+    @overload
+    async def get(self, data_type: str, object_id: str) -> bytes | None: ...
+    @overload
+    async def get(self, data_type: str, object_id: str, default: D) -> bytes | D: ...
+    async def get(self, data_type: str, object_id: str, default: D | None = None) -> bytes | D | None:
+        """Return an object; the default when it does not exist."""
+        return await self.threads.run(lambda: self.wrapped.get(data_type, object_id, default))
 
     def list_objects(
         self, data_type: str, start_after: str = "", limit: int | None = None

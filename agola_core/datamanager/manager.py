@@ -27,13 +27,14 @@ from agola_core.datamanager.transfer.export import Export, ExportParts
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
 from agola_core.datamanager.transfer.store_import import StoreImport
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Options, Put, WalStatus
+from agola_core.datamanager.types import Action, ChangeGroupsToken, NewWal, Options, Put, WalStatus
 from agola_core.datamanager.validate import (
     as_wal,
+    as_wals,
     check_actions,
 )
 from agola_core.datamanager.writer import Writer
-from agola_core.errors import BadRequestError, CorruptionError, NotFoundError
+from agola_core.errors import AgolaError, BadRequestError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints
 from agola_core.runtime.progress import Progress, ignore
@@ -145,6 +146,38 @@ class DataManager(Reader):
         return self._writer.write(
             wal, size, token, wal_id, timeout, coordinator_ops=coordinator_ops, conditional=conditional
         )
+
+    def write_wals(
+        self, wals: Iterable[NewWal | Iterable[Action]], *, timeout: float | None = None
+    ) -> list[ChangeGroupsToken | AgolaError]:
+        """Commit many WALs, in their order, in as few transactions as hold them; each has a verdict of its own.
+
+        Each WAL is all or none by itself, and what refuses one of them does not refuse the others.
+
+        Args:
+            wals: Lists of actions, or `NewWal`s where a WAL has a token or an id.
+            timeout: Seconds to wait for their turn, and with storage durability for their syncs.
+
+        Returns:
+            For each WAL the token at its revision, or the error that `write_wal` would have raised: if it is a
+            `ConflictError` or a `BadRequestError`, the WAL was not written.
+
+        Raises:
+            BadRequestError: `wals` is not a list of WALs.
+            DeadlineError: The turn did not come in time; nothing was written.
+        """
+        self._store.check_open()
+        return self._writer.write_all([self._checked(wal) for wal in as_wals(wals)], timeout)
+
+    def _checked(self, wal: NewWal | Iterable[Action]) -> NewWal | AgolaError:
+        try:
+            checked = (
+                NewWal(as_wal(wal.actions), wal.token, wal.wal_id) if isinstance(wal, NewWal) else NewWal(as_wal(wal))
+            )
+            check_actions(checked.actions, self._known_types, self.options)
+        except AgolaError as error:
+            return error
+        return checked
 
     def append_events(
         self,

@@ -13,7 +13,7 @@ from datetime import datetime
 import msgspec
 
 from agola_core.decoding import DECODE_ERRORS
-from agola_core.errors import BadRequestError
+from agola_core.errors import AgolaError, BadRequestError
 from agola_core.sequence import Sequence
 
 MAX_ID_BYTES = 1024
@@ -152,6 +152,23 @@ class ChangeGroupsToken(msgspec.Struct, frozen=True):
         except (ValueError, *DECODE_ERRORS) as error:
             raise BadRequestError("not a change groups token") from error
 
+
+class NewWal(msgspec.Struct, frozen=True):
+    """A WAL for `DataManager.write_wals`, where its actions alone do not say everything.
+
+    Attributes:
+        actions: As for `write_wal`.
+        token: As for `write_wal`.
+        wal_id: As for `write_wal`.
+    """
+
+    actions: tuple[Action, ...]
+    token: ChangeGroupsToken | None = None
+    wal_id: str = ""
+
+
+Verdict = ChangeGroupsToken | AgolaError
+"""What became of one of several WALs: the token at its revision, or the error that refused it."""
 
 _TOKEN_ENCODER = msgspec.json.Encoder(order="deterministic")
 _TOKEN_DECODER = msgspec.json.Decoder(ChangeGroupsToken)

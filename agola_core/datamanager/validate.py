@@ -12,6 +12,7 @@ from agola_core.datamanager.types import (
     Action,
     ChangeGroupsToken,
     Delete,
+    NewWal,
     Options,
     Put,
 )
@@ -40,6 +41,19 @@ def as_wal(actions: Iterable[Action]) -> tuple[Action, ...]:
         return tuple(actions)
     except TypeError as error:
         raise BadRequestError(f"a WAL is a list of actions, not {type(actions).__name__}") from error
+
+
+def as_wals(wals: Iterable[NewWal | Iterable[Action]]) -> list[NewWal | Iterable[Action]]:
+    """Return several WALs as a list; refuse a single one."""
+    if isinstance(wals, (Put, Delete, NewWal)):
+        raise BadRequestError(f"write_wals takes a list of WALs, not a single {type(wals).__name__}")
+    try:
+        found = list(wals)
+    except TypeError as error:
+        raise BadRequestError(f"write_wals takes a list of WALs, not {type(wals).__name__}") from error
+    if found and isinstance(found[0], (Put, Delete)):
+        raise BadRequestError("write_wals takes a list of WALs, each a list of actions; write_wal takes one")
+    return found
 
 
 def check_token(token: ChangeGroupsToken) -> None:

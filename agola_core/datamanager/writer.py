@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from collections.abc import Sequence as Items
 
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import write_payload
@@ -11,9 +12,9 @@ from agola_core.datamanager.format.versions import Condition, split_conditions
 from agola_core.datamanager.log.group_commit import GroupCommit
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend, PendingWal, check_limits
 from agola_core.datamanager.open_store import OpenStore
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, NewWal, Verdict
 from agola_core.datamanager.validate import check_groups, check_token, check_wal_id
-from agola_core.errors import UnavailableError
+from agola_core.errors import AgolaError, UnavailableError
 from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
 
@@ -74,25 +75,16 @@ class Writer:
         encoded = records.encode_actions(wal)
         lineage = self._log.lineage
         for tries in range(_PAYLOAD_TRIES, 0, -1):
-            payload, collected = None, self._log.collected
-            if len(encoded) > self._inline_limit:
-                faultpoints.reach("commit.before-payload")
-                payload = write_payload(self._log.storage, self._store.new_uuid(), encoded)
-            pending = PendingWal(
+            pending = self._pending(
                 wal,
-                b"" if payload else encoded,
-                payload,
+                encoded,
                 token,
-                wal_id=wal_id or f"{self._wal_id_prefix}{next(self._wal_ids):012x}",
-                remembered=bool(wal_id),
-                digest=records.digest_of(encoded) if wal_id else "",
-                lineage=lineage.lineage,
+                wal_id,
+                lineage.lineage,
+                conditions,
                 coordinator_ops=coordinator_ops,
-                collected=collected,
                 events=events,
-                conditions=conditions,
             )
-            check_limits(pending, self._log.coordinator.max_txn_ops)
             try:
                 result = self.group_commit.commit(pending, timeout)
                 break
@@ -101,10 +93,91 @@ class Writer:
                     raise
         self._store.tasks.after_commit(size)
         if self._durable:
-            sequence = Sequence.parse(result.sequence)
-            if sequence.epoch >= lineage.epoch:  # an outcome that a recovery inherited came from storage
-                self._store.tasks.wait_synced(sequence, timeout)
+            self._wait_durable(result, lineage.epoch, timeout)
         return result
+
+    def write_all(self, wals: Items[NewWal | AgolaError], timeout: float | None = None) -> list[Verdict]:
+        """Commit WALs whose actions are valid, in their order (see `DataManager.write_wals`).
+
+        Args:
+            wals: The WALs, and errors in the places of those that are not valid.
+            timeout: Seconds to wait.
+        """
+        self._make_room()
+        lineage = self._log.lineage
+        prepared: list[PendingWal | AgolaError] = [
+            wal if isinstance(wal, AgolaError) else self._prepared(wal, lineage.lineage) for wal in wals
+        ]
+        waiting = [one for one in prepared if isinstance(one, PendingWal)]
+        if waiting:
+            self.group_commit.commit_all(waiting, timeout)
+        self._store.tasks.after_commit(sum(one.size for one in waiting if one.outcome is not None))
+        verdicts = [one if isinstance(one, AgolaError) else _verdict(one) for one in prepared]
+        return self._all_durable(verdicts, lineage.epoch, timeout) if self._durable else verdicts
+
+    def _prepared(self, wal: NewWal, lineage: str) -> PendingWal | AgolaError:
+        try:
+            if wal.token is not None:
+                check_token(wal.token)
+            if wal.wal_id:
+                check_wal_id(wal.wal_id)
+            actions, conditions = split_conditions(wal.actions)
+            encoded = records.encode_actions(actions)
+            return self._pending(actions, encoded, wal.token, wal.wal_id, lineage, conditions, in_order=True)
+        except AgolaError as error:
+            return error
+
+    def _pending(
+        self,
+        wal: tuple[Action, ...],
+        encoded: bytes,
+        token: ChangeGroupsToken | None,
+        wal_id: str,
+        lineage: str,
+        conditions: tuple[Condition, ...],
+        *,
+        coordinator_ops: CoordinatorOps | None = None,
+        events: EventsAppend | None = None,
+        in_order: bool = False,
+    ) -> PendingWal:
+        payload, collected = None, self._log.collected
+        if len(encoded) > self._inline_limit:
+            faultpoints.reach("commit.before-payload")
+            payload = write_payload(self._log.storage, self._store.new_uuid(), encoded)
+        pending = PendingWal(
+            wal,
+            b"" if payload else encoded,
+            payload,
+            token,
+            wal_id=wal_id or f"{self._wal_id_prefix}{next(self._wal_ids):012x}",
+            remembered=bool(wal_id),
+            digest=records.digest_of(encoded) if wal_id else "",
+            lineage=lineage,
+            coordinator_ops=coordinator_ops,
+            collected=collected,
+            events=events,
+            conditions=conditions,
+            in_order=in_order,
+        )
+        check_limits(pending, self._log.coordinator.max_txn_ops)
+        return pending
+
+    def _all_durable(self, verdicts: list[Verdict], epoch: int, timeout: float | None) -> list[Verdict]:
+        """Wait until committed WALs are in storage; those that are not get the error that says so."""
+        committed = [one for one in verdicts if isinstance(one, ChangeGroupsToken)]
+        if not committed:
+            return verdicts
+        try:
+            self._wait_durable(max(committed, key=lambda one: one.sequence), epoch, timeout)
+        except AgolaError as error:
+            synced = str(self._log.synced)
+            return [error if isinstance(one, ChangeGroupsToken) and one.sequence > synced else one for one in verdicts]
+        return verdicts
+
+    def _wait_durable(self, result: ChangeGroupsToken, epoch: int, timeout: float | None) -> None:
+        sequence = Sequence.parse(result.sequence)
+        if sequence.epoch >= epoch:  # an outcome that a recovery inherited came from storage
+            self._store.tasks.wait_synced(sequence, timeout)
 
     def token(self, groups: Iterable[str]) -> ChangeGroupsToken:
         """Return the current state of some change groups (see `DataManager.change_groups_token`)."""
@@ -125,3 +198,12 @@ class Writer:
         return ChangeGroupsToken(
             max([view.revision, *revisions.values()]), revisions, view.lineage.lineage, str(view.sequence)
         )
+
+
+def _verdict(pending: PendingWal) -> Verdict:
+    if pending.outcome is not None:
+        return pending.outcome
+    assert pending.error is not None
+    if isinstance(pending.error, AgolaError):
+        return pending.error
+    raise pending.error

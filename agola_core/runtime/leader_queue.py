@@ -105,6 +105,24 @@ class LeaderQueue(Generic[W]):
         if wanted.error is not None:
             raise wanted.error
 
+    def do_all(self, wanted: list[W], timeout: float | None = None) -> None:
+        """Process several requests of one caller in this thread, in their order; each gets its own outcome.
+
+        Args:
+            wanted: The requests.
+            timeout: Seconds to wait for their turn.
+
+        Raises:
+            DeadlineError: The turn did not come in time; nothing was begun.
+        """
+        if not self._turn.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            raise DeadlineError("the turn did not come in time; nothing was written")
+        try:
+            for part in [wanted] if self._parts is None else self._parts(wanted):
+                self._do(part)
+        finally:
+            self._turn.release()
+
     def _do_together(self, wanted: W, deadline: float | None) -> None:
         while not wanted.done:  # a leader that gave up leaves its round undone: start over
             own = _Round(wanted)

@@ -27,6 +27,11 @@ async def test_objects(tmp_path):
         with pytest.raises(ConflictError):
             await store.write_wal([Delete("note", "a")], await_stale(token))
         assert (await store.read_object("note", "a"))[0] == b"1"
+        assert (await store.get("note", "a"), await store.get("note", "c", b"-")) == (b"1", b"-")
+        assert await store.exists("note", "a")
+        version = (await store.entry("note", "a")).version
+        verdicts = await store.write_wals([[Put("note", "a", b"1", expected=version)]] * 2)
+        assert isinstance(verdicts[1], ConflictError)
         assert [item async for item in store.list_objects("note")] == [("a", b"1"), ("b", b"2")]
         with pytest.raises(NotFoundError):
             await store.read_object("note", "c")

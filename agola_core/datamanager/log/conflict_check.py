@@ -17,6 +17,45 @@ from agola_core.errors import BadRequestError, ConflictError, FencedError, Token
 from agola_core.sequence import Sequence
 
 
+class _Accepted:
+    """The WALs that one transaction is to commit.
+
+    Args:
+        conditional: Whether any of the writers has conditions on objects.
+    """
+
+    def __init__(self, *, conditional: bool) -> None:
+        self.wals: list[PendingWal] = []
+        self._conditional = conditional
+        self._groups: set[str] = set()
+        self._ids: set[str] = set()
+        self._keys: set[str] = set()
+        self._objects: set[tuple[str, str]] = set()
+
+    def delay(self, pending: PendingWal) -> bool:
+        """Return whether a WAL depends on one of these, so that it is checked again once they are committed.
+
+        Invariant 5: they may yet lose their race, so only their commit is a conflict. And a transaction writes a key
+        once.
+        """
+        return bool(
+            (self._keys and not self._keys.isdisjoint(pending.coordinator_ops.keys()))
+            or (pending.remembered and pending.wal_id in self._ids)
+            or not self._groups.isdisjoint(pending.groups)
+            or any((data_type, object_id) in self._objects for data_type, object_id, _ in pending.conditions)
+        )
+
+    def add(self, pending: PendingWal) -> None:
+        """Add a WAL."""
+        self.wals.append(pending)
+        self._groups.update(pending.groups)
+        self._keys.update(op.key for op in pending.coordinator_ops.ops)
+        if pending.remembered:
+            self._ids.add(pending.wal_id)
+        if self._conditional:
+            self._objects.update((action.data_type, action.id) for action in pending.actions)
+
+
 class ConflictCheck:
     """Checks writers against what a log knows; the caller holds the log's lock.
 
@@ -54,55 +93,38 @@ class ConflictCheck:
         if self._misses_forgotten(waiting):  # groups were cleaned up since the view was taken
             self._log.catch_up()
             found = self._look_up(waiting)
-        accepted: list[PendingWal] = []
-        moved: set[str] = set()
-        ids: set[str] = set()
-        written: set[str] = set()
-        changed: set[tuple[str, str]] = set()
-        conditional = any(pending.conditions for pending in waiting)
+        accepted = _Accepted(conditional=any(pending.conditions for pending in waiting))
         behind = False
         for pending in waiting:
-            if written and not written.isdisjoint(pending.coordinator_ops.keys()):
-                continue  # a transaction writes a key once: checked again once the other is committed
+            if accepted.delay(pending):
+                if pending.in_order:
+                    break
+                continue
             if pending.remembered:
-                if pending.wal_id in ids:
-                    continue  # twice in one batch: checked again once the first is committed
-                ids.add(pending.wal_id)
                 earlier = found[keys.wal_id(pending.wal_id)]
                 if earlier is not None and (outcome := self._earlier_outcome(pending, earlier)):
                     pending.settle(*outcome)
                     behind |= outcome[0] is not None and Sequence.parse(outcome[0].sequence) > self._log.view.sequence
                     continue
             error = self._refusal(pending)
+            if error is None and pending.conditions:
+                error = self._objects.refusal(pending)
+                if error is not None and not pending.rechecked:
+                    pending.rechecked = behind = True
+                    continue
             if error is not None:
                 pending.settle(None, error)
                 continue
-            if not moved.isdisjoint(pending.groups):
-                continue  # invariant 5: the other may yet lose its race, so only its commit is a conflict
-            if pending.conditions:
-                if any((data_type, object_id) in changed for data_type, object_id, _ in pending.conditions):
-                    continue  # likewise
-                error = self._objects.refusal(pending)
-                if error is not None:
-                    if pending.rechecked:
-                        pending.settle(None, error)
-                    else:
-                        pending.rechecked = behind = True
-                    continue
             if pending.events is not None:
                 decision = self._events.check(pending)
                 behind |= decision is Decision.STALE
                 if decision is not Decision.ACCEPTED:
                     continue
-            if conditional:
-                changed.update((action.data_type, action.id) for action in pending.actions)
-            moved.update(pending.groups)
-            written.update(op.key for op in pending.coordinator_ops.ops)
-            accepted.append(pending)
+            accepted.add(pending)
         if behind:  # a writer reads what it has written; the others are checked against the newer state
             self._log.catch_up()
             return []
-        return accepted
+        return accepted.wals
 
     def _accept_events(self, waiting: list[PendingWal]) -> list[PendingWal]:
         """Do the same for writers whom nothing but events decides on."""

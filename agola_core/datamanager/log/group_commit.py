@@ -71,6 +71,18 @@ class GroupCommit:
         assert pending.outcome is not None
         return pending.outcome
 
+    def commit_all(self, pending: list[PendingWal], timeout: float | None = None) -> None:
+        """Commit the WALs of one writer in their order, together as far as they fit; each gets its own outcome.
+
+        Args:
+            pending: The WALs.
+            timeout: Seconds to wait for their turn.
+
+        Raises:
+            DeadlineError: The turn did not come in time; nothing was written.
+        """
+        self._queue.do_all(pending, timeout)
+
     def _parts(self, waiting: list[PendingWal]) -> Iterator[list[PendingWal]]:
         """Split the waiting WALs, in order, into as few parts as the coordinator's transactions can hold."""
         max_ops, max_bytes = self._coordinator.max_txn_ops, self._coordinator.max_txn_bytes
@@ -90,14 +102,17 @@ class GroupCommit:
             self._commit(batch)
 
     def _commit(self, batch: list[PendingWal]) -> None:
-        waiting = batch
-        for _ in range(_LOST_RACES):
+        waiting, lost = batch, 0
+        while lost < _LOST_RACES:
             accepted = self._conflict_check.accept(waiting)
             if accepted:
                 self._transact(accepted)
-            waiting = [pending for pending in waiting if not pending.done]
-            if not waiting:
+            left = [pending for pending in waiting if not pending.done]
+            if not left:
                 return
+            if len(left) == len(waiting):
+                lost += 1
+            waiting = left
         raise UnavailableError(f"lost the race for the head of the log {_LOST_RACES} times")
 
     def _transact(self, accepted: list[PendingWal]) -> None:

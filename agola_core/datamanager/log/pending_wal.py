@@ -101,6 +101,7 @@ class PendingWal(Waiting):
         collected: The last collection of payloads before its payload was written (see `Log.collected`).
         events: The events among the actions, and their conditions.
         conditions: What must hold of objects before it.
+        in_order: Whether it must not be committed before an earlier one of its batch.
         rechecked: Whether an older state of the log did not meet its conditions.
         payload_lost: Whether it was not committed because a later collection may have taken its payload.
 
@@ -125,10 +126,12 @@ class PendingWal(Waiting):
         collected: int = 0,
         events: EventsAppend | None = None,
         conditions: tuple[Condition, ...] = (),
+        in_order: bool = False,
     ) -> None:
         self.collected = collected
         self.events = events
         self.conditions = conditions
+        self.in_order = in_order
         self.rechecked = False
         self.payload_lost = False
         self.actions = actions

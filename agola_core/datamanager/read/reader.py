@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, TypeVar
+from typing import IO, TypeVar, overload
 
 from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
@@ -36,6 +36,10 @@ class Reader(Closing):
     def _pinned_view(self) -> AbstractContextManager[View]:
         """Return the state to read, and keep its files while the block runs; raise if this was closed."""
 
+    @overload
+    def get(self, data_type: str, object_id: str) -> bytes | None: ...
+    @overload
+    def get(self, data_type: str, object_id: str, default: D) -> bytes | D: ...
     def get(self, data_type: str, object_id: str, default: D | None = None) -> bytes | D | None:
         """Return an object; the default when it does not exist.
 
