@@ -92,6 +92,7 @@ class AsyncEventStore:
     ) -> AbstractAsyncContextManager[AsyncIterator[RecordedEvent]]:
         """Return the events after a position, those that are there and those to come: `async with` gives the iterator.
 
+        Without `after` and `name` it begins at the newest event (see `EventStore.subscribe`).
         A named reader notes its position with the events that it writes (`EventStore.mark`), for the iterator is ahead
         of the reader by one event.
         """

@@ -189,8 +189,8 @@ class EventStore(Closing):
 
         Args:
             query: The query; all events by default.
-            after: The position. None for where the named reader's `ack` or `mark` has come to, and without a name
-                for the newest one.
+            after: The position; 0 for all events. None begins where the named reader's `ack` or `mark` has come to,
+                and without a name at the newest event, so that only events to come are returned.
             name: The reader's, for its acknowledged position.
         """
         check_query(query)

@@ -85,8 +85,9 @@ def test_which_runs_are_kept_is_said_by_age_and_count(text, rule):
     assert DURATION.convert("90", None, None) == 90.0
 
 
-def test_runs_beyond_the_number_to_keep_are_deleted_by_the_service(agola_runservice_factory):
-    service = agola_runservice_factory(arguments=["--retain", "/project/p=1", "--upkeep-interval", "0.05s"])
+@pytest.mark.parametrize("option", ["--retention-interval", "--upkeep-interval"])  # the latter is its name of old
+def test_runs_beyond_the_number_to_keep_are_deleted_by_the_service(agola_runservice_factory, option):
+    service = agola_runservice_factory(arguments=["--retain", "/project/p=1", option, "0.05s"])
     client = service.client()
     for group in ("/project/p", "/project/p", "/project/q", "/project/q"):
         last = client.create_run(RunCreateRequest(name="r", group=group, setup_errors=["wrong"])).run

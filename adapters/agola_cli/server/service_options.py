@@ -13,14 +13,23 @@ from agola_core.runservice.model.options import RetentionRule, ServiceOptions
 
 
 def _service(
-    retain: tuple[RetentionRule, ...], external_scheduler: bool, max_log_bytes_fetched: int, **given: Any
+    retain: tuple[RetentionRule, ...],
+    external_scheduler: bool,
+    max_log_bytes_fetched: int,
+    retention_interval: float,
+    upkeep_interval: float | None,
+    **given: Any,
 ) -> ServiceOptions:
     groups = [rule.group.rstrip("/") for rule in retain]
     for group in groups:
         if groups.count(group) > 1:
             raise BadRequestError(f"--retain says twice what is kept of {group or '/'}")
     return ServiceOptions(
-        retention=retain, start_queued=not external_scheduler, max_log_bytes=max_log_bytes_fetched, **given
+        retention=retain,
+        retention_interval=retention_interval if upkeep_interval is None else upkeep_interval,
+        start_queued=not external_scheduler,
+        max_log_bytes=max_log_bytes_fetched,
+        **given,
     )
 
 
@@ -35,14 +44,17 @@ service_options = bundled(
         help="How long, and how many, ended runs of each group below GROUP are kept: /=90d, /project/ID=30d,100. "
         "The deepest group's rule counts; without one all are kept. Repeatable.",
     ),
-    click.option("--cache-expiry", type=DURATION, default="7d", show_default=True, help="The age that caches reach."),
     click.option(
-        "--upkeep-interval",
+        "--cache-expiry", type=DURATION, default="7d", show_default=True, help="The age at which caches are deleted."
+    ),
+    click.option(
+        "--retention-interval",
         type=DURATION,
         default="1h",
         show_default=True,
-        help="Between deletions of old runs, caches.",
+        help="The time between deletions of expired runs and caches.",
     ),
+    click.option("--upkeep-interval", type=DURATION, hidden=True, help="The former name of --retention-interval."),
     click.option(
         "--executor-ttl",
         type=DURATION,

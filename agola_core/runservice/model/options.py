@@ -36,7 +36,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
         keep_groups: How many change groups are kept; when the oldest go, older tokens are refused.
         cache_expiry: Seconds after its writing at which a cache is deleted.
         retention: Which archived runs are kept; none for all.
-        upkeep_interval: Seconds between deletions of expired caches and runs.
+        retention_interval: Seconds between deletions of expired runs and caches.
     """
 
     workers: int = 4
@@ -51,4 +51,4 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
     keep_groups: int = 10_000
     cache_expiry: float = 7 * 24 * 3600.0
     retention: tuple[RetentionRule, ...] = ()
-    upkeep_interval: float = 3600.0
+    retention_interval: float = 3600.0

@@ -57,7 +57,7 @@ class Sweeps:
     def start(self, supervisor: Supervisor) -> None:
         """Start the loops."""
         supervisor.loop("sweep", self.sweep, interval=self._options.sweep_interval)
-        supervisor.loop("clean", self.clean, interval=self._options.upkeep_interval)
+        supervisor.loop("clean", self.clean, interval=self._options.retention_interval)
 
     def sweep(self) -> None:
         """Recheck some of the active runs, each in its turn, and the tasks of lost executors."""
