@@ -23,6 +23,7 @@ from agola_eventsourcing.streams import (
     FirstVersions,
     IdType,
     appends,
+    by_stream,
     first_version,
     id_reader,
     notification,
@@ -97,16 +98,17 @@ class AgolaAggregateRecorder(AggregateRecorder):
             if along:
                 self.store.store.write_wal(along, token)
             return []
-        begun = {str(event.originator_id) for event in stored_events if event.originator_version == 1}
-        parts = appends(stored_events, lambda stream: 1 if stream in begun else self._firsts.of(stream))
+        streams = by_stream(stored_events)
+        begun = {stream for stream, events in streams.items() if events[0].originator_version == 1}
+        parts = appends(streams, lambda stream: 1 if stream in begun else self._firsts.of(stream))
         try:
             last = self.store.append_all(parts, along=along, token=token)
         except ConflictError:
             if all(self._firsts.of(stream) for stream in begun):
                 raise
-            parts = appends(stored_events, self._firsts.of)  # version 1 is the second event of some aggregate
+            parts = appends(streams, self._firsts.of)  # version 1 is the second event of some aggregate
             last = self.store.append_all(parts, along=along, token=token)
-        return positions(stored_events, parts, last)
+        return positions(stored_events, streams, last)
 
 
 class AgolaApplicationRecorder(AgolaAggregateRecorder, ApplicationRecorder):

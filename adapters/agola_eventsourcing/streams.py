@@ -70,29 +70,37 @@ def first_version(event: RecordedEvent) -> int:
     return 0 if event.metadata.get(_FIRST) == 0 else 1
 
 
-def appends(stored_events: Iterable[StoredEvent], firsts: Callable[[str], int]) -> list[StreamEvents]:
+def by_stream(stored_events: Iterable[StoredEvent]) -> dict[str, list[StoredEvent]]:
+    """Return the events of each aggregate, in their order, by the name of its stream."""
+    by_id: dict[UUID | str, list[StoredEvent]] = {}
+    for stored in stored_events:
+        by_id.setdefault(stored.originator_id, []).append(stored)
+    streams: dict[str, list[StoredEvent]] = {}
+    for originator_id, events in by_id.items():  # the text of a UUID is made once
+        streams.setdefault(str(originator_id), []).extend(events)
+    return streams
+
+
+def appends(streams: dict[str, list[StoredEvent]], firsts: Callable[[str], int]) -> list[StreamEvents]:
     """Return what is to be appended to which stream, and the versions that the streams must have.
 
     Args:
-        stored_events: Of any aggregates, the versions of each in order.
-        firsts: The first version of an aggregate that may have events; one that begins here is not asked for.
+        streams: The events of each aggregate (see `by_stream`).
+        firsts: The first version of an aggregate that may have events; one that begins with 0 here is not asked for.
 
     Raises:
         BadRequestError: A version is less than 0.
         ConflictError: Two versions of one aggregate are equal, or leave one out.
     """
-    by_stream: dict[str, list[StoredEvent]] = {}
-    for stored in stored_events:
-        by_stream.setdefault(str(stored.originator_id), []).append(stored)
-    return [_append(stream, events, firsts) for stream, events in by_stream.items()]
+    return [_append(stream, events, firsts) for stream, events in streams.items()]
 
 
 def _append(stream: str, events: list[StoredEvent], firsts: Callable[[str], int]) -> StreamEvents:
     begin = events[0].originator_version
     if begin < 0:
         raise BadRequestError(f"a version is 0 or more: {stream} has {begin}")
-    for offset, stored in enumerate(events):
-        if stored.originator_version != begin + offset:
+    for version, stored in enumerate(events, begin):
+        if stored.originator_version != version:
             raise ConflictError(f"version {stored.originator_version} of {stream} does not follow the one before")
     first = firsts(stream) if begin else 0
     metadata = {} if first else {_FIRST: 0}
@@ -100,17 +108,20 @@ def _append(stream: str, events: list[StoredEvent], firsts: Callable[[str], int]
     return StreamEvents(recorded, stream, begin - first)
 
 
-def positions(stored_events: Sequence[StoredEvent], parts: Iterable[StreamEvents], last: int) -> list[int]:
+def positions(stored_events: Sequence[StoredEvent], streams: dict[str, list[StoredEvent]], last: int) -> list[int]:
     """Return the position of each stored event of one append.
 
     Args:
         stored_events: In the order in which they were given.
-        parts: What was appended.
+        streams: The same, by stream, as they were appended.
         last: The position of the append's last event.
     """
-    following = itertools.count(last - len(stored_events) + 1)
-    of_stream = {part.stream: iter([next(following) for _ in part.events]) for part in parts}
-    return [next(of_stream[str(stored.originator_id)]) for stored in stored_events]
+    first = last - len(stored_events) + 1
+    if len(streams) == 1:
+        return list(range(first, last + 1))
+    appended = itertools.chain.from_iterable(streams.values())
+    by_event = {id(stored): position for position, stored in enumerate(appended, first)}
+    return [by_event[id(stored)] for stored in stored_events]
 
 
 def stored_event(event: RecordedEvent, read_id: Callable[[str], UUID | str]) -> StoredEvent:
