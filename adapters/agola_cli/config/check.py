@@ -45,8 +45,8 @@ class Summary(msgspec.Struct, frozen=True):
 
 @click.command("check")
 @click.argument("path", type=click.Path(path_type=Path), default=".")
-@click.option("--strict", is_flag=True, help="What is ignored is an error.")
-@click.option("--agola", is_flag=True, help="Say what a real Agola 0.2 does with it.")
+@click.option("--strict", is_flag=True, help="Treat ignored parts as errors.")
+@click.option("--agola", is_flag=True, help="Say what a real Agola 0.2 would do with it.")
 @json_option
 def check_command(path: Path, strict: bool, agola: bool, as_json: bool) -> int:
     """Check the configuration of PATH, a directory or a file; 2 with the first error's place when it is wrong.

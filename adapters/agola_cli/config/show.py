@@ -24,7 +24,7 @@ config_command.add_command(check_command)
 
 
 @config_command.command("show")
-@click.option("--all", "show_all", is_flag=True, help="Built-in defaults too.")
+@click.option("--all", "show_all", is_flag=True, help="Also show built-in defaults.")
 @click.pass_context
 @json_option
 def show_command(context: click.Context, show_all: bool, as_json: bool) -> None:

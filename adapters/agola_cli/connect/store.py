@@ -80,7 +80,7 @@ storage_option = click.option(
     callback=lambda _context, _option, url: url and check_configured(url),
     envvar="AGOLA_STORAGE",
     show_envvar=True,
-    help="The object storage, in the place of the data directory's: posix:///DIR, s3://BUCKET/PREFIX, gs:// or az://.",
+    help="The object storage, instead of the data directory's: posix:///DIR, s3://BUCKET/PREFIX, gs:// or az://.",
 )
 
 coordinator_option = click.option(
@@ -88,7 +88,7 @@ coordinator_option = click.option(
     metavar="URL",
     envvar="AGOLA_COORDINATOR",
     show_envvar=True,
-    help="The coordinator, in the place of the data directory's: etcd://HOST:2379,HOST:2379/PREFIX.",
+    help="The coordinator, instead of the data directory's: etcd://HOST:2379,HOST:2379/PREFIX.",
 )
 
 store_options = bundled("store", StoreOptions, data_dir_option, storage_option, coordinator_option)

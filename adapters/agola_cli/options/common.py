@@ -24,7 +24,7 @@ url_option = click.option(
     metavar="URL",
     envvar="AGOLA_URL",
     show_envvar=True,
-    help="A running service, such as http://127.0.0.1:4000, in the place of a data directory.",
+    help="A running service instead of a data directory, such as http://127.0.0.1:4000.",
 )
 
 token_file_option = click.option(
@@ -32,7 +32,7 @@ token_file_option = click.option(
     type=FILE,
     envvar="AGOLA_TOKEN_FILE",
     show_envvar=True,
-    help="Holds the token that the service asks for; AGOLA_TOKEN may hold the token itself.",
+    help="File with the token that the service asks for, such as ~/ci.token; AGOLA_TOKEN may hold the token itself.",
 )
 
 
@@ -46,10 +46,10 @@ tasks_option = click.option(
     type=click.IntRange(0),
     default=processors,
     show_default="the processors",
-    help="How many tasks run here at once; 0: no limit.",
+    help="How many tasks run here at the same time; 0 for no limit.",
 )
 
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def bundled(name: str, build: Callable[..., Any], *options: Callable[[F], F]) -> Callable[[F], F]:

@@ -32,7 +32,8 @@ data_dir_option = click.option(
     type=DirectoryType(),
     envvar="AGOLA_DATA_DIR",
     show_envvar=True,
-    help="Where runs, logs and the store are kept. By default a directory of your home for each checkout.",
+    help="The directory of runs, logs and the store, such as /var/lib/agola. By default one in your home for each "
+    "checkout.",
 )
 
 

@@ -144,7 +144,11 @@ def _read_secrets(given: tuple[str, ...], files: tuple[str, ...]) -> dict[str, s
 
 
 environment_option = click.option(
-    "--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Give a variable to every task."
+    "--env",
+    "environment",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set an environment variable in every task; without a value, the one of this environment.",
 )
 
 given_options = bundled(
@@ -156,20 +160,25 @@ given_options = bundled(
         "environment_files",
         multiple=True,
         type=FILE,
-        help="Lines of NAME=VALUE or NAME, and comments (#); --env overrides it.",
+        help="A file such as ci.env, with lines of NAME=VALUE or NAME, and comments (#); --env overrides it.",
     ),
     click.option(
-        "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; a secret."
+        "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value for from_variable; it is kept secret."
     ),
     click.option(
         "--var-file",
         "variable_files",
         multiple=True,
         type=FILE,
-        help="A YAML map of values for from_variable; --var overrides it.",
+        help="A file such as variables.yml, a YAML map of values for from_variable; --var overrides it.",
     ),
     click.option(
-        "--secret", multiple=True, metavar="NAME[=VALUE]", help="Give a variable whose value is shown nowhere."
+        "--secret",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Set an environment variable whose value is shown nowhere.",
     ),
-    click.option("--secret-file", multiple=True, metavar="NAME=FILE", help="Likewise, what a file holds."),
+    click.option(
+        "--secret-file", multiple=True, metavar="NAME=FILE", help="The same, with the content of a file as the value."
+    ),
 )

@@ -56,8 +56,8 @@ for _command in (artifacts_command, logs_command, stop_command, restart_command,
     help="Only runs with this result; repeatable.",
 )
 @click.option("--group", "groups", multiple=True, help="Only this group and those below it.")
-@click.option("--since", type=TIME, help="Only runs made at or after this time.")
-@click.option("--until", type=TIME, help="Only runs made before this time.")
+@click.option("--since", type=TIME, help="Only runs created at or after this time, such as 2h (ago) or 2026-03-01.")
+@click.option("--until", type=TIME, help="Only runs created before this time, such as 2h (ago) or 2026-03-01.")
 @click.option(
     "--order", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True, help="Which come first."
 )

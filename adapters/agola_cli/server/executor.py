@@ -21,32 +21,45 @@ from agola_core.executor.task_runner import TaskLimits
 
 @click.command("executor")
 @click.option("--url", required=True, envvar="AGOLA_URL", help="The run service, such as http://127.0.0.1:4000.")
-@click.option("--token", default="", envvar="AGOLA_EXECUTOR_TOKEN", help="What the service asks executors for.")
+@click.option(
+    "--token", default="", envvar="AGOLA_EXECUTOR_TOKEN", help="The token that the service asks executors for."
+)
 @click.option(
     "--directory",
     type=DirectoryType(),
     envvar="AGOLA_EXECUTOR_DIRECTORY",
-    help="Where its id and its tasks are kept; by default a directory of your home.",
+    help="The directory of its id and its tasks, such as /var/lib/agola-executor; by default one in your home.",
 )
 @click.option("--driver", type=click.Choice(DRIVERS), default="host", show_default=True, help="What runs the steps.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen for the service.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, for a free one.")
-@click.option("--listen-url", default="", help="How the service reaches it, where that is not HOST:PORT.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on for the service.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; 0, the default, for a free one.")
+@click.option(
+    "--listen-url",
+    default="",
+    help="The URL by which the service reaches it if that is not HOST:PORT, such as http://ci-7.example:4001.",
+)
 @click.option(
     "--listen-token",
     default="",
     envvar="AGOLA_EXECUTOR_LISTEN_TOKEN",
-    help="What the service must show, which is told it; by default one that is made.",
+    help="The token that the service must show, such as openssl rand -hex 16 prints; the service is told it. By "
+    "default a random one.",
 )
-@click.option("--no-listen-token", is_flag=True, help="Ask the service for none: Agola's own shows none.")
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label; repeatable.")
+@click.option("--no-listen-token", is_flag=True, help="Ask the service for no token: Agola's own shows none.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A label that tasks may ask for, such as gpu=yes; repeatable.",
+)
 @tasks_option
 @click.option(
     "--max-log-bytes",
     type=click.IntRange(1),
     default=1 << 30,
     show_default=True,
-    help="The size at which a step's log fails its task.",
+    help="The size of a log, in bytes, at which its task fails.",
 )
 @click.option(
     "--service-patience",
@@ -55,21 +68,25 @@ from agola_core.executor.task_runner import TaskLimits
     show_default=True,
     help="How long a step waits for a service that cannot be reached.",
 )
-@click.option("--stop-tasks", is_flag=True, help="At its end stop what runs; otherwise the next start goes on with it.")
+@click.option("--stop-tasks", is_flag=True, help="Stop running tasks at exit; otherwise the next start continues them.")
 @click.option(
     "--isolation",
     type=click.Choice([item.value for item in Isolation]),
     default="none",
-    help="host: keep steps from the machine.",
+    help="host: isolate steps from the machine.",
 )
 @click.option(
-    "--socket", default="", envvar="DOCKER_HOST", help="container: the engine, such as unix:///run/docker.sock."
+    "--socket",
+    default="",
+    envvar="DOCKER_HOST",
+    help="container: the socket of the engine, such as unix:///run/docker.sock.",
 )
-@click.option("--allow-privileged", is_flag=True, help="container: run privileged containers.")
+@click.option("--allow-privileged", is_flag=True, help="container: allow privileged containers.")
 @click.option(
     "--network",
     default="",
-    help="container: the network, the engine's own by default. With --isolation: 'host' for the machine's, else none.",
+    help="container: the network, such as ci; the engine's own by default. With --isolation: 'host' for the machine's "
+    "network, otherwise none.",
 )
 @click.option(
     "--pull",
@@ -78,11 +95,26 @@ from agola_core.executor.task_runner import TaskLimits
     show_default=True,
     help="container: when images are pulled.",
 )
-@click.option("--memory", default=0, type=click.IntRange(0), help="container: bytes for each; 0: no limit.")
-@click.option("--cpus", default=0.0, type=click.FloatRange(0), help="container: processors for each; 0: no limit.")
-@click.option("--pids", default=0, type=click.IntRange(0), help="container: processes in each; 0: no limit.")
-@click.option("--runtime", default="", help="container: the OCI runtime; the engine's own by default.")
-@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT:HARD", help="container; repeatable.")
+@click.option(
+    "--memory",
+    default=0,
+    type=click.IntRange(0),
+    help="container: memory of each, in bytes, such as 2000000000; 0 for no limit.",
+)
+@click.option(
+    "--cpus", default=0.0, type=click.FloatRange(0), help="container: processors of each, such as 1.5; 0 for no limit."
+)
+@click.option(
+    "--pids", default=0, type=click.IntRange(0), help="container: processes in each, such as 500; 0 for no limit."
+)
+@click.option("--runtime", default="", help="container: the OCI runtime, such as runsc; the engine's own by default.")
+@click.option(
+    "--ulimit",
+    "ulimits",
+    multiple=True,
+    metavar="NAME=SOFT:HARD",
+    help="container: a limit, such as nofile=1024:4096; repeatable.",
+)
 def executor_command(
     url: str,
     token: str,

@@ -26,7 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _tokens(kind: str) -> Callable[[F], F]:
-    text = f"File of the tokens of {kind}s, one a line. One more may be in AGOLA_{kind.upper()}_TOKEN."
+    text = (
+        f"File with tokens of {kind}s, one a line, such as {kind}.tokens. AGOLA_{kind.upper()}_TOKEN may hold another."
+    )
     return click.option(f"--{kind}-tokens", type=FILE, envvar=f"AGOLA_{kind.upper()}_TOKENS", help=text)
 
 
@@ -35,14 +37,14 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="AGOLA_HOST", help="Where to listen.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="AGOLA_HOST", help="The address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=4000,
     show_default=True,
     envvar="AGOLA_PORT",
-    help="0 for a free one.",
+    help="The port; 0 for a free one.",
 )
 @store_options
 @_tokens("client")
@@ -51,25 +53,36 @@ def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
 @click.option(
     "--no-tokens",
     is_flag=True,
-    help="Make no tokens where none are given: whatever runs on this machine may then do what they would allow.",
+    help="Create no tokens if none are given: every program on this machine may then do what they would allow.",
 )
-@click.option("--trust-network", is_flag=True, help="Serve without tokens on an address that other hosts reach.")
-@click.option("--tls-certificate", type=FILE, envvar="AGOLA_TLS_CERTIFICATE", help="PEM file; with --tls-key.")
-@click.option("--tls-key", type=FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's key.")
-@click.option("--tls-client-ca", type=FILE, help="PEM file of whose certificates clients must show.")
-@click.option("--executor/--no-executor", "with_executor", default=True, help="Whether tasks are also run here.")
-@tasks_option
-@_limit("max-log-bytes", 1 << 30, "The size at which a step's log fails its task here.")
+@click.option("--trust-network", is_flag=True, help="Serve without tokens on an address that other hosts can reach.")
 @click.option(
-    "--executor-network", "executor_networks", multiple=True, help="Where executors may listen, such as 10.0.0.0/8."
+    "--tls-certificate", type=FILE, envvar="AGOLA_TLS_CERTIFICATE", help="PEM file of the certificate; needs --tls-key."
+)
+@click.option("--tls-key", type=FILE, envvar="AGOLA_TLS_KEY", help="PEM file of the certificate's private key.")
+@click.option(
+    "--tls-client-ca", type=FILE, help="PEM file of the authority whose certificates clients must show, such as ca.pem."
+)
+@click.option("--executor/--no-executor", "with_executor", default=True, help="Whether this process also runs tasks.")
+@tasks_option
+@_limit("max-log-bytes", 1 << 30, "The size of a log, in bytes, at which its task here fails.")
+@click.option(
+    "--executor-network",
+    "executor_networks",
+    multiple=True,
+    help="A network in which executors may listen, such as 10.0.0.0/8; repeatable.",
 )
 @service_options
-@click.option("--access-log", metavar="FILE", help="Where every request is a line; - for standard error.")
-@_limit("max-body-bytes", 16 * 1024**2, "The largest JSON body.")
-@_limit("max-upload-bytes", 16 * 1024**3, "The largest cache or source archive.")
-@_limit("max-connections", 2000, "The most connections at once.")
-@_limit("max-streams", 512, "The most logs, events, exports and uploads at once.")
-@_limit("stall-seconds", 300, "After which a peer that neither reads nor writes is cut off.")
+@click.option(
+    "--access-log",
+    metavar="FILE",
+    help="File to which each request is logged as a line, such as access.log; - for standard error.",
+)
+@_limit("max-body-bytes", 16 * 1024**2, "The largest JSON body, in bytes.")
+@_limit("max-upload-bytes", 16 * 1024**3, "The largest cache or source archive, in bytes.")
+@_limit("max-connections", 2000, "The most connections at the same time.")
+@_limit("max-streams", 512, "The most streams at the same time: logs, events, exports, uploads.")
+@_limit("stall-seconds", 300, "The seconds after which a peer that neither reads nor writes is disconnected.")
 def serve_command(
     store: StoreOptions,
     client_tokens: Path | None,

@@ -41,8 +41,8 @@ service_options = bundled(
         type=RETENTION,
         multiple=True,
         metavar="GROUP=AGE,COUNT",
-        help="How long, and how many, ended runs of each group below GROUP are kept: /=90d, /project/ID=30d,100. "
-        "The deepest group's rule counts; without one all are kept. Repeatable.",
+        help="How long ended runs of each group below GROUP are kept, and how many: /=90d, /project/ID=30d,100. "
+        "The rule of the deepest group counts; without a rule all are kept. Repeatable.",
     ),
     click.option(
         "--cache-expiry", type=DURATION, default="7d", show_default=True, help="The age at which caches are deleted."
@@ -60,14 +60,14 @@ service_options = bundled(
         type=DURATION,
         default="60s",
         show_default=True,
-        help="The silence after which an executor counts as lost, and its tasks fail.",
+        help="The time without a heartbeat after which an executor counts as lost, and its tasks fail.",
     ),
     click.option(
         "--fetch-patience",
         type=DURATION,
         default="10m",
         show_default=True,
-        help="How long a lost executor is waited for before the logs that it has count as lost.",
+        help="How long to wait for a lost executor before its logs count as lost.",
     ),
     click.option(
         "--max-fetched-log-bytes",
@@ -75,7 +75,7 @@ service_options = bundled(
         type=click.IntRange(1),
         default=2 << 30,
         show_default=True,
-        help="The largest log that is taken from an executor; a larger one counts as lost.",
+        help="The largest log fetched from an executor, in bytes; a larger one counts as lost.",
     ),
     click.option(
         "--max-fetched-archive-bytes",
@@ -83,14 +83,22 @@ service_options = bundled(
         type=click.IntRange(1),
         default=64 << 30,
         show_default=True,
-        help="The largest workspace archive, likewise.",
+        help="The largest workspace archive fetched from an executor, likewise.",
     ),
     click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that advance runs."),
     click.option(
-        "--fetchers", type=click.IntRange(1), default=8, show_default=True, help="Logs and archives fetched at once."
+        "--fetchers",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Logs and archives fetched at the same time.",
     ),
     click.option(
-        "--keep-events", type=click.IntRange(1), default=10_000, show_default=True, help="Run events to go on from."
+        "--keep-events",
+        type=click.IntRange(1),
+        default=10_000,
+        show_default=True,
+        help="Run events kept, for streams that resume.",
     ),
     click.option("--external-scheduler", is_flag=True, help="Leave queued runs to Agola's scheduler."),
 )

@@ -168,7 +168,11 @@ def verify_command(repair: bool, store: StoreOptions, as_json: bool) -> int:
 
 
 @click.command("recover")
-@click.option("--force", is_flag=True, help="Also while others have the store open: they are refused from then on.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Recover even while others have the store open: their writes are refused from then on.",
+)
 @store_options
 @json_option
 def recover_command(force: bool, store: StoreOptions, as_json: bool) -> None:

@@ -24,23 +24,25 @@ from agola_core.runtime.progress import Meter
 
 
 @click.command("export")
-@click.option("-o", "--output", default="-", show_default=True, help="A file, or - for standard output.")
+@click.option("-o", "--output", default="-", show_default=True, help="The file to write; - for standard output.")
 @click.option(
     "--format",
     "form",
     type=click.Choice([item.value for item in ExportFormat]),
     default="native",
     show_default=True,
-    help="Ours, or what Agola 0.2 reads.",
+    help="The native format, or the one that Agola 0.2 reads.",
 )
 @click.option(
     "--compress",
     type=click.Choice([item.value for item in Compression]),
-    help="How to compress the stream. By default as the file's name says: .gz, .zst, anything else not at all.",
+    help="The compression of the stream; by default by the file's suffix (.gz, .zst), otherwise none.",
 )
-@click.option("--include", default="", help="What to add, with commas between: logs, archives.")
+@click.option("--include", default="", help="Parts to add, such as logs,archives.")
 @click.option(
-    "--at", metavar="MOMENT", help="The store as it was then: a sequence, or a time with its zone (see checkpoints)."
+    "--at",
+    metavar="MOMENT",
+    help="Export the store as it was then: a sequence, or a time such as 2026-03-01T12:00:00+00:00 (see checkpoints).",
 )
 @target_options
 @json_option

@@ -52,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True):
 @click.argument("file", required=False)
 @click.option("--dry-run", is_flag=True, help="Only check the export, and count what would be copied.")
 @click.option(
-    "--from-url", metavar="URL", help="Export from this running service, Agola's or ours, in the place of FILE."
+    "--from-url", metavar="URL", help="Export from this running service, Agola's or ours, instead of reading FILE."
 )
 @click.option(
     "--copy-from",

@@ -31,9 +31,13 @@ _POLL_SECONDS = 0.2
 patience_options = bundled(
     "patience",
     lambda wait, timeout: timeout if wait else None,
-    click.option("--wait", is_flag=True, help="Return when every instance has followed."),
+    click.option("--wait", is_flag=True, help="Wait until every instance has changed its mode."),
     click.option(
-        "--timeout", type=click.FloatRange(0), default=_WAIT_SECONDS, show_default=True, help="Seconds to wait at most."
+        "--timeout",
+        type=click.FloatRange(0),
+        default=_WAIT_SECONDS,
+        show_default=True,
+        help="The most seconds to wait.",
     ),
 )
 

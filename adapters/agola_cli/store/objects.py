@@ -23,7 +23,9 @@ from agola_core.sequence import Sequence
 _POLL_SECONDS = 0.2
 
 at_option = click.option(
-    "--at", metavar="MOMENT", help="The store as it was then: a sequence, or a time with its zone (see checkpoints)."
+    "--at",
+    metavar="MOMENT",
+    help="Read the store as it was then: a sequence, or a time such as 2026-03-01T12:00:00+00:00 (see checkpoints).",
 )
 
 
@@ -138,7 +140,9 @@ def history_command(data_type: str | None, object_id: str | None, store: StoreOp
 @click.command("watch")
 @click.argument("data_type", metavar="[TYPE]", required=False)
 @click.argument("object_id", metavar="[ID]", required=False)
-@click.option("--after", metavar="SEQUENCE", help="Begin with the changes after this one; by default with new ones.")
+@click.option(
+    "--after", metavar="SEQUENCE", help="Begin after this change, as history prints it; by default with new changes."
+)
 @store_options
 @json_option
 def watch_command(

@@ -84,6 +84,38 @@ def test_every_option_has_its_help(command):
     assert silent == []
 
 
+CODE = "\n".join(
+    code for page in PAGES for code in re.findall(r"^```[^`]*^```|`[^`\n]+`", page.read_text(), re.MULTILINE)
+)
+
+
+def options(command):
+    return [item for item in command.params if isinstance(item, click.Option) and not item.hidden]
+
+
+def stands_in(text, option):
+    return any(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for name in option.opts + option.secondary_opts)
+
+
+@pytest.mark.parametrize("command", list(leaf_commands(cli)), ids=lambda item: item[0])
+def test_every_option_is_shown_on_a_page(command):
+    """The reference that is generated from the options is no page: what is written by hand shows each in use."""
+    assert [item.opts[0] for item in options(command[1]) if not stands_in(CODE, item)] == []
+
+
+@pytest.mark.parametrize("command", list(leaf_commands(cli)), ids=lambda item: item[0])
+def test_the_help_shows_what_an_option_takes(command):
+    """By a value of the option's help, its default, its choices, its form, or the command's example."""
+
+    def is_shown(item):
+        help_ = re.search(r"such as |: /=|: posix:|: etcd:", item.help or "") or item.metavar
+        return item.is_flag or isinstance(item.type, click.Choice) or item.show_default or help_
+
+    examples = "\n".join(" ".join(words) for words in commands(command[1].help))
+    silent = [item.opts[0] for item in options(command[1]) if not is_shown(item) and not stands_in(examples, item)]
+    assert silent == []
+
+
 @pytest.mark.parametrize("document", PAGES, ids=name)
 def test_links_lead_to_files(document):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):

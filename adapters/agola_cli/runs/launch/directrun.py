@@ -43,9 +43,12 @@ def directrun_command() -> None:
 @click.option("--ignored/--no-ignored", default=False, show_default=True, help="Send files that git ignores.")
 @given_options
 @click.option(
-    "--user-id", envvar="AGOLA_USER_ID", show_envvar=True, help="Whose run it is; by default who you are here."
+    "--user-id",
+    envvar="AGOLA_USER_ID",
+    show_envvar=True,
+    help="The user whose run it is, such as ann; by default your login name here.",
 )
-@click.option("--detach", is_flag=True, help="Only start it, and print its id.")
+@click.option("--detach", is_flag=True, help="Start the run, print its id, and do not wait for it.")
 @url_option
 @token_file_option
 @data_dir_option
@@ -69,6 +72,7 @@ def start_command(
 
     \b
     agola-core directrun start
+    agola-core directrun start --branch feature --env-file ci.env --var-file variables.yml
     agola-core directrun start --url http://ci.example:4000 --var DEPLOY=no --no-untracked
     """
     path, top = wanted.path, _top_of_checkout(wanted.path)

@@ -120,9 +120,9 @@ wanted_options = bundled(
     Wanted,
     click.argument("path", type=click.Path(path_type=Path), default="."),
     click.option("--run", "run_name", metavar="NAME", default="", help="Only this run of the configuration."),
-    click.option("--branch", help="Run as if on this branch."),
-    click.option("--tag", help="Run as if on this tag."),
-    click.option("--ref", help="Run as if on this git reference."),
+    click.option("--branch", help="Run as if on this branch, such as master."),
+    click.option("--tag", help="Run as if on this tag, such as v1.0."),
+    click.option("--ref", help="Run as if on this git reference, such as refs/pull/7/head."),
 )
 
 
