@@ -15,11 +15,12 @@ from xml.parsers import expat
 from agola_core.runservice.model.reports import Coverage, FailedTest, Outcomes, Report
 
 MAX_BYTES = 32 * 1024 * 1024
-MAX_ELEMENTS = 2_000_000
+MAX_ELEMENTS = 1_000_000
 MAX_DEPTH = 100
 MAX_FAILED = 200
 _MAX_NAME, _MAX_MESSAGE, _MAX_DETAILS = 500, 1000, 4000
-_PIECE = 64 * 1024
+_PIECE = 256 * 1024
+_MAX_TOKEN = 1024 * 1024
 _NUMBER = re.compile(r"\d{1,15}")
 
 
@@ -35,16 +36,18 @@ def parse_report(path: str, pieces: Iterable[bytes], most: int = MAX_BYTES) -> R
         pieces: Its content.
         most: The largest size in bytes.
     """
-    reader, digest, size = _Reader(), hashlib.blake2b(digest_size=16), 0
+    reader, digest, size, held = _Reader(), hashlib.blake2b(digest_size=16), 0, b""
     try:
         for piece in pieces:
             size += len(piece)
             if size > most:
                 raise _UnreadableError(f"it has more than {most} bytes")
             digest.update(piece)
-            for start in range(0, len(piece), _PIECE):
-                reader.feed(piece[start : start + _PIECE])
-        reader.feed(b"", is_last=True)
+            held += piece
+            while len(held) >= _PIECE:
+                reader.feed(held[:_PIECE])
+                held = held[_PIECE:]
+        reader.feed(held, is_last=True)
     except _UnreadableError as error:
         return Report(path, digest.hexdigest(), problem=str(error))
     except (expat.ExpatError, LookupError, ValueError) as error:
@@ -60,6 +63,7 @@ class _Reader:
         self.failed: list[FailedTest] = []
         self._total = self._failures = self._skipped = self._elements = 0
         self._seconds = 0.0
+        self._fed = 0
         self._announced: Coverage | None = None
         self._counted = Coverage()
         self._begins = ""
@@ -81,6 +85,10 @@ class _Reader:
 
     def feed(self, data: bytes, *, is_last: bool = False) -> None:
         self._parser.Parse(data, is_last)
+        self._fed += len(data)
+        # expat reads a tag or comment from its beginning each time: a long one would take it hours.
+        if self._fed - self._parser.CurrentByteIndex > _MAX_TOKEN and not is_last:
+            raise _UnreadableError(f"it has a tag or a comment of more than {_MAX_TOKEN} bytes")
         if is_last and self._begins in {"testsuites", "testsuite"}:
             self.tests = Outcomes(self._total, self._failures, self._skipped, round(self._seconds, 3))
 

@@ -18,16 +18,17 @@ from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.reports import Report, RunTests, sum_up
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runtime import faultpoints
-from agola_core.tar_stream import read_members
+from agola_core.tar_stream import Limits, read_members
 
 faultpoints.declare("reports.before-write")
 
 _NAMES = re.compile(r"(?:.*junit.*|test-.*|coverage.*|cobertura.*|jacoco.*)\.xml", re.IGNORECASE | re.DOTALL)
 _LIKELY = re.compile(rb"junit|test-|coverage|cobertura|jacoco", re.IGNORECASE)
-_ENDING = b".xml"
+_ENDING = re.compile(rb"\.xml")
 _MAX_NAME_BYTES = 255
 _MAX_LOOKS = 10_000
 _MAX_FILES = 500
+_LIMITS = Limits(ratio=10)  # executors compress nothing
 _MAX_TOTAL_BYTES = 2 * MAX_BYTES
 
 
@@ -75,12 +76,13 @@ class ReportSpotter:
 
     def _look(self, piece: bytes) -> None:
         data = self._before + piece
-        at = data.find(_ENDING, max(0, len(self._before) - len(_ENDING) + 1))
-        while at >= 0 and not self.spotted:
+        for ending in _ENDING.finditer(data, max(0, len(self._before) - 3)):
+            at = ending.start()
+            earliest = max(0, at - _MAX_NAME_BYTES)
             self._looks += 1
-            begin = max(0, at - _MAX_NAME_BYTES, data.rfind(b"/", max(0, at - _MAX_NAME_BYTES), at))
-            self.spotted = _LIKELY.search(data, begin, at) is not None or self._looks > _MAX_LOOKS
-            at = data.find(_ENDING, at + 1)
+            if self._looks > _MAX_LOOKS or _LIKELY.search(data, max(earliest, data.rfind(b"/", earliest, at)), at):
+                self.spotted = True
+                break
         self._before = data[-_MAX_NAME_BYTES:]
 
 
@@ -107,7 +109,7 @@ def read_reports(archive: Iterable[bytes]) -> list[Report]:
     found: list[Report] = []
     room, kept = _MAX_TOTAL_BYTES, MAX_FAILED
     try:
-        for member in read_members(archive, everything=True):
+        for member in read_members(archive, _LIMITS, everything=True):
             if not member.info.isreg() or not is_report(member.info.name):
                 continue
             path = "/".join(member.parts)
