@@ -10,7 +10,8 @@
     │   ├── ForbiddenError        who is asking may not do that
     │   ├── NotFoundError         what was named does not exist
     │   ├── ConflictError         somebody else changed it first; read again and retry
-    │   │   └── TokenExpiredError the token is older than the retained history of change groups
+    │   │   ├── TokenExpiredError the token is older than the retained history of change groups
+    │   │   └── ContentionError   others were first each time that it was tried
     │   ├── MaintenanceError      refused while the service is in maintenance mode
     │   └── InternalError         another service failed; not the client's fault, yet its to know
     ├── UnavailableError          a backend cannot be reached or does not serve for now; retrying may help
@@ -120,6 +121,10 @@ class ConflictError(APIError):
 
 class TokenExpiredError(ConflictError):
     """The token is older than the retained history of change groups."""
+
+
+class ContentionError(ConflictError):
+    """Others were first each time that it was tried; nothing was written."""
 
 
 class MaintenanceError(APIError):

@@ -39,6 +39,7 @@ class AsyncDataManager:
     read_object = in_thread(DataManager.read_object)
     entry = in_thread(DataManager.entry)
     exists = in_thread(DataManager.exists)
+    update = in_thread(DataManager.update)
     refresh = in_thread(DataManager.refresh)
     sync = in_thread(DataManager.sync)
     checkpoint = in_thread(DataManager.checkpoint)
@@ -60,10 +61,17 @@ class AsyncDataManager:
         return await self.threads.run(lambda: self.wrapped.get(data_type, object_id, default))
 
     def list_objects(
-        self, data_type: str, start_after: str = "", limit: int | None = None
+        self,
+        data_type: str,
+        start_after: str = "",
+        limit: int | None = None,
+        *,
+        prefix: str = "",
+        backwards: bool = False,
     ) -> AsyncItems[tuple[str, bytes]]:
-        """Return the objects of a type by rising ids, as an asynchronous iterator."""
-        return AsyncItems(self.threads, self.wrapped.list_objects(data_type, start_after, limit))
+        """Return the objects of a type by rising ids, or falling ones, as an asynchronous iterator."""
+        found = self.wrapped.list_objects(data_type, start_after, limit, prefix=prefix, backwards=backwards)
+        return AsyncItems(self.threads, found)
 
     def watch(self, after: Sequence | str | None = None) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Return the WALs after a sequence, those that are there and those to come: `async with` gives the iterator."""

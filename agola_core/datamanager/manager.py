@@ -18,6 +18,7 @@ from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
+from agola_core.datamanager.objects.update import UPDATE_TRIES, update
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
 from agola_core.datamanager.read.reader import Reader, T
@@ -34,15 +35,15 @@ from agola_core.datamanager.validate import (
     check_actions,
 )
 from agola_core.datamanager.writer import Writer
-from agola_core.errors import AgolaError, BadRequestError, CorruptionError, NotFoundError
+from agola_core.errors import (
+    AgolaError,
+    BadRequestError,
+    CorruptionError,
+    NotFoundError,
+)
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime import faultpoints
 from agola_core.runtime.progress import Progress, ignore
 from agola_core.sequence import Sequence
-
-faultpoints.declare("commit.before-payload")
-
-_PAYLOAD_TRIES = 5
 
 
 class DataManager(Reader):
@@ -145,6 +146,41 @@ class DataManager(Reader):
         size, conditional = check_actions(wal, self._known_types, self.options)
         return self._writer.write(
             wal, size, token, wal_id, timeout, coordinator_ops=coordinator_ops, conditional=conditional
+        )
+
+    def update(
+        self,
+        data_type: str,
+        object_id: str,
+        change: Callable[[bytes | None], bytes | None],
+        *,
+        tries: int = UPDATE_TRIES,
+        timeout: float | None = None,
+    ) -> bytes | None:
+        """Change one object by what it is, whoever else writes it: a function is called again until nobody was first.
+
+        Args:
+            data_type: One of the store's types.
+            object_id: The object's id.
+            change: Gets the object, None if there is none, and returns what it becomes, None to delete it. What it
+                returns unchanged is not written. It may be called several times, and should do nothing else.
+            tries: How often to try.
+            timeout: Seconds to wait, as for `write_wal`, each time.
+
+        Returns:
+            What the object became.
+
+        Raises:
+            ContentionError: Others were first each time; nothing was written.
+            BadRequestError: The type is unknown, or the function returned something else than bytes.
+        """
+        return update(
+            data_type,
+            object_id,
+            change,
+            tries,
+            lambda: self.entry(data_type, object_id),
+            lambda action: self.write_wal([action], timeout=timeout),
         )
 
     def write_wals(

@@ -32,6 +32,10 @@ async def test_objects(tmp_path):
         version = (await store.entry("note", "a")).version
         verdicts = await store.write_wals([[Put("note", "a", b"1", expected=version)]] * 2)
         assert isinstance(verdicts[1], ConflictError)
+        assert await store.update("note", "b", lambda old: old + b"0") == b"20"
+        assert await store.update("note", "b", lambda old: b"2") == b"2"
+        assert await store.list_objects("note", backwards=True).to_list() == [("b", b"2"), ("a", b"1")]
+        assert await store.list_objects("note", prefix="a").to_list() == [("a", b"1")]
         assert [item async for item in store.list_objects("note")] == [("a", b"1"), ("b", b"2")]
         with pytest.raises(NotFoundError):
             await store.read_object("note", "c")

@@ -71,14 +71,22 @@ class Reader(Closing):
         return self._read(lambda view: view.entry(self._known(data_type), object_id))
 
     def list_objects(
-        self, data_type: str, start_after: str = "", limit: int | None = None
+        self,
+        data_type: str,
+        start_after: str = "",
+        limit: int | None = None,
+        *,
+        prefix: str = "",
+        backwards: bool = False,
     ) -> Iterator[tuple[str, bytes]]:
         """Yield the ids and bytes of a type's objects, in the byte order of their ids: one consistent state.
 
         Args:
             data_type: One of the store's types.
-            start_after: Only ids that sort after it.
+            start_after: Only ids that come after it in this order; "" for all.
             limit: The most objects to yield; None for all.
+            prefix: Only ids that begin with it.
+            backwards: The reverse order: the last id comes first.
 
         Raises:
             BadRequestError: The type is unknown, or the limit negative.
@@ -87,7 +95,7 @@ class Reader(Closing):
         self._known(data_type)
         if limit is not None and limit < 0:
             raise BadRequestError(f"a limit must not be negative: {limit}")
-        return self._list(data_type, start_after, limit)
+        return self._list(data_type, start_after, limit, prefix, backwards=backwards)
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the newest state that this process knows; close it after use."""
@@ -141,11 +149,14 @@ class Reader(Closing):
         with self._pinned_view() as view:
             return read(view)
 
-    def _list(self, data_type: str, start_after: str, limit: int | None) -> Iterator[tuple[str, bytes]]:
+    def _list(
+        self, data_type: str, start_after: str, limit: int | None, prefix: str, *, backwards: bool
+    ) -> Iterator[tuple[str, bytes]]:
         if limit == 0:
             return
         with self._pinned_view() as view:
-            for count, entry in enumerate(view.scan(data_type, start_after), 1):
+            scan = view.scan_back if backwards else view.scan
+            for count, entry in enumerate(scan(data_type, start_after, prefix), 1):
                 yield entry
                 if count == limit:
                     return

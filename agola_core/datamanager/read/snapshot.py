@@ -40,9 +40,11 @@ class Snapshot(Closing):
         """Return about how many objects some types have."""
         return self._view.size(data_types)
 
-    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield a type's objects in the byte order of their ids, from after an id on."""
-        return self._view.scan(data_type, start_after)
+    def scan(
+        self, data_type: str, start_after: str = "", *, prefix: str = "", backwards: bool = False
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield a type's objects in the byte order of their ids, or backwards, from after an id on."""
+        return (self._view.scan_back if backwards else self._view.scan)(data_type, start_after, prefix)
 
     def close(self) -> None:
         """Let the data that only this snapshot needs be collected; closing twice is harmless."""

@@ -7,7 +7,7 @@ any number of threads read, without locks.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
 
@@ -96,27 +96,43 @@ class Memtable:
             change = change.older
         return change
 
-    def scan(self, data_type: str, start_after: str, counter: int) -> Iterator[tuple[str, bytes | None]]:
+    def scan(
+        self, data_type: str, start_after: str, counter: int, *, included: bool = False
+    ) -> Iterator[tuple[str, bytes | None]]:
         """Yield the id and the newest data (None after a delete) of changed objects, in the order of their ids.
 
         Args:
             data_type: The type to scan.
             start_after: Only ids that sort after it.
             counter: The newest WAL to see.
+            included: Whether `start_after` itself is among them.
         """
         if data_type in INDEXES:
+            if included and (data := self.events.find(data_type, start_after, counter)) is not None:
+                yield start_after, data
             yield from self.events.entries(data_type, counter, start_after)
             return
         changes = self._types.get(data_type)
         if not changes:
             return
         ids = self._sorted_ids(data_type, changes)
-        for index in range(bisect_right(ids, start_after) if start_after else 0, len(ids)):
-            change: Change | None = changes[ids[index]]
-            while change is not None and change.counter > counter:
-                change = change.older
-            if change is not None:
-                yield ids[index], change.data
+        start = (bisect_left if included else bisect_right)(ids, start_after) if start_after else 0
+        yield from _seen(ids, range(start, len(ids)), changes, counter)
+
+    def scan_back(self, data_type: str, start_before: str, counter: int) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the same in the reverse order, from before an id; "" for all."""
+        if data_type in INDEXES:
+            entries = [
+                item for item in self.events.entries(data_type, counter) if not start_before or item[0] < start_before
+            ]
+            yield from reversed(entries)
+            return
+        changes = self._types.get(data_type)
+        if not changes:
+            return
+        ids = self._sorted_ids(data_type, changes)
+        end = bisect_left(ids, start_before) if start_before else len(ids)
+        yield from _seen(ids, range(end - 1, -1, -1), changes, counter)
 
     def data_types(self) -> list[str]:
         """Return the types that have changes, sorted."""
@@ -155,6 +171,18 @@ class Memtable:
             ids.sort()
             self._sorted[data_type] = ids
         return ids
+
+
+def _seen(
+    ids: list[str], indexes: range, changes: dict[str, Change], counter: int
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the ids at some indexes, with the newest data up to a counter."""
+    for index in indexes:
+        change: Change | None = changes[ids[index]]
+        while change is not None and change.counter > counter:
+            change = change.older
+        if change is not None:
+            yield ids[index], change.data
 
 
 def _cut(change: Change, counter: int) -> Change:

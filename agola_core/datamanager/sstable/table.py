@@ -68,12 +68,13 @@ class Table:
             self._last[data_type] = found
         return found
 
-    def scan_range(self, data_type: str, start: str, end: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the id and the bytes of a type's objects from an id up to another, both included."""
-        skip = len(data_type) + 1
-        for key, value in self.entries(entry_key(data_type, start), entry_key(data_type, end) + b"\0"):
+    def scan_range(self, data_type: str, start: str, end: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of a type's objects from an id up to another, or to the end, both included."""
+        before, after = type_bounds(data_type)
+        stop = entry_key(data_type, end) + b"\0" if end else after
+        for key, value in self.entries(entry_key(data_type, start), stop):
             if value is not None:
-                yield key[skip:].decode(), value
+                yield key[len(before) :].decode(), value
 
     def scan_back(self, data_type: str, start: str = "", end: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the same from the end to the start; without them, all of a type."""

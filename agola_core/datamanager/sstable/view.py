@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
+from itertools import takewhile
 from typing import NamedTuple
 
 from agola_core.datamanager.format import keys
@@ -73,15 +74,37 @@ class View(NamedTuple):
             return None
         return Entry(data, str(Version(self.lineage.lineage, self.sequence, object_digest(data))))
 
-    def scan(self, data_type: str, start_after: str = "") -> Iterator[tuple[str, bytes]]:
+    def scan(self, data_type: str, start_after: str = "", prefix: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of a type's objects, in the byte order of their ids.
 
         Args:
             data_type: The type to scan.
             start_after: Only ids that sort after it.
+            prefix: Only ids that begin with it.
         """
-        changes = self.memtable.scan(data_type, start_after, self.sequence.counter)
-        return _merge(changes, self.table.scan(data_type, start_after))
+        counter = self.sequence.counter
+        if start_after >= prefix:
+            changes = self.memtable.scan(data_type, start_after, counter)
+            stored = self.table.scan(data_type, start_after)
+        else:
+            changes = self.memtable.scan(data_type, prefix, counter, included=True)
+            stored = self.table.scan_range(data_type, prefix)
+        found = _merge(changes, stored)
+        return found if not prefix else takewhile(lambda item: item[0].startswith(prefix), found)
+
+    def scan_back(self, data_type: str, start_before: str = "", prefix: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of a type's objects, in the reverse byte order of their ids.
+
+        Args:
+            data_type: The type to scan.
+            start_before: Only ids that sort before it; "" for all.
+            prefix: Only ids that begin with it.
+        """
+        end = min((bound for bound in (start_before, after_prefix(prefix)) if bound), default="")
+        changes = self.memtable.scan_back(data_type, end, self.sequence.counter)
+        stored = self.table.scan_back(data_type, prefix, end)
+        found = _merge(changes, (item for item in stored if item[0] != end), backwards=True)
+        return found if not prefix else takewhile(lambda item: item[0].startswith(prefix), found)
 
     def data_types(self) -> list[str]:
         """Return every type that the view may hold objects of, sorted."""
@@ -106,16 +129,25 @@ class View(NamedTuple):
         return self.lineage.store, str(self.sequence)
 
 
+def after_prefix(prefix: str) -> str:
+    """Return the first text that sorts after all that begin with a prefix; "" if there is none."""
+    for index in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[index])
+        if code < 0x10FFFF:
+            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)  # no surrogates
+    return ""
+
+
 def _merge(
-    changes: Iterator[tuple[str, bytes | None]], stored: Iterator[tuple[str, bytes]]
+    changes: Iterator[tuple[str, bytes | None]], stored: Iterator[tuple[str, bytes]], *, backwards: bool = False
 ) -> Iterator[tuple[str, bytes]]:
-    """Lay changes over stored objects; both are in the order of their ids."""
+    """Lay changes over stored objects; both are in the order of their ids, or in the reverse one."""
     change = next(changes, None)
     if change is None:
         yield from stored
         return
     for entry in stored:
-        while change is not None and change[0] < entry[0]:
+        while change is not None and (change[0] > entry[0] if backwards else change[0] < entry[0]):
             if change[1] is not None:
                 yield change[0], change[1]
             change = next(changes, None)

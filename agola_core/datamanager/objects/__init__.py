@@ -1,0 +1,1 @@
+"""Single objects, as applications use them: updates with retries."""
