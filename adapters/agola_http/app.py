@@ -19,12 +19,12 @@ class App(Application):
 
     Args:
         backend: The run service and its store.
-        access: Decides who may call; everybody by default.
-        limits: What one client may take.
-        listen_policy: Where executors may listen.
+        access: Access control; by default everybody may call.
+        limits: Limits of requests, connections and streams.
+        listen_policy: Addresses that executors may listen on.
 
     Attributes:
-        state: What the handlers work on.
+        state: The state that all handlers share.
     """
 
     def __init__(
@@ -41,6 +41,6 @@ class App(Application):
         super().__init__(endpoints, self.state.access, self.state.limits, gate=backend.gate, observe=metrics.observe)
 
     def end_streams(self) -> None:
-        """Tell the streams that have no end of their own that the server ends, and give uploads up."""
+        """End the streams that have no end of their own, and abort uploads, because the server stops."""
         self.state.ending.set()
         self.end_uploads()

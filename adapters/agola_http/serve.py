@@ -25,20 +25,20 @@ from agola_http.server.uvicorn_server import Server, Tls, listen, url_of
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a server listens.
+    """Options of a server.
 
     Attributes:
-        host: The address.
+        host: The address to listen on.
         port: The port; 0 for a free one.
-        tokens: The tokens of callers.
-        trust_network: Serve callers without tokens on an address that other hosts reach.
-        tls: How connections are encrypted; None leaves them plain.
-        limits: What one client may take.
-        with_executor: Whether tasks are also run in this process.
-        executor_networks: Where executors elsewhere may listen.
-        service: How the run service behaves.
-        executor: How the executor in this process behaves.
-        access_log: The file that every request is a line of; `-` for standard error, None for none.
+        tokens: Access tokens of callers.
+        trust_network: Serve callers without tokens on an address that other hosts can reach.
+        tls: Encryption of connections; None for plain HTTP.
+        limits: Limits of requests, connections and streams.
+        with_executor: Whether this process also runs tasks.
+        executor_networks: Networks in which other executors may listen.
+        service: Options of the run service.
+        executor: Options of the executor in this process.
+        access_log: The file to which each request is logged as a line; `-` for standard error, None for no log.
     """
 
     host: str = "127.0.0.1"
@@ -54,10 +54,10 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     access_log: str | None = None
 
     def check(self) -> None:
-        """Refuse what is not safe.
+        """Refuse unsafe options.
 
         Raises:
-            BadRequestError: Other hosts could call without a token, and nobody said that this is meant.
+            BadRequestError: Other hosts could call without a token, and no option allows that.
         """
         if not is_loopback(self.host) and not self.tokens.complete and not self.trust_network:
             raise BadRequestError(
@@ -77,12 +77,12 @@ def serve(
 
     Args:
         where: The data directory, or the store's address with it.
-        options: How it listens.
-        on_start: Called with the URL once requests are answered.
-        progress: Told of the rows of a build of the readdb, before that.
+        options: The options.
+        on_start: Called with the URL once requests are served.
+        progress: Told of the rows while the readdb is built, before that.
 
     Raises:
-        BadRequestError: The options are not safe, or the certificate cannot be used.
+        BadRequestError: The options are unsafe, or the certificate cannot be used.
         UnavailableError: The address cannot be listened on.
     """
     options.check()

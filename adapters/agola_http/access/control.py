@@ -29,17 +29,17 @@ _GRANTS = {
 
 
 class Tokens:
-    """The tokens of each kind of caller.
+    """Access tokens for each kind of caller.
 
-    A line of the executors' may be `ID=TOKEN`: that token then speaks for one executor alone.
+    A line of the executors' may be `ID=TOKEN`: that token is bound to one executor.
 
     Args:
-        client: Those of clients.
-        executor: Those of executors.
-        admin: Those of admins, who may also do what clients may.
+        client: Tokens of clients.
+        executor: Tokens of executors.
+        admin: Tokens of admins, who may also do everything that clients may.
 
     Raises:
-        BadRequestError: A token is too short, or holds characters that no header carries.
+        BadRequestError: A token is too short, or contains characters that are not allowed in a header.
     """
 
     def __init__(self, client: Iterable[str] = (), executor: Iterable[str] = (), admin: Iterable[str] = ()) -> None:
@@ -60,7 +60,7 @@ class Tokens:
         return all(self.has(kind) for kind in _KINDS)
 
     def find(self, token: str) -> Caller | None:
-        """Return who shows a token; every known token is compared, in constant time."""
+        """Return the caller with a token; compares it with every known token, in constant time."""
         digest = _digest(token)
         found = None
         for known, caller in self._digests:
@@ -69,10 +69,10 @@ class Tokens:
         return found
 
     def find_session(self, session: str, now: float) -> Caller | None:
-        """Return who signed in with one of the tokens; every one is compared, in constant time.
+        """Return the caller of a session; compares it with every token, in constant time.
 
         Args:
-            session: What the browser shows.
+            session: The session that the browser sent.
             now: Seconds since 1970.
         """
         found = None
@@ -103,12 +103,12 @@ class Access:
         """Return the caller of an endpoint.
 
         Args:
-            principal: Who may call it.
-            headers: The request's.
+            principal: The kind of caller that may call it.
+            headers: The headers of the request.
 
         Raises:
-            UnauthorizedError: It needs a token, and none that is known was shown.
-            ForbiddenError: The token is another kind's.
+            UnauthorizedError: It needs a token, and the request has none that is known.
+            ForbiddenError: The token belongs to another kind of caller.
         """
         caller = self._caller(headers)
         if principal is Principal.PUBLIC:
@@ -125,7 +125,7 @@ class Access:
         raise UnauthorizedError(f"a token of kind {principal.value} is needed")
 
     def sign_in(self, principal: Principal, token: str) -> str | None:
-        """Return a session for a browser; None when the token does not let its holder call what this kind may call."""
+        """Return a session for a browser; None if callers of this kind need another token."""
         caller = self._tokens.find(token)
         if caller is None or principal not in _GRANTS[caller.principal]:
             return None
@@ -152,15 +152,15 @@ class Access:
 def check_own(caller: Caller, executor_id: str, named: str) -> str:
     """Return the id of the executor that a request is about.
 
-    An executor that showed a token may speak for itself alone. Without tokens the body's id counts, as in Agola.
+    An executor with a token may act for itself only. Without tokens the id in the body counts, as in Agola.
 
     Args:
-        caller: Who calls.
+        caller: The caller.
         executor_id: The id in the path.
         named: The id in the body.
 
     Raises:
-        ForbiddenError: The caller may not speak for that executor.
+        ForbiddenError: The caller may not act for that executor.
     """
     if caller.executor_id not in {None, executor_id}:
         raise ForbiddenError(f"the token is another executor's, not {executor_id[:80]!r}'s")
@@ -175,13 +175,13 @@ def _bearer(headers: Headers) -> str:
 
 
 def is_foreign(headers: Headers) -> bool:
-    """Return whether a browser says that it asks for a page of another site."""
+    """Return whether a browser says that a page of another site made the request."""
     origin = headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address to listen on is reached from this machine alone."""
+    """Return whether an address to listen on can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -206,10 +206,10 @@ def _split(item: str) -> tuple[str | None, str]:
 
 
 def check_token(token: str, principal: Principal) -> None:
-    """Refuse a token that is guessed too easily, or that no header carries.
+    """Refuse a token that is easy to guess, or that cannot be sent in a header.
 
     Raises:
-        BadRequestError: It is not usable; it is not shown.
+        BadRequestError: It is not usable; the message does not contain it.
     """
     if (
         not MIN_TOKEN_BYTES <= len(token) <= MAX_TOKEN_BYTES

@@ -20,8 +20,8 @@ class Caller:
     """Who makes a request.
 
     Attributes:
-        principal: What it proved to be; PUBLIC when it proved nothing.
-        executor_id: The only executor that its token speaks for; None for any.
+        principal: Its kind, as its token proves; PUBLIC without a token.
+        executor_id: The only executor that its token may act for; None for any.
     """
 
     principal: Principal = Principal.PUBLIC

@@ -21,16 +21,16 @@ DIRECTORY = "tokens"
 
 
 def read_tokens(files: Mapping[str, Path | None], environment: Mapping[str, str] = os.environ) -> Tokens:
-    """Return the tokens of each kind: those of its file, one a line, and that of `AGOLA_<KIND>_TOKEN`.
+    """Return the tokens of each kind: from its file, one a line, and from the variable `AGOLA_<KIND>_TOKEN`.
 
     Empty lines and lines that begin with `#` are passed over. A line of the executors' may be `ID=TOKEN`.
 
     Args:
-        files: For each kind its file.
-        environment: Where the variables are.
+        files: The file of each kind.
+        environment: The environment variables.
 
     Raises:
-        BadRequestError: A file cannot be read, has no token, or one that is not usable; the token is not shown.
+        BadRequestError: A file cannot be read, has no token, or an unusable one; the message does not contain it.
     """
     found: dict[str, list[str]] = {}
     for kind in KINDS:
@@ -44,15 +44,15 @@ def read_tokens(files: Mapping[str, Path | None], environment: Mapping[str, str]
 def with_own(
     files: Mapping[str, Path | None], data_dir: Path, environment: Mapping[str, str] = os.environ
 ) -> dict[str, Path | None]:
-    """Return the files, with one of the data directory for each kind that has no token; it is made at the first start.
+    """Return the files, with one in the data directory for each kind without a token; the first start creates it.
 
     Args:
-        files: For each kind the file that was given.
-        data_dir: The service's.
-        environment: Where the variables are.
+        files: The given file of each kind.
+        data_dir: The data directory of the service.
+        environment: The environment variables.
 
     Raises:
-        UnavailableError: They cannot be made.
+        UnavailableError: A file cannot be created.
     """
     directory = data_dir.absolute() / DIRECTORY
     found = dict(files)
@@ -67,7 +67,7 @@ def with_own(
 
 
 def _make(path: Path) -> None:
-    """Make a token, whole or not at all; one that is there stays."""
+    """Create a token file atomically, unless it exists."""
     if path.exists():
         return
     make_directories(path.parent)

@@ -11,7 +11,7 @@ class Event(NamedTuple):
 
     Attributes:
         name: Its type; `message` when it says none.
-        id: The id that the stream is gone on with.
+        id: The id with which the stream is resumed.
         data: What it carries.
     """
 
@@ -21,10 +21,10 @@ class Event(NamedTuple):
 
 
 def read_events(pieces: Iterable[bytes]) -> Iterator[Event]:
-    """Yield the events of a stream; comments are passed over, and so is an event that breaks off.
+    """Yield the events of a stream; skips comments, and an event that is cut off.
 
     Args:
-        pieces: The stream, cut anywhere.
+        pieces: The stream, in pieces of any size.
     """
     name, event_id, data = "", "", list[bytes]()
     for line in _lines(pieces):

@@ -48,20 +48,20 @@ _ASK_SECONDS = 0.2
 
 
 class Client(Closing):
-    """A client. Thread-safe; a context manager.
+    """A client of one run service. Thread-safe; a context manager.
 
     Every method raises what the server raised, `UnavailableError` when it cannot be reached or breaks off, and
-    `DeadlineError` when the time is over. Only calls that change nothing are repeated by themselves.
+    `DeadlineError` when the time is over. Only calls that change nothing are retried automatically.
 
     Args:
         url: The service, such as `http://127.0.0.1:4000`.
         token: A client's or an admin's token; "" where the service asks for none.
-        timeout: Seconds that a call may take in all, and a stream may bring nothing.
-        retries: How often a call that changes nothing is repeated when the service is away.
-        authority: A PEM file of the authority that signed the service's certificate, beside the known ones.
+        timeout: Seconds that a call may take in total, and that a stream may be silent.
+        retries: How often a call that changes nothing is retried while the service is unavailable.
+        authority: A PEM file of the authority that signed the service's certificate, in addition to the known ones.
 
     Raises:
-        BadRequestError: The URL is none.
+        BadRequestError: The URL is malformed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Client(Closing):
     # Runs
 
     def create_run(self, request: RunCreateRequest) -> RunBundle:
-        """Make a new run, or restart one (see `RunService.create_run`)."""
+        """Create a run, or restart one (see `RunService.create_run`)."""
         response = self._call("POST", "/runs", RunResponse, body=request)
         return RunBundle(response.run, response.run_config)
 
@@ -97,7 +97,7 @@ class Client(Closing):
             return None
 
     def list_runs(self, query: RunQuery) -> list[Run]:
-        """Return runs, active and archived, ordered by id; as many pages are asked for as the query's limit needs."""
+        """Return runs, active and archived, ordered by id; requests as many pages as the query's limit needs."""
         runs: list[Run] = []
         while len(runs) < query.limit:
             wanted = min(query.limit - len(runs), MAX_LIMIT)
@@ -109,17 +109,17 @@ class Client(Closing):
         return runs
 
     def iterate_runs(self, query: RunQuery) -> Iterator[Run]:
-        """Yield all runs that a query asks for, page by page; its limit is the size of a page."""
+        """Yield all runs of a query, page by page; its limit is the size of a page."""
         size = min(query.limit, MAX_LIMIT)
         while page := self.list_runs(replace(query, limit=size)):
             yield from page
             query = replace(query, start=page[-1].id)
 
     def wait_change(self, run: Run, timeout: float) -> Run:
-        """Return a run once it differs from what is known, or when the time is over; the service is asked now and then.
+        """Return a run once it has changed, or when the time is over; polls the service.
 
         Args:
-            run: The run as it is known.
+            run: The last known state of the run.
             timeout: Seconds.
         """
         deadline = time.monotonic() + timeout
@@ -147,7 +147,7 @@ class Client(Closing):
         self._task_action(run_id, task_id, RunTaskActionType.SET_ANNOTATIONS, annotations, token)
 
     def delete_run(self, run_id: str) -> None:
-        """Delete a finished run with what belongs to it alone (see `RunService.delete_run`)."""
+        """Delete a finished run and the data that only it uses (see `RunService.delete_run`)."""
         self._transport.call("DELETE", f"{PREFIX}/runs/{_segment(run_id)}")
 
     def change_groups_token(self, groups: Iterable[str]) -> str:
@@ -155,16 +155,16 @@ class Client(Closing):
         return self._call("GET", "/changegroups", str, [("changegroup", group) for group in groups])
 
     def watch_events(self, after: str = "") -> Iterator[RunEvent]:
-        """Yield run events as they come; a connection that breaks is made anew, and no event is lost or repeated.
+        """Yield run events as they happen; reconnects when the connection breaks, without losing or repeating an event.
 
         Ends when the service ends.
 
         Args:
-            after: The sequence of the last event that was seen; "" for events from now on.
+            after: The sequence of the last known event; "" for events from now on.
 
         Raises:
-            BadRequestError: `after` is no sequence.
-            UnavailableError: The service stays away.
+            BadRequestError: `after` is not a sequence.
+            UnavailableError: The service stays unavailable.
         """
         seen, failures = after, 0
         while True:
@@ -187,13 +187,13 @@ class Client(Closing):
     # Logs and sources
 
     def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
-        """Yield a step's log, and with `follow` its growth until the step has ended.
+        """Yield a step's log, and with `follow` what is added until the step has ended.
 
         Args:
             run_id: The run.
             task_id: The task.
             step: The step's number; None for the set-up.
-            follow: Wait for the step to begin, and go on until it has ended.
+            follow: Wait for the step to begin, and continue until it has ended.
 
         Raises:
             NotFoundError: There is no such run, task, step or log.
@@ -223,17 +223,17 @@ class Client(Closing):
         return self._call("GET", f"/runs/{_segment(bundle.run.id)}/tests", RunTests)
 
     def put_source(self, data: Iterable[bytes]) -> str:
-        """Store a source archive for runs to come and return its id."""
+        """Store a source archive for later runs, and return its id."""
         return self._call("POST", "/sources", Source, content=data).id
 
     # Operations
 
     def executors(self) -> list[Executor]:
-        """Return the executors that have reported themselves."""
+        """Return the registered executors."""
         return self._call("GET", "/executors", list[Executor])
 
     def delete_executor(self, executor_id: str) -> None:
-        """Forget an executor; its unfinished tasks fail, or are tried elsewhere."""
+        """Remove an executor; its unfinished tasks fail, or are retried on another one."""
         self._transport.call("DELETE", f"{PREFIX}/executors/{_segment(executor_id)}")
 
     def status(self) -> Status:
@@ -241,11 +241,11 @@ class Client(Closing):
         return self._call("GET", "/status", Status)
 
     def version(self) -> Version:
-        """Return what runs."""
+        """Return the version of the service."""
         return _decoded(self._transport.call("GET", "/version").content, Version)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return the states that the store retains, the oldest first."""
+        """Return the retained checkpoints, oldest first."""
         return self._call("GET", "/checkpoints", list[Checkpoint])
 
     def checkpoint(self) -> Checkpointed:
@@ -253,28 +253,28 @@ class Client(Closing):
         return _decoded(self._transport.call("POST", f"{PREFIX}/checkpoints", patient=True).content, Checkpointed)
 
     def compact(self) -> Compacted:
-        """Write the whole store anew, without what is deleted or replaced."""
+        """Rewrite the whole store, without deleted and replaced objects."""
         return _decoded(self._transport.call("POST", f"{PREFIX}/compactions", patient=True).content, Compacted)
 
     def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
-        """Delete what nothing in storage refers to, and return it.
+        """Delete objects in storage that nothing refers to, and return them.
 
         Args:
-            dry_run: Only tell it.
+            dry_run: Only return them.
         """
         params = [("dry_run", "")] if dry_run else []
         response = self._transport.call("POST", f"{PREFIX}/garbage", params, patient=True)
         return _decoded(response.content, list[Garbage])
 
     def maintenance_status(self) -> MaintenanceStatus:
-        """Return the mode and the states of all instances."""
+        """Return the mode and the state of each instance."""
         return self._call("GET", "/maintenance", MaintenanceStatus)
 
     def enable_maintenance(self) -> None:
         """Turn maintenance mode on.
 
         Raises:
-            BadRequestError: It is on.
+            BadRequestError: It is already on.
         """
         self._transport.call("PUT", f"{PREFIX}/maintenance")
 
@@ -282,7 +282,7 @@ class Client(Closing):
         """Turn maintenance mode off.
 
         Raises:
-            BadRequestError: It is off.
+            BadRequestError: It is already off.
         """
         self._transport.call("DELETE", f"{PREFIX}/maintenance")
 
@@ -297,12 +297,12 @@ class Client(Closing):
 
         Args:
             form: The native format, or Agola 0.2's.
-            compression: How to compress it.
-            include: What to add to the native format.
-            at: A past moment, a sequence or a time with its zone; "" for now.
+            compression: Compression of the stream.
+            include: Parts to add to the native format.
+            at: A past moment: a sequence, or a time with its zone; "" for now.
 
         Raises:
-            UnavailableError: The stream broke off: what came so far is no export.
+            UnavailableError: The stream was cut off: the bytes so far are not a valid export.
         """
         params = [("format", form.value), ("packing", compression.value), ("include", ",".join(sorted(include)))]
         params += [("at", at)] if at else []
@@ -319,7 +319,7 @@ class Client(Closing):
             dry_run: Only check it.
 
         Raises:
-            BadRequestError: The stream does not hold, or the service is not in maintenance mode.
+            BadRequestError: The stream is not a valid export, or the service is not in maintenance mode.
         """
         params = [("result", ""), *([("dry_run", "")] if dry_run else [])]
         pieces = iter(lambda: file.read(_CHUNK), b"")
@@ -378,7 +378,7 @@ def _segment(text: str) -> str:
     """Return an id as one segment of a path.
 
     Raises:
-        NotFoundError: Nothing has such an id: the interface cannot name it.
+        NotFoundError: No path can contain such an id, so nothing has it.
     """
     if not text or "/" in text or text in {".", ".."}:
         raise NotFoundError(f"{text!r} doesn't exist")

@@ -22,29 +22,29 @@ from agola_http.server.limits import Limits
 
 
 class SizedExecutor(ExecutorClient, Protocol):
-    """An executor that knows how large what it has is."""
+    """An executor that knows the sizes of its logs and archives."""
 
     def log_size(self, task_id: str, step: int | None) -> int:
-        """Return how many bytes of a step's log there are now."""
+        """Return the current size of a step's log, in bytes."""
 
     def archive_size(self, task_id: str, step: int) -> int:
-        """Return how many bytes an archive has."""
+        """Return the size of an archive, in bytes."""
 
 
 class ExecutorApi(Area[SizedExecutor]):
-    """An executor's own interface; the caller is its run service."""
+    """The HTTP interface of an executor, which its run service calls."""
 
     tag = "executor"
 
     @endpoint("POST", f"{PREFIX}/executor", Principal.CLIENT, body=ExecutorTask)
     def submit(self, call: Call) -> Response:
-        """Take a task, or a stop of one."""
+        """Accept a task, or the request to stop one."""
         self._state.submit(call.record(ExecutorTask))
         return Response()
 
     @endpoint("GET", f"{PREFIX}/executor/logs", Principal.CLIENT)
     def log(self, call: Call) -> Response:
-        """Stream a log, and with `follow` its growth until the step has ended."""
+        """Stream a log, and with `follow` what is added until the step has ended."""
         setup, step = call.flag("setup"), call.text("step")
         if setup == bool(step):
             raise BadRequestError("logs needs either setup or step")
@@ -64,7 +64,7 @@ class ExecutorApi(Area[SizedExecutor]):
 
     @endpoint("GET", "/healthz", Principal.PUBLIC)
     def health(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Tell that the process lives."""
+        """Answer that the process is alive."""
         return Response(b'{"status":"ok"}', headers={"Content-Type": JSON})
 
 
@@ -72,9 +72,9 @@ def make_executor_app(executor: SizedExecutor, access: Access, limits: Limits) -
     """Return the application that serves an executor.
 
     Args:
-        executor: What it serves.
-        access: Who may call; a run service is what clients are elsewhere.
-        limits: What one client may take.
+        executor: The executor.
+        access: Access control; the run service takes the part of a client.
+        limits: Limits of requests, connections and streams.
     """
     return Application(ExecutorApi(executor).endpoints(), access, limits)
 
@@ -84,14 +84,14 @@ def _streamed(pieces: Iterator[bytes], media_type: str, offset: int) -> Response
 
 
 def _of_size(pieces: Iterator[bytes], size: int, media_type: str, offset: int) -> Response:
-    """Return an answer that says its length: without one Agola's run service stores an empty object."""
+    """Return a response with a Content-Length: without it, Agola's run service stores an empty object."""
     left = max(0, size - offset)
     headers = {OFFSET_HEADER: str(offset), "Content-Length": str(left)}
     return stream_answer(_first(pieces, left), media_type, headers)
 
 
 def _first(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """Yield as many bytes: a log may have grown since its size was taken."""
+    """Yield only that many bytes: a log may have grown since its size was read."""
     for piece in pieces:
         if piece and size:
             yield piece[:size]

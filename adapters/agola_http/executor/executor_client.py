@@ -30,16 +30,16 @@ _MAX_STREAMS = 256
 
 
 class HttpExecutorClient:
-    """Asks one executor over HTTP (see `protocol.ExecutorClient`).
+    """Calls one executor over HTTP (see `protocol.ExecutorClient`).
 
     Args:
-        url: Where it listens.
+        url: The URL that it listens on.
         token: Its token; "" for none.
-        policy: Where it may listen.
+        policy: Addresses that it may listen on.
 
     Raises:
-        BadRequestError: The URL is none.
-        ForbiddenError: It may not listen there.
+        BadRequestError: The URL is malformed.
+        ForbiddenError: It is not allowed to listen there.
         UnavailableError: Its name cannot be resolved.
     """
 
@@ -68,11 +68,11 @@ class HttpExecutorClient:
         self._streams.close()
 
     def submit(self, task: ExecutorTask) -> None:
-        """Hand over a new task, or one whose `stop` was set."""
+        """Send a new task, or one whose `stop` was set."""
         self._connection.request("POST", "/executor", content=msgspec.json.encode(task))
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
-        """Yield a step's log; `step` None is the set-up's."""
+        """Yield a step's log; `step` None means the set-up's."""
         params = {"taskid": task_id, **({"setup": ""} if step is None else {"step": str(step)})}
         if follow:
             params["follow"] = ""
@@ -93,7 +93,7 @@ class HttpExecutorDirectory:
     """Finds executors by the URLs that they report (see `protocol.ExecutorDirectory`).
 
     Args:
-        policy: Where they may listen.
+        policy: Addresses that they may listen on.
     """
 
     def __init__(self, policy: ListenPolicy | None = None) -> None:
@@ -102,11 +102,11 @@ class HttpExecutorDirectory:
         self._clients: dict[str, tuple[tuple[str, str], HttpExecutorClient]] = {}
 
     def client(self, executor: Executor) -> ExecutorClient:
-        """Return the client of an executor that has reported itself: it is shown the token that it gave, and no other.
+        """Return the client of a registered executor, which sends that executor the token it gave, and no other.
 
         Raises:
-            UnavailableError: It says no URL, or one whose name cannot be resolved.
-            ForbiddenError: It listens where none may.
+            UnavailableError: It has no URL, or one whose name cannot be resolved.
+            ForbiddenError: It listens on an address that is not allowed.
         """
         with self._lock:
             found = self._clients.get(executor.id)
@@ -133,7 +133,7 @@ class HttpExecutorDirectory:
 
 
 def _resolve(host: str, port: int) -> list[Address]:
-    """Return the addresses of a host; the answer is waited for in a thread of its own, since it has no deadline."""
+    """Return the addresses of a host; resolves them in a separate thread, because `getaddrinfo` has no deadline."""
     answer: Future[list[Any]] = Future()
 
     def ask() -> None:

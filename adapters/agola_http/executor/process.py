@@ -18,14 +18,14 @@ from agola_http.server.uvicorn_server import Server, listen, url_of
 
 
 class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an executor listens for its run service, and what that must show.
+    """The address on which an executor listens for its run service, and the token that the service must send.
 
     Attributes:
-        host: An address of this machine; one that asks for no token listens on loopback only.
+        host: An address of this machine; without a token it must be a loopback address.
         port: 0 for a free one.
-        url: What the service is told to call; "" for the address that is listened on.
-        token: Asked for as a bearer token; "" for the executor's own, which it gives to the service by itself.
-        ask: Whether a token is asked for at all; Agola's run service shows none.
+        url: The URL that the service is told to call; "" for the address itself.
+        token: The bearer token to ask for; "" for the executor's own, which the service learns at registration.
+        ask: Whether to ask for a token at all; Agola's run service sends none.
     """
 
     host: str = "127.0.0.1"
@@ -35,10 +35,10 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     ask: bool = True
 
     def check(self) -> None:
-        """Refuse what is not safe, or cannot work.
+        """Refuse options that are unsafe or cannot work.
 
         Raises:
-            ConfigError: Other hosts could call without a token, or the URL is none.
+            ConfigError: Other hosts could call without a token, or the URL is malformed.
         """
         if not self.ask and not is_loopback(self.host):
             raise ConfigError(f"without a token an executor listens on loopback only, not on {self.host!r}")
@@ -62,14 +62,14 @@ def run_executor(
     """Run an executor until SIGTERM or SIGINT.
 
     Args:
-        directory: Where it keeps its id and its tasks.
-        service_url: The run service.
-        driver: Runs the commands.
-        service_token: What the service asks executors for.
-        listening: Where it listens.
-        options: How it behaves.
-        stop_tasks: Whether its end stops the tasks that run; otherwise they go on, for its next start.
-        on_start: Called with the executor and its URL once it takes tasks.
+        directory: The directory of its id and its tasks.
+        service_url: The URL of the run service.
+        driver: The driver that runs the commands.
+        service_token: The token that the service asks executors for.
+        listening: The address and the token.
+        options: The options of the executor.
+        stop_tasks: Whether to stop running tasks at exit; otherwise they continue, and the next start adopts them.
+        on_start: Called with the executor and its URL once it accepts tasks.
 
     Raises:
         ConfigError: An address or URL is wrong, or the address is open to others without a token.

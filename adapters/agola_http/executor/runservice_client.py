@@ -17,14 +17,14 @@ _JSON = {"Content-Type": "application/json"}
 
 
 class HttpRunserviceClient(Closing):
-    """Asks a run service over HTTP (see `protocol.RunserviceClient`). A context manager.
+    """Calls a run service over HTTP (see `protocol.RunserviceClient`). A context manager.
 
     Args:
         url: The service's URL, such as `https://ci.example.org:4000`.
-        token: Its token for executors; "" where it asks for none.
+        token: Its token for executors; "" if it asks for none.
 
     Raises:
-        ConfigError: The URL is none.
+        ConfigError: The URL is malformed.
     """
 
     def __init__(self, url: str, token: str = "") -> None:
@@ -32,7 +32,7 @@ class HttpRunserviceClient(Closing):
         self._connection = Connection(url.rstrip("/") + PREFIX, f"the run service at {url}", token=token)
 
     def show(self, executor_token: str) -> None:
-        """Show an executor's own token with every call from now on."""
+        """Send an executor's own token with every call from now on."""
         self._connection.show(EXECUTOR_HEADER, executor_token)
 
     def close(self) -> None:
@@ -91,10 +91,10 @@ class HttpRunserviceClient(Closing):
 
 
 def check_url(url: str) -> None:
-    """Check that a URL is one of HTTP.
+    """Check that a URL is an HTTP or HTTPS URL.
 
     Raises:
-        ConfigError: It is not; says how one looks.
+        ConfigError: It is not; the message gives an example.
     """
     try:
         parts = urlsplit(url)

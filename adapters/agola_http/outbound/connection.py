@@ -44,15 +44,15 @@ class Connection:
     """Pooled connections to one peer; every call raises the errors of `agola_core.errors`.
 
     Args:
-        url: What paths are put behind.
-        peer: What it is called in errors.
+        url: The base URL of all paths.
+        peer: The name of the peer in errors.
         token: Sent as a bearer token; "" for none.
-        timeout: Seconds for a connection, for an answer's head, and for each piece of a stream, each in all.
-        answer_bytes: The most bytes of an answer that is read whole.
-        max_connections: How many there may be at once.
+        timeout: Seconds for each of these: to connect, to receive a response's head, to receive a piece of a stream.
+        answer_bytes: The largest response that is read whole, in bytes.
+        max_connections: The most connections at the same time.
         headers: Sent with every request.
-        server_name: Whose certificate is expected, where the URL names an address.
-        context: Who is believed over TLS; None for the known authorities.
+        server_name: The host of the expected certificate, if the URL contains an address.
+        context: The TLS context; None trusts the known authorities.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Connection:
         )
 
     def show(self, name: str, value: str) -> None:
-        """Send a header with every request from now on."""
+        """Send this header with every request from now on."""
         self._client.headers[name] = value
 
     def close(self) -> None:
@@ -108,13 +108,13 @@ class Connection:
             method: The method.
             path: The path.
             params: The query's parameters.
-            content: The body; one that comes in pieces may take any time.
+            content: The body; sending an iterable has no time limit.
             headers: Further headers.
-            seconds: How long it may take in all; infinite for any time, None for the connection's timeout.
+            seconds: Seconds that it may take in total; infinite for no limit, None for the connection's timeout.
 
         Raises:
             UnavailableError: The peer cannot be reached, takes too long, or is in trouble or in maintenance.
-            APIError: It refused; of the type that its status says.
+            APIError: The peer refused the request; the type follows its status.
         """
         limit = self._timeout if seconds is None else seconds
         read = None if limit == math.inf else self._timeout
@@ -139,7 +139,7 @@ class Connection:
         return httpx2.Response(response.status_code, headers=response.headers, content=body)
 
     def decoded(self, path: str, record: type[T]) -> T:
-        """Return the record that a GET answers with."""
+        """Return the record in the response to a GET."""
         response = self.request("GET", path)
         try:
             return msgspec.json.decode(response.content, type=record)
@@ -149,12 +149,12 @@ class Connection:
     def stream(
         self, path: str, params: Params = (), *, endless: bool = False
     ) -> tuple[Mapping[str, str], Iterator[bytes]]:
-        """Return the headers and the body that a GET answers with; errors of the answer are raised at once.
+        """Return the headers and the body of the response to a GET; raises an error response at once.
 
         Args:
             path: The path.
             params: The query's parameters.
-            endless: Whether silence is no error, before the head too: it is sent with the first piece.
+            endless: Whether silence is allowed, also before the head, which is sent with the first piece.
         """
         timeout = httpx2.Timeout(self._timeout, read=None) if endless else httpx2.USE_CLIENT_DEFAULT
         opened = self._client.stream("GET", path, params=list(params), timeout=timeout, extensions=self._extensions)

@@ -27,9 +27,9 @@ class DeadlineTransport(httpx2.HTTPTransport):
 
     Args:
         url: What it connects to.
-        socket_options: Of every connection.
-        max_connections: How many there may be at once.
-        context: Who is believed over TLS; None for the known authorities.
+        socket_options: Socket options of every connection.
+        max_connections: The most connections at the same time.
+        context: The TLS context; None trusts the known authorities.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class DeadlineTransport(httpx2.HTTPTransport):
 
 
 def _context(url: str) -> ssl.SSLContext:
-    """Return a context that believes the known authorities; nobody over plain HTTP, which has no use for them."""
+    """Return a context that trusts the known authorities, or an empty one for plain HTTP, which does not need them."""
     return _authorities() if url.lower().startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """Return the known authorities; reading them takes longer than many a call."""
+    """Return a context that trusts the known authorities; cached, because reading them takes longer than many calls."""
     return httpx2.create_ssl_context()
 
 
@@ -108,7 +108,7 @@ class _Stream(httpcore2.NetworkStream):
         self._inner.close()
 
     def _wake(self) -> None:
-        """Let a read that waits come to its end."""
+        """Interrupt a read that waits."""
         with suppress(OSError):
             self._inner.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
@@ -122,7 +122,7 @@ class _Stream(httpcore2.NetworkStream):
 
 
 def _left(timeout: float | None) -> float | None:
-    """Return how long one read or write may take.
+    """Return how many seconds one read or write may take.
 
     Raises:
         httpcore2.ReadTimeout: The deadline is over.

@@ -40,13 +40,13 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a listen URL says.
+    """A parsed listen URL.
 
     Attributes:
         scheme: `http` or `https`.
         host: A name or an address.
         port: The port.
-        path: What the interface's paths are put behind; "" or a path without a slash at its end.
+        path: The prefix of the interface's paths: "" or a path without a slash at its end.
     """
 
     scheme: str
@@ -55,7 +55,7 @@ class Target(msgspec.Struct, frozen=True):
     path: str = ""
 
     def url_at(self, address: Address) -> str:
-        """Return the URL with an address in the place of the name."""
+        """Return the URL with an address instead of the name."""
         shown = f"[{address}]" if address.version == 6 else str(address)
         return f"{self.scheme}://{shown}:{self.port}{self.path}"
 
@@ -68,7 +68,7 @@ class ListenPolicy:
         schemes: The allowed schemes.
 
     Raises:
-        BadRequestError: A network is none.
+        BadRequestError: A network is malformed.
     """
 
     def __init__(self, networks: Iterable[str] = LOCAL_NETWORKS, schemes: Iterable[str] = ("http", "https")) -> None:
@@ -79,10 +79,10 @@ class ListenPolicy:
         self._schemes = frozenset(schemes)
 
     def parse(self, url: str) -> Target:
-        """Return what a listen URL says; an address in it is checked at once.
+        """Parse a listen URL; checks it at once if it contains an address.
 
         Raises:
-            BadRequestError: It is no URL of an executor.
+            BadRequestError: It is not a valid URL of an executor.
             ForbiddenError: Its scheme or its address is not allowed.
         """
         shown = repr(url[:200])
@@ -112,11 +112,11 @@ class ListenPolicy:
 
         Args:
             url: The URL.
-            same_machine: Whether the executor reports from this machine. Only such a one listens on loopback; what
-                another names there is not itself.
+            same_machine: Whether the executor reports from this machine. Only then may it listen on loopback; what
+                another one names there is not itself.
 
         Raises:
-            BadRequestError: It is no URL of an executor.
+            BadRequestError: It is not a valid URL of an executor.
             ForbiddenError: Its scheme or its address is not allowed.
         """
         target = self.parse(url)
@@ -130,8 +130,8 @@ class ListenPolicy:
         """Return the address to connect to.
 
         Args:
-            target: Whose they are.
-            addresses: What its name resolves to now.
+            target: The executor's listen URL.
+            addresses: The addresses that its name resolves to now.
 
         Raises:
             ForbiddenError: One of them is not allowed, or there is none.

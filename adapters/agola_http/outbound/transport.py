@@ -27,12 +27,12 @@ class Transport(Connection):
     Args:
         url: The service, without the interface's path.
         token: Sent as a bearer token; "" sends none. Never part of an error.
-        timeout: Seconds that a call may take in all, and a stream may bring nothing.
-        retries: How often a call that may be repeated is repeated when the service is away.
-        authority: A PEM file of the authority that signed the service's certificate, beside the known ones.
+        timeout: Seconds that a call may take in total, and that a stream may be silent.
+        retries: How often a call that changes nothing is retried while the service is unavailable.
+        authority: A PEM file of the authority that signed the service's certificate, in addition to the known ones.
 
     Raises:
-        BadRequestError: The URL is none, or the authority's file cannot be used.
+        BadRequestError: The URL is malformed, or the authority's file cannot be used.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Transport(Connection):
         """Return the whole answer to a call.
 
         Args:
-            method: The method; calls that change nothing are repeated while the service is away.
+            method: The method; calls that change nothing are retried while the service is unavailable.
             path: The path.
             params: The query's parameters.
-            content: The body.
+            content: The body of the request.
             headers: Further headers.
-            patient: Work on the body may take any time: the timeout is the connection's alone.
+            patient: The service may work on the body for any time: the timeout applies to connecting only.
 
         Raises:
-            AgolaError: What the service told.
-            UnavailableError: It cannot be reached, or broke off.
+            AgolaError: The error that the service reported.
+            UnavailableError: The service cannot be reached, or the connection broke.
             DeadlineError: The time was over.
         """
         deadline = math.inf if patient else time.monotonic() + self._timeout

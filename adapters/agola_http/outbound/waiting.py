@@ -25,10 +25,10 @@ waiting = Waiting()
 
 @contextmanager
 def within(seconds: float | None) -> Iterator[None]:
-    """Let what this thread reads and writes inside the block take so long in all.
+    """Limit the total time of what this thread reads and writes inside the block.
 
     Args:
-        seconds: The time; None for any.
+        seconds: The time; None for no limit.
     """
     before = waiting.until
     waiting.until = None if seconds is None else time.monotonic() + seconds
@@ -40,7 +40,7 @@ def within(seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def waiting_for(context: Context) -> Iterator[None]:
-    """Let what this thread reads inside the block break off when a context is cancelled."""
+    """Interrupt what this thread reads inside the block when a context is cancelled."""
     before = waiting.context
     waiting.context = context
     try:

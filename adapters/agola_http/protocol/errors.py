@@ -50,19 +50,19 @@ _BY_CODE = {kind.__name__: kind for kind in _TOLD}
 
 
 class ErrorDocument(msgspec.Struct, frozen=True):
-    """The body of every error, as Agola's clients need it: they crash on a document without a message."""
+    """The body of every error response; Agola's clients crash on one without a message."""
 
     message: str
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What a client is told of an error.
+    """The part of an error that a client is told.
 
     Attributes:
         status: The status.
-        message: What happened.
-        code: The type of the error, by its name in the taxonomy: the header `Agola-Error`.
-        mark: Finds the whole chain of an unexpected error in the server's log: the header `Agola-Error-Id`.
+        message: What has happened.
+        code: The name of the error's type: the header `Agola-Error`.
+        mark: An id that finds the whole chain of an unexpected error in the server's log: the header `Agola-Error-Id`.
     """
 
     status: int
@@ -77,11 +77,11 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class RefusedError(BadRequestError):
-    """The request was refused by the protocol's own rules, under a status of its own.
+    """The request breaks a rule of HTTP itself; the response has a status of its own.
 
     Args:
         status: The status.
-        message: Why.
+        message: The reason.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -90,13 +90,13 @@ class RefusedError(BadRequestError):
 
 
 def describe(error: BaseException, request: str) -> Told:
-    """Return what tells an error to a client, and log what the client is not told.
+    """Return the part of an error that the client is told, and log the rest.
 
     The client is shown the innermost API error of the chain; of anything else only an id, and where a backend is
     away for now, that trying again later may help.
 
     Args:
-        error: What was raised.
+        error: The exception.
         request: The method and the path, for the log.
     """
     found = api_error(error)
@@ -116,10 +116,10 @@ def describe(error: BaseException, request: str) -> Told:
 
 
 def restore(status: int, body: bytes, code: str = "") -> AgolaError:
-    """Return the error that a server told.
+    """Return the error that a server's response reports.
 
     Args:
-        status: The answer's status, not a 2xx.
+        status: The status of the response, not 2xx.
         body: Its body.
         code: Its header `Agola-Error`.
     """

@@ -17,13 +17,13 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """That the process lives, or whether it is ready."""
+    """Whether the process is alive, or ready."""
 
     status: str
 
 
 class Version(msgspec.Struct, frozen=True):
-    """What runs."""
+    """The version of the service."""
 
     name: str
     version: str
@@ -46,10 +46,10 @@ class GetRunsResponse(msgspec.Struct, frozen=True):
 
 
 class Checkpointed(msgspec.Struct, frozen=True):
-    """A checkpoint that was asked for.
+    """The outcome of a requested checkpoint.
 
     Attributes:
-        checkpointed: The newest WAL that it holds.
+        checkpointed: The newest WAL that it contains.
         number: Its manifest's number.
     """
 

@@ -23,7 +23,7 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
     """Return the whole route table; the first row that matches a request wins.
 
     Args:
-        state: What the handlers work on.
+        state: The state that all handlers share.
         metrics: Returns the metrics in Prometheus' text format.
         document: Returns the OpenAPI document of the table.
     """

@@ -53,7 +53,7 @@ class Caches(Area[State]):
 
     @endpoint("HEAD", _CACHE, Principal.EXECUTOR, params=(_PREFIX,), errors=(404,))
     def cache_exists(self, call: Call) -> Response:
-        """Tell whether a cache exists."""
+        """Return whether a cache exists."""
         artifacts, key = self._state.service.artifacts, self._key(call)
         if call.flag("prefix"):
             artifacts.open_cache(key, prefix=True)
@@ -89,7 +89,7 @@ class Caches(Area[State]):
 
     @endpoint("POST", f"{PREFIX}/sources", Principal.CLIENT, upload=TAR, answer=Source, status=201)
     def put_source(self, call: Call) -> Response:
-        """Store a source archive for runs to come."""
+        """Store a source archive for later runs."""
         return json_answer(Source(self._state.service.put_source(call.upload)), 201)
 
     def _key(self, call: Call) -> str:
@@ -100,7 +100,7 @@ class Caches(Area[State]):
         return key
 
     def _check_needed(self, caller: Caller, needs: Callable[[ExecutorTask], bool]) -> None:
-        """Refuse what no task of the caller needs, where its token speaks for one executor alone."""
+        """Refuse what no task of the caller needs, if its token is bound to one executor."""
         if caller.executor_id is not None:
             tasks = self._state.service.executor_side.tasks(caller.executor_id)
             if not any(needs(task) for task in tasks):
@@ -108,7 +108,7 @@ class Caches(Area[State]):
 
 
 def needs_archive(task: ExecutorTask, task_id: str, step: int) -> bool:
-    """Return whether a task restores an archive."""
+    """Return whether a task restores a workspace archive."""
     return any((operation.task_id, operation.step) == (task_id, step) for operation in task.workspace_operations)
 
 

@@ -47,13 +47,13 @@ class Events(Area[State]):
         media_type=EVENT_STREAM,
     )
     def events(self, call: Call) -> Response:
-        """Stream the run events as server-sent events with ids; the header Last-Event-ID goes on after one."""
+        """Stream the run events as server-sent events with ids; the header Last-Event-ID resumes after one."""
         feed = self._state.service.watch_events(call.headers.get("last-event-id") or call.text("after"))
         pieces = self._with_heartbeats(_start(feed.after), _followed(feed, self._ends, _event))
         return StreamedResponse(pieces, headers=_HEADERS)
 
     def _ends(self) -> bool:
-        """Return whether the server ends, or goes into maintenance mode."""
+        """Return whether the server stops, or enters maintenance mode."""
         return self._state.ending.is_set() or not self._state.backend.gate.is_open
 
     def _with_heartbeats(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -80,7 +80,7 @@ def _followed(feed: EventFeed, ends: Callable[[], bool], shown: Callable[[RunEve
 
 
 def _start(place: str) -> bytes:
-    """Return the first event: where to go on if the stream breaks before the first event of a run."""
+    """Return the first event: the position from which to resume if the stream breaks before the first run event."""
     return b"retry: 1000\nid: " + place.encode() + b"\nevent: start\ndata: {}\n\n"
 
 

@@ -17,7 +17,7 @@ _ONE = f"{PREFIX}/executor/{{executor_id}}"
 
 
 class Executors(Area[State]):
-    """What executors report and ask."""
+    """Routes for executors."""
 
     tag = "executors"
 
@@ -27,7 +27,7 @@ class Executors(Area[State]):
 
     @endpoint("POST", _ONE, Principal.EXECUTOR, body=Executor)
     def report(self, call: Call) -> Response:
-        """Register an executor, or tell that it lives."""
+        """Register an executor, or report that it is alive."""
         executor = call.record(Executor)
         check_own(call.caller, call.path_params["executor_id"], executor.id)
         if not executor.id:
@@ -42,14 +42,14 @@ class Executors(Area[State]):
 
     @endpoint("DELETE", _ONE, Principal.EXECUTOR)
     def leave(self, call: Call) -> Response:
-        """Forget an executor that leaves."""
+        """Remove an executor that leaves."""
         executor_id = self._own(call, call.path_params["executor_id"])
         self._state.service.delete_executor(executor_id)
         return Response()
 
     @endpoint("DELETE", f"{PREFIX}/executors/{{executor_id}}", Principal.ADMIN)
     def delete_executor(self, call: Call) -> Response:
-        """Forget an executor: its unfinished tasks fail, or are tried elsewhere."""
+        """Remove an executor: its unfinished tasks fail, or are retried on another one."""
         self._state.service.delete_executor(call.path_params["executor_id"])
         return Response()
 
@@ -63,7 +63,7 @@ class Executors(Area[State]):
     def task(self, call: Call) -> Response:
         """Return a task of an executor.
 
-        One that another executor holds is not found, so that its data there can go.
+        A task that another executor holds is not found, so that this one deletes its data.
         """
         executor_id, task_id = self._own(call, call.path_params["executor_id"]), call.path_params["task_id"]
         task = self._side.task(task_id)
@@ -85,14 +85,14 @@ class Executors(Area[State]):
         return json_answer(self._state.service.executors())
 
     def _own(self, call: Call, named: str) -> str:
-        """Return the executor that a call is about, which the caller speaks for.
+        """Return the executor that a call is about, if the caller may act for it.
 
         Args:
             call: The request.
             named: The executor that it names, in its path or its body.
 
         Raises:
-            ForbiddenError: The caller may not speak for that executor, or did not show its own token.
+            ForbiddenError: The caller may not act for that executor, or did not send its token.
         """
         executor_id = check_own(call.caller, call.path_params["executor_id"], named)
         shown = call.headers.get(EXECUTOR_HEADER, "")

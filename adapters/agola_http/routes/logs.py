@@ -26,7 +26,7 @@ class Logs(Area[State]):
 
     @endpoint("GET", f"{PREFIX}/logs", Principal.CLIENT, params=_PARAMS, media_type=TEXT, errors=(404,), waits=True)
     def log(self, call: Call) -> Response:
-        """Stream the log of a step, and with `follow` its growth until the step has ended."""
+        """Stream the log of a step, and with `follow` what is added until the step has ended."""
         run_id, task_id = call.text("runid"), call.text("taskid")
         setup, step = call.flag("setup"), call.text("step")
         if not run_id or not task_id or setup == bool(step):

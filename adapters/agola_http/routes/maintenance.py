@@ -39,7 +39,7 @@ class Maintenance(Area[State]):
 
     @endpoint("GET", _MODE, Principal.CLIENT, answer=MaintenanceStatus, in_maintenance=True)
     def maintenance_status(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return the mode and the states of all instances."""
+        """Return the mode and the state of each instance."""
         return json_answer(maintenance.status(self._state.datamanager.coordinator))
 
     @endpoint("PUT", _MODE, Principal.ADMIN, in_maintenance=True)
@@ -65,7 +65,7 @@ class Maintenance(Area[State]):
     def export(self, call: Call) -> Response:
         """Stream the whole store.
 
-        A failure breaks the connection, and a native export without its footer is no export.
+        A failure breaks the connection, and a native export without its footer is not valid.
         """
         form = _choice(ExportFormat, "format", call.text("format", ExportFormat.NATIVE))
         compression = _choice(Compression, "packing", call.text("packing", Compression.NONE))

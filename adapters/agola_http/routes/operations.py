@@ -39,14 +39,14 @@ class Operations(Area[State]):
 
     @endpoint("GET", "/healthz", Principal.PUBLIC, answer=Health, in_maintenance=True)
     def health(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Tell that the process lives."""
+        """Answer that the process is alive."""
         return json_answer(Health("ok"))
 
     @endpoint("GET", "/readyz", Principal.PUBLIC, answer=Health, in_maintenance=True)
     def ready(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Tell whether requests would be served.
+        """Return whether requests are served.
 
-        They are when the store answers and the run service is not in maintenance mode.
+        They are if the store answers and the run service is not in maintenance mode.
         """
         try:
             self._state.datamanager.status()
@@ -68,7 +68,7 @@ class Operations(Area[State]):
 
     @endpoint("GET", "/version", Principal.PUBLIC, answer=Version, in_maintenance=True)
     def version(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Tell what runs."""
+        """Return the version of the service."""
         return json_answer(Version("agola-core", __version__, PREFIX))
 
     @endpoint("GET", f"{PREFIX}/status", Principal.CLIENT, answer=Status, in_maintenance=True)

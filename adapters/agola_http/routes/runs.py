@@ -110,7 +110,7 @@ class Runs(Area[State]):
 
 
 def parse_query(call: Call) -> RunQuery:
-    """Return the query that a request's parameters say; unknown phases and results match nothing."""
+    """Return the query in a request's parameters; unknown phases and results match nothing."""
     limit = call.integer("limit", DEFAULT_LIMIT)
     if limit < 0:
         raise BadRequestError("limit must be greater or equal than 0")

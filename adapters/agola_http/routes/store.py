@@ -21,7 +21,7 @@ class Store(Area[State]):
 
     @endpoint("GET", f"{PREFIX}/checkpoints", Principal.CLIENT, answer=list[Checkpoint], in_maintenance=True)
     def checkpoints(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return the states that are retained, the oldest first."""
+        """Return the retained checkpoints, oldest first."""
         return json_answer(self._state.datamanager.checkpoints())
 
     @endpoint("POST", f"{PREFIX}/checkpoints", Principal.ADMIN, answer=Checkpointed)
@@ -33,7 +33,7 @@ class Store(Area[State]):
 
     @endpoint("POST", f"{PREFIX}/compactions", Principal.ADMIN, answer=Compacted)
     def compact(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Write the whole store anew, without what is deleted or replaced."""
+        """Rewrite the whole store, without deleted and replaced objects."""
         return json_answer(self._state.datamanager.compact())
 
     @endpoint("POST", f"{PREFIX}/garbage", Principal.ADMIN, params=(_DRY_RUN,), answer=list[Garbage])

@@ -33,11 +33,11 @@ class Application(Router):
     """Serves a route table.
 
     Args:
-        endpoints: The table; of the paths that match a request the first one wins.
-        access: Decides who may call.
-        limits: What one client may take.
-        gate: What endpoints that are not served in maintenance mode must be inside of; None when all are served.
-        observe: Told the method, route, status and seconds of every request.
+        endpoints: The route table; the first path that matches a request wins.
+        access: Access control.
+        limits: Limits of requests, connections and streams.
+        gate: The gate that calls pass unless they are also served in maintenance mode; None if all are served.
+        observe: Called with the method, route, status and seconds of every request.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Application(Router):
 
     @property
     def open_streams(self) -> int:
-        """How many streams and uploads there are now."""
+        """The number of open streams and uploads."""
         return self._streams.open
 
     def end_uploads(self) -> None:
-        """Abort the work on uploads as far as that is possible; from any thread."""
+        """Abort uploads if possible; may be called from any thread."""
         self._streams.end_uploads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +96,7 @@ class Application(Router):
         return Response(encode(ErrorDocument(told.message)), told.status, headers)
 
     def _unrouted(self, path: str, status: int) -> Exception:
-        """Return what a request without a route is told; in maintenance mode 503 goes before everything else."""
+        """Return the response to a request without a route; in maintenance mode it is always 503."""
         if not path.startswith(PREFIX):
             return RefusedError(status, "method not allowed" if status == 405 else "404 page not found")
         if self._gate is not None:

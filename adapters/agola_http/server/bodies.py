@@ -20,10 +20,10 @@ async def read_body(headers: Headers, receive: Receive, most: int, seconds: floa
     """Return a whole body.
 
     Args:
-        headers: The request's.
-        receive: Brings the pieces.
-        most: The largest size in bytes.
-        seconds: How long it may take in all.
+        headers: The headers of the request.
+        receive: Receives the pieces.
+        most: The largest size, in bytes.
+        seconds: Seconds that it may take in total.
 
     Raises:
         RefusedError: It is too large, too slow, or cut short.
@@ -43,13 +43,13 @@ async def read_body(headers: Headers, receive: Receive, most: int, seconds: floa
 
 
 def upload_pieces(headers: Headers, receive: Receive, most: int | None, limits: Limits) -> Iterator[bytes]:
-    """Yield the pieces of a body to a worker thread; the next one is read when it is asked for.
+    """Yield the pieces of a body to a worker thread; each is read on request.
 
     Args:
-        headers: The request's.
-        receive: Brings the pieces.
-        most: The largest size in bytes; None for any.
-        limits: The most seconds without a piece, and the least rate; only time that the client takes counts.
+        headers: The headers of the request.
+        receive: Receives the pieces.
+        most: The largest size, in bytes; None for no limit.
+        limits: The most seconds without a piece, and the lowest rate; only the client's time counts.
 
     Raises:
         RefusedError: It is empty, too large, too slow, or cut short.

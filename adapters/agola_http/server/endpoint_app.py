@@ -30,14 +30,14 @@ class EndpointApp:
     """Serves one path.
 
     Args:
-        rows: Its endpoints by their methods.
-        access: Decides who may call.
-        streams: The server's streams and uploads, and its threads.
-        limits: What one client may take.
-        gate: What endpoints that are not served in maintenance mode must be inside of; None when all are served.
+        rows: The endpoints of the path, by method.
+        access: Access control.
+        streams: The streams, uploads and threads of the server.
+        limits: Limits of requests, connections and streams.
+        gate: The gate that calls pass unless they are also served in maintenance mode; None if all are served.
 
     Attributes:
-        methods: The methods that are served.
+        methods: The methods of the path.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class EndpointApp:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request whose method is one of these."""
+        """Serve one request with one of the methods."""
         endpoint, exchange = self._rows[scope["method"]], exchange_of(scope)
         exchange.route = endpoint.path
         caller = self._access.admit(endpoint.principal, Headers(scope=scope))
@@ -70,7 +70,7 @@ class EndpointApp:
 
     @asynccontextmanager
     async def _inside(self, endpoint: Endpoint, scope: Scope) -> AsyncIterator[None]:
-        """Be inside the gate, or answer 503; a call that maintenance mode does not wait for is cut off."""
+        """Hold the gate during a call, or answer 503; disconnects a call that maintenance mode does not wait for."""
         if self._gate is None or endpoint.in_maintenance:
             yield
             return
@@ -105,7 +105,7 @@ class EndpointApp:
 
 
 def _kind(caller: Caller, endpoint: Endpoint) -> Principal:
-    """Return whose place among the streams a caller takes."""
+    """Return the kind of caller whose limit of streams applies."""
     if caller.is_known:
         return caller.principal
     return Principal.CLIENT if endpoint.principal is Principal.PUBLIC else endpoint.principal

@@ -27,7 +27,7 @@ _NOBODY = Caller()
 
 
 class ParamKind(enum.StrEnum):
-    """How a query parameter is read."""
+    """The type of a query parameter."""
 
     TEXT = "text"
     INTEGER = "integer"
@@ -46,12 +46,12 @@ class Param:
 
 
 class StreamedResponse(Response):
-    """A response whose body comes in pieces, which are pulled from their iterator as the client takes them.
+    """A response whose body is an iterator, read as fast as the client reads the response.
 
-    The head is sent with the first piece, so that a failure before it is answered by a status.
+    The head is sent with the first piece, so that an earlier failure still becomes an error response.
 
     Args:
-        pieces: The body; an empty piece says "nothing yet".
+        pieces: The body; an empty piece means "nothing yet".
         headers: Further headers.
     """
 
@@ -63,17 +63,17 @@ class StreamedResponse(Response):
 
 
 class Call(HTTPConnection):
-    """One request, as its handler sees it: starlette's connection, and what was made of the rest.
+    """One request as its handler sees it: starlette's connection with the caller and the decoded body.
 
     Args:
-        scope: The request's.
-        caller: Who calls.
+        scope: The ASGI scope of the request.
+        caller: The caller.
 
     Attributes:
-        caller: As given.
+        caller: The caller.
         body: The decoded body of an endpoint that takes a record.
         upload: The pieces of the body of an endpoint that takes bytes; consumed once, in the handler's thread.
-        context: Of an endpoint that takes bytes: ends when the client has left, or the server stops.
+        context: For an endpoint that takes bytes: cancelled when the client has left, or the server stops.
     """
 
     def __init__(self, scope: Scope, caller: Caller = _NOBODY) -> None:
@@ -95,12 +95,12 @@ class Call(HTTPConnection):
         return is_loopback(client[0]) or (bool(client[0]) and client[0] == server[0])
 
     def record(self, kind: type[T]) -> T:
-        """Return the body, which is a record of this type."""
+        """Return the body as a record of this type."""
         assert isinstance(self.body, kind)
         return self.body
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a query parameter, the first of its name."""
+        """Return the first query parameter of a name."""
         values = self.query_params.getlist(name)
         return values[0] if values else default
 
@@ -109,7 +109,7 @@ class Call(HTTPConnection):
         return self.query_params.getlist(name)
 
     def flag(self, name: str) -> bool:
-        """Return whether a query parameter is there; `x`, `x=` and `x=false` are all true, as in Agola."""
+        """Return whether a query parameter is present; `x`, `x=` and `x=false` are all true, as in Agola."""
         return name in self.query_params
 
     def integer(self, name: str, default: int | None = None) -> int:
@@ -117,10 +117,10 @@ class Call(HTTPConnection):
 
         Args:
             name: The parameter.
-            default: What it is when it is missing; None requires it.
+            default: The default; None if it is required.
 
         Raises:
-            BadRequestError: It is missing or no whole number.
+            BadRequestError: It is missing or not a whole number.
         """
         if name not in self.query_params and default is not None:
             return default
@@ -128,7 +128,7 @@ class Call(HTTPConnection):
 
     @property
     def content_length(self) -> int | None:
-        """The announced length of the body, where it is announced."""
+        """The Content-Length; None without one."""
         value = self.headers.get("content-length")
         return int(value) if value is not None else None
 
@@ -145,16 +145,16 @@ class Endpoint:
         method: The method.
         path: The path, with variables in braces; each matches one segment of the decoded path.
         handler: Called in a worker thread.
-        principal: Who may call it.
+        principal: The kind of caller that may call it.
         summary: One line for people.
         tag: The area.
-        params: The query parameters it knows; others are ignored.
-        body: The record that its JSON body says.
+        params: The known query parameters; others are ignored.
+        body: The type of its JSON body.
         upload: The media type of a body of bytes; a form is small, and read before its handler is called.
-        answer: The type of its JSON answer.
-        media_type: The type of an answer of bytes.
-        status: The status of success.
-        errors: Statuses of errors beyond those that every endpoint may answer.
+        answer: The type of its JSON response.
+        media_type: The media type of a response of bytes.
+        status: The status on success.
+        errors: Statuses of errors, in addition to those of every endpoint.
         waits: Whether its handler may wait for an executor: it then has one of the places of streams, so that it never
             keeps the threads that answer everybody.
         in_maintenance: Whether it is served in maintenance mode; the others answer 503 then.
@@ -180,7 +180,7 @@ class Endpoint:
 
 
 class Area(Generic[S]):
-    """The handlers of one area of the interface: methods that are marked by `endpoint`.
+    """The handlers of one area of the interface: methods decorated with `endpoint`.
 
     Args:
         state: What they work on.
@@ -205,13 +205,13 @@ class Area(Generic[S]):
 
 
 def endpoint(method: str, path: str, principal: Principal, **row: Any) -> Callable[[H], H]:
-    """Mark a method of an area as the handler of a row of the route table.
+    """Decorate a method of an area as the handler of a row of the route table.
 
     Args:
         method: The method.
         path: The path (see `Endpoint`).
-        principal: Who may call it.
-        row: What else `Endpoint` says.
+        principal: The kind of caller that may call it.
+        row: Further fields of `Endpoint`.
     """
 
     def mark(handler: H) -> H:
@@ -222,7 +222,7 @@ def endpoint(method: str, path: str, principal: Principal, **row: Any) -> Callab
 
 
 def json_answer(value: object, status: int = 200, *, newline: bool = False) -> Response:
-    """Return an answer of a JSON document.
+    """Return a JSON response.
 
     Args:
         value: Anything that msgspec encodes.
@@ -233,11 +233,11 @@ def json_answer(value: object, status: int = 200, *, newline: bool = False) -> R
 
 
 def stream_answer(pieces: Iterator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer that is streamed; its head is sent with its first piece, as Agola does.
+    """Return a streamed response; its head is sent with the first piece, as in Agola.
 
     Args:
         pieces: Its body.
-        media_type: What the body is: a browser that is not told guesses, and takes a log for a page.
+        media_type: The media type; without it, a browser would guess, and take a log for a page.
         headers: Further headers.
     """
     return StreamedResponse(pieces, {**NO_CACHE, "Content-Type": media_type, **(headers or {})})
@@ -247,10 +247,10 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
 
 def whole_number(text: str, name: str) -> int:
-    """Return the number that a parameter says.
+    """Return the number in a parameter.
 
     Raises:
-        BadRequestError: It is none.
+        BadRequestError: It is not a number.
     """
     if not _WHOLE_NUMBER.fullmatch(text):
         raise BadRequestError(f"{name} must be a number, not {text[:40]!r}")

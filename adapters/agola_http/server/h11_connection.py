@@ -32,23 +32,23 @@ class Connection(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request's head, not for long."""
+        """Start the time limit of the first request's head."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, ABORT: transport.abort, HAS_LEFT: self._has_left}
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in; a head that has begun must end in time."""
+        """Receive bytes; a request head must be complete in time."""
         super().data_received(data)
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         self._forget_timer()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Response what is no HTTP with a document, as everything else."""
+        """Answer malformed HTTP with an error document, as all other errors."""
         body = msgspec.json.encode(ErrorDocument(msg))
         headers = [
             (b"content-type", b"application/json"),
@@ -64,7 +64,7 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _has_left(self) -> bool:
-        """Return whether the peer has closed, though what it sent before may be unread."""
+        """Return whether the peer has closed the connection, even if bytes from it are unread."""
         if self.transport.is_closing():
             return True
         poll = select.poll()

@@ -11,13 +11,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         body_bytes: The largest JSON body.
         upload_bytes: The largest cache or source archive.
-        header_bytes: The most bytes of a request's head.
-        header_seconds: How long a request's head may take to arrive.
+        header_bytes: The largest head of a request, in bytes.
+        header_seconds: Seconds in which a request's head must arrive.
         form_bytes: The largest form of the page.
-        body_seconds: How long a JSON body or a form may take to arrive, in all.
-        stall_seconds: How long an upload may bring nothing, or the reader of a stream take nothing.
-        upload_rate: The fewest bytes a second that an upload brings on average, after its first `stall_seconds`.
-        keep_alive_seconds: How long a connection is kept between requests.
+        body_seconds: Seconds in which a JSON body or a form must arrive.
+        stall_seconds: Seconds that an upload may send nothing, or the reader of a stream read nothing.
+        upload_rate: The lowest average rate of an upload, in bytes a second, after its first `stall_seconds`.
+        keep_alive_seconds: Seconds that a connection is kept open between requests.
         connections: The most connections at once; a request on one more is answered 503.
         streams: The most streams and uploads at once; one more is answered 503. Of them three quarters may be of
             one kind of caller, so that none takes the places of the others; admins may take all.

@@ -21,7 +21,7 @@ class Metrics:
     """The metrics of one server.
 
     Args:
-        state: What is served.
+        state: The state that all handlers share.
         streams: Returns how many streams and uploads are open.
     """
 
@@ -43,7 +43,7 @@ class Metrics:
         self._registry.register(_Parts(state))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request; the route is the table's, so that no client makes series."""
+        """Count a request; its route is one of the table's, so that clients cannot create series."""
         known = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "other"
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(known, route).observe(seconds)
@@ -54,13 +54,13 @@ class Metrics:
 
 
 class _Parts(Collector):
-    """Asks the parts when it is asked itself."""
+    """Collects the state of the parts at each scrape."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def describe(self) -> Iterator[Metric]:
-        """Return nothing: the parts are not asked before the first scrape."""
+        """Return nothing, so that nothing is collected before the first scrape."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

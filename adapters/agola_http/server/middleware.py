@@ -26,7 +26,7 @@ Observe = Callable[[str, str, int, float], None]
 
 @dataclass
 class Exchange:
-    """What the access log and the metrics record of one request."""
+    """The record of one request for the access log and the metrics."""
 
     route: str = "none"
     status: int = 0
@@ -48,8 +48,8 @@ class RequestLog:
     without an end breaks the connection.
 
     Args:
-        app: The application around which it stands.
-        observe: Told the method, route, status and seconds of every request.
+        app: The wrapped application.
+        observe: Called with the method, route, status and seconds of every request.
     """
 
     def __init__(self, app: ASGIApp, observe: Observe) -> None:
@@ -106,11 +106,11 @@ class RequestLog:
 
 
 class HeadCheck:
-    """Refuses heads that are too large and paths that are no text, and redirects to clean paths as Go's router does.
+    """Refuses heads that are too large and paths that are not UTF-8, and redirects to clean paths as Go's router does.
 
     Args:
-        app: The application around which it stands.
-        limit: The most bytes of a head. One that came in pieces was refused by the connection already.
+        app: The wrapped application.
+        limit: The largest head, in bytes; the connection has already refused one that came in pieces.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -136,7 +136,7 @@ class HeadCheck:
 
 
 def _clean_location(path: str, query: bytes) -> str | None:
-    """Return where a path with `//`, `.` or `..` is redirected to; None for a clean one."""
+    """Return the redirect target of a path with `//`, `.` or `..`; None for a clean path."""
     clean = "/" + posixpath.normpath("/" + path).lstrip("/")
     if path.endswith("/") and clean != "/":
         clean += "/"

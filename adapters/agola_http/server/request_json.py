@@ -32,10 +32,10 @@ _ZEROS = {
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """Return the record that a body says.
+    """Decode a body as a record.
 
     Raises:
-        BadRequestError: It says none.
+        BadRequestError: It is not a record of this type.
     """
     try:
         return msgspec.convert(_adapter(cast("Any", kind))(_first_document(data)), kind)
@@ -58,7 +58,7 @@ def _first_document(data: bytes) -> Any:
 
 @functools.cache
 def _adapter(kind: Any) -> Adapt:
-    """Return what makes a decoded document of a type's one that msgspec converts."""
+    """Return the function that adapts a decoded document, so that msgspec can convert it to a type."""
     adapt = _of(inspect.type_info(kind))
     return lambda value: adapt({} if value is None else value)
 

@@ -15,7 +15,7 @@ from agola_http.server.limits import Limits
 
 
 class Backend(Protocol):
-    """The parts of a run service, whoever put them together; `standalone.Standalone` is one."""
+    """The parts of a run service; `standalone.Standalone` is one implementation."""
 
     @property
     def datamanager(self) -> DataManager:
@@ -23,24 +23,24 @@ class Backend(Protocol):
 
     @property
     def gate(self) -> Gate[RunService]:
-        """Return what lets calls to the run service in while it serves."""
+        """Return the gate of the run service."""
 
 
 class State:
-    """What the handlers share.
+    """The state that all handlers share.
 
     Args:
-        backend: What they serve. Its parts are asked for with every request: maintenance may replace them.
-        limits: What one client may take.
-        listen_policy: Where executors may listen.
-        access: Decides who may call.
+        backend: The run service and its store; read at every request, because maintenance mode may replace them.
+        limits: Limits of requests, connections and streams.
+        listen_policy: Addresses that executors may listen on.
+        access: Access control.
 
     Attributes:
-        backend: As given.
-        limits: As given.
-        listen_policy: As given.
-        access: As given.
-        ending: Set when the server ends, so that streams without an end of their own end too.
+        backend: The run service and its store.
+        limits: Limits of requests, connections and streams.
+        listen_policy: Addresses that executors may listen on.
+        access: Access control.
+        ending: Set when the server stops, so that streams without an end of their own end too.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class State:
         """The run service.
 
         Raises:
-            MaintenanceError: It does not serve.
+            MaintenanceError: It is in maintenance mode.
         """
         return self.backend.gate.service
 

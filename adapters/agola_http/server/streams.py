@@ -43,7 +43,7 @@ class Streams:
     """The streams and uploads of a server.
 
     Args:
-        limits: How many there may be, and how long a reader may take nothing.
+        limits: The most streams, and the seconds that a reader may read nothing.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -56,32 +56,32 @@ class Streams:
 
     @property
     def limiter(self) -> anyio.CapacityLimiter:
-        """The threads of streams; made inside the event loop."""
+        """The threads of streams; created inside the event loop."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._limits.streams)
         return self._limiter
 
     @property
     def workers(self) -> anyio.CapacityLimiter:
-        """The threads of everything else; made inside the event loop."""
+        """The threads of everything else; created inside the event loop."""
         if self._workers is None:
             self._workers = anyio.CapacityLimiter(self._limits.workers)
         return self._workers
 
     @property
     def open(self) -> int:
-        """How many there are now."""
+        """The number of open streams."""
         return self._open.total()
 
     @contextlib.contextmanager
     def place(self, kind: Principal) -> Iterator[None]:
-        """Hold one of the places of streams.
+        """Take one of the limited places for streams.
 
         Args:
-            kind: Whose it is.
+            kind: The kind of caller.
 
         Raises:
-            RefusedError: All that this kind of caller may have are taken.
+            RefusedError: All places of this kind of caller are taken.
         """
         self._take_place(kind)
         try:
@@ -90,11 +90,11 @@ class Streams:
             self._give_place(kind)
 
     async def send(self, answer: StreamedResponse, kind: Principal, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an answer whose body is pieces.
+        """Send a streamed response.
 
         Raises:
             RefusedError: There are too many streams of this kind of caller.
-            Exception: What the pieces raised before the head was sent.
+            Exception: The iterator's error, if it raised one before the head was sent.
         """
         self._take_place(kind)
         source = _Source(answer.pieces, self.limiter, partial(self._give_place, kind))
@@ -113,12 +113,12 @@ class Streams:
             raise failure
 
     async def take(self, work: Callable[[], Response], context: Context, scope: Scope) -> Response:
-        """Return what a handler answers that may take long: to an upload, or after asking an executor.
+        """Return the response of a handler that may take long: of an upload, or one that calls an executor.
 
         Args:
-            work: Called in a thread of streams.
-            context: The request's; it ends when the client leaves.
-            scope: The request's.
+            work: The handler's call, made in a thread of streams.
+            context: The context of the request, cancelled when the client leaves.
+            scope: The ASGI scope of the request.
         """
         failure: Exception | None = None
         answer = Response()
@@ -154,7 +154,7 @@ class Streams:
         return answer
 
     def end_uploads(self) -> None:
-        """End the contexts of all uploads; from any thread."""
+        """Cancel the contexts of all uploads; may be called from any thread."""
         with self._lock:
             uploads = list(self._uploads)
         for context in uploads:
@@ -198,9 +198,9 @@ class Streams:
 
 
 class _Source:
-    """Pulls pieces in a worker thread, and closes their iterator once no thread is inside it.
+    """Reads an iterator in a worker thread, and closes it once no thread is inside it.
 
-    A thread that waits inside the iterator for anything but an executor cannot be called back: the stream keeps its
+    A thread that waits inside the iterator, other than for an executor, cannot be interrupted: the stream keeps its
     place until it returns, so that readers who leave and come again cannot make threads without end.
     """
 
@@ -217,7 +217,7 @@ class _Source:
         return await anyio.to_thread.run_sync(self._next, abandon_on_cancel=True, limiter=self._limiter)
 
     async def close(self) -> None:
-        """Close the iterator, at once or by the thread that is inside it when that comes back."""
+        """Close the iterator: at once, or when the thread inside it returns."""
         self._closing = True
         self._context.cancel()
         with anyio.CancelScope(shield=True):
@@ -252,7 +252,7 @@ async def _cancel_when_gone(receive: Receive, cancel: Callable[[], None]) -> Non
 
 
 async def break_connection(scope: Scope) -> None:
-    """Break a request's connection at once, with all that was not sent yet."""
+    """Abort the connection of a request, and discard unsent data."""
     abort = scope.get("state", {}).get(ABORT)
     if abort is not None:
         abort()

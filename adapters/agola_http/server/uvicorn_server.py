@@ -22,12 +22,12 @@ _SHUTDOWN_SECONDS = 2
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
-    """How connections are encrypted.
+    """Encryption of connections.
 
     Attributes:
-        certificate: The PEM file of the certificate and its chain.
-        key: The PEM file of its key.
-        client_authority: The PEM file of the authority whose certificates clients must show; None asks for none.
+        certificate: PEM file with the certificate and its chain.
+        key: PEM file with its private key.
+        client_authority: PEM file of the authority whose certificates clients must present; None if they need none.
     """
 
     certificate: Path
@@ -36,15 +36,15 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server(uvicorn.Server):
-    """Serves an application on a socket that listens.
+    """Serves an application on a listening socket.
 
-    Ends on a signal without raising it once more: what it serves is still to be closed.
+    Stops on a signal without raising it again, so that the caller can close what it serves.
 
     Args:
         app: The application.
-        limits: What one client may take.
+        limits: Limits of requests, connections and streams.
         tls: How connections are encrypted.
-        end_streams: Called before open connections are waited for, so that the streams among them end.
+        end_streams: Called before the server waits for open connections, so that streams end.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM while the server runs; in another thread than the main one, none."""
+        """Handle SIGINT and SIGTERM while the server runs, if it runs in the main thread."""
         try:
             previous = [(number, signal.signal(number, self.handle_exit)) for number in (signal.SIGINT, signal.SIGTERM)]
         except ValueError:  # not the main thread
@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
         UnavailableError: The address cannot be listened on.
@@ -115,6 +115,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, host: str, *, tls: bool = False) -> str:
-    """Return the URL of a socket that listens."""
+    """Return the URL of a listening socket."""
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if tls else 'http'}://{shown}:{listener.getsockname()[1]}"
