@@ -1,25 +1,23 @@
 """Matches untrusted regular expressions of Go's syntax in time linear in the text. Pure.
 
 An expression becomes a nondeterministic automaton, and a text is read once, a character at a time, with the set of the
-states that it may be in: no expression can backtrack, for none goes back. `regexp_syntax` reads the expression.
+states that it may be in: no expression can backtrack, for none goes back. `syntax` parses the expression.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from agola_core.runconfig.regexp.syntax import (
+from agola_core.runconfig.regexp.classes import CharacterSet, RegexpError, RegexpLimitError
+from agola_core.runconfig.regexp.expressions import (
     Alternation,
     Assertion,
-    CharacterSet,
     Concatenation,
     Expression,
     Position,
-    RegexpError,
-    RegexpLimitError,
     Repetition,
-    parse_regexp,
 )
+from agola_core.runconfig.regexp.syntax import parse_regexp
 
 __all__ = ["Automaton", "RegexpError", "RegexpLimitError", "compile_regexp"]
 

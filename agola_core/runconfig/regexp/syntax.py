@@ -1,13 +1,8 @@
-"""Parses Go's regular expressions (RE2's), as far as needed to decide whether a text matches. Pure.
-
-Groups and greed say what is captured, and nothing is captured here.
-"""
+"""Parses Go's regular expressions (RE2's), as far as needed to decide whether a text matches. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
 
 from agola_core.runconfig.regexp.classes import (
     ESCAPED,
@@ -19,19 +14,14 @@ from agola_core.runconfig.regexp.classes import (
     posix_class,
     unicode_class,
 )
-
-__all__ = [
-    "Alternation",
-    "Assertion",
-    "CharacterSet",
-    "Concatenation",
-    "Expression",
-    "Position",
-    "RegexpError",
-    "RegexpLimitError",
-    "Repetition",
-    "parse_regexp",
-]
+from agola_core.runconfig.regexp.expressions import (
+    Alternation,
+    Assertion,
+    Concatenation,
+    Expression,
+    Position,
+    Repetition,
+)
 
 _MAX_LENGTH = 100_000
 _MAX_DEPTH = 50
@@ -40,56 +30,6 @@ _REPEAT = re.compile(r"\{(0|[1-9][0-9]*)(,?)((?:(?<=,)(?:0|[1-9][0-9]*))?)\}")
 _GROUP_NAME = re.compile(r"\(\?P?<([A-Za-z0-9_]+)>")
 _GROUP_FLAGS = re.compile(r"\(\?([imsU]*)(?:-([imsU]+))?([:)])")
 
-
-class Position(NamedTuple):
-    """A position between two characters of a text."""
-
-    text: str
-    at: int
-
-    def is_at_word(self) -> bool:
-        """Return whether a word begins or ends here."""
-        before = self.at > 0 and _is_word(self.text[self.at - 1])
-        return before != (self.at < len(self.text) and _is_word(self.text[self.at]))
-
-
-def _is_word(char: str) -> bool:
-    return char.isascii() and (char.isalnum() or char == "_")
-
-
-class Assertion(NamedTuple):
-    """A condition on a position."""
-
-    holds: Callable[[Position], bool]
-
-
-class Concatenation(NamedTuple):
-    """A sequence."""
-
-    parts: tuple[Expression, ...]
-
-
-class Alternation(NamedTuple):
-    """A choice."""
-
-    choices: tuple[Expression, ...]
-
-
-class Repetition(NamedTuple):
-    """A repetition.
-
-    Attributes:
-        inner: What is repeated.
-        least: The minimum number.
-        most: The maximum number; None for no limit.
-    """
-
-    inner: Expression
-    least: int
-    most: int | None
-
-
-Expression = CharacterSet | Assertion | Concatenation | Alternation | Repetition
 
 _TEXT_START = Assertion(lambda place: place.at == 0)
 _TEXT_END = Assertion(lambda place: place.at == len(place.text))
