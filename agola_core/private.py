@@ -7,16 +7,20 @@ can still use it. A storage directory that is writable by its group is shared: i
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+from agola_core.errors import ConflictError
 
 logger = logging.getLogger(__name__)
 
 _FILE = 0o600
+_LOCK_FILE = "lock"
 _DIRECTORY = 0o700
 _GROUP_READS_AND_WRITES = 0o060
 _GROUP_USES = 0o070
@@ -138,6 +142,34 @@ def create_file(path: str | os.PathLike[str]) -> None:
         return
     with suppress(FileExistsError):
         os.close(Access.below(Path(path).parent).create_file(path))
+
+
+def lock_directory(directory: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Lock a directory by a private file in it and return that file; the lock ends with the process, however it ends.
+
+    Args:
+        directory: The directory; it exists.
+        name: What the message calls it.
+
+    Raises:
+        ConflictError: Another process holds it.
+        OSError: It cannot be used.
+    """
+    path = Path(directory) / _LOCK_FILE
+    create_file(path)
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE), "r+b", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n".encode())
+    except BlockingIOError as error:
+        owner = file.read(32).decode(errors="replace").strip() or "unknown"
+        file.close()
+        raise ConflictError(f"the {name} {str(directory)!r} is in use by process {owner}") from error
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def warn_when_open(path: str | os.PathLike[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ import msgspec
 from agola_core import embedded, private
 from agola_core.address import StoreAddress
 from agola_core.datamanager import DataManager, Options
-from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, NotFoundError, disk_error
+from agola_core.errors import BadRequestError, MaintenanceError, NotFoundError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.step_shell import FailedStep, failed_step
@@ -32,7 +31,6 @@ from agola_core.runtime.progress import Progress, ignore
 
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"
-_LOCK_FILE = "lock"
 DRAIN_SECONDS = 5.0
 
 
@@ -75,11 +73,16 @@ class Standalone:
     ) -> None:
         address = StoreAddress.of(where, argument="data_dir")
         data_dir = address.data_directory.absolute()  # a step has another working directory
-        self._lock = _lock_directory(data_dir)
+        try:
+            private.make_directories(data_dir)
+            private.warn_when_open(data_dir)
+            self._lock = private.lock_directory(data_dir, "data directory")
+        except OSError as error:
+            raise disk_error(error, f"the data directory {str(data_dir)!r} cannot be used") from error
         try:
             self.datamanager = open_store(msgspec.structs.replace(address, directory=data_dir), background=False)
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
         self._readdb = data_dir / READDB_FILE
         self._drain = drain
@@ -143,7 +146,7 @@ class Standalone:
         if service is not None:
             service.close()
         self.datamanager.close()
-        os.close(self._lock)
+        self._lock.close()
 
     def __enter__(self) -> Self:
         """Start and return the service."""
@@ -230,23 +233,3 @@ def open_reader(where: Path | StoreAddress, *, progress: Progress = ignore) -> t
     service = RunService(datamanager, Path(temporary) / READDB_FILE, InProcessDirectory(), progress=progress)
     weakref.finalize(service, shutil.rmtree, temporary, ignore_errors=True)
     return datamanager, service
-
-
-def _lock_directory(path: Path) -> int:
-    """Lock a directory; the lock ends with the process, however that ends."""
-    try:
-        private.make_directories(path)
-        private.warn_when_open(path)
-        private.create_file(path / _LOCK_FILE)
-        descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise disk_error(error, f"the data directory {str(path)!r} cannot be used") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise ConflictError(f"the data directory {str(path)!r} is in use by process {owner}") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +17,7 @@ from agola_core import private
 from agola_core.address import check_directory
 from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
-from agola_core.executor.files import lock_directory, open_own
+from agola_core.executor.files import kept_text
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.task_directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
 from agola_core.executor.task_files import TaskFiles
@@ -86,9 +85,9 @@ class Executor:
         try:
             private.make_directories(directory, PASSED_THROUGH)
             self._directories = TaskDirectories(directory / "tasks")
-            self._lock_file = lock_directory(directory)
-            self.id = _kept(directory / "id", lambda: str(uuid.uuid4()))
-            kept = _kept(directory / "token", lambda: secrets.token_hex(32))
+            self._lock_file = private.lock_directory(directory, "directory")
+            self.id = kept_text(directory / "id", lambda: str(uuid.uuid4()))
+            kept = kept_text(directory / "token", lambda: secrets.token_hex(32))
         except OSError as error:
             raise disk_error(error, f"the directory {str(directory)!r} cannot be used") from error
         self._service = service
@@ -335,19 +334,3 @@ class Executor:
 def _is_known(task: ExecutorTask, local: ExecutorTask) -> bool:
     """Return whether the executor has this attempt of the task, or a later one."""
     return task.run_id == local.run_id and task.attempt <= local.attempt
-
-
-def _kept(path: Path, make: Callable[[], str]) -> str:
-    """Return the content of a private file, created with `make` if it is missing."""
-    try:
-        kept = path.read_text().strip()
-    except FileNotFoundError:
-        kept = ""
-    if not kept:
-        kept = make()
-        temporary = path.with_suffix(".tmp")
-        private.create_file(temporary)
-        with os.fdopen(open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
-            file.write(kept)
-        temporary.replace(path)
-    return kept

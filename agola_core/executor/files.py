@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from agola_core import private
-from agola_core.errors import ConflictError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -58,23 +56,6 @@ def read_own(path: Path, limit: int) -> bytes:
         os.close(descriptor)
 
 
-def lock_directory(directory: Path) -> IO[bytes]:
-    """Lock a directory and return the lock's file; the lock ends with the process.
-
-    Raises:
-        ConflictError: Another process holds it.
-        OSError: It cannot be used.
-    """
-    private.create_file(directory / "lock")
-    file = (directory / "lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise ConflictError(f"the directory {str(directory)!r} is in use by another process") from error
-    return file
-
-
 def _mode(path: Path) -> int:
     try:
         return path.lstat().st_mode
@@ -111,3 +92,19 @@ def open_below(root: Path, path: str, *, create: bool) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def kept_text(path: Path, make: Callable[[], str]) -> str:
+    """Return the content of a private file, created with `make` if it is missing."""
+    try:
+        kept = path.read_text().strip()
+    except FileNotFoundError:
+        kept = ""
+    if not kept:
+        kept = make()
+        temporary = path.with_suffix(".tmp")
+        private.create_file(temporary)
+        with os.fdopen(open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+            file.write(kept)
+        temporary.replace(path)
+    return kept

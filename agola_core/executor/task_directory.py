@@ -41,6 +41,9 @@ PASSED_THROUGH: Final = 0o711
 
 _REMOVED: Final = ".removed"
 _AT_ONCE = 1000
+_FULL_BYTES = 1 << 20
+_SHORT_SHARE = 0.1
+_CUT_BYTES = 1 << 20
 _KEPT: Final = frozenset(("task.jsonl", "setup.log", "steps", "archives"))
 _CUT: Final = b"[the rest was cut: the executor's disk was full]\n"
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -132,6 +135,29 @@ class TaskDirectory:
                         os.pwrite(descriptor, _CUT, line or keep)
                 finally:
                     os.close(descriptor)
+
+    def free_space(self) -> None:
+        """If the disk is nearly full, delete at once what an ended task no longer needs."""
+        if self._free_share() < _SHORT_SHARE:
+            self.clear()
+        if self.disk_is_full():
+            self.cut_logs(_CUT_BYTES)
+
+    def disk_is_full(self) -> bool:
+        """Return whether the executor's disk is full."""
+        try:
+            found = os.statvfs(self.path)
+        except OSError:
+            return False
+        return found.f_bavail * found.f_frsize < _FULL_BYTES
+
+    def _free_share(self) -> float:
+        """Return the free share of the executor's disk."""
+        try:
+            found = os.statvfs(self.path)
+        except OSError:
+            return 1.0
+        return found.f_bavail / (found.f_blocks or 1)
 
     def save(self, task: ExecutorTask) -> None:
         """Save the task with its status; if it is interrupted, the previous status remains."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping
@@ -31,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_SHELL = "/bin/sh -e"
 DEFAULT_WORKING_DIR = "~/project"
-_FULL_BYTES = 1 << 20
-_SHORT_SHARE = 0.1
-_CUT_BYTES = 1 << 20
 _AGAIN_SECONDS = 1.0
 
 faultpoints.declare(
@@ -199,7 +195,7 @@ class TaskRunner:
             pod.close()
         except AgolaError as error:  # leftovers are removed later, and do not concern the result
             logger.warning("task %s: its pod cannot be removed yet: %s", self.task.id, error)
-        self._free_space()
+        self.directory.free_space()
 
     def _set_up(self) -> Pod:
         if self.state.is_set_up:
@@ -233,7 +229,7 @@ class TaskRunner:
             if isinstance(step, RunStep) and command:
                 code = self._run_command(pod, number, step, found)
                 phase = ExecutorPhase.SUCCESS if code == 0 else ExecutorPhase.FAILED
-                if code != 0 and self._disk_is_full():
+                if code != 0 and self.directory.disk_is_full():
                     self._failure = self._failure or f"step {number} failed while the executor's disk was full"
                 if code is None and not self._stopped:
                     self._failure = self._failure or f"step {number} was killed: it left no exit code"
@@ -343,28 +339,6 @@ class TaskRunner:
         limit = self._limits.max_log_bytes
         if self.directory.log_size(number) > limit:
             self._failure = self._failure or f"the log of step {number} is larger than {limit} bytes"
-
-    def _free_space(self) -> None:
-        """If the disk is nearly full, delete at once what the task no longer needs."""
-        if self._free_share() < _SHORT_SHARE:
-            self.directory.clear()
-        if self._disk_is_full():
-            self.directory.cut_logs(_CUT_BYTES)
-
-    def _free_share(self) -> float:
-        """Return the free share of the executor's disk."""
-        try:
-            found = os.statvfs(self.directory.path)
-        except OSError:
-            return 1.0
-        return found.f_bavail / (found.f_blocks or 1)
-
-    def _disk_is_full(self) -> bool:
-        try:
-            found = os.statvfs(self.directory.path)
-        except OSError:
-            return False
-        return found.f_bavail * found.f_frsize < _FULL_BYTES
 
     def _log(self, number: int | None, text: str) -> None:
         try:

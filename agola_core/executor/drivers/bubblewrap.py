@@ -7,6 +7,7 @@ command line can be read by every user of the machine.
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import subprocess
@@ -24,6 +25,13 @@ _CONFINED = (
     *("--cap-drop", "ALL", "--die-with-parent"),
 )
 _STATUS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+class Isolation(enum.StrEnum):
+    """How steps are kept apart from the rest of the machine."""
+
+    NONE = "none"
+    BUBBLEWRAP = "bubblewrap"
 
 
 def find_bubblewrap() -> str:

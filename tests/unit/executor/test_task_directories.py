@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from msgspec.structs import replace
 
-from agola_core.errors import BadRequestError
+from agola_core import private
+from agola_core.errors import BadRequestError, ConflictError
 from agola_core.executor.task_directory import RunningProcess, TaskDirectories
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
@@ -103,3 +104,17 @@ def test_a_tree_that_its_owner_made_read_only_is_deleted(directories, tmp_path, 
         monkeypatch.setattr(subprocess, "run", run)
     directories.sweep()
     assert list((tmp_path / "tasks" / ".removed").iterdir()) == []
+
+
+def test_a_directory_is_one_process_s_at_a_time(tmp_path):
+    held = private.lock_directory(tmp_path, "directory")
+    with pytest.raises(ConflictError, match=f"the directory '{tmp_path}' is in use by process {os.getpid()}$"):
+        private.lock_directory(tmp_path, "directory")
+    held.close()
+    private.lock_directory(tmp_path, "directory").close()
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        private.lock_directory(tmp_path, "directory")
+    assert not (tmp_path / "elsewhere").exists()
