@@ -28,7 +28,7 @@ from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import Executor as ExecutorStatus
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask
 from agola_core.runtime import faultpoints
-from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Executor:
         self._files = TaskFiles(self._directories, self._pool, self.id)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
         self._supervisor = Supervisor("executor")
+        self._limits_loop: Loop | None = None
 
     # Lifecycle
 
@@ -123,7 +124,7 @@ class Executor:
         except UnavailableError as error:
             logger.warning("the run service cannot be reached, it is tried again: %s", error)
         self._supervisor.loop("heartbeat", self._heartbeat, interval=_HEARTBEAT_SECONDS)
-        self._supervisor.loop("limits", self._check_limits, interval=_LIMITS_SECONDS)
+        self._limits_loop = self._supervisor.loop("limits", self._check_limits, interval=self._limits_pause)
         self._supervisor.loop("clean", self._clean, interval=_CLEAN_SECONDS)
 
     def close(self, *, stop_tasks: bool = True) -> None:
@@ -229,6 +230,8 @@ class Executor:
         state = TaskState(task, directory, self._reporter.report)
         limits = self._options.limits
         self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._ended, limits))
+        if self._limits_loop is not None:
+            self._limits_loop.wake()
 
     def _ended(self, runner: TaskRunner) -> None:
         if self._options.keep_failed and runner.task.status.phase is ExecutorPhase.FAILED:
@@ -238,6 +241,9 @@ class Executor:
     def _check_limits(self) -> None:
         for runner in self._pool.all():
             runner.check_limits()
+
+    def _limits_pause(self) -> float | None:
+        return _LIMITS_SECONDS if self._pool.all() else None
 
     # Heartbeat
 

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 _BUILD_ROWS = 10_000
 _FOLLOW_WALS = 200
-_FOLLOW_SECONDS = 0.5
+_FOLLOW_SECONDS = 1.0
 
 
 class ReadDB(Closing):

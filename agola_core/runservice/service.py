@@ -31,7 +31,7 @@ from agola_core.runservice.rules import actions
 from agola_core.runservice.scheduling.dispatch import Dispatcher
 from agola_core.runservice.scheduling.executor_reports import ExecutorSide
 from agola_core.runservice.scheduling.run_creation import RunCreator
-from agola_core.runservice.scheduling.run_ownership import TICK_SECONDS, RunOwnership
+from agola_core.runservice.scheduling.run_ownership import RunOwnership
 from agola_core.runservice.scheduling.scheduler import Scheduler
 from agola_core.runservice.scheduling.sweeps import Sweeps
 from agola_core.runservice.state.events import EventFeed
@@ -121,7 +121,7 @@ class RunService:
         self._fetcher.start()
         self._scheduler.start()
         self._supervisor.loop("follow", self._follow, interval=0.0)
-        self._supervisor.loop("share", self._ownership.tick, interval=TICK_SECONDS)
+        self._ownership.wake = self._supervisor.loop("share", self._ownership.tick, interval=self._ownership.pause).wake
         self._instance.publish()
         self._sweeps.start(self._supervisor)
 

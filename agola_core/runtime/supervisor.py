@@ -13,6 +13,9 @@ from agola_core.runtime.forks import Origin, fork_safe
 logger = logging.getLogger(__name__)
 
 
+Interval = float | None | Callable[[], float | None]
+
+
 class Loop:
     """A background loop that calls a function whenever it is woken, and at least every `interval` seconds.
 
@@ -22,12 +25,13 @@ class Loop:
     Args:
         name: The thread's name.
         work: Called in every round.
-        interval: Seconds between rounds unless the loop is woken; None waits for `wake` alone.
+        interval: Seconds between rounds unless the loop is woken, or a function that returns them after each round;
+            None waits for `wake` alone.
         max_backoff: Maximum pause after an error, in seconds.
     """
 
     def __init__(
-        self, name: str, work: Callable[[], object], *, interval: float | None = None, max_backoff: float = 5.0
+        self, name: str, work: Callable[[], object], *, interval: Interval = None, max_backoff: float = 5.0
     ) -> None:
         self.name = name
         self.failures = 0
@@ -85,7 +89,7 @@ class Loop:
             if self.failures:
                 self._stopping.wait(min(0.05 * 2 ** min(self.failures, 10), self._max_backoff))
             elif not self._stopping.is_set():  # a stop before the clear above must not be missed
-                self._woken.wait(self._interval)
+                self._woken.wait(self._interval() if callable(self._interval) else self._interval)
 
 
 class Supervisor:
@@ -102,7 +106,7 @@ class Supervisor:
         self._lock = fork_safe(threading.Lock())
 
     def loop(
-        self, name: str, work: Callable[[], object], *, interval: float | None = None, max_backoff: float = 5.0
+        self, name: str, work: Callable[[], object], *, interval: Interval = None, max_backoff: float = 5.0
     ) -> Loop:
         """Start a loop and return it (see `Loop` for the parameters)."""
         loop = Loop(f"{self.name}-{name}", work, interval=interval, max_backoff=max_backoff)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -19,6 +20,7 @@ from agola_http.server.h11_connection import SAFE, Connection
 from agola_http.server.limits import Limits
 
 _SHUTDOWN_SECONDS = 2
+_TICK_SECONDS = 1.0
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +53,8 @@ class Server(uvicorn.Server):
         self, app: ASGIApp, limits: Limits, *, tls: Tls | None = None, end_streams: Callable[[], None] = lambda: None
     ) -> None:
         self._end_streams = end_streams
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
         connection = type("Connection", (Connection,), {"header_seconds": limits.header_seconds})
         config = uvicorn.Config(
             app,
@@ -76,6 +80,25 @@ class Server(uvicorn.Server):
         except OSError as error:
             raise BadRequestError(f"the certificate or its key cannot be used: {error.strerror or error}") from error
         super().__init__(config)
+
+    async def main_loop(self) -> None:
+        """Wait for the end; once a second the date in the answers' heads moves on."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _TICK_SECONDS)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server is to end; setting it wakes the server."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        if value and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._ending.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then everything else."""

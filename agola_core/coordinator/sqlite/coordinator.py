@@ -30,6 +30,7 @@ from agola_core.coordinator.sqlite.reads import Rows, SQLiteReads
 from agola_core.coordinator.sqlite.session import Session
 from agola_core.coordinator.sqlite.watch import Change
 from agola_core.errors import (
+    AgolaError,
     BadRequestError,
     ClosedError,
     NotFoundError,
@@ -41,7 +42,8 @@ from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.leader_queue import LeaderQueue, Waiting
 from agola_core.runtime.supervisor import Supervisor
 
-_SWEEP_SECONDS = 0.5
+_SWEEP_SECONDS = 1.0
+_LEAST_SWEEP_SECONDS = 0.02
 
 
 class _Work(Waiting):
@@ -71,7 +73,7 @@ class SQLiteCoordinator(SQLiteReads):
         FormatError: It was written by a later release, or SQLite is too old.
 
     If the file is deleted, moved or replaced, every call raises `RecoveryError`: writes at once, other calls within
-    half a second.
+    a second.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class SQLiteCoordinator(SQLiteReads):
             self._session = Session(self._cursor, clock)
             self._cursor.execute(sql.LEASES_REBOOTED, (clock(), self._boot))
         self._supervisor = Supervisor("sqlite-coordinator")
-        self._supervisor.loop("leases", self.expire_leases, interval=_SWEEP_SECONDS)
+        self._leases = self._supervisor.loop("leases", self.expire_leases, interval=self._sweep_pause)
 
     # Writes
 
@@ -133,6 +135,8 @@ class SQLiteCoordinator(SQLiteReads):
         lease: int = self._submit(
             lambda session: one(session.cursor.execute(sql.LEASE_GRANT, (ttl, self._clock() + ttl, self._boot)))[0]
         )
+        if ttl < _SWEEP_SECONDS:
+            self._leases.wake()  # it ends before the next sweep
         return lease
 
     def keep_alive(self, lease: int) -> float:
@@ -161,6 +165,16 @@ class SQLiteCoordinator(SQLiteReads):
                 session.end_lease(lease)
 
         self._submit(work)
+
+    def _sweep_pause(self) -> float:
+        """Return the seconds until the next sweep: a lease that ends earlier is not left to wait for it."""
+        try:
+            with self._database.reader() as connection:
+                (deadline,) = one(connection.execute(sql.LEASES_NEXT))
+        except AgolaError:  # reported by the sweep
+            return _SWEEP_SECONDS
+        left = _SWEEP_SECONDS if deadline is None else deadline - self._clock()
+        return float(min(max(left, _LEAST_SWEEP_SECONDS), _SWEEP_SECONDS))
 
     def close(self) -> None:
         """Release all resources (see the port)."""
@@ -209,7 +223,6 @@ class SQLiteCoordinator(SQLiteReads):
             if isinstance(error, (apsw.Error, OSError)):
                 raise self._database.translated(error, number) from error
             raise
-        self._hub.written = session.revision
         try:
             execute("COMMIT")
         except apsw.Error as error:
@@ -231,6 +244,8 @@ class SQLiteCoordinator(SQLiteReads):
         session.end()
         if session.batches:
             self._hub.committed(session.batches)
+        else:
+            self._hub.wrote = True
 
     def _roll_back(self) -> None:
         self._session.forget()

@@ -155,6 +155,8 @@ LEASE_DELETE = "DELETE FROM lease WHERE id = ?"
 
 LEASES_EXPIRED = "SELECT id FROM lease WHERE deadline <= ?"
 
+LEASES_NEXT = "SELECT min(deadline) FROM lease"
+
 LEASES_REBOOTED = "UPDATE lease SET deadline = ?1 + ttl, boot = ?2 WHERE boot != ?2"
 
 LEASE_KEYS = "SELECT key, number >> 20 FROM entry WHERE lease = ? AND value IS NOT NULL ORDER BY key"

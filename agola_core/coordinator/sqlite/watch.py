@@ -1,4 +1,4 @@
-"""Watches of the SQLite coordinator: woken by commits of this process, and by polling for those of other processes.
+"""Watches of the SQLite coordinator: woken by commits of this process, and by writes of others to the database's files.
 
 The hub keeps the newest changes in memory for watches that are up to date; one that has fallen behind reads the
 database. A watch has no queue of its own, so a slow one costs nothing but its position.
@@ -6,6 +6,7 @@ database. A watch has no queue of its own, so a slow one costs nothing but its p
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -14,13 +15,16 @@ from collections.abc import Callable
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
 from agola_core.runtime.closing import Closing
+from agola_core.runtime.file_events import FileEvents
 from agola_core.runtime.forks import Origin, fork_safe
 
 _RECENT = 4096
 _PAGE = 512
-_BUSY_POLL = 0.001
-_IDLE_POLL = 0.008
-_BUSY_SECONDS = 2.0
+_SHORTEST_POLL = 0.001
+_OWN_POLL = 0.25
+_LONGEST_POLL = 1.0
+_POLL = 0.008
+"""Seconds between looks for commits of other processes, where no events tell of writes."""
 
 Change = tuple[int, list[tuple[str, KeyValue | None]]]
 """A revision and its changes."""
@@ -37,20 +41,28 @@ class WatchHub:
             (exclusive); raises `CompactedError`.
         read_revision: Returns the newest revision if another process has committed since the last call, else None.
         origin: The process that opened the database.
+        path: The database's file.
 
     Attributes:
         revision: The newest revision that watches may report.
-        written: The newest revision that this process has committed or is committing.
+        wrote: Set after a commit of this process that has no revision, such as a lease's renewal.
         lost: Message of the error that watches raise while the database is gone; "" otherwise.
     """
 
     def __init__(
-        self, revision: int, read_changes: ReadChanges, read_revision: Callable[[], int | None], origin: Origin
+        self,
+        revision: int,
+        read_changes: ReadChanges,
+        read_revision: Callable[[], int | None],
+        origin: Origin,
+        path: str,
     ) -> None:
         self.origin = origin
+        self._path = path
+        self._events: FileEvents | None = None
         self.lock = fork_safe(threading.Lock())
         self.revision = revision
-        self.written = 0
+        self.wrote = False
         self.closed = False
         self.lost = ""
         self._read_changes = read_changes
@@ -69,6 +81,8 @@ class WatchHub:
                 raise ClosedError("the coordinator was closed")
             self._watches.add(watch)
             if self._poller is None:
+                directory, name = os.path.split(os.path.realpath(self._path))
+                self._events = FileEvents.of(directory, (name, f"{name}-wal"))
                 self._poller = threading.Thread(target=self._poll, name="sqlite-watch", daemon=True)
                 self._poller.start()
         return watch
@@ -100,6 +114,8 @@ class WatchHub:
             watches = list(self._watches)
             poller = self._poller
         self._stop_polling.set()
+        if self._events is not None:
+            self._events.interrupt()
         for watch in watches:
             watch.close()
         if poller is not None and poller is not threading.current_thread():
@@ -153,24 +169,45 @@ class WatchHub:
                 watch.wake()
 
     def _poll(self) -> None:
-        busy_until = 0.0
-        while not self._stop_polling.wait(_BUSY_POLL if time.monotonic() < busy_until else _IDLE_POLL):
-            if self._committed:  # a commit of this process has read those of others before it: nothing to look for yet
-                self._committed = False
-                continue
-            try:
-                revision = self._read_revision()
-            except RecoveryError as error:  # the database is gone
-                self._lose(str(error))
-                continue
-            except AgolaError:  # closing, or the disk fails: the watches' own reads report it
-                continue
-            self.lost = ""
-            if revision is None:
-                continue
+        """Look for commits of other processes: at every event, and ever more seldom after the last.
+
+        The event of a write comes before its commit can be seen, and nothing tells when it can.
+        """
+        pause = gap = _SHORTEST_POLL
+        try:
+            while not self._stop_polling.is_set():
+                came = self._wait(pause, gap)
+                pause, gap = _SHORTEST_POLL if came else min(2 * pause, _LONGEST_POLL), _SHORTEST_POLL
+                committed, wrote, self._committed, self.wrote = self._committed, self.wrote, False, False
+                if committed or wrote:  # the event was of this process, and more of them may follow
+                    pause, gap = _OWN_POLL, _POLL
+                if not committed:  # such a commit has read those of others before it
+                    self._look()
+        finally:
+            if self._events is not None:
+                self._events.close()
+
+    def _wait(self, pause: float, gap: float) -> bool:
+        """Wait for an event, at most for a pause; return whether it came, and what follows it within a gap."""
+        if self._events is None:
+            self._stop_polling.wait(_POLL)
+            return False
+        if not self._events.wait(pause):
+            return False
+        self._stop_polling.wait(gap)
+        return True
+
+    def _look(self) -> None:
+        try:
+            revision = self._read_revision()
+        except RecoveryError as error:  # the database is gone
+            self._lose(str(error))
+            return
+        except AgolaError:  # closing, or the disk fails: the watches' own reads report it
+            return
+        self.lost = ""
+        if revision is not None:
             with self.lock:
-                if revision > self.written:  # of another process: more may follow soon
-                    busy_until = time.monotonic() + _BUSY_SECONDS
                 if revision > self.revision:
                     self._advance_from_database(revision)
 

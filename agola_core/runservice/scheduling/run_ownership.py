@@ -6,14 +6,14 @@ services work: when they look, a moment later, there is nothing left to do.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from threading import Lock
 
 from agola_core.runtime.forks import fork_safe
 from agola_core.runtime.work_queue import WorkQueue
 
-TICK_SECONDS = 0.25
+_TICK_SECONDS = 0.25
 
 
 def first_of(names: Collection[str], run_id: str) -> str:
@@ -32,12 +32,17 @@ class RunOwnership:
         queue: Runs to be advanced.
         name: This service's name.
         instances: The names of all running services.
+
+    Attributes:
+        wake: Called when a run of another service begins to wait: `tick` is to be called then, and as long as
+            `pause` says.
     """
 
     def __init__(self, queue: WorkQueue, name: str, instances: Collection[str]) -> None:
         self._queue = queue
         self._name = name
         self._instances = instances
+        self.wake: Callable[[], object] = lambda: None
         self._lock = fork_safe(Lock())
         self._newer: set[str] = set()
         self._older: set[str] = set()
@@ -49,7 +54,10 @@ class RunOwnership:
             self._queue.add(run_id)
         else:
             with self._lock:
+                is_first = not self._newer and not self._older
                 self._newer.add(run_id)
+            if is_first:
+                self.wake()
 
     def tick(self) -> None:
         """Queue the runs of others that have waited for a tick."""
@@ -57,3 +65,8 @@ class RunOwnership:
             due, self._older, self._newer = self._older, self._newer, set()
         for run_id in due:
             self._queue.add(run_id)
+
+    def pause(self) -> float | None:
+        """Return the seconds until the next tick; None while nothing waits."""
+        with self._lock:
+            return _TICK_SECONDS if self._newer or self._older else None

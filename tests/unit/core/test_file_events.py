@@ -1,0 +1,93 @@
+"""The kernel's events of a file's writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from agola_core.coordinator import PutOp
+from agola_core.coordinator.sqlite import watch
+from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
+from agola_core.runtime.file_events import FileEvents
+
+LONG = 60.0
+
+
+@pytest.fixture
+def events(tmp_path):
+    events = FileEvents(tmp_path, ["log", "log-wal"])
+    yield events
+    events.close()
+    events.close()
+    events.interrupt()
+
+
+def test_a_write_the_coming_and_the_going_of_a_named_file_are_told_once(tmp_path, events):
+    (tmp_path / "log").write_bytes(b"1")
+    assert events.wait(LONG)
+    (tmp_path / "other").write_bytes(b"1")
+    assert not events.wait(0.0)
+    subprocess.run([sys.executable, "-c", f"open({str(tmp_path / 'log-wal')!r}, 'w').write('1')"], check=True)
+    assert events.wait(LONG)
+    (tmp_path / "log").rename(tmp_path / "elsewhere")
+    assert events.wait(LONG)
+    (tmp_path / "log-wal").unlink()
+    assert events.wait(LONG)
+    assert not events.wait(0.0)
+
+
+def test_many_events_are_told_of_as_one(tmp_path, events):
+    with (tmp_path / "other").open("wb", buffering=0) as other, (tmp_path / "log").open("wb", buffering=0) as log:
+        for _ in range(5000):  # two files in turn: the kernel merges equal events in a row
+            other.write(b"1")
+            log.write(b"1")
+    while events.wait(0.0):
+        pass
+    log_again = tmp_path / "log"
+    log_again.write_bytes(b"2")
+    assert events.wait(LONG)
+
+
+def test_an_interrupt_ends_a_wait_and_all_later_ones(events):
+    thread = threading.Thread(target=events.wait, args=(LONG,))
+    thread.start()
+    events.interrupt()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert not events.wait(LONG)
+
+
+def test_a_directory_that_is_not_there_has_no_events(tmp_path):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert FileEvents.of(tmp_path / "none", ["log"]) is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+def test_a_watch_sees_another_process_with_and_without_events(tmp_path, monkeypatch, has_events):
+    if not has_events:
+        monkeypatch.setattr(watch.FileEvents, "of", lambda *_: None)
+    path = tmp_path / "coordinator.db"
+    code = (
+        "import sys; from agola_core.coordinator import PutOp;"
+        "from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator;"
+        "c = SQLiteCoordinator(sys.argv[1]);"
+        "[c.txn([], [PutOp(f'theirs/{number}', b'')]) for number in range(20)]; c.close()"
+    )
+    coordinator = SQLiteCoordinator(path)
+    try:
+        coordinator.txn([], [PutOp("ours", b"")])
+        following = coordinator.watch("theirs/", 1)
+        with subprocess.Popen([sys.executable, "-c", code, path]):
+            seen: list[str] = []
+            while len(seen) < 20:
+                batch = following.next(LONG)
+                assert batch is not None
+                seen += [event.key for event in batch.events]
+        assert seen == [f"theirs/{number}" for number in range(20)]
+    finally:
+        coordinator.close()
