@@ -59,7 +59,7 @@ def test_what_tasks_report_is_shown_and_goes_with_the_run(tree, wait_for_line):
         with urllib.request.urlopen(f"{url}/api/v1alpha/runs/{run_id}/tests") as answer:
             assert json.load(answer) == shown["tests"]
         assert tree.run("runs", "show", "last", "--url", url).stdout.splitlines()[-7:] == end[1:-2]
-        with urllib.request.urlopen(f"{url}/page/runs/{run_id}") as answer:
+        with urllib.request.urlopen(f"{url}/page/runs/{run_id}?view=results") as answer:
             page = answer.read().decode()
         assert "coverage 37.5% of 8 lines" in page
         assert "bad &lt;b&gt;" in page

@@ -13,7 +13,7 @@ from agola_core.errors import APIError, NotFoundError, UnauthorizedError
 from agola_core.runservice.model.requests import RunBundle
 from agola_http.access import sessions
 from agola_http.access.principals import Principal
-from agola_http.page.render import HTML, page, redirect
+from agola_http.page.render import HTML, packed, page, redirect
 from agola_http.page.views import TaskView, view_tasks
 from agola_http.protocol.errors import describe
 from agola_http.protocol.names import FORM
@@ -42,7 +42,8 @@ class PageArea(Area[State]):
         self._state.access.admit(Principal.CLIENT, call.headers)
 
     def _page(self, call: Call, template: str, area: str, **values: object) -> Response:
-        return page(template, {"area": area, "signed_in": bool(sessions.sent(call.headers)), **values})
+        shown = {"area": area, "signed_in": bool(sessions.sent(call.headers)), **values}
+        return packed(call, page(template, shown))
 
     def _task(self, call: Call) -> tuple[RunBundle, TaskView]:
         """Return the run and the task that a path names."""
@@ -54,7 +55,9 @@ class PageArea(Area[State]):
         raise NotFoundError(f"run {bundle.run.id} has no task {call.path_params['task_id'][:80]!r}")
 
 
-def shows(path: str, *params: Param, media: str = HTML, waits: bool = False) -> Callable[[H], H]:
+def shows(
+    path: str, *params: Param, media: str = HTML, waits: bool = False, in_maintenance: bool = True
+) -> Callable[[H], H]:
     """Mark a method as what shows a path to people."""
     return endpoint(
         "GET",
@@ -63,7 +66,7 @@ def shows(path: str, *params: Param, media: str = HTML, waits: bool = False) -> 
         params=params,
         media_type=media,
         waits=waits,
-        in_maintenance=True,
+        in_maintenance=in_maintenance,
         documented=False,
     )
 

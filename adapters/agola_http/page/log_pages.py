@@ -1,70 +1,59 @@
-"""Pages of a step's log: windows of a stored log and search in it; a growing log is left to the script."""
+"""Parts of a step's log for the script: rows of a stored log and of one that grows; and the page of a search."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from starlette.responses import Response
 
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError
 from agola_core.runservice.artifacts.log_lines import LogLines
-from agola_core.runservice.model.types import FetchPhase
 from agola_http.page.area import TASK, PageArea, for_people, shows
-from agola_http.page.log_rows import rows
-from agola_http.page.render import page
+from agola_http.page.log_rows import growing, html, rows
+from agola_http.page.render import HTML, page
 from agola_http.page.views import view_run
-from agola_http.protocol.names import PREFIX
-from agola_http.server.endpoints import Call, Param, ParamKind
+from agola_http.server.endpoints import Call, Param, ParamKind, stream_answer
 
-_WINDOW, _MAX_WINDOW = 500, 2000
+WINDOW, _MAX_WINDOW = 500, 2000
 _MOST_FOUND, _MAX_TEXT = 200, 200
-_STEP = Param("step", ParamKind.INTEGER, "The step's number.", required=True)
-_FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
+STEP = Param("step", ParamKind.INTEGER, "The step's number.", required=True)
+FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
 _TEXT = Param("text", ParamKind.TEXT, "What the lines have, whatever the case of its letters.", required=True)
-_COUNT = Param("count", ParamKind.INTEGER, f"The most lines: {_WINDOW} when missing, {_MAX_WINDOW} at most.")
+_COUNT = Param("count", ParamKind.INTEGER, f"The most lines: {WINDOW} when missing, {_MAX_WINDOW} at most.")
+_SKIP = Param("skip", ParamKind.INTEGER, "How many lines are left out at the beginning.")
 
 
 class LogPages(PageArea):
     """Handlers of logs."""
 
-    @shows(f"{TASK}/log", _STEP, _FROM, waits=True)
-    @for_people
-    def log(self, call: Call) -> Response:
-        """Show a step's log, at first its end; a log that grows is left to the script."""
-        number = call.integer("step")
-        bundle, task = self._task(call)
-        if not 0 <= number < len(task.steps):
-            raise NotFoundError(f"task {task.name!r} has no step {number}")
-        step = task.steps[number]
-        stored = bundle.run.tasks[task.id].steps[number].log_phase is FetchPhase.FINISHED
-        raw = urlencode({"runid": bundle.run.id, "taskid": task.id, "step": number})
-        values: dict[str, object] = {
-            "run": view_run(bundle.run, datetime.now(UTC)),
-            "task": task,
-            "step": step,
-            "follow": step.has_log and not stored,
-            "raw_url": f"{PREFIX}/logs?{raw}",
-            "page_url": _log_path(bundle.run.id, task.id),
-            "window": _WINDOW,
-        }
-        lines = self._lines(call, _WINDOW) if stored and step.has_log else LogLines(0, [], 0, 0)
-        at_end = bool(lines.lines) and lines.first + len(lines.lines) == lines.total and "from" not in call.query_params
-        return self._page(call, "log.html", "runs", **values, **_shown(lines), at_end=at_end)
-
-    @shows(f"{TASK}/log/rows", _STEP, _FROM, _COUNT, waits=True)
+    @shows(f"{TASK}/log/rows", STEP, FROM, _COUNT, waits=True)
     @for_people
     def rows(self, call: Call) -> Response:
         """Show some lines of a stored log, for the script: the rows alone."""
-        count = call.integer("count", _WINDOW)
+        count, first = call.integer("count", WINDOW), call.integer("from", 0)
         if not 0 < count <= _MAX_WINDOW:
             raise BadRequestError(f"count must be from 1 to {_MAX_WINDOW}")
-        lines = self._lines(call, count)
-        response = page("log_rows.html", _shown(lines))
+        if "from" in call.query_params and first < 1:
+            raise BadRequestError("from must be a line's number, from 1")
+        run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], call.integer("step")
+        with self._state.backend.gate.enter() as service:
+            lines = service.log_lines(run_id, task_id, step, first - 1 if first else -count, count)
+        response = page("log_rows.html", shown_lines(lines))
         response.headers["X-Total"] = str(lines.total)
         return response
 
-    @shows(f"{TASK}/log/find", _STEP, _TEXT, waits=True)
+    @shows(f"{TASK}/log/follow", STEP, _SKIP, waits=True, in_maintenance=False)
+    @for_people
+    def follow(self, call: Call) -> Response:
+        """Stream the rows of a log while it grows, for the script (see `log_rows.growing`)."""
+        number, skip = call.integer("step"), call.integer("skip", 0)
+        pieces = self._state.service.open_log(
+            call.path_params["run_id"], call.path_params["task_id"], number, follow=True
+        )
+        return stream_answer(growing(pieces, skip), HTML)
+
+    @shows(f"{TASK}/log/find", STEP, _TEXT, waits=True)
     @for_people
     def find(self, call: Call) -> Response:
         """Show the lines of a stored log that have a text."""
@@ -76,7 +65,12 @@ class LogPages(PageArea):
             found = service.find_log_lines(
                 bundle.run.id, task.id, number, text.encode(errors="replace"), _MOST_FOUND, call.context
             )
-        shown = [row for line, data in found.lines for row in rows([data], line + 1)]
+        page_url = log_path(bundle.run.id, task.id)
+        shown = [
+            html(row, f"{page_url}?step={number}&from={max(1, row.number - 20)}")
+            for line, data in found.lines
+            for row in rows([data], line + 1)
+        ]
         return self._page(
             call,
             "log_found.html",
@@ -87,22 +81,16 @@ class LogPages(PageArea):
             text=text,
             rows=shown,
             complete=found.complete,
-            page_url=_log_path(bundle.run.id, task.id),
+            page_url=page_url,
         )
 
-    def _lines(self, call: Call, count: int) -> LogLines:
-        first = call.integer("from", 0)
-        if "from" in call.query_params and first < 1:
-            raise BadRequestError("from must be a line's number, from 1")
-        first = first - 1 if first else -count
-        run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], call.integer("step")
-        with self._state.backend.gate.enter() as service:
-            return service.log_lines(run_id, task_id, step, first, count)
 
-
-def _log_path(run_id: str, task_id: str) -> str:
+def log_path(run_id: str, task_id: str) -> str:
+    """Return the path of the page that shows a task's log."""
     return f"/page/runs/{quote(run_id)}/tasks/{quote(task_id)}/log"
 
 
-def _shown(lines: LogLines) -> dict[str, object]:
-    return {"rows": list(rows(lines.lines, lines.first + 1)), "first": lines.first + 1, "total": lines.total}
+def shown_lines(lines: LogLines) -> dict[str, object]:
+    """Return what a template shows of lines."""
+    shown = [html(row) for row in rows(lines.lines, lines.first + 1)]
+    return {"rows": shown, "first": lines.first + 1, "total": lines.total}

@@ -1,22 +1,24 @@
-"""A log's lines as the rows of a page: the text that a terminal would leave, in its colours. Pure."""
+"""A log's lines as the rows of a page, of stored logs and of those that grow. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from html import escape
 from typing import NamedTuple
 
-_OTHER_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-ln-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_STYLE = re.compile(r"\x1b\[([0-9;]*)m")
-_SWITCHES = {1: "bold", 2: "dim", 3: "italic", 4: "underline"}
-_ENDS = {22: ("bold", "dim"), 23: ("italic",), 24: ("underline",)}
+from agola_core.runservice.artifacts.line_index import split_lines
+from agola_http.page.terminal import Span, Style, spans
 
-
-class Span(NamedTuple):
-    """A piece of a line: its text, and the classes of its style."""
-
-    text: str
-    classes: str
+_URL = re.compile(r"https?://[^\s<>\"'`\x00-\x1f]{1,2000}")
+_AFTER_URL = ".,;:!?)]}"
+_BAD = re.compile(
+    r"^\s*(?!0 )(?:\S{0,40} )?(?:(?:error|fatal|panic|fail(?:ed|ure)?)\b|traceback \(most|e   )"
+    r"|\b(?:error|fatal|panic|critical)\b ?[:!\]]|::error",
+    re.IGNORECASE,
+)
+_ODD = re.compile(r"^\s*(?!0 )(?:\S{0,40} )?warn(?:ing)?s?\b|\bwarn(?:ing)?\b ?[:!\]]|::warning", re.IGNORECASE)
+_MARKED_CHARACTERS = 400
 
 
 class Row(NamedTuple):
@@ -26,75 +28,67 @@ class Row(NamedTuple):
     spans: list[Span]
 
 
-def rows(lines: Iterable[bytes], first: int) -> Iterator[Row]:
+def rows(lines: Iterable[bytes], first: int, style: Style | None = None) -> Iterator[Row]:
     """Yield the rows of lines; a style goes on from line to line until it is reset, as in a terminal.
 
     Args:
         lines: The lines, with or without their newlines.
         first: The number of the first one.
+        style: The style before them; changed to the one after them.
     """
-    style: dict[str, str] = {}
+    style = {} if style is None else style
     for number, line in enumerate(lines, first):
-        text = line.decode(errors="replace").removesuffix("\n")
-        text = _OTHER_ESCAPE.sub("", text).rstrip("\r").rpartition("\r")[2]
-        yield Row(number, list(_spans(text, style)))
+        yield Row(number, spans(line.decode(errors="replace").removesuffix("\n"), style))
 
 
-def _spans(text: str, style: dict[str, str]) -> Iterator[Span]:
-    place = 0
-    for found in _STYLE.finditer(text):
-        if found.start() > place:
-            yield Span(text[place : found.start()], " ".join(style.values()))
-        _apply([int(code or 0) for code in found[1].split(";")] if len(found[1]) < 100 else [0], style)
-        place = found.end()
-    if place < len(text):
-        yield Span(text[place:], " ".join(style.values()))
+def html(row: Row, link: str = "") -> str:
+    """Return a row as HTML, on one line; its number leads to the line's own address.
+
+    Args:
+        row: The row.
+        link: The page of the line's address; "" for the page that shows it.
+    """
+    text = "".join(span.text for span in row.spans)[:_MARKED_CHARACTERS]
+    kind = ' class="bad"' if _BAD.search(text) else ' class="odd"' if _ODD.search(text) else ""
+    pieces = "".join(
+        f'<i class="{span.classes}">{_linked(span.text)}</i>' if span.classes else _linked(span.text)
+        for span in row.spans
+    )
+    number = row.number
+    name = "" if link else f' id="L{number}"'
+    return f'<div{name}{kind}><a href="{escape(link)}#L{number}" tabindex="-1">{number}</a><span>{pieces}</span></div>'
 
 
-def _apply(codes: list[int], style: dict[str, str]) -> None:
-    """Change a style by the codes of one escape sequence; those that are not known change nothing."""
-    rest = iter(codes)
-    for code in rest:
-        if code == 0:
-            style.clear()
-        elif code in _SWITCHES:
-            style[_SWITCHES[code]] = _SWITCHES[code]
-        elif code in _ENDS:
-            for name in _ENDS[code]:
-                style.pop(name, None)
-        elif code in {38, 48}:
-            colour = _extended(rest)
-            if colour is not None:
-                _set_colour(style, colour, ground=code == 48)
-        elif code in {39, 49}:
-            style.pop("ground" if code == 49 else "colour", None)
-        elif 30 <= code <= 37 or 40 <= code <= 47:
-            _set_colour(style, code % 10, ground=code >= 40)
-        elif 90 <= code <= 97 or 100 <= code <= 107:
-            _set_colour(style, code % 10 + 8, ground=code >= 100)
+def growing(pieces: Iterable[bytes], skip: int = 0) -> Iterator[bytes]:
+    """Yield the rows of a growing log as HTML, each on its line; a row whose line goes on is followed by a newer one.
+
+    Args:
+        pieces: The log, cut anywhere; empty pieces are passed on.
+        skip: The number of rows that are left out, as the reader has them.
+    """
+    held, number, style = b"", 1, Style()
+    for piece in pieces:
+        lines = list(split_lines(held + piece)) if piece else []
+        if not lines:
+            yield b""
+            continue
+        held = b"" if lines[-1].endswith(b"\n") else lines.pop()
+        shown = [html(row) for row in rows(lines, number, style) if row.number > skip]
+        number += len(lines)
+        if held and number > skip:
+            shown += [html(row) for row in rows([held], number, Style(style))]
+        yield "".join(f"{row}\n" for row in shown).encode(errors="replace")
 
 
-def _set_colour(style: dict[str, str], colour: int, *, ground: bool) -> None:
-    style["ground" if ground else "colour"] = f"{'bg' if ground else 'fg'}{colour}"
-
-
-def _extended(rest: Iterator[int]) -> int | None:
-    """Return which of the sixteen colours is next to one of 256, or of all."""
-    kind = next(rest, None)
-    if kind == 5:
-        number = next(rest, 0)
-        if number < 16:
-            return number
-        if number >= 232:
-            return (0, 8, 7, 15)[min((number - 232) // 6, 3)]
-        number -= 16
-        red, green, blue = (part * 51 for part in (number // 36, number // 6 % 6, number % 6))
-    elif kind == 2:
-        red, green, blue = (next(rest, 0) for _ in range(3))
-    else:
-        return None
-    strongest = max(red, green, blue)
-    if strongest < 64:
-        return 0
-    near = [2 * part > strongest for part in (red, green, blue)]
-    return near[0] + 2 * near[1] + 4 * near[2] + (8 if strongest > 200 else 0)
+def _linked(text: str) -> str:
+    if "http" not in text:
+        return escape(text)
+    done, place = "", 0
+    for found in _URL.finditer(text):
+        url = found[0].rstrip(_AFTER_URL)
+        done += (
+            f'{escape(text[place : found.start()])}<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">'
+        )
+        done += f"{escape(url)}</a>"
+        place = found.start() + len(url)
+    return done + escape(text[place:])

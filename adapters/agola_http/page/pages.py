@@ -1,10 +1,10 @@
-"""Pages of runs and of the store, and badges."""
+"""Pages of the runs and of the store, and badges."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -12,18 +12,15 @@ from agola_core.errors import MaintenanceError
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
 from agola_core.runservice.service import RunService
-from agola_http.page import graph
-from agola_http.page.area import RUN, PageArea, for_people, shows
+from agola_http.page.area import PageArea, for_people, shows
 from agola_http.page.badge import badge
-from agola_http.page.render import part, static_file
-from agola_http.page.results import view_results
+from agola_http.page.render import packed, part, static_file
 from agola_http.page.samples import Samples, plots
-from agola_http.page.views import WAITING, state_of, view_run, view_tasks
+from agola_http.page.views import WAITING, state_of, view_run
 from agola_http.server.endpoints import Call, Param, ParamKind
 from agola_http.server.state import State
 
 _RUNS, _LOOKED_AT = 25, 1000
-_FEW_TASKS = 12
 _RESULTS = {"success": RunResult.SUCCESS, "failed": RunResult.FAILED, "stopped": RunResult.STOPPED}
 _PHASES = {item.value: item for item in RunPhase if item is not RunPhase.FINISHED}
 _PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
@@ -65,32 +62,6 @@ class Pages(PageArea):
             call, "runs.html", "runs", states=states, chosen_state=chosen, group=group, live_url=live, **values
         )
 
-    @shows(RUN, _PART)
-    @for_people
-    def run(self, call: Call) -> Response:
-        """Show a run."""
-        with self._state.backend.gate.enter() as service:
-            bundle = service.get_run(call.path_params["run_id"])
-            before = service.find_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
-            results = view_results(bundle, service.run_tests(bundle))
-        now = datetime.now(UTC)
-        view, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
-        values: dict[str, object] = {
-            "run": view,
-            "before": view_run(before, now) if before else None,
-            "results": results,
-            "tasks": tasks,
-            "few_tasks": len(tasks) <= _FEW_TASKS,
-            "tasks_by_id": {task.id: task for task in tasks},
-            "setup_errors": bundle.run_config.setup_errors,
-            "graph": graph.layout(bundle.run_config) if tasks else graph.Layout(0, 0, (), ()),
-            "box_width": graph.WIDTH,
-            "box_height": graph.HEIGHT,
-        }
-        if call.flag("part"):
-            return part(call, "run_detail.html", values, finished=view.is_finished)
-        return self._page(call, "run.html", "runs", live_url=f"/page/runs/{quote(view.id)}?part", **values)
-
     @shows("/page/store", _PART)
     @for_people
     def store(self, call: Call) -> Response:
@@ -125,7 +96,7 @@ class Pages(PageArea):
     @shows("/page/static/{name}", media="application/octet-stream")
     def static(self, call: Call) -> Response:
         """Return a file of the page."""
-        return static_file(call.path_params["name"])
+        return packed(call, static_file(call.path_params["name"]))
 
     @shows("/badge.svg", _GROUP, media="image/svg+xml")
     @for_people

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 HTML = "text/html; charset=utf-8"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+
+_PACKED_BYTES, _LEVEL = 1000, 4
 
 _WORDS = {
     "notstarted": "not started",
@@ -66,6 +69,16 @@ def page(template: str, values: Values, status: int = 200) -> Response:
     return Response(body, status, {"Content-Type": HTML, "Cache-Control": "no-cache"})
 
 
+def packed(call: Call, response: Response) -> Response:
+    """Return a response compressed for browsers that take it so."""
+    if "gzip" in call.headers.get("accept-encoding", "") and len(response.body) > _PACKED_BYTES:
+        body = gzip.compress(response.body, _LEVEL)
+        headers = {**response.headers, "content-encoding": "gzip", "content-length": str(len(body))}
+        response = Response(body, response.status_code, headers)
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
 def part(call: Call, template: str, values: Values, *, finished: bool = False) -> Response:
     """Return a part of a page, which script asks for again and again; 304 when it has it already.
 
@@ -79,6 +92,7 @@ def part(call: Call, template: str, values: Values, *, finished: bool = False) -
     tag = f'"{hashlib.blake2b(response.body, digest_size=12).hexdigest()}"'
     if call.headers.get("if-none-match") == tag:
         response = Response(status_code=304, headers={"Cache-Control": "no-cache"})
+    response = packed(call, response)
     response.headers.update({"X-Finished": "true" if finished else "false", "ETag": tag})
     return response
 

@@ -34,7 +34,6 @@ WAITING = "waiting"
 IGNORED = "ignored"
 """The state of a task that failed and whose failure does not count."""
 _RANKS = {"failed": 0, WAITING: 1, "running": 2, "stopped": 3, IGNORED: 4}
-_OPEN = {"failed", WAITING, "running", IGNORED}
 
 
 class StepView(msgspec.Struct, frozen=True):
@@ -43,6 +42,7 @@ class StepView(msgspec.Struct, frozen=True):
     number: int
     name: str
     state: str
+    mark: str
     took: str
     exit_code: int | None
     has_log: bool
@@ -59,7 +59,6 @@ class TaskView(msgspec.Struct, frozen=True):
     reason: str
     after: str
     waits: bool
-    is_open: bool
     steps: tuple[StepView, ...]
 
 
@@ -154,6 +153,7 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
             number=number,
             name=step_name(step),
             state=(item.phase or ExecutorPhase.NOT_STARTED).value,
+            mark=mark((item.phase or ExecutorPhase.NOT_STARTED).value),
             took=took(item.start_time, item.end_time, now),
             exit_code=item.exit_code,
             has_log=item.phase not in {None, ExecutorPhase.NOT_STARTED},
@@ -169,7 +169,6 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
         reason=state.reason,
         after=", ".join(names),
         waits=word == WAITING,
-        is_open=word in _OPEN,
         steps=steps,
     )
 

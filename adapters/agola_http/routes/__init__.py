@@ -7,6 +7,7 @@ from collections.abc import Callable
 from agola_http.page.forms import Forms
 from agola_http.page.log_pages import LogPages
 from agola_http.page.pages import Pages
+from agola_http.page.run_pages import RunPages
 from agola_http.routes.caches import Caches
 from agola_http.routes.events import Events
 from agola_http.routes.executors import Executors
@@ -37,6 +38,7 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
         Store(state),
         Operations(state, metrics, document),
         Pages(state),
+        RunPages(state),
         LogPages(state),
         Forms(state),
     )

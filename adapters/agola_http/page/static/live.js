@@ -23,13 +23,16 @@ async function keepLive(part) {
     await Promise.race([pause(wait), new Promise((go) => { wake = go; })]);
     try {
       const headers = etag ? { "If-None-Match": etag } : {};
-      const answer = await fetch(part.dataset.live, { headers, redirect: "error", signal: AbortSignal.timeout(10000) });
+      const url = part.dataset.live;
+      const answer = await fetch(url, { headers, redirect: "error", signal: AbortSignal.timeout(10000) });
       if (!answer.ok && answer.status !== 304) throw new Error(`the server answers ${answer.status}`);
       if (answer.status === 200) {
         template.innerHTML = await answer.text();
+        if (url !== part.dataset.live) continue; // the reader went elsewhere meanwhile
         etag = answer.headers.get("ETag");
         patchChildren(part, template.content);
         tellTimes(part);
+        proposed();
       }
       if (failures) found(part);
       since = null; failures = 0;

@@ -3,10 +3,7 @@
 
 const WINDOW = 500, KEPT = 4000;
 
-const lineOf = (hash) => { const found = /^#L([1-9][0-9]{0,14})$/.exec(hash); return found ? Number(found[1]) : 0; };
-const numberOf = (row) => Number(row.id.slice(1));
-
-function windowed(log) { // rows of a stored log: those around the reader are here, the others come from the server
+function windowed(log, left) { // rows of a stored log: those around the reader are here, the others come from the server
   let total = Number(log.dataset.total), busy = false;
   const where = document.getElementById("log-state");
   async function rows(from, count) {
@@ -27,9 +24,8 @@ function windowed(log) { // rows of a stored log: those around the reader are he
     busy = false;
   }
   function mark(line) {
-    for (const row of log.querySelectorAll(".target")) row.classList.remove("target");
     const row = document.getElementById(`L${line}`);
-    if (row) { row.classList.add("target"); row.scrollIntoView({ block: "center" }); }
+    if (row) markRow(log, row);
   }
   async function show(line) {
     await once(async () => {
@@ -55,7 +51,7 @@ function windowed(log) { // rows of a stored log: those around the reader are he
     }
   });
   log.addEventListener("scroll", more, { passive: true });
-  addEventListener("hashchange", () => { const line = lineOf(location.hash); if (line) show(line); });
+  addEventListener("hashchange", () => { const line = lineOf(location.hash); if (line) show(line); }, { signal: left });
   document.getElementById("goto").addEventListener("submit", (event) => {
     event.preventDefault();
     const line = Math.min(Math.max(1, Number(event.target.elements.from.value)), total);

@@ -23,16 +23,20 @@ addEventListener("pageshow", () => document.querySelectorAll("form").forEach((fo
   form.querySelectorAll("[aria-busy]").forEach((button) => button.removeAttribute("aria-busy"));
 }));
 
-// A fold that a link leads to is opened.
+// A log is started when it comes to stand on the page, and left when another one takes its place.
 
-function unfold() {
-  const target = /^#task-/.test(location.hash) && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target && target.nodeName === "DETAILS") { target.open = true; touched.add(target); }
+let leaving = new AbortController(), started = null;
+function startLog() {
+  const log = document.getElementById("log");
+  if (log === started) return;
+  leaving.abort();
+  leaving = new AbortController();
+  started = log;
+  if (!log) return;
+  logTools(log);
+  if (log.dataset.follow) followLog(log, leaving.signal); else windowed(log, leaving.signal);
 }
 
 tellTimes(document);
-addEventListener("hashchange", unfold);
-unfold();
 document.querySelectorAll("[data-live]").forEach(keepLive);
-document.querySelectorAll("[data-rows]").forEach(windowed);
-document.querySelectorAll("[data-follow]").forEach(followLog);
+startLog();

@@ -10,6 +10,7 @@ document.addEventListener("click", (event) => {
 function patch(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) { old.replaceWith(fresh.cloneNode(true)); return; }
   if (old.nodeType !== Node.ELEMENT_NODE) { if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue; return; }
+  if (old.dataset.own !== undefined) return; // script fills it
   const own = (name) => (name === "open" && touched.has(old)) || (name === "title" && old.nodeName === "TIME") || name === "aria-busy";
   for (const { name, value } of fresh.attributes) if (!own(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
   for (const { name } of [...old.attributes]) if (!own(name) && !fresh.hasAttribute(name)) old.removeAttribute(name);

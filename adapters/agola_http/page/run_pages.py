@@ -1,0 +1,173 @@
+"""The page of a run: its tasks, and beside them the chosen step's log, the graph or the timeline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.responses import Response
+
+from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.runservice.artifacts.log_lines import LogLines
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import FetchPhase
+from agola_http.page import graph
+from agola_http.page.area import RUN, TASK, PageArea, for_people, shows
+from agola_http.page.log_pages import FROM, STEP, WINDOW, log_path, shown_lines
+from agola_http.page.render import part
+from agola_http.page.results import view_results
+from agola_http.page.task_list import choose, choose_step, folds
+from agola_http.page.timeline import BAR, ROW, timeline
+from agola_http.page.views import StepView, TaskView, view_run, view_tasks
+from agola_http.protocol.names import PREFIX
+from agola_http.server.endpoints import Call, Param, ParamKind
+
+_VIEWS = ("", "graph", "timeline", "results")
+_MAX_TEXT = 200
+_PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
+_VIEW = Param("view", ParamKind.TEXT, "graph, timeline or results; without it a log is shown.")
+_TASK = Param("task", ParamKind.TEXT, "The id of the task that is shown.")
+_AUTO = Param("auto", ParamKind.TEXT, "Nobody chose the task, or the step: tell when another one is to be looked at.")
+_STEP = replace(STEP, required=False)
+_TEXT = Param("q", ParamKind.TEXT, "What the names of the listed tasks have.")
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """What stands beside the tasks.
+
+    Attributes:
+        view: "" for a log, else which drawing.
+        task: Whose log; None for none.
+        step: Which step's; None for none.
+        auto: What nobody chose: "task", "step", or "" where both were chosen.
+    """
+
+    view: str
+    task: TaskView | None
+    step: StepView | None
+    auto: str
+
+    @property
+    def log(self) -> str:
+        """The name of the log that is shown."""
+        return f"{self.task.id}/{self.step.number}" if self.task and self.step else ""
+
+
+class RunPages(PageArea):
+    """Handlers of the page of a run."""
+
+    @shows(RUN, _VIEW, _TASK, _STEP, _TEXT, _AUTO, _PART)
+    @for_people
+    def run(self, call: Call) -> Response:
+        """Show a run: what failed, or the chosen view."""
+        return self._screen(call, call.text("task"))
+
+    @shows(f"{TASK}/log", _STEP, FROM, _TEXT, waits=True)
+    @for_people
+    def log(self, call: Call) -> Response:
+        """Show a run with a step's log, at first its end; a log that grows is left to the script."""
+        return self._screen(call, call.path_params["task_id"])
+
+    def _screen(self, call: Call, task_id: str) -> Response:
+        with self._state.backend.gate.enter() as service:
+            bundle = service.get_run(call.path_params["run_id"])
+            before = service.find_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
+            results = view_results(bundle, service.run_tests(bundle))
+        now, text = datetime.now(UTC), call.text("q")[:_MAX_TEXT].strip()
+        run, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
+        chosen = _chosen(call, tasks, task_id)
+        address = f"/page/runs/{quote(run.id)}"
+        asked = {"q": text} if text else {}
+        values: dict[str, object] = {
+            "run": run,
+            "before": view_run(before, now) if before else None,
+            "setup_errors": bundle.run_config.setup_errors,
+            "results": results,
+            "folds": folds(tasks, text, chosen.task.id if chosen.task else ""),
+            "task_count": len(tasks),
+            "text": text,
+            "chosen": chosen,
+            "proposed": _proposed(chosen, tasks),
+            "address": address,
+            "more": "&" + urlencode(asked) if asked else "",
+            "tasks_by_id": {task.id: task for task in tasks},
+        }
+        values |= _drawing(chosen.view, bundle, now)
+        if call.flag("part"):
+            return part(call, "run_detail.html", values, finished=run.is_finished)
+        live = {"view": chosen.view, "task": chosen.task.id if chosen.task else "", **asked}
+        if chosen.step:
+            live["step"] = str(chosen.step.number)
+        live_url = f"{address}?" + urlencode({**live, "auto": chosen.auto, "part": ""})
+        return self._page(call, "run.html", "runs", live_url=live_url, **values, **self._log(call, bundle, chosen))
+
+    def _log(self, call: Call, bundle: RunBundle, chosen: Chosen) -> dict[str, object]:
+        """Return what is shown of the chosen step's log."""
+        task, step = chosen.task, chosen.step
+        if chosen.view or task is None or step is None or not step.has_log:
+            return {"raw_url": ""}
+        state = bundle.run.tasks[task.id].steps[step.number]
+        stored = state.log_phase is FetchPhase.FINISHED
+        raw = urlencode({"runid": bundle.run.id, "taskid": task.id, "step": step.number})
+        lines = LogLines(0, [], 0, 0)
+        if stored and not state.log_lost:
+            lines = self._read(call, bundle.run.id, task.id, step.number)
+        last = lines.first + len(lines.lines)
+        return {
+            "raw_url": f"{PREFIX}/logs?{raw}",
+            "page_url": log_path(bundle.run.id, task.id),
+            "follow": not stored,
+            "lost": state.log_lost,
+            "window": WINDOW,
+            "at_end": bool(lines.lines) and last == lines.total and "from" not in call.query_params,
+            "last": last,
+            **shown_lines(lines),
+        }
+
+    def _read(self, call: Call, run_id: str, task_id: str, step: int) -> LogLines:
+        first = call.integer("from", 0)
+        if "from" in call.query_params and first < 1:
+            raise BadRequestError("from must be a line's number, from 1")
+        with self._state.backend.gate.enter() as service:
+            return service.log_lines(run_id, task_id, step, first - 1 if first else -WINDOW, WINDOW)
+
+
+def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:
+    """Return what a request chose, and what it left open chosen for it.
+
+    Raises:
+        BadRequestError: There is no such view, or the step is no number.
+        NotFoundError: There is no such task or step.
+    """
+    view = call.text("view")
+    if view not in _VIEWS:
+        raise BadRequestError("view must be graph, timeline or results, or be left out")
+    task = next((task for task in tasks if task.id == task_id), None)
+    if task_id and task is None:
+        raise NotFoundError(f"run {call.path_params['run_id']} has no task {task_id[:80]!r}")
+    auto = call.text("auto") or ("task" if task is None else "" if "step" in call.query_params else "step")
+    if task is None and not view:
+        task = choose(tasks)
+    if task is None or "step" not in call.query_params:
+        return Chosen(view, task, choose_step(task) if task else None, auto)
+    number = call.integer("step")
+    if not 0 <= number < len(task.steps):
+        raise NotFoundError(f"task {task.name!r} has no step {number}")
+    return Chosen(view, task, task.steps[number], auto)
+
+
+def _proposed(chosen: Chosen, tasks: list[TaskView]) -> str:
+    """Return the name of the log that is looked at first now, as far as nobody chose another; "" for none."""
+    task = choose(tasks) if chosen.auto == "task" else chosen.task
+    step = choose_step(task) if task and chosen.auto else chosen.step
+    return Chosen(chosen.view, task, step, chosen.auto).log if step and step.has_log else ""
+
+
+def _drawing(view: str, bundle: RunBundle, now: datetime) -> dict[str, object]:
+    if view == "graph":
+        return {"graph": graph.layout(bundle.run_config), "box_width": graph.WIDTH, "box_height": graph.HEIGHT}
+    if view == "timeline":
+        return {"timeline": timeline(bundle, now), "row_height": ROW, "bar_height": BAR}
+    return {}

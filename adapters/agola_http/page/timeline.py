@@ -1,0 +1,102 @@
+"""Draws a run's timeline: when each task waited and ran, step by step, and what the run's end waited for. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.types import RunTask
+from agola_http.page.views import step_name, took
+
+ROW, BAR, MARGIN = 30, 10, 22
+_MARKS = 5
+
+
+class Piece(NamedTuple):
+    """A part of a bar: what it is, and where it is, in percent of the width."""
+
+    kind: str
+    title: str
+    x: float
+    width: float
+
+
+class Bar(NamedTuple):
+    """A task's bar: how far down it is in pixels, its parts, and whether the run's end waited for it."""
+
+    id: str
+    y: int
+    critical: bool
+    pieces: tuple[Piece, ...]
+
+
+class Timeline(NamedTuple):
+    """A drawn timeline: its height in pixels, and the times that are marked, each with its place in percent."""
+
+    height: int
+    bars: tuple[Bar, ...]
+    marks: tuple[tuple[float, str], ...]
+
+
+def timeline(bundle: RunBundle, now: datetime) -> Timeline:
+    """Return the timeline of a run.
+
+    Args:
+        bundle: The run.
+        now: Where it ends if the run has not ended.
+    """
+    begun = sorted(
+        (task for task in bundle.run.tasks.values() if task.start_time), key=lambda task: (task.start_time, task.id)
+    )
+    start = bundle.run.start_time or bundle.run.enqueue_time
+    if not begun or start is None:
+        return Timeline(0, (), ())
+    end = max([task.end_time or now for task in begun] + [start])
+    scale = _Scale(start, max((end - start).total_seconds(), 0.001))
+    critical = critical_path(bundle, now)
+    bars = tuple(
+        Bar(task.id, MARGIN + row * ROW, task.id in critical, tuple(_pieces(task, bundle, scale, now)))
+        for row, task in enumerate(begun)
+    )
+    marks = tuple(
+        (100 * part / _MARKS, took(start, start + (end - start) * part / _MARKS, now)) for part in range(_MARKS)
+    )
+    return Timeline(MARGIN + len(bars) * ROW, bars, marks)
+
+
+def critical_path(bundle: RunBundle, now: datetime) -> set[str]:
+    """Return the tasks that the end of a run waited for: the last one to end, its last parent, and so on."""
+    ends = {task.id: task.end_time or now for task in bundle.run.tasks.values() if task.start_time}
+    config, found = bundle.run_config.tasks, set[str]()
+    last = max(ends, key=lambda name: (ends[name], name), default=None)
+    while last is not None and last not in found:
+        found.add(last)
+        parents = [name for name in (config[last].depends or {} if last in config else {}) if name in ends]
+        last = max(parents, key=lambda name: (ends[name], name), default=None)
+    return found
+
+
+class _Scale(NamedTuple):
+    start: datetime
+    seconds: float
+
+    def piece(self, kind: str, title: str, begin: datetime, end: datetime) -> Piece:
+        x = 100 * (begin - self.start).total_seconds() / self.seconds
+        width = 100 * (end - begin).total_seconds() / self.seconds
+        return Piece(kind, title, round(min(max(x, 0.0), 100.0), 3), round(min(max(width, 0.0), 100.0), 3))
+
+
+def _pieces(task: RunTask, bundle: RunBundle, scale: _Scale, now: datetime) -> list[Piece]:
+    config = bundle.run_config.tasks.get(task.id)
+    parents = (bundle.run.tasks.get(name) for name in (config.depends or {} if config else {}))
+    ready = max([parent.end_time for parent in parents if parent and parent.end_time] + [scale.start])
+    begin, end = task.start_time or now, task.end_time or now
+    pieces = [scale.piece("queued", f"waited {took(ready, begin, now)}", ready, begin)] if begin > ready else []
+    pieces.append(scale.piece("ran", f"ran {took(begin, end, now)}", begin, end))
+    for step, state in zip(config.steps if config else [], task.steps, strict=False):
+        if state.start_time:
+            until = state.end_time or now
+            title = f"{step_name(step)}: {took(state.start_time, until, now)}"
+            pieces.append(scale.piece(f"step {state.phase or ''}", title, state.start_time, until))
+    return pieces
