@@ -91,11 +91,14 @@ class RunService:
         pending = PendingRuns(options.workers)
         self._instance = instance = InstanceLease(state.store)
         self._ownership = RunOwnership(pending.queue, instance.name, state.mirror.instances)
-        self._dispatcher = Dispatcher(state.mirror, directory)
-        self._fetcher = Fetcher(storage, state.mirror, directory, pending, queries.exists, options)
+        dispatcher = Dispatcher(state.mirror, directory)
+        fetcher = Fetcher(storage, state.mirror, directory, pending, queries.exists, options)
         archiver = Archiver(datamanager, state.store, queries)
-        self._scheduler = Scheduler(
-            state, pending, self._ownership, secrets, self._dispatcher, self._fetcher, archiver, options
+        self._scheduler = Scheduler(state, pending, self._ownership, secrets, dispatcher, fetcher, archiver, options)
+        self._queues = (
+            (pending.queue, self._scheduler.advance),
+            (dispatcher.queue, dispatcher.tell_all),
+            (fetcher.queue, fetcher.fetch),
         )
         self._creator = RunCreator(datamanager, state, releases, queries, secrets, new_id)
         self._deleter = RunDeleter(datamanager, state.store, releases, queries, secrets)
@@ -117,9 +120,9 @@ class RunService:
         """
         self._readdb.start(context)
         self._queries.following = True
-        self._dispatcher.start()
-        self._fetcher.start()
         self._scheduler.start()
+        for queue, work in reversed(self._queues):
+            queue.start(work)
         self._supervisor.loop("follow", self._follow, interval=0.0)
         self._ownership.wake = self._supervisor.loop("share", self._ownership.tick, interval=self._ownership.pause).wake
         self._instance.publish()
@@ -128,9 +131,8 @@ class RunService:
     def close(self) -> None:
         """Stop everything; runs stay as they are, for the next service. Can be called twice."""
         self._queries.following = False
-        self._scheduler.stop()
-        self._fetcher.stop()
-        self._dispatcher.stop()
+        for queue, _ in self._queues:
+            queue.stop()
         self._state.mirror.close()
         self._supervisor.stop()
         self._readdb.close()
@@ -333,9 +335,7 @@ class RunService:
 
     def run_pending(self) -> None:
         """Do everything that can be done now, in the calling thread: for a service that is not started."""
-        while self._take_changes(0.0) or any(
-            part.run_one() for part in (self._scheduler, self._dispatcher, self._fetcher)
-        ):
+        while self._take_changes(0.0) or any(queue.run_one(work) for queue, work in self._queues):
             pass
 
     def _follow(self) -> None:

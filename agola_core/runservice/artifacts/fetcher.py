@@ -38,7 +38,11 @@ _RESUMES = 10
 
 
 class Fetcher:
-    """Fetches a few logs and archives at a time, and fewer from one executor."""
+    """Fetches a few logs and archives at a time, and fewer from one executor.
+
+    Attributes:
+        queue: The tasks whose logs and archives are to be fetched, as `RUN/TASK`.
+    """
 
     def __init__(
         self,
@@ -61,25 +65,14 @@ class Fetcher:
         self._deferred: dict[str, dict[str, None]] = {}
         self._silent_since: dict[str, float] = {}
         self._most_of_one = max(1, options.fetchers * 3 // 8)  # two that hang leave threads for others
-        self._queue = WorkQueue("runservice-fetch", options.fetchers)
-
-    def start(self) -> None:
-        """Start the threads."""
-        self._queue.start(self._work)
-
-    def run_one(self) -> bool:
-        """Fetch for one task in the calling thread (see `WorkQueue.run_one`)."""
-        return self._queue.run_one(self._work)
-
-    def stop(self) -> None:
-        """End the threads."""
-        self._queue.stop()
+        self.queue = WorkQueue("runservice-fetch", options.fetchers)
 
     def add(self, run_id: str, task_id: str) -> None:
         """Queue a task's logs and archives."""
-        self._queue.add(f"{run_id}/{task_id}")
+        self.queue.add(f"{run_id}/{task_id}")
 
-    def _work(self, key: str) -> None:
+    def fetch(self, key: str) -> None:
+        """Fetch a task's logs and archives, unless its executor is busy with as many as it may be."""
         with self._mirror.condition:
             held = self._mirror.held(*key.split("/", 1))
         executor_id = held.status.executor_id if held else ""
@@ -139,7 +132,7 @@ class Fetcher:
             self._busy[executor_id] -= 1
             deferred = self._deferred.pop(executor_id, {})
         for key in deferred:
-            self._queue.add(key)
+            self.queue.add(key)
 
     # One log or archive
 

@@ -25,7 +25,11 @@ _THREADS = 8
 
 
 class Dispatcher:
-    """Notifies executors."""
+    """Notifies executors.
+
+    Attributes:
+        queue: The ids of the executors to be notified.
+    """
 
     def __init__(self, mirror: Mirror, directory: ExecutorDirectory) -> None:
         self._mirror = mirror
@@ -33,28 +37,17 @@ class Dispatcher:
         self._lock = fork_safe(threading.Lock())
         self._waiting: dict[str, deque[ExecutorTask]] = {}
         self._silent_until: dict[str, float] = {}
-        self._queue = WorkQueue("runservice-dispatch", _THREADS)
-
-    def start(self) -> None:
-        """Start the threads."""
-        self._queue.start(self._tell)
-
-    def run_one(self) -> bool:
-        """Notify one executor in the calling thread (see `WorkQueue.run_one`)."""
-        return self._queue.run_one(self._tell)
-
-    def stop(self) -> None:
-        """End the threads."""
-        self._queue.stop()
+        self.queue = WorkQueue("runservice-dispatch", _THREADS)
 
     def tell(self, task: ExecutorTask) -> None:
         """Notify an executor soon of a task that is new or was stopped."""
         executor_id = task.status.executor_id
         with self._lock:
             self._waiting.setdefault(executor_id, deque()).append(task)
-        self._queue.add(executor_id)
+        self.queue.add(executor_id)
 
-    def _tell(self, executor_id: str) -> None:
+    def tell_all(self, executor_id: str) -> None:
+        """Notify an executor of all tasks that wait for it."""
         executor = self._mirror.executors.get(executor_id)
         while True:
             with self._lock:

@@ -87,17 +87,8 @@ class Scheduler:
         self._started = time.monotonic()
 
     def start(self) -> None:
-        """Start the threads."""
+        """Count the time that silent executors have from now on."""
         self._started = time.monotonic()
-        self._pending.queue.start(self.advance)
-
-    def run_one(self) -> bool:
-        """Advance one run in the calling thread; return whether there was any (see `WorkQueue.run_one`)."""
-        return self._pending.queue.run_one(self.advance)
-
-    def stop(self) -> None:
-        """End the threads."""
-        self._pending.queue.stop()
 
     def take(self, changes: Changes) -> None:
         """Queue the runs that changes of the mirror affect."""
