@@ -12,6 +12,9 @@ from agola_core.datamanager.identity.instance import list_instances
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.objects.codec import Codec
+from agola_core.datamanager.objects.mapping import ObjectMapping
+from agola_core.datamanager.objects.subscriber import Subscriber
 from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
 from agola_core.datamanager.read.snapshot import Snapshot
 from agola_core.datamanager.read.status import Status
@@ -37,6 +40,7 @@ __all__ = [
     "Action",
     "ChangeGroupsToken",
     "Checkpoint",
+    "Codec",
     "Compacted",
     "Compression",
     "CoordinatorOps",
@@ -56,12 +60,14 @@ __all__ = [
     "ImportResult",
     "Moment",
     "NewWal",
+    "ObjectMapping",
     "Options",
     "PastStore",
     "Put",
     "Repair",
     "Snapshot",
     "Status",
+    "Subscriber",
     "WalStatus",
     "as_go",
     "list_instances",

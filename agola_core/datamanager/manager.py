@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO
+from typing import IO, Any, TypeVar, overload
 
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager.background.checkpoint import Compacted
@@ -18,6 +18,9 @@ from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
+from agola_core.datamanager.objects.codec import Codec, as_codec
+from agola_core.datamanager.objects.mapping import ObjectMapping
+from agola_core.datamanager.objects.subscriber import Subscriber
 from agola_core.datamanager.objects.update import UPDATE_TRIES, update
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
@@ -28,7 +31,7 @@ from agola_core.datamanager.transfer.export import Export, ExportParts
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
 from agola_core.datamanager.transfer.store_import import StoreImport
-from agola_core.datamanager.types import Action, ChangeGroupsToken, NewWal, Options, Put, WalStatus
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, NewWal, Options, Put, WalStatus
 from agola_core.datamanager.validate import (
     as_wal,
     as_wals,
@@ -43,7 +46,10 @@ from agola_core.errors import (
 )
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime.progress import Progress, ignore
+from agola_core.runtime.supervisor import Supervisor
 from agola_core.sequence import Sequence
+
+V = TypeVar("V")
 
 
 class DataManager(Reader):
@@ -103,6 +109,8 @@ class DataManager(Reader):
         self.options = self._store.options
         self.data_types = self._store.data_types
         self._known_types = frozenset(self.data_types) - RESERVED
+        self._supervisor = Supervisor("subscribers")
+        self._subscribers: set[Subscriber] = set()
 
     # Writing
 
@@ -182,6 +190,24 @@ class DataManager(Reader):
             lambda: self.entry(data_type, object_id),
             lambda action: self.write_wal([action], timeout=timeout),
         )
+
+    @overload
+    def mapping(self, data_type: str) -> ObjectMapping[bytes]: ...
+    @overload
+    def mapping(self, data_type: str, codec: type[V] | Codec[V]) -> ObjectMapping[V]: ...
+    def mapping(self, data_type: str, codec: Any = bytes) -> ObjectMapping[Any]:
+        """Return the objects of a type as a mutable mapping from their ids.
+
+        Args:
+            data_type: One of the store's types.
+            codec: `bytes`; any other type that msgspec knows, such as a `msgspec.Struct`, `dict[str, int]`, or
+                `typing.Any`, for values as JSON; or an object with `encode` and `decode`.
+
+        Raises:
+            BadRequestError: The type is unknown, or the codec is none.
+        """
+        self._store.check_open()
+        return ObjectMapping(self, self._known(data_type), as_codec(codec))
 
     def write_wals(
         self, wals: Iterable[NewWal | Iterable[Action]], *, timeout: float | None = None
@@ -319,6 +345,24 @@ class DataManager(Reader):
         if after is None:
             return Feed(self._log, self._log.view.sequence)
         return Feed(self._log, Sequence.parse(after) if isinstance(after, str) else after)
+
+    def subscribe(self, callback: Callable[[Event], object], after: Sequence | str | None = None) -> Subscriber:
+        """Call a function with every WAL after a sequence, in a thread that ends with the datamanager.
+
+        Args:
+            callback: Called with one WAL after another. If it raises, it is called again with the same one, later.
+            after: A sequence that a token, an event or a snapshot gave; None for the newest WAL.
+
+        Raises:
+            BadRequestError: The callback is no function.
+            CompactedError: The WALs after the sequence are no longer kept.
+            FencedError: The store was imported or recovered since.
+        """
+        if not callable(callback):
+            raise BadRequestError(f"subscribe takes a function of an event, not {type(callback).__name__}")
+        subscriber = Subscriber(self.watch(after), callback, self._supervisor, self._subscribers.discard)
+        self._subscribers.add(subscriber)
+        return subscriber
 
     def wait_for_change(self, after: Sequence, stopped: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait for a WAL after a sequence; return whether there is one, or `stopped()` is true.
@@ -478,12 +522,21 @@ class DataManager(Reader):
     # Lifecycle
 
     def close(self) -> None:
-        """Stop the loops, sync what was committed, and withdraw from the store. Closing twice is harmless.
+        """Stop subscribers and loops, sync what was committed, and withdraw from the store. Closing twice is harmless.
 
         The coordinator and the storage stay open: they belong to whoever opened them (`agola_core.open` opens and
         closes both).
         """
+        if self._log.origin.is_here:
+            for subscriber in list(self._subscribers):
+                subscriber.close()
         self._store.close()
+
+    def __repr__(self) -> str:
+        """Return the types, the newest WAL and where the store is."""
+        state = "closed" if self._store.closed else f"at {self.sequence}"
+        types = ", ".join(self.data_types)
+        return f"<DataManager of {types} {state} in {self.storage!r}, {self.coordinator!r}>"
 
     def _read(self, read: Callable[[View], T]) -> T:
         self._store.check_open()

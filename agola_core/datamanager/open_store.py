@@ -102,6 +102,11 @@ class OpenStore:
         if log.lost is not None or log.may_be_behind:
             log.check_current()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed.is_set()
+
     @contextmanager
     def pinned_view(self) -> Iterator[View]:
         """Yield the newest view; garbage collection spares its files while the block runs."""

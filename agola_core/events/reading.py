@@ -84,6 +84,11 @@ class Events:
                 raise StopIteration
         return self._ready.pop()
 
+    def __repr__(self) -> str:
+        """Return what is left to be read."""
+        order = "backwards" if self._backwards else "forwards"
+        return f"<Events {self._first} to {self._last}, {order}>"
+
     def _next_page(self) -> list[RecordedEvent]:
         wanted = PAGE if self._left is None else min(PAGE, self._left)
         if self._first > self._last or not wanted:

@@ -223,6 +223,10 @@ class EventStore(Closing):
     def close(self) -> None:
         """Close what `open_events` opened."""
 
+    def __repr__(self) -> str:
+        """Return the store."""
+        return f"<{type(self).__name__} on {self.store!r}>"
+
     def _append(
         self,
         appends: list[StreamEvents],

@@ -117,6 +117,13 @@ class Subscription(Closing):
             if event is not None:
                 yield event
 
+    def __repr__(self) -> str:
+        """Return what is read, and how far it has come."""
+        name = f" {self._name!r}" if self._name else ""
+        return (
+            f"<{type(self).__name__}{name} of {self._query!r} at {self.position}{' (closed)' if self._closed else ''}>"
+        )
+
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("the subscription was closed")

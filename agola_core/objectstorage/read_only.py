@@ -20,6 +20,11 @@ class ReadOnlyStorage:
         self.stat = storage.stat
         self.list = storage.list
         self.close = storage.close
+        self._storage = storage
+
+    def __repr__(self) -> str:
+        """Return the storage that is read."""
+        return f"ReadOnlyStorage({self._storage!r})"
 
     def write(self, path: str, data: Payload, *, if_absent: bool = False) -> int:
         """Refuse it."""

@@ -108,6 +108,10 @@ class ReadDB(Closing):
                     raise
                 self._report_damage(database, context)
 
+    def __repr__(self) -> str:
+        """Return the file and how far it has come."""
+        return f"<ReadDB {str(self._files.path)!r} at {self._place.sequence}{' (closed)' if self._closed else ''}>"
+
     @property
     def position(self) -> Sequence:
         """The newest WAL that readers see."""

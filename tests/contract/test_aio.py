@@ -10,7 +10,8 @@ import pytest
 
 from agola_core import ConflictError, Delete, FencedError, NotFoundError, Put, aio
 from agola_core.aio.iteration import arriving
-from agola_core.events import AppendCondition, Event, Query
+from agola_core.datamanager import DataManager
+from agola_core.events import AppendCondition, Event, EventStore, Query
 
 pytestmark = pytest.mark.anyio
 
@@ -198,3 +199,16 @@ async def test_a_wrong_argument_is_told_as_by_the_store(tmp_path):
     with pytest.raises(NotFoundError):
         async with aio.open(tmp_path / "none"):
             pass
+
+
+def test_what_the_core_has_is_here_too():
+    """What an application calls is awaited under the same name, but for what has no asynchronous form."""
+
+    def methods(kind):
+        return {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+
+    synchronous = {"close", "mapping", "snapshot"}  # and what other layers of the library call:
+    synchronous |= {"append_events", "append_mark", "event_index", "wait_for_change", "wake_waiting"}
+    synchronous |= {"clean_up", "export_stream", "start_background_tasks", "stop_background_tasks"}
+    assert methods(DataManager) - methods(aio.AsyncDataManager) - {"subscribe"} == synchronous
+    assert methods(EventStore) - methods(aio.AsyncEventStore) == {"close", "consume", "mark"}

@@ -70,6 +70,11 @@ class EtcdCoordinator:
         self._supervisor = Supervisor("etcd-coordinator")
         self._supervisor.loop("beat", self._beat, interval=BEAT_SECONDS)
 
+    def __repr__(self) -> str:
+        """Return the class, the endpoints and the prefix."""
+        settings = self._client.settings
+        return f"EtcdCoordinator({','.join(settings.endpoints)!r}, {settings.prefix.decode(errors='replace')!r})"
+
     # Reads
 
     def identity(self) -> str:

@@ -93,6 +93,10 @@ class SQLiteCoordinator(SQLiteReads):
         self._supervisor = Supervisor("sqlite-coordinator")
         self._leases = self._supervisor.loop("leases", self.expire_leases, interval=self._sweep_pause)
 
+    def __repr__(self) -> str:
+        """Return the class and the file."""
+        return f"SQLiteCoordinator({self.path!r})"
+
     # Writes
 
     def txn(self, compare: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[GetOp] = ()) -> TxnResult:

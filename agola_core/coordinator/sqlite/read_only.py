@@ -112,6 +112,11 @@ class ReadOnlySQLiteCoordinator(ReadOnly, SQLiteReads):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(_ReadOnlyDatabase(path))
+        self.path = os.fspath(path)
+
+    def __repr__(self) -> str:
+        """Return the class and the file."""
+        return f"ReadOnlySQLiteCoordinator({self.path!r})"
 
 
 def _has_log(path: str) -> bool:

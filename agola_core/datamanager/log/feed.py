@@ -85,6 +85,10 @@ class Feed(Closing):
         with self._log.lock:
             self._log.changed.notify_all()
 
+    def __repr__(self) -> str:
+        """Return how far it has come."""
+        return f"<Feed at {self.position}{' (closed)' if self._closed else ''}>"
+
     def __iter__(self) -> Iterator[Event]:
         """Yield WALs until the feed is closed."""
         while True:

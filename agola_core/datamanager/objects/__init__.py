@@ -1,1 +1,1 @@
-"""Single objects, as applications use them: updates with retries."""
+"""Single objects and changes, as applications use them: updates with retries, mappings with codecs, subscribers."""

@@ -200,6 +200,11 @@ class PastStore(Reader):
             self._instance.close()
             self._instance = None
 
+    def __repr__(self) -> str:
+        """Return the types and the state that is read."""
+        state = " (closed)" if self._closed else ""
+        return f"<PastStore of {',  '.join(self.data_types)} at {self.sequence}{state} in {self.storage!r}>"
+
     @contextmanager
     def _pinned_view(self) -> Iterator[View]:
         self._check_open()

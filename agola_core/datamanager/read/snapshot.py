@@ -46,6 +46,10 @@ class Snapshot(Closing):
         """Yield a type's objects in the byte order of their ids, or backwards, from after an id on."""
         return (self._view.scan_back if backwards else self._view.scan)(data_type, start_after, prefix)
 
+    def __repr__(self) -> str:
+        """Return the state that it sees."""
+        return f"<Snapshot at {self.sequence}{'' if self._open else ' (closed)'}>"
+
     def close(self) -> None:
         """Let the data that only this snapshot needs be collected; closing twice is harmless."""
         if self._open:

@@ -90,6 +90,10 @@ class PosixStorage:
             self._opened = os.stat(self._data)  # noqa: PTH116
             self._sweep()
 
+    def __repr__(self) -> str:
+        """Return the class and the directory."""
+        return f"{type(self).__name__}({self.root!r})"
+
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return an object's bytes (see the port)."""
         with object_errors(path):
