@@ -16,6 +16,9 @@ from agola_core.errors import BadRequestError, NotFoundError
 COORDINATOR_FILE = "coordinator.db"
 STORAGE_DIRECTORY = "storage"
 
+GIVEN_STORAGE = "given://"
+"""The place of a storage URL in an address whose storage is open already."""
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # one slash: a `Path` has made one of two
 _NAMED_BY = {
     **dict.fromkeys(("s3", "gs", "az", "posix", "posixflat"), "an object storage is named by storage= (--storage)"),

@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import msgspec
 
-from agola_core.address import StoreAddress
+from agola_core.address import GIVEN_STORAGE, StoreAddress
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.check.data_files import Finding
@@ -28,6 +28,7 @@ from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ForbiddenError
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.objectstorage.read_only import ReadOnlyStorage
 from agola_core.private import warn_when_open
 from agola_core.runtime.process import may_live
 from agola_core.sequence import Sequence as Place
@@ -68,7 +69,7 @@ def open(  # noqa: A001
     path: Where = None,
     *,
     data_types: Sequence[str] | None = None,
-    storage: str | None = None,
+    storage: str | ObjectStorage | None = None,
     coordinator: str | None = None,
     durability: Durability | str | None = None,
     options: Options | None = None,
@@ -83,7 +84,7 @@ def open(  # noqa: A001
     path: Where = None,
     *,
     data_types: Sequence[str] | None = None,
-    storage: str | None = None,
+    storage: str | ObjectStorage | None = None,
     coordinator: str | None = None,
     options: Options | None = None,
     at: Place | datetime | str,
@@ -94,7 +95,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     path: Where = None,
     *,
     data_types: Sequence[str] | None = None,
-    storage: str | None = None,
+    storage: str | ObjectStorage | None = None,
     coordinator: str | None = None,
     durability: Durability | str | None = None,
     options: Options | None = None,
@@ -110,7 +111,8 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     Args:
         path: A directory: an embedded store of SQLite and files.
         data_types: The types of objects that the application stores; None for those of the store.
-        storage: A storage URL, instead of the directory's storage.
+        storage: A storage URL, or an open storage (see `open_storage`), instead of the directory's storage. An open
+            one is closed with the store.
         coordinator: A coordinator URL, instead of the directory's coordinator.
         durability: What `write_wal` waits for; None for the setting in the options.
         options: Behaviour of the datamanager.
@@ -139,12 +141,14 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         ...         dm.read_object("note", "n1")[0]
         b'hello'
     """
-    address = StoreAddress.of(path, storage, coordinator)
+    given = None if storage is None or isinstance(storage, str) else storage
+    url = storage if storage is None or isinstance(storage, str) else GIVEN_STORAGE
+    address = StoreAddress.of(path, url, coordinator)
     chosen = options or Options()
     if durability is not None:
         chosen = msgspec.structs.replace(chosen, durability=as_durability(durability))
     if at is not None:
-        return _open_past(address, data_types, chosen, parse_moment(at))
+        return _open_past(address, data_types, chosen, parse_moment(at), given)
     if recover and read_only:
         raise BadRequestError("recover=True writes: leave read_only out")
     if data_types is None or read_only:
@@ -155,7 +159,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         raise ForbiddenError(
             f"the store in {str(address.directory or '')!r} cannot be written to: read_only=True reads it"
         )
-    backends = open_backends(address, read_only=read_only)
+    backends = open_backends(address, read_only=read_only, storage=given)
     try:
         return OwnedDataManager(*backends, data_types, options=chosen, recover=recover, read_only=read_only)
     except builtins.BaseException:
@@ -247,12 +251,15 @@ def users(address: StoreAddress) -> list[str]:
     return [f"{record.name} (pid {record.pid} on {record.host})" for record in records]
 
 
-def open_backends(where: Where, *, read_only: bool = False) -> tuple[Coordinator, ObjectStorage]:
+def open_backends(
+    where: Where, *, read_only: bool = False, storage: ObjectStorage | None = None
+) -> tuple[Coordinator, ObjectStorage]:
     """Open both parts of a store; the caller closes them.
 
     Args:
         where: The store's directory or address.
         read_only: Create nothing, and refuse every change.
+        storage: The storage, if it is open already.
 
     Raises:
         BadRequestError: Part of the store is not specified, or its URL is invalid.
@@ -264,11 +271,11 @@ def open_backends(where: Where, *, read_only: bool = False) -> tuple[Coordinator
         if directory.exists() and not directory.is_dir():
             raise BadRequestError(f"{str(directory)!r} is not a directory")
         warn_when_open(directory)
-    storage = open_storage(address.storage_url, read_only=read_only)
+    opened = _storage(address, read_only, storage)
     try:
-        return open_coordinator(coordinator, read_only=read_only), storage
+        return open_coordinator(coordinator, read_only=read_only), opened
     except builtins.BaseException:
-        storage.close()
+        opened.close()
         raise
 
 
@@ -285,11 +292,23 @@ def _opened_backends(
             backend.close()
 
 
-def _open_past(address: StoreAddress, data_types: Sequence[str] | None, options: Options, at: Moment) -> PastStore:
+def _storage(address: StoreAddress, read_only: bool, given: ObjectStorage | None) -> ObjectStorage:
+    if given is None:
+        return open_storage(address.storage_url, read_only=read_only)
+    return ReadOnlyStorage(given) if read_only else given
+
+
+def _open_past(
+    address: StoreAddress,
+    data_types: Sequence[str] | None,
+    options: Options,
+    at: Moment,
+    given: ObjectStorage | None = None,
+) -> PastStore:
     """Open a past state; creates nothing."""
     address.check_existing()
     read_only = address.is_read_only()
-    storage, coordinator = open_storage(address.storage_url, read_only=read_only), None
+    storage, coordinator = _storage(address, read_only, given), None
     try:
         url = address.known_coordinator
         coordinator = None if url is None else open_coordinator(url, read_only=read_only)

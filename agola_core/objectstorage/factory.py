@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agola_core.address import check_directory
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.objectstorage.read_only import ReadOnlyStorage
 
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
-def open_storage(url: str | Path, *, configured: bool = False, read_only: bool = False) -> ObjectStorage:
-    """Open the object storage at a URL.
+
+def open_storage(
+    url: str | Path | AbstractFileSystem, root: str = "", *, configured: bool = False, read_only: bool = False
+) -> ObjectStorage:
+    """Open the object storage at a URL, or on an fsspec file system.
 
     Args:
         url: A path or `posix:///DIR`: a directory; `posixflat:///DIR`: a directory with escaped names;
             `s3://BUCKET/PREFIX?endpoint=...`: a bucket (`s3.url` has the options); `gs://BUCKET/PREFIX` and
-            `az://CONTAINER/PREFIX?account=...`: Google's and Azure's (`cloud.url`).
+            `az://CONTAINER/PREFIX?account=...`: Google's and Azure's (`cloud.url`). Or an fsspec file system, which
+            must pass a probe that writes below `root` for a moment.
+        root: The directory of a file system, or a bucket and a prefix; for file systems alone.
         configured: The URL comes from a service's configuration, which may not choose posixflat.
         read_only: Whether it is only read: then nothing is made where it lies, and what would change it is refused.
 
     Raises:
-        BadRequestError: The URL names no backend, or what it names does not exist.
+        BadRequestError: The URL names no backend, or what it names does not exist; or a file system does not do
+            what a storage needs: says what.
         ForbiddenError: The backend denies access.
         UnavailableError: The backend cannot be reached.
     """
+    if not isinstance(url, str | os.PathLike):
+        from agola_core.objectstorage.given.probe import open_given  # noqa: PLC0415 - load what is used
+
+        return _limited(open_given(url, root), read_only)
+    if root:
+        raise BadRequestError("a root belongs to an fsspec file system; a URL has its prefix in itself")
     if configured:
         check_configured(str(url))
     scheme, separator, rest = str(url).partition("://")

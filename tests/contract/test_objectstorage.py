@@ -5,6 +5,7 @@ import itertools
 import threading
 import uuid
 
+import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,9 +22,11 @@ from tests.support import clouds
 CLOUDS = [scheme for scheme in clouds.SCHEMES if clouds.program(scheme)]
 EXTERNAL = [] if missing_reason(S3Program.EXTERNAL) else ["s3-external"]
 S3 = ["s3-ministack", "s3-rclone", *EXTERNAL]
-BACKENDS = ["posix", "posixflat", "memory", *S3, *CLOUDS]
+GIVEN = ["fsspec-memory", "fsspec-local"]
+BACKENDS = ["posix", "posixflat", "memory", *S3, *CLOUDS, *GIVEN]
 NOT_RCLONE = [kind for kind in BACKENDS if kind != "s3-rclone"]  # it keeps keys as paths, and ignores conditions
-PLAIN = [kind for kind in NOT_RCLONE if kind not in {"posix", "s3-external", *CLOUDS}]  # some servers refuse some keys
+PORTABLE_ONLY = {"posix", "s3-external", *CLOUDS, *GIVEN}  # some servers refuse some keys
+PLAIN = [kind for kind in NOT_RCLONE if kind not in PORTABLE_ONLY]
 PORTABLE_KEYS = [
     "a",
     "a-b",
@@ -89,6 +92,10 @@ def open_kind(request, tmp_path):
                 url = request.getfixturevalue("cloud_server")(kind)
             elif kind == "memory":
                 return MemoryStorage(Bucket())
+            elif kind in GIVEN:
+                files = fsspec.filesystem(kind.removeprefix("fsspec-"))
+                root = f"{tmp_path}/root{next(numbers)}"
+                return stack.enter_context(contextlib.closing(open_storage(files, root)))
             else:
                 url = f"{kind}://{tmp_path}/root{next(numbers)}"
             return stack.enter_context(contextlib.closing(open_storage(url)))

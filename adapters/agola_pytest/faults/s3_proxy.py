@@ -183,7 +183,7 @@ class S3Proxy(S3Server):
             pass  # either side is gone
         finally:
             for one in (writer, *(upstream or ())[1:]):
-                if isinstance(one, asyncio.StreamWriter):
+                if isinstance(one, asyncio.StreamWriter) and not one.transport.is_closing():
                     one.transport.abort()
 
     async def _pass_on(
@@ -233,16 +233,16 @@ class S3Proxy(S3Server):
             return False
         if failure is Failure.TRUNCATE and answer:
             writer.write(answer_head + answer[: len(answer) // 2])
-            await writer.drain()
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await _end(writer)
             return False
         if self.flip and answer and request.method == "GET" and not query.startswith(("list-type", "uploads")):
             answer = bytes([answer[0] ^ 1]) + answer[1:]
         writer.write(answer_head + answer)
+        if answer_fields.get("connection", "").lower() == "close":
+            await _end(writer)
+            return False
         await writer.drain()
-        return answer_fields.get("connection", "").lower() != "close"
+        return True
 
     def _rule(self, request: S3Request) -> _Rule | None:
         for rule in self._rules:
@@ -250,6 +250,13 @@ class S3Proxy(S3Server):
                 rule.left[0] -= 1
                 return rule
         return None
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Close a connection once everything was sent: `drain` leaves up to 64 KiB, which an abort would drop."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _fields(head: bytes) -> dict[str, str]:

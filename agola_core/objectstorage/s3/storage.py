@@ -29,7 +29,7 @@ from agola_core.objectstorage.s3.upload import Uploader
 from agola_core.objectstorage.s3.url import S3Options, parse_s3_url
 
 _RANGE = 8 * 1024 * 1024
-_DAMAGED_TRIES = 2
+_DAMAGED_TRIES = 4
 
 
 class S3Storage:
@@ -68,7 +68,7 @@ class S3Storage:
         """Return an object's bytes (see the port)."""
         if offset or length is not None:
             return self.read_range(path, offset, length)[0]
-        for attempt in range(_DAMAGED_TRIES):
+        for attempt in range(1, _DAMAGED_TRIES + 1):
             answer = self._client.call(requests.get_object(self._key(path)), named(path))
             check = ContentCheck(answer, len(answer.body))
             check.update(answer.body)
@@ -76,8 +76,9 @@ class S3Storage:
                 check.finish()
                 return answer.body
             except TruncatedBodyError as error:
-                if attempt == _DAMAGED_TRIES - 1:
+                if attempt == _DAMAGED_TRIES:
                     raise UnavailableError(f"{named(path)}: the storage gives other bytes than it got") from error
+            self._client.pause(attempt)  # rclone tells an object's checksum a moment after its bytes
         raise AssertionError
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
