@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from agola_cli.output.records import printable, styled
 from agola_core.runservice.model.reports import Coverage, FailedTest, Outcomes, RunTests
 
-_MAX_TESTS = 20
+_MAX_TESTS = 10
 _MAX_LINES = 6
 _MAX_COLUMNS = 300
 
@@ -21,10 +21,9 @@ def result_lines(found: RunTests, command: str) -> Iterator[str]:
     """
     if found.tests is not None or found.coverage is not None:
         yield _sums(found.tests, found.coverage)
-    if len(found.tasks) > 1:
-        for task in found.tasks:
-            if task.tests is not None or task.coverage is not None:
-                yield f"  {printable(task.name)}: {_sums(task.tests, task.coverage)}"
+    summed = [task for task in found.tasks if task.tests is not None or task.coverage is not None]
+    for task in summed if len(summed) > 1 else ():
+        yield f"  {printable(task.name)}: {_sums(task.tests, task.coverage)}"
     failed = [(task.name, test) for task in found.tasks for test in task.failed]
     for name, test in failed[:_MAX_TESTS]:
         title = "::".join(part for part in (test.suite, test.name) if part)
