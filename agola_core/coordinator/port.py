@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
+
+import msgspec
 
 from agola_core.errors import BadRequestError
 
@@ -20,7 +22,7 @@ MAX_LIST = 1000
 """Maximum number of keys in one page of `Coordinator.list`."""
 
 
-class KeyValue(NamedTuple):
+class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """A key and its value at some revision.
 
     Attributes:
@@ -49,7 +51,7 @@ class Target(enum.StrEnum):
     VALUE = "value"
 
 
-class Compare(NamedTuple):
+class Compare(msgspec.Struct, frozen=True, gc=False):
     """A condition of a transaction: the target of `key` equals `expected`.
 
     Attributes:
@@ -63,7 +65,7 @@ class Compare(NamedTuple):
     target: Target = Target.MOD_REVISION
 
 
-class PutOp(NamedTuple):
+class PutOp(msgspec.Struct, frozen=True, gc=False):
     """Write a key. `lease` 0 detaches it from any lease."""
 
     key: str
@@ -71,20 +73,20 @@ class PutOp(NamedTuple):
     lease: int = 0
 
 
-class DeleteOp(NamedTuple):
+class DeleteOp(msgspec.Struct, frozen=True, gc=False):
     """Delete a key; deleting a missing key changes nothing."""
 
     key: str
 
 
-class DeleteRangeOp(NamedTuple):
+class DeleteRangeOp(msgspec.Struct, frozen=True, gc=False):
     """Delete the keys from `key` (inclusive) to `end` (exclusive), in byte order; `end` sorts after `key`."""
 
     key: str
     end: str
 
 
-class GetOp(NamedTuple):
+class GetOp(msgspec.Struct, frozen=True, gc=False):
     """Read a key inside the transaction, after the operations that precede this one."""
 
     key: str
@@ -93,7 +95,7 @@ class GetOp(NamedTuple):
 Op = PutOp | DeleteOp | DeleteRangeOp | GetOp
 
 
-class TxnResult(NamedTuple):
+class TxnResult(msgspec.Struct, frozen=True, gc=False):
     """Result of a transaction.
 
     Attributes:
@@ -109,7 +111,7 @@ class TxnResult(NamedTuple):
     deleted: int = 0
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True, gc=False):
     """One page of a list.
 
     Attributes:
@@ -123,14 +125,14 @@ class Page(NamedTuple):
     more: bool
 
 
-class WatchEvent(NamedTuple):
+class WatchEvent(msgspec.Struct, frozen=True, gc=False):
     """A change of one key: `item` after a put, None after a deletion or the expiry of its lease."""
 
     key: str
     item: KeyValue | None
 
 
-class WatchBatch(NamedTuple):
+class WatchBatch(msgspec.Struct, frozen=True, gc=False):
     """All changes of one revision under a watch's prefix; a revision is never split.
 
     Attributes:
@@ -262,9 +264,9 @@ def check_ops(ops: Sequence[Op], most: int, most_bytes: int) -> None:
     for op in ops:
         if type(op) is PutOp or type(op) is DeleteOp:
             writes += 1
-            key = op[0]
+            key = op.key
             written.add(key)
-            size += len(key) + len(op[1]) if type(op) is PutOp else len(key)
+            size += len(key) + len(op.value) if type(op) is PutOp else len(key)
         elif type(op) is DeleteRangeOp:
             ranges.append(op)
     if writes != len(written):
@@ -292,12 +294,13 @@ def check_reads(ops: Sequence[GetOp], most: int) -> None:
 
 
 def _check_ranges(ranges: list[DeleteRangeOp], written: set[str]) -> None:
-    for start, end in ranges:
+    for one in ranges:
+        start, end = one.key, one.end
         if start >= end:
             raise BadRequestError(f"a range of keys cannot begin at {start!r} and end before {end!r}")
         if twice := [key for key in written if start <= key < end]:
             raise BadRequestError(f"key {twice[0]!r} is written twice in one transaction")
-    ordered = sorted(ranges)
+    ordered = sorted(ranges, key=lambda one: one.key)
     for one, other in pairwise(ordered):
         if other.key < one.end:
             raise BadRequestError(f"key {other.key!r} is written twice in one transaction")

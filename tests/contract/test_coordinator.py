@@ -6,7 +6,17 @@ import uuid
 
 import pytest
 
-from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target, open_coordinator
+from agola_core.coordinator import (
+    Compare,
+    DeleteOp,
+    DeleteRangeOp,
+    GetOp,
+    KeyValue,
+    PutOp,
+    Target,
+    TxnResult,
+    open_coordinator,
+)
 from agola_core.coordinator.etcd.coordinator import EtcdCoordinator
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import iterate, prefix_end
@@ -139,7 +149,7 @@ def test_a_key_remembers_its_revisions(coordinator):
     coordinator.txn([], [DeleteOp("a")])
     assert coordinator.get("a") is None
     third = put(coordinator, "a")
-    assert coordinator.get("a")[1:] == (b"", third, third, 1, 0)
+    assert coordinator.get("a") == KeyValue("a", b"", third, third, 1)
 
 
 def test_a_transaction_runs_then_or_otherwise_at_one_revision(coordinator):
@@ -209,7 +219,7 @@ def test_a_range_is_deleted_at_one_revision(coordinator):
     assert [event.key for event in batch.events if event.item is None] == ["p/b", "p/b/c", "p/é"]
     assert [item.key for item in coordinator.list("p").items] == ["p/a", "p/😀", "p0"]
     assert [item.key for item in coordinator.list("p", revision=first).items][:3] == ["p/a", "p/b", "p/b/c"]
-    assert coordinator.txn([], [DeleteRangeOp("p/b", "p/😀")])[1:] == (first + 1, (), 0)
+    assert coordinator.txn([], [DeleteRangeOp("p/b", "p/😀")]) == TxnResult(True, first + 1)
     assert coordinator.txn([], [DeleteOp("p0"), DeleteOp("none")]).deleted == 1
     assert coordinator.txn([Compare("p/a", 0)], [DeleteRangeOp("p", "q")]).deleted == 0
     put(coordinator, "p/b")

@@ -12,10 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from agola_core import Options, Put
-from agola_core.coordinator import Compare, DeleteOp, PutOp
+from agola_core.coordinator import Compare, DeleteOp, KeyValue, PutOp
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.sqlite import errors as sqlite_errors
 from agola_core.coordinator.sqlite import outcome as sqlite_outcome
@@ -153,7 +154,7 @@ def test_what_somebody_else_wrote_in_its_place_is_not_taken_for_it(tmp_path):
         connection = coordinator._database.writer
         error = apsw.IOError("bad sector")
         assert sqlite_outcome.settle(connection, [(revision, items)], error, "")
-        other = [("a", items[0][1]._replace(value=b"2")), items[1]]
+        other = [("a", msgspec.structs.replace(items[0][1], value=b"2")), items[1]]
         assert not sqlite_outcome.settle(connection, [(revision, other)], error, "")
         assert not sqlite_outcome.settle(connection, [(revision + 1, items)], error, "")
         assert not sqlite_outcome.settle(connection, [], error, "")
@@ -252,7 +253,7 @@ def test_a_database_of_version_1_is_brought_up(tmp_path):
     connection.close()
     for _ in range(2):
         coordinator = SQLiteCoordinator(tmp_path / "coordinator.db")
-        assert coordinator.get("a")[1:] == (b"2", 2, 3, 2, 0)
+        assert coordinator.get("a") == KeyValue("a", b"2", 2, 3, 2)
         assert coordinator.get("b") is None
         assert [item.key for item in coordinator.list("", revision=2).items] == ["a", "b"]
         assert [item.key for item in coordinator.list("", revision=4).items] == ["a"]

@@ -124,9 +124,9 @@ class Session:
 
     def holds(self, compare: Compare) -> bool:
         """Return whether a condition holds."""
-        key, expected, target = compare
+        key, expected = compare.key, compare.expected
         item = self._known[key] if key in self._known else self.newest(key)
-        match target:
+        match compare.target:
             case Target.MOD_REVISION:
                 return (item.mod_revision if item else 0) == expected
             case Target.CREATE_REVISION:
@@ -154,13 +154,15 @@ class Session:
         known, size, deleted = self._known, 0, 0
         written: dict[str, KeyValue | None] = {}
         for op in ops:
-            key = op[0]
+            key = op.key
             existing = written[key] if key in written else known[key] if key in known else self.newest(key)
             if type(op) is PutOp:
-                _, value, lease = op
+                value, lease = op.value, op.lease
                 if lease:
                     self._check_lease(lease)
-                created, version = (revision, 1) if existing is None else (existing[2], existing[4] + 1)
+                created, version = revision, 1
+                if existing is not None:
+                    created, version = existing.create_revision, existing.version + 1
                 rows.append((number, key, created, version, lease, value))
                 written[key] = KeyValue(key, value, created, revision, version, lease)
                 size += len(value)
@@ -168,7 +170,10 @@ class Session:
             elif type(op) is GetOp:
                 reads.append(existing)
             else:
-                going = self._living(*op) if type(op) is DeleteRangeOp else [key] if existing is not None else ()
+                if type(op) is DeleteRangeOp:
+                    going = self._living(key, op.end)
+                else:
+                    going = [key] if existing is not None else []
                 for key in going:
                     rows.append((number, key, 0, 0, 0, None))
                     written[key] = None

@@ -169,7 +169,8 @@ class Mirror:
         touched: set[str] = set()
         headers: dict[str, KeyValue] = {}
         changed_parts: dict[str, list[int]] = {}
-        for key, item in events:
+        for event in events:
+            key, item = event.key, event.item
             if key.startswith(run_keys.RUNS):
                 run_id, _, part = run_keys.RUNS.name(key).partition("/")
                 touched.add(run_id)
