@@ -40,9 +40,6 @@ class FirstVersions:
     """With which version each aggregate begins: 1, as in the library by default, or 0. Thread-safe.
 
     Versions of streams always begin with 1, and the first version of an aggregate never changes, so it is read once.
-
-    Args:
-        store: The store.
     """
 
     def __init__(self, store: EventStore) -> None:

@@ -24,11 +24,7 @@ _PAYLOAD_TRIES = 5
 
 
 class Writer:
-    """Commits WALs.
-
-    Args:
-        store: The store.
-    """
+    """Commits WALs."""
 
     def __init__(self, store: OpenStore) -> None:
         self.group_commit = GroupCommit(store.log, store.clock)

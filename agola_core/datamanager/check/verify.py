@@ -28,10 +28,6 @@ def verify_store(coordinator: Coordinator, storage: ObjectStorage) -> Iterator[F
     """Yield every problem of a store.
 
     If the coordinator is lost or unreadable, that is one finding, and the storage is verified all the same.
-
-    Args:
-        coordinator: The store's coordinator.
-        storage: The store's object storage.
     """
     control = None
     try:

@@ -39,12 +39,7 @@ class BindingRecord(msgspec.Struct, frozen=True):
 
 
 class Binder:
-    """Records the revision that a store's coordinator has reached, and detects one that went back.
-
-    Args:
-        coordinator: The store's coordinator.
-        storage: The store's object storage.
-    """
+    """Records the revision that a store's coordinator has reached, and detects one that went back."""
 
     def __init__(self, coordinator: Coordinator, storage: ObjectStorage) -> None:
         self._coordinator = coordinator

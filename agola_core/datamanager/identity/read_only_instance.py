@@ -15,10 +15,6 @@ class ReadOnlyInstance(Instance):
     """An instance that publishes nothing and takes no locks.
 
     Garbage collectors do not know what it reads: only their grace period (an hour) keeps it.
-
-    Args:
-        coordinator: The store's coordinator.
-        name: Its name.
     """
 
     def __init__(self, coordinator: Coordinator, name: str) -> None:  # no lease, no record

@@ -39,9 +39,6 @@ class EventRules:
 
     It remembers the versions of streams from commit to commit of this process; another process's commit, or a new
     checkpoint, makes it read them again.
-
-    Args:
-        log: The log.
     """
 
     def __init__(self, log: Log) -> None:

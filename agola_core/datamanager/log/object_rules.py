@@ -14,11 +14,7 @@ from agola_core.errors import AgolaError, ConflictError
 
 
 class ObjectRules:
-    """Checks conditions on a log's objects; the caller holds the log's lock.
-
-    Args:
-        log: The log.
-    """
+    """Checks conditions on a log's objects; the caller holds the log's lock."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

@@ -25,11 +25,7 @@ _RESOLVE_PAUSE = 0.1
 
 
 class OutcomeResolver:
-    """Resolves unknown outcomes of a log's commits; the caller holds the log's lock.
-
-    Args:
-        log: The log.
-    """
+    """Resolves unknown outcomes of a log's commits; the caller holds the log's lock."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

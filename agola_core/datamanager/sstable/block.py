@@ -106,10 +106,6 @@ _LONE = frozenset({LONE_PLAIN, LONE_ZSTD})
 class LoneValue:
     """A block of one large value.
 
-    Args:
-        key: Its key.
-        value: The value.
-
     Attributes:
         size: Bytes of memory that it takes.
     """

@@ -23,11 +23,7 @@ _LOCK_SECONDS = 60.0
 
 
 class StoreImport:
-    """Replaces the whole content of an open store.
-
-    Args:
-        store: The store.
-    """
+    """Replaces the whole content of an open store."""
 
     def __init__(self, store: OpenStore) -> None:
         self._store = store

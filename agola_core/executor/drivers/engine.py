@@ -66,9 +66,6 @@ class Found(msgspec.Struct, frozen=True):
 class Engine:
     """One connection to an engine. One thread at a time.
 
-    Args:
-        options: The engine's options.
-
     Raises:
         ConfigError: The extra is missing, or an option is wrong.
         UnavailableError: The engine cannot be reached.

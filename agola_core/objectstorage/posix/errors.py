@@ -61,9 +61,6 @@ def raise_unless_gone(error: OSError) -> None:
 class Source:
     """The pieces of a write. What their maker raises is told as it is: it is no error of this disk.
 
-    Args:
-        pieces: The pieces.
-
     Attributes:
         failure: What their maker raised, where it looks like an error of a disk.
     """
