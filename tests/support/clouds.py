@@ -17,9 +17,10 @@ import subprocess
 import threading
 import time
 import urllib.request
+import uuid
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from agola_pytest.servers.ports import free_ports
 
@@ -91,7 +92,11 @@ def _create_bucket(endpoint):
 
 @contextlib.contextmanager
 def _xml_uploads(port):
-    """Stand before fake-gcs-server, which has no uploads of the XML API: they go on as uploads of its JSON API."""
+    """Stand before fake-gcs-server, which has no uploads of the XML API: they go on as uploads of its JSON API.
+
+    The parts of an upload become objects, of which the server composes the whole one.
+    """
+    uploads = {}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -101,6 +106,10 @@ def _xml_uploads(port):
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             method, target = self.command, self.path
             path, _, query = target.partition("?")
+            fields = dict(parse_qsl(query, keep_blank_values=True))
+            if "uploads" in fields or "uploadId" in fields:
+                self.answer(*_multipart(port, uploads, method, path, fields, headers, body))
+                return
             if method == "PUT" and not query:
                 method, target, headers, body = _json_upload(path, headers, body)
             upstream = http.client.HTTPConnection("127.0.0.1", port)
@@ -122,6 +131,13 @@ def _xml_uploads(port):
             self.wfile.write(content)
             upstream.close()
 
+        def answer(self, status, headers, content):
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(content))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815 - names of the standard library
 
         def log_message(self, *_):
@@ -137,13 +153,59 @@ def _xml_uploads(port):
             thread.join()
 
 
+def _multipart(port, uploads, method, path, fields, headers, body):
+    """Return status, headers and body of the answer to a request of an upload in parts."""
+    if "uploads" in fields:
+        upload = uuid.uuid4().hex
+        uploads[upload] = headers
+        result = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+        return 200, {}, result.encode()
+    upload = fields["uploadId"]
+    if upload not in uploads:
+        return 404, {}, b"<Error><Code>NoSuchUpload</Code></Error>"
+    if method == "PUT":
+        part = f"/{BUCKET}/parts-{upload}/{int(fields['partNumber']):05}"
+        status, content = _ask(port, *_json_upload(part, {}, body))
+        return status, {"ETag": f'"{json.loads(content)["etag"]}"'}, b""
+    parts = [item["name"] for item in _listed(port, f"parts-{upload}/")]
+    answer = 204, {}, b""
+    if method == "POST":
+        described = {"metadata": _metadata(uploads[upload])}
+        sources = [{"name": part} for part in parts]
+        request = json.dumps({"sourceObjects": sources, "destination": described}).encode()
+        key = quote(unquote(path.removeprefix(f"/{BUCKET}/")), safe="")
+        target = f"/storage/v1/b/{BUCKET}/o/{key}/compose"
+        status, content = _ask(port, "POST", target, {"content-type": "application/json"}, request)
+        etag = json.loads(content)["etag"]
+        result = f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag></CompleteMultipartUploadResult>'
+        answer = status, {}, result.encode()
+    for part in parts:
+        _ask(port, "DELETE", f"/storage/v1/b/{BUCKET}/o/{quote(part, safe='')}", {}, b"")
+    del uploads[upload]
+    return answer
+
+
+def _listed(port, prefix):
+    return json.loads(_ask(port, "GET", f"/storage/v1/b/{BUCKET}/o?prefix={prefix}", {}, b"")[1]).get("items", [])
+
+
+def _ask(port, method, target, headers, body):
+    upstream = http.client.HTTPConnection("127.0.0.1", port)
+    upstream.request(method, target, body, headers)
+    answer = upstream.getresponse()
+    content = answer.read()
+    upstream.close()
+    return answer.status, content
+
+
+def _metadata(headers):
+    mark = "x-goog-meta-"
+    return {name.lower().removeprefix(mark): value for name, value in headers.items() if name.lower().startswith(mark)}
+
+
 def _json_upload(path, headers, body):
     key = unquote(path.removeprefix(f"/{BUCKET}/"))
-    mark = "x-goog-meta-"
-    metadata = {
-        name.lower().removeprefix(mark): value for name, value in headers.items() if name.lower().startswith(mark)
-    }
-    described = json.dumps({"name": key, "metadata": metadata}).encode()
+    described = json.dumps({"name": key, "metadata": _metadata(headers)}).encode()
     head = b"--cut\r\nContent-Type: application/json\r\n\r\n%s\r\n--cut\r\nContent-Type: x/y\r\n\r\n" % described
     query = "uploadType=multipart" + ("&ifGenerationMatch=0" if "x-goog-if-generation-match" in headers else "")
     kept = {"content-type": "multipart/related; boundary=cut"}
