@@ -3,27 +3,10 @@
 `open` a store, record changes with `write_wal`, read them back; the README has a first example.
 """
 
+from typing import TYPE_CHECKING
+
 from agola_core.__about__ import __version__
 from agola_core.address import StoreAddress
-from agola_core.datamanager import (
-    ChangeGroupsToken,
-    DataManager,
-    Delete,
-    Durability,
-    Entry,
-    Event,
-    ExportFormat,
-    NewWal,
-    Options,
-    PastStore,
-    Put,
-    WalStatus,
-)
-from agola_core.embedded import (
-    open,  # noqa: A004 - the public name, used as agola_core.open
-    repair,
-    verify,
-)
 from agola_core.errors import (
     AccessDeniedError,
     AgolaError,
@@ -51,9 +34,43 @@ from agola_core.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from agola_core.events import open_events
-from agola_core.objectstorage import open_storage
-from agola_core.sequence import Sequence
+from agola_core.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agola_core.datamanager import (
+        ChangeGroupsToken,
+        DataManager,
+        Delete,
+        Durability,
+        Entry,
+        Event,
+        ExportFormat,
+        NewWal,
+        Options,
+        PastStore,
+        Put,
+        WalStatus,
+    )
+    from agola_core.embedded import (
+        open,  # noqa: A004 - the public name, used as agola_core.open
+        repair,
+        verify,
+    )
+    from agola_core.events import open_events
+    from agola_core.objectstorage import open_storage
+    from agola_core.sequence import Sequence
+
+__getattr__ = lazy_names(
+    "agola_core",
+    {
+        "datamanager": "ChangeGroupsToken DataManager Delete Durability Entry Event ExportFormat NewWal Options "
+        "PastStore Put WalStatus",
+        "embedded": "open repair verify",
+        "events": "open_events",
+        "objectstorage": "open_storage",
+        "sequence": "Sequence",
+    },
+)
 
 __all__ = [
     "APIError",

@@ -8,16 +8,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 
 from agola_core.address import GIVEN_STORAGE, StoreAddress
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import Coordinator
-from agola_core.datamanager.check.data_files import Finding
-from agola_core.datamanager.check.repair import Repair, Repairer
-from agola_core.datamanager.check.verify import verify_store
 from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.lineages import read_store
 from agola_core.datamanager.identity.instance import list_instances, pin_everything
@@ -32,6 +29,10 @@ from agola_core.objectstorage.read_only import ReadOnlyStorage
 from agola_core.private import warn_when_open
 from agola_core.runtime.process import may_live
 from agola_core.sequence import Sequence as Place
+
+if TYPE_CHECKING:
+    from agola_core.datamanager.check.data_files import Finding
+    from agola_core.datamanager.check.repair import Repair
 
 Where = str | os.PathLike[str] | StoreAddress | None
 """A directory, or a store's whole address."""
@@ -180,6 +181,8 @@ def verify(path: Where = None, *, storage: str | None = None, coordinator: str |
         NotFoundError: There is no store.
         UnavailableError: A backend cannot be reached.
     """
+    from agola_core.datamanager.check.verify import verify_store  # noqa: PLC0415 - few use it
+
     address = StoreAddress.of(path, storage, coordinator)
     address.check_existing()
     with _opened_backends(address) as (log, opened):
@@ -214,6 +217,8 @@ def repair(
         ConflictError: Another process is making a checkpoint, importing or repairing.
         UnavailableError: A backend cannot be reached.
     """
+    from agola_core.datamanager.check.repair import Repairer  # noqa: PLC0415 - few use it
+
     address = StoreAddress.of(path, storage, coordinator)
     address.check_existing()
     chosen = options or Options()

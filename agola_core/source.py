@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agola_core.compression import compress
 from agola_core.errors import BadRequestError
 from agola_core.git_command import run_git
 from agola_core.repository_copy import copy_repository
 
+if TYPE_CHECKING:
+    import tarfile
+
 _CHUNK = 1 << 20
+_FILE = b"0"  # the type of a file in a tar
 _LEFT_OUT = frozenset((".git", ".agola-data"))
 
 
@@ -125,6 +129,8 @@ def _with_parents(names: Iterable[str]) -> list[str]:
 
 
 def _packed(root: Path, names: list[str], *, with_repository: bool) -> Iterator[bytes]:
+    import tarfile  # noqa: PLC0415 - few use it
+
     buffer = io.BytesIO()
     with (
         tempfile.TemporaryDirectory(prefix="agola-source-") as temporary,
@@ -160,7 +166,7 @@ def _add(archive: tarfile.TarFile, path: Path, name: str, mtime: int | None) -> 
     if mtime is not None:
         info.mtime = mtime
     if info.islnk():  # a second name of a file: packed as a file of its own
-        info.type, info.size = tarfile.REGTYPE, path.lstat().st_size
+        info.type, info.size = _FILE, path.lstat().st_size
     if info.isreg():
         with path.open("rb") as file:
             archive.addfile(info, file)

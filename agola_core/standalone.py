@@ -20,8 +20,7 @@ from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.step_shell import FailedStep, failed_step
 from agola_core.maintenance import Gate, Participant
-from agola_core.runservice.archive import transfer
-from agola_core.runservice.archive.projection import DATA_TYPES
+from agola_core.runservice.archive.projection import DATA_TYPES, is_run_service
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
@@ -207,7 +206,7 @@ def open_store(
         recover=recover,
         read_only=read_only,
     )
-    if not transfer.is_run_service(opened.stored_types):
+    if not is_run_service(opened.stored_types):
         types = ", ".join(opened.stored_types)
         opened.close()
         raise BadRequestError(f"the store holds objects of the types {types}: it is no run service's")

@@ -7,6 +7,7 @@ Exit codes: 0 success; 1 a run or a check failed; 2 usage or configuration; 3 so
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -106,6 +107,8 @@ class LazyGroup(click.Group):
         if name is not None and command is not None:
             ctx.obj = SettingsFile(ctx.params.get("config_file"))
             ctx.default_map = {name: ctx.obj.defaults(self, name, command)}
+        gc.freeze()  # the modules stay
+        gc.enable()
         return name, command, rest
 
 

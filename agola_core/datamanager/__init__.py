@@ -4,25 +4,8 @@ It imports the ports of the coordinator and the object storage. The readdb, main
 adapters import only the names below; the event store, which is part of the commit path, imports from its rooms.
 """
 
-from agola_core.datamanager.background.checkpoint import Compacted
-from agola_core.datamanager.background.garbage_collector import Garbage
-from agola_core.datamanager.check.data_files import Finding
-from agola_core.datamanager.check.repair import Repair
-from agola_core.datamanager.identity.instance import list_instances
-from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.log.pending_wal import CoordinatorOps
-from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.objects.codec import Codec
-from agola_core.datamanager.objects.mapping import ObjectMapping
-from agola_core.datamanager.objects.subscriber import Subscriber
-from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
-from agola_core.datamanager.read.snapshot import Snapshot
-from agola_core.datamanager.read.status import Status
-from agola_core.datamanager.transfer.compression import Compression
-from agola_core.datamanager.transfer.export import ExportItem, ExportParts, ExportResult
-from agola_core.datamanager.transfer.export_format import ExportFormat, as_go
-from agola_core.datamanager.transfer.export_reader import peek_header
-from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
+from typing import TYPE_CHECKING
+
 from agola_core.datamanager.types import (
     Action,
     ChangeGroupsToken,
@@ -34,6 +17,53 @@ from agola_core.datamanager.types import (
     Options,
     Put,
     WalStatus,
+)
+from agola_core.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agola_core.datamanager.background.checkpoint import Compacted
+    from agola_core.datamanager.background.garbage_collector import Garbage
+    from agola_core.datamanager.check.data_files import Finding
+    from agola_core.datamanager.check.repair import Repair
+    from agola_core.datamanager.identity.instance import list_instances
+    from agola_core.datamanager.log.feed import Feed
+    from agola_core.datamanager.log.pending_wal import CoordinatorOps
+    from agola_core.datamanager.manager import DataManager
+    from agola_core.datamanager.objects.codec import Codec
+    from agola_core.datamanager.objects.mapping import ObjectMapping
+    from agola_core.datamanager.objects.subscriber import Subscriber
+    from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
+    from agola_core.datamanager.read.snapshot import Snapshot
+    from agola_core.datamanager.read.status import Status
+    from agola_core.datamanager.transfer.compression import Compression
+    from agola_core.datamanager.transfer.export import ExportItem, ExportParts, ExportResult
+    from agola_core.datamanager.transfer.export_format import ExportFormat, as_go
+    from agola_core.datamanager.transfer.export_reader import peek_header
+    from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
+
+__getattr__ = lazy_names(
+    "agola_core.datamanager",
+    {
+        "background.checkpoint": "Compacted",
+        "background.garbage_collector": "Garbage",
+        "check.data_files": "Finding",
+        "check.repair": "Repair",
+        "identity.instance": "list_instances",
+        "log.feed": "Feed",
+        "log.pending_wal": "CoordinatorOps",
+        "manager": "DataManager",
+        "objects.codec": "Codec",
+        "objects.mapping": "ObjectMapping",
+        "objects.subscriber": "Subscriber",
+        "read.past_store": "Checkpoint Moment PastStore parse_moment",
+        "read.snapshot": "Snapshot",
+        "read.status": "Status",
+        "transfer.compression": "Compression",
+        "transfer.export": "ExportItem ExportParts ExportResult",
+        "transfer.export_format": "ExportFormat as_go",
+        "transfer.export_reader": "peek_header",
+        "transfer.importer": "ImportParts ImportResult",
+    },
 )
 
 __all__ = [

@@ -7,13 +7,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Any, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 
 from agola_core.coordinator.port import Compare, Coordinator
-from agola_core.datamanager.background.checkpoint import Compacted
-from agola_core.datamanager.background.garbage_collector import Garbage
-from agola_core.datamanager.check.data_files import Finding
-from agola_core.datamanager.check.verify import verify_store
 from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.log.feed import Feed
@@ -23,14 +19,9 @@ from agola_core.datamanager.objects.mapping import ObjectMapping
 from agola_core.datamanager.objects.subscriber import Subscriber
 from agola_core.datamanager.objects.update import UPDATE_TRIES, update
 from agola_core.datamanager.open_store import OpenStore
-from agola_core.datamanager.read.past_store import Checkpoint, list_checkpoints
 from agola_core.datamanager.read.reader import Reader, T
 from agola_core.datamanager.read.status import Status, store_status, wal_status
 from agola_core.datamanager.sstable.view import View
-from agola_core.datamanager.transfer.export import Export, ExportParts
-from agola_core.datamanager.transfer.export_format import ExportFormat
-from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
-from agola_core.datamanager.transfer.store_import import StoreImport
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, NewWal, Options, Put, WalStatus
 from agola_core.datamanager.validate import (
     as_wal,
@@ -48,6 +39,15 @@ from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime.progress import Progress, ignore
 from agola_core.runtime.supervisor import Supervisor
 from agola_core.sequence import Sequence
+
+if TYPE_CHECKING:
+    from agola_core.datamanager.background.checkpoint import Compacted
+    from agola_core.datamanager.background.garbage_collector import Garbage
+    from agola_core.datamanager.check.data_files import Finding
+    from agola_core.datamanager.read.past_store import Checkpoint
+    from agola_core.datamanager.transfer.export import Export, ExportParts
+    from agola_core.datamanager.transfer.export_format import ExportFormat
+    from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
 
 V = TypeVar("V")
 
@@ -459,6 +459,8 @@ class DataManager(Reader):
 
         `agola_core.verify` checks a store that does not open.
         """
+        from agola_core.datamanager.check.verify import verify_store  # noqa: PLC0415 - few use it
+
         self._store.check_open()
         with self._store.instance.pin(0):  # no collection deletes what is about to be read
             self._store.instance.publish()
@@ -470,6 +472,8 @@ class DataManager(Reader):
 
         It reads the states between two of them, too.
         """
+        from agola_core.datamanager.read.past_store import list_checkpoints  # noqa: PLC0415 - few use it
+
         self._store.check_open()
         return list_checkpoints(self.storage, read_control(self.coordinator))
 
@@ -515,6 +519,8 @@ class DataManager(Reader):
             UnavailableError: A backend failed: nothing was changed, unless it was the last write, of the mark that the
                 store was switched; then reads return what was imported.
         """
+        from agola_core.datamanager.transfer.store_import import StoreImport  # noqa: PLC0415 - few use it
+
         self._store.check_open()
         store_import = StoreImport(self._store)
         return (store_import.check if dry_run else store_import.run)(file, parts, progress)
@@ -554,6 +560,8 @@ class DataManager(Reader):
 
     @contextmanager
     def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
+        from agola_core.datamanager.transfer.export import Export  # noqa: PLC0415 - few use it
+
         with self._store.newest_view() as (view, revision):
             yield Export(view, revision, self.data_types, form, parts=parts, progress=progress)
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from agola_core.errors import ConfigError
 from agola_core.runconfig.dependencies import check_graph, expand_depends, parse_depends
 from agola_core.runconfig.findings import Finding, FindingKind
-from agola_core.runconfig.jsonnet import evaluate
 from agola_core.runconfig.matrix import TaskCell, expand_task
 from agola_core.runconfig.model import Config, RunDefinition, RuntimeDefinition, TaskDefinition
 from agola_core.runconfig.runtime import parse_logins, parse_runtime
@@ -81,6 +80,8 @@ def load_config(path: Path, findings: list[Finding] | None = None, context: Mapp
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", source=source) from error
     if path.suffix == ".jsonnet":  # lines of the resulting JSON mean nothing to users
+        from agola_core.runconfig.jsonnet import evaluate  # noqa: PLC0415 - few use it
+
         return parse_config(evaluate(path, source, context or {}, found.append), source, lines=False, findings=found)
     return parse_config(data, source, findings=found)
 

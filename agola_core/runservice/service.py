@@ -15,7 +15,6 @@ from agola_core.runservice.archive.archiver import Archiver
 from agola_core.runservice.archive.deletion import RunDeleter
 from agola_core.runservice.archive.projection import RunProjection
 from agola_core.runservice.archive.queries import RunQueries
-from agola_core.runservice.archive.transfer import finish_import
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
 from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines
@@ -34,6 +33,7 @@ from agola_core.runservice.scheduling.run_creation import RunCreator
 from agola_core.runservice.scheduling.run_ownership import RunOwnership
 from agola_core.runservice.scheduling.scheduler import Scheduler
 from agola_core.runservice.scheduling.sweeps import Sweeps
+from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.events import EventFeed
 from agola_core.runservice.state.instances import InstanceLease
 from agola_core.runservice.state.pending import PendingRuns
@@ -82,7 +82,10 @@ class RunService:
         self.datamanager = datamanager
         self.options = options = options or ServiceOptions()
         storage = datamanager.storage
-        finish_import(datamanager.coordinator)
+        if datamanager.coordinator.get(run_keys.RESET) is not None:
+            from agola_core.runservice.archive.transfer import finish_import  # noqa: PLC0415 - few use it
+
+            finish_import(datamanager.coordinator)
         self._state = state = RunState(datamanager.coordinator, datamanager.sequence.epoch, clock)
         self._readdb = ReadDB(datamanager, readdb_path, [RunProjection()], progress=progress)
         self._queries = queries = RunQueries(datamanager, state, self._readdb)

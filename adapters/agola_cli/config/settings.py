@@ -17,9 +17,7 @@ built-in default.
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +46,8 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, or is not TOML.
     """
+    import tomllib  # noqa: PLC0415 - few use it
+
     try:
         return tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -154,5 +154,7 @@ def leaf_commands(group: click.Group, place: str = "") -> Iterator[tuple[str, cl
 
 
 def _near(key: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - few use it
+
     near = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from agola_cli.connect.target import Service
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase
+
+if TYPE_CHECKING:
+    from agola_cli.connect.target import Service
 
 _PAGE = 40
 _MOST = 10_000

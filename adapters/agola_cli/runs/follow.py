@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agola_cli.connect.run_names import runs_before
-from agola_cli.connect.target import Service
 from agola_cli.output.display import Display, PlainDisplay
-from agola_cli.output.live_display import LiveDisplay
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.log_follower import FOLLOWED, LogFollower
 from agola_core.errors import AgolaError
@@ -21,6 +20,9 @@ from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import Run, RunPhase, TaskStatus
 from agola_core.runservice.rules.advance import archives_fetched
+
+if TYPE_CHECKING:
+    from agola_cli.connect.target import Service
 
 _WAIT_SECONDS = 0.5
 _STOP_TRIES = 10
@@ -120,6 +122,8 @@ def stop_run(service: Service, run_id: str) -> None:
 def _display_for(bundle: RunBundle, *, as_json: bool) -> Display:
     """Return what shows a run: a live graph on a terminal, lines elsewhere, on standard error beside JSON."""
     if sys.stdout.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb":
+        from agola_cli.output.live_display import LiveDisplay  # noqa: PLC0415 - few use it
+
         return LiveDisplay(bundle)
     return PlainDisplay(bundle, err=as_json)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import codecs
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from agola_cli.connect.target import Service
 from agola_cli.output.display import Display
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunTask, TaskStatus
+
+if TYPE_CHECKING:
+    from agola_cli.connect.target import Service
 
 _MAX_LINE = 64 * 1024
 FOLLOWED = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}

@@ -19,7 +19,7 @@ from agola_core.datamanager import DataManager, ImportResult, peek_header
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.archive import transfer
-from agola_core.runservice.archive.projection import DATA_TYPES
+from agola_core.runservice.archive.projection import DATA_TYPES, is_run_service
 from agola_core.runtime.progress import Progress
 
 
@@ -84,7 +84,7 @@ class Destination:
         ):
             if store.sequence.counter:
                 raise ConflictError("a store was made here meanwhile: it is not replaced unasked; nothing was imported")
-            if not transfer.is_run_service(data_types):
+            if not is_run_service(data_types):
                 return _import(store, stream, progress)
             was_on = maintenance.status(store.coordinator).enabled
             if not was_on:
@@ -100,7 +100,7 @@ class Destination:
         """Open the store that is there, for an export with these types."""
         with agola_core.open(self._address, options=QUIET) as store:
             stored = store.data_types
-        both = transfer.is_run_service(stored), transfer.is_run_service(data_types)
+        both = is_run_service(stored), is_run_service(data_types)
         if both == (True, True):
             wanted = stored
         elif both == (False, False) and set(stored) & set(data_types):
@@ -115,7 +115,7 @@ class Destination:
 
 
 def _import(store: DataManager, stream: IO[bytes], progress: Progress, *, dry_run: bool = False) -> ImportResult:
-    if transfer.is_run_service(store.data_types):
+    if is_run_service(store.data_types):
         return transfer.import_(store, stream, dry_run=dry_run, progress=progress)
     return store.import_(stream, dry_run=dry_run, progress=progress)
 

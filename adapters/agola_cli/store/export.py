@@ -20,6 +20,7 @@ from agola_cli.output.progress_bar import Bar
 from agola_core.datamanager import Compression, DataManager, ExportFormat, PastStore
 from agola_core.errors import UnavailableError
 from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import is_run_service
 from agola_core.runtime.progress import Meter
 
 
@@ -76,7 +77,7 @@ def export_command(
             said, text = {"size": size}, f"exported {size} bytes"
         else:
             with _opened(target.store, at) as store:
-                if transfer.is_run_service(store.data_types):
+                if is_run_service(store.data_types):
                     result = transfer.export(
                         store, file, format_, compression=compression, include=wanted, progress=bar
                     )

@@ -17,7 +17,7 @@ from agola_cli.options.common import json_option
 from agola_core import Put
 from agola_core.datamanager import DataManager, Event, Feed, PastStore
 from agola_core.errors import BadRequestError, CompactedError, ForbiddenError
-from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.projection import is_run_service
 from agola_core.sequence import Sequence
 
 _POLL_SECONDS = 0.2
@@ -112,7 +112,7 @@ def put_command(data_type: str, object_id: str, file: str, store: StoreOptions) 
     except OSError as error:
         raise BadRequestError(f"{file}: {error.strerror}") from error
     with store.open() as opened:
-        if transfer.is_run_service(opened.data_types):
+        if is_run_service(opened.data_types):
             raise ForbiddenError("the store is a run service's: its objects are written by the service alone")
         token = opened.write_wal([Put(data_type, object_id, data)])
     click.echo(f"stored as {token.sequence}", err=True)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, TypeVar, overload
+from typing import IO, TYPE_CHECKING, TypeVar, overload
 
 from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
 from agola_core.datamanager.sstable.events.index import EventIndex
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.compression import Compression, compress_stream
-from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult, write_export
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.types import Entry
 from agola_core.errors import BadRequestError
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.progress import Progress, ignore
+
+if TYPE_CHECKING:
+    from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -125,6 +127,8 @@ class Reader(Closing):
             parts: What the caller adds.
             progress: Told of entries and bytes.
         """
+        from agola_core.datamanager.transfer.export import write_export  # noqa: PLC0415 - few use it
+
         with self._exported(form, parts, progress) as export:
             return write_export(export, compression, file)
 
@@ -141,6 +145,8 @@ class Reader(Closing):
 
     @contextmanager
     def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
+        from agola_core.datamanager.transfer.export import Export  # noqa: PLC0415 - few use it
+
         with self._pinned_view() as view:
             yield Export(view, view.revision, self.data_types, form, parts=parts, progress=progress)
 

@@ -14,10 +14,9 @@ import pwd
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agola_core.errors import NotFoundError, UnavailableError
-from agola_core.executor.archives.pack import Packed, write_archive
-from agola_core.executor.archives.unpack import unpack_into
 from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
 from agola_core.executor.drivers.bubblewrap import (
     Isolation,
@@ -37,6 +36,9 @@ from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_below, open_own
 from agola_core.runservice.model.types import ArchiveContents, ExecutorPhase, ExecutorTask
 from agola_core.runtime.process import start_time
+
+if TYPE_CHECKING:
+    from agola_core.executor.archives.pack import Packed
 
 # The shell begins the command only when it is told to, and it is told when it has been noted: nothing runs unknown.
 # It outlives a polite end, for the command has some time for its own and leaves an exit code.
@@ -192,6 +194,8 @@ class HostPod:
 
     def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> Packed:
         """Archive files of the pod (see the port)."""
+        from agola_core.executor.archives.pack import write_archive  # noqa: PLC0415 - few use it
+
         account = self._account(user)
 
         def opened(path: str) -> int:
@@ -203,6 +207,8 @@ class HostPod:
 
     def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
         """Unpack an archive into the pod (see the port)."""
+        from agola_core.executor.archives.unpack import unpack_into  # noqa: PLC0415 - few use it
+
         account = self._account(user)
         with contextlib.ExitStack() as stack:
             root = self._open(directory, account, stack)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from agola_core.executor.archives.pack import Packed
 from agola_core.runservice.model.types import ArchiveContents, ExecutorTask
+
+if TYPE_CHECKING:
+    from agola_core.executor.archives.pack import Packed
 
 Note = Callable[[Mapping[str, str | int]], None]
 """Takes a description that finds a command again after a restart of the executor (see `Driver.find_process`)."""

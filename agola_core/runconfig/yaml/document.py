@@ -7,7 +7,6 @@ ignored, and null is as good as nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from typing import TypeVar
 
 from agola_core.errors import ConfigError
@@ -287,6 +286,8 @@ def load_document(data: bytes, source: str, report: Report, *, lines: bool = Tru
 
 
 def _unknown(key: str, known: Known) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - few use it
+
     read = sorted(name for name, reason in known.items() if not reason)
     longer = [name for name in read if len(name) > 2 and key.lower().startswith(name)]
     close = longer or get_close_matches(key.lower(), read, 1)

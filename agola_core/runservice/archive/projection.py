@@ -171,6 +171,11 @@ class _Runs:
         return numbers
 
 
+def is_run_service(data_types: Iterable[str]) -> bool:
+    """Return whether a store or an export with these data types is a run service's."""
+    return set(DATA_TYPES).issubset(data_types)
+
+
 def find_tasks(tx: Tx, task_ids: Iterable[str]) -> dict[str, str]:
     """Return those task ids that runs have, each with the first such run."""
     found: dict[str, str] = {}

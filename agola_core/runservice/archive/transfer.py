@@ -98,11 +98,6 @@ def parse_include(text: str) -> frozenset[Include]:
         raise BadRequestError(f"include takes any of {known}, not {text[:40]!r}") from error
 
 
-def is_run_service(data_types: Iterable[str]) -> bool:
-    """Return whether a store or an export with these data types is a run service's."""
-    return set(DATA_TYPES).issubset(data_types)
-
-
 def export(
     datamanager: DataManager | PastStore,
     file: IO[bytes],

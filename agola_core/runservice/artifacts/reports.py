@@ -13,12 +13,10 @@ import msgspec
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.report_parser import MAX_BYTES, MAX_FAILED, parse_report
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.reports import Report, RunTests, sum_up
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runtime import faultpoints
-from agola_core.tar_stream import Limits, read_members
 
 faultpoints.declare("reports.before-write")
 
@@ -28,8 +26,6 @@ _ENDING = re.compile(rb"\.xml")
 _MAX_NAME_BYTES = 255
 _MAX_LOOKS = 10_000
 _MAX_FILES = 500
-_LIMITS = Limits(ratio=10)  # executors compress nothing
-_MAX_TOTAL_BYTES = 2 * MAX_BYTES
 
 
 class _Summary(msgspec.Struct, frozen=True):
@@ -106,10 +102,18 @@ def read_reports(archive: Iterable[bytes]) -> list[Report]:
     Args:
         archive: A tar, plain or zstd; not trusted.
     """
+    from agola_core.runservice.artifacts.report_parser import (  # noqa: PLC0415 - few use it
+        MAX_BYTES,
+        MAX_FAILED,
+        parse_report,
+    )
+    from agola_core.tar_stream import Limits, read_members  # noqa: PLC0415 - few use it
+
     found: list[Report] = []
-    room, kept = _MAX_TOTAL_BYTES, MAX_FAILED
+    room, kept = 2 * MAX_BYTES, MAX_FAILED
+    limits = Limits(ratio=10)  # executors compress nothing
     try:
-        for member in read_members(archive, _LIMITS, everything=True):
+        for member in read_members(archive, limits, everything=True):
             if not member.info.isreg() or not is_report(member.info.name):
                 continue
             path = "/".join(member.parts)

@@ -13,11 +13,9 @@ from agola_cli.options.common import json_option, processors
 from agola_cli.options.directories import DirectoryType, data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.interruption import Interruption
-from agola_cli.runs.launch.plan import graph_lines, plan, print_plan
 from agola_cli.runs.launch.selection import Selection, selection_options
 from agola_cli.runs.launch.session import Session
 from agola_cli.runs.launch.submission import Submission, Wanted, prepare, tree_of_path, wanted_options
-from agola_cli.runs.launch.watch import TreeWatcher, run_on_changes
 from agola_core.errors import BadRequestError
 from agola_core.executor import ExecutorOptions
 from agola_core.runservice.model.requests import RunCreateRequest
@@ -136,6 +134,8 @@ def run_command(
             )
             session.end_leftovers()
             if watch:
+                from agola_cli.runs.launch.watch import TreeWatcher, run_on_changes  # noqa: PLC0415 - few use it
+
                 others = [wanted.path] if wanted.path.is_file() else []
                 left_out = [directory, *([artifacts] if artifacts else [])]
                 return run_on_changes(session, prepared, TreeWatcher(tree, others, left_out))
@@ -164,6 +164,8 @@ def _check_together(context: click.Context, *, failed: bool, watch: bool, shell:
 
 
 def _print_plan(submission: Submission, form: str | None, *, as_json: bool) -> None:
+    from agola_cli.runs.launch.plan import graph_lines, plan, print_plan  # noqa: PLC0415 - few use it
+
     plans = {run.name: plan(submission.tasks(run)) for run in submission.runs}
     if as_json:
         click.echo(msgspec.json.encode([{"run": name, "tasks": tasks} for name, tasks in plans.items()]))

@@ -13,7 +13,6 @@ import click
 import msgspec
 
 from agola_cli.options.variables import GivenValues
-from agola_cli.runs.artifacts import unpack_artifacts
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.launch.disk_check import DiskCheck
@@ -94,8 +93,10 @@ class Session(msgspec.Struct, frozen=True):
             )
             results.append(run)
         service.wait_archived([run.id for run in results], _ENDING_SECONDS)
-        for run in results:
-            if self.artifacts is not None:
+        if self.artifacts is not None:
+            from agola_cli.runs.artifacts import unpack_artifacts  # noqa: PLC0415 - few use it
+
+            for run in results:
                 unpack_artifacts(service, service.get_run(run.id), (), self.artifacts)
         if self.as_json:
             click.echo(msgspec.json.encode(results))
