@@ -7,8 +7,8 @@ from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
 from agola_http.routes import table
 from agola_http.server.application import Application
+from agola_http.server.connections.limits import Limits
 from agola_http.server.endpoints import Endpoint
-from agola_http.server.limits import Limits
 from agola_http.server.metrics import Metrics
 from agola_http.server.openapi import document
 from agola_http.server.state import Backend, State

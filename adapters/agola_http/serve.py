@@ -19,9 +19,9 @@ from agola_http.access.control import Access, Tokens, is_loopback
 from agola_http.app import App
 from agola_http.executor.executor_client import HttpExecutorDirectory
 from agola_http.outbound.listen_policy import LOCAL_NETWORKS, ListenPolicy
-from agola_http.server.limits import Limits
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.uvicorn_server import Server, Tls, listen, url_of
 from agola_http.server.middleware import access_log
-from agola_http.server.uvicorn_server import Server, Tls, listen, url_of
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):

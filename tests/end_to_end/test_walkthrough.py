@@ -28,8 +28,8 @@ from agola_core.standalone import Standalone
 from agola_http.access.control import Access, Tokens
 from agola_http.app import App
 from agola_http.client import Client
-from agola_http.server.limits import Limits
-from agola_http.server.uvicorn_server import Server, listen
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.uvicorn_server import Server, listen
 from tests.support.pages import DOCS, ROOT
 
 PAGE = (DOCS / "walkthrough.md").read_text()

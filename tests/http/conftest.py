@@ -17,8 +17,8 @@ from agola_core.runservice.inprocess import InProcessDirectory
 from agola_core.runservice.service import RunService
 from agola_http.access.control import Access, Tokens
 from agola_http.app import App
-from agola_http.server.limits import Limits
-from agola_http.server.uvicorn_server import Server, listen
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.uvicorn_server import Server, listen
 
 API = "/api/v1alpha"
 LIMITS = Limits()

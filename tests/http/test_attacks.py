@@ -15,9 +15,9 @@ from agola_http.access.principals import Principal
 from agola_http.executor.app import make_executor_app
 from agola_http.protocol.names import PREFIX
 from agola_http.server.application import Application
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.uvicorn_server import Tls
 from agola_http.server.endpoints import Endpoint, StreamedResponse
-from agola_http.server.limits import Limits
-from agola_http.server.uvicorn_server import Tls
 
 API = "/api/v1alpha"
 LIMITS = Limits()

@@ -12,8 +12,8 @@ from agola_http.outbound.transport import Transport
 from agola_http.protocol.errors import RefusedError
 from agola_http.protocol.names import PREFIX
 from agola_http.server.application import Application
+from agola_http.server.connections.limits import Limits
 from agola_http.server.endpoints import Endpoint, StreamedResponse
-from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
 

@@ -9,7 +9,7 @@ import pytest
 from agola_core.errors import BadRequestError
 from agola_http.client import Client
 from agola_http.client.event_stream import read_events
-from agola_http.server.limits import Limits
+from agola_http.server.connections.limits import Limits
 
 API = "/api/v1alpha"
 

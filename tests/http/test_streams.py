@@ -12,8 +12,8 @@ from agola_http.access.control import Access
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import PREFIX
 from agola_http.server.application import Application
+from agola_http.server.connections.limits import Limits
 from agola_http.server.endpoints import Endpoint, StreamedResponse
-from agola_http.server.limits import Limits
 
 API = "/api/v1alpha"
 LIMITS = Limits()

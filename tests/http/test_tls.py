@@ -9,9 +9,9 @@ from agola_http.access.principals import Principal
 from agola_http.client import Client
 from agola_http.protocol.records import Version
 from agola_http.server.application import Application
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.uvicorn_server import Server, Tls, listen
 from agola_http.server.endpoints import Endpoint, json_answer
-from agola_http.server.limits import Limits
-from agola_http.server.uvicorn_server import Server, Tls, listen
 
 
 def app():

@@ -119,8 +119,8 @@ def serve_command(
         from agola_http.access.token_files import DIRECTORY, read_tokens, with_own  # noqa: PLC0415
         from agola_http.outbound.listen_policy import LOCAL_NETWORKS  # noqa: PLC0415
         from agola_http.serve import ServeOptions, serve  # noqa: PLC0415
-        from agola_http.server.limits import Limits  # noqa: PLC0415 - an extra
-        from agola_http.server.uvicorn_server import Tls  # noqa: PLC0415
+        from agola_http.server.connections.limits import Limits  # noqa: PLC0415 - an extra
+        from agola_http.server.connections.uvicorn_server import Tls  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise BadRequestError("serve needs the extra http: pip install 'agola-core[http]'") from error
     if (tls_certificate is None) != (tls_key is None) or (tls_client_ca is not None and tls_certificate is None):

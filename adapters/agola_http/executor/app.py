@@ -17,8 +17,8 @@ from agola_http.access.control import Access
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX, TAR, TEXT
 from agola_http.server.application import Application
+from agola_http.server.connections.limits import Limits
 from agola_http.server.endpoints import Area, Call, endpoint, stream_answer
-from agola_http.server.limits import Limits
 
 
 class SizedExecutor(ExecutorClient, Protocol):

@@ -13,8 +13,8 @@ from agola_core.executor.drivers.port import Driver
 from agola_http.access.control import Access, Tokens, is_loopback
 from agola_http.executor.app import make_executor_app
 from agola_http.executor.runservice_client import HttpRunserviceClient, check_url
-from agola_http.server.limits import Limits
-from agola_http.server.uvicorn_server import Server, listen, url_of
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.uvicorn_server import Server, listen, url_of
 
 
 class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):

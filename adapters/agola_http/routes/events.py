@@ -13,7 +13,8 @@ from agola_core.runservice.model.types import RunEvent
 from agola_core.runservice.state.events import EventFeed
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import EVENT_STREAM, NO_CACHE, PREFIX
-from agola_http.server.endpoints import Area, Call, Param, ParamKind, StreamedResponse, endpoint
+from agola_http.server.connections.streams import StreamedResponse
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint
 from agola_http.server.state import State
 
 _POLL_SECONDS = 1.0

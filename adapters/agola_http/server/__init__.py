@@ -1,4 +1,4 @@
-"""The ASGI application of a route table and the server that runs it: bodies, streams, limits, errors, metrics.
+"""The ASGI application of a route table: endpoints, JSON, errors, metrics; `connections` is the server that runs it.
 
 It knows no route of its own; `routes`, `page` and `executor` bring them.
 """

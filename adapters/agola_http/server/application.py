@@ -20,11 +20,11 @@ from agola_core.runservice.model.gojson import encode
 from agola_http.access.control import Access
 from agola_http.protocol.errors import ErrorDocument, RefusedError, describe
 from agola_http.protocol.names import JSON, PREFIX
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.streams import Streams
 from agola_http.server.endpoint_app import EndpointApp
 from agola_http.server.endpoints import Endpoint
-from agola_http.server.limits import Limits
 from agola_http.server.middleware import HeadCheck, Observe, RequestLog
-from agola_http.server.streams import Streams
 
 _RETRY_SECONDS = 5
 

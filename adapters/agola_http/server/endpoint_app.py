@@ -18,12 +18,12 @@ from agola_core.maintenance import Gate
 from agola_http.access.control import Access
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import FORM
-from agola_http.server.bodies import read_body, upload_pieces
-from agola_http.server.endpoints import Call, Endpoint, StreamedResponse
-from agola_http.server.limits import Limits
+from agola_http.server.connections.bodies import read_body, upload_pieces
+from agola_http.server.connections.limits import Limits
+from agola_http.server.connections.streams import StreamedResponse, Streams, break_connection
+from agola_http.server.endpoints import Call, Endpoint
 from agola_http.server.middleware import exchange_of
 from agola_http.server.request_json import decode
-from agola_http.server.streams import Streams, break_connection
 
 
 class EndpointApp:

@@ -19,6 +19,7 @@ from agola_core.runtime.context import Context
 from agola_http.access.control import is_loopback
 from agola_http.access.principals import Caller, Principal
 from agola_http.protocol.names import JSON, NO_CACHE
+from agola_http.server.connections.streams import StreamedResponse
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -43,23 +44,6 @@ class Param:
     kind: ParamKind
     summary: str
     required: bool = False
-
-
-class StreamedResponse(Response):
-    """A response whose body is an iterator, read as fast as the client reads the response.
-
-    The head is sent with the first piece, so that an earlier failure still becomes an error response.
-
-    Args:
-        pieces: The body; an empty piece means "nothing yet".
-        headers: Further headers.
-    """
-
-    def __init__(self, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> None:
-        self.pieces = pieces
-        self.status_code = 200
-        self.background = None
-        self.init_headers(headers or {})
 
 
 class Call(HTTPConnection):

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agola_http.protocol.errors import RefusedError
-from agola_http.server.streams import break_connection
+from agola_http.server.connections.streams import break_connection
 
 access_log = logging.getLogger("agola_http.access")
 

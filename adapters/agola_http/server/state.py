@@ -11,7 +11,7 @@ from agola_core.maintenance import Gate
 from agola_core.runservice.service import RunService
 from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
-from agola_http.server.limits import Limits
+from agola_http.server.connections.limits import Limits
 
 
 class Backend(Protocol):

@@ -10,7 +10,7 @@ import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agola_http.protocol.errors import ErrorDocument
-from agola_http.server.streams import ABORT, HAS_LEFT
+from agola_http.server.connections.streams import ABORT, HAS_LEFT
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from agola_http.protocol.errors import RefusedError
-from agola_http.server.limits import Limits
+from agola_http.server.connections.limits import Limits
 
 _GONE = "the client went away before the end of the body"
 

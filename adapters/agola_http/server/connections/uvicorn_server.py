@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from agola_core.errors import BadRequestError, UnavailableError
-from agola_http.server.h11_connection import SAFE, Connection
-from agola_http.server.limits import Limits
+from agola_http.server.connections.h11_connection import SAFE, Connection
+from agola_http.server.connections.limits import Limits
 
 _SHUTDOWN_SECONDS = 2
 _TICK_SECONDS = 1.0

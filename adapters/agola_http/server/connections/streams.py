@@ -12,7 +12,7 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import anyio
@@ -25,8 +25,7 @@ from agola_core.runtime.context import Context
 from agola_http.access.principals import Principal
 from agola_http.outbound.waiting import waiting_for
 from agola_http.protocol.errors import RefusedError
-from agola_http.server.endpoints import StreamedResponse
-from agola_http.server.limits import Limits
+from agola_http.server.connections.limits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +36,23 @@ HAS_LEFT = "agola_http.has_left"
 """The key in a request's state of the function that says whether its client has closed the connection."""
 
 _LOOK_SECONDS = 0.25
+
+
+class StreamedResponse(Response):
+    """A response whose body is an iterator, read as fast as the client reads the response.
+
+    The head is sent with the first piece, so that an earlier failure still becomes an error response.
+
+    Args:
+        pieces: The body; an empty piece means "nothing yet".
+        headers: Further headers.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        self.pieces = pieces
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers or {})
 
 
 class Streams:
