@@ -42,14 +42,17 @@ class _Accepted:
             (self._keys and not self._keys.isdisjoint(pending.coordinator_ops.keys()))
             or (pending.remembered and pending.wal_id in self._ids)
             or not self._groups.isdisjoint(pending.groups)
-            or any((data_type, object_id) in self._objects for data_type, object_id, _ in pending.conditions)
+            or (
+                pending.conditions
+                and any((data_type, object_id) in self._objects for data_type, object_id, _ in pending.conditions)
+            )
         )
 
     def add(self, pending: PendingWal) -> None:
         """Add a WAL."""
         self.wals.append(pending)
         self._groups.update(pending.groups)
-        self._keys.update(op.key for op in pending.coordinator_ops.ops)
+        self._keys.update([op.key for op in pending.coordinator_ops.ops])
         if pending.remembered:
             self._ids.add(pending.wal_id)
         if self._conditional:
@@ -143,7 +146,9 @@ class ConflictCheck:
         """Read the groups that are not known and the idempotency keys, as of the head or later."""
         groups = self._log.groups
         wanted = {keys.group(name) for pending in waiting for name in pending.groups if groups.get(name) is None}
-        wanted.update(keys.wal_id(pending.wal_id) for pending in waiting if pending.remembered)
+        wanted.update([keys.wal_id(pending.wal_id) for pending in waiting if pending.remembered])
+        if not wanted:
+            return {}
         if len(wanted) <= 2:
             found = {key: self._coordinator.get(key) for key in wanted}
         else:
@@ -161,10 +166,12 @@ class ConflictCheck:
 
     def _misses_forgotten(self, waiting: list[PendingWal]) -> bool:
         """Return whether a group was deleted that a token saw above the known floor."""
-        groups, floor = self._log.groups, self._log.floor
-        return any(
-            seen > floor and not groups.get(name) for pending in waiting for name, seen in pending.token.groups.items()
-        )
+        revision, floor = self._log.groups.get, self._log.floor
+        for pending in waiting:
+            for name, seen in pending.token.groups.items():
+                if seen > floor and not revision(name):
+                    return True
+        return False
 
     def _refusal(self, pending: PendingWal) -> Exception | None:
         log, token = self._log, pending.token

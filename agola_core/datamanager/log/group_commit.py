@@ -165,7 +165,7 @@ class GroupCommit:
             ops.append(PutOp(f"{keys.WALS}{text}", frame))
             if pending.unconditional:
                 continue
-            ops.extend(PutOp(keys.group(name), b"") for name in pending.groups)
+            ops.extend([PutOp(keys.group(name), b"") for name in pending.groups])
             if pending.remembered:
                 remembered = WalIdRecord(text, lineage, pending.digest, pending.groups)
                 ops.append(PutOp(keys.wal_id(pending.wal_id), records.encode(remembered)))

@@ -155,7 +155,7 @@ class PendingWal(Waiting):
             extra = self.coordinator_ops
             self.ops += len(self.groups) + remembered + max(len(extra.ops), len(extra.guards))
             self.size += 256 * self.ops + 2 * sum(map(len, self.groups))
-            self.size += sum(len(op.value) for op in extra.ops if isinstance(op, PutOp))
+            self.size += sum([len(op.value) for op in extra.ops if isinstance(op, PutOp)])
 
     def settle(self, outcome: ChangeGroupsToken | None, error: Exception | None = None) -> None:
         """Set the outcome."""
