@@ -12,7 +12,7 @@ from agola_core.datamanager import DataManager
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agola_core.datamanager import Event
+    from agola_core.datamanager import Event, ObjectChange
     from agola_core.sequence import Sequence
 
 D = TypeVar("D")
@@ -72,6 +72,10 @@ class AsyncDataManager:
         """Return the objects of a type by rising ids, or falling ones, as an asynchronous iterator."""
         found = self.wrapped.list_objects(data_type, start_after, limit, prefix=prefix, backwards=backwards)
         return AsyncItems(self.threads, found)
+
+    def history(self, data_type: str = "", object_id: str = "") -> AsyncItems[ObjectChange]:
+        """Return the changes that are kept, oldest first, as an asynchronous iterator."""
+        return AsyncItems(self.threads, self.wrapped.history(data_type, object_id))
 
     def watch(self, after: Sequence | str | None = None) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """Return the WALs after a sequence, those that are there and those to come: `async with` gives the iterator."""

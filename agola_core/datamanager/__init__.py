@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agola_core.datamanager.log.pending_wal import CoordinatorOps
     from agola_core.datamanager.manager import DataManager
     from agola_core.datamanager.objects.codec import Codec
+    from agola_core.datamanager.objects.history import History, ObjectChange, changes_of
     from agola_core.datamanager.objects.mapping import ObjectMapping
     from agola_core.datamanager.objects.subscriber import Subscriber
     from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
@@ -53,6 +54,7 @@ __getattr__ = lazy_names(
         "log.pending_wal": "CoordinatorOps",
         "manager": "DataManager",
         "objects.codec": "Codec",
+        "objects.history": "History ObjectChange changes_of",
         "objects.mapping": "ObjectMapping",
         "objects.subscriber": "Subscriber",
         "read.past_store": "Checkpoint Moment PastStore parse_moment",
@@ -86,10 +88,12 @@ __all__ = [
     "Feed",
     "Finding",
     "Garbage",
+    "History",
     "ImportParts",
     "ImportResult",
     "Moment",
     "NewWal",
+    "ObjectChange",
     "ObjectMapping",
     "Options",
     "PastStore",
@@ -100,6 +104,7 @@ __all__ = [
     "Subscriber",
     "WalStatus",
     "as_go",
+    "changes_of",
     "list_instances",
     "parse_moment",
     "peek_header",

@@ -15,6 +15,7 @@ from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
 from agola_core.datamanager.objects.codec import Codec, as_codec
+from agola_core.datamanager.objects.history import History
 from agola_core.datamanager.objects.mapping import ObjectMapping
 from agola_core.datamanager.objects.subscriber import Subscriber
 from agola_core.datamanager.objects.update import UPDATE_TRIES, update
@@ -345,6 +346,26 @@ class DataManager(Reader):
         if after is None:
             return Feed(self._log, self._log.view.sequence)
         return Feed(self._log, Sequence.parse(after) if isinstance(after, str) else after)
+
+    def history(self, data_type: str = "", object_id: str = "") -> History:
+        """Return the changes that are kept, oldest first: of one object, of a type, or of all objects.
+
+        WALs are kept in storage until no retained checkpoint needs them (`Options.retain_manifests`,
+        `Options.retain_seconds`); what an import or a recovery began with has no changes.
+
+        Args:
+            data_type: Only objects of this type; "" for all.
+            object_id: Only the object with this id; "" for all of the type.
+
+        Raises:
+            BadRequestError: The type is unknown, or an id was given without one.
+        """
+        self._store.check_open()
+        if data_type:
+            self._known(data_type)
+        elif object_id:
+            raise BadRequestError(f"the history of object {object_id!r} needs its type, too")
+        return History(self._log, data_type, object_id)
 
     def subscribe(self, callback: Callable[[Event], object], after: Sequence | str | None = None) -> Subscriber:
         """Call a function with every WAL after a sequence, in a thread that ends with the datamanager.

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
 
 from agola_core.datamanager.format.events import EVENTS, Event
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.read.reader import Reader
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, Options, Put
 from agola_core.embedded import open as open_store
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError, ClosedError, ForbiddenError, NotFoundError
 from agola_core.events.consumer import Consumer
 from agola_core.events.preparing import prepare
 from agola_core.events.reading import Events, read_query, read_stream
 from agola_core.events.subscription import Subscription, mark, marked
 from agola_core.events.types import ANY, AppendCondition, Query, StreamEvents, check_name, check_query
 from agola_core.runtime.closing import Closing
+from agola_core.sequence import Sequence
+
+if TYPE_CHECKING:
+    from agola_core.datamanager.read.past_store import PastStore
 
 _EVERYTHING = Query()
 
@@ -24,8 +31,11 @@ _EVERYTHING = Query()
 class EventStore(Closing):
     """The events of a store. Thread-safe; a context manager.
 
+    Every method raises `ClosedError` once it was closed. On a past store it only reads: what writes, subscribes or
+    consumes raises `ForbiddenError`.
+
     Args:
-        store: An open datamanager, which stays its owner's to close.
+        store: An open datamanager, or a past store (`agola_core.open(at=...)`); it stays its owner's to close.
 
     Attributes:
         store: The datamanager, for checkpoints, exports and everything else that is not about events.
@@ -38,8 +48,12 @@ class EventStore(Closing):
         ['Opened']
     """
 
-    def __init__(self, store: DataManager) -> None:
-        self.store = store
+    def __init__(self, store: DataManager | PastStore) -> None:
+        if not isinstance(store, Reader):
+            raise BadRequestError(f"an event store stands on an open datamanager, not on {type(store).__name__}")
+        self.store = cast("DataManager", store)
+        self._writable = isinstance(store, DataManager)
+        self._closed = False
 
     # Writing
 
@@ -116,6 +130,11 @@ class EventStore(Closing):
         check_name(name, "name")
         if type(position) is not int or position < 0:
             raise BadRequestError(f"a position is 0 or more: {position!r}"[:300])
+        self._check_writable()
+        if position > self.head:
+            self.store.refresh()  # another process may have seen it first
+            if position > self.head:
+                raise BadRequestError(f"position {position} lies after the newest event, at {self.head}")
         return mark(name, position)
 
     # Reading
@@ -138,6 +157,7 @@ class EventStore(Closing):
             limit: The most events; None for all.
             backwards: Whether to begin with the newest.
         """
+        self._check_open()
         check_name(stream, "stream")
         _check_range(after, until, limit)
         return read_stream(self.store, stream, after, until, limit, backwards=backwards)
@@ -160,12 +180,14 @@ class EventStore(Closing):
             limit: The most events; None for all.
             backwards: Whether to begin with the newest.
         """
+        self._check_open()
         check_query(query)
         _check_range(after, until, limit)
         return read_query(self.store, query, after, until, limit, backwards=backwards)
 
     def version(self, stream: str) -> int:
         """Return the version of a stream; 0 for one that has no events."""
+        self._check_open()
         check_name(stream, "stream")
         with self.store.event_index() as index:
             return index.version(stream)
@@ -173,11 +195,13 @@ class EventStore(Closing):
     @property
     def head(self) -> int:
         """The position of the newest event that this process knows; 0 for none."""
+        self._check_open()
         with self.store.event_index() as index:
             return index.head
 
     def find(self, event_id: str) -> int:
         """Return the position of the event that was appended with an id; 0 when there is none."""
+        self._check_open()
         check_name(event_id, "event id")
         with self.store.event_index() as index:
             return index.find_id(event_id)
@@ -193,6 +217,7 @@ class EventStore(Closing):
                 and without a name at the newest event, so that only events to come are returned.
             name: The reader's, for its acknowledged position.
         """
+        self._check_writable()
         check_query(query)
         if name:
             check_name(name, "name")
@@ -210,22 +235,34 @@ class EventStore(Closing):
             name: The group's.
             query: The query; all events by default.
         """
+        self._check_writable()
         check_name(name, "name")
         return Consumer(self.store, query, name)
 
     def marked(self, name: str) -> int:
         """Return the position up to which a reader has acknowledged; 0 for one that is not known."""
+        self._check_open()
         check_name(name, "name")
         return marked(self.store, name)
 
     # Lifecycle
 
     def close(self) -> None:
-        """Close what `open_events` opened."""
+        """End it, and close what `open_events` opened; closing twice is harmless."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the event store was closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if not self._writable:
+            raise ForbiddenError("the events of a past state are only read: nothing is appended, and none will come")
 
     def __repr__(self) -> str:
         """Return the store."""
-        return f"<{type(self).__name__} on {self.store!r}>"
+        return f"<EventStore{' (closed)' if self._closed else ''} on {self.store!r}>"
 
     def _append(
         self,
@@ -236,6 +273,7 @@ class EventStore(Closing):
         by: Subscription | None,
         timeout: float | None,
     ) -> int:
+        self._check_writable()
         if not appends:
             raise BadRequestError("an append needs at least one event")
         append, batches = prepare(appends, conditions)
@@ -249,6 +287,7 @@ class OwnedEventStore(EventStore):
 
     def close(self) -> None:
         """Close the store."""
+        super().close()
         self.store.close()
 
 
@@ -261,8 +300,9 @@ def open_events(
     durability: Durability | str | None = None,
     options: Options | None = None,
     recover: bool = False,
+    at: Sequence | datetime | str | None = None,
 ) -> EventStore:
-    """Open a store for its events, and create it when it does not exist.
+    """Open a store for its events, and create it when it does not exist; or open its events of a moment in the past.
 
     Args:
         path: A directory: an embedded store, SQLite and files below it.
@@ -272,6 +312,7 @@ def open_events(
         durability: What an append waits for; None for what the options say.
         options: How the datamanager behaves.
         recover: Take the state of the storage even though the coordinator has another.
+        at: A moment in the past, as for `agola_core.open`: the events up to it, to be read only.
 
     Raises:
         BadRequestError: As for `agola_core.open`, and so all other errors.
@@ -290,6 +331,9 @@ def open_events(
             )
         )
 
+    if at is not None:
+        past = open_store(path, data_types=data_types, storage=storage, coordinator=coordinator, options=options, at=at)
+        return OwnedEventStore(past)
     if isinstance(data_types, str):
         raise BadRequestError(f"data_types must be a list of data types, not {data_types!r}")
     if data_types is not None:

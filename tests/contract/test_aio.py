@@ -38,6 +38,7 @@ async def test_objects(tmp_path):
         assert await store.list_objects("note", backwards=True).to_list() == [("b", b"2"), ("a", b"1")]
         assert await store.list_objects("note", prefix="a").to_list() == [("a", b"1")]
         assert [item async for item in store.list_objects("note")] == [("a", b"1"), ("b", b"2")]
+        assert [change.data async for change in store.history("note", "b")] == [b"2", b"20", b"2"]
         with pytest.raises(NotFoundError):
             await store.read_object("note", "c")
         assert await store.checkpoint(force=True)

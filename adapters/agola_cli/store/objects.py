@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,10 +14,9 @@ import agola_core
 from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import json_option
 from agola_core import Put
-from agola_core.datamanager import DataManager, Event, Feed, PastStore
-from agola_core.errors import BadRequestError, CompactedError, ForbiddenError
+from agola_core.datamanager import DataManager, ObjectChange, PastStore, changes_of
+from agola_core.errors import BadRequestError, ForbiddenError
 from agola_core.runservice.archive.projection import is_run_service
-from agola_core.sequence import Sequence
 
 _POLL_SECONDS = 0.2
 
@@ -131,10 +129,11 @@ def history_command(data_type: str | None, object_id: str | None, store: StoreOp
     agola-core history note n1 --data-dir notes
     """
     with store.open(read_only=True) as opened:
-        newest = opened.sequence
-        with _oldest_feed(opened) as feed:
-            while feed.position < newest and (event := feed.next()) is not None:
-                _print(event, data_type, object_id, as_json=as_json)
+        changes = opened.history(data_type or "", object_id or "")
+        if changes.after.counter:
+            click.echo(f"changes before {changes.after.next()} are no longer kept", err=True)
+        for change in changes:
+            _print(change, as_json=as_json)
 
 
 @click.command("watch")
@@ -158,7 +157,8 @@ def watch_command(
         click.echo(f"watching from {feed.position}", err=True)
         while True:
             while (event := feed.next(0.0)) is not None:
-                _print(event, data_type, object_id, as_json=as_json)
+                for change in changes_of(event, data_type or "", object_id or ""):
+                    _print(change, as_json=as_json)
             time.sleep(_POLL_SECONDS)  # nothing follows the coordinator in a process that only looks
             opened.refresh()
 
@@ -169,29 +169,13 @@ def _opened(store: StoreOptions, at: str | None) -> DataManager | PastStore:
     return agola_core.open(store.address(), at=at)
 
 
-def _oldest_feed(opened: DataManager) -> Feed:
-    try:
-        return opened.watch(Sequence(opened.sequence.epoch, 0))
-    except CompactedError as error:
-        oldest = Sequence.parse(str(error.oldest))
-        click.echo(f"changes before {oldest} are no longer kept", err=True)
-        return opened.watch(Sequence(oldest.epoch, oldest.counter - 1))
-
-
-def _print(event: Event, data_type: str | None, object_id: str | None, *, as_json: bool) -> None:
-    for change in _changes(event):
-        if (data_type or change.data_type, object_id or change.id) != (change.data_type, change.id):
-            continue
-        if as_json:
-            click.echo(msgspec.json.encode(change))
-        else:
-            size = "" if change.size is None else f"  {change.size} bytes"
-            click.echo(f"{change.sequence}  {change.time}  {change.action:6}  {change.data_type} {change.id}{size}")
-
-
-def _changes(event: Event) -> Iterator[Change]:
-    made = event.time.isoformat(timespec="seconds")
-    for action in event.actions:
-        is_put = isinstance(action, Put)
-        size = len(action.data) if isinstance(action, Put) else None
-        yield Change(str(event.sequence), made, "put" if is_put else "delete", action.data_type, action.id, size)
+def _print(change: ObjectChange, *, as_json: bool) -> None:
+    made = change.time.isoformat(timespec="seconds")
+    size = None if change.data is None else len(change.data)
+    action = "delete" if size is None else "put"
+    if as_json:
+        line = Change(str(change.sequence), made, action, change.data_type, change.id, size)
+        click.echo(msgspec.json.encode(line))
+    else:
+        bytes_ = "" if size is None else f"  {size} bytes"
+        click.echo(f"{change.sequence}  {made}  {action:6}  {change.data_type} {change.id}{bytes_}")

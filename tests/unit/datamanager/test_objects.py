@@ -153,3 +153,35 @@ def test_a_page_from_the_end_reads_only_the_end(tmp_path):
         assert [name for name, _ in dm.list_objects("note", "00200", 1, backwards=True, prefix="001")] == ["00199"]
         with pytest.raises(CorruptionError):
             list(dm.list_objects("note"))
+
+
+def test_the_history_of_an_object_has_what_is_kept(tmp_path):
+    with open_store(tmp_path, retain_wals=0, retain_manifests=1, grace_period=0) as dm:
+        for number in range(3):
+            dm.write_wal([Put("note", "a", b"%d" % number), Put("note", f"b{number}", b"")], wal_id=f"w{number}")
+        dm.write_wal([Delete("note", "a"), Put("other", "a", b"x")])
+        history = dm.history("note", "a")
+        dm.write_wal([Put("note", "a", b"later")])
+        assert history.after.counter == 0
+        changes = list(history)
+        assert [(change.sequence.counter, change.data) for change in changes] == [
+            (1, b"0"),
+            (2, b"1"),
+            (3, b"2"),
+            (4, None),
+        ]
+        assert changes[0].wal_id == "w0"
+        assert changes[0].time <= changes[-1].time
+        assert [change.id for change in dm.history("note")] == ["a", "b0", "a", "b1", "a", "b2", "a", "a"]
+        assert [change.data_type for change in dm.history()].count("other") == 1
+        dm.checkpoint(force=True)
+        dm.clean_up()
+        dm.collect_garbage()
+    with open_store(tmp_path) as dm:  # whose memory has no older WALs
+        dm.write_wal([Put("note", "a", b"last")])
+        kept = dm.history("note", "a")
+        assert (kept.after.counter, [change.data for change in kept]) == (5, [b"last"])
+        assert repr(kept).startswith("<History of note 'a' after")
+        for arguments, said in [(("nothing",), "unknown data type"), (("", "a"), "needs its type")]:
+            with pytest.raises(BadRequestError, match=said):
+                dm.history(*arguments)

@@ -12,7 +12,18 @@ import uuid
 import pytest
 
 import agola_core
-from agola_core import BadRequestError, ConflictError, Delete, FencedError, NotFoundError, Options, Put
+from agola_core import (
+    BadRequestError,
+    ClosedError,
+    ConflictError,
+    Delete,
+    FencedError,
+    ForbiddenError,
+    NotFoundError,
+    Options,
+    Put,
+    open_events,
+)
 from agola_core.coordinator.factory import open_coordinator
 from agola_core.coordinator.port import DeleteOp
 from agola_core.datamanager import DataManager
@@ -228,6 +239,7 @@ def test_several_streams_are_appended_to_together_or_not_at_all(store):
 
 
 def test_objects_and_a_reader_s_position_go_along_in_one_wal(store):
+    store.append([Event("Before") for _ in range(7)])
     before = store.store.sequence.counter
     store.append([Event("A")], "s", 0, along=[Put("note", "n", b"1"), store.mark("reader", 7)])
     assert store.store.sequence.counter == before + 1
@@ -614,3 +626,64 @@ def test_what_is_no_query_and_no_condition_is_told(tmp_path):
         with pytest.raises(BadRequestError, match="a condition is an AppendCondition"):
             store.append([Event("A")], condition=Query())
         assert store.head == 0
+
+
+def test_a_mark_past_the_newest_event_is_refused(tmp_path):
+    with open_events(tmp_path) as one, open_events(tmp_path) as other:
+        with pytest.raises(BadRequestError, match="position 1 lies after the newest event, at 0"):
+            one.mark("reader", 1)
+        position = other.append([Event("A")])
+        one.append([Event("B")], along=[one.mark("reader", position)])  # which another process saw first
+        assert one.marked("reader") == 1
+
+
+def test_a_closed_event_store_names_itself(tmp_path):
+    with open_events(tmp_path, data_types=["note"]) as owned:
+        owned.append([Event("A")], "s")
+        with EventStore(owned.store) as lent:
+            pass
+        assert owned.version("s") == 1  # what was lent stays open
+    lent.close()
+    for store in (owned, lent):
+        for call in (
+            lambda store: store.append([Event("B")]),
+            lambda store: store.append_all([StreamEvents([Event("B")], "s")]),
+            lambda store: store.read(),
+            lambda store: store.read_stream("s"),
+            lambda store: store.version("s"),
+            lambda store: store.find("id"),
+            lambda store: store.head,
+            lambda store: store.mark("reader", 0),
+            lambda store: store.marked("reader"),
+            lambda store: store.subscribe(),
+            lambda store: store.consume("group"),
+        ):
+            with pytest.raises(ClosedError, match="the event store was closed"):
+                call(store)
+        assert repr(store).startswith("<EventStore (closed) on <DataManager of note")
+
+
+def test_events_of_a_past_state_are_read_only(tmp_path):
+    with open_events(tmp_path) as store:
+        store.append([Event("A", tags=["t"], id="a")], "s")
+        at = store.store.sequence
+        store.append([Event("B")], "s", along=[store.mark("reader", 1)])
+        store.store.checkpoint(force=True)
+    for past in (open_events(tmp_path, at=at), EventStore(agola_core.open(tmp_path, at=str(at)))):
+        with past:
+            assert [event.type for event in past.read_stream("s")] == ["A"]
+            assert [event.type for event in past.read(Query(tags=["t"]), backwards=True)] == ["A"]
+            assert (past.version("s"), past.head, past.find("a"), past.marked("reader")) == (1, 1, 1, 0)
+            for call in (
+                lambda past: past.append([Event("C")]),
+                lambda past: past.mark("reader", 1),
+                lambda past: past.subscribe(),
+                lambda past: past.consume("group"),
+            ):
+                with pytest.raises(ForbiddenError, match="the events of a past state are only read"):
+                    call(past)
+        past.store.close()
+    with open_events(tmp_path) as store:
+        assert (store.head, store.marked("reader")) == (2, 1)
+    with pytest.raises(BadRequestError, match="stands on an open datamanager, not on str"):
+        EventStore("bank")
