@@ -74,7 +74,7 @@ _USUAL_SETTINGS = {"coordinator", "data_dir", "output_format", "storage", "token
 
 
 class OutputClosedError(Exception):
-    """Whoever read standard output is gone."""
+    """The reader of standard output is gone."""
 
 
 class LazyGroup(click.Group):
@@ -238,7 +238,7 @@ def _leave_output(code: int) -> int:
 
 
 def _report_defect(error: BaseException) -> int:
-    """Return the exit code of an error that nobody expected; one that Ctrl-C caused is none."""
+    """Return the exit code of an unexpected error; one that Ctrl-C caused does not count as such."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):

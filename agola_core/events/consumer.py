@@ -17,7 +17,7 @@ _TURN_SECONDS = 0.1
 
 
 class Consumer(Subscription):
-    """A subscription that is one of a group: it waits for its turn, and goes on from what the group acknowledged.
+    """A subscription of one member of a group: it waits for its turn, and continues from what the group acknowledged.
 
     Its turn ends with `close`, or when its process dies or is paused for longer than `Options.lock_ttl`. What it
     acknowledges after that is refused, and so is an append that names it (`EventStore.append(by=...)`).
@@ -68,7 +68,7 @@ class Consumer(Subscription):
         return (self._lock.fence,)
 
     def close(self) -> None:
-        """End the subscription; another of the group may go on."""
+        """End the subscription; another member of the group may continue."""
         super().close()
         if self._lock is not None:
             self._lock.release()

@@ -71,7 +71,7 @@ class EventStore(Closing):
     ) -> int:
         """Append events as one WAL, all or none, and return the position of the last.
 
-        What is demanded is decided when the WAL is committed, by all events that are then there, whoever wrote them.
+        The conditions are decided when the WAL is committed, against all events of all writers.
         Events with ids that are all there already, just so, are not appended again: their position is returned.
 
         Args:
@@ -81,7 +81,7 @@ class EventStore(Closing):
             condition: No event may be there that matches it; several must all hold.
             along: Puts and deletes of objects in the same WAL, and marks of readers (`mark`).
             token: What the writer saw of some change groups.
-            by: The reader of a group (`consume`) on whose behalf it is: refused once its turn is over.
+            by: The reader of a group (`consume`) that appends: refused once its turn is over.
             timeout: Seconds to wait for the WAL's turn, and with storage durability for its sync.
 
         Raises:
@@ -114,7 +114,7 @@ class EventStore(Closing):
             condition: As for `append`, and so all that follows.
             along: Objects in the same WAL.
             token: What the writer saw of some change groups.
-            by: The reader of a group on whose behalf it is.
+            by: The reader of a group that appends.
             timeout: Seconds to wait.
         """
         conditions = _conditions(condition)
@@ -200,7 +200,7 @@ class EventStore(Closing):
             return index.head
 
     def find(self, event_id: str) -> int:
-        """Return the position of the event that was appended with an id; 0 when there is none."""
+        """Return the position of the event that was appended with an id; 0 if there is none."""
         self._check_open()
         check_name(event_id, "event id")
         with self.store.event_index() as index:
@@ -209,7 +209,7 @@ class EventStore(Closing):
     # Subscribing
 
     def subscribe(self, query: Query = _EVERYTHING, after: int | None = None, *, name: str = "") -> Subscription:
-        """Return the events that a query means after a position, those that are there and then those to come.
+        """Return the events that match a query after a position: first the existing ones, then new ones.
 
         Args:
             query: The query; all events by default.
@@ -229,7 +229,7 @@ class EventStore(Closing):
     def consume(self, name: str, query: Query = _EVERYTHING) -> Consumer:
         """Return a reader of a group: of all with its name, in all processes, one at a time is given events.
 
-        It begins at what the group acknowledged; when it ends, another of the group goes on from there.
+        It begins at what the group acknowledged; when it ends, another reader of the group continues from there.
 
         Args:
             name: The group's.
@@ -306,9 +306,9 @@ def open_events(
 
     Args:
         path: A directory: an embedded store, SQLite and files below it.
-        data_types: The types of objects that are kept beside the events (`along`); None for those that the store has.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
+        data_types: The types of objects that are stored beside the events (`along`); None for those of the store.
+        storage: A storage URL, instead of the directory's storage.
+        coordinator: A coordinator URL, instead of the directory's coordinator.
         durability: What an append waits for; None for what the options say.
         options: How the datamanager behaves.
         recover: Take the state of the storage even though the coordinator has another.

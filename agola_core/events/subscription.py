@@ -1,4 +1,4 @@
-"""Subscriptions: the events after a position, those that are there and then those to come.
+"""Subscriptions: the events after a position, first the existing ones, then new ones.
 
 A subscription reads pages by position from memory or the data files, whichever has them, so there is no seam between
 catching up and being live, nothing to fall out of when it is slow, and one page in memory.

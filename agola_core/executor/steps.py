@@ -42,7 +42,7 @@ class StepContext(msgspec.Struct, frozen=True):
         service: The run service.
         pod: The task's pod.
         working_dir: The task's working directory, as its commands see it.
-        user: Whose rights the step has.
+        user: The user with whose permissions the step runs.
         environment: For `env` in a key.
         archive: The path of the step's archive.
         arch: The driver's architecture.

@@ -95,7 +95,7 @@ class TaskDirectory:
         """Add a line to a step's log.
 
         Raises:
-            OSError: It cannot be written, or something else lies there.
+            OSError: It cannot be written, or the path is not a directory of this task.
         """
         descriptor = open_own(self.log(step), _APPEND)
         try:

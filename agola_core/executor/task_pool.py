@@ -35,7 +35,7 @@ class TaskPool:
         return list(self._runners.values())
 
     def add(self, runner: TaskRunner) -> None:
-        """Start a task, or let it wait for its turn; one that is there already changes nothing."""
+        """Start a task, or queue it; a known task is ignored."""
         with self._lock:
             if runner.task.id in self._runners:
                 return

@@ -75,7 +75,7 @@ class Participant(Closing):
         return self._member.state
 
     def start(self) -> None:
-        """Publish the instance, bring it to the state that the mode asks for, and follow the mode from then on.
+        """Publish the instance, bring it to the state that the mode requires, and follow the mode from then on.
 
         Raises:
             AgolaError: An error of `serve`.
@@ -124,7 +124,7 @@ class Participant(Closing):
             self._publish(self._member.state, self._member.mode, self._member.error)
 
     def _move(self) -> None:
-        """Bring the service to the state that the mode asks for."""
+        """Bring the service to the state that the mode requires."""
         while not self._closed and self._reached != (wanted := self._wanted):
             self._context = Context()
             if self._wanted != wanted:  # changed before there was a context to cancel

@@ -93,7 +93,7 @@ class ReadDBFiles:
 
 
 def discard(file: Path) -> None:
-    """Delete a file with its side files; whoever has it open can go on using it."""
+    """Delete a file with its side files; processes that have it open can keep using it."""
     for side in _SIDES:
         file.with_name(file.name + side).unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ class Projection(Protocol):
 
     @property
     def data_types(self) -> tuple[str, ...]:
-        """The types whose objects it wants."""
+        """The types of objects that it is built from."""
 
     def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
         """Apply actions to the tables, in order; each is of one of `data_types`.

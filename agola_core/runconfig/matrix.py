@@ -30,7 +30,7 @@ class TaskCell(msgspec.Struct, frozen=True):
     Attributes:
         node: The task, the values filled in.
         suffix: What is added to the task's name: ` (3.11, linux)`; "" without a matrix.
-        steps: Its steps; the matrix is none.
+        steps: Its steps without the matrix.
     """
 
     node: Node

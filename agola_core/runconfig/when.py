@@ -42,8 +42,8 @@ def matches(when: When | None, *, branch: str, tag: str, ref: str) -> bool:
 
     Args:
         when: The conditions; None always holds.
-        branch: "" where there is none.
-        tag: "" where there is none.
+        branch: The branch; "" for none.
+        tag: The tag; "" for none.
         ref: The git reference.
     """
     if when is None:

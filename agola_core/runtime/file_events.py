@@ -88,7 +88,7 @@ class FileEvents:
                     os.close(file)
 
     def _read(self) -> bool:
-        """Take the events that are there; return whether one is of the files."""
+        """Read the pending events; return whether one concerns the files."""
         try:
             events = os.read(self._file, _BUFFER)
         except BlockingIOError:

@@ -31,7 +31,7 @@ VARIABLE = "AGOLA_CONFIG"
 
 
 def find_settings_file(directory: Path) -> Path | None:
-    """Return the file that holds in a directory: its own, a parent's, or the user's; None when there is none."""
+    """Return the settings file for a directory: its own, a parent's, or the user's; None if there is none."""
     for place in (directory, *directory.parents):
         if (place / FILE_NAME).is_file():
             return place / FILE_NAME
@@ -76,7 +76,7 @@ def option_key(option: click.Option) -> str:
 
 
 def shared_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the file says for every command."""
+    """Return the settings for all commands."""
     return {key: value for key, value in settings.items() if not isinstance(value, dict)}
 
 

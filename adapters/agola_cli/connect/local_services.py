@@ -76,7 +76,7 @@ def find_token(url: str, kind: str) -> tuple[str, str]:
 
     Args:
         url: A service. `localhost` becomes the address that is listened on, for another user may have the other one.
-        kind: Whose token: `client`, `executor` or `admin`.
+        kind: The kind of token: `client`, `executor` or `admin`.
     """
     host, port = _place(url)
     for candidate in _candidates(host):
@@ -99,7 +99,7 @@ def _read(name: str) -> Note | None:
 
 
 def _candidates(host: str) -> list[str]:
-    """Return the addresses under which a service that is asked at a host may be noted."""
+    """Return the addresses under which the service at a host may be recorded."""
     if host == "localhost":
         return ["127.0.0.1", "localhost", *_ANYWHERE]
     try:

@@ -22,8 +22,8 @@ class StoreOptions(msgspec.Struct, frozen=True):
 
     Attributes:
         data_dir: A data directory.
-        storage: A storage URL, in the place of the directory's.
-        coordinator: A coordinator URL, in the place of the directory's.
+        storage: A storage URL, instead of the directory's storage.
+        coordinator: A coordinator URL, instead of the directory's coordinator.
     """
 
     data_dir: Path | None = None
@@ -46,7 +46,7 @@ class StoreOptions(msgspec.Struct, frozen=True):
         """Return the address of an existing store, without a directory if both of its parts are named by URLs.
 
         Args:
-            recover: The store is to be recovered: on a new machine its storage alone is there.
+            recover: Recover the store: on a new machine only its storage exists.
 
         Raises:
             click.UsageError: There is no store, or only one half is named.

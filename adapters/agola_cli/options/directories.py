@@ -14,7 +14,7 @@ from agola_core.git_command import run_git
 
 
 class DirectoryType(click.Path):
-    """A directory, which is made when missing; a URL in its place is told what it should have been given as."""
+    """A directory, which is created if missing; for a URL, the error names the right option."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, file_okay=False)

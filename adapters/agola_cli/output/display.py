@@ -39,10 +39,10 @@ class Display(Protocol):
         """Show a line of a task's log."""
 
     def end_task(self, task: RunTask) -> None:
-        """Say how a task ended; its log was shown."""
+        """Print how a task ended, after its log."""
 
     def end_run(self, run: Run, tests: RunTests, option: str) -> None:
-        """Say how the run ended, what failed, and how to look further (see `summarize`)."""
+        """Print how the run ended, what failed, and which commands show more (see `summarize`)."""
 
     def say(self, text: str) -> None:
         """Tell the user something."""

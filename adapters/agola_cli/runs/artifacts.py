@@ -57,7 +57,7 @@ def unpack_artifacts(service: Service, bundle: RunBundle, task_names: tuple[str,
         service: Has the run.
         bundle: The run.
         task_names: Only of these tasks; none for all.
-        directory: Where the directories are made; files that are there are replaced.
+        directory: The directory to create them in; existing files are replaced.
 
     Raises:
         NotFoundError: There is no such task.

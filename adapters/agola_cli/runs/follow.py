@@ -51,8 +51,8 @@ def follow_run(
         option: What names the service in a command, with a space in front.
         as_json: Whether standard output is kept for JSON.
         fail_fast: Whether the first failure that is not ignored stops the run.
-        halt: Returns why the run is to be stopped; "" to go on.
-        check: Called while the run goes on; raises when it cannot.
+        halt: Returns the reason to stop the run; "" to continue.
+        check: Called while the run is running; raises an error if it cannot continue.
 
     Raises:
         OSError: The output cannot be written; the run was stopped.
@@ -129,7 +129,7 @@ def _display_for(bundle: RunBundle, *, as_json: bool) -> Display:
 
 
 def _first_failure(bundle: RunBundle, run: Run) -> str | None:
-    """Return the name of a task whose failure counts; None when there is none."""
+    """Return the name of a task whose failure counts; None if there is none."""
     tasks = bundle.run_config.tasks
     failed = (
         tasks[task_id]

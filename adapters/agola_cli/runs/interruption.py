@@ -56,10 +56,10 @@ class Interruption:
             threading.Thread(target=self._end_at_once, name="end-at-once", daemon=True).start()
 
     def give_up(self, reason: str, code: int) -> None:
-        """Kill what runs and end this process soon, because it cannot go on.
+        """Kill running tasks and end this process soon, because it cannot continue.
 
         Args:
-            reason: What the user is told if the process hangs.
+            reason: The message to the user if the process hangs.
             code: Its exit code then.
         """
         self._reason, self._code = reason, code

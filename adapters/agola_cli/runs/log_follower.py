@@ -45,7 +45,7 @@ class LogFollower:
         self._tasks: dict[str, RunTask] = {}
 
     def take(self, run: Run) -> None:
-        """Take a run's new state: follow the tasks that have started, continue with those whose next step has."""
+        """Process a run's new state: follow the tasks that have started, and those whose next step has."""
         with self._changed:
             self._tasks = run.tasks
             self._changed.notify_all()

@@ -45,7 +45,7 @@ class Destination:
         """Open the object storage for the length of a block.
 
         Args:
-            make: Make one where there is none; else that is read as an empty one.
+            make: Create a missing store; otherwise it is read as an empty one.
         """
         with tempfile.TemporaryDirectory(prefix="agola-import-") as nothing:
             url = (
@@ -55,7 +55,7 @@ class Destination:
                 yield opened
 
     def check(self, stream: IO[bytes], progress: Progress) -> ImportResult:
-        """Check an export against the store that is there, or for a new one."""
+        """Check an export against the existing store, or for a new one."""
         if self.exists():
             data_types, stream = _data_types(stream)
             with self._open(data_types) as store:
@@ -66,7 +66,7 @@ class Destination:
                 return _import(store, stream, progress, dry_run=True)
 
     def replace(self, stream: IO[bytes], progress: Progress) -> ImportResult:
-        """Replace the content of the store that is there."""
+        """Replace the content of the existing store."""
         data_types, stream = _data_types(stream)
         with self._open(data_types) as store:
             return _import(store, stream, progress)
@@ -97,7 +97,7 @@ class Destination:
 
     @contextmanager
     def _open(self, data_types: tuple[str, ...]) -> Iterator[DataManager]:
-        """Open the store that is there, for an export with these types."""
+        """Open the existing store, for an export with these types."""
         with agola_core.open(self._address, options=QUIET) as store:
             stored = store.data_types
         both = is_run_service(stored), is_run_service(data_types)

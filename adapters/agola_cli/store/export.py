@@ -56,7 +56,7 @@ def export_command(
     target: Target,
     as_json: bool,
 ) -> None:
-    """Write one consistent snapshot of a store; services may go on meanwhile.
+    """Write one consistent snapshot of a store, also while services use it.
 
     \b
     agola-core export -o backup.zst
@@ -100,7 +100,7 @@ def _opened(store: StoreOptions, at: str | None) -> DataManager | PastStore:
 
 @contextmanager
 def _target(output: str) -> Iterator[IO[bytes]]:
-    """Yield where an export goes; a file is there only once the whole of it is."""
+    """Yield the file of an export; a named file appears only once it is complete."""
     if output == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

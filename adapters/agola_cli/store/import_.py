@@ -72,7 +72,7 @@ def import_command(
     target: Target,
     as_json: bool,
 ) -> int:
-    """Restore an export, ours or Agola 0.2's, into a new store, or in the place of a store's whole content.
+    """Restore an export, ours or Agola 0.2's, into a new store, or instead of a store's whole content.
 
     A store that does not exist yet is made. In one that does, every service must be in maintenance mode, and
     either everything is replaced or nothing is changed. A copy that was cut off goes on where it was. Ends with 1 when

@@ -19,7 +19,7 @@ class ContainerProcess:
     """A command in a container (see `port.StepProcess`).
 
     Args:
-        engine: A connection of its own.
+        engine: A connection that only this command uses.
         container: The container in which it runs.
         exec_id: Its id at the engine.
         exit_file: The file to which its shell writes the exit code.

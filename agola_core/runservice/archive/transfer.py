@@ -160,7 +160,7 @@ def import_(
 
 
 class _Export:
-    """What an export of a run service has beside its objects (see `datamanager.export.ExportParts`)."""
+    """The parts of a run service's export besides its objects (see `datamanager.export.ExportParts`)."""
 
     def __init__(self, source: DataManager | PastStore, form: ExportFormat, include: Iterable[Include]) -> None:
         self._include = sorted(include)

@@ -29,7 +29,7 @@ _MAX_FILES = 500
 
 
 class _Summary(msgspec.Struct, frozen=True):
-    """The object beside an archive."""
+    """The summary object stored beside an archive."""
 
     reports: list[Report]
 

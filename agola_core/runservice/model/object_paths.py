@@ -98,7 +98,7 @@ def secrets(run_id: str) -> str:
 
 
 def run_of_secrets(path: str) -> str:
-    """Return whose secrets lie under a path."""
+    """Return the run whose secrets are stored at a path."""
     return path.removeprefix(SECRETS).removesuffix(".json")
 
 

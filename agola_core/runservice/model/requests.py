@@ -88,7 +88,7 @@ class RunActionsRequest(msgspec.Struct, frozen=True):
 
     @property
     def new_phase(self) -> RunPhase:
-        """The phase that is asked for.
+        """The requested phase.
 
         Raises:
             BadRequestError: There is no such phase.

@@ -30,10 +30,10 @@ _GOING_ON = frozenset(("queued", "notstarted", "running"))
 
 
 class _Phase(enum.StrEnum):
-    """What goes on, and ends.
+    """A state that an object has until it ends.
 
     Attributes:
-        is_finished: Whether it will not go on; kept, for it is looked up for every task of a run at every step.
+        is_finished: Whether it has ended; computed once, because every step of a run reads it for every task.
     """
 
     is_finished: bool
@@ -202,7 +202,7 @@ class TemporaryFileSystem(Record, frozen=True):
 
 
 class Volume(Record, frozen=True):
-    """A directory of a container that is none of its image; of Agola 0.3."""
+    """A directory mounted into a container; from Agola 0.3."""
 
     path: str = _always("")
     tmpfs: TemporaryFileSystem | None = _always(None)

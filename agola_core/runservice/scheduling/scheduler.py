@@ -39,7 +39,7 @@ _BEHIND_SECONDS = 2.0
 
 
 class _Progress:
-    """What is known of a run beside its state; used by one thread at a time.
+    """What the scheduler knows about a run besides its state; used by one thread at a time.
 
     Attributes:
         committed: The revision of the newest transition.
@@ -162,7 +162,7 @@ class Scheduler:
         progress.unfetched -= {item.task_id for item in fetched if not advance.to_fetch(tasks[item.task_id])}
 
     def _remove_lost(self, seen: RunSnapshot) -> None:
-        """Remove a run whose configuration is lost: a recovery restored a state from before the run was created."""
+        """Remove a run without a configuration: a recovery restored a state from before the run was created."""
         run = seen.stored.run
         ops = [*delete_ops(run), *(op for task in seen.held.values() for op in forget_ops(task))]
         if self._store.write(self._store.run_compare(seen.stored), ops):

@@ -65,7 +65,7 @@ class EventFeed:
                 self._mirror.condition.wait(left)
 
     def close(self) -> None:
-        """End the feed and wake whoever waits in `next`. Can be called twice."""
+        """End the feed and wake the threads that wait in `next`. Can be called twice."""
         with self._mirror.condition:
             self._closed = True
             self._mirror.condition.notify_all()

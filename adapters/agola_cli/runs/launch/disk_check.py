@@ -1,4 +1,4 @@
-"""Ends a run whose data directory's disk stays full: nothing of it could be written down any more."""
+"""Ends a run if the disk of its data directory stays full, because nothing about the run can be stored any more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNAVAILABLE = 3
 
 
 class DiskCheck:
-    """Called now and then while a run goes on.
+    """Called regularly while a run is running.
 
     A task that fills the disk fails, and its files go: the disk may be full for a moment.
 

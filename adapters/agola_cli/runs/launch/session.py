@@ -37,7 +37,7 @@ class Session(msgspec.Struct, frozen=True):
         option: What names the data directory in a command, with a space in front.
         given: What options give to the tasks.
         artifacts: Where what they save is unpacked; None for nowhere.
-        shell_tasks: The names of the tasks after whose failure a shell is opened.
+        shell_tasks: The names of the tasks whose failure opens a shell.
         fail_fast: Whether the first failure stops a run.
         as_json: Whether standard output is kept for JSON.
     """
@@ -74,7 +74,7 @@ class Session(msgspec.Struct, frozen=True):
 
         Args:
             requests: The requests.
-            halt: Returns why what runs is to be stopped, and nothing more begun; "" to go on.
+            halt: Returns the reason to stop running tasks and start no others; "" to continue.
         """
         service = self.standalone.service
         results: list[Run] = []
