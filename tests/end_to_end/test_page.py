@@ -1,5 +1,6 @@
 """The web page, in a real browser."""
 
+import json
 import re
 import shutil
 import textwrap
@@ -47,12 +48,12 @@ def open_page(browser):
         context.close()
 
 
-def create(client, text, group="/project/p1/branch/master"):
+def create(client, text, group="/project/p1/branch/master", **said):
     config = parse_config(textwrap.dedent(text).encode(), "config.yml")
     (run,) = config.runs
     numbers = iter(range(1000))
-    tasks = run_tasks(config, run, RunContext(), lambda: f"{run.name}-{next(numbers)}")
-    request = RunCreateRequest(run_config_tasks=tasks, name=run.name, group=group)
+    tasks = run_tasks(config, run, RunContext(), lambda: f"{run.name.replace('/', '')}-{next(numbers)}")
+    request = RunCreateRequest(run_config_tasks=tasks, name=run.name, group=group, **said)
     return client.create_run(request).run
 
 
@@ -257,8 +258,10 @@ def test_times_say_their_zone_and_the_readers_own_on_hover(agola_runservice, ope
     page = open_page(agola_runservice.url, timezone_id="Asia/Tokyo", locale="en-GB")
     shown = page.locator(f"#run-{run.id} time")
     made = run.enqueue_time
-    assert shown.inner_text() == made.strftime("%Y-%m-%d %H:%M:%S UTC")
+    assert re.fullmatch(r"now|\d+ s ago", shown.inner_text())
     assert made.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M:%S") in shown.get_attribute("title")
+    page.goto(f"{agola_runservice.url}/page/runs/{run.id}")
+    assert page.locator("#run-facts time").inner_text() == made.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def test_a_run_that_waits_for_somebody_is_not_shown_as_running(agola_runservice, open_page):
@@ -338,11 +341,50 @@ def test_lists_are_filtered_and_new_runs_appear(agola_runservice, open_page):
     assert "failed" in badge.text()
 
 
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}</script>\u202e"
+
+
+def test_lists_tell_commits_and_histories_and_hostile_names_are_text(agola_runservice, open_page):
+    client = agola_runservice.client()
+    said = {"branch": HOSTILE, "commit_sha": "f00d" * 10, "message": f"{HOSTILE}\nmore", "webhook_sender": "ann"}
+    links = {"commit_link": "javascript:alert(1)"}
+    task = {"name": HOSTILE, "steps": [{"type": "run", "name": HOSTILE, "command": f"cat <<'E'\n{HOSTILE}\nE\nexit 1"}]}
+    hostile = json.dumps({"runs": [{"name": HOSTILE, "tasks": [task]}]})
+    ended = [stored(client, create(client, hostile, "/project/p9/branch/x", annotations=said | links))]
+    for code in (0, 1):
+        text = f"runs: [{{name: steady{code}, tasks: [{{name: unsteady, steps: [{{run: exit {code}}}]}}]}}]"
+        ended.append(finished(client, create(client, text, "/project/p1/branch/a", annotations={"branch": "b"})))
+    page = open_page(agola_runservice.url)
+    row = page.locator(f"#run-{ended[0].id}").inner_text()
+    for part in (f"{HOSTILE} #1", HOSTILE, "f00df00df0", "by ann"):
+        assert part in row
+    assert page.locator("a[href^='javascript']").count() == 0
+    page.get_by_label("Text").fill("F00DF")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/?*text=F00DF")
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name=HOSTILE).first.click()
+    page.locator("#log", has_text=HOSTILE).wait_for()
+    for view in ("Graph", "Timeline"):
+        page.get_by_role("link", name=view).click()
+        page.locator("svg", has_text="✗").wait_for()
+    page.get_by_role("link", name="Groups").click()
+    assert page.locator("tbody tr").count() == 2
+    page.get_by_role("link", name="/project/p1/branch/a").click()
+    history = page.locator(".history").inner_text()
+    assert "50 % of 2" in history
+    assert "unsteady 1 changes in 2 runs, failed in 1" in history
+    assert page.locator(".history svg a").count() == 2
+    page.goto(f"{agola_runservice.url}/?branch=b&state=failed")
+    assert page.locator("tbody tr").count() == 1
+    assert page.problems == []
+
+
 def test_everything_is_reached_by_keyboard(agola_runservice, open_page):
     create(agola_runservice.client(), GATED)
     page = open_page(agola_runservice.url)
     reached = []
-    for _ in range(12):
+    for _ in range(14):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name"))
     assert reached[0] == "Skip to the content"

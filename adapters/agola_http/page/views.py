@@ -74,8 +74,12 @@ class RunView(msgspec.Struct, frozen=True):
     took: str
     made: str
     made_at: str
+    ago: str
     branch: str
     commit: str
+    commit_url: str
+    message: str
+    by: str
     is_finished: bool
     can_stop: bool
     restarted_from: str
@@ -101,8 +105,12 @@ def view_run(run: Run, now: datetime) -> RunView:
         took=took(run.start_time, run.end_time, now),
         made=run.enqueue_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if run.enqueue_time else "",
         made_at=run.enqueue_time.astimezone(UTC).isoformat(timespec="seconds") if run.enqueue_time else "",
-        branch=run.annotations.get("branch", ""),
+        ago=ago(run.enqueue_time, now),
+        branch=branch_of(run),
         commit=run.annotations.get("commit_sha", "")[:10],
+        commit_url=_web_url(run.annotations.get("commit_link", "")),
+        message=commit_message(run),
+        by=started_by(run),
         is_finished=run.phase.is_finished,
         can_stop=run.phase is RunPhase.QUEUED or (run.phase is RunPhase.RUNNING and not run.stop),
         restarted_from=run.restarted_from,
@@ -117,6 +125,38 @@ def view_tasks(bundle: RunBundle, now: datetime) -> list[TaskView]:
         _view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks
     ]
     return sorted(tasks, key=lambda task: _RANKS.get(task.state, len(_RANKS)))
+
+
+def branch_of(run: Run) -> str:
+    """Return the branch, tag or reference that a run is of, as far as it says so."""
+    return next((run.annotations[name] for name in ("branch", "tag", "ref") if run.annotations.get(name)), "")
+
+
+def commit_message(run: Run) -> str:
+    """Return the first line of the message of a run's commit, as far as it says so."""
+    return run.annotations.get("message", "").strip().partition("\n")[0]
+
+
+def started_by(run: Run) -> str:
+    """Return who started a run, as far as it says so."""
+    return next(
+        (run.annotations[name] for name in ("webhook_sender", "user", "user_id") if run.annotations.get(name)), ""
+    )
+
+
+def ago(time: datetime | None, now: datetime) -> str:
+    """Return how long ago something was, in words."""
+    if time is None:
+        return ""
+    seconds = max(0.0, (now - time).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return "now" if seconds < 5 else f"{seconds // 10 * 10 or 5:.0f} s ago"
+
+
+def _web_url(url: str) -> str:
+    return url if url.startswith(("https://", "http://")) else ""
 
 
 def mark(state: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agola_http.page.forms import Forms
+from agola_http.page.list_pages import ListPages
 from agola_http.page.log_pages import LogPages
 from agola_http.page.pages import Pages
 from agola_http.page.run_pages import RunPages
@@ -37,6 +38,7 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
         Maintenance(state),
         Store(state),
         Operations(state, metrics, document),
+        ListPages(state),
         Pages(state),
         RunPages(state),
         LogPages(state),
