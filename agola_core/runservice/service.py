@@ -20,7 +20,7 @@ from agola_core.runservice.artifacts.fetcher import Fetcher
 from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
-from agola_core.runservice.artifacts.reports import run_tests
+from agola_core.runservice.artifacts.reports import ReportReader
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.reports import RunTests
@@ -106,6 +106,7 @@ class RunService:
         self._creator = RunCreator(datamanager, state, releases, queries, secrets, new_id)
         self._deleter = RunDeleter(datamanager, state.store, releases, queries, secrets)
         self._logs = LogReader(storage, state.mirror, directory, queries.find)
+        self._reports = ReportReader(storage)
         self.artifacts = ArtifactStore(storage)
         self.executor_side = ExecutorSide(state, options.executor_ttl)
         self._sweeps = Sweeps(
@@ -310,7 +311,7 @@ class RunService:
 
     def run_tests(self, bundle: RunBundle) -> RunTests:
         """Return what the tasks of a run reported about tests and coverage, as far as their archives are stored."""
-        return run_tests(self.datamanager.storage, bundle)
+        return self._reports.run_tests(bundle)
 
     def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""

@@ -6,6 +6,7 @@ import tarfile
 from msgspec.structs import replace
 
 from agola_core.errors import UnavailableError
+from agola_core.runservice.artifacts.reports import ReportReader
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorPhase, SaveToWorkspaceStep
 from agola_core.runtime import faultpoints
@@ -70,5 +71,5 @@ def test_a_damaged_summary_is_a_problem_of_its_task(service, directory, dm):
     archived(service, run.id)
     for damaged in (b"", b"\xff", b'{"reports": [{}]}', dm.storage.read(SUMMARY)[:-5]):
         dm.storage.write(SUMMARY, damaged)
-        found = service.run_tests(service.get_run(run.id))
+        found = ReportReader(dm.storage).run_tests(service.get_run(run.id))
         assert found.tasks[0].problems == ("step 0: the summary of its reports is damaged",)

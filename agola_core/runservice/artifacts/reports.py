@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -26,6 +27,7 @@ _ENDING = re.compile(rb"\.xml")
 _MAX_NAME_BYTES = 255
 _MAX_LOOKS = 10_000
 _MAX_FILES = 500
+_KEPT_SUMMARIES = 64
 
 
 class _Summary(msgspec.Struct, frozen=True):
@@ -134,22 +136,32 @@ def read_reports(archive: Iterable[bytes]) -> list[Report]:
     return found
 
 
-def load_reports(storage: ObjectStorage, task_id: str, step: int) -> list[Report]:
-    """Return the summed-up reports of an archive; none when there is no summary."""
-    try:
-        return _decode(storage.read(object_paths.reports(task_id, step))).reports
-    except NotFoundError:
-        return []
-    except DECODE_ERRORS:
-        return [Report(f"step {step}", problem="the summary of its reports is damaged")]
+class ReportReader:
+    """Reads summaries of reports. Thread-safe; it keeps the last ones, as a page asks for them every second.
 
+    Args:
+        storage: Where they are.
+    """
 
-def run_tests(storage: ObjectStorage, bundle: RunBundle) -> RunTests:
-    """Return what the tasks of a run have reported so far, in the order of its graph."""
-    ordered = sorted(bundle.run_config.tasks.values(), key=lambda task: (task.level, task.name))
-    states = ((item, bundle.run.tasks.get(item.id)) for item in ordered)
-    return sum_up(
-        (item.id, item.name, [report for step in task.reports for report in load_reports(storage, item.id, step)])
-        for item, task in states
-        if task is not None and task.reports
-    )
+    def __init__(self, storage: ObjectStorage) -> None:
+        self._storage = storage
+        self._load = lru_cache(maxsize=_KEPT_SUMMARIES)(self.load)
+
+    def run_tests(self, bundle: RunBundle) -> RunTests:
+        """Return what the tasks of a run have reported so far, in the order of its graph."""
+        ordered = sorted(bundle.run_config.tasks.values(), key=lambda task: (task.level, task.name))
+        states = ((item, bundle.run.tasks.get(item.id)) for item in ordered)
+        return sum_up(
+            (item.id, item.name, [report for step in task.reports for report in self._load(item.id, step)])
+            for item, task in states
+            if task is not None and task.reports
+        )
+
+    def load(self, task_id: str, step: int) -> list[Report]:
+        """Return the summed-up reports of an archive; none when there is no summary."""
+        try:
+            return _decode(self._storage.read(object_paths.reports(task_id, step))).reports
+        except NotFoundError:
+            return []
+        except DECODE_ERRORS:
+            return [Report(f"step {step}", problem="the summary of its reports is damaged")]
