@@ -16,6 +16,7 @@ from bench import (
     commit_etcd,
     commits3,
     hop,
+    idle,
     logs,
     moves,
     opening,
@@ -23,7 +24,7 @@ from bench import (
     readdb,
     runs,
     runslist,
-    size,
+    runstart,
     tasks,
 )
 from bench.machine import describe as machine_facts
@@ -45,7 +46,8 @@ BENCHES = {
     "runs-list": runslist.run,
     "task-hop": hop.run,
     "tasks": tasks.run,
-    "size": size.run,
+    "run-start": runstart.run,
+    "idle": idle.run,
 }
 
 

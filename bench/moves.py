@@ -48,7 +48,7 @@ def run() -> list[Line]:
     rates: dict[str, list[float]] = {}
     peaks: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        rates.setdefault("copy", []).append(size / _timed(lambda: _copy(plain, directory / "copy")))
+        rates.setdefault("copy", []).append(size / _timed(lambda: _copy(plain, directory / "copied")))
         rates.setdefault("gzip", []).append(size / _timed(lambda: _gzip(plain, directory / "gzipped")))
         for verb, where, file in (
             ("export", store, plain),
