@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
@@ -56,6 +57,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     machine = machine_facts()
     print(*(f"{name}: {fact}" for name, fact in machine.items()), sep="\n")
     lines: list[Line] = []

@@ -170,6 +170,7 @@ def advance_run(run: Run, config: RunConfig, unfinished: int, now: datetime) -> 
         unfinished: How many of its executor tasks have not ended.
         now: The time.
     """
+    had_finished = run.phase is RunPhase.FINISHED  # it was settled then, and its tasks have ended for good
     if run.phase is RunPhase.RUNNING:
         tasks = run.tasks.values()
         done = all(task.status.is_finished for task in tasks)
@@ -186,7 +187,7 @@ def advance_run(run: Run, config: RunConfig, unfinished: int, now: datetime) -> 
                 run = replace(run, result=RunResult.STOPPED)
         if run.result.is_set and done and not unfinished:
             run = replace(run, phase=RunPhase.FINISHED, end_time=now)
-    if run.phase.is_finished:
+    if run.phase.is_finished and not had_finished:
         run = replace(run, tasks={task_id: _settle_fetches(task) for task_id, task in run.tasks.items()})
     return run
 
