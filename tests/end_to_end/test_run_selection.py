@@ -1,6 +1,7 @@
 """Which tasks `agola-core run` runs, and what it says of them without running any."""
 
 import json
+import re
 
 import pytest
 
@@ -99,8 +100,21 @@ def test_logs_of_what_failed_their_ends_and_their_matches(tree):
             tasks:
               - {name: good, steps: [{run: seq 1 50}]}
               - {name: bad, steps: [{run: echo fine}, {run: "seq 100 150; exit 1"}]}
+              - name: long
+                steps: [{run: "seq 1 200000; head -c 100000 /dev/zero | tr '\\\\0' x; echo; echo the end"}]
         """)
-    assert tree.run("run", ".").returncode == 1
+    done = tree.run("run", ".", "--timestamps", "-j", "4")
+    assert done.returncode == 1
+    assert re.search(r"^good \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d \| 50$", done.stdout, re.MULTILINE)
+    ends = [tree.run("runs", "logs", "last", "--task", "long", "--tail", str(count)).stdout for count in (0, 1, 3)]
+    assert ends[:2] == ["", "the end\n"]
+    assert [line[:7] for line in ends[2].splitlines()][-1] == "the end"
+    assert ends[2].startswith("200000\n") or len(ends[2].splitlines()) == 3  # lines of more than 64 KiB are cut
+    assert tree.run("runs", "logs", "last", "--task", "good", "--since", "1h", "--tail", "1").stdout == "50\n"
+    assert tree.run("runs", "logs", "last", "--since", "2999-01-01").stdout == ""
+    for options in (["--timestamps"], ["--timestamps", "-f"]):
+        refused = tree.run("runs", "logs", "last", *options)
+        assert (refused.returncode, "has no times of" in refused.stderr) == (2, True), refused.stderr
     failed = tree.run("runs", "logs", "last", "--failed", "--tail", "2")
     assert failed.stdout.split() == ["149", "150"]
     assert failed.stderr.splitlines() == ["--- bad: seq 100 150; exit 1"]

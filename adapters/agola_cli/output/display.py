@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 from typing import Protocol, Self
 
 import click
@@ -58,9 +59,11 @@ class PlainDisplay:
     Args:
         bundle: The run, for the names of its tasks.
         err: Whether the lines go to standard error.
+        clock: Tells the time that each line of a log gets; None for no times.
     """
 
-    def __init__(self, bundle: RunBundle, *, err: bool = False) -> None:
+    def __init__(self, bundle: RunBundle, *, err: bool = False, clock: Callable[[], datetime] | None = None) -> None:
+        self._clock = clock
         self.failure: OSError | None = None
         self._tasks = bundle.run_config.tasks
         self._run = bundle.run
@@ -99,7 +102,8 @@ class PlainDisplay:
     def line(self, task_id: str, text: str) -> None:
         """Print a line of a log."""
         self._tails[task_id, self._steps[task_id]].append(text)
-        self.say(f"{self._prefixes[task_id]} | {text}")
+        time = f" {self._clock().isoformat(timespec='milliseconds')}" if self._clock else ""
+        self.say(f"{self._prefixes[task_id]}{time} | {text}")
 
     def end_task(self, task: RunTask) -> None:
         """Print how a task ended, once."""
@@ -135,6 +139,11 @@ class PlainDisplay:
 
     def _say_start(self, task_id: str, task: RunTask) -> None:
         self.say(f"{self._prefixes[task_id]} {task_mark(task.status)} {describe_task(task, self._tasks[task_id])}")
+
+
+def local_time() -> datetime:
+    """Return the time here and now."""
+    return datetime.now().astimezone()
 
 
 def summarize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agola_cli.connect.run_names import runs_before
-from agola_cli.output.display import Display, PlainDisplay
+from agola_cli.output.display import Display, PlainDisplay, local_time
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.log_follower import FOLLOWED, LogFollower
 from agola_core.errors import AgolaError
@@ -36,6 +36,7 @@ def follow_run(
     *,
     option: str = "",
     as_json: bool = False,
+    timestamps: bool = False,
     fail_fast: bool = False,
     halt: Callable[[], str] = lambda: "",
     check: Callable[[], object] = lambda: None,
@@ -50,6 +51,7 @@ def follow_run(
         interruption: Asked for by the user.
         option: What names the service in a command, with a space in front.
         as_json: Whether standard output is kept for JSON.
+        timestamps: Whether each line of a log shows when it was read.
         fail_fast: Whether the first failure that is not ignored stops the run.
         halt: Returns the reason to stop the run; "" to continue.
         check: Called while the run is running; raises an error if it cannot continue.
@@ -58,7 +60,7 @@ def follow_run(
         OSError: The output cannot be written; the run was stopped.
     """
     run, stopped, explained = bundle.run, False, False
-    display = _display_for(bundle, as_json=as_json)
+    display = _display_for(bundle, as_json=as_json, timestamps=timestamps)
     kept = {task_id for task_id, task in run.tasks.items() if task.status.is_finished}  # from the run it restarts
     follower = LogFollower(service, display, lambda task_id: task_id not in kept, display.end_task)
     with display:
@@ -119,13 +121,14 @@ def stop_run(service: Service, run_id: str) -> None:
             return
 
 
-def _display_for(bundle: RunBundle, *, as_json: bool) -> Display:
+def _display_for(bundle: RunBundle, *, as_json: bool, timestamps: bool) -> Display:
     """Return what shows a run: a live graph on a terminal, lines elsewhere, on standard error beside JSON."""
+    clock = local_time if timestamps else None
     if sys.stdout.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb":
         from agola_cli.output.live_display import LiveDisplay  # noqa: PLC0415 - few use it
 
-        return LiveDisplay(bundle)
-    return PlainDisplay(bundle, err=as_json)
+        return LiveDisplay(bundle, clock=clock)
+    return PlainDisplay(bundle, err=as_json, clock=clock)
 
 
 def _first_failure(bundle: RunBundle, run: Run) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from itertools import chain
 
 import click
@@ -13,12 +15,13 @@ import msgspec
 
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
-from agola_cli.options.types import REGEXP
-from agola_cli.output.display import PlainDisplay, step_name
+from agola_cli.options.types import REGEXP, TIME
+from agola_cli.output.display import PlainDisplay, local_time, step_name
 from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult
+from agola_core.runservice.service import RunService
 
 _WAIT_SECONDS = 0.5
 
@@ -31,6 +34,8 @@ _WAIT_SECONDS = 0.5
 @click.option("--failed", is_flag=True, help="Only the steps that failed.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each step.")
 @click.option("--grep", type=REGEXP, metavar="REGEXP", help="Only the lines in which this regular expression is found.")
+@click.option("--since", type=TIME, help="Only the steps that still ran at this time, or began after it.")
+@click.option("--timestamps", is_flag=True, help="With --follow: show before each line when it was read.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; each line with its task's name in front.")
 @target_options
 def logs_command(
@@ -41,6 +46,8 @@ def logs_command(
     failed: bool,
     tail: int | None,
     grep: re.Pattern[str] | None,
+    since: datetime | None,
+    timestamps: bool,
     follow: bool,
     target: Target,
 ) -> int:
@@ -50,8 +57,14 @@ def logs_command(
     agola-core runs logs last --task build --step 1
     agola-core runs logs last --failed --tail 20
     agola-core runs logs last --grep 'error|warning'
+    agola-core runs logs last --since 10m     what ran in the last ten minutes
     agola-core runs logs last -f              several tasks at once; ends with 1 when the run fails
+    agola-core runs logs last -f --timestamps
+
+    What is stored of a log has no times of its lines.
     """
+    if timestamps and not follow:
+        raise BadRequestError("--timestamps goes with --follow: what is stored of a log has no times of its lines")
     with target.open_service() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
@@ -61,13 +74,17 @@ def logs_command(
             logs = list(_logs(tasks, step, setup=setup))
             if failed:
                 logs = [item for item in logs if _has_failed(bundle, item[0], item[1])]
+            if since is not None:
+                logs = [item for item in logs if _ran_since(bundle, item[0], item[1], since)]
             _print_logs(service, bundle, logs, _Filter(tail, grep), one_step=step is not None or setup)
             return 0
-        if step is not None or setup or failed or tail is not None or grep:
+        if step is not None or setup or failed or tail is not None or grep or since:
             raise BadRequestError("--follow shows whole tasks: leave --step and --setup out, and what picks lines")
         if not connection.live and not bundle.run.phase.is_finished:
             raise BadRequestError("no service works on this store: the run does not go on")
-        return _follow(service, bundle, {task.id for task in tasks})
+        if timestamps and bundle.run.phase.is_finished:
+            raise BadRequestError("the run has ended: what is stored of its logs has no times of their lines")
+        return _follow(service, bundle, {task.id for task in tasks}, local_time if timestamps else None)
 
 
 class _Filter(msgspec.Struct, frozen=True):
@@ -81,6 +98,14 @@ class _Filter(msgspec.Struct, frozen=True):
     tail: int | None
     grep: re.Pattern[str] | None
 
+    def open(self, service: Service, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
+        """Yield a log, or only its end where that is enough and the log's index is at hand."""
+        if self.tail is not None and self.grep is None and isinstance(service, RunService):
+            with suppress(NotFoundError):  # it is not stored yet
+                if (lines := _last_lines(service, run_id, task_id, step, self.tail)) is not None:
+                    return iter(lines)
+        return service.open_log(run_id, task_id, step)
+
     def take(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Yield what is shown of a log."""
         if self.tail is None and self.grep is None:
@@ -92,13 +117,28 @@ class _Filter(msgspec.Struct, frozen=True):
         yield from (f"{line}\n".encode() for line in lines)
 
 
+def _last_lines(service: RunService, run_id: str, task_id: str, step: int | None, count: int) -> list[bytes] | None:
+    """Return the last lines of a stored log by its index; None when they must be looked for from its beginning.
+
+    The index cuts long lines: the line before the last ones tells whether they are whole.
+
+    Raises:
+        NotFoundError: It is not stored.
+    """
+    page = service.log_lines(run_id, task_id, step, -count - 1, count + 1)
+    is_whole = page.first + len(page.lines) == page.total
+    if not is_whole or not all(line.endswith(b"\n") for line in page.lines[:-1]):
+        return None
+    return page.lines[-count:] if count else []
+
+
 def _print_logs(
     service: Service, bundle: RunBundle, logs: list[tuple[str, int | None, str]], chosen: _Filter, *, one_step: bool
 ) -> None:
     output = sys.stdout.buffer
     for task_id, number, title in logs:
         try:
-            pieces = service.open_log(bundle.run.id, task_id, number)
+            pieces = chosen.open(service, bundle.run.id, task_id, number)
             first = next(pieces, b"")
         except AgolaError:
             if one_step:
@@ -116,8 +156,14 @@ def _has_failed(bundle: RunBundle, task_id: str, step: int | None) -> bool:
     return (task.setup_step if step is None else task.steps[step]).phase is ExecutorPhase.FAILED
 
 
-def _follow(service: Service, bundle: RunBundle, wanted: set[str]) -> int:
-    run, display = bundle.run, PlainDisplay(bundle)
+def _ran_since(bundle: RunBundle, task_id: str, step: int | None, since: datetime) -> bool:
+    task = bundle.run.tasks[task_id]
+    status = task.setup_step if step is None else task.steps[step]
+    return status.start_time is not None and (status.end_time is None or status.end_time >= since)
+
+
+def _follow(service: Service, bundle: RunBundle, wanted: set[str], clock: Callable[[], datetime] | None) -> int:
+    run, display = bundle.run, PlainDisplay(bundle, clock=clock)
     follower = LogFollower(service, display, wanted.__contains__)
     follower.take(run)
     while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):

@@ -54,6 +54,7 @@ _OF_ONE_RUN = ("list_only", "graph", "shell_tasks")
     metavar="TASK",
     help="If this task fails, open a shell where its step failed, with that step's environment; repeatable.",
 )
+@click.option("--timestamps", is_flag=True, help="Show before each line of a log when it was read.")
 @click.option("--list", "--dry-run", "list_only", is_flag=True, help="Only list the tasks, and which would be skipped.")
 @click.option(
     "--graph", type=click.Choice(["text", "dot", "mermaid"]), help="Only print the graph of the tasks, in this form."
@@ -71,6 +72,7 @@ def run_command(
     failed: bool,
     watch: bool,
     shell_tasks: tuple[str, ...],
+    timestamps: bool,
     list_only: bool,
     graph: str | None,
     artifacts: Path | None,
@@ -94,6 +96,7 @@ def run_command(
     agola-core run --from deploy --fail-fast
     agola-core run --artifacts dist       what the tasks save to the workspace, too
     agola-core run --watch                again whenever a file changes, until Ctrl-C
+    agola-core run --timestamps           each line of a log with its time
     agola-core run --shell build          where a step of build has failed
     agola-core run --failed               with the files and the results of the last run
     """
@@ -130,6 +133,7 @@ def run_command(
                 artifacts,
                 shell_tasks,
                 fail_fast,
+                timestamps,
                 as_json,
             )
             session.end_leftovers()

@@ -39,6 +39,7 @@ class Session(msgspec.Struct, frozen=True):
         artifacts: Where what they save is unpacked; None for nowhere.
         shell_tasks: The names of the tasks whose failure opens a shell.
         fail_fast: Whether the first failure stops a run.
+        timestamps: Whether each line of a log shows when it was read.
         as_json: Whether standard output is kept for JSON.
     """
 
@@ -50,6 +51,7 @@ class Session(msgspec.Struct, frozen=True):
     artifacts: Path | None
     shell_tasks: tuple[str, ...]
     fail_fast: bool
+    timestamps: bool
     as_json: bool
 
     def requests(self, submission: Submission) -> list[RunCreateRequest]:
@@ -87,6 +89,7 @@ class Session(msgspec.Struct, frozen=True):
                 self.interruption,
                 option=self.option,
                 as_json=self.as_json,
+                timestamps=self.timestamps,
                 fail_fast=self.fail_fast,
                 halt=halt,
                 check=DiskCheck(self.directory, self.interruption),
