@@ -275,14 +275,31 @@ def test_a_run_that_waits_for_somebody_is_not_shown_as_running(agola_runservice,
     assert page.locator("tbody tr").count() == 0
 
 
-def test_a_restart_leads_to_the_run_before_it(agola_runservice, open_page):
+def test_a_restart_has_other_variables_and_leads_to_the_run_before_it_which_can_be_deleted(agola_runservice, open_page):
     client = agola_runservice.client()
-    run = create(client, "runs: [{name: again, tasks: [{name: t, steps: [{run: exit 1}]}]}]")
+    steps = [{"type": "run", "name": "tell", "command": 'echo "it is $COLOUR $KEPT"; exit 1'}]
+    text = json.dumps({"runs": [{"name": "again", "tasks": [{"name": "t", "steps": steps}]}]})
+    run = create(client, text, environment={"COLOUR": "red", "KEPT": "here"})
     page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
+    page.locator("#log", has_text="it is red here").wait_for()
+    page.get_by_role("link", name="Other variables").click()
+    assert page.get_by_label("Variables").input_value() == "COLOUR=red\nKEPT=here"
+    page.get_by_label("Variables").fill("COLOUR=blue\n\nno variable")
     page.get_by_role("button", name="Restart what failed").click()
-    page.wait_for_url(lambda url: run.id not in url)
+    assert "line 3 of the variables is not NAME=VALUE" in page.get_by_role("alert").inner_text()
+    page.go_back()
+    page.get_by_label("Variables").fill("COLOUR=blue\n")
+    page.get_by_role("button", name="Restart what failed").click()
+    page.locator("#log", has_text="it is blue").wait_for()
     page.locator("#run-facts").get_by_role("link", name=f"#{run.counter}", exact=True).click()
     page.wait_for_url(lambda url: run.id in url)
+    page.get_by_role("link", name="Delete").click()
+    page.get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/?group=*")
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name="again").click()
+    page.locator("#run-facts", has_text="restart of a run that is deleted").wait_for()
+    assert [text for text in page.problems if "400" not in text] == []
 
 
 NAMES = [f"integration tests of the storage, part {number}" for number in (17, *range(20, 58))]

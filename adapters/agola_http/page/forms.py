@@ -1,20 +1,26 @@
-"""Handlers of the page's forms: sign in and out, stop, restart and approve."""
+"""Handlers of the page's forms: sign in and out, stop, restart, delete and approve."""
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import re
+from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError, ForbiddenError
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import RunPhase
+from agola_core.runservice.state.secrets import HIDDEN
 from agola_http.access import sessions
 from agola_http.access.control import is_foreign
 from agola_http.access.principals import Principal
 from agola_http.page.area import RUN, TASK, PageArea, for_people, shows, takes_form
 from agola_http.page.render import form, page, redirect
+from agola_http.page.views import view_run
 from agola_http.server.endpoints import Call
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}", re.ASCII)
 
 
 class Forms(PageArea):
@@ -52,17 +58,56 @@ class Forms(PageArea):
                 service.stop_run(run_id)
         return redirect(f"/page/runs/{quote(run_id)}")
 
+    @shows(f"{RUN}/restart")
+    @for_people
+    def ask_restart(self, call: Call) -> Response:
+        """Ask for the variables of a restart."""
+        with self._state.backend.gate.enter() as service:
+            bundle = service.get_run(call.path_params["run_id"])
+        known = bundle.run_config.environment
+        shown = {name: value for name, value in known.items() if HIDDEN not in value and "\n" not in value}
+        return self._page(
+            call,
+            "restart.html",
+            "runs",
+            run=view_run(bundle.run, datetime.now(UTC)),
+            environment="\n".join(f"{name}={value}" for name, value in sorted(shown.items())),
+            left_out=sorted(set(known) - set(shown)),
+        )
+
     @takes_form(f"{RUN}/restart")
     @for_people
     def restart(self, call: Call) -> Response:
-        """Restart a run and show the new one."""
-        start = form(call.upload).get("from")
+        """Restart a run, with other variables where the form has them, and show the new one."""
+        fields = form(call.upload)
+        start = fields.get("from")
         if start not in {"start", "failed"}:
             raise BadRequestError("restart from 'start' or from 'failed'")
-        request = RunCreateRequest(run_id=call.path_params["run_id"], from_start=start == "start")
+        environment = _variables(fields["environment"]) if "environment" in fields else None
+        request = RunCreateRequest(
+            run_id=call.path_params["run_id"], from_start=start == "start", environment=environment
+        )
         with self._state.backend.gate.enter() as service:
             bundle = service.create_run(request)
         return redirect(f"/page/runs/{quote(bundle.run.id)}")
+
+    @shows(f"{RUN}/delete")
+    @for_people
+    def ask_delete(self, call: Call) -> Response:
+        """Ask whether a run is to be deleted."""
+        with self._state.backend.gate.enter() as service:
+            bundle = service.get_run(call.path_params["run_id"])
+        return self._page(call, "delete.html", "runs", run=view_run(bundle.run, datetime.now(UTC)))
+
+    @takes_form(f"{RUN}/delete")
+    @for_people
+    def delete(self, call: Call) -> Response:
+        """Delete a finished run and show those that are left of its group."""
+        run_id = call.path_params["run_id"]
+        with self._state.backend.gate.enter() as service:
+            group = service.get_run(run_id).run.group
+            service.delete_run(run_id)
+        return redirect("/?" + urlencode({"group": group}))
 
     @takes_form(f"{TASK}/approve")
     @for_people
@@ -71,6 +116,25 @@ class Forms(PageArea):
         with self._state.backend.gate.enter() as service:
             service.approve_task(call.path_params["run_id"], call.path_params["task_id"])
         return redirect(f"/page/runs/{quote(call.path_params['run_id'])}")
+
+
+def _variables(text: str) -> dict[str, str]:
+    """Return variables that are written one a line, as NAME=VALUE.
+
+    Raises:
+        BadRequestError: A line is not written so, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.replace("\r", "").split("\n"), 1):
+        if not line.strip():
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not _NAME.fullmatch(name.strip()):
+            raise BadRequestError(f"line {number} of the variables is not NAME=VALUE: {line[:80]!r}")
+        if name.strip() in found:
+            raise BadRequestError(f"line {number} of the variables names {name.strip()[:80]} again")
+        found[name.strip()] = value
+    return found
 
 
 def _check_own(call: Call) -> None:
