@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
     from agola_core.datamanager.read.snapshot import Snapshot
     from agola_core.datamanager.read.status import Status
-    from agola_core.datamanager.transfer.compression import Compression
     from agola_core.datamanager.transfer.export import ExportItem, ExportParts, ExportResult
     from agola_core.datamanager.transfer.export_format import ExportFormat, as_go
     from agola_core.datamanager.transfer.export_reader import peek_header
     from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
+    from agola_core.datamanager.transfer.parallel_compression import Compression
 
 __getattr__ = lazy_names(
     "agola_core.datamanager",
@@ -60,7 +60,7 @@ __getattr__ = lazy_names(
         "read.past_store": "Checkpoint Moment PastStore parse_moment",
         "read.snapshot": "Snapshot",
         "read.status": "Status",
-        "transfer.compression": "Compression",
+        "transfer.parallel_compression": "Compression",
         "transfer.export": "ExportItem ExportParts ExportResult",
         "transfer.export_format": "ExportFormat as_go",
         "transfer.export_reader": "peek_header",

@@ -10,7 +10,7 @@ from agola_core import ConflictError, NotFoundError, Options, Put
 from agola_core.coordinator.port import DeleteOp
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.log import outcome
+from agola_core.datamanager.log import outcome_resolver
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.events import AppendCondition, Event, EventStore, Query
 from agola_core.objectstorage.factory import open_storage
@@ -132,7 +132,7 @@ def test_what_was_taken_for_lost_cannot_arrive_before_it_is_written_anew(opened)
 
 @pytest.mark.parametrize("cuts", [[Cut.BEFORE] * 5, [Cut.AFTER], [Cut.IN, Cut.BEFORE, Cut.AFTER]])
 def test_the_outcome_is_waited_for_while_the_coordinator_is_away(opened, cuts, monkeypatch):
-    monkeypatch.setattr(outcome, "_RESOLVE_PAUSE", 0.001)
+    monkeypatch.setattr(outcome_resolver, "_RESOLVE_PAUSE", 0.001)
     coordinator, open_one = opened
     dm = open_one()
     coordinator.cuts = list(cuts)
@@ -154,8 +154,8 @@ def test_the_outcome_is_waited_for_while_the_coordinator_is_away(opened, cuts, m
 
 @pytest.mark.parametrize("cut", Cut)
 def test_what_cannot_be_resolved_says_so_and_a_retry_applies_once(opened, cut, monkeypatch):
-    monkeypatch.setattr(outcome, "_RESOLVE_SECONDS", 0.05)
-    monkeypatch.setattr(outcome, "_RESOLVE_PAUSE", 0.001)
+    monkeypatch.setattr(outcome_resolver, "_RESOLVE_SECONDS", 0.05)
+    monkeypatch.setattr(outcome_resolver, "_RESOLVE_PAUSE", 0.001)
     coordinator, open_one = opened
     dm = open_one()
     coordinator.cuts = [cut]
@@ -258,7 +258,7 @@ def test_an_outcome_whose_wal_was_cleaned_away_is_found_in_ids_or_storage(opened
 
 
 def test_each_of_a_group_hears_of_its_own_id(opened, monkeypatch):
-    monkeypatch.setattr(outcome, "_RESOLVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcome_resolver, "_RESOLVE_SECONDS", 0.0)
     coordinator, open_one = opened
     dm = open_one()
     coordinator.cuts = [Cut.BEFORE] * 20
@@ -406,8 +406,8 @@ def test_a_lost_answer_to_an_append_is_resolved_and_the_events_stand_once(opened
 
 @pytest.mark.parametrize("cut", Cut)
 def test_an_append_that_cannot_be_resolved_is_resolved_by_the_ids_of_its_events(opened, cut, monkeypatch):
-    monkeypatch.setattr(outcome, "_RESOLVE_SECONDS", 0.05)
-    monkeypatch.setattr(outcome, "_RESOLVE_PAUSE", 0.001)
+    monkeypatch.setattr(outcome_resolver, "_RESOLVE_SECONDS", 0.05)
+    monkeypatch.setattr(outcome_resolver, "_RESOLVE_PAUSE", 0.001)
     coordinator, open_one = opened
     store = EventStore(open_one())
     coordinator.cuts = [cut]

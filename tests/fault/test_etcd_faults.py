@@ -11,8 +11,8 @@ import time
 import pytest
 
 from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target, open_coordinator
+from agola_core.coordinator.etcd import marks
 from agola_core.coordinator.etcd import messages as rpc
-from agola_core.coordinator.etcd import outcome as etcd_outcome
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import iterate
 from agola_core.errors import (
@@ -114,7 +114,7 @@ def test_what_arrives_after_it_was_settled_does_nothing(agola_etcd, opened):
 
 
 def test_an_outcome_that_cannot_be_settled_is_told_as_unknown(agola_etcd, proxy, opened, monkeypatch):
-    monkeypatch.setattr(etcd_outcome, "_SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(marks, "_SETTLE_SECONDS", 0.5)
     broken = opened(agola_etcd.through(proxy.endpoint).url("unsettled", timeout=0.5))
     put(broken, "n")
     proxy.drop_answers()
@@ -139,19 +139,19 @@ def test_marks_of_others_are_swept_once_nobody_waits_for_them(agola_etcd, opened
     put(other, "b")
     for _ in range(2):
         sweeper.compact(sweeper.list("").revision)
-    assert len(marks(sweeper)) == 2  # they may be in use
-    monkeypatch.setattr(etcd_outcome, "_SWEEP_SECONDS", 0.0)
+    assert len(found_marks(sweeper)) == 2  # they may be in use
+    monkeypatch.setattr(marks, "_SWEEP_SECONDS", 0.0)
     sweeper.compact(sweeper.list("").revision)
-    assert marks(sweeper) == []
+    assert found_marks(sweeper) == []
     put(sweeper, "c")
     assert put(other, "b") == sweeper.get("b").mod_revision  # it makes a new one
     other.close()
-    assert len(marks(sweeper)) == 1
+    assert len(found_marks(sweeper)) == 1
     assert [item.key for item in sweeper.list("").items] == ["a", "b", "c"]
 
 
-def marks(coordinator):
-    prefix = coordinator._client.settings.prefix + etcd_outcome.MARKS
+def found_marks(coordinator):
+    prefix = coordinator._client.settings.prefix + marks.MARKS
     end = coordinator._client.settings.prefix[:-1] + b"0"
     return list(coordinator._client.ask(rpc.RANGE, rpc.RangeRequest(key=prefix, range_end=end)).kvs)
 

@@ -19,7 +19,7 @@ from agola_core import Options, Put
 from agola_core.coordinator import Compare, DeleteOp, KeyValue, PutOp
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.sqlite import errors as sqlite_errors
-from agola_core.coordinator.sqlite import outcome as sqlite_outcome
+from agola_core.coordinator.sqlite import settle as sqlite_outcome
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
 from agola_core.errors import (

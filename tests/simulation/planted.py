@@ -19,7 +19,7 @@ from agola_core.datamanager.background import checkpoint, garbage_collector, mai
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import instance, opening
 from agola_core.datamanager.identity.lineage import NewLineage
-from agola_core.datamanager.log import conflict_check, outcome
+from agola_core.datamanager.log import conflict_check, outcome_resolver
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.sstable import compaction
 from agola_core.datamanager.types import ChangeGroupsToken
@@ -65,7 +65,7 @@ def drop_deletes() -> None:
 
 def leave_unknown_outcomes() -> None:
     """A commit whose answer was lost is taken for one that was not made."""
-    outcome.OutcomeResolver.resolve = lambda self, *arguments: TxnResult(False, 0)  # type: ignore[method-assign]
+    outcome_resolver.OutcomeResolver.resolve = lambda self, *arguments: TxnResult(False, 0)  # type: ignore[method-assign]
 
 
 def retry_transactions_blindly() -> None:

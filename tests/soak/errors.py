@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agola_core import AgolaError, Durability, Put
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.log import outcome
+from agola_core.datamanager.log import outcome_resolver
 from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_pytest.faults.faulty_storage import Fault, FaultyStorage
 from tests.soak.failing import FailingDisk
@@ -48,7 +48,7 @@ def trial(seed: int) -> Counter[str]:
 
 def _meet(directory: Path, seed: int, say: Say) -> None:
     logging.disable()
-    outcome._RESOLVE_SECONDS = 0.5  # a lasting fault does not end while an outcome is waited for
+    outcome_resolver._RESOLVE_SECONDS = 0.5  # a lasting fault does not end while an outcome is waited for
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     disk = FailingDisk(directory)

@@ -23,7 +23,7 @@ import msgspec
 import agola_core
 from agola_core import AgolaError, Durability, Options, Put
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.log import outcome
+from agola_core.datamanager.log import outcome_resolver
 from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
 from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
 from agola_core.runtime import faultpoints
@@ -101,7 +101,7 @@ def _live(directory: Path, seed: int, say: Say) -> None:
         say("skipped")
         return
     logging.disable()
-    outcome._RESOLVE_SECONDS = 0.5
+    outcome_resolver._RESOLVE_SECONDS = 0.5
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     filler = Filler(directory)

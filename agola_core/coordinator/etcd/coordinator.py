@@ -12,7 +12,7 @@ from agola_core.coordinator.etcd import messages as rpc
 from agola_core.coordinator.etcd.client import EtcdClient
 from agola_core.coordinator.etcd.errors import COMPACTED, FUTURE, LEASE_EXISTS, TOO_LARGE_ANSWER
 from agola_core.coordinator.etcd.keys import Keyspace
-from agola_core.coordinator.etcd.outcome import Applied, Marks
+from agola_core.coordinator.etcd.marks import Applied, Marks
 from agola_core.coordinator.etcd.settings import EtcdSettings, parse_url
 from agola_core.coordinator.etcd.watch import BEAT_SECONDS, EtcdWatch
 from agola_core.coordinator.port import (

@@ -25,9 +25,9 @@ from agola_core.coordinator.port import (
 from agola_core.coordinator.sqlite import schema as sql
 from agola_core.coordinator.sqlite.database import Database, one
 from agola_core.coordinator.sqlite.errors import find_row
-from agola_core.coordinator.sqlite.outcome import settle
 from agola_core.coordinator.sqlite.reads import Rows, SQLiteReads
 from agola_core.coordinator.sqlite.session import Session
+from agola_core.coordinator.sqlite.settle import settle
 from agola_core.coordinator.sqlite.watch import Change
 from agola_core.errors import (
     AgolaError,

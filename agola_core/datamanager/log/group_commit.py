@@ -24,7 +24,7 @@ from agola_core.datamanager.format.records import (
 from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guarded
 from agola_core.datamanager.log.event_rules import EventRules
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.outcome import OutcomeResolver
+from agola_core.datamanager.log.outcome_resolver import OutcomeResolver
 from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError

@@ -11,8 +11,8 @@ from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
 from agola_core.datamanager.sstable.events.index import EventIndex
 from agola_core.datamanager.sstable.view import View
-from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export_format import ExportFormat
+from agola_core.datamanager.transfer.parallel_compression import Compression, compress_stream
 from agola_core.datamanager.types import Entry
 from agola_core.errors import BadRequestError
 from agola_core.runtime.closing import Closing

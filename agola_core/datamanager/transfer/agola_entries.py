@@ -9,8 +9,8 @@ from typing import IO
 
 import msgspec
 
-from agola_core.datamanager.transfer.compression import DAMAGE
 from agola_core.datamanager.transfer.export_format import ExportEntry
+from agola_core.datamanager.transfer.parallel_compression import DAMAGE
 from agola_core.errors import BadRequestError
 
 CHUNK = 1 << 20

@@ -10,7 +10,6 @@ from typing import IO, Protocol
 import msgspec
 
 from agola_core.datamanager.sstable.view import View
-from agola_core.datamanager.transfer.compression import Compression, compress_stream
 from agola_core.datamanager.transfer.export_format import (
     DIGEST_BYTES,
     FORMAT,
@@ -21,6 +20,7 @@ from agola_core.datamanager.transfer.export_format import (
     SectionEntry,
     encode_entry,
 )
+from agola_core.datamanager.transfer.parallel_compression import Compression, compress_stream
 from agola_core.runtime.progress import Meter, Progress, ignore
 
 _PIECE = 256 * 1024

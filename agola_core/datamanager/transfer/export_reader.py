@@ -20,7 +20,6 @@ from agola_core.datamanager.transfer.agola_entries import (
     agola_entries,
     decode_entry,
 )
-from agola_core.datamanager.transfer.compression import DAMAGE, Prefixed, decompress_stream
 from agola_core.datamanager.transfer.export_format import (
     DIGEST_BYTES,
     FORMAT,
@@ -30,6 +29,7 @@ from agola_core.datamanager.transfer.export_format import (
     Header,
     SectionEntry,
 )
+from agola_core.datamanager.transfer.parallel_compression import DAMAGE, Prefixed, decompress_stream
 from agola_core.datamanager.types import MAX_ID_BYTES
 from agola_core.errors import BadRequestError
 
