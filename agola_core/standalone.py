@@ -15,7 +15,7 @@ import msgspec
 from agola_core import embedded, private
 from agola_core.address import StoreAddress
 from agola_core.datamanager import DataManager, Options
-from agola_core.errors import BadRequestError, MaintenanceError, NotFoundError, disk_error
+from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, NotFoundError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.step_shell import FailedStep, failed_step
@@ -78,6 +78,9 @@ class Standalone:
             self._lock = private.lock_directory(data_dir, "data directory")
         except OSError as error:
             raise disk_error(error, f"the data directory {str(data_dir)!r} cannot be used") from error
+        except ConflictError as error:
+            todo = "wait for its end, ask a service by its URL, or name another directory"
+            raise ConflictError(f"{error}, a service or a run: {todo}") from error
         try:
             self.datamanager = open_store(msgspec.structs.replace(address, directory=data_dir), background=False)
         except BaseException:

@@ -90,12 +90,12 @@ def _restore_source(context: StepContext, source_id: str) -> None:
         pieces = context.service.open_source(source_id)
         return context.pod.unpack(pieces, context.working_dir, context.user, overwrite=True)
 
-    context.log(f"unpacked the source tree: {_patiently(context, unpack)} entries")
+    context.log(f"unpacked the source tree: {_entries(_patiently(context, unpack))}")
 
 
 def _save_to_workspace(context: StepContext, step: SaveToWorkspaceStep) -> None:
     count = _pack(context, step.contents)
-    context.log(f"saved {count} entries to the workspace")
+    context.log(f"saved {_entries(count)} to the workspace")
 
 
 def _restore_workspace(context: StepContext, step: RestoreWorkspaceStep) -> None:
@@ -109,7 +109,7 @@ def _restore_workspace(context: StepContext, step: RestoreWorkspaceStep) -> None
             pieces = context.service.open_workspace_archive(task_id, number)
             return context.pod.unpack(pieces, target, context.user, overwrite=over)
 
-        context.log(f"restored {_patiently(context, unpack)} entries of task {operation.task_id}")
+        context.log(f"restored {_entries(_patiently(context, unpack))} of task {operation.task_id}")
 
 
 def _save_cache(context: StepContext, step: SaveCacheStep) -> None:
@@ -130,7 +130,7 @@ def _save_cache(context: StepContext, step: SaveCacheStep) -> None:
         stored = _patiently(context, lambda: context.service.put_cache(full, _pieces(context.archive), size))
     finally:
         context.archive.unlink(missing_ok=True)
-    context.log(f"saved {count} entries" if stored else "the cache exists already")
+    context.log(f"saved {_entries(count)}" if stored else "the cache exists already")
 
 
 def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
@@ -145,7 +145,7 @@ def _restore_cache(context: StepContext, step: RestoreCacheStep) -> None:
             return context.pod.unpack(pieces, target, context.user, overwrite=True)
 
         try:
-            context.log(f"restored {_patiently(context, unpack)} entries")
+            context.log(f"restored {_entries(_patiently(context, unpack))}")
         except NotFoundError:
             continue
         return
@@ -202,3 +202,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(_CHUNK):
             yield piece
+
+
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"

@@ -268,7 +268,7 @@ def test_two_services_do_not_share_a_data_directory(tree, wait_for_line):
     wait_for_line(process, "| started")
     second = tree.run("run", ".")
     assert second.returncode == 4
-    assert f"in use by process {process.pid}" in second.stderr
+    assert f"in use by process {process.pid}, a service or a run: wait for its end, ask a service" in second.stderr
     process.send_signal(signal.SIGTERM)
     process.stdout.read()
     assert process.wait(30) == 130

@@ -100,7 +100,7 @@ def test_reports_are_saved_although_the_tests_failed(tree):
     tree.configure(FAILING)
     done = tree.run("run", ".")
     assert done.returncode == 1
-    assert "saved 1 entries to the workspace" in done.stdout
+    assert "saved 1 entry to the workspace" in done.stdout
     assert "error: source directory 'none' does not exist" in done.stdout
     assert "never" not in done.stdout.split("run 'checks' #1: ")[0].replace("echo never", "")
     end = done.stdout[done.stdout.index("run 'checks' #1: failed") :].splitlines()
