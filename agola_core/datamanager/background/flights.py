@@ -45,10 +45,14 @@ class Flights:
         self._on_the_way = _NOTHING
         self._bytes_on_the_way = 0
 
-    def wake(self) -> None:
-        """Have WALs sent now, or `fly` return when it is to stop."""
-        if not self._wanted.is_set():
+    def send(self, sequence: Sequence) -> None:
+        """Have a WAL sent now, unless it is in a batch on its way; if that fails, it is sent again."""
+        if sequence > self._on_the_way and not self._wanted.is_set():
             self._wanted.set()
+
+    def stop(self) -> None:
+        """Let `fly` return once it is to stop."""
+        self._wanted.set()
 
     def fly(self) -> None:
         """Wait until there are WALs that are in no batch on its way, and copy them to storage.

@@ -112,7 +112,7 @@ class MaintenanceTasks:
         if self._follower is not None:
             self._follower.close()
             if self._flights is not None:
-                self._flights.wake()
+                self._flights.stop()
             self._supervisor.stop()
             self._follower = self._checkpoint_loop = self._sync_loop = self._flights = None
         try:
@@ -161,7 +161,7 @@ class MaintenanceTasks:
                 kind = OutOfSpaceError if isinstance(error, OutOfSpaceError) else UnavailableError
                 raise kind(f"WAL {sequence} is committed, but is not in object storage yet: {error}") from error
             return
-        flights.wake()
+        flights.send(sequence)
 
         def check() -> None:
             if self._sync_failure is not None:
