@@ -21,7 +21,6 @@ from agola_core.runtime.forks import Origin, fork_safe
 _RECENT = 4096
 _PAGE = 512
 _SHORTEST_POLL = 0.001
-_OWN_POLL = 0.25
 _LONGEST_POLL = 1.0
 _POLL = 0.008
 """Seconds between looks for commits of other processes, where no events tell of writes."""
@@ -180,8 +179,8 @@ class WatchHub:
                 pause, gap = _SHORTEST_POLL if came else min(2 * pause, _LONGEST_POLL), _SHORTEST_POLL
                 committed, wrote, self._committed, self.wrote = self._committed, self.wrote, False, False
                 if committed or wrote:  # the event was of this process, and more of them may follow
-                    pause, gap = _OWN_POLL, _POLL
-                if not committed:  # such a commit has read those of others before it
+                    pause = gap = _POLL
+                if came or not committed:  # such a commit has read those of others before it
                     self._look()
         finally:
             if self._events is not None:
@@ -194,7 +193,8 @@ class WatchHub:
             return False
         if not self._events.wait(pause):
             return False
-        self._stop_polling.wait(gap)
+        with self._events.muted():
+            self._stop_polling.wait(gap)
         return True
 
     def _look(self) -> None:

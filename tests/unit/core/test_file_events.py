@@ -52,6 +52,14 @@ def test_many_events_are_told_of_as_one(tmp_path, events):
     assert events.wait(LONG)
 
 
+def test_nothing_is_told_of_what_happens_while_muted(tmp_path, events):
+    with events.muted():
+        (tmp_path / "log").write_bytes(b"1")
+    assert not events.wait(0.0)
+    (tmp_path / "log").write_bytes(b"2")
+    assert events.wait(LONG)
+
+
 def test_an_interrupt_ends_a_wait_and_all_later_ones(events):
     thread = threading.Thread(target=events.wait, args=(LONG,))
     thread.start()
