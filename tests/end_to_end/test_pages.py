@@ -40,7 +40,7 @@ def test_the_blocks_of_the_readme_run(tmp_path, capsys):
     assert "[('n1', b'hello'), ('n2', b'world')]" in printed
     assert "changed by another writer" in printed
     assert "['Opened', 'Deposited']" in printed
-    assert printed.endswith("Note(id='n3', size=13)\n")
+    assert printed.endswith("Note(id='n4', size=13)\n")
     assert "1 passed" in said
     assert "agola" in said
 

@@ -10,11 +10,10 @@ import pytest
 import agola_core
 from agola_core.coordinator import open_coordinator
 from agola_core.objectstorage import open_storage
+from tests.support.pages import NO_OTHERS
 
 pytest_plugins = ["pytester"]
 
-# Other plugins of this project's environment, whose imports would take most of the time.
-OTHERS = [f"-pno:{name}" for name in ("anyio", "benchmark", "hypothesispytest", "schemathesis", "timeout")]
 FIXTURES = ["failures", "require", "runservice", "servers", "store"]
 MODULES = ["options", "plugin", "fixtures", *(f"fixtures.{name}" for name in FIXTURES)]
 
@@ -36,7 +35,7 @@ def fail(directory):
 def run(pytester):
     def run_tests(text, *arguments):
         pytester.makepyfile(text)
-        return pytester.runpytest_subprocess("-q", *OTHERS, *arguments)
+        return pytester.runpytest_subprocess("-q", *NO_OTHERS, *arguments)
 
     return run_tests
 
@@ -311,7 +310,7 @@ def test_what_failed_tests_leave_can_be_kept(run, pytester):
 def test_unused_it_imports_nothing_of_the_library(pytester):
     """Nor of what only its servers need: the modules of a session with it and of one without it, compared."""
     script = "import pytest, sys; pytest.main(sys.argv[1:]); print('modules', *sorted(sys.modules))"
-    command = [sys.executable, "-c", script, "--collect-only", "-q", *OTHERS]
+    command = [sys.executable, "-c", script, "--collect-only", "-q", *NO_OTHERS]
 
     def modules(*arguments):
         done = subprocess.run(

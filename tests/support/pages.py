@@ -22,6 +22,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SERVICE = "http://127.0.0.1:4000"
+NO_OTHERS = [f"-pno:{name}" for name in ("anyio", "benchmark", "hypothesispytest", "schemathesis", "timeout")]
+"""Leave out other plugins of this project's environment, whose imports would take most of the time."""
 _READY = re.compile(r"(?:serving on|listens on) (\S+)")
 
 
@@ -60,6 +62,7 @@ class Reader:
             "HOME": str(directory),
             "AGOLA_PORT": "0",
             "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
+            "PYTEST_ADDOPTS": " ".join(NO_OTHERS),
         }
 
     def __enter__(self):
@@ -98,7 +101,7 @@ class Reader:
         file = self._place / f"test_{name.replace('-', '_')}.py"
         file.write_text(text)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name]
-        return self._done(command, environment={**os.environ, "PYTEST_ADDOPTS": ""})
+        return self._done(command, environment={**os.environ, "PYTEST_ADDOPTS": " ".join(NO_OTHERS)})
 
     def _shell(self, text):
         place = self._home / ".place"
