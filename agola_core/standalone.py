@@ -8,7 +8,7 @@ import tempfile
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -18,7 +18,6 @@ from agola_core.datamanager import DataManager, Options
 from agola_core.errors import BadRequestError, ConflictError, MaintenanceError, NotFoundError, disk_error
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.host import HostDriver
-from agola_core.executor.step_shell import FailedStep, failed_step
 from agola_core.maintenance import Gate, Participant
 from agola_core.runservice.archive.projection import DATA_TYPES, is_run_service
 from agola_core.runservice.inprocess import InProcessClient, InProcessDirectory
@@ -27,6 +26,9 @@ from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
 from agola_core.runtime.context import Context
 from agola_core.runtime.progress import Progress, ignore
+
+if TYPE_CHECKING:
+    from agola_core.executor.step_shell import FailedStep
 
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"
@@ -135,6 +137,8 @@ class Standalone:
         Raises:
             NotFoundError: No step of the task failed here.
         """
+        from agola_core.executor.step_shell import failed_step  # noqa: PLC0415 - few use it
+
         if self.executor is None:
             raise NotFoundError("there is no executor here")
         return failed_step(self.executor.directory_of(task_id), self.driver)

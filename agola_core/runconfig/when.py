@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from agola_core.runconfig.regexp.matching import RegexpError, RegexpLimitError, compile_regexp
 from agola_core.runconfig.yaml.document import Node
 
 _KEYS = {"branch": "", "tag": "", "ref": ""}
@@ -19,7 +18,11 @@ class Pattern(msgspec.Struct, frozen=True):
 
     def matches(self, value: str) -> bool:
         """Return whether a value matches, in time linear in its length."""
-        return compile_regexp(self.text).matches(value) if self.regular_expression else self.text == value
+        if not self.regular_expression:
+            return self.text == value
+        from agola_core.runconfig.regexp.matching import compile_regexp  # noqa: PLC0415 - few use it
+
+        return compile_regexp(self.text).matches(value)
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -101,12 +104,22 @@ def _patterns(node: Node) -> tuple[Pattern, ...]:
 def _pattern(node: Node) -> Pattern:
     text = node.text()
     if len(text.encode()) > 2 and text[0] in "/#" and text[-1] == text[0]:  # "//" is an exact text
-        try:
-            node.count_states(compile_regexp(text[1:-1]).size)
-        except RegexpLimitError as error:
-            in_agola = "reads it, unless it names a script that does not exist, or repeats too often"
-            raise node.own_error(f"not a regular expression: {text[:100]!r}: {error}", in_agola) from error
-        except RegexpError as error:
-            raise node.error(f"not a regular expression: {text[:100]!r}: {error}") from error
-        return Pattern(text[1:-1], regular_expression=True)
+        return _regular_expression(node, text)
     return Pattern(text)
+
+
+def _regular_expression(node: Node, text: str) -> Pattern:
+    from agola_core.runconfig.regexp.matching import (  # noqa: PLC0415 - few use it
+        RegexpError,
+        RegexpLimitError,
+        compile_regexp,
+    )
+
+    try:
+        node.count_states(compile_regexp(text[1:-1]).size)
+    except RegexpLimitError as error:
+        in_agola = "reads it, unless it names a script that does not exist, or repeats too often"
+        raise node.own_error(f"not a regular expression: {text[:100]!r}: {error}", in_agola) from error
+    except RegexpError as error:
+        raise node.error(f"not a regular expression: {text[:100]!r}: {error}") from error
+    return Pattern(text[1:-1], regular_expression=True)
