@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import msgspec
 
@@ -19,7 +19,6 @@ from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.lineages import read_store
 from agola_core.datamanager.identity.instance import list_instances, pin_everything
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.read.past_store import Moment, PastStore, parse_moment
 from agola_core.datamanager.types import Durability, Options, as_durability
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ForbiddenError
@@ -33,6 +32,7 @@ from agola_core.sequence import Sequence as Place
 if TYPE_CHECKING:
     from agola_core.datamanager.check.data_files import Finding
     from agola_core.datamanager.check.repair import Repair
+    from agola_core.datamanager.read.past_store import Moment, PastStore
 
 Where = str | os.PathLike[str] | StoreAddress | None
 """A directory, or a store's whole address."""
@@ -47,22 +47,6 @@ class OwnedDataManager(DataManager):
         if self._log.origin.is_here:
             self.coordinator.close()
             self.storage.close()
-
-
-class _OwnedPastStore(PastStore):
-    """A past store that closes its backends with itself."""
-
-    def __init__(
-        self, coordinator: Coordinator | None, storage: ObjectStorage, *arguments: Any, **options: Any
-    ) -> None:
-        self._backends = [backend for backend in (coordinator, storage) if backend is not None]
-        super().__init__(coordinator, storage, *arguments, **options)
-
-    def close(self) -> None:
-        """Close the past store and its backends."""
-        super().close()
-        for backend in self._backends:
-            backend.close()
 
 
 @overload
@@ -149,6 +133,8 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     if durability is not None:
         chosen = msgspec.structs.replace(chosen, durability=as_durability(durability))
     if at is not None:
+        from agola_core.datamanager.read.past_store import parse_moment  # noqa: PLC0415 - few use it
+
         return _open_past(address, data_types, chosen, parse_moment(at), given)
     if recover and read_only:
         raise BadRequestError("recover=True writes: leave read_only out")
@@ -311,6 +297,8 @@ def _open_past(
     given: ObjectStorage | None = None,
 ) -> PastStore:
     """Open a past state; creates nothing."""
+    from agola_core.datamanager.read.owned_past_store import OwnedPastStore  # noqa: PLC0415 - few use it
+
     address.check_existing()
     read_only = address.is_read_only()
     storage, coordinator = _storage(address, read_only, given), None
@@ -318,7 +306,7 @@ def _open_past(
         url = address.known_coordinator
         coordinator = None if url is None else open_coordinator(url, read_only=read_only)
         name, published = _name(options), not read_only
-        return _OwnedPastStore(
+        return OwnedPastStore(
             coordinator, storage, data_types, at, name=name, ttl=options.lock_ttl, published=published
         )
     except builtins.BaseException:

@@ -14,10 +14,7 @@ from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.events import MARKS, RESERVED
 from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
-from agola_core.datamanager.objects.codec import Codec, as_codec
 from agola_core.datamanager.objects.history import History
-from agola_core.datamanager.objects.mapping import ObjectMapping
-from agola_core.datamanager.objects.subscriber import Subscriber
 from agola_core.datamanager.objects.update import UPDATE_TRIES, update
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.read.reader import Reader, T
@@ -45,6 +42,9 @@ if TYPE_CHECKING:
     from agola_core.datamanager.background.checkpoint import Compacted
     from agola_core.datamanager.background.garbage_collector import Garbage
     from agola_core.datamanager.check.data_files import Finding
+    from agola_core.datamanager.objects.codec import Codec
+    from agola_core.datamanager.objects.mapping import ObjectMapping
+    from agola_core.datamanager.objects.subscriber import Subscriber
     from agola_core.datamanager.read.past_store import Checkpoint
     from agola_core.datamanager.transfer.export import Export, ExportParts
     from agola_core.datamanager.transfer.export_format import ExportFormat
@@ -208,6 +208,9 @@ class DataManager(Reader):
             BadRequestError: The type is unknown, or the codec is none.
         """
         self._store.check_open()
+        from agola_core.datamanager.objects.codec import as_codec  # noqa: PLC0415 - few use it
+        from agola_core.datamanager.objects.mapping import ObjectMapping  # noqa: PLC0415 - few use it
+
         return ObjectMapping(self, self._known(data_type), as_codec(codec))
 
     def write_wals(
@@ -381,6 +384,8 @@ class DataManager(Reader):
         """
         if not callable(callback):
             raise BadRequestError(f"subscribe takes a function of an event, not {type(callback).__name__}")
+        from agola_core.datamanager.objects.subscriber import Subscriber  # noqa: PLC0415 - few use it
+
         subscriber = Subscriber(self.watch(after), callback, self._supervisor, self._subscribers.discard)
         self._subscribers.add(subscriber)
         return subscriber
