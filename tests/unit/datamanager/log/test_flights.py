@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from agola_core import Durability, Options, Put
-from agola_core.coordinator import open_coordinator
+from agola_core import AgolaError, Durability, Options, Put, RecoveryError
+from agola_core.coordinator import PutOp, open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.background import flights
 from agola_core.objectstorage import open_storage
@@ -18,18 +18,19 @@ class HeldStorage:
     """A real storage that holds batches of WALs until they are let go.
 
     Attributes:
+        real: The storage.
         left: Released for each batch that leaves.
         held: An event for each batch, in the order in which they left; set it to let the batch go.
     """
 
     def __init__(self, storage):
-        self._storage = storage
+        self.real = storage
         self.holds = False
         self.left = threading.Semaphore(0)
         self.held = []
 
     def __getattr__(self, name):
-        return getattr(self._storage, name)
+        return getattr(self.real, name)
 
     def write(self, path, *arguments, **options):
         if self.holds and path.endswith(".wals"):
@@ -37,7 +38,7 @@ class HeldStorage:
             self.held.append(gate)
             self.left.release()
             assert gate.wait(JOIN_SECONDS)
-        return self._storage.write(path, *arguments, **options)
+        return self.real.write(path, *arguments, **options)
 
 
 @pytest.fixture
@@ -60,7 +61,14 @@ def held(tmp_path):
 def write(dm, object_id, data=b""):
     """Write in a thread of its own; return the thread and the list that gets the token."""
     outcome = []
-    thread = threading.Thread(target=lambda: outcome.append(dm.write_wal([Put("note", object_id, data)])))
+
+    def work():
+        try:
+            outcome.append(dm.write_wal([Put("note", object_id, data)]))
+        except AgolaError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work)
     thread.start()
     return thread, outcome
 
@@ -136,6 +144,18 @@ def test_no_batch_leaves_that_would_repeat_much(held, monkeypatch):
     for thread in (first, second):
         thread.join(JOIN_SECONDS)
     assert len(outcome) == 1
+
+
+def test_a_writer_hears_that_the_coordinator_went_back_while_its_batch_was_on_its_way(held):
+    dm, storage = held
+    earlier = {key: dm.coordinator.get(key).value for key in ("dm/control/head", "dm/control/sync")}
+    thread, outcome = write(dm, "a")
+    leave(storage)
+    dm.coordinator.txn([], [PutOp(key, value) for key, value in earlier.items()])
+    storage.held[0].set()
+    thread.join(JOIN_SECONDS)
+    assert [type(error) for error in outcome] == [RecoveryError]
+    assert dm.coordinator.get("dm/control/sync").value == earlier["dm/control/sync"]
 
 
 def test_a_store_closes_while_its_batches_are_on_their_way(held):
