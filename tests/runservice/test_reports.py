@@ -3,9 +3,11 @@
 import io
 import tarfile
 
+import pytest
 from msgspec.structs import replace
 
 from agola_core.errors import UnavailableError
+from agola_core.runservice.artifacts import reports
 from agola_core.runservice.artifacts.reports import ReportReader
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import ExecutorPhase, SaveToWorkspaceStep
@@ -19,10 +21,12 @@ SUMMARY = "workspacearchives/a/data/0.tar.reports"
 class Saving(PlayedExecutor):
     """An executor whose tasks save a report."""
 
+    name = "junit.xml"
+
     def open_archive(self, task_id, step, *, offset=0):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as packed:
-            info = tarfile.TarInfo("junit.xml")
+            info = tarfile.TarInfo(self.name)
             info.size = len(REPORT)
             packed.addfile(info, io.BytesIO(REPORT))
         yield buffer.getvalue()[offset:]
@@ -73,3 +77,23 @@ def test_a_damaged_summary_is_a_problem_of_its_task(service, directory, dm):
         dm.storage.write(SUMMARY, damaged)
         found = ReportReader(dm.storage).run_tests(service.get_run(run.id))
         assert found.tasks[0].problems == ("step 0: the summary of its reports is damaged",)
+
+
+@pytest.mark.parametrize("name", ["junit-\udcff\n\x1b[2J.xml", "junit" + "/deep" * 90 + "/" + "x" * 240 + "junit.xml"])
+def test_a_report_s_name_never_holds_up_its_run(service, directory, name):
+    executor = Saving(service, directory)
+    executor.name = name
+    run = service.create_run(request(replace(task("a"), steps=[SaveToWorkspaceStep()]))).run
+    executor.end("a")
+    run = archived(service, run.id)
+    assert service.run_tests(service.get_run(run.id)).tests.failed == 1
+
+
+def test_a_report_that_is_read_wrongly_is_left_out(service, directory, monkeypatch):
+    """A fault of the parser is the run's least trouble: it ends, and the log says what happened."""
+    monkeypatch.setattr(reports, "read_reports", lambda archive: 1 / 0)
+    executor = Saving(service, directory)
+    run = service.create_run(request(replace(task("a"), steps=[SaveToWorkspaceStep()]))).run
+    executor.end("a")
+    run = archived(service, run.id)
+    assert (run.tasks["a"].reports, run.tasks["a"].archives_lost) == ([], [])

@@ -176,6 +176,9 @@ class Fetcher:
         except AgolaError as error:
             logger.warning("reports not read, tried again: task=%s step=%s: %s", task.id, step, error)
             return None
+        except Exception:  # a step wrote them: whatever they are, they do not hold up the run
+            logger.exception("reports not read: task=%s step=%s", task.id, step)
+            return Fetched(task.id, kind, step)
 
     def _opened(self, executor: Executor, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
         yield from _resumed(self._directory.client(executor), task_id, kind, step)

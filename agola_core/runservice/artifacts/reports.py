@@ -27,6 +27,7 @@ _ENDING = re.compile(rb"\.xml")
 _MAX_NAME_BYTES = 255
 _MAX_LOOKS = 10_000
 _MAX_FILES = 500
+_MAX_PATH = 300
 _KEPT_SUMMARIES = 64
 
 
@@ -118,7 +119,7 @@ def read_reports(archive: Iterable[bytes]) -> list[Report]:
         for member in read_members(archive, limits, everything=True):
             if not member.info.isreg() or not is_report(member.info.name):
                 continue
-            path = "/".join(member.parts)
+            path = _shortened("/".join(member.parts))
             if len(found) == _MAX_FILES:
                 found.append(Report(path, problem=f"the archive has more than {_MAX_FILES} reports"))
                 break
@@ -134,6 +135,11 @@ def read_reports(archive: Iterable[bytes]) -> list[Report]:
         if found:
             found.append(Report("the archive", problem=str(error)))
     return found
+
+
+def _shortened(path: str) -> str:
+    """Return the end of a member's name as text: it may be long, and bytes that are none."""
+    return path.encode(errors="replace").decode()[-_MAX_PATH:]
 
 
 class ReportReader:

@@ -109,7 +109,7 @@ class TaskTests(msgspec.Struct, frozen=True, omit_defaults=True):
         tests: Its tests, if it reported any.
         failed: The failed ones, as far as they are listed.
         coverage: Its coverage, if it reported any.
-        problems: The files that could not be read, and why.
+        problems: Files that could not be read, and why; the first twenty.
     """
 
     task_id: str
@@ -134,6 +134,7 @@ class RunTests(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: tuple[TaskTests, ...] = ()
 
 
+_MAX_PROBLEMS = 20
 T = TypeVar("T", Outcomes, Coverage)
 
 
@@ -153,7 +154,9 @@ def sum_up(tasks: Iterable[tuple[str, str, Iterable[Report]]]) -> RunTests:
                 continue
             if report.digest:
                 seen.add(report.digest)
-            problems = (*task.problems, f"{report.path}: {report.problem}") if report.problem else task.problems
+            problems = task.problems
+            if report.problem and len(problems) < _MAX_PROBLEMS:
+                problems = (*problems, f"{report.path}: {report.problem}")
             failed = report.failed[: MAX_FAILED_TESTS - listed]
             listed += len(failed)
             task = TaskTests(
