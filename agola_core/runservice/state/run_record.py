@@ -62,7 +62,7 @@ def run_ops(run: Run, before: Run | None = None) -> list[Op]:
     old = iter(before.tasks.values() if before else ())
     for number, size in enumerate(sizes):
         tasks, stored = list(islice(new, size)), list(islice(old, size))
-        if not _same(tasks, stored):
+        if tasks != stored:  # a list compares equal items by their identity first
             ops.append(PutOp(run_keys.run_part(run.id, number), _pack(_encode(tasks))))
     return ops
 
@@ -88,10 +88,6 @@ def decode_part(item: KeyValue | PutOp) -> list[RunTask]:
 def with_parts(run: Run, parts: Iterable[list[RunTask]]) -> Run:
     """Return a run with the tasks of its parts, in their order."""
     return replace(run, tasks={task.id: task for part in parts for task in part})
-
-
-def _same(tasks: list[RunTask], stored: list[RunTask]) -> bool:
-    return len(tasks) == len(stored) and all(a is b or a == b for a, b in zip(tasks, stored, strict=True))
 
 
 def _pack(data: bytes) -> bytes:
