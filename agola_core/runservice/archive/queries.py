@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Items
 
 import msgspec
 
@@ -11,7 +12,7 @@ from agola_core.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_ended, find_tasks
-from agola_core.runservice.archive.run_search import find_runs, select
+from agola_core.runservice.archive.run_search import find_runs, select, select_ordered
 from agola_core.runservice.model.requests import RunBundle, RunQuery
 from agola_core.runservice.model.types import Run, RunConfig
 from agola_core.runservice.rules.retention import Ended
@@ -94,8 +95,10 @@ class RunQueries:
         """Return active and archived runs in the query's order, each exactly once."""
         if query.limit < 0:
             raise BadRequestError("limit must be greater or equal than 0")
-        limit = _NO_LIMIT if query.last_run else query.limit  # the newest of a group is known only when both are
-        active = select(self._active(query), msgspec.structs.replace(query, limit=limit))
+        limit = query.limit
+        if query.last_run and query.ascending:  # the newest of a group is known only when both are
+            limit = _NO_LIMIT
+        active = self._active(msgspec.structs.replace(query, limit=limit))
         wide = query
         if query.last_run:  # each active one may take the place of one of the store
             wide = msgspec.structs.replace(query, limit=query.limit + len(active))
@@ -116,12 +119,13 @@ class RunQueries:
             self._readdb.catch_up()
         return self._readdb.read(Context(), lambda tx: find_tasks(tx, task_ids))
 
-    def _active(self, query: RunQuery) -> Iterable[Run]:
+    def _active(self, query: RunQuery) -> Items[Run]:
         if not self.following:
-            return self._store.runs()
+            return select(self._store.runs(), query)
         self._state.catch_up(_MIRROR_SECONDS)
         with self._state.mirror.condition:
-            return list(self._state.mirror.runs.candidates(query.groups, query.phases))
+            runs = self._state.mirror.runs.candidates(query.groups, query.phases, ascending=query.ascending)
+            return select_ordered(runs, query)
 
     def _read(self, data_type: str, object_id: str) -> bytes:
         try:

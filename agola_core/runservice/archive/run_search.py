@@ -126,6 +126,19 @@ class _Search:
         )
 
 
+def select_ordered(runs: Iterable[Run], query: RunQuery) -> list[Run]:
+    """Return the runs that match a query, as `select` does, of runs in the query's order: no more are looked at."""
+    if query.last_run and query.ascending:  # the newest of a group comes last
+        return select(runs, query)
+    found = (run for run in runs if matches(run, query))
+    if not query.last_run:
+        return list(islice(found, query.limit))
+    newest: dict[str, Run] = {}
+    while len(newest) < query.limit and (run := next(found, None)) is not None:
+        newest.setdefault(run.group, run)
+    return list(newest.values())
+
+
 def select(runs: Iterable[Run], query: RunQuery) -> list[Run]:
     """Return the runs that match a query, in its order."""
     found: Iterable[Run] = (run for run in runs if matches(run, query))

@@ -1,4 +1,4 @@
-"""An in-memory index of active runs by group and phase. Not thread-safe."""
+"""An in-memory index of active runs by id, group and phase. Not thread-safe."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class ActiveRuns:
 
     def __init__(self) -> None:
         self._runs: dict[str, StoredRun] = {}
+        self._ids: list[str] = []  # sorted
         self._by_phase: dict[RunPhase, set[str]] = {phase: set() for phase in RunPhase}
         self._by_group: dict[str, set[str]] = {}
         self._groups: list[str] = []  # sorted, each with a "/" at its end, so that a prefix is a range
@@ -42,6 +43,7 @@ class ActiveRuns:
         before = self._runs.get(run.id)
         self._runs[run.id] = stored
         if before is None:
+            insort(self._ids, run.id)
             group = run.group + "/"
             if group not in self._by_group:
                 self._by_group[group] = set()
@@ -62,6 +64,7 @@ class ActiveRuns:
         stored = self._runs.pop(run_id, None)
         if stored is None:
             return
+        del self._ids[bisect_left(self._ids, run_id)]
         run = stored.run
         self._by_phase[run.phase].discard(run_id)
         self._leave(run)
@@ -81,16 +84,16 @@ class ActiveRuns:
         queued = self._queued.get(group)
         return queued[0] if queued and group not in self._running else None
 
-    def candidates(self, groups: Iterable[str], phases: Iterable[RunPhase]) -> Iterator[Run]:
-        """Yield at least all runs of these groups and phases, in no order; no groups or phases mean any."""
+    def candidates(self, groups: Iterable[str], phases: Iterable[RunPhase], *, ascending: bool) -> Iterator[Run]:
+        """Yield at least all runs of these groups and phases, by their ids; no groups or phases mean any."""
         wanted_groups, wanted_phases = list(groups), list(phases)
         if wanted_groups:
-            found = {run_id for group in wanted_groups for run_id in self._below(group)}
+            found = sorted({run_id for group in wanted_groups for run_id in self._below(group)})
         elif wanted_phases:
-            found = set().union(*(self._by_phase[phase] for phase in wanted_phases))
+            found = sorted(set().union(*(self._by_phase[phase] for phase in wanted_phases)))
         else:
-            found = set(self._runs)
-        return (self._runs[run_id].run for run_id in found)
+            found = self._ids
+        return (self._runs[run_id].run for run_id in (found if ascending else reversed(found)))
 
     def _below(self, group: str) -> Iterator[str]:
         prefix = group.rstrip("/") + "/"

@@ -15,9 +15,11 @@ from agola_core.datamanager import Action, Delete, Put
 from agola_core.db import Tx
 from agola_core.runservice.archive import run_search
 from agola_core.runservice.archive.projection import RUN, RunProjection, find_ended
-from agola_core.runservice.archive.run_search import find_runs, select
+from agola_core.runservice.archive.run_search import find_runs, select, select_ordered
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
+from agola_core.runservice.state.active_runs import ActiveRuns
+from agola_core.runservice.state.store import StoredRun
 from agola_core.runtime.context import Context
 from agola_core.sequence import Sequence
 
@@ -96,9 +98,18 @@ def test_every_list_is_what_the_rule_says_after_puts_changes_and_deletes(tx, mon
                 runs[run.id] = run
         projection.apply(tx, actions)
     assert 60 < len(runs) < 150
+    active = ActiveRuns()
+    for run in runs.values():
+        active.put(StoredRun(run, 1))
     for query in queries(sorted(runs)[len(runs) // 2]):
-        assert find_runs(tx, query) == select(runs.values(), query), query
+        expected = select(runs.values(), query)
+        assert find_runs(tx, query) == expected, query
+        candidates = active.candidates(query.groups, query.phases, ascending=query.ascending)
+        assert select_ordered(candidates, query) == expected, query
     assert len(find_ended(tx, "/project/1")) == len(select(runs.values(), RunQuery(groups=("/project/1",), limit=1000)))
+    for run_id in runs:
+        active.remove(run_id)
+    assert list(active.candidates((), (), ascending=True)) == []
     projection.apply(tx, [Delete(RUN, run_id) for run_id in runs])
     for table in ("run", "listed", "newest"):
         assert list(tx.rows(f"SELECT * FROM {table}")) == []
@@ -123,6 +134,17 @@ def test_what_a_list_visits_does_not_follow_the_number_of_runs(tx, monkeypatch):
     assert steps(tx, RunQuery(phases=(RunPhase.RUNNING,))) < 100
     projection.apply(tx, [put(msgspec.structs.replace(run, phase=RunPhase.RUNNING)) for run in rare])
     assert steps(tx, RunQuery(phases=(RunPhase.RUNNING,))) < 400
+
+
+def test_no_more_active_runs_are_looked_at_than_are_listed():
+    active = ActiveRuns()
+    for number in range(1000):
+        active.put(StoredRun(Run(id=str(Sequence(1, number)), group=f"/project/{number}", phase=RunPhase.RUNNING), 1))
+    for query in (RunQuery(limit=5), RunQuery(limit=5, ascending=True), RunQuery(limit=5, last_run=True)):
+        candidates = active.candidates((), (), ascending=query.ascending)
+        found = select_ordered(candidates, query)
+        assert len(found) == 5
+        assert len(list(candidates)) == 995
 
 
 def steps(tx: Tx, query: RunQuery) -> int:
