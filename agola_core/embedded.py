@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import msgspec
 
@@ -36,6 +36,19 @@ if TYPE_CHECKING:
 
 Where = str | os.PathLike[str] | StoreAddress | None
 """A directory, or a store's whole address."""
+
+
+class _Borrowed:
+    """A storage that its owner closes."""
+
+    def __init__(self, storage: ObjectStorage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class OwnedDataManager(DataManager):
@@ -97,7 +110,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         path: A directory: an embedded store of SQLite and files.
         data_types: The types of objects that the application stores; None for those of the store.
         storage: A storage URL, or an open storage (see `open_storage`), instead of the directory's storage. An open
-            one is closed with the store.
+            one stays open: its owner closes it, after the store.
         coordinator: A coordinator URL, instead of the directory's coordinator.
         durability: What `write_wal` waits for; None for the setting in the options.
         options: Behaviour of the datamanager.
@@ -286,7 +299,8 @@ def _opened_backends(
 def _storage(address: StoreAddress, read_only: bool, given: ObjectStorage | None) -> ObjectStorage:
     if given is None:
         return open_storage(address.storage_url, read_only=read_only)
-    return ReadOnlyStorage(given) if read_only else given
+    borrowed = cast("ObjectStorage", _Borrowed(given))
+    return ReadOnlyStorage(borrowed) if read_only else borrowed
 
 
 def _open_past(

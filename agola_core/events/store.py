@@ -24,6 +24,7 @@ from agola_core.sequence import Sequence
 
 if TYPE_CHECKING:
     from agola_core.datamanager.read.past_store import PastStore
+    from agola_core.objectstorage.port import ObjectStorage
 
 _EVERYTHING = Query()
 
@@ -295,7 +296,7 @@ def open_events(
     path: str | os.PathLike[str] | None = None,
     *,
     data_types: Items[str] | None = None,
-    storage: str | None = None,
+    storage: str | ObjectStorage | None = None,
     coordinator: str | None = None,
     durability: Durability | str | None = None,
     options: Options | None = None,
@@ -307,7 +308,7 @@ def open_events(
     Args:
         path: A directory: an embedded store, SQLite and files below it.
         data_types: The types of objects that are stored beside the events (`along`); None for those of the store.
-        storage: A storage URL, instead of the directory's storage.
+        storage: A storage URL, or an open storage, instead of the directory's storage.
         coordinator: A coordinator URL, instead of the directory's coordinator.
         durability: What an append waits for; None for what the options say.
         options: How the datamanager behaves.

@@ -1,5 +1,6 @@
 """Storages on fsspec file systems that the user gives: the probe, and stores on those that pass it."""
 
+import contextlib
 import threading
 
 import fsspec
@@ -9,6 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import agola_core
 from agola_core import BadRequestError, Put
+from agola_core.events import Event
 
 ROOT = "/given/store"
 SECONDS = 30
@@ -180,6 +182,20 @@ def test_a_whole_store_on_a_given_file_system(tmp_path, kind):
     with open_store(read_only=True) as dm:
         assert dm.read_object("note", "3")[0] == b"3"
     assert moment
+
+
+def test_a_given_storage_stays_open_when_its_store_is_closed_or_cannot_be_opened(tmp_path):
+    with contextlib.closing(agola_core.open_storage(tmp_path / "storage")) as storage:
+        where = {"storage": storage, "coordinator": str(tmp_path / "coordinator.db")}
+        with pytest.raises(agola_core.NotFoundError):
+            agola_core.open(**where)
+        with agola_core.open_events(**where) as store:
+            store.append([Event("Opened", b"{}")], stream="s")
+        with agola_core.open_events(**where) as store:
+            assert [event.type for event in store.read_stream("s")] == ["Opened"]
+        storage.write("still", b"open")
+        with agola_core.open(**where, read_only=True) as dm, pytest.raises(agola_core.ForbiddenError):
+            dm.storage.write("not", b"now")
 
 
 def test_a_large_object_is_put_as_a_file_and_read_in_ranges(tmp_path):
