@@ -1,6 +1,10 @@
 """The files that tasks save, taken out of a run: at its end, later, and over HTTP."""
 
+import subprocess
+
 import pytest
+
+from tests.support.terminal import Terminal
 
 BUILD = """
     runs:
@@ -83,3 +87,23 @@ def test_a_step_says_what_its_archive_leaves_out(tree):
     assert done.returncode == 0, done.stderr
     assert "left out, neither file, directory nor link: 'pipe'" in done.stdout
     assert "left out, set-user and set-group bits: 'tool'" in done.stdout
+
+
+def test_hostile_names_do_nothing_to_a_terminal_and_come_whole_out_of_a_pipe(tree):
+    tree.configure(r"""
+    runs:
+      - name: checks
+        tasks:
+          - name: only
+            steps:
+              - run: touch "$(printf 'a\033[2J')" "$(printf 'b\377')"
+              - save_to_workspace: {contents: [{paths: ["*"]}]}
+    """)
+    assert tree.run("run", ".").returncode == 0
+    command = tree.command("runs", "artifacts", "last")
+    terminal = Terminal(command, tree.path, {"AGOLA_DATA_DIR": str(tree.data_dir)})
+    assert terminal.wait() == 0
+    assert "only: a\ufffd[2J" in terminal.text
+    assert b"\x1b[2J" not in terminal.output
+    piped = subprocess.run(command, cwd=tree.path, env=tree.environment(), capture_output=True, check=True)
+    assert sorted(piped.stdout.splitlines()) == [b"only: a\x1b[2J", b"only: b\xff"]
