@@ -13,6 +13,7 @@ import sys
 def main() -> None:
     """Run a command and exit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the imports last there is nothing to clean up
+    _fill_streams()
     gc.disable()  # nor is there any garbage; `main` turns it on again
     ending = _Ending()
     atexit.register(ending.leave)
@@ -29,6 +30,16 @@ def main() -> None:
     except SystemExit as error:
         ending.code = error.code if isinstance(error.code, int) else 0
         raise
+
+
+def _fill_streams() -> None:
+    """Open the null device for each standard stream that was closed, as by `>&-`: no file must take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 class _Ending:

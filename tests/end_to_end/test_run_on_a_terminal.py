@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -149,6 +150,27 @@ def test_an_output_on_a_full_disk_is_no_defect(tree):
             )
         assert done.returncode == 74, arguments
         assert done.stderr == "agola-core: the output cannot be written: No space left on device\n"
+
+
+def test_an_output_that_is_closed_from_the_start_is_no_defect(tree):
+    tree.configure("""
+        runs:
+          - name: checks
+            tasks:
+              - {name: only, steps: [{run: "echo here; exit 3"}]}
+        """)
+    command = shlex.join([sys.executable, "-m", "agola_cli", "run", "."])
+    for closed, code in ((">&-", 1), ("<&- >&- 2>&-", 1)):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{command} {closed}"],
+            cwd=tree.path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=tree.environment(),
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    assert tree.run("runs", "logs", "last").stdout == "here\n"
 
 
 def test_ctrl_c_while_the_commands_are_imported_gives_no_traceback(tree, tmp_path):
