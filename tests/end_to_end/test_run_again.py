@@ -89,10 +89,11 @@ def test_a_shell_opens_where_a_step_has_failed(tree):
     environment = {"AGOLA_DATA_DIR": str(tree.data_dir)}
     screen = Terminal(tree.command("run", "--shell", "build"), tree.path, environment, columns=200)
     screen.wait_for("`exit` ends it")
-    screen.type(b"cat file; echo $COLOUR $LEVEL ${PWD##*/} $((40 + 2)); tail -n 1 ../../command-1\n")
+    screen.type(b"PS1='rea''dy> '; cat file; echo $COLOUR $LEVEL ${PWD##*/} $((40 + 2)); tail -n 1 ../../command-1\n")
     screen.wait_for("red step here 42")
-    screen.wait_for("exit 3")
+    screen.wait_for("exit 3\nready> ")
     screen.type(b"\x03")  # interrupts the shell's line, not the command
+    screen.wait_for("^C\nready> ")  # until then the shell forgets what is typed
     screen.type(b"echo still $((1 + 1))\nexit 9\n")
     assert screen.wait() == 1
     assert "made" in screen.text
