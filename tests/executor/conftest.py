@@ -1,5 +1,7 @@
 """A real service and a real executor, each a process of its own, over HTTP."""
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -114,10 +116,17 @@ def task(task_id, *steps, depends=(), **fields):
     return {"id": task_id, "name": task_id, "depends": wanted, "steps": made, **fields}
 
 
+_PORTS = itertools.count(10_000 + os.getpid() * 37 % 20_000)
+
+
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Return a port that stays free while a service is away: the kernel gives it to no connection and no other test,
+    for it is below those that it gives."""
+    for port in _PORTS:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture
