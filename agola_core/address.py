@@ -64,6 +64,8 @@ class StoreAddress(msgspec.Struct, frozen=True):
             if storage is not None or coordinator is not None:
                 raise BadRequestError("the address names the storage and the coordinator already")
             return place
+        if coordinator is not None and not isinstance(coordinator, str):
+            raise BadRequestError(f"coordinator is a URL, not {coordinator!r}"[:200])
         return cls(check_directory(place, argument) if place is not None else None, storage, coordinator)
 
     @property
@@ -139,6 +141,8 @@ def check_directory(path: str | os.PathLike[str], argument: str) -> Path:
     Raises:
         BadRequestError: It is a URL or cannot be a path; names the argument, and the right one for a URL.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise BadRequestError(f"{argument} is a path, not {path!r}"[:200])
     reason = no_directory(path)
     if reason is not None:
         raise BadRequestError(f"{argument} {os.fspath(path)!r} {reason}")

@@ -19,7 +19,7 @@ from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.lineages import read_store
 from agola_core.datamanager.identity.instance import list_instances, pin_everything
 from agola_core.datamanager.manager import DataManager
-from agola_core.datamanager.types import Durability, Options, as_durability
+from agola_core.datamanager.types import Durability, Options, as_durability, as_options
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ForbiddenError
 from agola_core.objectstorage.factory import open_storage
@@ -140,9 +140,11 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         b'hello'
     """
     given = None if storage is None or isinstance(storage, str) else storage
+    if given is not None and not hasattr(given, "open_reader"):
+        raise BadRequestError(f"storage is a URL, or what `open_storage` gave, not {given!r}"[:200])
     url = storage if storage is None or isinstance(storage, str) else GIVEN_STORAGE
     address = StoreAddress.of(path, url, coordinator)
-    chosen = options or Options()
+    chosen = as_options(options)
     if durability is not None:
         chosen = msgspec.structs.replace(chosen, durability=as_durability(durability))
     if at is not None:
@@ -220,7 +222,7 @@ def repair(
 
     address = StoreAddress.of(path, storage, coordinator)
     address.check_existing()
-    chosen = options or Options()
+    chosen = as_options(options)
     chosen = msgspec.structs.replace(chosen, instance=_name(chosen))
     with (
         _opened_backends(address, read_only=False) as (log, opened),

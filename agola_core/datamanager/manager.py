@@ -20,11 +20,14 @@ from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.read.reader import Reader, T
 from agola_core.datamanager.read.status import Status, store_status, wal_status
 from agola_core.datamanager.sstable.view import View
-from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, NewWal, Options, Put, WalStatus
+from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, NewWal, Options, Put, WalStatus, as_options
 from agola_core.datamanager.validate import (
+    as_sequence,
     as_wal,
     as_wals,
     check_actions,
+    check_binary,
+    check_id,
 )
 from agola_core.datamanager.writer import Writer
 from agola_core.errors import (
@@ -97,7 +100,7 @@ class DataManager(Reader):
             coordinator,
             storage,
             data_types,
-            options or Options(),
+            as_options(options),
             clock,
             new_uuid,
             recover=recover,
@@ -325,6 +328,7 @@ class DataManager(Reader):
         """
         token = self.change_groups_token(change_groups)
         known = self._known(data_type)
+        check_id(object_id)
         data = self._read(lambda view: view.get(known, object_id))
         if data is None:
             raise NotFoundError(f"{data_type} {object_id!r} does not exist")
@@ -348,7 +352,7 @@ class DataManager(Reader):
         self._store.check_open()
         if after is None:
             return Feed(self._log, self._log.view.sequence)
-        return Feed(self._log, Sequence.parse(after) if isinstance(after, str) else after)
+        return Feed(self._log, as_sequence(after))
 
     def history(self, data_type: str = "", object_id: str = "") -> History:
         """Return the changes that are kept, oldest first: of one object, of a type, or of all objects.
@@ -514,7 +518,7 @@ class DataManager(Reader):
             FencedError: It belongs to a history that a recovery or an import has ended.
         """
         self._store.check_open()
-        return wal_status(self._log, Sequence.parse(sequence) if isinstance(sequence, str) else sequence)
+        return wal_status(self._log, as_sequence(sequence))
 
     def status(self) -> Status:
         """Return the state of the store."""
@@ -548,6 +552,7 @@ class DataManager(Reader):
         from agola_core.datamanager.transfer.store_import import StoreImport  # noqa: PLC0415 - few use it
 
         self._store.check_open()
+        check_binary(file, "read", "import_ reads")
         store_import = StoreImport(self._store)
         return (store_import.check if dry_run else store_import.run)(file, parts, progress)
 

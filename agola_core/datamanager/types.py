@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import math
 from datetime import datetime
 
 import msgspec
@@ -200,7 +201,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         instance: This process's name in locks and status; "" generates one.
 
     Raises:
-        BadRequestError: There is no such durability.
+        BadRequestError: A value is of another type, or out of its range; names the option.
     """
 
     durability: Durability = Durability.COORDINATOR
@@ -225,5 +226,54 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     instance: str = ""
 
     def __post_init__(self) -> None:
-        """Accept a durability given as text."""
+        """Accept a durability given as text, and refuse what an option cannot be."""
         msgspec.structs.force_setattr(self, "durability", as_durability(self.durability))
+        for name, default in _OPTION_DEFAULTS:
+            value = getattr(self, name)
+            if value is not default:
+                _check_option(name, default, value)
+
+
+_OPTION_DEFAULTS = [
+    (field.name, field.default) for field in msgspec.structs.fields(Options) if field.name != "durability"
+]
+_POSITIVE = frozenset(
+    {
+        "max_wal_bytes",
+        "max_wal_actions",
+        "sync_bytes",
+        "checkpoint_wals",
+        "checkpoint_bytes",
+        "block_size",
+        "file_size",
+        "retain_manifests",
+    }
+)
+
+
+def _check_option(name: str, default: object, value: object) -> None:
+    if isinstance(default, (bool, str)):
+        if not isinstance(value, type(default)):
+            kind = "True or False" if isinstance(default, bool) else "a text"
+            raise BadRequestError(f"option {name}: expected {kind}, not {value!r}"[:300])
+        return
+    kinds, noun = (int, "a whole number") if isinstance(default, int) else ((int, float), "a number")
+    if not isinstance(value, kinds) or isinstance(value, bool) or math.isnan(value):
+        raise BadRequestError(f"option {name}: expected {noun}, not {value!r}"[:300])
+    least = 1 if name in _POSITIVE else 0
+    if value < least or (name == "lock_ttl" and not value):
+        bound = "more than 0" if name == "lock_ttl" else f"at least {least}"
+        raise BadRequestError(f"option {name}: expected {bound}, not {value!r}")
+
+
+def as_options(options: Options | None) -> Options:
+    """Return the options that a caller gave, the defaults for None.
+
+    Raises:
+        BadRequestError: They are no `Options`.
+    """
+    if options is None:
+        return Options()
+    if not isinstance(options, Options):
+        raise BadRequestError(f"options are an agola_core.Options(...), not a {type(options).__name__}")
+    return options

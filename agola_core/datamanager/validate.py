@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
@@ -17,13 +19,14 @@ from agola_core.datamanager.types import (
     Put,
 )
 from agola_core.errors import BadRequestError
+from agola_core.sequence import Sequence
 
 _DATA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check_data_types(data_types: Items[str]) -> tuple[str, ...]:
     """Return the data types; each a word of up to 64 letters, digits, ".", "_" and "-", none twice."""
-    if isinstance(data_types, str) or not data_types:
+    if isinstance(data_types, str) or not isinstance(data_types, Iterable) or not data_types:
         raise BadRequestError("data_types must be a list of at least one data type")
     for data_type in data_types:
         if not isinstance(data_type, str) or _DATA_TYPE.fullmatch(data_type) is None:
@@ -54,6 +57,43 @@ def as_wals(wals: Iterable[NewWal | Iterable[Action]]) -> list[NewWal | Iterable
     if found and isinstance(found[0], (Put, Delete)):
         raise BadRequestError("write_wals takes a list of WALs, each a list of actions; write_wal takes one")
     return found
+
+
+def as_sequence(place: Sequence | str) -> Sequence:
+    """Return a place in the log, which may be given as text."""
+    if isinstance(place, str):
+        return Sequence.parse(place)
+    if not isinstance(place, Sequence):
+        raise BadRequestError(f"a place in the log is a Sequence or its text, not {place!r}"[:200])
+    return place
+
+
+def check_id(object_id: object) -> None:
+    """Accept what may be the id of an object."""
+    if not isinstance(object_id, str):
+        raise BadRequestError(f"an id must be a string, not {type(object_id).__name__}")
+
+
+def check_binary(file: object, method: str, what: str) -> None:
+    """Accept a file of bytes with a method, "read" or "write"."""
+    if isinstance(file, io.TextIOBase) or not callable(getattr(file, method, None)):
+        kind = "a file of text" if isinstance(file, io.TextIOBase) else f"a {type(file).__name__}"
+        raise BadRequestError(f"{what} a binary file, not {kind}: open(path, {method[0] + 'b'!r})")
+
+
+def check_listing(start_after: object, limit: object, prefix: object) -> None:
+    """Accept the bounds of a listing."""
+    for name, given in (("start_after", start_after), ("prefix", prefix)):
+        if not isinstance(given, str):
+            raise BadRequestError(f"{name} must be a string, not {type(given).__name__}")
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise BadRequestError(f"a limit must be a number and not negative: {limit!r}"[:200])
+
+
+def check_timeout(timeout: object) -> None:
+    """Accept a number of seconds to wait."""
+    if not isinstance(timeout, (int, float)) or math.isnan(timeout):
+        raise BadRequestError(f"a timeout is a number of seconds, or None, not {timeout!r}"[:200])
 
 
 def check_token(token: ChangeGroupsToken) -> None:
@@ -113,7 +153,10 @@ def check_groups(groups: Iterable[str]) -> tuple[str, ...]:
     """Return change group names: 1 to 256 characters, without "/" (Agola's rule)."""
     if isinstance(groups, str):
         raise BadRequestError(f"change groups are a list of names, not a single one: {groups!r}"[:200])
-    names = tuple(groups)
+    try:
+        names = tuple(groups)
+    except TypeError as error:
+        raise BadRequestError(f"change groups are a list of names, not {type(groups).__name__}") from error
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= MAX_GROUP_CHARACTERS:
             raise BadRequestError(f"a change group's name has 1 to {MAX_GROUP_CHARACTERS} characters: {name!r}"[:200])

@@ -13,7 +13,7 @@ from agola_core.datamanager.log.group_commit import GroupCommit
 from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend, PendingWal, check_limits
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, NewWal, Verdict
-from agola_core.datamanager.validate import check_groups, check_token, check_wal_id
+from agola_core.datamanager.validate import check_groups, check_timeout, check_token, check_wal_id
 from agola_core.errors import AgolaError, UnavailableError
 from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
@@ -60,6 +60,8 @@ class Writer:
             events: The events among the actions, and their conditions.
             conditional: Whether any of the actions has a condition.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         if token is not None:
             check_token(token)
         if wal_id:
@@ -99,6 +101,8 @@ class Writer:
             wals: The WALs, and errors in the places of those that are not valid.
             timeout: Seconds to wait.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         self._make_room()
         lineage = self._log.lineage
         prepared: list[PendingWal | AgolaError] = [

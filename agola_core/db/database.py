@@ -152,7 +152,10 @@ class Database:
             if version > len(migrations):
                 raise newer(str(self.path), version, len(migrations))
             for script in migrations[version:]:
-                self._writer.execute(script)
+                try:
+                    self._writer.execute(script)
+                except apsw.SQLError as error:
+                    raise BadRequestError(f"a statement that creates the tables is wrong: {error}") from error
             self._writer.execute(f"PRAGMA user_version = {len(migrations)}")
         except BaseException:
             if self._writer.in_transaction:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from agola_core.datamanager.format.events import EVENTS, Event
 from agola_core.datamanager.manager import DataManager
@@ -25,6 +25,8 @@ from agola_core.sequence import Sequence
 if TYPE_CHECKING:
     from agola_core.datamanager.read.past_store import PastStore
     from agola_core.objectstorage.port import ObjectStorage
+
+T = TypeVar("T")
 
 _EVERYTHING = Query()
 
@@ -119,7 +121,11 @@ class EventStore(Closing):
             timeout: Seconds to wait.
         """
         conditions = _conditions(condition)
-        return self._append(list(appends), conditions, along, token, by, timeout)
+        parts = list(_items(appends, "appends", "StreamEvents"))
+        for part in parts:
+            if not isinstance(part, StreamEvents):
+                raise BadRequestError(f"appends are a list of StreamEvents, and {part!r} is none"[:300])
+        return self._append(parts, conditions, along, token, by, timeout)
 
     def mark(self, name: str, position: int) -> Put:
         """Return the action that notes how far a reader has come, for `along`.
@@ -278,6 +284,8 @@ class EventStore(Closing):
         if not appends:
             raise BadRequestError("an append needs at least one event")
         append, batches = prepare(appends, conditions)
+        if by is not None and not isinstance(by, Subscription):
+            raise BadRequestError(f"by is the reader that `consume` gave, not {type(by).__name__}")
         guards = by.fences() if by is not None else ()
         self.store.append_events(append, batches, along, token, timeout=timeout, guards=guards)
         return append.last
@@ -348,13 +356,22 @@ def open_events(
 def _conditions(given: AppendCondition | Iterable[AppendCondition]) -> tuple[AppendCondition, ...]:
     if isinstance(given, Query):
         raise BadRequestError("a condition is an AppendCondition: AppendCondition(query, after=position)")
-    return (given,) if isinstance(given, AppendCondition) else tuple(given)
+    if isinstance(given, AppendCondition):
+        return (given,)
+    return _items(given, "conditions", "AppendConditions")
 
 
 def _listed(events: Iterable[Event]) -> Items[Event]:
     if isinstance(events, Event):
         raise BadRequestError("events are a list, not a single one")
-    return events if isinstance(events, (list, tuple)) else tuple(events)
+    return events if isinstance(events, (list, tuple)) else _items(events, "events", "Events")
+
+
+def _items(given: Iterable[T], name: str, kind: str) -> tuple[T, ...]:
+    try:
+        return tuple(given)
+    except TypeError as error:
+        raise BadRequestError(f"{name} are a list of {kind}, not {type(given).__name__}") from error
 
 
 def _check_range(after: int, until: int | None, limit: int | None) -> None:

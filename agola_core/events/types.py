@@ -102,7 +102,10 @@ class StreamEvents(msgspec.Struct, frozen=True):
 
 
 def _names(given: Iterable[str], what: str) -> frozenset[str]:
-    names = (given,) if isinstance(given, str) else tuple(given)
+    try:
+        names = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError as error:
+        raise BadRequestError(f"{what} are a list of names, not {type(given).__name__}") from error
     for name in names:
         check_name(name, what)
     return frozenset(names)

@@ -20,6 +20,7 @@ from agola_core.datamanager import Action, ChangeGroupsToken, Event, Feed, Put
 from agola_core.db import Database, Purpose, Tx
 from agola_core.errors import (
     AgolaError,
+    BadRequestError,
     ClosedError,
     CompactedError,
     CorruptionError,
@@ -29,7 +30,7 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.readdb.files import ReadDBFiles, discard, this_boot
-from agola_core.readdb.projection import Projection, SnapshotSource, Source
+from agola_core.readdb.projection import Projection, SnapshotSource, Source, check_types
 from agola_core.readdb.tables import Place, Tables
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
@@ -55,15 +56,21 @@ class ReadDB(Closing):
         path: A link to the SQLite file in use; it may be deleted at any time while the readdb is closed.
         projections: The tables to keep.
         progress: Told of the rows of a build.
+
+    Raises:
+        BadRequestError: The projections are none, not of one name each, or one wants a type that the store cannot have.
     """
 
     def __init__(
         self, source: Source, path: str | Path, projections: Items[Projection], *, progress: Progress = ignore
     ) -> None:
+        if not callable(getattr(source, "watch", None)):
+            raise BadRequestError(f"a readdb follows an open datamanager, not a {type(source).__name__}")
         self._source = source
         self._origin = Origin("the readdb")
-        self._files = ReadDBFiles(Path(path))
         self._tables = Tables(projections, str(path))
+        check_types(self._tables.projections, source)
+        self._files = ReadDBFiles(path)
         self._progress = progress
         self._changed = fork_safe(threading.Condition())
         self._database: Database | None = None

@@ -30,7 +30,7 @@ class ReadDBFiles:
         path: The link; its directory is created when missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = check_directory(path, "readdb").absolute()
         self._made = re.compile(re.escape(self.path.name) + r"\.(\d+)-(?:(\d+)-)?[0-9a-f]{8}(?:-wal|-shm|-journal)?")
         try:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from agola_core.datamanager import Action, Event
 from agola_core.db import Tx
-from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError
-from agola_core.readdb.projection import Projection
+from agola_core.errors import AgolaError, CorruptionError, FormatError
+from agola_core.readdb.projection import Projection, check_projections
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -47,12 +47,8 @@ class Tables:
     """
 
     def __init__(self, projections: Items[Projection], path: str) -> None:
-        self.projections = tuple(projections)
-        for projection in self.projections:
-            given: object = projection.data_types
-            if isinstance(given, str):
-                raise BadRequestError(f"projection {projection.name!r}: data_types is a list of types, not a text")
-        self.data_types = sorted({name for projection in projections for name in projection.data_types})
+        self.projections = check_projections(projections)
+        self.data_types = sorted({name for projection in self.projections for name in projection.data_types})
         self._path = path
 
     @property

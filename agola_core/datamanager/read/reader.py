@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.transfer.export_format import ExportFormat
 from agola_core.datamanager.transfer.parallel_compression import Compression, compress_stream
 from agola_core.datamanager.types import Entry
+from agola_core.datamanager.validate import check_binary, check_id, check_listing
 from agola_core.errors import BadRequestError
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.progress import Progress, ignore
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 D = TypeVar("D")
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.StrEnum)
 
 
 class Reader(Closing):
@@ -53,6 +56,7 @@ class Reader(Closing):
         Raises:
             BadRequestError: The type is unknown.
         """
+        check_id(object_id)
         data = self._read(lambda view: view.get(self._known(data_type), object_id))
         return default if data is None else data
 
@@ -70,6 +74,7 @@ class Reader(Closing):
         Raises:
             BadRequestError: The type is unknown.
         """
+        check_id(object_id)
         return self._read(lambda view: view.entry(self._known(data_type), object_id))
 
     def list_objects(
@@ -95,8 +100,7 @@ class Reader(Closing):
         """
         self._check_open()
         self._known(data_type)
-        if limit is not None and limit < 0:
-            raise BadRequestError(f"a limit must not be negative: {limit}")
+        check_listing(start_after, limit, prefix)
         return self._list(data_type, start_after, limit, prefix, backwards=backwards)
 
     def snapshot(self) -> Snapshot:
@@ -129,6 +133,8 @@ class Reader(Closing):
         """
         from agola_core.datamanager.transfer.export import write_export  # noqa: PLC0415 - few use it
 
+        check_binary(file, "write", "export writes")
+        form, compression = _chosen(ExportFormat, form), _chosen(Compression, compression)
         with self._exported(form, parts, progress) as export:
             return write_export(export, compression, file)
 
@@ -140,6 +146,7 @@ class Reader(Closing):
         parts: ExportParts | None = None,
     ) -> Iterator[bytes]:
         """Yield what `export` writes, in pieces."""
+        form, compression = _chosen(ExportFormat, form), _chosen(Compression, compression)
         with self._exported(form, parts, ignore) as export:
             yield from compress_stream(export.pieces(), compression)
 
@@ -168,10 +175,29 @@ class Reader(Closing):
                     return
 
     def _known(self, data_type: str) -> str:
-        if data_type not in self.data_types and data_type not in RESERVED:
+        if not self._is_known(data_type):
             raise BadRequestError(f"unknown data type {data_type!r}; known are {', '.join(self.data_types)}")
         return data_type
+
+    def knows(self, data_type: str) -> bool:
+        """Return whether the store can have objects of a type: it was opened with it, or has some."""
+        if self._is_known(data_type):
+            return True
+        with self._pinned_view() as view:
+            return data_type in view.data_types()
+
+    def _is_known(self, data_type: str) -> bool:
+        return isinstance(data_type, str) and (data_type in self.data_types or data_type in RESERVED)
 
     @abstractmethod
     def _check_open(self) -> None:
         """Raise `ClosedError` once this was closed."""
+
+
+def _chosen(kind: type[E], given: E) -> E:
+    """Return one of the values of an enumeration, which may be given as its text."""
+    try:
+        return kind(given)
+    except ValueError as error:
+        names = ", ".join(repr(str(one)) for one in kind)
+        raise BadRequestError(f"{kind.__name__} {given!r}: expected one of {names}") from error

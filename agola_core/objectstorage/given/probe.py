@@ -35,6 +35,8 @@ def open_given(files: AbstractFileSystem, root: str) -> FileSystemStorage:
     Raises:
         BadRequestError: The file system does not do what a storage needs; names what.
     """
+    if not isinstance(files, AbstractFileSystem):
+        raise BadRequestError(f"a storage is a URL or an fsspec file system, not {files!r}"[:200])
     storage = FileSystemStorage(files, root)
     name = f"agola-probe-{uuid.uuid4().hex[:16]}"
     try:

@@ -20,6 +20,13 @@ _SET_DUMPABLE = 4
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root writes in the place of another user")
 
 
+class Nothing:
+    name, version, data_types, schema = "nothing", 1, ("n",), "CREATE TABLE t (id TEXT)"
+
+    def apply(self, tx, actions):
+        pass
+
+
 def modes(directory):
     """Return what below a directory others may do something with, and its mode."""
     found = {}
@@ -48,7 +55,7 @@ def use(directory, data=b""):
         dm.write_wal([Put("n", "a", os.urandom(100_000))])
         dm.write_wal([Put("n", "b", data)])
         dm.checkpoint(force=True)
-        with ReadDB(dm, directory / "copies/readdb.db", []):
+        with ReadDB(dm, directory / "copies/readdb.db", [Nothing()]):
             return modes(directory), [path for path in directory.rglob("*") if path.lstat().st_uid == 0]
 
 

@@ -145,7 +145,7 @@ def test_the_settings_and_migrations_are_made_once(tmp_path):
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "user_version": 2}
     assert with_more.read(Context(), lambda tx: list(tx.rows("SELECT size FROM t"))) == [(7,)]
     with_more.close()
-    with pytest.raises(apsw.SQLError):
+    with pytest.raises(BadRequestError, match="creates the tables is wrong"):
         Database(path, [*SCHEMA, "SELECT 1", "NO SQL"])
     copy = Database(path, [*SCHEMA, "SELECT 1"], Purpose.COPY)  # what failed changed nothing
     assert copy.read(Context(), lambda tx: next(tx.rows("PRAGMA synchronous"))[0]) == 0
