@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agola_core.datamanager.background.garbage_collector import Garbage
     from agola_core.datamanager.check.data_files import Finding
     from agola_core.datamanager.check.repair import Repair
+    from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
     from agola_core.datamanager.identity.instance import list_instances
     from agola_core.datamanager.log.feed import Feed
     from agola_core.datamanager.log.pending_wal import CoordinatorOps
@@ -49,6 +50,7 @@ __getattr__ = lazy_names(
         "background.garbage_collector": "Garbage",
         "check.data_files": "Finding",
         "check.repair": "Repair",
+        "format.checksummed": "decode_checksummed encode_checksummed",
         "identity.instance": "list_instances",
         "log.feed": "Feed",
         "log.pending_wal": "CoordinatorOps",
@@ -105,6 +107,8 @@ __all__ = [
     "WalStatus",
     "as_go",
     "changes_of",
+    "decode_checksummed",
+    "encode_checksummed",
     "list_instances",
     "parse_moment",
     "peek_header",

@@ -110,7 +110,16 @@ class RunService:
         self.artifacts = ArtifactStore(storage)
         self.executor_side = ExecutorSide(state, options.executor_ttl)
         self._sweeps = Sweeps(
-            state, self._scheduler, instance, queries, self._deleter, releases, self.artifacts, secrets, options
+            datamanager,
+            state,
+            self._scheduler,
+            instance,
+            queries,
+            self._deleter,
+            releases,
+            self.artifacts,
+            secrets,
+            options,
         )
         self._supervisor = Supervisor("runservice")
 

@@ -417,10 +417,15 @@ def test_everything_is_reached_by_keyboard(agola_runservice, open_page):
 
 
 def test_the_store_is_shown_with_plots(agola_runservice, open_page):
+    create(agola_runservice.client(), GATED)
     page = open_page(f"{agola_runservice.url}/page/store")
-    assert page.locator("figure svg polyline").count() == 4
+    assert page.locator("#live figure svg polyline").count() == 4
     assert "Newest WAL" in page.inner_text("main")
-    page.locator("code").first.wait_for()
+    page.locator("#live td", has_text="serving").wait_for()
+    assert "none known" in page.locator("#exported").inner_text()
+    exported = page.request.get(f"{agola_runservice.url}/api/v1alpha/export")
+    page.reload()
+    assert f"native, {len(exported.body()):,} bytes" in page.locator("#exported").inner_text()
     assert page.problems == []
 
 

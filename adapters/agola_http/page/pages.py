@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from itertools import chain, islice
 
 from starlette.responses import Response
 
+from agola_core import maintenance as maintenance_mode
+from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.errors import MaintenanceError
+from agola_core.runservice.archive.store_history import read_export, read_history
 from agola_core.runservice.model.requests import RunQuery
 from agola_http.page.area import PageArea, for_people, shows
 from agola_http.page.badge import badge
 from agola_http.page.render import packed, part, static_file
 from agola_http.page.samples import Samples, plots
-from agola_http.page.views import state_of
+from agola_http.page.views import ago, state_of
 from agola_http.server.endpoints import Call, Param, ParamKind
 from agola_http.server.state import State
 
 _PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
 _GROUP = Param("group", ParamKind.TEXT, "Only runs of this group and those below it.")
+
+_LOCKS, _MAX_LOCKS = ("dm/locks/", "rs/locks/"), 50
 
 
 class Pages(PageArea):
@@ -51,8 +58,12 @@ class Pages(PageArea):
             ("Last checkpoint", f"number {status.manifest}"),
             ("Data files", f"{status.data_files:,}, {status.data_bytes:,} bytes"),
         )
+        mode = maintenance_mode.status(self._state.datamanager.coordinator)
         values: dict[str, object] = {
             "plots": plots(self._samples.add(status)),
+            "members": mode.instances,
+            "since": mode.since,
+            "locks": _locks(self._state.datamanager.coordinator),
             "facts": facts,
             "instances": status.instances,
             "executors": executors,
@@ -60,7 +71,17 @@ class Pages(PageArea):
         }
         if call.flag("part"):
             return part(call, "store_detail.html", values)
-        return self._page(call, "store.html", "store", **values)
+        return self._page(call, "store.html", "store", **values, **self._past())
+
+    def _past(self) -> dict[str, object]:
+        """Return what is shown of the days before; it is read from storage, so not with every look at what is live."""
+        storage, now = self._state.datamanager.storage, datetime.now(UTC)
+        exported = read_export(storage)
+        return {
+            "days": [plot for plot in plots(list(read_history(storage).samples)) if plot.points],
+            "exported": exported,
+            "exported_ago": ago(exported.time, now) if exported else "",
+        }
 
     @shows("/page/static/{name}", media="application/octet-stream")
     def static(self, call: Call) -> Response:
@@ -77,3 +98,9 @@ class Pages(PageArea):
         state = state_of(found[0]) if found else "no runs"
         headers = {"Content-Type": "image/svg+xml", "Cache-Control": "no-cache"}
         return Response(badge(found[0].name if found else "agola", state).encode(), 200, headers)
+
+
+def _locks(coordinator: Coordinator) -> list[tuple[str, str]]:
+    """Return the locks that are held, each with who holds it."""
+    held = chain.from_iterable(iterate(coordinator, prefix) for prefix in _LOCKS)
+    return [(item.key, item.value.decode(errors="replace")) for item in islice(held, _MAX_LOCKS)]

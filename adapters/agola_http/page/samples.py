@@ -1,4 +1,4 @@
-"""Recent samples of the store's state, and small plots of them."""
+"""Recent samples of the store's state, and small plots of samples, recent ones and those of days."""
 
 from __future__ import annotations
 
@@ -10,29 +10,11 @@ from itertools import pairwise
 import msgspec
 
 from agola_core.datamanager import Status
-from agola_core.sequence import Sequence
+from agola_core.runservice.archive.store_history import StoreSample, sample_of
 
 _KEPT = 300
 _PLOT_WIDTH, _PLOT_HEIGHT = 240, 48
 _LEAST_SECONDS = 10.0
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """The store at one moment.
-
-    Attributes:
-        time: Seconds, of a clock that is not set back.
-        wals: The number of the newest WAL.
-        unsynced: WALs that object storage does not have yet.
-        uncheckpointed: WALs that no data file has yet.
-        data_bytes: Bytes of data files.
-    """
-
-    time: float
-    wals: int
-    unsynced: int
-    uncheckpointed: int
-    data_bytes: int
 
 
 class Plot(msgspec.Struct, frozen=True):
@@ -47,13 +29,6 @@ class Plot(msgspec.Struct, frozen=True):
     height: int = _PLOT_HEIGHT
 
 
-def take_sample(status: Status, now: float) -> Sample:
-    """Return what is plotted of a store's status."""
-    newest, synced = Sequence.parse(status.sequence), Sequence.parse(status.synced)
-    unsynced = newest.counter - synced.counter if newest.epoch == synced.epoch else 0
-    return Sample(now, newest.counter, unsynced, status.uncheckpointed_wals, status.data_bytes)
-
-
 class Samples:
     """Keeps samples, at most one a second.
 
@@ -64,25 +39,29 @@ class Samples:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._samples: deque[Sample] = deque(maxlen=_KEPT)
+        self._samples: deque[StoreSample] = deque(maxlen=_KEPT)
 
-    def add(self, status: Status) -> list[Sample]:
+    def add(self, status: Status) -> list[StoreSample]:
         """Add a sample, unless the last one is newer than a second, and return all."""
         now = self._clock()
         with self._lock:
             if not self._samples or now - self._samples[-1].time >= 1.0:
-                self._samples.append(take_sample(status, now))
+                self._samples.append(sample_of(status, now))
             return list(self._samples)
 
 
-def plots(samples: list[Sample]) -> list[Plot]:
+def plots(samples: list[StoreSample]) -> list[Plot]:
     """Return the plots of the samples, oldest first: over the time that the samples span."""
     rates = [
-        (after.time, (after.wals - before.wals) / (after.time - before.time) if after.wals >= before.wals else 0.0)
+        (
+            after.time,
+            max(after.wals - before.wals, 0) / (after.time - before.time) if after.epoch == before.epoch else 0.0,
+        )
         for before, after in pairwise(samples)
+        if after.time > before.time
     ]
     return [
-        _plot("commits per second", [(time, round(rate, 1)) for time, rate in rates]),
+        _plot("commits per second", [(time, round(rate, 2)) for time, rate in rates]),
         _plot("WALs not in storage yet", [(sample.time, float(sample.unsynced)) for sample in samples]),
         _plot("WALs not checkpointed yet", [(sample.time, float(sample.uncheckpointed)) for sample in samples]),
         _plot("data files, KiB", [(sample.time, float(sample.data_bytes // 1024)) for sample in samples]),
@@ -101,4 +80,7 @@ def _plot(title: str, values: list[tuple[float, float]]) -> Plot:
 
 
 def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

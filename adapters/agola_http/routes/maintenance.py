@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import IO, TypeVar, cast
 
 from starlette.responses import Response
 
 from agola_core import maintenance
 from agola_core.datamanager import Compression, ExportFormat, parse_moment
-from agola_core.errors import BadRequestError
+from agola_core.errors import AgolaError, BadRequestError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive import transfer
+from agola_core.runservice.archive.store_history import LastExport, record_export
 from agola_http.access.principals import Principal
 from agola_http.protocol.names import BINARY, JSON, PREFIX
 from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint, json_answer, stream_answer
 from agola_http.server.state import State
+
+logger = logging.getLogger(__name__)
 
 C = TypeVar("C", ExportFormat, Compression)
 
@@ -72,7 +78,19 @@ class Maintenance(Area[State]):
         include = transfer.parse_include(call.text("include", ""))
         at = parse_moment(call.text("at")) if call.text("at") else None
         pieces = transfer.export_stream(self._state.datamanager, form, compression=compression, include=include, at=at)
-        return stream_answer(pieces, BINARY)
+        return stream_answer(self._noted(pieces, form), BINARY)
+
+    def _noted(self, pieces: Iterator[bytes], form: ExportFormat) -> Iterator[bytes]:
+        """Yield an export, and keep when it was whole; a note that cannot be written breaks no export."""
+        size = 0
+        with closing(cast("Generator[bytes, None, None]", pieces)):
+            for piece in pieces:
+                size += len(piece)
+                yield piece
+        try:
+            record_export(self._state.datamanager.storage, LastExport(datetime.now(UTC), form.value, size))
+        except AgolaError:
+            logger.warning("when the store was exported is not noted", exc_info=True)
 
     @endpoint(
         "POST",

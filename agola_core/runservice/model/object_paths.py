@@ -13,6 +13,9 @@ LOGS = "logs/"
 ARCHIVES = "workspacearchives/"
 CACHES = "caches/"
 SECRETS = "secrets/"
+STORE_HISTORY = "history/store.json"
+"""Samples of the store over days."""
+LAST_EXPORT = "history/export.json"
 MAX_CACHE_KEY_BYTES = 200
 
 _MAX_OWNER_BYTES = 100

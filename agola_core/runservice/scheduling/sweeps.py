@@ -7,9 +7,11 @@ import os
 from datetime import timedelta
 
 from agola_core.coordinator.lock import try_lock
+from agola_core.datamanager import DataManager
 from agola_core.errors import AgolaError
 from agola_core.runservice.archive.deletion import RunDeleter
 from agola_core.runservice.archive.queries import RunQueries
+from agola_core.runservice.archive.store_history import record_sample, sample_of
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.model.options import ServiceOptions
@@ -33,6 +35,7 @@ class Sweeps:
 
     def __init__(
         self,
+        datamanager: DataManager,
         state: RunState,
         scheduler: Scheduler,
         instance: InstanceLease,
@@ -43,6 +46,7 @@ class Sweeps:
         secrets: SecretStore,
         options: ServiceOptions,
     ) -> None:
+        self._datamanager = datamanager
         self._state = state
         self._scheduler = scheduler
         self._instance = instance
@@ -96,4 +100,14 @@ class Sweeps:
                     self._deleter.delete(run_id)
                 except AgolaError:
                     logger.warning("run %s was not deleted by its retention rule", run_id, exc_info=True)
+            self._sample()
         return True
+
+    def _sample(self) -> None:
+        """Add to the history of the store; it is for people, so nothing else fails with it."""
+        try:
+            record_sample(
+                self._datamanager.storage, sample_of(self._datamanager.status(), self._state.now().timestamp())
+            )
+        except AgolaError:
+            logger.warning("the history of the store is not written", exc_info=True)
