@@ -60,6 +60,7 @@ def restart_command(
     agola-core runs restart last
     agola-core runs restart '#3' --url http://127.0.0.1:4000
     agola-core runs restart RUN --from-start --detach
+    agola-core runs restart last --env DEBUG=1 --json | jq -r '.[].result'
     """
     with target.open_service() as connection:
         service = connection.service

@@ -79,6 +79,8 @@ def list_command(
     \b
     agola-core runs list --group /user/local -o csv
     agola-core runs list --phase running --json | jq -r '.[].run.id'
+    agola-core runs list --result failed --since 7d --until 1d
+    agola-core runs list --order oldest --limit 10
     """
     query = RunQuery(
         phases=tuple(RunPhase(item) for item in phases),

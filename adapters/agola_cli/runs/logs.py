@@ -55,6 +55,7 @@ def logs_command(
 
     \b
     agola-core runs logs last --task build --step 1
+    agola-core runs logs last --task build --setup
     agola-core runs logs last --failed --tail 20
     agola-core runs logs last --grep 'error|warning'
     agola-core runs logs last --since 10m     what ran in the last ten minutes

@@ -91,7 +91,9 @@ def run_command(
     agola-core run . --secret API_TOKEN --secret-file KEY=key.pem
     agola-core run . --env-file ci.env --var-file variables.yml --jobs 4
     agola-core run --list                 which tasks there are, and which would be skipped
+    agola-core run --list --tag v1.0      as if on this tag; --branch master, --ref refs/pull/7/head
     agola-core run --graph mermaid
+    agola-core run --strict --var TOKEN=t --json | jq -r '.[].result'
     agola-core run --task build --alone
     agola-core run --from deploy --fail-fast
     agola-core run --artifacts dist       what the tasks save to the workspace, too
