@@ -180,7 +180,7 @@ class WatchHub:
                 committed, wrote, self._committed, self.wrote = self._committed, self.wrote, False, False
                 if committed or wrote:  # the event was of this process, and more of them may follow
                     pause = gap = _POLL
-                if came or not committed:  # such a commit has read those of others before it
+                if not committed:  # such a commit has read those of others before it
                     self._look()
         finally:
             if self._events is not None:
