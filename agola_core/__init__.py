@@ -119,3 +119,8 @@ __all__ = [
     "repair",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, also those that were not used yet."""
+    return __all__

@@ -113,3 +113,8 @@ __all__ = [
     "parse_moment",
     "peek_header",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, also those that were not used yet."""
+    return __all__

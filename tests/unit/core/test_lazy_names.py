@@ -13,6 +13,7 @@ import agola_core.datamanager
 def test_every_public_name_is_there(package):
     for name in package.__all__:
         assert getattr(package, name) is not None, name
+    assert set(package.__all__) <= set(dir(package))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         package.nothing  # noqa: B018
 
