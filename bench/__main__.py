@@ -26,6 +26,7 @@ from bench import (
     runs,
     runslist,
     runstart,
+    scale,
     tasks,
 )
 from bench.machine import describe as machine_facts
@@ -39,6 +40,7 @@ BENCHES = {
     "read": read.run,
     "checkpoint-amp": checkpoint.run,
     "open": opening.run,
+    "scale": scale.run,
     "export": moves.run,
     "readdb-rebuild": readdb.rebuild,
     "readdb-lag": readdb.lag,
