@@ -103,25 +103,25 @@ def test_a_run_is_watched_approved_and_restarted_without_reloading(agola_runserv
 
 
 def test_a_log_is_followed_while_it_grows_and_the_run_is_stopped(agola_runservice, open_page, tmp_path):
-    gate = tmp_path / "gate"
-    green = r"\\033[32mfirst\\033[m\\n"
+    gate, more = tmp_path / "gate", tmp_path / "more"
     client = agola_runservice.client()
-    run = create(
-        client,
-        f"""
-        runs:
-          - name: growing
-            tasks:
-              - name: only
-                steps: [{{run: "printf '{green}'; until test -e {gate}; do sleep 0.05; done; echo second; sleep 600"}}]
-        """,
-    )
+    command = f"""printf '\\033[32mfirst\\033[m\\nwait'; until test -e {gate}; do sleep 0.05; done
+        echo ed; seq 300; until test -e {more}; do sleep 0.05; done; echo last; sleep 600"""
+    task = {"name": "only", "steps": [{"type": "run", "name": "grow", "command": command}]}
+    run = create(client, json.dumps({"runs": [{"name": "growing", "tasks": [task]}]}))
     page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
     page.locator("#L1 span i.fg2", has_text="first").wait_for()
-    assert page.locator("#L2").count() == 0
+    page.locator("#L2 span", has_text=re.compile("^wait$")).wait_for()  # a line that goes on is shown as far as it is
     gate.touch()
-    page.locator("#L2 span", has_text="second").wait_for()
-    page.goto(f"{agola_runservice.url}/page/runs/{run.id}")
+    page.wait_for_function(IN_VIEW, arg="L302")
+    assert page.locator("#L2 span").all_inner_texts() == ["waited"]
+    page.evaluate("document.getElementById('log').scrollTop = 0")  # who scrolls up is left where they are
+    page.wait_for_function("() => !document.getElementById('tail').checked")
+    more.touch()
+    page.locator("#L303", has_text="last").wait_for(state="attached")
+    assert page.evaluate("document.getElementById('log').scrollTop") == 0
+    page.get_by_label("Follow the end").check()
+    page.wait_for_function(IN_VIEW, arg="L303")
     page.get_by_role("button", name="Stop").click()
     page.locator("h1 .state.stopped").wait_for()
     assert page.problems == []
@@ -336,6 +336,11 @@ def test_a_failure_among_forty_tasks_is_seen_without_scrolling(agola_runservice,
     page.locator("svg.graph").wait_for()
     labels = page.locator("svg.graph text:not(.sub)").all_text_contents()
     assert len(set(labels)) == 40
+    sent, static = len(page.request.get(f"{agola_runservice.url}/page/runs/{run.id}").body()), 0
+    for name in re.findall(r"/page/static/[a-z_]+\.(?:js|css)", page.content()):
+        static += len(page.request.get(agola_runservice.url + name).body())
+    assert 10_000 < static <= 60_000
+    assert sent + static <= 150_000
     assert page.problems == []
 
 

@@ -305,6 +305,16 @@ def test_another_sites_page_signs_nobody_in_or_out(guarded):
     assert "set-cookie" in sign_in(guarded, headers=["Origin: http://127.0.0.1"]).headers
 
 
+def test_another_sites_page_changes_no_run(guarded):
+    cookie = sign_in(guarded).headers["set-cookie"].partition(";")[0]
+    for name in ("stop", "restart", "delete", "tasks/t/approve"):
+        path = f"/page/runs/r/{name}"
+        foreign = guarded.request("POST", path, b"from=start", [f"Cookie: {cookie}", "Origin: http://evil.example"])
+        assert (foreign.status, foreign.headers.get("location")) == (303, "/page/login")
+        own = guarded.request("POST", path, b"from=start", [f"Cookie: {cookie}", "Origin: http://127.0.0.1"])
+        assert own.status in {400, 404}  # it came as far as the run, which is not there
+
+
 def test_over_tls_the_cookie_is_sent_over_tls_alone(certificate, serving, start_server):
     with start_server(TOKENS) as running:
         tls = Tls(certificate=certificate[0], key=certificate[1])
