@@ -141,6 +141,7 @@ def test_tasks_of_like_names_are_folded_and_failures_stand_first():
     states |= {"part 20": (TaskStatus.FAILED, 0, 1), "deploy": (TaskStatus.SUCCESS, 0, 1)}
     tasks = view_tasks(bundle(states), at(2))
     assert choose(tasks).name == "part 20"
+    assert [task.name for task in tasks][2:5] == ["part 0", "part 1", "part 2"]
     found = folds(tasks, "", "")
     assert [(fold.name, len(fold.tasks), fold.is_open) for fold in found] == [
         ("", 1, True),

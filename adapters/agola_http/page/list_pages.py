@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import msgspec
 from starlette.responses import Response
 
+from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunQuery
-from agola_core.runservice.model.types import Run, RunPhase, RunResult
+from agola_core.runservice.model.types import Run, RunConfig, RunPhase, RunResult
 from agola_core.runservice.service import RunService
 from agola_http.page.area import PageArea, for_people, shows
 from agola_http.page.history import BAR_HEIGHT, BAR_WIDTH, by_group, group_history, task_histories
@@ -78,9 +81,15 @@ class ListPages(PageArea):
             return {"history": None}
         with self._state.backend.gate.enter() as service:
             runs = service.list_runs(RunQuery(groups=(group,), limit=_HISTORY))
-            slowest, unsteady = task_histories([(run, service.run_config(run.id)) for run in runs], now)
+            slowest, unsteady = task_histories(list(_with_configs(service, runs)), now)
         history = group_history(group, runs, now) if runs else None
         return {"history": history, "slowest": slowest, "unsteady": unsteady, **_BARS}
+
+
+def _with_configs(service: RunService, runs: list[Run]) -> Iterator[tuple[Run, RunConfig]]:
+    for run in runs:
+        with suppress(NotFoundError):  # deleted meanwhile
+            yield run, service.run_config(run.id)
 
 
 _BARS = {"bar_width": BAR_WIDTH, "bar_height": BAR_HEIGHT}

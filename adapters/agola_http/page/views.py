@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import msgspec
@@ -33,6 +34,7 @@ WAITING = "waiting"
 """The state of a task, and so of its run, that waits for somebody's approval."""
 IGNORED = "ignored"
 """The state of a task that failed and whose failure does not count."""
+_DIGITS = re.compile(r"([0-9]{1,15})")
 _RANKS = {"failed": 0, WAITING: 1, "running": 2, "stopped": 3, IGNORED: 4}
 
 
@@ -120,7 +122,7 @@ def view_run(run: Run, now: datetime) -> RunView:
 def view_tasks(bundle: RunBundle, now: datetime) -> list[TaskView]:
     """Return what is shown of a run's tasks: those that failed or wait first, the rest in the order of the graph."""
     config = bundle.run_config.tasks
-    ordered = sorted(config.values(), key=lambda task: (task.level, task.name))
+    ordered = sorted(config.values(), key=lambda task: (task.level, _natural(task.name)))
     tasks = [
         _view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks
     ]
@@ -211,6 +213,11 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
         waits=word == WAITING,
         steps=steps,
     )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what names are ordered by: numbers in them as numbers, so that part 2 stands before part 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in _DIGITS.split(name)]
 
 
 def _waits(task: RunTask) -> bool:
