@@ -8,6 +8,7 @@ import pytest
 import agola_core
 import agola_core.embedded
 from agola_core import Options, Put
+from agola_core.coordinator.port import DeleteOp
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.identity.instance import Instance, list_instances
@@ -147,7 +148,9 @@ def test_a_checkpoint_after_one_whose_lock_stayed_is_made(tmp_path):
     coordinator = Refusing(inner)
     with agola_core.datamanager.DataManager(coordinator, storage, ["n"], QUIET) as dm:
         dm.write_wal([Put("n", "a", b"")])
-        coordinator.refuse = lambda then: OutOfSpaceError("full") if len(then) == 1 and len(then[0]) == 1 else None
+        coordinator.refuse = lambda then: (
+            OutOfSpaceError("full") if len(then) == 1 and isinstance(then[0], DeleteOp) else None
+        )
         dm.checkpoint(force=True)
         coordinator.refuse = lambda then: None
         dm.write_wal([Put("n", "b", b"")])

@@ -154,6 +154,12 @@ def test_tasks_of_like_names_are_folded_and_failures_stand_first():
     assert next(fold for fold in folds(tasks, "", chosen) if fold.name).is_open
 
 
+def test_names_of_any_digits_are_ordered():
+    names = ["٣" * 5000, "9" * 5000, "2", "10", "", "a2", "a10"]
+    tasks = view_tasks(bundle(dict.fromkeys(names, (TaskStatus.SUCCESS, 0, 1))), at(1))
+    assert [task.name for task in tasks if len(task.name) < 4] == ["", "2", "10", "a2", "a10"]
+
+
 def test_the_step_that_failed_is_chosen():
     run = bundle({"a": (TaskStatus.FAILED, 0, 1)})
     assert choose_step(view_tasks(run, at(1))[0]) is None

@@ -217,7 +217,7 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return what names are ordered by: numbers in them as numbers, so that part 2 stands before part 10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in _DIGITS.split(name)]
+    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(_DIGITS.split(name))]
 
 
 def _waits(task: RunTask) -> bool:
