@@ -24,6 +24,7 @@ ROWS = {
     Failure.RESET_BEFORE: "the connection broke before the answer",
     Failure.INCOMPLETE: "400 RequestTimeout, BadDigest, IncompleteBody: less, or other, bytes came than were sent",
     Failure.CONFLICT: "409 ConditionalRequestConflict, OperationAborted",
+    Failure.DIRECTORY: "409 ExistingObjectIsDirectory",
     Failure.PRECONDITION: "412 PreconditionFailed",
     Failure.THROTTLED: "429 TooManyRequests",
     Failure.SERVER_ERROR: FAILED,
@@ -84,6 +85,8 @@ def applicable(failure, name):
             return "parts" in name
         case Failure.PRECONDITION:
             return "create" in name
+        case Failure.DIRECTORY:
+            return name == "put"
         case Failure.UNAVAILABLE | Failure.GATEWAY | Failure.FULL:  # of the same row as another
             return name == "create"
         case _:
@@ -97,7 +100,7 @@ cases = pytest.mark.parametrize(("failure", "name"), CASES, ids=lambda value: ge
 @cases
 def test_a_write_that_was_applied_succeeds_whatever_was_answered(proxy, storage, failure, name):
     """The answer lies, and goes on doing so: what is there is looked at before the caller hears anything."""
-    if failure is Failure.DENIED:
+    if failure in {Failure.DENIED, Failure.DIRECTORY}:
         pytest.skip("a denial is believed")
     if "create" not in name:
         storage.write("key", OLD)
@@ -117,7 +120,7 @@ def test_a_write_that_was_not_applied_is_an_error_and_leaves_what_was_there(prox
     expected = ConflictError if failure is Failure.PRECONDITION else AgolaError
     with pytest.raises(expected) as caught:
         WRITES[name](storage)
-    if failure not in {Failure.DENIED, Failure.PRECONDITION}:
+    if failure not in {Failure.DENIED, Failure.DIRECTORY, Failure.PRECONDITION}:
         assert isinstance(caught.value, UnavailableError)
     proxy.heal()
     assert stored(storage) == before

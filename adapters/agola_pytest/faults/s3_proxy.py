@@ -43,6 +43,7 @@ class Failure(enum.Enum):
     FULL = "507 InsufficientStorage"
     PRECONDITION = "412 PreconditionFailed"
     CONFLICT = "409 ConditionalRequestConflict"
+    DIRECTORY = "409 ExistingObjectIsDirectory"
     INCOMPLETE = "400 RequestTimeout"
     NO_UPLOAD = "404 NoSuchUpload"
     LATE_ERROR = "200 InternalError"

@@ -116,6 +116,13 @@ TABLE = (
         _CONDITIONAL + ": another operation was faster; upload again",
     ),
     Row(
+        "409 ExistingObjectIsDirectory",
+        _has_code("ExistingObjectIsDirectory"),
+        Outcome.NOT_APPLIED,
+        True,
+        "versitygw answers so whenever its last step fails, a directory that vanished meanwhile among the reasons",
+    ),
+    Row(
         "404 NoSuchUpload",
         _has_code("NoSuchUpload"),
         Outcome.UNKNOWN,
