@@ -103,10 +103,11 @@ def test_a_run_is_watched_approved_and_restarted_without_reloading(agola_runserv
 
 
 def test_a_log_is_followed_while_it_grows_and_the_run_is_stopped(agola_runservice, open_page, tmp_path):
-    gate, more = tmp_path / "gate", tmp_path / "more"
+    gate, more, flood = tmp_path / "gate", tmp_path / "more", tmp_path / "flood"
     client = agola_runservice.client()
     command = f"""printf '\\033[32mfirst\\033[m\\nwait'; until test -e {gate}; do sleep 0.05; done
-        echo ed; seq 300; until test -e {more}; do sleep 0.05; done; echo last; sleep 600"""
+        echo ed; seq 300; until test -e {more}; do sleep 0.05; done; echo last
+        until test -e {flood}; do sleep 0.05; done; seq 30000; sleep 600"""
     task = {"name": "only", "steps": [{"type": "run", "name": "grow", "command": command}]}
     run = create(client, json.dumps({"runs": [{"name": "growing", "tasks": [task]}]}))
     page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
@@ -122,6 +123,9 @@ def test_a_log_is_followed_while_it_grows_and_the_run_is_stopped(agola_runservic
     assert page.evaluate("document.getElementById('log').scrollTop") == 0
     page.get_by_label("Follow the end").check()
     page.wait_for_function(IN_VIEW, arg="L303")
+    flood.touch()
+    page.wait_for_function(IN_VIEW, arg="L30303")  # of a flood the newest lines are kept
+    assert page.locator("#log > div").count() == 5000
     page.get_by_role("button", name="Stop").click()
     page.locator("h1 .state.stopped").wait_for()
     assert page.problems == []

@@ -1,30 +1,37 @@
 "use strict";
 // A log that grows: the server sends its rows, each on a line; one whose line goes on comes again.
 
-const MAX_ROWS = 20000;
+const MAX_ROWS = 5000, ROWS_INTERVAL = 100;
 
 async function followLog(log, left) {
   const state = document.getElementById("log-state"), tail = document.getElementById("tail");
-  let failures = 0;
-  log.addEventListener("scroll", () => { tail.checked = atEnd(log); }, { passive: true });
-  tail.addEventListener("change", () => { if (tail.checked) log.scrollTop = log.scrollHeight; });
   const template = document.createElement("template");
-  function add(lines) {
-    template.innerHTML = lines.join("");
-    const fresh = template.content.firstElementChild;
-    if (!fresh) return;
-    while (log.lastElementChild && numberOf(log.lastElementChild) >= numberOf(fresh)) log.lastElementChild.remove();
-    for (let row = fresh; row; row = row.nextElementSibling) while (row.nextElementSibling?.id === row.id) row = replaced(row);
+  let failures = 0, pending = [], timer = 0, last = 0;
+  log.addEventListener("scroll", () => { tail.checked = atEnd(log); if (tail.checked) show(); }, { passive: true });
+  tail.addEventListener("change", () => { if (tail.checked) { show(); log.scrollTop = log.scrollHeight; } });
+  function take(lines) { // of a log that grows faster than it is shown, the newest rows are kept
+    if (!lines.length) return;
+    pending = pending.concat(lines).slice(-MAX_ROWS);
+    last = Number(/id="L([0-9]+)"/.exec(lines[lines.length - 1])[1]);
+    timer ||= setTimeout(show, ROWS_INTERVAL);
+  }
+  function show() {
+    timer = 0;
+    if (!pending.length || (!tail.checked && log.childElementCount >= MAX_ROWS)) return;
+    template.innerHTML = pending.join("");
+    pending = [];
+    for (const row of [...template.content.children]) if (row.nextElementSibling?.id === row.id) row.remove();
+    const first = numberOf(template.content.firstElementChild);
+    while (log.lastElementChild && numberOf(log.lastElementChild) >= first) log.lastElementChild.remove();
     log.append(template.content);
     if (tail.checked) {
       while (log.childElementCount > MAX_ROWS) log.firstElementChild.remove();
       log.scrollTop = log.scrollHeight;
     }
   }
-  function replaced(row) { const next = row.nextElementSibling; row.remove(); return next; }
   while (!left.aborted) {
     try {
-      const skip = log.lastElementChild ? numberOf(log.lastElementChild) - 1 : 0; // the last one may go on
+      const skip = Math.max(0, last - 1); // the last one may go on
       const answer = await fetch(`${log.dataset.follow}&skip=${skip}`, { redirect: "error", signal: left });
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -34,7 +41,7 @@ async function followLog(log, left) {
         failures = 0; state.textContent = "running";
         const lines = (held + (value || "")).split("\n");
         held = lines.pop();
-        add(lines);
+        take(lines);
         if (done) { state.textContent = "ended"; return; }
       }
     } catch (error) {
