@@ -39,6 +39,7 @@ class AsyncDataManager:
     read_object = in_thread(DataManager.read_object)
     entry = in_thread(DataManager.entry)
     exists = in_thread(DataManager.exists)
+    knows = in_thread(DataManager.knows)
     update = in_thread(DataManager.update)
     refresh = in_thread(DataManager.refresh)
     sync = in_thread(DataManager.sync)
