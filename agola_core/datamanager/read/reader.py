@@ -105,7 +105,7 @@ class Reader(Closing):
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the newest state that this process knows; close it after use."""
-        return Snapshot(self._pinned_view())
+        return Snapshot(self._pinned_view(), self._known)
 
     @contextmanager
     def event_index(self) -> Iterator[EventIndex]:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 import agola_core
-from agola_core import BadRequestError, Options, Put, Sequence
+from agola_core import BadRequestError, ClosedError, Options, Put, Sequence
 from agola_core.datamanager import Compression
 from agola_core.events import Event, Query
 from agola_core.readdb import ReadDB
@@ -180,3 +180,23 @@ def test_wrong_arguments_of_an_event_store_are_named(tmp_path):
                 call()
             assert said in str(raised.value)
         assert store.head == 0
+
+
+def test_a_snapshot_refuses_unknown_types_and_is_not_read_once_it_is_closed(dm):
+    with dm.snapshot() as snapshot:
+        for read in (snapshot.get, snapshot.entry):
+            assert read("note", "none") is None
+            for wrong, said in (
+                (("nothing", "a"), "unknown data type 'nothing'"),
+                (("note", 1), "an id must be a string"),
+            ):
+                with pytest.raises(BadRequestError, match=said):
+                    read(*wrong)
+        for read in (snapshot.scan, lambda data_type: snapshot.count([data_type])):
+            with pytest.raises(BadRequestError, match="unknown data type 5"):
+                read(5)
+        with pytest.raises(BadRequestError, match="start_after must be a string"):
+            snapshot.scan("note", 5)
+    for read in (lambda: snapshot.get("note", "a"), lambda: snapshot.scan("note"), lambda: snapshot.count(["note"])):
+        with pytest.raises(ClosedError, match="the snapshot was closed"):
+            read()
