@@ -78,6 +78,7 @@ def test_a_checkout_shares_its_caches_with_itself_and_with_no_other(checkout, tm
 def test_the_run_belongs_to_the_user_and_the_branch_is_master_unless_said(checkout):
     checkout.configure(LISTING)
     git(checkout.path, "checkout", "-qb", "feature")
+    git(checkout.path, "commit", "-qm", "Say why\n\nat length", "--allow-empty")
     done = checkout.run("directrun", "start", "--user-id", "u1")
     assert "given: ; branch: master; tag: " in done.stdout
     assert "branch: a/b; tag: " in checkout.run("directrun", "start", "--user-id", "u1", "--branch", "a/b").stdout
@@ -85,6 +86,11 @@ def test_the_run_belongs_to_the_user_and_the_branch_is_master_unless_said(checko
     groups = {item["run"]["group"] for item in checkout.runs()}
     own = git(checkout.path, "config", "agola.repouuid")
     assert groups == {f"/user/u1/branch/master/{own}", f"/user/u1/branch/a%2Fb/{own}", f"/user/u1/tag/v1/{own}"}
+    assert {item["run"]["annotations"]["message"] for item in checkout.runs()} == {"Say why"}
+    assert {item["run"]["annotations"]["user"] for item in checkout.runs()} == {"u1"}
+    assert checkout.run("run", env={"LOGNAME": "ann\n\x1b[2J"}).returncode == 0
+    said = checkout.runs()[0]["run"]["annotations"]
+    assert (said["branch"], said["message"], said["user"]) == ("feature", "Say why", "ann")
 
 
 def test_a_reference_has_a_group_of_its_own():

@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 from agola_cli.options.directories import default_data_dir
-from agola_cli.runs.launch.checkout import describe_checkout
+from agola_cli.runs.launch.checkout import checkout_as, describe_checkout, login_name
 from agola_core import repository_copy
 from agola_core.compression import open_zstd
 from agola_core.errors import BadRequestError
@@ -49,6 +49,37 @@ def test_ignored_files_are_left_out(checkout):
     (checkout / "inner/file").write_text("f")
     assert packed(checkout / "inner") == ["file"]
     assert describe_checkout(checkout).branch == "main"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (b"Say why\n\nat length", "Say why"),
+        (b"\n \n  two\tparts \r\nmore", "two parts"),
+        (b"clear \x1b[2J\x07\xe2\x80\xae", "clear \ufffd[2J\ufffd\ufffd"),
+        (b"caf\xe9", "caf\ufffd"),
+        ("é".encode() * 100_000, "é" * 199 + "…"),
+        (b"", ""),
+    ],
+    ids=["first", "blank", "control", "latin1", "long", "none"],
+)
+def test_a_commit_is_told_by_a_line_of_text_whatever_its_message_is(checkout, message, line):
+    command = ("-c", "i18n.commitEncoding=unknown", "commit", "--allow-empty", "--allow-empty-message", "-qF", "-")
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run(["git", *author, "-C", checkout, *command], input=message, check=True, capture_output=True)
+    git(checkout, "config", "i18n.logOutputEncoding", "latin1")
+    git(checkout, "config", "log.showSignature", "true")
+    found = describe_checkout(checkout)
+    assert found.message == line
+    assert found.annotations.get("message", "") == line
+    assert checkout_as(checkout, "other", None, None).message == line
+
+
+def test_a_user_without_a_name_is_told_by_none(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert login_name() == ""
 
 
 def test_variables_of_git_change_nothing(checkout, tmp_path, monkeypatch):

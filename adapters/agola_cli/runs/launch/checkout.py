@@ -1,24 +1,29 @@
-"""Asks git for the branch, tag and commit of the directory that is run."""
+"""Asks git for the branch, tag and commit of the directory that is run, and the machine for who runs it."""
 
 from __future__ import annotations
 
+import getpass
 import os
 from pathlib import Path
 
 import msgspec
 
+from agola_cli.output.records import printable
 from agola_core.errors import BadRequestError
 from agola_core.git_command import run_git
 from agola_core.source import is_checkout
 
+_SHOWN_CHARACTERS = 200
+
 
 class Checkout(msgspec.Struct, frozen=True):
-    """A directory's branch, tag, reference and commit; empty outside of git."""
+    """A directory's branch, tag, reference and commit with its message's first line; empty outside of git."""
 
     branch: str = ""
     tag: str = ""
     ref: str = ""
     commit: str = ""
+    message: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,7 +46,13 @@ class Checkout(msgspec.Struct, frozen=True):
     @property
     def annotations(self) -> dict[str, str]:
         """What a run says of where it comes from, by Agola's names."""
-        named = {"branch": self.branch, "tag": self.tag, "ref": self.ref, "commit_sha": self.commit}
+        named = {
+            "branch": self.branch,
+            "tag": self.tag,
+            "ref": self.ref,
+            "commit_sha": self.commit,
+            "message": self.message,
+        }
         return {name: value for name, value in named.items() if value}
 
 
@@ -59,7 +70,7 @@ def describe_checkout(path: Path) -> Checkout:
         return Checkout(branch="master", ref="refs/heads/master")
     tag = _git(path, "describe", "--tags", "--exact-match") if not branch else ""
     ref = f"refs/heads/{branch}" if branch else f"refs/tags/{tag}" if tag else "HEAD"
-    return Checkout(branch, tag, ref, commit)
+    return Checkout(branch, tag, ref, commit, _message(path) if commit else "")
 
 
 def checkout_as(path: Path, branch: str | None, tag: str | None, ref: str | None) -> Checkout | None:
@@ -75,7 +86,29 @@ def checkout_as(path: Path, branch: str | None, tag: str | None, ref: str | None
         return None
     reference = ref or (f"refs/heads/{branch}" if branch else f"refs/tags/{tag}")
     directory = path if path.is_dir() else path.resolve().parent
-    return Checkout(branch or "", tag or "", reference, describe_checkout(directory).commit)
+    found = describe_checkout(directory)
+    return Checkout(branch or "", tag or "", reference, found.commit, found.message)
+
+
+def login_name() -> str:
+    """Return the name of the user who runs this process; "" for one who has none, as in some containers."""
+    try:
+        return _line(getpass.getuser())
+    except (KeyError, OSError):
+        return ""
+
+
+def _message(path: Path) -> str:
+    form = ("--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%B")
+    done = run_git(path, "log", "-1", *form, "HEAD", "--")
+    return _line(done.stdout.decode(errors="replace")) if done.returncode == 0 else ""
+
+
+def _line(text: str) -> str:
+    """Return the first line of a text that somebody else wrote, cut, and without what is no character to print."""
+    line = text.strip().partition("\n")[0].rstrip().replace("\t", " ")
+    cut = line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
+    return printable(cut)
 
 
 def _git(path: Path, *arguments: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shlex
@@ -20,7 +19,7 @@ from agola_cli.options.common import json_option, processors, token_file_option,
 from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.actions import follow_or_leave
-from agola_cli.runs.launch.checkout import Checkout, checkout_as
+from agola_cli.runs.launch.checkout import Checkout, checkout_as, login_name
 from agola_cli.runs.launch.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import ExecutorOptions
@@ -76,7 +75,7 @@ def start_command(
     agola-core directrun start --url http://ci.example:4000 --var DEPLOY=no --no-untracked
     """
     path, top = wanted.path, _top_of_checkout(wanted.path)
-    user = _checked_user(user_id or getpass.getuser())
+    user = _checked_user(user_id or login_name())
     chosen = wanted.checkout(top) or checkout_as(top, "master", None, None)
     assert chosen is not None
     submission = prepare(
@@ -107,6 +106,7 @@ def start_command(
                     group=run_group(user, chosen, repository),
                     cache_group=f"{user}-{repository}",
                     given=given,
+                    user=user,
                 )
             )
             for run in submission.runs
@@ -171,6 +171,8 @@ def _top_of_checkout(path: Path) -> Path:
 
 
 def _checked_user(user: str) -> str:
+    if not user:
+        raise BadRequestError("the user of this process has no name: give --user-id")
     if _USER.fullmatch(user) is None:
         raise BadRequestError(f"not a user id: {user!r}; up to 100 letters, digits, '.', '_', '@' and '-'")
     return user

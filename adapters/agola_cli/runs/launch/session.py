@@ -15,6 +15,7 @@ import msgspec
 from agola_cli.options.variables import GivenValues
 from agola_cli.runs.follow import follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
+from agola_cli.runs.launch.checkout import login_name
 from agola_cli.runs.launch.disk_check import DiskCheck
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.launch.submission import Submission
@@ -67,6 +68,7 @@ class Session(msgspec.Struct, frozen=True):
                 group=f"/user/local/branch/{quote(submission.checkout.branch or 'none', safe='')}",
                 cache_group=f"local-{self.directory.name}",
                 given=self.given,
+                user=login_name(),
             )
             for definition in submission.runs
         ]

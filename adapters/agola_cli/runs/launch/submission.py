@@ -67,6 +67,7 @@ class Submission(msgspec.Struct, frozen=True):
         group: str,
         cache_group: str,
         given: GivenValues,
+        user: str,
     ) -> RunCreateRequest:
         """Return the request that makes one of the runs.
 
@@ -76,6 +77,7 @@ class Submission(msgspec.Struct, frozen=True):
             group: The run's group.
             cache_group: Who shares its caches.
             given: The environment that overrides every other, and secrets.
+            user: Who starts it; "" for somebody without a name.
         """
         return RunCreateRequest(
             run_config_tasks=self.tasks(run, source),
@@ -85,7 +87,7 @@ class Submission(msgspec.Struct, frozen=True):
             environment={**given.environment, **given.secrets},
             secrets=[*self.variables.values(), *given.secrets.values()],
             cache_group=cache_group,
-            annotations=self.checkout.annotations,
+            annotations={**self.checkout.annotations, **({"user": user} if user else {})},
         )
 
 
