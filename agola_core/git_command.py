@@ -1,7 +1,8 @@
 """Runs git on a checkout, whatever variables of git this process was started with.
 
 In a hook git sets GIT_DIR and GIT_INDEX_FILE, which would name another repository than the directory's own; with
-GIT_TRACE it writes lines to standard error that are no error.
+GIT_TRACE it writes lines to standard error that are no error. Nor does a look at a checkout run a command that its
+configuration names: of a file system monitor, or of the remote that a partial clone gets missing objects from.
 """
 
 from __future__ import annotations
@@ -33,4 +34,6 @@ def run_git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[byt
         name: value for name, value in os.environ.items() if name not in _PLACES and not name.startswith("GIT_TRACE")
     }
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
-    return subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, check=False, env=environment)
+    environment |= {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "file"}  # the second for git before 2.39.4
+    command = ["git", "-C", str(directory), "-c", "core.fsmonitor=false", *arguments]
+    return subprocess.run(command, capture_output=True, check=False, env=environment)

@@ -12,7 +12,7 @@ from agola_core.errors import BadRequestError
 from agola_core.git_command import run_git
 
 MAX_BYTES = 64 * 1024**2
-"""A repository whose objects are larger is copied without its older history."""
+"""A repository whose objects are larger is copied without its older history; a partial clone without any."""
 
 _DEPTH = 50
 _REF = "refs/agola/head"
@@ -50,6 +50,8 @@ def copy_repository(top: Path, target: Path) -> int:
         return 0
     is_shallow = _ask(top, "rev-parse", "--is-shallow-repository") == "true"
     depth = [] if not is_shallow and _size(top) <= MAX_BYTES else [f"--depth={_DEPTH}"]
+    if _ask(top, "config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"):
+        depth = ["--depth=1"]  # a partial clone has all of HEAD, and not what was before
     _do(target, *_QUIET, "fetch", "-q", "--no-write-fetch-head", "--update-head-ok", *depth, str(top), f"+HEAD:{_REF}")
     _do(target, *_QUIET, "update-ref", *([branch] if branch else ["--no-deref", "HEAD"]), head)
     _do(target, *_QUIET, "update-ref", "-d", _REF)

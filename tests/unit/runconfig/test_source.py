@@ -222,6 +222,39 @@ def test_worktrees_detached_heads_shallow_clones_and_empty_repositories(checkout
     assert not (unpacked(checkout / "inner", tmp_path / "5") / ".git").exists()  # it is the checkout's
 
 
+def test_a_partial_clone_comes_as_its_last_commit(checkout, tmp_path):
+    git(checkout, "config", "uploadpack.allowFilter", "true")
+    (checkout / "tracked").write_text("changed")
+    git(checkout, "commit", "-qam", "second")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{checkout}", tmp_path / "partial")
+    copy = unpacked(tmp_path / "partial", tmp_path / "copy")
+    assert said(copy, "log", "--format=%s") == "second"
+    assert said(copy, "status", "--porcelain") == ""
+
+
+def test_a_look_at_a_checkout_runs_no_command_of_its_configuration(checkout, tmp_path):
+    ran = tmp_path / "ran"
+    settings = {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": f"ext::touch {ran}",
+        "protocol.ext.allow": "always",
+        "core.fsmonitor": f"touch {ran};",
+        "core.hooksPath": str(checkout),
+    }
+    head = said(checkout, "rev-parse", "HEAD")
+    for name, value in settings.items():
+        git(checkout, "config", name, value)
+    (checkout / ".git/objects" / head[:2] / head[2:]).unlink()  # git would get it from the remote
+    subprocess.run(["git", "-C", checkout, "cat-file", "-e", "HEAD^{commit}"], capture_output=True, check=False)
+    assert ran.exists()  # as git does by itself
+    ran.unlink()
+    assert "tracked" in packed(checkout, include_repository=True)
+    assert describe_checkout(checkout).branch == "main"
+    assert not ran.exists()
+
+
 def test_a_submodule_that_is_not_initialised_is_an_empty_directory(checkout, tmp_path):
     git(tmp_path, "init", "-q", tmp_path / "module")
     git(tmp_path / "module", "commit", "-q", "--allow-empty", "-m", "m")
