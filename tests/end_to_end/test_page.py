@@ -4,13 +4,27 @@ import json
 import re
 import shutil
 import textwrap
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from agola_core import Put
 from agola_core.runconfig import RunContext, parse_config, run_tasks
 from agola_core.runservice.model.requests import RunCreateRequest
-from agola_core.runservice.model.types import FetchPhase
+from agola_core.runservice.model.types import (
+    ExecutorPhase,
+    FetchPhase,
+    RunPhase,
+    RunResult,
+    RunTaskStep,
+    TaskStatus,
+)
+from agola_core.runservice.rules.new_run import new_run
+from agola_core.sequence import Sequence
+from agola_core.standalone import open_store
 from agola_pytest.fixtures import require
 
 pytestmark = pytest.mark.timeout(240)
@@ -471,3 +485,135 @@ def test_a_token_is_asked_for_once(agola_runservice_factory, open_page):
 def test_what_does_not_exist_is_said_in_words(agola_runservice, open_page):
     page = open_page(f"{agola_runservice.url}/page/runs/missing")
     assert "doesn't exist" in page.get_by_role("alert").inner_text()
+
+
+def made_directly(directory, count):
+    """Write a finished run of many tasks into a service's store, as its service would have left it."""
+    config = {
+        "runs": [
+            {
+                "name": "many",
+                "tasks": [
+                    {"name": f"test shard {number}", "steps": [{"type": "run", "name": "pytest", "command": "exit 1"}]}
+                    for number in range(count)
+                ],
+            }
+        ]
+    }
+    parsed = parse_config(json.dumps(config).encode(), "config.json")
+    numbers = iter(range(count))
+    tasks = run_tasks(parsed, parsed.runs[0], RunContext(), lambda: f"{next(numbers):08}-0000-4000-8000-000000000000")
+    request = RunCreateRequest(run_config_tasks=tasks, name="many", group="/project/p5/branch/master")
+    begin = datetime(2030, 1, 1, tzinfo=UTC)
+    bundle = new_run(request, str(Sequence(1, 1000)), 1, begin)
+    ended = {}
+    for number, (task_id, task) in enumerate(bundle.run.tasks.items()):
+        start, failed = begin + timedelta(seconds=number), number == count // 2
+        end, phase = start + timedelta(seconds=30), ExecutorPhase.FAILED if failed else ExecutorPhase.SUCCESS
+        step = RunTaskStep(phase, FetchPhase.FINISHED, start, end, int(failed), log_lost=True)
+        status = TaskStatus.FAILED if failed else TaskStatus.SUCCESS
+        ended[task_id] = replace(
+            task,
+            status=status,
+            setup_step=replace(step, phase=ExecutorPhase.SUCCESS),
+            steps=[step],
+            start_time=start,
+            end_time=end,
+        )
+    run = replace(
+        bundle.run,
+        phase=RunPhase.FINISHED,
+        result=RunResult.FAILED,
+        tasks=ended,
+        start_time=begin,
+        end_time=begin + timedelta(seconds=count + 30),
+        archived=True,
+    )
+    with open_store(directory, background=False) as dm:
+        actions = [
+            Put("runconfig", run.id, msgspec.json.encode(bundle.run_config)),
+            Put("run", run.id, msgspec.json.encode(run)),
+        ]
+        dm.write_wal([*actions, Put("runcounter", "p5", b"1")])
+    return run
+
+
+REPORTED = """
+    runs:
+      - name: reported
+        tasks:
+          - name: unit
+            steps:
+              - run: >-
+                  echo '<testsuite><testcase name="t"><failure message="no"/></testcase></testsuite>' > junit.xml;
+                  echo error: it broke; exit 1
+              - save_to_workspace: {contents: [{paths: ["*.xml"]}], always: true}
+    """
+
+
+def tab_to(page, wanted):
+    """Press Tab until what has the focus has a text or a name, and return how often."""
+    reader = "(e => `${e.textContent.trim()} ${e.name || ''} ${e.id}`)(document.activeElement)"
+    for count in range(1, 80):
+        page.keyboard.press("Tab")
+        if re.search(wanted, page.evaluate(reader)):
+            return count
+    raise AssertionError(f"{wanted!r} is not reached")
+
+
+def test_five_hundred_tasks_by_keyboard_on_phones_and_desks(agola_runservice_factory, agola_directory, open_page):
+    many = made_directly(agola_directory / "agola-runservices" / "many", 500)
+    service = agola_runservice_factory("many")
+    client = service.client()
+    reported = create(client, REPORTED, annotations={"message": "x" * 300, "branch": "b" * 200})
+    while not (reported := client.get_run(reported.id).run).archived:  # with its reports
+        client.wait_change(reported, 60)
+    address = f"{service.url}/page/runs/{many.id}"
+    page = open_page(address, viewport={"width": 1280, "height": 800})
+    assert "shard 250" in page.locator("#tasks .row").first.inner_text()
+    assert page.locator("#tasks .row").count() == 500
+    assert page.locator("#tasks .fold summary").inner_text().endswith("499 success")
+    sent = sum(page.evaluate("performance.getEntries().map(entry => entry.encodedBodySize || 0)"))
+    assert 10_000 < sent <= 150_000
+    tab_to(page, "^.* q ")
+    page.keyboard.type("shard 49")
+    page.wait_for_function("() => document.querySelectorAll('#tasks .row').length === 11")
+    tab_to(page, "shard 499")
+    page.keyboard.press("Enter")
+    page.locator("#task-name", has_text="shard 499").wait_for()
+    page.goto(address)
+    for view, shapes in (("Graph", "svg.graph a"), ("Timeline", "svg.timeline a")):
+        tab_to(page, f"^{view} ")
+        page.keyboard.press("Enter")
+        page.locator(shapes).first.wait_for()
+        assert page.locator(shapes).count() == 500
+    page.goto(f"{service.url}/page/runs/{reported.id}")
+    for reached in (
+        "^Log ",
+        "^Graph",
+        "^Tests",
+        "Restart what failed",
+        "Other variables",
+        "^Delete",
+        "unit",
+        "First lines",
+    ):
+        tab_to(page, reached)
+    for reached in ("from", "^Find|find|text", "Raw", "Download", "log$"):
+        tab_to(page, reached)
+    paths = [f"/page/runs/{many.id}{view}" for view in ("", "?view=graph", "?view=timeline", "?q=nothing", "/delete")]
+    paths += [f"/page/runs/{reported.id}{more}" for more in ("", "?view=results", "/restart")]
+    (task,) = reported.tasks
+    paths += [f"/page/runs/{reported.id}/tasks/{task}/log/find?step=0&text=broke"]
+    paths += ["/", "/?group=/project/p1", "/page/groups", "/page/store"]
+    grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 29)"}
+    for path in paths:
+        page.set_viewport_size({"width": 1280, "height": 800})
+        assert page.goto(service.url + path).status == 200
+        for scheme, ground in grounds.items():
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280, path
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    assert page.problems == []
