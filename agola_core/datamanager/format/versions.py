@@ -16,7 +16,7 @@ from agola_core.datamanager.types import Action, Delete, Put
 from agola_core.errors import BadRequestError
 from agola_core.sequence import Sequence
 
-_TEXT = re.compile(r"([0-9a-f]{1,64})\.([0-9a-v]{13}-[0-9a-v]{13})\.([0-9a-f]{32})")
+_TEXT = re.compile(r"([0-9a-f]{1,64})\.([0-9a-v]{13}-[0-9a-v]{13})\.([0-9a-f]{8})\.([0-9a-f]{32})")
 
 
 class Version(NamedTuple):
@@ -25,16 +25,18 @@ class Version(NamedTuple):
     Attributes:
         lineage: The history that it read.
         seen: The newest WAL of the state that it read.
+        name: The digest of the object's type and id: the version of one object says nothing about another.
         digest: The digest of the object's bytes.
     """
 
     lineage: str
     seen: Sequence
+    name: str
     digest: str
 
     def __str__(self) -> str:
         """Return the text form."""
-        return f"{self.lineage}.{self.seen}.{self.digest}"
+        return f"{self.lineage}.{self.seen}.{self.name}.{self.digest}"
 
 
 class Condition(NamedTuple):
@@ -56,11 +58,16 @@ def object_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def name_digest(data_type: str, object_id: str) -> str:
+    """Return the digest of an object's type and id."""
+    return hashlib.blake2b(f"{data_type}\0{object_id}".encode(), digest_size=4).hexdigest()
+
+
 def split_conditions(actions: Items[Action]) -> tuple[tuple[Action, ...], tuple[Condition, ...]]:
     """Return a WAL's actions as they are stored, and the conditions that they had.
 
     Raises:
-        BadRequestError: A condition is malformed.
+        BadRequestError: A condition is malformed, or is the version of another object.
     """
     plain: list[Action] = []
     conditions = []
@@ -74,12 +81,15 @@ def split_conditions(actions: Items[Action]) -> tuple[tuple[Action, ...], tuple[
         else:
             plain.append(Delete(action.data_type, action.id))
         if action.expected is not None:
-            conditions.append(Condition(action.data_type, action.id, _parse(action.expected, index)))
+            conditions.append(Condition(action.data_type, action.id, _version(action, index)))
     return tuple(plain), tuple(conditions)
 
 
-def _parse(text: str, index: int) -> Version:
+def _version(action: Action, index: int) -> Version:
+    text = action.expected
     match = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise BadRequestError(f"action {index}: expected takes an Entry.version, not {text!r}"[:200])
-    return Version(match[1], Sequence.parse(match[2]), match[3])
+    if match[3] != name_digest(action.data_type, action.id):
+        raise BadRequestError(f"action {index}: expected is not a version of {action.data_type} {action.id!r}"[:200])
+    return Version(match[1], Sequence.parse(match[2]), match[3], match[4])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.records import LineageRecord, Wal
-from agola_core.datamanager.format.versions import Version, object_digest
+from agola_core.datamanager.format.versions import Version, name_digest, object_digest
 from agola_core.datamanager.sstable.manifest import Manifest
 from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import Table
@@ -72,7 +72,8 @@ class View(NamedTuple):
         data = self.get(data_type, object_id)
         if data is None:
             return None
-        return Entry(data, str(Version(self.lineage.lineage, self.sequence, object_digest(data))))
+        name = name_digest(data_type, object_id)
+        return Entry(data, str(Version(self.lineage.lineage, self.sequence, name, object_digest(data))))
 
     def scan(self, data_type: str, start_after: str = "", prefix: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of a type's objects, in the byte order of their ids.

@@ -45,6 +45,15 @@ def test_expected_refuses_after_any_change_by_anybody(dm):
     assert dm.entry("note", "a") is None
 
 
+def test_the_version_of_one_object_is_refused_for_another(dm):
+    dm.write_wal([Put("note", "a", b"same"), Put("note", "b", b"same")])
+    version = dm.entry("note", "a").version
+    for wrong in (Put("note", "b", b"2", expected=version), Delete("note", "c", expected=version)):
+        with pytest.raises(BadRequestError, match=f"action 0: expected is not a version of note '{wrong.id}'"):
+            dm.write_wal([wrong])
+    assert dict(dm.list_objects("note")) == {"a": b"same", "b": b"same"}
+
+
 def test_a_rewrite_with_the_same_bytes_and_a_new_object_are_changes(dm):
     write(dm, b"1")
     entry = dm.entry("note", "a")
