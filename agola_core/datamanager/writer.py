@@ -170,8 +170,15 @@ class Writer:
         try:
             self._wait_durable(max(committed, key=lambda one: one.sequence), epoch, timeout)
         except AgolaError as error:
-            synced = str(self._log.synced)
-            return [error if isinstance(one, ChangeGroupsToken) and one.sequence > synced else one for one in verdicts]
+            synced = self._log.synced
+            return [
+                error
+                if isinstance(one, ChangeGroupsToken)
+                and (sequence := Sequence.parse(one.sequence)).epoch >= epoch
+                and (sequence > synced or sequence.epoch != synced.epoch)
+                else one
+                for one in verdicts
+            ]
         return verdicts
 
     def _wait_durable(self, result: ChangeGroupsToken, epoch: int, timeout: float | None) -> None:

@@ -156,18 +156,18 @@ class MaintenanceTasks:
         flights = self._flights
         if flights is None:
             try:
-                self.syncer.sync()
+                synced = self.syncer.sync()
             except UnavailableError as error:
                 kind = OutOfSpaceError if isinstance(error, OutOfSpaceError) else UnavailableError
                 raise kind(f"WAL {sequence} is committed, but is not in object storage yet: {error}") from error
+            _check_epoch(sequence, synced.epoch)  # perhaps of a lineage that the log has not heard of
             return
         flights.send(sequence)
 
         def check() -> None:
             if self._sync_failure is not None:
                 raise self._sync_failure
-            if self._log.lineage.epoch != sequence.epoch:
-                raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")
+            _check_epoch(sequence, self._log.lineage.epoch)
 
         if not self._log.wait_synced(sequence, check, timeout):
             raise DeadlineError(f"WAL {sequence} is committed, but is not in object storage yet")
@@ -201,3 +201,8 @@ class MaintenanceTasks:
     def _collect(self) -> None:
         for garbage in self.garbage_collector.collect():
             logger.info("collected: path=%s size=%d reason=%s", garbage.path, garbage.size, garbage.reason)
+
+
+def _check_epoch(sequence: Sequence, epoch: int) -> None:
+    if epoch != sequence.epoch:
+        raise FencedError(f"WAL {sequence} was committed, then the store was imported or recovered")

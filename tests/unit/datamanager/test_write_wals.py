@@ -1,5 +1,8 @@
 """Many WALs in one call: in their order, in few transactions, each with a verdict of its own."""
 
+import io
+import threading
+
 import pytest
 
 import agola_core
@@ -122,6 +125,27 @@ def test_large_wals_go_along_and_storage_durability_waits_for_all(tmp_path):
         assert "is committed, but is not in object storage yet" in str(failed[0])
         assert str(failed[1]) == "the disk does not serve"
         assert dict(dm.list_objects("note")) == {"b": b"b" * 1000, "c": b""}
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_import_before_they_are_in_storage_is_no_durable_commit(tmp_path, background):
+    with agola_core.open(
+        tmp_path, data_types=["note"], durability="storage", options=Options(background=background)
+    ) as dm:
+        dm.write_wal([Put("note", "old", b"")])
+        exported = io.BytesIO()
+        dm.export(exported)
+        exported.seek(0)
+        once = threading.Lock()
+
+        def import_once(name):
+            if name == "sync.before-batch" and once.acquire(blocking=False):
+                dm.import_(exported)
+
+        with faultpoints.arm(import_once):
+            verdicts = dm.write_wals([[Put("note", "a", b"")], [Put("note", "b", b"")]])
+        assert [type(one) for one in verdicts] == [FencedError, FencedError]
+        assert dict(dm.list_objects("note")) == {"old": b""}
 
 
 def test_an_import_in_between_fences_them(tmp_path):
