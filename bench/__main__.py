@@ -16,6 +16,7 @@ from bench import (
     commit,
     commit_etcd,
     commits3,
+    executors,
     hop,
     idle,
     loglag,
@@ -52,6 +53,7 @@ BENCHES = {
     "task-hop": hop.run,
     "tasks": tasks.run,
     "run-start": runstart.run,
+    "executors": executors.run,
     "idle": idle.run,
 }
 

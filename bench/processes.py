@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -33,3 +34,9 @@ def agola_core_command(*arguments: object) -> Iterator[tuple[str, int]]:
         process.terminate()
         process.wait(30)
         process.stdout.close()
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the seconds that a process has spent on processors, its ended children's not among them."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
