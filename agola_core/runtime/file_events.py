@@ -27,6 +27,9 @@ class FileEvents:
         directory: The directory.
         names: The files' names; they need not exist.
 
+    Attributes:
+        deaf: Whether the kernel refused to go on telling after a time of silence (see `muted`): look often instead.
+
     Raises:
         OSError: There is no inotify here, or the user has used up its instances or watches.
     """
@@ -41,6 +44,7 @@ class FileEvents:
         self._names = frozenset(os.fsencode(name) for name in names)
         self._lock = fork_safe(threading.Lock())
         self._closed = False
+        self.deaf = False
         self._file = start(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
@@ -84,7 +88,7 @@ class FileEvents:
         try:
             yield
         finally:
-            self._watch_directory()
+            self.deaf = not self._watch_directory()
 
     def interrupt(self) -> None:
         """End a wait, from another thread; no later one waits either."""

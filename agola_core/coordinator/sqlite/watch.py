@@ -188,7 +188,7 @@ class WatchHub:
 
     def _wait(self, pause: float, gap: float) -> bool:
         """Wait for an event, at most for a pause; return whether it came, and what follows it within a gap."""
-        if self._events is None:
+        if self._events is None or self._events.deaf:
             self._stop_polling.wait(_POLL)
             return False
         if not self._events.wait(pause):

@@ -60,6 +60,19 @@ def test_nothing_is_told_of_what_happens_while_muted(tmp_path, events):
     assert events.wait(LONG)
 
 
+def test_a_watch_that_the_kernel_refuses_after_a_silence_leaves_it_deaf(tmp_path):
+    (tmp_path / "gone").mkdir()
+    events = FileEvents(tmp_path / "gone", ["log"])
+    try:
+        with events.muted():
+            assert not events.deaf
+            (tmp_path / "gone").rmdir()
+        assert events.deaf
+        assert not events.wait(0.0)
+    finally:
+        events.close()
+
+
 def test_an_interrupt_ends_a_wait_and_all_later_ones(events):
     thread = threading.Thread(target=events.wait, args=(LONG,))
     thread.start()
@@ -75,10 +88,16 @@ def test_a_directory_that_is_not_there_has_no_events(tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize("has_events", [True, False])
+@pytest.mark.parametrize("has_events", ["all along", "once", "never"])
 def test_a_watch_sees_another_process_with_and_without_events(tmp_path, monkeypatch, has_events):
-    if not has_events:
+    if has_events == "never":
         monkeypatch.setattr(watch.FileEvents, "of", lambda *_: None)
+    elif has_events == "once":  # the limit of watches was used up during a silence
+        found = FileEvents(tmp_path, ["coordinator.db", "coordinator.db-wal"])
+        with found.muted():
+            monkeypatch.setattr(found, "_watch_directory", lambda: False)
+        monkeypatch.setattr(watch, "_SHORTEST_POLL", LONG)
+        monkeypatch.setattr(watch.FileEvents, "of", lambda *_: found)
     path = tmp_path / "coordinator.db"
     code = (
         "import sys; from agola_core.coordinator import PutOp;"
