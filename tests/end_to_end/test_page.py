@@ -604,8 +604,8 @@ def test_five_hundred_tasks_by_keyboard_on_phones_and_desks(agola_runservice_fac
     paths = [f"/page/runs/{many.id}{view}" for view in ("", "?view=graph", "?view=timeline", "?q=nothing", "/delete")]
     paths += [f"/page/runs/{reported.id}{more}" for more in ("", "?view=results", "/restart")]
     (task,) = reported.tasks
-    paths += [f"/page/runs/{reported.id}/tasks/{task}/log/find?step=0&text=broke"]
-    paths += ["/", "/?group=/project/p1", "/page/groups", "/page/store"]
+    found = f"/page/runs/{reported.id}/tasks/{task}/log/find?step=0&text=broke"
+    paths += [found, "/", "/?group=/project/p1", "/page/groups", "/page/store"]
     grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 29)"}
     for path in paths:
         page.set_viewport_size({"width": 1280, "height": 800})
@@ -616,4 +616,7 @@ def test_five_hundred_tasks_by_keyboard_on_phones_and_desks(agola_runservice_fac
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280, path
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    assert page.locator("#live table.status").evaluate("e => e.scrollWidth <= e.parentNode.clientWidth")
+    page.goto(service.url + found)  # as high as its one line
+    assert page.locator(".log").bounding_box()["height"] < 100
     assert page.problems == []
