@@ -75,6 +75,12 @@ def test_a_commit_is_told_by_a_line_of_text_whatever_its_message_is(checkout, me
     assert checkout_as(checkout, "other", None, None).message == line
 
 
+def test_a_branch_that_is_not_utf_8_is_told_as_far_as_it_is(checkout):
+    git(checkout, "checkout", "-qb", b"caf\xe9")
+    found = describe_checkout(checkout)
+    assert (found.branch, found.ref) == ("caf\ufffd", "refs/heads/caf\ufffd")
+
+
 def test_a_user_without_a_name_is_told_by_none(monkeypatch):
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 from pathlib import Path
 
 import msgspec
@@ -116,4 +115,4 @@ def _git(path: Path, *arguments: str) -> str:
         done = run_git(path, *arguments)
     except FileNotFoundError:
         return ""
-    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else ""
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""  # a run's texts are UTF-8
