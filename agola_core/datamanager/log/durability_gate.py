@@ -58,9 +58,10 @@ class DurabilityGate:
             held.release()
 
     def reset(self, synced: Sequence) -> None:
-        """Begin with another lineage, of which storage has the log up to a WAL; every writer must check the log."""
+        """Begin again, perhaps with another lineage, of which storage has the log up to a WAL; all check the log."""
         with self._lock:
-            self.synced = synced
+            if synced.epoch != self.synced.epoch or synced > self.synced:  # a batch may have arrived meanwhile
+                self.synced = synced
         self.wake_all()
 
     def wake_all(self) -> None:

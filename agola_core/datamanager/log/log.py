@@ -146,6 +146,7 @@ class Log:
         return synced == self.synced
 
     def _catch_up(self, attempt: int) -> None:
+        synced = self.synced  # before the control keys: batches arrive without the lock
         control = require_control(self.coordinator)
         view = self.view
         if control.lineage != view.lineage:
@@ -157,9 +158,9 @@ class Log:
             logger.info("lineage changed: epoch=%d lineage=%s", control.lineage.epoch, control.lineage.lineage)
             self._reload(control)
             return
-        if control.head < view.sequence or control.synced < self.synced:
+        if control.head < view.sequence or control.synced < synced:
             raise RecoveryError(
-                f"the coordinator went back in time, from {max(view.sequence, self.synced)} to "
+                f"the coordinator went back in time, from {max(view.sequence, synced)} to "
                 f"{control.head}: recover the store from its storage"
             )
         if Sequence.parse(control.checkpoint.sequence) > view.sequence or attempt:

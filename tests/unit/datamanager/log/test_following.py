@@ -10,6 +10,7 @@ from agola_core import ConflictError, Options, Put
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys, records
+from agola_core.datamanager.log import log as log_module
 from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.objectstorage.posix.storage import PosixStorage
 
@@ -159,3 +160,25 @@ def test_a_checkpoint_of_a_lineage_that_has_ended_is_not_adopted(tmp_path):
         view = dm._store.log.view
         dm._store.log.adopt(record, item.mod_revision)  # by a checkpointer that was paused after its transaction
         assert dm._store.log.view is view
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_batch_that_arrives_while_the_log_catches_up_is_no_step_back_in_time(tmp_path, monkeypatch, reload):
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        dm.write_wal([Put("note", "a", b"1")])
+        other.write_wal([Put("note", "b", b"2")])
+        if reload:
+            other.checkpoint(force=True)
+            other.write_wal([Put("note", "b", b"2")])
+        before, read = str(dm._store.log.synced), log_module.require_control
+
+        def read_and_sync(coordinator):
+            control = read(coordinator)
+            monkeypatch.setattr(log_module, "require_control", read)
+            dm.sync()
+            return control
+
+        monkeypatch.setattr(log_module, "require_control", read_and_sync)
+        dm.refresh()
+        assert dm.get("note", "b") == b"2"
+        assert before < str(dm._store.log.synced) == dm.status().synced
