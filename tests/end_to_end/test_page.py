@@ -297,16 +297,17 @@ def test_a_restart_has_other_variables_and_leads_to_the_run_before_it_which_can_
     client = agola_runservice.client()
     steps = [{"type": "run", "name": "tell", "command": 'echo "it is $COLOUR $KEPT"; exit 1'}]
     text = json.dumps({"runs": [{"name": "again", "tasks": [{"name": "t", "steps": steps}]}]})
-    run = create(client, text, environment={"COLOUR": "red", "KEPT": "here"})
+    run = create(client, text, environment={"COLOUR": "red", "KEPT": "here", "my.own-1": "x", "CR": "a\rb"})
     page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
     page.locator("#log", has_text="it is red here").wait_for()
     page.get_by_role("link", name="Other variables").click()
-    assert page.get_by_label("Variables").input_value() == "COLOUR=red\nKEPT=here"
+    assert page.get_by_label("Variables").input_value() == "COLOUR=red\nKEPT=here\nmy.own-1=x"
+    assert page.get_by_text("not kept unless written again: CR").count() == 1  # it would come back as another
     page.get_by_label("Variables").fill("COLOUR=blue\n\nno variable")
     page.get_by_role("button", name="Restart what failed").click()
     assert "line 3 of the variables is not NAME=VALUE" in page.get_by_role("alert").inner_text()
     page.go_back()
-    page.get_by_label("Variables").fill("COLOUR=blue\n")
+    page.get_by_label("Variables").fill("COLOUR=blue\nmy.own-1=x\n")
     page.get_by_role("button", name="Restart what failed").click()
     page.locator("#log", has_text="it is blue").wait_for()
     page.locator("#run-facts").get_by_role("link", name=f"#{run.counter}", exact=True).click()

@@ -111,6 +111,7 @@ def test_logs_of_what_failed_their_ends_and_their_matches(tree):
     assert [line[:7] for line in ends[2].splitlines()][-1] == "the end"
     assert ends[2].startswith("60000\n") or len(ends[2].splitlines()) == 3  # lines of more than 64 KiB are cut
     assert tree.run("runs", "logs", "last", "--task", "good", "--since", "1h", "--tail", "1").stdout == "50\n"
+    assert tree.run("runs", "logs", "last", "--task", "good", "--tail", str(10**20)).stdout.endswith("\n50\n")
     assert tree.run("runs", "logs", "last", "--since", "2999-01-01").stdout == ""
     for options in (["--timestamps"], ["--timestamps", "-f"]):
         refused = tree.run("runs", "logs", "last", *options)

@@ -24,6 +24,7 @@ from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunR
 from agola_core.runservice.service import RunService
 
 _WAIT_SECONDS = 0.5
+_MOST_LINES = 2**40  # of any log: below the machine's largest integer
 
 
 @click.command("logs")
@@ -77,7 +78,8 @@ def logs_command(
                 logs = [item for item in logs if _has_failed(bundle, item[0], item[1])]
             if since is not None:
                 logs = [item for item in logs if _ran_since(bundle, item[0], item[1], since)]
-            _print_logs(service, bundle, logs, _Filter(tail, grep), one_step=step is not None or setup)
+            most = None if tail is None else min(tail, _MOST_LINES)
+            _print_logs(service, bundle, logs, _Filter(most, grep), one_step=step is not None or setup)
             return 0
         if step is not None or setup or failed or tail is not None or grep or since:
             raise BadRequestError("--follow shows whole tasks: leave --step and --setup out, and what picks lines")

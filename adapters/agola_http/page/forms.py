@@ -20,7 +20,8 @@ from agola_http.page.render import form, page, redirect
 from agola_http.page.views import view_run
 from agola_http.server.endpoints import Call
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}", re.ASCII)
+_NAME = re.compile(r"[^\s=\x00]+")
+_VALUE = re.compile(r"[^\r\n\x00]*")
 
 
 class Forms(PageArea):
@@ -65,7 +66,7 @@ class Forms(PageArea):
         with self._state.backend.gate.enter() as service:
             bundle = service.get_run(call.path_params["run_id"])
         known = bundle.run_config.environment
-        shown = {name: value for name, value in known.items() if HIDDEN not in value and "\n" not in value}
+        shown = {name: value for name, value in known.items() if _can_be_written(name, value)}
         return self._page(
             call,
             "restart.html",
@@ -116,6 +117,11 @@ class Forms(PageArea):
         with self._state.backend.gate.enter() as service:
             service.approve_task(call.path_params["run_id"], call.path_params["task_id"])
         return redirect(f"/page/runs/{quote(call.path_params['run_id'])}")
+
+
+def _can_be_written(name: str, value: str) -> bool:
+    """Return whether a variable comes back from a form's line as it is."""
+    return bool(_NAME.fullmatch(name) and _VALUE.fullmatch(value)) and HIDDEN not in value
 
 
 def _variables(text: str) -> dict[str, str]:
