@@ -418,6 +418,11 @@ class DataManager(Reader):
         return self._log.view.sequence
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._store.closed
+
+    @property
     def stored_types(self) -> tuple[str, ...]:
         """The types of objects that the store was made for or has objects of, sorted."""
         return tuple(self._log.view.data_types())

@@ -9,6 +9,7 @@ from agola_core.coordinator.port import Compare
 from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.events import RecordedEvent
 from agola_core.datamanager.manager import DataManager
+from agola_core.datamanager.validate import check_timeout
 from agola_core.errors import FencedError
 from agola_core.events.subscription import Subscription, marked
 from agola_core.events.types import Query
@@ -43,11 +44,15 @@ class Consumer(Subscription):
             FencedError: The turn was lost: another may have gone on from what was acknowledged last. Or the store
                 was imported or recovered.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._lock is None:
             self._check()
             self._lock = self._take()
             if self._lock is not None:
+                if self._closed:  # meanwhile, and `close` did not see the lock
+                    self._lock.release()
                 break
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from agola_core.datamanager.format.events import EVENTS, Event
 from agola_core.datamanager.manager import DataManager
@@ -57,6 +57,11 @@ class EventStore(Closing):
         self.store = cast("DataManager", store)
         self._writable = isinstance(store, DataManager)
         self._closed = False
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        self._check_open()
+        return self
 
     # Writing
 
@@ -244,6 +249,7 @@ class EventStore(Closing):
         """
         self._check_writable()
         check_name(name, "name")
+        check_query(query)
         return Consumer(self.store, query, name)
 
     def marked(self, name: str) -> int:

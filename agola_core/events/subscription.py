@@ -15,6 +15,7 @@ from agola_core.coordinator.port import Compare
 from agola_core.datamanager.format.events import MARKS, RecordedEvent
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.types import Put
+from agola_core.datamanager.validate import check_timeout
 from agola_core.errors import BadRequestError, ClosedError, FencedError, NotFoundError
 from agola_core.events.reading import PAGE, page_of
 from agola_core.events.types import Query
@@ -68,9 +69,11 @@ class Subscription(Closing):
             ClosedError: The subscription or the store was closed.
             FencedError: The store was imported or recovered: its events may be others.
         """
+        if timeout is not None:
+            check_timeout(timeout)
+        self._check()
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._ready:
-            self._check()
             seen = self._store.sequence
             page, head = page_of(self._store, self._query, self._looked + 1, None, PAGE)
             self._check()
@@ -79,6 +82,7 @@ class Subscription(Closing):
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
             if not page and not self._store.wait_for_change(seen, lambda: self._closed, left):
                 return None
+            self._check()
         event = self._ready.popleft()
         self.position = event.position
         return event
@@ -90,10 +94,15 @@ class Subscription(Closing):
             event: The event; None for the one that was returned last.
 
         Raises:
-            BadRequestError: The subscription has no name.
+            BadRequestError: The subscription has no name, or `event` is no event that was read.
+            ClosedError: The subscription or the store was closed.
+            FencedError: As for `next`.
         """
+        self._check()
         if not self._name:
             raise BadRequestError("a subscription without a name has no place to note its position at")
+        if event is not None and not isinstance(event, RecordedEvent):
+            raise BadRequestError(f"ack takes an event that was read, or nothing, not {event!r}"[:300])
         self._store.append_mark(mark(self._name, self.position if event is None else event.position), self.fences())
 
     def fences(self) -> tuple[Compare, ...]:
@@ -103,6 +112,7 @@ class Subscription(Closing):
     def close(self) -> None:
         """End the subscription, also while another thread waits in `next`."""
         self._closed = True
+        self._stopped.set()
         self._store.wake_waiting()
 
     def __iter__(self) -> Iterator[RecordedEvent]:
@@ -127,5 +137,7 @@ class Subscription(Closing):
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("the subscription was closed")
+        if self._store.closed:
+            raise ClosedError("the store was closed")
         if self._store.lineage != self._lineage:
             raise FencedError("the store was imported or recovered: subscribe anew")

@@ -45,8 +45,12 @@ class Query(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         """Take the names from any collection.
 
         Raises:
-            BadRequestError: One is no name.
+            BadRequestError: One is no name, or an alternative is no query.
         """
+        if not isinstance(self.alternatives, tuple):
+            raise BadRequestError(f"alternatives are a tuple of queries, not {type(self.alternatives).__name__}")
+        for other in self.alternatives:
+            check_query(other)
         msgspec.structs.force_setattr(self, "types", _names(self.types, "types"))
         msgspec.structs.force_setattr(self, "tags", _names(self.tags, "tags"))
 
@@ -59,7 +63,12 @@ class Query(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return (item, *(found for other in self.alternatives for found in other.items))
 
     def __or__(self, other: Query) -> Query:
-        """Return the query for the events of either."""
+        """Return the query for the events of either.
+
+        Raises:
+            BadRequestError: The other is no query.
+        """
+        check_query(other)
         if not self.items or not other.items:  # whatever is joined to "all" is all
             return Query()
         joined = (*self.alternatives, Query(other.types, other.tags), *other.alternatives)

@@ -17,6 +17,7 @@ from agola_core.datamanager.format.batches import list_batches, read_actions, re
 from agola_core.datamanager.format.records import WalRecord, decode_wal
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.types import Action, Event
+from agola_core.datamanager.validate import check_timeout
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, FencedError, NotFoundError
 from agola_core.runtime.closing import Closing
 from agola_core.sequence import Sequence
@@ -68,7 +69,10 @@ class Feed(Closing):
             FencedError: The store was imported or recovered.
             CompactedError: The feed was too slow: the next WAL is no longer kept.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         self._log.origin.check()
+        self._check_open()
         if not self._ready and not self._fill() and not self._wait(timeout):
             return None
         if not self._ready and not self._fill():
@@ -110,8 +114,7 @@ class Feed(Closing):
 
     def _fill(self) -> bool:
         """Read on, but never beyond the view: data read after an event is at least as new as the event."""
-        if self._closed:
-            raise ClosedError("the feed was closed")
+        self._check_open()
         self._check_lineage()
         newest = self._log.view.sequence
         if newest <= self.position:
@@ -123,6 +126,12 @@ class Feed(Closing):
             records = self._from_coordinator() or self._from_storage()
             self._ready.extend(self._read(record) for record in records if record.sequence <= newest)
         return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the feed was closed")
+        if self._log.closed:
+            raise ClosedError("the datamanager was closed")
 
     def _check_lineage(self) -> None:
         if self._log.lineage != self._lineage:

@@ -86,12 +86,14 @@ def decoded(codec: Codec[T], data: bytes, data_type: str, object_id: str) -> T:
 
 
 def encoded(codec: Codec[Any], value: Any, data_type: str, object_id: str) -> bytes:
-    """Return a value's bytes.
+    """Return a value's bytes, which are decoded on trial: one that cannot be read would stop every iteration.
 
     Raises:
-        BadRequestError: The codec cannot encode it.
+        BadRequestError: The codec cannot encode it, or would not decode it again: it is of another type.
     """
     try:
-        return codec.encode(value)
-    except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        data = codec.encode(value)
+        codec.decode(data)
+    except (*DECODE_ERRORS, ValueError, TypeError) as error:
         raise BadRequestError(f"{data_type} {object_id!r} cannot be encoded: {error}") from error
+    return data

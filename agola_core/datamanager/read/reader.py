@@ -6,7 +6,7 @@ import enum
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, TYPE_CHECKING, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Self, TypeVar, overload
 
 from agola_core.datamanager.format.events import RESERVED
 from agola_core.datamanager.read.snapshot import Snapshot
@@ -36,6 +36,15 @@ class Reader(Closing):
     """
 
     data_types: tuple[str, ...]
+
+    def __enter__(self) -> Self:
+        """Return this.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        self._check_open()
+        return self
 
     @abstractmethod
     def _pinned_view(self) -> AbstractContextManager[View]:

@@ -92,6 +92,35 @@ def test_values_of_a_type_are_checked_both_ways(dm):
     assert anything["n"] == [None, 1.5, {"x": "y"}]
 
 
+def test_a_value_of_another_type_is_refused_before_it_is_written(dm):
+    class Number:
+        def encode(self, value):
+            return str(value).encode()
+
+        def decode(self, data):
+            return int(data)
+
+    for codec, wrong in (
+        (int, "seven"),
+        (dict[str, int], {"x": "y"}),
+        (Note, {"size": 1}),
+        (int, None),
+        (Number(), "s"),
+    ):
+        values = dm.mapping("note", codec)
+        writes = [
+            lambda values=values, wrong=wrong: values.__setitem__("a", wrong),
+            lambda values=values, wrong=wrong: values.update({"a": wrong}),
+            lambda values=values, wrong=wrong: values.setdefault("a", wrong),
+        ]
+        if wrong is not None:  # None deletes
+            writes.append(lambda values=values, wrong=wrong: values.change("a", lambda old: wrong))
+        for write in writes:
+            with pytest.raises(BadRequestError, match="note 'a' cannot be encoded"):
+                write()
+            assert dict(values) == {}
+
+
 def test_a_codec_of_ones_own(dm):
     class Text:
         def encode(self, value):

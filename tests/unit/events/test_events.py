@@ -371,6 +371,60 @@ def test_a_closed_subscription_lets_its_reader_go(store):
     assert not reader.is_alive()
 
 
+def test_what_is_closed_gives_no_more_and_marks_nothing(tmp_path):
+    store = agola_core.open_events(tmp_path, options=OPTIONS)
+    store.append([Event("A"), Event("B"), Event("C")])
+    readers = [store.subscribe(after=0, name="s"), store.consume("c")]
+    feed = store.store.watch()
+    store.append([Event("D")])
+    store.append([Event("E")])
+    assert feed.next(timeout=0) is not None
+    feed.close()
+    with pytest.raises(ClosedError):
+        feed.next(timeout=0)
+    for reader in readers:
+        event = reader.next(timeout=0)
+        reader.ack()
+        reader.close()
+        with pytest.raises(ClosedError, match="subscription"):
+            reader.next(timeout=0)
+        for acknowledged in (None, event):
+            with pytest.raises(ClosedError, match="subscription"):
+                reader.ack(acknowledged)
+        assert list(reader) == []
+        assert store.marked(reader._name) == 1
+    others = [store.subscribe(after=0, name="s"), store.consume("c"), store.store.watch(store.store.sequence)]
+    store.append([Event("F")])
+    store.append([Event("G")])
+    for other in others:
+        assert other.next(timeout=0) is not None
+    store.close()
+    for other in others:
+        with pytest.raises(ClosedError, match=r"(store|datamanager) was closed"):
+            other.next(timeout=0)
+    for closed in (store, store.store):
+        with pytest.raises(ClosedError), closed:
+            pytest.fail("entered")
+
+
+def test_a_reader_s_arguments_are_checked(store):
+    store.append([Event("A")])
+    for wrong in ("x", float("nan")):
+        for reader in (store.subscribe(after=0), store.consume("c"), store.store.watch()):
+            with pytest.raises(BadRequestError, match="a timeout is"):
+                reader.next(timeout=wrong)
+            reader.close()
+    reader = store.subscribe(after=0, name="s")
+    for wrong in (3, Event("A")):
+        with pytest.raises(BadRequestError, match="ack takes an event"):
+            reader.ack(wrong)
+    with pytest.raises(BadRequestError, match="a query is a Query"):
+        store.consume("k", "oops")
+    for wrong in (lambda: Query(["A"]) | None, lambda: Query() | "A", lambda: Query(["A"], alternatives=("B",))):
+        with pytest.raises(BadRequestError, match="a query is a Query"):
+            wrong()
+
+
 def test_a_named_subscription_goes_on_where_it_acknowledged(open_store):
     store = open_store()
     for number in range(5):
