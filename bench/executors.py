@@ -82,7 +82,7 @@ def _play(url: str, pid: int, executors: Executors) -> tuple[list[float], float]
         for number in range(TASKS_EACH):
             answer = client.post("/runs", content=msgspec.json.encode(_request(number)))
             runs.append(answer.raise_for_status().json()["run"]["id"])
-        executors.wait(lambda: len(executors.started) == EXECUTORS * TASKS_EACH)
+        executors.wait(lambda: executors.reports == 2 * EXECUTORS * TASKS_EACH)
         running = [_share(pid, ROUND_SECONDS) for _ in range(ROUNDS)]
         executors.end_all()
         for run_id in runs:
@@ -113,6 +113,7 @@ class Executors:
 
     def __init__(self, url: str, listen_url: str) -> None:
         self.started: dict[str, ExecutorTask] = {}
+        self.reports = 0
         self._changed = threading.Condition()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -175,13 +176,19 @@ class Executors:
         self._at(when, beat)
 
     def _report_at(self, later: float, task: ExecutorTask) -> None:
-        executor = task.status.executor_id
-        self._at(time.monotonic() + later, lambda: self._clients[executor].send_task_status(executor, task))
+        def report() -> None:
+            executor = task.status.executor_id
+            self._clients[executor].send_task_status(executor, task)
+            with self._changed:
+                self.reports += 1
+                self._changed.notify_all()
+
+        self._at(time.monotonic() + later, report)
 
     def _at(self, when: float, work: Callable[[], None]) -> None:
         with self._changed:
             heapq.heappush(self._due, (when, next(self._numbers), work))
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
