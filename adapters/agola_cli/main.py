@@ -183,7 +183,8 @@ def cli(context: click.Context, verbose: int, config_file: Path | None) -> None:
     agola-core export -o backup.zst   one consistent snapshot
 
     Exit codes: 0 success, 1 a run or a check failed, 2 usage or configuration, 3 something cannot be reached,
-    4 refused, 74 the output cannot be written, 130 interrupted, 141 the output was closed.
+    4 refused, 70 a defect of agola-core itself, 74 the output cannot be written, 130 interrupted,
+    141 the output was closed.
     """
     quiet = logging.WARNING if context.invoked_subcommand in _SERVERS else logging.ERROR
     level = (quiet, logging.INFO, logging.DEBUG)[min(verbose, 2)]

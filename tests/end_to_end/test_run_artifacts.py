@@ -48,6 +48,17 @@ def test_artifacts_come_out_at_the_end_and_later(built, tmp_path):
         "other_one/c",
     ]
     assert built.run("runs", "artifacts", "last", "--task", "x").returncode == 2
+    (tmp_path / "afile").touch()
+    for place, reason in [(tmp_path / "afile/x", "Not a directory"), ("/proc/x", "No such file")]:
+        for command in (["run", ".", "--artifacts", place], ["runs", "artifacts", "last", "-o", place]):
+            refused = built.run(*command)
+            assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+            assert f"{str(place)!r} cannot be written to: {reason}" in refused.stderr
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/build").touch()
+    refused = built.run("runs", "artifacts", "last", "-o", tmp_path / "taken")
+    assert refused.returncode == 2
+    assert f"nothing can be unpacked in '{tmp_path}/taken/build'" in refused.stderr
 
 
 def test_artifacts_come_out_over_http(built, tmp_path, wait_for_line):

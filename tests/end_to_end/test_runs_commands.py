@@ -70,7 +70,7 @@ def test_logs_of_chosen_tasks(used):
     assert "try it | tried" in followed.stdout
     assert "build  | built" in followed.stdout
     for arguments, message in [
-        (["--task", "missing"], "has no task 'missing'"),
+        (["--task", "missing"], "has no task 'missing'; there are 'build', 'try it'"),
         (["-f", "--step", "0"], "leave --step and --setup out"),
         (["--task", "build", "--step", "5"], "no such step"),
     ]:
@@ -83,7 +83,7 @@ def test_what_has_ended_cannot_be_stopped_or_approved(used):
     assert "has ended" in used.run("runs", "stop", "last").stderr
     assert used.run("runs", "stop", "last").returncode == 2
     assert "no task of run" in used.run("runs", "approve", "last").stderr
-    assert "has no task 'x'" in used.run("runs", "approve", "last", "x").stderr
+    assert "has no task 'x'; there are 'build', 'try it'" in used.run("runs", "approve", "last", "x").stderr
 
 
 def test_a_restart_without_a_service_runs_here_unless_others_wait(used):
@@ -94,10 +94,58 @@ def test_a_restart_without_a_service_runs_here_unless_others_wait(used):
     waiting = used.run("runs", "restart", "2", "--detach")
     assert waiting.returncode == 0
     assert "no service works on this store" in waiting.stderr
+    assert "`agola-core run` would cancel it" in waiting.stderr
     refused = used.run("runs", "restart", "2")
     assert refused.returncode == 4
     assert "1 run in it did not end" in refused.stderr
-    assert used.run("runs", "stop", "last").returncode == 0
+    stopped = used.run("run", ".")
+    assert f"run {waiting.stdout.strip()} was left waiting or interrupted: it is stopped now" in stopped.stderr
+    again = used.run("runs", "restart", "2", "--detach").stdout.strip()
+    assert used.run("runs", "stop", "last").stderr == f"run {again} is stopped\n"
+
+
+def test_stop_ends_what_a_killed_run_left_or_says_that_it_does_not(tree, tmp_path, wait_for_line, kill_now):
+    lock = tmp_path / "lock"
+    lock.touch()
+    tree.configure(f"""
+        runs:
+          - name: long
+            tasks: [{{name: build, steps: [{{run: "exec 9<{lock}; flock 9; echo begun; exec sleep 1000"}}]}}]
+        """)
+    for others in (False, True):
+        process = tree.start("run", ".")
+        wait_for_line(process, "| begun")
+        kill_now(process)
+        if others:
+            tree.run("runs", "restart", "1", "--detach")
+        last = "last^" if others else "last"
+        stopped = tree.run("runs", "stop", last)
+        assert stopped.returncode == 0
+        held = subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode
+        assert ("marked to be stopped" in stopped.stderr, held) == (others, int(others)), stopped.stderr
+        if others:
+            assert tree.run("runs", "stop", "last").returncode == 0
+            assert tree.run("runs", "stop", "last^").stderr.endswith(" is stopped\n")
+            assert subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode == 0
+
+
+def test_the_name_of_a_matrix_means_all_its_tasks(tree):
+    tree.configure("""
+        runs:
+          - name: m
+            tasks:
+              - name: build
+                steps:
+                  - matrix: {os: [a, b]}
+                  - run: echo ${{ matrix.os }} > f
+                  - save_to_workspace: {contents: [{paths: [f]}]}
+              - {name: builder, steps: [{run: echo other}]}
+        """)
+    assert tree.run("run", ".").returncode == 0
+    shown = tree.run("runs", "logs", "last", "--task", "build").stderr
+    assert "build (" in shown
+    assert "builder" not in shown
+    assert len(tree.run("runs", "artifacts", "last", "--task", "build").stdout.splitlines()) == 2
 
 
 def test_run_failed_runs_again_what_did_not_succeed(used):
@@ -164,8 +212,9 @@ def test_what_waits_and_what_is_ignored_is_shown_as_such(tree, wait_for_line):
               - {name: first, depends: [{tolerated: [on_failure]}], approval: true, steps: [{run: "true"}]}
               - {name: later, depends: [first], steps: [{run: "true"}]}
         """)
-    process = tree.start("run", ".")
-    wait_for_line(process, "waits for approval")
+    process = tree.start("run", ".", "--data-dir", tree.data_dir)
+    waits = wait_for_line(process, "waits for approval")[-1]
+    assert waits.rstrip().endswith(f" first --data-dir {tree.data_dir}")
     shown = tree.run("runs", "show", "last").stdout
     assert "later (after first):" in shown
     assert "notstarted" not in shown

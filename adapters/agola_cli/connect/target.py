@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,12 +124,13 @@ class Target(msgspec.Struct, frozen=True):
         """
         if self.url:
             with self.client() as client:
-                yield Connection(client, live=True, option=f" --url {self.url}")
+                yield Connection(client, live=True, option=f" --url {shlex.quote(self.url)}")
             return
         from agola_core.standalone import open_reader  # noqa: PLC0415 - a client needs no store
 
         address = self.store.used_address()
-        option = f" --data-dir {address.directory}" if self.store.data_dir else ""
+        named = {"data-dir": self.store.data_dir, "storage": self.store.storage, "coordinator": self.store.coordinator}
+        option = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in named.items() if value)
         with Bar(lines=True) as bar:  # the first list of a store builds its readdb
             datamanager, service = open_reader(address, progress=bar)
             try:

@@ -60,10 +60,19 @@ class PlainDisplay:
         bundle: The run, for the names of its tasks.
         err: Whether the lines go to standard error.
         clock: Tells the time that each line of a log gets; None for no times.
+        option: What names the service in a command, with a space in front.
     """
 
-    def __init__(self, bundle: RunBundle, *, err: bool = False, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        bundle: RunBundle,
+        *,
+        err: bool = False,
+        clock: Callable[[], datetime] | None = None,
+        option: str = "",
+    ) -> None:
         self._clock = clock
+        self._option = option
         self.failure: OSError | None = None
         self._tasks = bundle.run_config.tasks
         self._run = bundle.run
@@ -91,7 +100,7 @@ class PlainDisplay:
             if task.waiting_approval and task_id not in self._asked:
                 self._asked.add(task_id)
                 command = f"agola-core runs approve {run.id} {shlex.quote(self._tasks[task_id].name)}"
-                self.say(f"{self._prefixes[task_id]} ? waits for approval: {command}")
+                self.say(f"{self._prefixes[task_id]} ? waits for approval: {command}{self._option}")
 
     def step(self, task_id: str, step: int) -> None:
         """Print the name of a step."""

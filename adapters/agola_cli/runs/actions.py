@@ -6,17 +6,22 @@ import click
 import msgspec
 
 from agola_cli.connect.run_names import pages, resolve_run
-from agola_cli.connect.target import Connection, Target, target_options
+from agola_cli.connect.target import Connection, Service, Target, target_options
 from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.options.variables import environment_option, given_variable
 from agola_cli.output.records import counted
 from agola_cli.runs.follow import follow_run
 from agola_cli.runs.interruption import Interruption
-from agola_core.errors import BadRequestError, ConflictError, NotFoundError
+from agola_cli.runs.logs import chosen_tasks
+from agola_core.errors import BadRequestError, ConflictError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
-from agola_core.runservice.model.types import RunPhase, RunResult
+from agola_core.runservice.model.types import Run, RunPhase, RunResult
 
 _ENDING_SECONDS = 15.0
+_MARKED = (
+    "marked to be stopped: no service works on this store, and what a killed one left running ends when `agola-core "
+    "run` or `serve` works on it next; until then `agola-core runs list` shows it as interrupted"
+)
 
 
 @click.command("stop")
@@ -25,9 +30,14 @@ _ENDING_SECONDS = 15.0
 def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
     """Stop runs: what runs is killed, what waits does not start. A queued run is cancelled.
 
+    Where no service works on the store, this command ends what a killed one left running, unless other runs of the
+    store did not end: they would go on, too.
+
     \b
+    agola-core runs stop last
     agola-core runs stop RUN --url http://127.0.0.1:4000
     """
+    left: list[str] = []
     with target.open_service() as connection:
         service = connection.service
         for named in run_ids:
@@ -38,7 +48,31 @@ def stop_command(run_ids: tuple[str, ...], target: Target) -> None:
                 raise BadRequestError(f"run {run.id} has ended: {run.phase.value}")
             else:
                 service.stop_run(run.id)
+                if not connection.live:
+                    left.append(run.id)
+                    continue
             click.echo(f"run {run.id} is stopped", err=True)
+        others = [run for run in _unfinished(service) if run.id not in left] if left else []
+    if left:
+        ended = () if others else _end_left(target, left)
+        for run_id in left:
+            click.echo(f"run {run_id} is {'stopped' if run_id in ended else _MARKED}", err=True)
+
+
+def _unfinished(service: Service) -> list[Run]:
+    return list(pages(service, RunQuery(phases=(RunPhase.QUEUED, RunPhase.RUNNING))))
+
+
+def _end_left(target: Target, run_ids: list[str]) -> set[str]:
+    """End the steps of runs that are to be stopped, as the next service would; return the runs that have ended."""
+    from agola_core.standalone import Standalone  # noqa: PLC0415 - a client needs no service
+
+    try:
+        with Standalone(target.store.used_address()) as standalone:
+            standalone.service.wait_archived(run_ids, _ENDING_SECONDS)
+            return {run_id for run_id in run_ids if standalone.service.get_run(run_id).run.phase.is_finished}
+    except ConflictError:  # somebody has just begun to work on it
+        return set()
 
 
 @click.command("restart")
@@ -71,7 +105,7 @@ def restart_command(
         )
         if connection.live or detach:
             return follow_or_leave(connection, [service.create_run(request)], detach=detach, as_json=as_json)
-        if waiting := list(pages(service, RunQuery(phases=(RunPhase.QUEUED, RunPhase.RUNNING)))):
+        if waiting := _unfinished(service):
             raise ConflictError(
                 f"no service works on this store, and {counted(waiting, 'run')} in it did not end: "
                 "start `agola-core serve`, or say --detach to leave the new run waiting, too"
@@ -105,7 +139,11 @@ def follow_or_leave(
         for bundle in bundles:
             click.echo(msgspec.json.encode(bundle.run) if as_json else bundle.run.id)
         if not connection.live:
-            click.echo("no service works on this store: `agola-core serve` makes the run go on", err=True)
+            click.echo(
+                "no service works on this store: `agola-core serve` makes the run go on, "
+                "`agola-core run` would cancel it",
+                err=True,
+            )
         return 0
     with Interruption() as interruption:
         interruption.kill = connection.kill
@@ -140,11 +178,14 @@ def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) ->
             raise BadRequestError(f"several tasks wait; name those to approve: {', '.join(sorted(waiting))}")
         if not task_names and not waiting:
             raise BadRequestError(f"no task of run {bundle.run.id} waits for approval")
-        ids = {name: task_id for task_id, name in names.items()}
-        for name in task_names or waiting:
-            if name not in ids:
-                raise NotFoundError(f"run {bundle.run.id} has no task {name!r}")
-            service.approve_task(bundle.run.id, ids[name])
+        if not task_names:
+            chosen = list(waiting.items())
+        else:
+            asked = [(task.name, task.id) for task in chosen_tasks(bundle, task_names)]
+            chosen = [item for item in asked if item[0] in waiting or item[0] in task_names]  # the rest of a matrix
+            chosen = chosen or asked
+        for name, task_id in chosen:
+            service.approve_task(bundle.run.id, task_id)
             click.echo(f"approved: {name}", err=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.directories import DirectoryType
 from agola_cli.output.records import printable
 from agola_cli.runs.logs import chosen_tasks
-from agola_core.errors import NotFoundError
+from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.tar_stream import read_members
@@ -21,7 +22,9 @@ from agola_core.tar_stream import read_members
 
 @click.command("artifacts")
 @click.argument("run_id", metavar="RUN")
-@click.option("--task", "task_names", multiple=True, metavar="NAME", help="Only of this task; repeatable.")
+@click.option(
+    "--task", "task_names", multiple=True, metavar="NAME", help="Only of this task, or of this matrix; repeatable."
+)
 @click.option("-o", "--output", type=DirectoryType(), help="Unpack the files here, in a directory for each task.")
 @target_options
 def artifacts_command(run_id: str, task_names: tuple[str, ...], output: Path | None, target: Target) -> None:
@@ -34,6 +37,8 @@ def artifacts_command(run_id: str, task_names: tuple[str, ...], output: Path | N
     agola-core runs artifacts last --task build -o dist
     agola-core runs artifacts 12 -o files --url http://127.0.0.1:4000
     """
+    if output is not None:
+        check_output(output, "-o")
     with target.open_service() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
@@ -50,6 +55,20 @@ def artifacts_command(run_id: str, task_names: tuple[str, ...], output: Path | N
                     click.echo(printable(line) if sys.stdout.isatty() else line.encode(errors="surrogateescape"))
 
 
+def check_output(directory: Path, option: str) -> None:
+    """Check that files can be unpacked in a directory, before a long run finds out; it is made when missing.
+
+    Raises:
+        BadRequestError: They cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise BadRequestError(f"{option} {str(directory)!r} cannot be written to: {error.strerror}") from error
+
+
 def unpack_artifacts(service: Service, bundle: RunBundle, task_names: tuple[str, ...], directory: Path) -> None:
     """Unpack the files that tasks saved, those of each task into a directory of its name.
 
@@ -61,10 +80,14 @@ def unpack_artifacts(service: Service, bundle: RunBundle, task_names: tuple[str,
 
     Raises:
         NotFoundError: There is no such task.
+        BadRequestError: Something is in the way of a task's directory.
     """
     for name, pieces in _archives(service, bundle, task_names):
         target = directory / _file_name(name)
-        count = unpack(pieces, target, overwrite=True)
+        try:
+            count = unpack(pieces, target, overwrite=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise BadRequestError(f"{name}: nothing can be unpacked in {str(target)!r}: {error.strerror}") from error
         click.echo(f"{name}: {count} entries in {target}", err=True)
 
 

@@ -60,7 +60,7 @@ def follow_run(
         OSError: The output cannot be written; the run was stopped.
     """
     run, stopped, explained = bundle.run, False, False
-    display = _display_for(bundle, as_json=as_json, timestamps=timestamps)
+    display = _display_for(bundle, as_json=as_json, timestamps=timestamps, option=option)
     kept = {task_id for task_id, task in run.tasks.items() if task.status.is_finished}  # from the run it restarts
     follower = LogFollower(service, display, lambda task_id: task_id not in kept, display.end_task)
     with display:
@@ -121,14 +121,14 @@ def stop_run(service: Service, run_id: str) -> None:
             return
 
 
-def _display_for(bundle: RunBundle, *, as_json: bool, timestamps: bool) -> Display:
+def _display_for(bundle: RunBundle, *, as_json: bool, timestamps: bool, option: str) -> Display:
     """Return what shows a run: a live graph on a terminal, lines elsewhere, on standard error beside JSON."""
     clock = local_time if timestamps else None
     if sys.stdout.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb":
         from agola_cli.output.live_display import LiveDisplay  # noqa: PLC0415 - few use it
 
-        return LiveDisplay(bundle, clock=clock)
-    return PlainDisplay(bundle, err=as_json, clock=clock)
+        return LiveDisplay(bundle, clock=clock, option=option)
+    return PlainDisplay(bundle, err=as_json, clock=clock, option=option)
 
 
 def _first_failure(bundle: RunBundle, run: Run) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain
@@ -17,6 +17,7 @@ from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.types import REGEXP, TIME
 from agola_cli.output.display import PlainDisplay, local_time, step_name
+from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle
@@ -29,7 +30,9 @@ _MOST_LINES = 2**40  # of any log: below the machine's largest integer
 
 @click.command("logs")
 @click.argument("run_id", metavar="RUN")
-@click.option("--task", "task_names", multiple=True, metavar="NAME", help="Only this task; may be given several times.")
+@click.option(
+    "--task", "task_names", multiple=True, metavar="NAME", help="Only this task, or tasks of this matrix; repeatable."
+)
 @click.option("--step", type=click.IntRange(0), help="Only this step, from 0.")
 @click.option("--setup", is_flag=True, help="The log of the task's set-up.")
 @click.option("--failed", is_flag=True, help="Only the steps that failed.")
@@ -87,7 +90,9 @@ def logs_command(
             raise BadRequestError("no service works on this store: the run does not go on")
         if timestamps and bundle.run.phase.is_finished:
             raise BadRequestError("the run has ended: what is stored of its logs has no times of their lines")
-        return _follow(service, bundle, {task.id for task in tasks}, local_time if timestamps else None)
+        clock = local_time if timestamps else None
+        display = PlainDisplay(bundle, clock=clock, option=connection.option)
+        return _follow(service, bundle, {task.id for task in tasks}, display)
 
 
 class _Filter(msgspec.Struct, frozen=True):
@@ -165,8 +170,8 @@ def _ran_since(bundle: RunBundle, task_id: str, step: int | None, since: datetim
     return status.start_time is not None and (status.end_time is None or status.end_time >= since)
 
 
-def _follow(service: Service, bundle: RunBundle, wanted: set[str], clock: Callable[[], datetime] | None) -> int:
-    run, display = bundle.run, PlainDisplay(bundle, clock=clock)
+def _follow(service: Service, bundle: RunBundle, wanted: set[str], display: PlainDisplay) -> int:
+    run = bundle.run
     follower = LogFollower(service, display, wanted.__contains__)
     follower.take(run)
     while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):
@@ -185,16 +190,17 @@ def _check_step(tasks: list[RunConfigTask], step: int | None) -> None:
 
 
 def chosen_tasks(bundle: RunBundle, names: tuple[str, ...]) -> list[RunConfigTask]:
-    """Return the tasks of a run that have one of the names, or all of them without any.
+    """Return the tasks of a run that have one of the names, or are of a matrix of one; all of them without any.
 
     Raises:
         NotFoundError: No task has one of the names.
     """
     tasks = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
     for name in names:
-        if all(task.name != name for task in tasks):
-            raise NotFoundError(f"run {bundle.run.id} has no task {name!r}")
-    return [task for task in tasks if not names or task.name in names]
+        if not any(is_called(task.name, name) for task in tasks):
+            known = ", ".join(sorted(repr(task.name) for task in tasks)) or "none"
+            raise NotFoundError(f"run {bundle.run.id} has no task {name!r}; there are {known}")
+    return [task for task in tasks if not names or any(is_called(task.name, name) for name in names)]
 
 
 def _logs(tasks: list[RunConfigTask], step: int | None, *, setup: bool) -> Iterator[tuple[str, int | None, str]]:

@@ -148,7 +148,7 @@ def repository_uuid(top: Path) -> str:
 def _open(url: str | None, token_file: Path | None, data_dir: Path) -> Iterator[Connection]:
     if url:
         with connected(url, token_file) as client:
-            yield Connection(client, live=True, option=f" --url {url}")
+            yield Connection(client, live=True, option=f" --url {shlex.quote(url)}")
         return
     from agola_core.standalone import Standalone  # noqa: PLC0415 - a client needs no service
 

@@ -121,6 +121,10 @@ def run_command(
             return 0
         if submission:
             Selection(shell_tasks).check({task.name for run in submission.runs for task in run.tasks})
+        if artifacts is not None:
+            from agola_cli.runs.artifacts import check_output  # noqa: PLC0415 - few use it
+
+            check_output(artifacts, "--artifacts")
         tree = submission.tree if submission else tree_of_path(wanted.path)
         directory = data_dir or default_data_dir(tree)
         executor = ExecutorOptions(active_tasks_limit=jobs, keep_failed=bool(shell_tasks))

@@ -118,7 +118,8 @@ class Session(msgspec.Struct, frozen=True):
         service = self.standalone.service
         for run in service.active_runs():
             if not run.phase.is_finished:
-                click.echo(f"run {run.id} was interrupted earlier: it is stopped now", err=True)
+                again = f"agola-core runs restart {run.id}{self.option}"
+                click.echo(f"run {run.id} was left waiting or interrupted: it is stopped now; {again}", err=True)
                 stop_run(service, run.id)
 
     def open_shells(self, results: list[Run]) -> None:
