@@ -167,6 +167,7 @@ class MaintenanceTasks:
         def check() -> None:
             if self._sync_failure is not None:
                 raise self._sync_failure
+            self._log.check_followed()  # before all else: another writer's WAL may have arrived with this number
             _check_epoch(sequence, self._log.lineage.epoch)
 
         if not self._log.wait_synced(sequence, check, timeout):

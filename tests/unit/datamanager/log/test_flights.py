@@ -158,6 +158,16 @@ def test_a_writer_hears_that_the_coordinator_went_back_while_its_batch_was_on_it
     assert dm.coordinator.get("dm/control/sync").value == earlier["dm/control/sync"]
 
 
+def test_a_writer_hears_what_the_follower_finds_before_its_batch_has_arrived(held):
+    dm, storage = held
+    head = dm.coordinator.get("dm/control/head").value
+    thread, outcome = write(dm, "a")
+    leave(storage)
+    dm.coordinator.txn([], [PutOp("dm/control/head", head)])
+    thread.join(JOIN_SECONDS)
+    assert [type(error) for error in outcome] == [RecoveryError]
+
+
 def test_a_store_closes_while_its_batches_are_on_their_way(held):
     dm, storage = held
     thread, outcome = write(dm, "a")
