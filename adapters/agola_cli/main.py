@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,13 @@ class OutputClosedError(Exception):
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is used, so that every command starts fast."""
+    """Imports a command's module when the command is used, so that every command starts fast.
+
+    Attributes:
+        used: The command that was typed; None before it is known.
+    """
+
+    used: click.Command | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """Return the names of the commands."""
@@ -104,6 +111,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that was typed, its defaults taken from the settings file."""
         name, command, rest = super().resolve_command(ctx, args)
+        self.used = command
         if name is not None and command is not None:
             ctx.obj = SettingsFile(ctx.params.get("config_file"))
             ctx.default_map = {name: ctx.obj.defaults(self, name, command)}
@@ -212,6 +220,8 @@ def main() -> None:
         code = 130
     except click.ClickException as error:
         error.show()
+        if hint := _hint(error):
+            click.echo(hint, err=True)
         code = error.exit_code
     except AgolaError as error:
         click.echo(f"agola-core: {error}", err=True)
@@ -230,6 +240,25 @@ def main() -> None:
         code = _report_defect(error)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on nothing is left to be cleaned up
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hint(error: click.ClickException) -> str:
+    """Return what click's message leaves out: the choices of an option without a value, and what a number is."""
+    if "is not a valid integer range" in error.message:
+        return "It has to be a whole number."
+    if isinstance(error, click.BadOptionUsage) and isinstance(cli, LazyGroup) and cli.used is not None:
+        for option in _parameters(cli.used):
+            if error.option_name in option.opts and isinstance(option.type, click.Choice):
+                return f"One of: {', '.join(map(str, option.type.choices))}."
+    return ""
+
+
+def _parameters(command: click.Command) -> Iterator[click.Parameter]:
+    """Yield the parameters of a command and of those below it."""
+    yield from command.params
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            yield from _parameters(below)
 
 
 def _leave_output(code: int) -> int:

@@ -38,3 +38,5 @@ def test_without_their_extra_the_commands_say_what_to_install():
 @pytest.mark.parametrize("body", [b"<!DOCTYPE HTML>\n<html>\n<p>no such thing", b"<html><body>"])
 def test_another_server_s_page_is_told_as_one_line(body):
     assert str(restore(404, body)) == "unknown api error (code: 404): a web page, so this is no run service"
+    unrouted = b'{"message":"404 page not found"}'
+    assert str(restore(404, unrouted)) == "404 page not found: there is no run service at this URL"

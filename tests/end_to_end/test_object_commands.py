@@ -9,6 +9,7 @@ import pytest
 
 import agola_core
 from agola_core import Delete, Put
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -36,15 +37,30 @@ def test_objects_are_listed_read_and_written(notes, tmp_path):
     assert notes.run("get", "note", "c").stdout == "third"
     then = notes.run("history", "note", "b", "--json").stdout
     sequence = json.loads(then)["sequence"]
-    assert notes.run("get", "note", "c", "--at", sequence).returncode == 2
+    assert notes.run("get", "note", "c", "--at", sequence).returncode == 1
+    missing = notes.run("get", "note", "x")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "agola-core: " in missing.stderr
     for arguments, message in [
-        (["get", "note", "x"], "note"),
+        (["get", "nots", "x"], "nots"),
         (["ls", "nots"], "unknown data type"),
         (["put", "note", "d", tmp_path / "none"], "No such file"),
     ]:
         done = notes.run(*arguments)
         assert done.returncode == 2, arguments
         assert message in done.stderr
+
+
+def test_ids_are_harmless_on_a_terminal_and_raw_in_pipes(tree):
+    strange = "a\x1b[2J\nb"
+    with agola_core.open(tree.data_dir, data_types=["note"]) as store:
+        store.write_wal([Put("note", strange, b"")])
+    for arguments in (["ls", "note"], ["history"]):
+        terminal = Terminal(tree.command(*arguments), tree.path, {"AGOLA_DATA_DIR": str(tree.data_dir)})
+        assert terminal.wait() == 0
+        assert "a\ufffd[2J\ufffdb" in terminal.text
+        assert b"\x1b[2J" not in terminal.output
+        assert strange in tree.run(*arguments).stdout
 
 
 def test_the_history_of_a_store_a_type_and_an_object(notes):

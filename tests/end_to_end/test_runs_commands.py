@@ -201,6 +201,20 @@ def test_lists_fit_a_narrow_terminal_and_keep_their_ids(used):
         done = used.run("runs", "list", env={"COLUMNS": columns})
         assert max(map(len, done.stdout.splitlines())) <= int(columns)
         assert all(item["run"]["id"] in done.stdout for item in used.runs())
+    assert done.stderr == "left out, as the terminal is narrow: BRANCH, COMMIT, GROUP\n"
+
+
+def test_a_graph_fits_a_narrow_terminal(tree):
+    names = [f"a task with a long name {number}" for number in range(4)]
+    tasks = "".join(f"{{name: {name}, steps: [{{run: 'true'}}]}}, " for name in names)
+    tree.configure(f"""
+        runs: [{{name: r, tasks: [{tasks} {{name: last, depends: {json.dumps(names)}, steps: [{{run: "true"}}]}}]}}]
+        """)
+    assert tree.run("run", ".").returncode == 0
+    narrow = tree.run("runs", "show", "1", env={"COLUMNS": "60"}).stdout.splitlines()
+    assert max(map(len, narrow[1:])) <= 60
+    assert "last (after 4 tasks):" in narrow[-1]
+    assert ", ".join(names) in tree.run("runs", "show", "1", env={"COLUMNS": "200"}).stdout
 
 
 def test_what_waits_and_what_is_ignored_is_shown_as_such(tree, wait_for_line):
@@ -243,6 +257,15 @@ def test_what_is_misspelt_is_named(used, tmp_path):
     assert "warning: --var typo: no from_variable" in used.run("run", ".", "--var", "typo=1").stderr
     file = tmp_path / "ci.env"
     file.write_text("# for the tests\n\nFAIL=yes\n")
+    for arguments, told in [
+        (["run", "--env", "A B=c"], "'A B' is no name of a variable"),
+        (["run", "--graph"], "One of: text, dot, mermaid."),
+        (["runs", "logs", "last", "--step", "x"], "It has to be a whole number."),
+        (["runs", "restart", "1"], "say --from-start"),
+    ]:
+        refused = used.run(*arguments)
+        assert refused.returncode == 2
+        assert told in refused.stderr
     assert used.run("run", ".", "--env-file", file).returncode == 1
     assert used.run("run", ".", "--env-file", file, "--env", "FAIL=").returncode == 0
     file.write_text("FAIL=yes\nNOSUCHVAR\n")

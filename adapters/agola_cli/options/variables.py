@@ -34,6 +34,8 @@ def given_variable(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not name:
         raise BadRequestError("expected NAME or NAME=VALUE: there is no name")  # the value may be a secret
+    if not all(character.isprintable() and not character.isspace() for character in name):
+        raise BadRequestError(f"{name!r} is no name of a variable: it has a space or a control character")
     if separator:
         return name, value
     if name not in os.environ:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from agola_cli.output.display import describe_task
-from agola_cli.output.records import task_mark
+from agola_cli.output.records import counted, task_mark
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import RunConfigTask, RunTask
 
@@ -21,14 +21,17 @@ def draw_graph(bundle: RunBundle, width: int) -> Iterator[str]:
 
     Args:
         bundle: The run.
-        width: Of the terminal, in characters; narrow ones get no time bars.
+        width: Of the terminal, in characters; narrow ones get no time bars, and long dependencies are counted.
     """
     configured = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
     rows = [(item, bundle.run.tasks[item.id]) for item in configured if item.id in bundle.run.tasks]
     names = {item.id: item.name for item, _ in rows}
-    lines = [(_label(item, task, names), describe_task(task, item), task) for item, task in rows]
-    label_width = max((len(label) for label, _, _ in lines), default=0)
-    state_width = max((len(click.unstyle(state)) for _, state, _ in lines), default=0)
+    states = [describe_task(task, item) for item, task in rows]
+    state_width = max((len(click.unstyle(state)) for state in states), default=0)
+    room = max(0, width - state_width - 2)
+    labels = [_label(item, task, names, room) for item, task in rows]
+    label_width = min(room, max(map(len, labels), default=0))
+    lines = [(label, state, task) for label, state, (_, task) in zip(labels, states, rows, strict=True)]
     bar_width = min(_MAX_BAR, width - label_width - state_width - 5)
     span = _span([task for _, _, task in lines])
     for label, state, task in lines:
@@ -37,13 +40,13 @@ def draw_graph(bundle: RunBundle, width: int) -> Iterator[str]:
         yield f"{label}:{' ' * (label_width - len(label))} {state}{padding}  {bar}".rstrip()
 
 
-def _label(item: RunConfigTask, task: RunTask, names: dict[str, str]) -> str:
-    return f"{'  ' * (item.level + 1)}{task_mark(task.status)} {item.name}{_after(item, names)}"
-
-
-def _after(item: RunConfigTask, names: dict[str, str]) -> str:
+def _label(item: RunConfigTask, task: RunTask, names: dict[str, str], room: int) -> str:
+    label = f"{'  ' * (item.level + 1)}{task_mark(task.status)} {item.name}"
     above = sorted(names[parent] for parent in item.depends or {} if parent in names)
-    return f" (after {', '.join(above)})" if above else ""
+    if not above:
+        return label
+    after = f"{label} (after {', '.join(above)})"
+    return after if len(after) <= room else f"{label} (after {counted(above, 'task')})"
 
 
 def _span(tasks: list[RunTask]) -> tuple[datetime, datetime] | None:

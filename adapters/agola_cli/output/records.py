@@ -89,8 +89,8 @@ def print_records(
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns; states are coloured on a terminal.
 
-    Where a terminal is too narrow the last columns are left out, down to the first four; when those do not fit either,
-    each row becomes a block of lines, so that nothing is cut.
+    Where a terminal is too narrow the last columns are left out, down to the first four, and named on standard error;
+    when those do not fit either, each row becomes a block of lines, so that nothing is cut.
     """
     lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
@@ -105,6 +105,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         if number:
             cells = [coloured(cell) for cell in cells]
         click.echo("  ".join(cells).rstrip())
+    if missing := headings[len(widths) :]:
+        click.echo(f"left out, as the terminal is narrow: {', '.join(missing)}", err=True)
 
 
 def _print_blocks(lines: list[list[str]]) -> None:
@@ -142,6 +144,11 @@ def styled(text: str, colour: str | None) -> str:
 def printable(text: str) -> str:
     """Return a text that somebody else wrote, on one line, without what a terminal would take for a command."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def echo_foreign(line: str) -> None:
+    """Print a line that somebody else wrote: made harmless on a terminal, its very bytes elsewhere."""
+    click.echo(printable(line) if sys.stdout.isatty() else line.encode(errors="surrogateescape"))
 
 
 def counted(items: Sized, noun: str) -> str:

@@ -98,8 +98,11 @@ def restart_command(
     """
     with target.open_service() as connection:
         service = connection.service
+        run = service.get_run(resolve_run(service, run_id)).run
+        if run.result is RunResult.SUCCESS and not from_start:
+            raise BadRequestError(f"run {run.id} succeeded: say --from-start to run all of it again")
         request = RunCreateRequest(
-            run_id=resolve_run(service, run_id),
+            run_id=run.id,
             from_start=from_start,
             environment=dict(given_variable(item) for item in environment),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.directories import DirectoryType
-from agola_cli.output.records import printable
+from agola_cli.output.records import echo_foreign
 from agola_cli.runs.logs import chosen_tasks
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.executor.archives.unpack import unpack
@@ -51,8 +50,7 @@ def artifacts_command(run_id: str, task_names: tuple[str, ...], output: Path | N
                     for _ in member.pieces():
                         pass
                 if not member.info.isdir():
-                    line = f"{name}: {'/'.join(member.parts)}"
-                    click.echo(printable(line) if sys.stdout.isatty() else line.encode(errors="surrogateescape"))
+                    echo_foreign(f"{name}: {'/'.join(member.parts)}")
 
 
 def check_output(directory: Path, option: str) -> None:

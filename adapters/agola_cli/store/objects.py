@@ -13,9 +13,10 @@ import msgspec
 import agola_core
 from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import json_option
+from agola_cli.output.records import echo_foreign
 from agola_core import Put
 from agola_core.datamanager import DataManager, ObjectChange, PastStore, changes_of
-from agola_core.errors import BadRequestError, ForbiddenError
+from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.archive.projection import is_run_service
 
 _POLL_SECONDS = 0.2
@@ -62,13 +63,17 @@ def ls_command(
     with _opened(store, at) as opened:
         if data_type is None:
             types = opened.stored_types if isinstance(opened, DataManager) else opened.data_types
-            click.echo(msgspec.json.encode(types) if as_json else "\n".join(types))
+            if as_json:
+                click.echo(msgspec.json.encode(types))
+            else:
+                for name in types:
+                    echo_foreign(name)
             return
         for object_id, data in opened.list_objects(data_type, start_after, limit):
             if as_json:
                 click.echo(msgspec.json.encode({"id": object_id, "size": len(data)}))
             else:
-                click.echo(f"{len(data):>10}  {object_id}")
+                echo_foreign(f"{len(data):>10}  {object_id}")
 
 
 @click.command("get")
@@ -77,20 +82,25 @@ def ls_command(
 @at_option
 @store_options
 @json_option
-def get_command(data_type: str, object_id: str, at: str | None, store: StoreOptions, as_json: bool) -> None:
-    """Print an object's bytes as they are stored.
+def get_command(data_type: str, object_id: str, at: str | None, store: StoreOptions, as_json: bool) -> int:
+    """Print an object's bytes as they are stored. Ends with 1 when there is no such object.
 
     \b
     agola-core get note n1 --data-dir notes
     agola-core get note n1 --data-dir notes --at 2026-03-01T12:00:00+00:00
     """
     with _opened(store, at) as opened:
-        data, _ = opened.read_object(data_type, object_id)
+        try:
+            data, _ = opened.read_object(data_type, object_id)
+        except NotFoundError as error:
+            click.echo(f"agola-core: {error}", err=True)
+            return 1
     if as_json:
         encoded = base64.b64encode(data).decode()
         click.echo(msgspec.json.encode({"data_type": data_type, "id": object_id, "data": encoded}))
     else:
         sys.stdout.buffer.write(data)
+    return 0
 
 
 @click.command("put")
@@ -99,9 +109,12 @@ def get_command(data_type: str, object_id: str, at: str | None, store: StoreOpti
 @click.argument("file", default="-")
 @store_options
 def put_command(data_type: str, object_id: str, file: str, store: StoreOptions) -> None:
-    """Store the bytes of FILE, or of standard input, as an object. A run service's own objects are left to it.
+    """Store the bytes of FILE, or of standard input, as an object of a store that has this type.
+
+    A run service's own objects are left to it. A program makes the store and its types:
 
     \b
+    python -c "import agola_core; agola_core.open('notes', data_types=['note']).close()"
     agola-core put note n1 note.txt --data-dir notes
     echo hello | agola-core put note n1 --data-dir notes
     """
@@ -178,4 +191,4 @@ def _print(change: ObjectChange, *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(line))
     else:
         bytes_ = "" if size is None else f"  {size} bytes"
-        click.echo(f"{change.sequence}  {made}  {action:6}  {change.data_type} {change.id}{bytes_}")
+        echo_foreign(f"{change.sequence}  {made}  {action:6}  {change.data_type} {change.id}{bytes_}")

@@ -43,6 +43,8 @@ BY_STATUS: dict[int, type[APIError]] = {
     409: ConflictError,
 }
 _UNAVAILABLE = {408, 429, 502, 503, 504}
+NO_ROUTE = "404 page not found"
+"""What a service answers outside of its routes, as Agola does."""
 ERROR_HEADER = "Agola-Error"
 ERROR_ID_HEADER = "Agola-Error-Id"
 _TOLD: tuple[type[APIError], ...] = (TokenExpiredError, MaintenanceError, InternalError, *BY_STATUS.values())
@@ -130,6 +132,8 @@ def restore(status: int, body: bytes, code: str = "") -> AgolaError:
         shown = "a web page, so this is no run service" if text.lower().startswith(("<!doctype", "<html")) else text
         document = ErrorDocument(f"unknown api error (code: {status}): {shown}")
     kind = _BY_CODE.get(code) or BY_STATUS.get(status)
+    if kind is NotFoundError and document.message == NO_ROUTE:
+        return NotFoundError(f"{NO_ROUTE}: there is no run service at this URL")
     if kind is not None:
         return kind(document.message)
     return (UnavailableError if status in _UNAVAILABLE else InternalError)(document.message)

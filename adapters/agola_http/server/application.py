@@ -18,7 +18,7 @@ from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
 from agola_core.runservice.model.gojson import encode
 from agola_http.access.control import Access
-from agola_http.protocol.errors import ErrorDocument, RefusedError, describe
+from agola_http.protocol.errors import NO_ROUTE, ErrorDocument, RefusedError, describe
 from agola_http.protocol.names import JSON, PREFIX
 from agola_http.server.connections.limits import Limits
 from agola_http.server.connections.streams import Streams
@@ -98,7 +98,7 @@ class Application(Router):
     def _unrouted(self, path: str, status: int) -> Exception:
         """Return the response to a request without a route; in maintenance mode it is always 503."""
         if not path.startswith(PREFIX):
-            return RefusedError(status, "method not allowed" if status == 405 else "404 page not found")
+            return RefusedError(status, "method not allowed" if status == 405 else NO_ROUTE)
         if self._gate is not None:
             try:
                 with self._gate.enter():

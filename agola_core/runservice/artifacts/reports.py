@@ -158,9 +158,14 @@ class ReportReader:
         ordered = sorted(bundle.run_config.tasks.values(), key=lambda task: (task.level, task.name))
         states = ((item, bundle.run.tasks.get(item.id)) for item in ordered)
         return sum_up(
-            (item.id, item.name, [report for step in task.reports for report in self._load(item.id, step)])
+            (
+                item.id,
+                item.name,
+                item.depends or {},
+                [report for step in task.reports for report in self._load(item.id, step)],
+            )
             for item, task in states
-            if task is not None and task.reports
+            if task is not None
         )
 
     def load(self, task_id: str, step: int) -> list[Report]:

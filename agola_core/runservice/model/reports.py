@@ -85,7 +85,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         path: Its path in the archive.
-        digest: Of its bytes: a file that is saved twice counts once.
+        digest: Of its bytes: a file that is saved again under its path, by the task or by one after it, counts once.
         tests: Its tests, if it has any.
         failed: The failed ones, as far as they are kept.
         coverage: Its coverage, if it has any.
@@ -138,22 +138,23 @@ _MAX_PROBLEMS = 20
 T = TypeVar("T", Outcomes, Coverage)
 
 
-def sum_up(tasks: Iterable[tuple[str, str, Iterable[Report]]]) -> RunTests:
-    """Return what a run's tasks reported; equal files count for the first task that has them.
+def sum_up(tasks: Iterable[tuple[str, str, Iterable[str], Iterable[Report]]]) -> RunTests:
+    """Return what a run's tasks reported; a file that a later task restored and saved again counts for the first.
 
     Args:
-        tasks: For each task its id, its name and its reports.
+        tasks: For each task its id, its name, the ids of those it depends on, which come before it, and its reports.
     """
-    seen: set[str] = set()
+    saved: dict[str, set[tuple[str, str]]] = {}
     found: list[TaskTests] = []
     listed = 0
-    for task_id, name, reports in tasks:
+    for task_id, name, parents, reports in tasks:
+        seen = saved[task_id] = set().union(*(saved.get(parent, ()) for parent in parents))
         task = TaskTests(task_id, name)
         for report in reports:
-            if report.digest in seen:
+            if (report.path, report.digest) in seen:
                 continue
             if report.digest:
-                seen.add(report.digest)
+                seen.add((report.path, report.digest))
             problems = task.problems
             if report.problem and len(problems) < _MAX_PROBLEMS:
                 problems = (*problems, f"{report.path}: {report.problem}")

@@ -5,6 +5,7 @@ import tarfile
 import tracemalloc
 
 import pytest
+from msgspec.structs import replace
 
 from agola_core.runservice.artifacts import report_parser
 from agola_core.runservice.artifacts.report_parser import parse_report
@@ -243,16 +244,26 @@ def test_a_report_of_a_gigabyte_is_not_read():
     ]
 
 
-def test_a_file_that_several_steps_or_tasks_save_counts_once():
+def test_a_file_that_is_saved_again_counts_once_and_equal_ones_of_others_each():
     one, two = parse(PYTEST), parse(SUREFIRE)
     broken = Report("coverage.xml", "d", problem="it is no XML")
-    found = sum_up([("1", "test", [one, one, broken]), ("2", "package", [one]), ("3", "more", [two, parse(JACOCO)])])
+    found = sum_up(
+        [
+            ("1", "test", [], [one, one, broken]),
+            ("2", "between", ["1"], []),
+            ("3", "package", ["2"], [one]),
+            ("4", "more", ["1"], [two, parse(JACOCO)]),
+        ]
+    )
     assert [task.name for task in found.tasks] == ["test", "more"]
     assert found.tests == Outcomes(6, 3, 1, 1.351)
     assert found.coverage == Coverage(90, 100)
     assert found.tasks[0].problems == ("coverage.xml: it is no XML",)
     assert len(found.tasks[0].failed) == 2
-    assert sum_up([("1", "a", [])]).tests is None
+    assert sum_up([("1", "a", [], [])]).tests is None
+    renamed = replace(one, path="other.xml")
+    found = sum_up([("1", "a", [], [one, renamed]), ("2", "b", [], [one]), ("3", "c", ["1", "2"], [one, renamed])])
+    assert [(task.name, task.tests.total) for task in found.tasks] == [("a", 8), ("b", 4)]
 
 
 @pytest.mark.parametrize("text", [PYTEST, COVERAGE, JACOCO])
