@@ -116,37 +116,43 @@ def check_actions(actions: Items[Action], known: frozenset[str], options: Option
             if action.if_absent:
                 conditional = True
         elif type(action) is not Delete:
-            raise _complaint(action, index)
+            raise _complaint(action, _place(index, actions), known)
         if action.expected is not None:
             conditional = True
         object_id = action.id
         if type(object_id) is not str or type(action.data_type) is not str or action.data_type not in known:
-            raise _complaint(action, index)
-        length = len(object_id) if object_id.isascii() else _utf8_bytes(object_id, index)
+            raise _complaint(action, _place(index, actions), known)
+        length = len(object_id) if object_id.isascii() else _utf8_bytes(object_id, _place(index, actions))
         if not 0 < length <= MAX_ID_BYTES:
-            raise BadRequestError(f"action {index}: an id of {length} bytes; 1 to {MAX_ID_BYTES} are allowed")
+            place = _place(index, actions)
+            raise BadRequestError(f"{place}an id of {length} bytes; 1 to {MAX_ID_BYTES} are allowed")
         size += length
     if size > options.max_wal_bytes:
         raise BadRequestError(f"{size} bytes; a WAL holds at most {options.max_wal_bytes}")
     return size, conditional
 
 
-def _complaint(action: object, index: int) -> BadRequestError:
+def _place(index: int, actions: Items[Action]) -> str:
+    return f"action {index}: " if len(actions) > 1 else ""
+
+
+def _complaint(action: object, place: str, known: frozenset[str]) -> BadRequestError:
     """Return what is wrong with an action."""
     if not isinstance(action, (Put, Delete)):
-        return BadRequestError(f"action {index}: expected Put or Delete, not {type(action).__name__}")
+        return BadRequestError(f"{place}expected Put or Delete, not {type(action).__name__}")
     if isinstance(action, Put) and type(action.data) is not bytes:
-        return BadRequestError(f"action {index}: data must be bytes, not {type(action.data).__name__}")
+        return BadRequestError(f"{place}data must be bytes, not {type(action.data).__name__}")
     if type(action.id) is not str:
-        return BadRequestError(f"action {index}: an id must be a string, not {type(action.id).__name__}")
-    return BadRequestError(f"action {index}: unknown data type {action.data_type!r}")
+        return BadRequestError(f"{place}an id must be a string, not {type(action.id).__name__}")
+    names = ", ".join(sorted(known)) or "none"
+    return BadRequestError(f"{place}unknown data type {action.data_type!r}; known are {names}")
 
 
-def _utf8_bytes(object_id: str, index: int) -> int:
+def _utf8_bytes(object_id: str, place: str) -> int:
     try:
         return len(object_id.encode())
     except UnicodeEncodeError as error:
-        raise BadRequestError(f"action {index}: the id is not valid Unicode") from error
+        raise BadRequestError(f"{place}the id is not valid Unicode") from error
 
 
 def check_groups(groups: Iterable[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
 from agola_core.runtime.connections import Connections
-from agola_core.runtime.context import Context
+from agola_core.runtime.context import Context, check_call
 from agola_core.runtime.forks import Origin, fork_safe
 
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Database:
             UnavailableError: Another process kept the database locked, 20 tries long; or the disk is full.
             BadRequestError: The calling thread is in a transaction of this database already.
         """
+        check_call(context, function)
         self.origin.check()
         with self._turn(context), self._connections.inside(), self._bound(self._writer, context) as transaction:
             self._begin(context)
@@ -114,6 +115,7 @@ class Database:
         Raises:
             BadRequestError: The function writes: nothing was written.
         """
+        check_call(context, function)
         self.origin.check()
         with (
             self._connections.inside(),

@@ -76,7 +76,7 @@ class Tx:
         self.context.check()
 
     def _raise(self, error: apsw.Error) -> NoReturn:
-        """Raise a translated SQLite error; raise errors of the statement itself, such as a constraint, unchanged."""
+        """Raise a translated SQLite error; what a constraint refuses is raised unchanged."""
         if isinstance(error, apsw.InterruptError):
             self.context.check()
         known = translated(error, self._path)
@@ -91,6 +91,9 @@ class Tx:
             record: A class that msgspec supports: a Struct, a dataclass or a NamedTuple.
             sql: The query.
             params: Its parameters.
+
+        Raises:
+            BadRequestError: The query is wrong, or a row is no such record.
         """
         self._check()
         try:
@@ -127,7 +130,9 @@ class Reading(Tx):
 
 
 def translated(error: apsw.Error, path: str) -> AgolaError | None:
-    """Return the error that a SQLite error means to users; None for an error of the statement itself."""
+    """Return the error that a SQLite error means to users; None for what a constraint refuses."""
+    if isinstance(error, apsw.SQLError | apsw.BindingsError):
+        return BadRequestError(f"a statement is wrong: {error}")
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
         return CorruptionError(f"not an intact database: {error}", path=path)
     if isinstance(error, apsw.ConnectionClosedError | apsw.CursorClosedError):
@@ -140,6 +145,9 @@ def translated(error: apsw.Error, path: str) -> AgolaError | None:
 
 
 def _record(record: type[R], values: dict[str, Any]) -> R:
-    if issubclass(record, tuple):  # msgspec takes named tuples by position alone
-        return record(**values)
-    return msgspec.convert(values, record, strict=False)
+    try:
+        if issubclass(record, tuple):  # msgspec takes named tuples by position alone
+            return record(**values)
+        return msgspec.convert(values, record, strict=False)
+    except (TypeError, ValueError) as error:
+        raise BadRequestError(f"a row with {', '.join(values)} is no {record!r}: {error}") from error

@@ -90,6 +90,7 @@ class AppendCondition(msgspec.Struct, frozen=True):
     Attributes:
         query: What was decided on.
         after: The position up to which its events were read (`Events.head`); 0 for none: no such event may be there.
+            The append refuses one past the newest event, which nobody can have read.
     """
 
     query: Query

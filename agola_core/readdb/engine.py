@@ -33,7 +33,7 @@ from agola_core.readdb.files import ReadDBFiles, discard, this_boot
 from agola_core.readdb.projection import Projection, SnapshotSource, Source, check_types
 from agola_core.readdb.tables import Place, Tables
 from agola_core.runtime.closing import Closing
-from agola_core.runtime.context import Context
+from agola_core.runtime.context import Context, check_call, check_context
 from agola_core.runtime.forks import Origin, fork_safe
 from agola_core.runtime.progress import Meter, Progress, ignore
 from agola_core.runtime.supervisor import Loop, Supervisor
@@ -75,6 +75,7 @@ class ReadDB(Closing):
         self._changed = fork_safe(threading.Condition())
         self._database: Database | None = None
         self._place = Place(Sequence(0, 0), "", "")
+        self._set_aside = 0
         self._feed: Feed | None = None
         self._damaged = False
         self._closed = False
@@ -103,6 +104,7 @@ class ReadDB(Closing):
 
         If the file turns out to be damaged, it is rebuilt, and the function runs on the new one.
         """
+        check_call(context, function)
         while True:
             database = self._current(context)
             try:
@@ -116,8 +118,10 @@ class ReadDB(Closing):
                 self._report_damage(database, context)
 
     def __repr__(self) -> str:
-        """Return the file and how far it has come."""
-        return f"<ReadDB {str(self._files.path)!r} at {self._place.sequence}{' (closed)' if self._closed else ''}>"
+        """Return the file, how far it has come, and how many actions its projections refused."""
+        refused = f", {self._set_aside} actions set aside" if self._set_aside else ""
+        closed = " (closed)" if self._closed else ""
+        return f"<ReadDB {str(self._files.path)!r} at {self._place.sequence}{refused}{closed}>"
 
     @property
     def position(self) -> Sequence:
@@ -138,6 +142,10 @@ class ReadDB(Closing):
         if isinstance(place, ChangeGroupsToken):
             place = place.sequence
         wanted = Sequence.parse(place) if isinstance(place, str) else place
+        if not isinstance(wanted, Sequence):
+            raise BadRequestError(f"a place is a token, a Sequence or its text, not {place!r}"[:200])
+        if timeout is not None and not isinstance(timeout, int | float):
+            raise BadRequestError(f"a timeout is a number of seconds, or None, not {timeout!r}"[:200])
         with self._changed:
             reached = self._changed.wait_for(lambda: self._closed or self._place.sequence >= wanted, timeout)
         if self._closed:
@@ -152,6 +160,7 @@ class ReadDB(Closing):
             context: Cancelling it aborts the build.
         """
         context = self._context if context is None else context
+        check_context(context)
         file = self._files.new()
         started = time.monotonic()
         try:
@@ -161,6 +170,7 @@ class ReadDB(Closing):
                 try:
                     rows = self._build(database, snapshot, context)
                     database.do(context, lambda tx: self._tables.finish(tx, place))
+                    set_aside = database.do(context, self._tables.set_aside)
                 finally:
                     database.close()
             fresh = Database(file, [self._tables.schema], Purpose.COPY)
@@ -168,7 +178,7 @@ class ReadDB(Closing):
             discard(file)
             raise
         self._files.publish(file)
-        self._use(fresh, place)
+        self._use(fresh, place, set_aside)
         logger.info("readdb built: rows=%d sequence=%s seconds=%.2f", rows, place.sequence, time.monotonic() - started)
 
     def close(self) -> None:
@@ -199,15 +209,22 @@ class ReadDB(Closing):
     # Opening
 
     def _open_or_build(self, context: Context | None) -> None:
+        if self._closed:
+            raise ClosedError("the readdb was closed")
+        if not self._is_opened():
+            self.rebuild(context)  # outside of the handler: what it logs has causes of its own
+
+    def _is_opened(self) -> bool:
+        if not self._files.exists():
+            return False
         try:
             self._open()
         except (CorruptionError, FormatError, UnavailableError) as error:
             logger.info("readdb is rebuilt: %s", error)
-            self.rebuild(context)
+            return False
+        return True
 
     def _open(self) -> None:
-        if not self._files.exists():
-            raise FormatError(f"{self._files.path} does not exist")
         database = Database(self._files.path, [self._tables.schema], Purpose.COPY)
         try:
             place = database.read(Context(), self._tables.check)
@@ -216,13 +233,15 @@ class ReadDB(Closing):
             if place.boot not in {"", this_boot()}:
                 raise FormatError("the machine was restarted while the readdb was open")
             database.do(Context(), lambda tx: self._tables.set_boot(tx, this_boot()))
+            set_aside = database.read(Context(), self._tables.set_aside)
         except BaseException:
             database.close()
             raise
-        self._use(database, place)
+        self._use(database, place, set_aside)
 
-    def _use(self, database: Database, place: Place) -> None:
+    def _use(self, database: Database, place: Place, set_aside: int) -> None:
         with self._changed:
+            self._set_aside = set_aside
             old, self._database, self._place, self._damaged = self._database, database, place, False
             self._changed.notify_all()
         if old is not None:
@@ -290,7 +309,7 @@ class ReadDB(Closing):
             if first is None:
                 return False
             events = [first, *self._waiting(self._feed)]
-            database.do(self._context, lambda tx: self._tables.take(tx, events))
+            set_aside = database.do(self._context, lambda tx: self._take(tx, events))
         except (CompactedError, FencedError, CorruptionError, FormatError) as error:
             logger.warning("readdb is rebuilt: %s", error)
             self._end_feed()
@@ -304,8 +323,13 @@ class ReadDB(Closing):
             raise
         with self._changed:
             self._place = self._place._replace(sequence=events[-1].sequence)
+            self._set_aside = set_aside
             self._changed.notify_all()
         return True
+
+    def _take(self, tx: Tx, events: Items[Event]) -> int:
+        self._tables.take(tx, events)
+        return self._tables.set_aside(tx)
 
     def _end_feed(self) -> None:
         if self._feed is not None:

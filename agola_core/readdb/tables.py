@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from agola_core.datamanager import Action, Event
 from agola_core.db import Tx
-from agola_core.errors import AgolaError, CorruptionError, FormatError
+from agola_core.errors import AgolaError, BadRequestError, CorruptionError, FormatError, NotFoundError
 from agola_core.readdb.projection import Projection, check_projections
 from agola_core.sequence import Sequence
 
@@ -79,6 +79,11 @@ class Tables:
         """Record that the file is open, or was closed properly."""
         tx.execute("UPDATE readdb_position SET boot = ?", (boot,))
 
+    def set_aside(self, tx: Tx) -> int:
+        """Return how many actions projections have refused."""
+        count: int = next(tx.rows("SELECT count(*) FROM readdb_quarantine"))[0]
+        return count
+
     def take(self, tx: Tx, events: Items[Event]) -> None:
         """Apply the WALs that follow the file's position, and move the position in the same transaction.
 
@@ -109,7 +114,7 @@ class Tables:
             sequence: The WAL's sequence; "" in a build.
         """
         for projection in projections:
-            if self._try(tx, projection, actions, sequence, report=len(actions) == 1):
+            if self._try(tx, projection, actions, sequence, report=len(actions) == 1) or len(actions) == 1:
                 continue
             for action in actions:  # one of them is bad: find it, keep the others
                 self._try(tx, projection, [action], sequence, report=True)
@@ -118,9 +123,9 @@ class Tables:
         tx.execute("SAVEPOINT projection")
         try:
             projection.apply(tx, actions)
-        except AgolaError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a projection is the user's code: what it refuses is set aside
+        except Exception as error:  # a projection is the user's code: what it refuses is set aside
+            if isinstance(error, AgolaError) and not isinstance(error, BadRequestError | NotFoundError):
+                raise  # of the database, not of the action
             tx.context.check()  # an interrupted statement is no refusal
             tx.execute("ROLLBACK TO projection")
             tx.execute("RELEASE projection")

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agola_core.errors import DeadlineError
+from agola_core.errors import BadRequestError, DeadlineError
 
 
 class Context:
@@ -66,3 +66,24 @@ class Context:
         with self._lock:
             if callback in self._callbacks:
                 self._callbacks.remove(callback)
+
+
+def check_context(context: object) -> None:
+    """Accept a context.
+
+    Raises:
+        BadRequestError: It is something else.
+    """
+    if not isinstance(context, Context):
+        raise BadRequestError(f"a context is a Context, such as Context(timeout=5), not {context!r}"[:200])
+
+
+def check_call(context: object, function: object) -> None:
+    """Accept a context, and a function of a transaction to call in it.
+
+    Raises:
+        BadRequestError: One of them is something else.
+    """
+    check_context(context)
+    if not callable(function):
+        raise BadRequestError(f"a function of a transaction is needed, not {function!r}"[:200])

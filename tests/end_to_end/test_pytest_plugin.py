@@ -135,10 +135,14 @@ def test_bug(agola_crash, tmp_path):
 
 def test_inner(agola_crash, tmp_path):
     agola_crash("commit.after-txn", lambda: None)
+
+def test_builtin(agola_crash, tmp_path):
+    agola_crash("commit.after-txn", int, "5")
 """
     )
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=4)
     output = result.stdout.str()
+    assert "<class 'int'> must be a function at the top level" in output
     assert "did you mean commit.after-txn" in output
     assert "RuntimeError: a bug" in output
     assert "must be a function at the top level" in output

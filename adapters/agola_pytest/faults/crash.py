@@ -68,7 +68,7 @@ def crash_at(
     if point not in known:
         near = difflib.get_close_matches(point, known, n=3)
         raise BadRequestError(f"no fault point {point!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
-    file = inspect.getsourcefile(function)
+    file = inspect.getsourcefile(function) if inspect.isfunction(function) else None
     if file is None or "." in function.__qualname__:
         raise BadRequestError(f"{function!r} must be a function at the top level of a module")
     done = subprocess.run(

@@ -183,8 +183,11 @@ class EventRules:
             return ConflictError(f"stream {part.stream!r} is at version {version}, not {part.expected}: read again")
         return Decision.ACCEPTED
 
-    def _check_conditions(self, append: EventsAppend) -> Decision | ConflictError:
+    def _check_conditions(self, append: EventsAppend) -> Decision | ConflictError | BadRequestError:
         index = EventIndex(self._log.view)
+        for _, after in append.conditions:
+            if after > index.head:  # the log has caught up: nobody has read so far in this history
+                return BadRequestError(f"a condition's position, {after}, lies after the newest event, at {index.head}")
         for items, after in append.conditions:
             for position in index.matching(items, after + 1, index.head, backwards=False):
                 return ConflictError(f"the event at position {position} matches the condition: read again")

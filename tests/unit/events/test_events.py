@@ -691,6 +691,18 @@ def test_a_mark_past_the_newest_event_is_refused(tmp_path):
         assert one.marked("reader") == 1
 
 
+def test_a_condition_past_the_newest_event_is_refused(open_store):
+    first, second = open_store(), open_store()
+    for after in (1, 10**9):
+        with pytest.raises(BadRequestError, match=f"position, {after}, lies after the newest event, at 0"):
+            first.append([Event("A")], condition=AppendCondition(Query(), after=after))
+    read = second.append([Event("A")])  # which the first has not seen yet
+    assert first.append([Event("B")], condition=AppendCondition(Query(), after=read)) == read + 1
+    with pytest.raises(BadRequestError, match="position, 3, lies after the newest event, at 2"):
+        second.append([Event("B")], condition=[AppendCondition(Query(["C"]), after=3), AppendCondition(Query(["D"]))])
+    assert (first.head, second.append([Event("C", id="c")])) == (2, 3)
+
+
 def test_a_closed_event_store_names_itself(tmp_path):
     with open_events(tmp_path, data_types=["note"]) as owned:
         owned.append([Event("A")], "s")

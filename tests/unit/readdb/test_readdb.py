@@ -3,11 +3,13 @@
 import threading
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 import agola_core
 from agola_core import (
     BadRequestError,
+    ClosedError,
     CorruptionError,
     DeadlineError,
     Delete,
@@ -243,13 +245,84 @@ def test_what_a_projection_refuses_is_set_aside(tmp_path, store, caplog):
     store.write_wal([Put("note", "a", b"poison"), Put("note", "b", b"2")])
     readdb = ReadDB(store, tmp_path / "read.db", [Notes()])
     readdb.catch_up()
+    assert "1 actions set aside" in repr(readdb)
+    assert "does not exist" not in caplog.text  # that the file was not there yet is no cause
     store.write_wal([Put("note", "c", b"3"), Put("note", "d", b"poison")])
     readdb.catch_up()
+    assert "2 actions set aside" in repr(readdb)
     assert sizes(readdb) == {"b": 1, "c": 1}
     rows = readdb.read(Context(), lambda tx: list(tx.rows("SELECT id, error FROM readdb_quarantine")))
     assert rows == [("a", "poison"), ("d", "poison")]
     assert len(caplog.records) == 2
     readdb.close()
+    readdb = ReadDB(store, tmp_path / "read.db", [Notes()])
+    readdb.catch_up()
+    assert "2 actions set aside" in repr(readdb)
+    readdb.close()
+
+
+@pytest.mark.parametrize("wrong", ["SELECT nope FROM size", "SELECT * FROM size WHERE id = 'nope'"])
+def test_a_wrong_statement_of_a_projection_sets_its_action_aside(tmp_path, store, wrong):
+    class Wrong(Sizes):
+        def apply(self, tx, actions):
+            tx.query_one(Row, wrong)
+
+    store.write_wal([Put("note", "a", b"")])
+    readdb = ReadDB(store, tmp_path / "read.db", [Wrong()])
+    readdb.catch_up()
+    store.write_wal([Put("note", "b", b"")])
+    readdb.catch_up()
+    assert "2 actions set aside" in repr(readdb)
+    readdb.close()
+
+
+def test_arguments_of_a_wrong_type_are_named(tmp_path, store, database):
+    readdb = ReadDB(store, tmp_path / "read.db", [Sizes()])
+    with readdb:
+        for call in (readdb.read, database.read, database.do):
+            for context in (None, 5):
+                with pytest.raises(BadRequestError, match="a context is a Context"):
+                    call(context, lambda tx: None)
+            with pytest.raises(BadRequestError, match="a function of a transaction"):
+                call(Context(), None)
+        for place in (None, 7):
+            with pytest.raises(BadRequestError, match="a place is a token"):
+                readdb.wait_for(place)
+        with pytest.raises(BadRequestError, match="a timeout is"):
+            readdb.wait_for(store.sequence, timeout="x")
+        with pytest.raises(BadRequestError, match="a context is a Context"):
+            readdb.rebuild(5)
+    with pytest.raises(ClosedError), readdb:
+        pytest.fail("entered")
+
+
+def test_a_wrong_query_is_named(database):
+    database.do(Context(), insert("a"))
+
+    class Other(NamedTuple):
+        name: str
+
+    for sql, record, message in (
+        ("SELECT nope FROM t", Row, "a statement is wrong: no such column: nope"),
+        ("SELECT * FROM t WHERE id = ?", Row, "a statement is wrong: "),
+        ("SELECT * FROM t", Other, "a row with id, size is no "),
+        ("SELECT 'x' AS id, 'y' AS size", Size, "a row with id, size is no "),
+    ):
+        with pytest.raises(BadRequestError, match=message):
+            database.read(Context(), lambda tx, sql=sql, record=record: tx.query(record, sql))
+    for write in (
+        lambda tx: tx.execute("DELETE FROM nope"),
+        lambda tx: tx.executemany("INSERT INTO t VALUES (?)", [(1,)]),
+    ):
+        with pytest.raises(BadRequestError, match="a statement is wrong"):
+            database.do(Context(), write)
+    with pytest.raises(BadRequestError, match="a statement is wrong"):
+        database.read(Context(), lambda tx: list(tx.rows("SELECT nope FROM t")))
+
+
+class Size(msgspec.Struct):
+    id: str
+    size: int
 
 
 class Sizes:
