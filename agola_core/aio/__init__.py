@@ -10,9 +10,9 @@ try:
 except ImportError as error:
     raise ConfigError("agola_core.aio needs the extra `aio`: pip install 'agola-core[aio]'") from error
 
-from agola_core.aio.events import AsyncEvents, AsyncEventStore
+from agola_core.aio.events import AsyncConsumer, AsyncEvents, AsyncEventStore
 from agola_core.aio.iteration import AsyncItems
 from agola_core.aio.opening import open, open_events  # noqa: A004 - used as agola_core.aio.open
 from agola_core.aio.store import AsyncDataManager
 
-__all__ = ["AsyncDataManager", "AsyncEventStore", "AsyncEvents", "AsyncItems", "open", "open_events"]
+__all__ = ["AsyncConsumer", "AsyncDataManager", "AsyncEventStore", "AsyncEvents", "AsyncItems", "open", "open_events"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Self
 
 from agola_core.aio.iteration import AsyncItems, arriving
 from agola_core.aio.threads import THREADS, Threads, in_thread
-from agola_core.events import Events, EventStore, Query, RecordedEvent
+from agola_core.errors import BadRequestError
+from agola_core.events import Consumer, Events, EventStore, Query, RecordedEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 _EVERYTHING = Query()
 
@@ -32,6 +33,45 @@ class AsyncEvents(AsyncItems[RecordedEvent]):
         return await self._threads.run(lambda: self._events.head)
 
 
+class AsyncConsumer:
+    """The events that a reader of a group is given (`AsyncEventStore.consume`). An asynchronous iterator for one task.
+
+    Attributes:
+        wrapped: The consumer, for `append(..., by=events.wrapped)`.
+    """
+
+    def __init__(self, threads: Threads, consumer: Consumer, events: AsyncIterator[RecordedEvent]) -> None:
+        self.wrapped = consumer
+        self._threads = threads
+        self._events = events
+        self._last: RecordedEvent | None = None
+
+    def __aiter__(self) -> Self:
+        """Return the events."""
+        return self
+
+    async def __anext__(self) -> RecordedEvent:
+        """Return the next event, once it is this reader's turn.
+
+        Raises:
+            FencedError: The turn was lost, or the store was imported or recovered.
+        """
+        self._last = await anext(self._events)
+        return self._last
+
+    async def ack(self, event: RecordedEvent | None = None) -> None:
+        """Note in the store that the group has dealt with everything up to an event; None for the last one returned.
+
+        Raises:
+            BadRequestError: None was returned yet, or `event` is none.
+            FencedError: The turn was lost.
+        """
+        event = self._last if event is None else event
+        if event is None:
+            raise BadRequestError("there is nothing to acknowledge: no event was returned yet")
+        await self._threads.run(lambda: self.wrapped.ack(event))
+
+
 class AsyncEventStore:
     """An event store whose methods are awaited; see `EventStore` for what each does and raises.
 
@@ -51,6 +91,7 @@ class AsyncEventStore:
     append_all = in_thread(EventStore.append_all)
     version = in_thread(EventStore.version)
     find = in_thread(EventStore.find)
+    mark = in_thread(EventStore.mark)
     marked = in_thread(EventStore.marked)
 
     async def head(self) -> int:
@@ -97,3 +138,18 @@ class AsyncEventStore:
         of the reader by one event.
         """
         return arriving(self.wrapped.subscribe(query, after, name=name))
+
+    @asynccontextmanager
+    async def consume(self, name: str, query: Query = _EVERYTHING) -> AsyncGenerator[AsyncConsumer]:
+        """Return a reader of a group: of all with its name, in all processes, one at a time is given events.
+
+        `async with` gives the iterator; leaving it ends the reader's turn, and another reader of the group goes on from
+        what was acknowledged.
+
+        Args:
+            name: The group's.
+            query: The query; all events by default.
+        """
+        consumer = self.wrapped.consume(name, query)
+        async with arriving(consumer) as events:
+            yield AsyncConsumer(self.threads, consumer, events)

@@ -76,8 +76,9 @@ async def arriving(source: Endless[_Item]) -> AsyncIterator[AsyncIterator[_Item]
             try:
                 yield _Received(receive)
             finally:
-                source.close()
                 receive.close()
+                with anyio.CancelScope(shield=True):  # whoever is cancelled closes the source nevertheless
+                    await to_thread.run_sync(source.close, limiter=anyio.CapacityLimiter(1))
     except BaseExceptionGroup as group:
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from group.exceptions[0].__cause__

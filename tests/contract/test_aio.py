@@ -6,9 +6,10 @@ import io
 import threading
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from agola_core import ConflictError, Delete, FencedError, NotFoundError, Put, aio
+from agola_core import BadRequestError, ConflictError, Delete, FencedError, NotFoundError, Put, aio
 from agola_core.aio.iteration import arriving
 from agola_core.datamanager import DataManager
 from agola_core.events import AppendCondition, Event, EventStore, Query
@@ -202,6 +203,37 @@ async def test_a_wrong_argument_is_told_as_by_the_store(tmp_path):
             pass
 
 
+async def test_one_of_a_group_reads_and_another_takes_over(tmp_path):
+    async with aio.open_events(tmp_path) as store:
+        await store.append([Event("A"), Event("B"), Event("C")])
+        async with store.consume("mailer") as first:
+            with pytest.raises(BadRequestError, match="nothing to acknowledge"):
+                await first.ack()
+            assert (await anext(first)).position == 1
+            await first.ack()
+            assert (await anext(first)).position == 2
+            async with store.consume("mailer") as second, anyio.create_task_group() as tasks:
+                tasks.start_soon(anext, second)  # waits for its turn, and is cancelled in it
+                await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            assert await store.append([Event("Sent")], by=first.wrapped) == 4
+            assert await store.marked("mailer") == 1  # though its thread has read on
+        with pytest.raises(FencedError):
+            await store.append([Event("Sent")], by=first.wrapped)
+        with anyio.CancelScope() as scope:
+            async with store.consume("mailer", Query(["B", "Sent"])) as third:
+                event = await anext(third)
+                await third.ack(event)
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+        assert event.position == 2
+        async with store.consume("mailer") as fourth:  # the cancelled one has let it go
+            assert (await anext(fourth)).position == 3
+            mark = await store.mark("mailer", 3)
+            await store.append([Event("Sent")], along=[mark], by=fourth.wrapped)
+        assert await store.marked("mailer") == 3
+
+
 def test_what_the_core_has_is_here_too():
     """What an application calls is awaited under the same name, but for what has no asynchronous form."""
 
@@ -212,4 +244,4 @@ def test_what_the_core_has_is_here_too():
     synchronous |= {"append_events", "append_mark", "event_index", "wait_for_change", "wake_waiting"}
     synchronous |= {"clean_up", "export_stream", "start_background_tasks", "stop_background_tasks"}
     assert methods(DataManager) - methods(aio.AsyncDataManager) - {"subscribe"} == synchronous
-    assert methods(EventStore) - methods(aio.AsyncEventStore) == {"close", "consume", "mark"}
+    assert methods(EventStore) - methods(aio.AsyncEventStore) == {"close"}
