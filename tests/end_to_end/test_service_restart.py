@@ -1,9 +1,14 @@
 """A service that is killed in the middle of a step: the next one finds the step again."""
 
+import os
 import signal
 
 import httpx2
 import pytest
+
+from agola_cli.runs.patience import Patience
+from agola_core.errors import UnavailableError
+from agola_http.client import Client
 
 API = "/api/v1alpha"
 
@@ -12,8 +17,8 @@ API = "/api/v1alpha"
 def serve(tree, wait_for_line):
     started = []
 
-    def start():
-        process = tree.start("serve", "--no-tokens", "--port", "0")
+    def start(*options):
+        process = tree.start("serve", "--no-tokens", *(options or ("--port", "0")))
         started.append(process)
         url = wait_for_line(process, "serving on ")[-1].split()[-1]
         return process, httpx2.Client(base_url=url, timeout=30, trust_env=False)
@@ -66,6 +71,31 @@ def test_a_running_step_survives_the_service_and_is_not_run_twice(serve, tmp_pat
         assert run["result"] == "success"
         assert follow(client, run_id, 1) == "two\n"
     assert count.read_text() == "x\n"
+
+
+def test_a_follower_goes_on_when_the_service_is_back(tree, serve, tmp_path, wait_for_line, kill_now):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    process, client = serve()
+    url, port = f"http://127.0.0.1:{client.base_url.port}", str(client.base_url.port)
+    with client:
+        run_id = client.post(f"{API}/runs", json=request(f"echo begun; cat {gate}")).json()["run"]["id"]
+    follower = tree.start("runs", "logs", run_id, "-f", "--url", url)
+    wait_for_line(follower, "| begun")
+    kill_now(process)
+    wait_for_line(follower, "trying again for up to 120 s")
+    process, client = serve("--port", port)
+    gate.write_text("ended\n")
+    output, _ = follower.communicate()
+    assert follower.returncode == 0, output
+    assert [line.split(" | ")[1] for line in output.splitlines() if " | " in line] == ["ended", "two"]
+    with Client(url, retries=0) as gone:
+        bundle = gone.get_run(run_id)
+        kill_now(process)
+        said = []
+        with pytest.raises(UnavailableError, match=f"look at it again by `agola-core runs show {run_id} --url x`"):
+            Patience(gone, said.append, " --url x", seconds=0).wait_change(bundle.run, 0)
+    assert len(said) == 1
 
 
 def test_a_step_that_ended_meanwhile_keeps_its_result(serve, tmp_path, kill_now):

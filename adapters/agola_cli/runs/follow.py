@@ -15,6 +15,7 @@ from agola_cli.connect.run_names import runs_before
 from agola_cli.output.display import Display, PlainDisplay, local_time
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.log_follower import FOLLOWED, LogFollower
+from agola_cli.runs.patience import Patience
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
@@ -62,7 +63,8 @@ def follow_run(
     run, stopped, explained = bundle.run, False, False
     display = _display_for(bundle, as_json=as_json, timestamps=timestamps, option=option)
     kept = {task_id for task_id, task in run.tasks.items() if task.status.is_finished}  # from the run it restarts
-    follower = LogFollower(service, display, lambda task_id: task_id not in kept, display.end_task)
+    patience = Patience(service, display.say, option, lambda: interruption.asked)
+    follower = LogFollower(patience, display, lambda task_id: task_id not in kept, display.end_task)
     with display:
         while True:
             display.show(run, unfollowed=kept | _unfollowed(run))
@@ -82,29 +84,31 @@ def follow_run(
                 display.say(reason)
                 stop_run(service, run.id)
             check()
-            before, run = run, service.wait_change(run, _WAIT_SECONDS)
+            before, run = run, patience.wait_change(run, _WAIT_SECONDS)
             if run is before and run.phase is RunPhase.QUEUED and not explained:
                 explained = True
                 for other in runs_before(service, run):
                     display.say(f"queued behind run {other.id} #{other.counter} of its group, {run.group}")
         follower.join()
-        tests = _reported(service, bundle, run, interruption, display)
+        tests = _reported(patience, bundle, run, interruption, display)
     display.end_run(run, tests, option)
     if display.failure is not None:
         raise display.failure
     return run
 
 
-def _reported(service: Service, bundle: RunBundle, run: Run, interruption: Interruption, display: Display) -> RunTests:
+def _reported(
+    patience: Patience, bundle: RunBundle, run: Run, interruption: Interruption, display: Display
+) -> RunTests:
     """Return what the tasks reported, once what they saved is stored, which is soon."""
     deadline = time.monotonic() + _STORED_SECONDS
     while not all(archives_fetched(task) for task in run.tasks.values()):
         if interruption.asked or time.monotonic() > deadline:
             break
-        run = service.wait_change(run, _WAIT_SECONDS)
+        run = patience.wait_change(run, _WAIT_SECONDS)
     if any(task.reports for task in run.tasks.values()):
         try:
-            return service.run_tests(msgspec.structs.replace(bundle, run=run))
+            return patience.service.run_tests(msgspec.structs.replace(bundle, run=run))
         except AgolaError as error:
             display.say(f"what the tests reported cannot be read: {error}")
     return RunTests()

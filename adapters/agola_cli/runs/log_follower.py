@@ -5,14 +5,11 @@ from __future__ import annotations
 import codecs
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from agola_cli.output.display import Display
+from agola_cli.runs.patience import Patience
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunTask, TaskStatus
-
-if TYPE_CHECKING:
-    from agola_cli.connect.target import Service
 
 _MAX_LINE = 64 * 1024
 FOLLOWED = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}
@@ -23,7 +20,7 @@ class LogFollower:
     """Shows the logs of the tasks that start.
 
     Args:
-        service: Has the logs.
+        patience: Asks the service for the logs.
         display: Shows them.
         wanted: Whether a task, by its id, is followed.
         ended: Called with a task once its whole log was shown and it has ended.
@@ -31,12 +28,12 @@ class LogFollower:
 
     def __init__(
         self,
-        service: Service,
+        patience: Patience,
         display: Display,
         wanted: Callable[[str], bool] = lambda _: True,
         ended: Callable[[RunTask], None] = lambda _: None,
     ) -> None:
-        self._service = service
+        self._patience = patience
         self._display = display
         self._wanted = wanted
         self._ended = ended
@@ -66,7 +63,7 @@ class LogFollower:
                 continue
             self._display.step(task_id, step)
             try:
-                pieces = self._service.open_log(run_id, task_id, step, follow=True)
+                pieces = self._patience.follow_log(run_id, task_id, step)
                 for_each_line(pieces, lambda line: self._display.line(task_id, line))
             except AgolaError as error:
                 self._display.say(f"the log of step {step} cannot be read: {error}")

@@ -19,6 +19,7 @@ from agola_cli.options.types import REGEXP, TIME
 from agola_cli.output.display import PlainDisplay, local_time, step_name
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
+from agola_cli.runs.patience import Patience
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult
@@ -92,7 +93,8 @@ def logs_command(
             raise BadRequestError("the run has ended: what is stored of its logs has no times of their lines")
         clock = local_time if timestamps else None
         display = PlainDisplay(bundle, clock=clock, option=connection.option)
-        return _follow(service, bundle, {task.id for task in tasks}, display)
+        patience = Patience(service, lambda text: click.echo(text, err=True), connection.option)
+        return _follow(patience, bundle, {task.id for task in tasks}, display)
 
 
 class _Filter(msgspec.Struct, frozen=True):
@@ -170,12 +172,12 @@ def _ran_since(bundle: RunBundle, task_id: str, step: int | None, since: datetim
     return status.start_time is not None and (status.end_time is None or status.end_time >= since)
 
 
-def _follow(service: Service, bundle: RunBundle, wanted: set[str], display: PlainDisplay) -> int:
+def _follow(patience: Patience, bundle: RunBundle, wanted: set[str], display: PlainDisplay) -> int:
     run = bundle.run
-    follower = LogFollower(service, display, wanted.__contains__)
+    follower = LogFollower(patience, display, wanted.__contains__)
     follower.take(run)
     while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):
-        run = service.wait_change(run, _WAIT_SECONDS)
+        run = patience.wait_change(run, _WAIT_SECONDS)
         follower.take(run)
         if display.failure is not None:
             raise display.failure
