@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import agola_core
-from agola_core import Durability, Options, Put
+from agola_core import Durability, Options, Put, Sequence
 from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 
@@ -67,14 +67,14 @@ def test_what_nobody_waits_for_goes_with_the_next_batch(tmp_path, held):
     coordinator = open_coordinator(str(tmp_path / "coordinator.db"))
     options = Options(sync_bytes=100, sync_interval=3600, checkpoint_interval=3600)
     with DataManager(coordinator, held, ["n"], options) as dm:
-        first = dm.write_wal([Put("n", "first", b"x" * 200)]).sequence
+        first = Sequence.parse(dm.write_wal([Put("n", "first", b"x" * 200)]).sequence)
         assert held.arrived.acquire(timeout=30)
         dm.write_wal([Put("n", "small", b"x")])  # while the first one's batch is on its way
         held.gates[0].set()
-        assert dm._store.log.wait(lambda: str(dm._store.log.synced) == first, 30)
-        third = dm.write_wal([Put("n", "third", b"x" * 200)]).sequence
+        assert dm._store.log.wait_synced(first, lambda: None, 30)
+        third = Sequence.parse(dm.write_wal([Put("n", "third", b"x" * 200)]).sequence)
         assert held.arrived.acquire(timeout=30)
         held.gates[1].set()
-        assert dm._store.log.wait(lambda: str(dm._store.log.synced) == third, 30)
+        assert dm._store.log.wait_synced(third, lambda: None, 30)
         assert sum(info.path.endswith(".wals") for info in held.list()) == 2
     coordinator.close()
