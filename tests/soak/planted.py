@@ -64,7 +64,8 @@ def note_a_sync_before_it_is_made() -> None:
     make = sync.Syncer._sync_batch
 
     def early(self: sync.Syncer, control: Control) -> None:
-        self._move_record(control, control.head)
+        frames, last = self._from_memory(control) or self._from_coordinator(control)
+        self._move_record(control, last, frames[-1])
         make(self, control)
 
     sync.Syncer._sync_batch = early  # type: ignore[method-assign]

@@ -1,7 +1,8 @@
 """Sync: copies committed WALs from the coordinator to object storage, many in one batch.
 
 Any instance may sync. It writes true copies of committed WALs, so a second copy does no harm. The sync record only
-moves forward, because each change of it compares its revision and that of the lineage.
+moves forward, because each change of it compares its revision and that of the lineage. It also compares the newest WAL
+that storage has got: a coordinator that was restored meanwhile may not have it, or another one in its place.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agola_core.coordinator.port import Compare, PutOp, iterate
+from agola_core.coordinator.port import Compare, PutOp, Target, iterate
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.batches import MAX_BATCH_WALS, encode_batch
-from agola_core.datamanager.format.control import Control, require_control
+from agola_core.datamanager.format.control import RECOVERY_ADVICE, Control, require_control
 from agola_core.datamanager.format.lineages import mark_active
 from agola_core.datamanager.format.records import SyncRecord, decode_wal
 from agola_core.datamanager.log.log import Log
@@ -46,6 +47,20 @@ class Batch(NamedTuple):
     last: Sequence
 
 
+class _Arrived(NamedTuple):
+    """The newest WAL that has arrived in storage.
+
+    Attributes:
+        revision: That of its lineage, as it was last seen.
+        last: The WAL.
+        frame: What the coordinator holds of it.
+    """
+
+    revision: int
+    last: Sequence
+    frame: bytes
+
+
 class Syncer:
     """Copies a log to its storage.
 
@@ -58,7 +73,7 @@ class Syncer:
         self._log = log
         self._new_nonce = new_nonce
         self._recording = fork_safe(threading.Lock())
-        self._arrived = (0, Sequence(0, 0))
+        self._arrived = _Arrived(0, Sequence(0, 0), b"")
         self._marked = ""
         self._highest = Sequence(0, 0)
         self._seen: Control | None = None
@@ -98,7 +113,7 @@ class Syncer:
         path = layout.wal_batch(batch.control.lineage.root, batch.after.next(), batch.last, self._new_nonce())
         faultpoints.reach("sync.before-batch")
         self._log.storage.write(path, encode_batch(batch.frames))
-        self._move_record(batch.control, batch.last)
+        self._move_record(batch.control, batch.last, batch.frames[-1])
 
     def _control(self) -> Control:
         view, highest = self._log.view, self._highest
@@ -119,30 +134,43 @@ class Syncer:
         frames, last = self._from_memory(control) or self._from_coordinator(control)
         self.send(Batch(control, control.synced, frames, last))
 
-    def _move_record(self, control: Control, last: Sequence) -> None:
+    def _move_record(self, control: Control, last: Sequence, frame: bytes) -> None:
         """Record that storage has the log up to a WAL, unless the record is there or another lineage began.
 
-        One thread at a time does it, for all batches that have arrived.
+        One thread at a time does it, for all batches that have arrived. What storage lacks is in the coordinator, so
+        the newest of these WALs must be there.
+
+        Raises:
+            RecoveryError: The coordinator went back in time.
         """
-        self._arrived = max(self._arrived, (control.lineage_revision, last))
+        own = _Arrived(control.lineage_revision, last, frame)
+        self._arrived = max(self._arrived, own)
         with self._recording:
             seen = self._seen if self._seen is not None else control
             if seen.lineage_revision < control.lineage_revision or seen.sync_revision < control.sync_revision:
                 seen = control
             while seen.lineage_revision == control.lineage_revision and seen.synced < last:
                 faultpoints.reach("sync.before-txn")
-                revision, arrived = self._arrived
-                target = max(last, arrived) if revision == seen.lineage_revision else last
+                newest = max(own, self._arrived) if self._arrived.revision == seen.lineage_revision else own
                 result = self._log.coordinator.txn(
-                    [Compare(keys.LINEAGE, seen.lineage_revision), Compare(keys.SYNC, seen.sync_revision)],
-                    [PutOp(keys.SYNC, records.encode(SyncRecord(str(target), seen.lineage.lineage)))],
+                    [
+                        Compare(keys.LINEAGE, seen.lineage_revision),
+                        Compare(keys.SYNC, seen.sync_revision),
+                        Compare(keys.wal(newest.last), newest.frame, Target.VALUE),
+                    ],
+                    [PutOp(keys.SYNC, records.encode(SyncRecord(str(newest.last), seen.lineage.lineage)))],
                 )
                 if result.succeeded:
-                    self._highest = max(self._highest, target)
-                    self._seen = seen._replace(synced=target, sync_revision=result.revision)
-                    self._log.take_synced(target)
+                    self._highest = max(self._highest, newest.last)
+                    self._seen = seen._replace(synced=newest.last, sync_revision=result.revision)
+                    self._log.take_synced(newest.last)
                     return
-                seen = self._control()  # another process was faster
+                before, seen = seen, self._control()  # another process was faster
+                if (seen.lineage_revision, seen.sync_revision) == (before.lineage_revision, before.sync_revision):
+                    raise RecoveryError(
+                        f"the coordinator went back in time: it has lost WAL {newest.last}, which storage has: "
+                        f"{RECOVERY_ADVICE}"
+                    )
             if seen.lineage_revision == control.lineage_revision:
                 self._log.take_synced(seen.synced)
 

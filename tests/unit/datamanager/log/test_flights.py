@@ -3,6 +3,7 @@
 import contextlib
 import threading
 
+import apsw
 import pytest
 
 from agola_core import AgolaError, Durability, Options, Put, RecoveryError
@@ -166,6 +167,30 @@ def test_a_writer_hears_what_the_follower_finds_before_its_batch_has_arrived(hel
     dm.coordinator.txn([], [PutOp("dm/control/head", head)])
     thread.join(JOIN_SECONDS)
     assert [type(error) for error in outcome] == [RecoveryError]
+
+
+def test_a_wal_that_a_restored_coordinator_has_lost_is_not_acknowledged_for_another_in_its_place(held, tmp_path):
+    dm, storage = held
+    path = str(tmp_path / "coordinator.db")
+    with (
+        contextlib.closing(apsw.Connection(path)) as database,
+        contextlib.closing(apsw.Connection(str(tmp_path / "backup.db"))) as saved,
+    ):
+        with saved.backup("main", database, "main") as backup:
+            backup.step()
+        thread, outcome = write(dm, "lost")
+        leave(storage)
+        with database.backup("main", saved, "main") as backup:
+            backup.step()
+    with (
+        contextlib.closing(open_coordinator(path)) as restored,
+        contextlib.closing(open_storage(str(tmp_path / "storage"))) as real,
+    ):
+        with DataManager(restored, real, ["note"], Options(background=False)) as other:
+            other.write_wal([Put("note", "other", b"")])
+        storage.held[0].set()
+        thread.join(JOIN_SECONDS)
+        assert [type(error) for error in outcome] == [RecoveryError]
 
 
 def test_a_store_closes_while_its_batches_are_on_their_way(held):
