@@ -28,8 +28,8 @@ from tests.simulation.backends import WorldCoordinator
 from tests.simulation.campaign import trial
 from tests.soak.trial import Violation
 
-SEEDS = 150
-FIRST = {"commit_collected_payloads": 146, "give_tokens_that_are_too_new": 18, "collect_under_readers": 25}
+SEEDS = 600
+FIRST = {"commit_collected_payloads": 270, "give_tokens_that_are_too_new": 18, "collect_under_readers": 25}
 """The seed to begin with, for bugs that take some."""
 
 
