@@ -30,14 +30,15 @@ def prepare(appends: Items[StreamEvents], conditions: Items[AppendCondition]) ->
     for append in appends:
         events = _checked(append, ids)
         checked |= append.expected_version is not None
+        stream = append.stream or ""
         sizes = []
         for batch in _batches(events):
             try:
-                puts.append(unplaced(append.stream, batch))
+                puts.append(unplaced(stream, batch))
             except (TypeError, ValueError, OverflowError, RecursionError) as error:
-                raise BadRequestError(f"metadata of stream {append.stream!r}: {error}") from error
+                raise BadRequestError(f"metadata of stream {stream!r}: {error}") from error
             sizes.append(len(batch))
-        parts.append(StreamAppend(append.stream, append.expected_version, events, sizes))
+        parts.append(StreamAppend(stream, append.expected_version, events, sizes))
     if len(parts) > 1 and len({part.stream for part in parts}) != len(parts):
         raise BadRequestError("a stream stands twice in one append")
     if ids and len(set(ids)) != len(ids):
@@ -56,12 +57,12 @@ def _condition(condition: AppendCondition) -> tuple[tuple[QueryItem, ...], int]:
 
 def _checked(append: StreamEvents, ids: list[str]) -> tuple[Event, ...]:
     stream, expected = append.stream, append.expected_version
-    if stream != "":
+    if stream is not None:
         check_name(stream, "stream")
     if expected is not None:
         if type(expected) is not int or expected < 0:
             raise BadRequestError(f"an expected version is 0 or more, or None for any: {expected!r}"[:300])
-        if not stream:
+        if stream is None:
             raise BadRequestError("an expected version needs a stream")
     if isinstance(append.events, Event):
         raise BadRequestError("events are a list, not a single one")

@@ -68,7 +68,7 @@ class EventStore(Closing):
     def append(
         self,
         events: Iterable[Event],
-        stream: str = "",
+        stream: str | None = None,
         expected_version: int | None = ANY,
         *,
         condition: AppendCondition | Iterable[AppendCondition] = (),
@@ -84,7 +84,7 @@ class EventStore(Closing):
 
         Args:
             events: At least one.
-            stream: The stream; "" for events that only queries find.
+            stream: The stream; None for events that only queries find.
             expected_version: The version that the stream must have: 0 for `NO_STREAM`, None for `ANY`.
             condition: No event may be there that matches it; several must all hold.
             along: Puts and deletes of objects in the same WAL, and marks of readers (`mark`).

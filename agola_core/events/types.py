@@ -102,12 +102,12 @@ class StreamEvents(msgspec.Struct, frozen=True):
 
     Attributes:
         events: At least one.
-        stream: The stream; "" for none.
+        stream: The stream; None for none.
         expected_version: The version that the stream must have: 0 for `NO_STREAM`, None for `ANY`.
     """
 
     events: Items[Event]
-    stream: str = ""
+    stream: str | None = None
     expected_version: int | None = ANY
 
 

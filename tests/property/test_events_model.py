@@ -84,7 +84,7 @@ class EventsMachine(RuleBasedStateMachine):
     def append(self, instance, allowed, stream, given, expected=None, **conditions):
         """Append, and demand that it is refused exactly when the model says so."""
         try:
-            position = self.stores[instance].append(given, stream, expected, **conditions)
+            position = self.stores[instance].append(given, stream or None, expected, **conditions)
         except ConflictError:
             assert not allowed
             return
@@ -134,10 +134,10 @@ class EventsMachine(RuleBasedStateMachine):
     @rule(instance=instances, stream=streams, given=appended)
     def append_twice_with_ids(self, instance, stream, given):
         named = [Event(event.type, event.data, event.tags, event.metadata, f"id-{next(self.ids)}") for event in given]
-        first = self.stores[instance].append(named, stream)
+        first = self.stores[instance].append(named, stream or None)
         self.add(stream, named)
         assert first == len(self.log)
-        assert self.stores[1 - instance].append(named, stream, 0 if stream else None) == first
+        assert self.stores[1 - instance].append(named, stream or None, 0 if stream else None) == first
 
     @rule(instance=instances, stream=streams, given=appended, data=st.data())
     def crash_in_an_append(self, instance, stream, given, data):
@@ -146,9 +146,9 @@ class EventsMachine(RuleBasedStateMachine):
         point = data.draw(st.sampled_from(["commit.before-payload", "commit.before-txn", "commit.after-txn"]))
         store = self.stores[instance]
         with faultpoints.arm(faultpoints.trigger(f"{point}:1:raise")), contextlib.suppress(InjectedFaultError):
-            store.append(named, stream)
+            store.append(named, stream or None)
         self.drop(instance)
-        position = self.stores[1 - instance].append(named, stream)
+        position = self.stores[1 - instance].append(named, stream or None)
         self.add(stream, named)
         assert position == len(self.log)
 

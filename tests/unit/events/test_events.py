@@ -532,13 +532,25 @@ def test_nobody_writes_events_as_objects(store, tmp_path):
         (([Event("A", id=7)],), "id"),
         (([Event("A")], "s\0"), "stream"),
         (([Event("A")], "s", -1), "expected version"),
-        (([Event("A")], "", 0), "needs a stream"),
+        (([Event("A")], None, 0), "needs a stream"),
     ],
 )
 def test_what_is_malformed_is_refused_with_its_place(store, arguments, message):
     with pytest.raises(BadRequestError, match=message):
         store.append(*arguments)
     assert store.head == 0
+
+
+def test_an_empty_name_of_a_stream_is_refused(store):
+    for call in (
+        lambda: store.append([Event("A")], stream=""),
+        lambda: store.append([Event("A")], "", 0),
+        lambda: store.append_all([StreamEvents([Event("A")], "")]),
+    ):
+        with pytest.raises(BadRequestError, match="stream: 1 to 400 bytes of text"):
+            call()
+    assert store.append([Event("A")], stream=None) == store.append_all([StreamEvents([Event("A")])]) - 1 == 1
+    assert [event.stream for event in store.read()] == ["", ""]
 
 
 @pytest.mark.parametrize("wrong", [{"after": -1}, {"until": "1"}, {"limit": -1}])
