@@ -263,7 +263,9 @@ def append(dm, generator, step):
         for number in range(generator.randrange(1, 9))
     ]
     streams = generator.sample(["", "s", "ü"], 2)
-    EventStore(dm).append_all([StreamEvents(events, streams[0]), StreamEvents([Event("T")], streams[1])])
+    EventStore(dm).append_all(
+        [StreamEvents(events, streams[0] or None), StreamEvents([Event("T")], streams[1] or None)]
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
