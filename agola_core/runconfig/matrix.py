@@ -17,6 +17,7 @@ from agola_core.runconfig.yaml.document import Node
 from agola_core.runconfig.yaml.tree import Tree
 
 MAX_CELLS = 256
+_NODE_CHARACTERS = 16  # what a value counts beside its text
 _STEP = "matrix"
 _AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TEMPLATE = re.compile(r"\{\{\s*matrix\.([A-Za-z0-9_-]+)\s*\}\}")
@@ -139,6 +140,7 @@ def _value(node: Node) -> str:
 def _filled(node: Node, values: dict[str, str]) -> Tree:
     """Return a tree with the values filled into its texts."""
     tree = node.tree
+    node.count_filled(_NODE_CHARACTERS)
     if node.is_text:
 
         def value(match: re.Match[str]) -> str:
@@ -148,6 +150,7 @@ def _filled(node: Node, values: dict[str, str]) -> Tree:
 
         text = node.text()
         filled = _TEMPLATE.sub(value, text)
+        node.count_filled(len(filled))
         return tree if filled == text else Tree(filled, tree.line, filled)
     if node.is_list:
         return _copied(tree, [_filled(item, values) for item in node.items()])

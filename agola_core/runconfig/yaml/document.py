@@ -15,6 +15,7 @@ from agola_core.runconfig.yaml.scalars import as_text
 from agola_core.runconfig.yaml.tree import Document, Tree, read_tree
 
 _MAX_STATES = 25_000
+_MAX_FILLED = 4 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ class Reading:
         self._reported: set[Finding] = set()
         self._document = document
         self.states = 0  # of all automata of conditions
+        self.filled = 0  # characters of the texts of all matrices
         self._taken_as_text: set[int] = set()
 
     def report(self, finding: Finding) -> None:
@@ -106,6 +108,16 @@ class Node:
     def is_mapping(self) -> bool:
         """Whether it is a mapping."""
         return isinstance(self.tree.value, dict)
+
+    def count_filled(self, characters: int) -> None:
+        """Count what a matrix writes.
+
+        Raises:
+            ConfigError: It is too much for one file.
+        """
+        self._reading.filled += characters
+        if self._reading.filled > _MAX_FILLED:
+            raise self.error(f"the matrices of this file make more than {_MAX_FILLED} characters of text")
 
     def blank(self) -> Node:
         """Return a null node at the same place."""

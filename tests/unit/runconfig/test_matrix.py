@@ -111,3 +111,14 @@ def test_a_key_of_that_name_is_ignored_as_agola_does():
     assert [task.name for task in config.runs[0].tasks] == ["test"]
     assert any("a matrix is the first of the task's steps" in finding.message for finding in findings)
     assert {finding.kind for finding in findings} >= {FindingKind.WARNING}
+
+
+def test_what_all_matrices_write_is_bounded():
+    steps = "[{matrix: {a: [1, 2, 3, 4]}}, &long {run: '" + "x" * 30_000 + " {{ matrix.a }}'}"
+    tasks = f"- {{name: t0, steps: {steps}]}}\n"
+    assert len(parsed(tasks).runs[0].tasks) == 4
+    tasks += "".join(
+        f"- {{name: t{number}, steps: [{{matrix: {{a: [1, 2, 3, 4]}}}}, *long]}}\n" for number in range(1, 40)
+    )
+    with pytest.raises(ConfigError, match="the matrices of this file make more than 4194304 characters"):
+        parsed(tasks)
