@@ -78,6 +78,7 @@ def test_a_fixture_without_its_extra_skips_and_names_it(package, fixture, extra,
     monkeypatch.delenv("AGOLA_REQUIRE", raising=False)  # what is required is not skipped
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the imports of others would take most of the time
     monkeypatch.setenv("TMPDIR", "/tmp")  # podman takes no run root of more than 50 bytes, as a task's would be
+    (tmp_path / "pytest.ini").touch()  # or this project's settings are taken, when it is run by itself
     (tmp_path / "test_it.py").write_text(f"def test_it({fixture}):\n    raise AssertionError\n")
     options = ["-q", "-rs", "-p", "no:cacheprovider", "-p", "agola_pytest.plugin"]
     run = f"import pytest; sys.exit(pytest.main([*{options}, *sys.argv[1:]]))"
