@@ -6,11 +6,11 @@ import uuid
 import pytest
 
 from agola_core.errors import ConfigError, ForbiddenError, UnavailableError
-from agola_core.executor.drivers.bubblewrap import Isolation
-from agola_core.executor.drivers.container import LABEL_EXECUTOR, LABEL_TASK, ContainerDriver
-from agola_core.executor.drivers.engine import Engine, EngineOptions
+from agola_core.executor.drivers.container.driver import LABEL_EXECUTOR, LABEL_TASK, ContainerDriver
+from agola_core.executor.drivers.container.engine import Engine, EngineOptions
+from agola_core.executor.drivers.container.images import registry_login, split_image
 from agola_core.executor.drivers.factory import make_driver
-from agola_core.executor.drivers.images import registry_login, split_image
+from agola_core.executor.drivers.host import Isolation
 from agola_core.executor.drivers.port import Command
 from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import (

@@ -17,11 +17,10 @@ import pytest
 
 from agola_core.errors import AgolaError, BadRequestError, ConfigError, NotFoundError, UnavailableError
 from agola_core.executor.archives.pack import Packed
-from agola_core.executor.drivers import cgroup, hostpod
-from agola_core.executor.drivers.bubblewrap import Isolation, check_bubblewrap
 from agola_core.executor.drivers.container import ContainerDriver
 from agola_core.executor.drivers.exitfile import read_exit_code
-from agola_core.executor.drivers.host import HostDriver
+from agola_core.executor.drivers.host import HostDriver, cgroup, pod
+from agola_core.executor.drivers.host.bubblewrap import Isolation, check_bubblewrap
 from agola_core.executor.drivers.port import Command
 from agola_core.executor.task_directory import TaskDirectory
 from agola_core.runservice.model.types import ArchiveContents, Container, ExecutorTask, ExecutorTaskStatus
@@ -229,7 +228,7 @@ def test_nothing_that_a_task_has_started_survives_it(bench, kind, end):
 
 @pytest.mark.parametrize("kind", ["child", "session", "twice"])
 def test_without_control_groups_what_a_task_leaves_is_found_by_its_mark(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(hostpod, "make_cgroup", lambda _: None)
+    monkeypatch.setattr(pod, "make_cgroup", lambda _: None)
     bench = Bench(HostDriver(), tmp_path)
     bench.run(BACKGROUND[kind])
     bench.pod.close()

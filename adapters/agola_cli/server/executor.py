@@ -13,9 +13,9 @@ from agola_cli.options.directories import DirectoryType
 from agola_cli.options.types import DURATION
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
-from agola_core.executor.drivers.bubblewrap import Isolation
-from agola_core.executor.drivers.engine import EngineOptions
+from agola_core.executor.drivers.container import EngineOptions
 from agola_core.executor.drivers.factory import DRIVERS, make_driver
+from agola_core.executor.drivers.host import Isolation
 from agola_core.executor.task_runner import TaskLimits
 
 

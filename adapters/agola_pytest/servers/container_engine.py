@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agola_core.errors import AgolaError
-from agola_core.executor.drivers.container import ContainerDriver
-from agola_core.executor.drivers.engine import EngineOptions
+from agola_core.executor.drivers.container import ContainerDriver, EngineOptions
 
 IMAGE = "agola-test"
 _BUSYBOX = "/bin/busybox"
@@ -108,7 +107,7 @@ def start_engine(directory: Path, external: str = "", image: str = "busybox") ->
 
 def _probe(engine: ContainerEngine) -> None:
     """Run a container, to tell an engine that cannot from a failing test."""
-    from agola_core.executor.drivers.engine import Engine  # noqa: PLC0415 - beside what it probes
+    from agola_core.executor.drivers.container.engine import Engine  # noqa: PLC0415 - beside what it probes
 
     try:
         ContainerDriver(engine.options)

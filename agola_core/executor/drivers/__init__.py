@@ -1,1 +1,1 @@
-"""Drivers, which run the commands of steps: as processes of this machine, or in containers."""
+"""Drivers: where a task's processes run. `host` and `container` implement `port`; `factory` makes them by name."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from agola_core.errors import ConfigError
-from agola_core.executor.drivers.bubblewrap import Isolation
-from agola_core.executor.drivers.engine import EngineOptions
-from agola_core.executor.drivers.host import HostDriver
+from agola_core.executor.drivers.container import EngineOptions
+from agola_core.executor.drivers.host import HostDriver, Isolation
 from agola_core.executor.drivers.port import Driver
 
 DRIVERS = ("host", "container")

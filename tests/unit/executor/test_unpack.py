@@ -11,7 +11,7 @@ import pytest
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.pack import Packed, make_archive
 from agola_core.executor.archives.unpack import unpack
-from agola_core.executor.drivers.accounts import acting_as, find_account
+from agola_core.executor.drivers.host.accounts import acting_as, find_account
 from agola_core.runservice.model.types import ArchiveContents
 from agola_core.source import pack_tree
 from agola_core.tar_stream import Limits

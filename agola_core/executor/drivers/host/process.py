@@ -12,8 +12,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from agola_core.executor.drivers.cgroup import Cgroup
 from agola_core.executor.drivers.exitfile import has_begun, read_exit_code
+from agola_core.executor.drivers.host.cgroup import Cgroup
 from agola_core.runtime.process import start_time
 
 MARKER = "AGOLA_TASK_MARKER"

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from agola_core.errors import ConfigError, UnavailableError
-from agola_core.executor.drivers.hostprocess import LAUNCHER, MARKER
+from agola_core.executor.drivers.host.process import LAUNCHER, MARKER
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RUN = "/run"

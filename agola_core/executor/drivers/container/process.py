@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agola_core.errors import AgolaError, NotFoundError, UnavailableError
-from agola_core.executor.drivers.engine import Engine
+from agola_core.executor.drivers.container.engine import Engine
 from agola_core.executor.drivers.exitfile import has_begun, read_exit_code
 
 _GRACE_SECONDS, _POLL_SECONDS = 2.0, 0.1

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agola_core.executor.drivers.bubblewrap import Isolation, check_bubblewrap
-from agola_core.executor.drivers.hostpod import HostPod
-from agola_core.executor.drivers.hostprocess import HostProcess, end_marked, find_host_process
+from agola_core.executor.drivers.host.bubblewrap import Isolation, check_bubblewrap
+from agola_core.executor.drivers.host.pod import HostPod
+from agola_core.executor.drivers.host.process import HostProcess, end_marked, find_host_process
 from agola_core.runservice.model.types import ExecutorTask
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

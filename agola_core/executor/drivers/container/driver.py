@@ -23,9 +23,9 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.executor.archives.pack import Packed
-from agola_core.executor.drivers import containerfiles
-from agola_core.executor.drivers.containerprocess import ContainerProcess
-from agola_core.executor.drivers.engine import Engine, EngineOptions
+from agola_core.executor.drivers.container import files
+from agola_core.executor.drivers.container.engine import Engine, EngineOptions
+from agola_core.executor.drivers.container.process import ContainerProcess
 from agola_core.executor.drivers.exitfile import BEGUN, has_begun
 from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_own
@@ -126,17 +126,17 @@ class ContainerPod:
             return self._engine.open_tar(self._main, f"{path.rstrip('/')}/.")
 
         with target.open("wb") as file:
-            return containerfiles.repack(file.write, contents, working_dir, opened)
+            return files.repack(file.write, contents, working_dir, opened)
 
     def unpack(self, pieces: Iterable[bytes], directory: str, user: str, *, overwrite: bool) -> int:
         """Unpack an archive into the pod (see the port): it is checked completely before anything is written."""
         _, uid, gid = self._user(user)
         with tempfile.TemporaryFile(dir=self._directory) as file:
             spool = cast("IO[bytes]", file)
-            checked = containerfiles.check(pieces, spool)
+            checked = files.check(pieces, spool)
             existing = self._prepare(directory, user, checked)
             skipped = frozenset() if overwrite else existing
-            clean = containerfiles.clean(spool, uid, gid, skipped)
+            clean = files.clean(spool, uid, gid, skipped)
             self._engine.put_tar(self._main, directory, clean)
         return checked.count
 
@@ -146,7 +146,7 @@ class ContainerPod:
             for container in reversed(self._containers):
                 self._engine.remove(container)
 
-    def _prepare(self, directory: str, user: str, checked: containerfiles.Checked) -> frozenset[str]:
+    def _prepare(self, directory: str, user: str, checked: files.Checked) -> frozenset[str]:
         """Create the directories of an archive, as the user; return which of its files exist."""
         lists, found = self._lists()
         (lists / "directories").write_text("".join(f"{name}\n" for name in checked.directories))

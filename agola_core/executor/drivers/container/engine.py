@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agola_core.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
-from agola_core.executor.drivers.images import registry_login, split_image
+from agola_core.executor.drivers.container.images import registry_login, split_image
 from agola_core.runservice.model.types import RegistryAuth
 
 _SECONDS = 60

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agola_core.errors import NotFoundError, UnavailableError
-from agola_core.executor.drivers.accounts import acting_as, find_account, groups_of, own_name
-from agola_core.executor.drivers.bubblewrap import (
+from agola_core.executor.drivers.exitfile import BEGUN
+from agola_core.executor.drivers.host.accounts import acting_as, find_account, groups_of, own_name
+from agola_core.executor.drivers.host.bubblewrap import (
     Isolation,
     find_bubblewrap,
     launcher_environment,
     open_options,
     sandbox_options,
 )
-from agola_core.executor.drivers.cgroup import make_cgroup
-from agola_core.executor.drivers.exitfile import BEGUN
-from agola_core.executor.drivers.hostprocess import (
+from agola_core.executor.drivers.host.cgroup import make_cgroup
+from agola_core.executor.drivers.host.process import (
     MARKER,
     HostProcess,
     end_task,
