@@ -28,7 +28,7 @@ from agola_core.runtime.context import Context
 from agola_core.runtime.progress import Progress, ignore
 
 if TYPE_CHECKING:
-    from agola_core.executor.step_shell import FailedStep
+    from agola_core.executor.tasks.step_shell import FailedStep
 
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"
@@ -137,7 +137,7 @@ class Standalone:
         Raises:
             NotFoundError: No step of the task failed here.
         """
-        from agola_core.executor.step_shell import failed_step  # noqa: PLC0415 - few use it
+        from agola_core.executor.tasks.step_shell import failed_step  # noqa: PLC0415 - few use it
 
         if self.executor is None:
             raise NotFoundError("there is no executor here")

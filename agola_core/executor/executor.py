@@ -19,11 +19,11 @@ from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundErr
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import kept_text
 from agola_core.executor.reporter import Reporter
-from agola_core.executor.task_directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
-from agola_core.executor.task_files import TaskFiles
-from agola_core.executor.task_pool import TaskPool
-from agola_core.executor.task_runner import TaskLimits, TaskRunner
-from agola_core.executor.task_state import TaskState
+from agola_core.executor.tasks.directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
+from agola_core.executor.tasks.files import TaskFiles
+from agola_core.executor.tasks.pool import TaskPool
+from agola_core.executor.tasks.runner import TaskLimits, TaskRunner
+from agola_core.executor.tasks.state import TaskState
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import Executor as ExecutorStatus
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask

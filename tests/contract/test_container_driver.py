@@ -12,7 +12,7 @@ from agola_core.executor.drivers.container.images import registry_login, split_i
 from agola_core.executor.drivers.factory import make_driver
 from agola_core.executor.drivers.host import Isolation
 from agola_core.executor.drivers.port import Command
-from agola_core.executor.task_directory import TaskDirectory
+from agola_core.executor.tasks.directory import TaskDirectory
 from agola_core.runservice.model.types import (
     Container,
     ExecutorPhase,

@@ -22,7 +22,7 @@ from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.drivers.host import HostDriver, cgroup, pod
 from agola_core.executor.drivers.host.bubblewrap import Isolation, check_bubblewrap
 from agola_core.executor.drivers.port import Command
-from agola_core.executor.task_directory import TaskDirectory
+from agola_core.executor.tasks.directory import TaskDirectory
 from agola_core.runservice.model.types import ArchiveContents, Container, ExecutorTask, ExecutorTaskStatus
 
 SHELL = ["/bin/sh", "-e"]

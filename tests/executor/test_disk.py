@@ -9,7 +9,7 @@ import sys
 import pytest
 from msgspec.structs import replace
 
-from agola_core.executor.task_directory import TaskDirectory
+from agola_core.executor.tasks.directory import TaskDirectory
 from agola_core.runservice.model.types import ExecutorPhase, RunResult, RunStep
 from agola_core.standalone import Standalone
 from tests.support.runs import request, task

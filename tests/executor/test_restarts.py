@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from agola_core.executor import executor, reporter
-from agola_core.executor import task_runner as taskrunner
+from agola_core.executor.tasks import runner as taskrunner
 from agola_core.runtime import faultpoints
 
 assert executor

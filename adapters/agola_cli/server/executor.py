@@ -16,7 +16,7 @@ from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.container import EngineOptions
 from agola_core.executor.drivers.factory import DRIVERS, make_driver
 from agola_core.executor.drivers.host import Isolation
-from agola_core.executor.task_runner import TaskLimits
+from agola_core.executor.tasks.runner import TaskLimits
 
 
 @click.command("executor")

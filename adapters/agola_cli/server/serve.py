@@ -19,7 +19,7 @@ from agola_cli.server.service_options import service_options
 from agola_core.address import StoreAddress
 from agola_core.errors import AgolaError, BadRequestError
 from agola_core.executor import ExecutorOptions
-from agola_core.executor.task_runner import TaskLimits
+from agola_core.executor.tasks.runner import TaskLimits
 from agola_core.runservice.model.options import ServiceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -25,5 +25,5 @@ def test_run_loads_nothing_that_it_does_not_use(tmp_path):
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "agola_core.standalone" in loaded
     unused = ("rich", "starlette", "uvicorn", "asyncio", "httpx2", "tarfile", "socket.ssl", "tomllib", "pyexpat")
-    ours = ("events.store", "runconfig.jsonnet", "executor.steps", "tar_stream", "runservice.archive.transfer")
+    ours = ("events.store", "runconfig.jsonnet", "executor.tasks.steps", "tar_stream", "runservice.archive.transfer")
     assert loaded.isdisjoint({*unused, *(f"agola_core.{name}" for name in ours), "agola_cli.connect.target"})

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from agola_core import private
 from agola_core.errors import BadRequestError, ConflictError
-from agola_core.executor.task_directory import RunningProcess, TaskDirectories
+from agola_core.executor.tasks.directory import RunningProcess, TaskDirectories
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
 TASK = ExecutorTask(id="a", environment={"SECRET": "x"}, status=ExecutorTaskStatus(executor_id="e"))

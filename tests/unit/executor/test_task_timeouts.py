@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from agola_core.executor.drivers.host import HostDriver
-from agola_core.executor.task_directory import TaskDirectories
-from agola_core.executor.task_runner import TaskLimits, TaskRunner
-from agola_core.executor.task_state import TaskState
+from agola_core.executor.tasks.directory import TaskDirectories
+from agola_core.executor.tasks.runner import TaskLimits, TaskRunner
+from agola_core.executor.tasks.state import TaskState
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     ExecutorTask,

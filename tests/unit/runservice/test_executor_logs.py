@@ -9,7 +9,7 @@ import pytest
 from agola_core.errors import NotFoundError
 from agola_core.executor import Executor
 from agola_core.executor.drivers.host import HostDriver
-from agola_core.executor.task_directory import TaskDirectories
+from agola_core.executor.tasks.directory import TaskDirectories
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus, ExecutorTaskStepStatus
 
 

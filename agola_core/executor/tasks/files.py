@@ -12,8 +12,8 @@ from pathlib import Path
 from agola_core.errors import NotFoundError
 from agola_core.executor.files import open_own
 from agola_core.executor.masking import masked, patterns_of
-from agola_core.executor.task_directory import TaskDirectories
-from agola_core.executor.task_pool import TaskPool
+from agola_core.executor.tasks.directory import TaskDirectories
+from agola_core.executor.tasks.pool import TaskPool
 from agola_core.runservice.model.types import ExecutorTask
 
 _FOLLOW_SECONDS = 0.02

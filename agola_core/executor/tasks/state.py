@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from agola_core.executor.task_directory import TaskDirectory
+from agola_core.executor.tasks.directory import TaskDirectory
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStepStatus
 from agola_core.runtime import faultpoints
 from agola_core.runtime.clock import boot_clock

@@ -10,8 +10,8 @@ import msgspec
 from agola_core.errors import NotFoundError
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.paths import expand_path
-from agola_core.executor.task_directory import TaskDirectory
-from agola_core.executor.task_runner import DEFAULT_WORKING_DIR
+from agola_core.executor.tasks.directory import TaskDirectory
+from agola_core.executor.tasks.runner import DEFAULT_WORKING_DIR
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, RunStep
 
 _SHELL = "/bin/sh"

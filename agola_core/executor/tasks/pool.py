@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from agola_core.executor.task_runner import TaskRunner
+from agola_core.executor.tasks.runner import TaskRunner
 
 
 class TaskPool:

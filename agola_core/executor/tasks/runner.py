@@ -13,8 +13,8 @@ import msgspec
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Command, Driver, Pod, StepProcess
 from agola_core.executor.paths import expand_path
-from agola_core.executor.task_directory import RunningProcess, TaskDirectory
-from agola_core.executor.task_state import TaskState
+from agola_core.executor.tasks.directory import RunningProcess, TaskDirectory
+from agola_core.executor.tasks.state import TaskState
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -316,7 +316,7 @@ class TaskRunner:
         return expand_path(configured or DEFAULT_WORKING_DIR, {**found, **environment, "HOME": found["HOME"]})
 
     def _run_builtin(self, pod: Pod, number: int, step: Step | None) -> None:
-        from agola_core.executor.steps import StepContext, run_builtin  # noqa: PLC0415 - few use it
+        from agola_core.executor.tasks.steps import StepContext, run_builtin  # noqa: PLC0415 - few use it
 
         task = self.task
         run_builtin(
