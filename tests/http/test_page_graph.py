@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agola_core.runservice.model.graph import with_levels
 from agola_core.runservice.model.types import Depend, RunConfig, RunConfigTask
-from agola_http.page.graph import HEIGHT, WIDTH, layout
+from agola_http.page.run.graph import HEIGHT, WIDTH, layout
 
 
 @st.composite

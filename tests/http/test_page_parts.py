@@ -20,9 +20,9 @@ from agola_core.runservice.model.types import (
     RunTaskStep,
     TaskStatus,
 )
-from agola_http.page.log_rows import growing, html, rows
-from agola_http.page.task_list import choose, choose_step, folds
-from agola_http.page.timeline import critical_path, timeline
+from agola_http.page.log.log_rows import growing, html, rows
+from agola_http.page.run.task_list import choose, choose_step, folds
+from agola_http.page.run.timeline import critical_path, timeline
 from agola_http.page.views import view_tasks
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agola_http.page.forms import Forms
-from agola_http.page.list_pages import ListPages
-from agola_http.page.log_pages import LogPages
+from agola_http.page.lists.list_pages import ListPages
+from agola_http.page.log.log_pages import LogPages
 from agola_http.page.pages import Pages
-from agola_http.page.run_pages import RunPages
+from agola_http.page.run.run_pages import RunPages
 from agola_http.routes.caches import Caches
 from agola_http.routes.events import Events
 from agola_http.routes.executors import Executors

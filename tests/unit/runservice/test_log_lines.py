@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agola_http.page.log_rows import rows
+from agola_http.page.log.log_rows import rows
 from agola_http.page.render import shortened
 
 

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from agola_core.runservice.artifacts.line_index import split_lines
-from agola_http.page.terminal import Span, Style, spans
+from agola_http.page.log.terminal import Span, Style, spans
 
 _URL = re.compile(r"https?://[^\s<>\"'`\x00-\x1f]{1,2000}")
 _AFTER_URL = ".,;:!?)]}"

@@ -15,7 +15,7 @@ from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunConfig, RunPhase, RunResult
 from agola_core.runservice.service import RunService
 from agola_http.page.area import PageArea, for_people, shows
-from agola_http.page.history import BAR_HEIGHT, BAR_WIDTH, by_group, group_history, task_histories
+from agola_http.page.lists.history import BAR_HEIGHT, BAR_WIDTH, by_group, group_history, task_histories
 from agola_http.page.render import part
 from agola_http.page.views import WAITING, branch_of, commit_message, started_by, state_of, view_run
 from agola_http.server.endpoints import Call, Param, ParamKind

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from agola_core.errors import BadRequestError
 from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_http.page.area import TASK, PageArea, for_people, shows
-from agola_http.page.log_rows import growing, html, rows
+from agola_http.page.log.log_rows import growing, html, rows
 from agola_http.page.render import HTML, page
 from agola_http.page.views import view_run
 from agola_http.server.endpoints import Call, Param, ParamKind, stream_answer

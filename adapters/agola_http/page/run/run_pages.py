@@ -13,13 +13,13 @@ from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import FetchPhase
-from agola_http.page import graph
 from agola_http.page.area import RUN, TASK, PageArea, for_people, shows
-from agola_http.page.log_pages import FROM, STEP, WINDOW, log_path, shown_lines
+from agola_http.page.log.log_pages import FROM, STEP, WINDOW, log_path, shown_lines
 from agola_http.page.render import part
-from agola_http.page.results import view_results
-from agola_http.page.task_list import choose, choose_step, folds
-from agola_http.page.timeline import BAR, ROW, timeline
+from agola_http.page.run import graph
+from agola_http.page.run.results import view_results
+from agola_http.page.run.task_list import choose, choose_step, folds
+from agola_http.page.run.timeline import BAR, ROW, timeline
 from agola_http.page.views import StepView, TaskView, view_run, view_tasks
 from agola_http.protocol.names import PREFIX
 from agola_http.server.endpoints import Call, Param, ParamKind

@@ -1,0 +1,1 @@
+"""The lists of runs and groups, and the history that the last runs tell."""
