@@ -126,7 +126,7 @@ def read_members(
 
 
 class TarWriter:
-    """Writes an archive member by member; only the names of files with several links are kept in memory.
+    """Writes an archive member by member.
 
     Args:
         write: Takes the archive's bytes, in order.

@@ -167,8 +167,7 @@ class _Packer:
                 info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=directory)
                 self._writer.add(info)
             elif stat.S_ISREG(found.st_mode):
-                several = found.st_nlink > 1
-                first = self._links.setdefault((found.st_dev, found.st_ino), info.name) if several else info.name
+                first = self._links.get((found.st_dev, found.st_ino), info.name)
                 if first != info.name:
                     info.type, info.linkname = tarfile.LNKTYPE, first
                     self._writer.add(info)
@@ -190,5 +189,7 @@ class _Packer:
                 return
             info.size = found.st_size
             self._writer.add(info, iter(lambda: os.read(descriptor, _CHUNK), b""))
+            if found.st_nlink > 1:  # only now: what was deleted before it was read can be no link's file
+                self._links.setdefault((found.st_dev, found.st_ino), info.name)
         finally:
             os.close(descriptor)

@@ -11,6 +11,7 @@ import pytest
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.pack import Packed, make_archive
 from agola_core.executor.archives.unpack import unpack
+from agola_core.executor.drivers.container.files import repack
 from agola_core.executor.drivers.host.accounts import acting_as, find_account
 from agola_core.runservice.model.types import ArchiveContents
 from agola_core.source import pack_tree
@@ -200,3 +201,34 @@ def test_a_directory_that_the_checkout_around_it_ignores_is_packed_whole(tmp_pat
     unpack(pack_tree(tmp_path), tmp_path / "whole", overwrite=True)
     assert (tmp_path / "whole/.gitignore").exists()
     assert not (tmp_path / "whole/build").exists()
+
+
+def test_a_container_s_links_to_a_file_that_is_not_wanted_are_the_file(tmp_path):
+    members = tar(("a", FILE, b"x"), ("d", DIR, ""), ("d/one", HARD, "a"), ("d/two", HARD, "a"), ("d/own", FILE, b"y"))
+    archive = bytearray()
+    contents = [ArchiveContents(paths=["d/**"], dest_dir="to")]
+    assert repack(archive.extend, contents, "/", lambda _: iter(members)).count == 3
+    unpack([bytes(archive)], tmp_path, overwrite=True)
+    found = tmp_path / "to/d"
+    assert {path.name: path.read_bytes() for path in found.iterdir()} == {"one": b"x", "two": b"x", "own": b"y"}
+    assert (found / "one").samefile(found / "two")
+
+
+def test_a_file_that_is_deleted_before_it_is_read_is_no_target_of_links(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("x")
+    for name in "bc":
+        (source / name).hardlink_to(source / "a")
+    opened = os.open
+
+    def delete_first(path, *arguments, **named):
+        if path == "a":
+            (source / "a").unlink()
+        return opened(path, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", delete_first)
+        assert make_archive(tmp_path / "x.tar", [ArchiveContents(paths=["**"])], source) == Packed(2)
+    unpack([(tmp_path / "x.tar").read_bytes()], tmp_path / "target", overwrite=True)
+    assert [(tmp_path / "target" / name).read_text() for name in "bc"] == ["x", "x"]

@@ -7,6 +7,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import IO
 
 import msgspec
@@ -47,29 +48,55 @@ def repack(
         working_dir: Where relative source directories start.
         opened: Yields a tar of a directory's content.
     """
-    writer, left_out = TarWriter(write), LeftOut()
+    packer = _Repacker(write)
     for item in contents:
         wanted, destination = compile_globs(item.paths), inside(item.dest_dir)
         source = os.path.normpath(os.path.join(working_dir, item.source_dir))  # noqa: PTH118 - the container's
+        others: dict[str, list[str]] = {}  # by the name under which a file came, unwanted: its other names, wanted
         for raw, pieces in _raw_members(opened(source)):
-            parts = split_name(raw.name, Limits())
-            if not parts or not wanted.fullmatch("/".join(parts)):
+            name = _name(raw.name)
+            if not name or not wanted.fullmatch(name):
                 continue
-            info = tarfile.TarInfo(str(destination / "/".join(parts)))
-            info.mode, info.mtime = kept_mode(raw.mode, is_directory=raw.isdir()), raw.mtime
-            info.type, info.size = raw.type, raw.size
-            if raw.mode & (stat.S_ISUID | stat.S_ISGID):
-                left_out.add(SET_BITS, "/".join(parts))
-            if raw.issym():
-                info.linkname = raw.linkname
-            elif raw.islnk():
-                info.linkname = str(destination / "/".join(split_name(raw.linkname, Limits())))
-            elif not (raw.isreg() or raw.isdir()):
-                left_out.add(NO_FILE, "/".join(parts))
-                continue
-            writer.add(info, pieces)
-    writer.finish()
-    return Packed(writer.count, left_out.lines())
+            target = _name(raw.linkname) if raw.islnk() else ""
+            if target and not wanted.fullmatch(target):
+                others.setdefault(target, []).append(name)
+            else:
+                packer.add(raw, pieces, destination, name, target)
+        for raw, pieces in _raw_members(opened(source)) if others else ():
+            target = ""
+            for name in others.get(_name(raw.name), ()):
+                packer.add(raw, pieces, destination, name, target)
+                target = target or name
+    return packer.finish()
+
+
+class _Repacker:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._writer = TarWriter(write)
+        self._left_out = LeftOut()
+
+    def add(
+        self, raw: tarfile.TarInfo, pieces: Iterable[bytes], destination: PurePosixPath, name: str, target: str
+    ) -> None:
+        """Add a member under a name; a hard link if it has a target."""
+        info = tarfile.TarInfo(str(destination / name))
+        info.mode, info.mtime = kept_mode(raw.mode, is_directory=raw.isdir()), raw.mtime
+        info.type, info.size = raw.type, raw.size
+        if raw.mode & (stat.S_ISUID | stat.S_ISGID):
+            self._left_out.add(SET_BITS, name)
+        if target:
+            info.type, info.size, info.linkname = tarfile.LNKTYPE, 0, str(destination / target)
+        elif raw.issym():
+            info.linkname = raw.linkname
+        elif not (raw.isreg() or raw.isdir()):
+            self._left_out.add(NO_FILE, name)
+            return
+        self._writer.add(info, pieces)
+
+    def finish(self) -> Packed:
+        """Write the archive's end."""
+        self._writer.finish()
+        return Packed(self._writer.count, self._left_out.lines())
 
 
 def check(pieces: Iterable[bytes], spool: IO[bytes]) -> Checked:
@@ -128,6 +155,11 @@ def clean(spool: IO[bytes], uid: int, gid: int, skipped: frozenset[str]) -> Iter
         buffer.seek(0)
         buffer.truncate()
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _name(name: str) -> str:
+    """Return a member's name, relative to the archive's root."""
+    return "/".join(split_name(name, Limits()))
 
 
 def _raw_members(pieces: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
