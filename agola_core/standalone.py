@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -74,35 +74,35 @@ class Standalone:
     ) -> None:
         address = StoreAddress.of(where, argument="data_dir")
         data_dir = address.data_directory.absolute()  # a step has another working directory
-        try:
-            private.make_directories(data_dir)
-            private.warn_when_open(data_dir)
-            self._lock = private.lock_directory(data_dir, "data directory")
-        except OSError as error:
-            raise disk_error(error, f"the data directory {str(data_dir)!r} cannot be used") from error
-        except ConflictError as error:
-            todo = "wait for its end, ask a service by its URL, or name another directory"
-            raise ConflictError(f"{error}, a service or a run: {todo}") from error
-        try:
+        with ExitStack() as opened:
+            try:
+                private.make_directories(data_dir)
+                private.warn_when_open(data_dir)
+                self._lock = opened.enter_context(private.lock_directory(data_dir, "data directory"))
+            except OSError as error:
+                raise disk_error(error, f"the data directory {str(data_dir)!r} cannot be used") from error
+            except ConflictError as error:
+                todo = "wait for its end, ask a service by its URL, or name another directory"
+                raise ConflictError(f"{error}, a service or a run: {todo}") from error
             self.datamanager = open_store(msgspec.structs.replace(address, directory=data_dir), background=False)
-        except BaseException:
-            self._lock.close()
-            raise
-        self._readdb = data_dir / READDB_FILE
-        self._drain = drain
-        self._progress = progress
-        self._service_options = service or ServiceOptions()
-        self._directory = InProcessDirectory(remote)
-        self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
-        self.executor: Executor | None = None
-        self.driver = HostDriver()
-        if with_executor:
-            self.executor = Executor(data_dir / EXECUTOR_DIRECTORY, InProcessClient(self.gate), self.driver, executor)
-            self._directory.add(self.executor.id, self.executor)
-        name = self.datamanager.options.instance
-        self._participant = Participant(
-            self.datamanager.coordinator, name, store=name, serve=self._serve, pause=self._pause
-        )
+            opened.callback(self.datamanager.close)
+            self._readdb = data_dir / READDB_FILE
+            self._drain = drain
+            self._progress = progress
+            self._service_options = service or ServiceOptions()
+            self._directory = InProcessDirectory(remote)
+            self.gate: Gate[RunService] = Gate("the service is in maintenance mode: try again later")
+            self.executor: Executor | None = None
+            self.driver = HostDriver()
+            if with_executor:
+                place = data_dir / EXECUTOR_DIRECTORY
+                self.executor = Executor(place, InProcessClient(self.gate), self.driver, executor)
+                self._directory.add(self.executor.id, self.executor)
+            name = self.datamanager.options.instance
+            self._participant = Participant(
+                self.datamanager.coordinator, name, store=name, serve=self._serve, pause=self._pause
+            )
+            opened.pop_all()
 
     @property
     def service(self) -> RunService:

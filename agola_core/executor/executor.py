@@ -85,9 +85,11 @@ class Executor:
         try:
             private.make_directories(directory, PASSED_THROUGH)
             self._directories = TaskDirectories(directory / "tasks")
-            self._lock_file = private.lock_directory(directory, "directory")
-            self.id = kept_text(directory / "id", lambda: str(uuid.uuid4()))
-            kept = kept_text(directory / "token", lambda: secrets.token_hex(32))
+            with contextlib.ExitStack() as opened:
+                self._lock_file = opened.enter_context(private.lock_directory(directory, "directory"))
+                self.id = kept_text(directory / "id", lambda: str(uuid.uuid4()))
+                kept = kept_text(directory / "token", lambda: secrets.token_hex(32))
+                opened.pop_all()
         except OSError as error:
             raise disk_error(error, f"the directory {str(directory)!r} cannot be used") from error
         self._service = service

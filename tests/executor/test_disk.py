@@ -1,4 +1,4 @@
-"""A disk that is full: the task fails and says why, and the executor lives."""
+"""A disk that is full: the task fails and says why, and the executor lives. A directory that cannot be used."""
 
 import contextlib
 import errno
@@ -9,6 +9,7 @@ import sys
 import pytest
 from msgspec.structs import replace
 
+from agola_core.errors import UnavailableError
 from agola_core.executor.tasks.directory import TaskDirectory
 from agola_core.runservice.model.types import ExecutorPhase, RunResult, RunStep
 from agola_core.standalone import Standalone
@@ -135,3 +136,13 @@ def test_a_run_whose_data_directory_stays_full_ends_with_the_reason(small_disk, 
     assert f"the disk of the data directory '{small_disk}/data' is full" in done.stderr
     left = subprocess.run(["pgrep", "-f", str(small_disk)], capture_output=True, text=True, check=False).stdout
     assert not left
+
+
+def test_a_service_whose_executor_cannot_be_made_holds_nothing(tmp_path):
+    broken = tmp_path / "data/executor/id"
+    broken.mkdir(parents=True)
+    with pytest.raises(UnavailableError, match="cannot be used"):
+        Standalone(tmp_path / "data")
+    broken.rmdir()
+    with Standalone(tmp_path / "data") as standalone:  # while the error is still known, and what it refers to
+        assert standalone.service.active_runs() == []
