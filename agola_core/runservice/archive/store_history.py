@@ -1,4 +1,4 @@
-"""The history of a store's size and lag over days: a small object in storage, written by the service's hourly sweep."""
+"""What is kept of a store in its storage: samples of its size and lag over days, and when it was last exported."""
 
 from __future__ import annotations
 

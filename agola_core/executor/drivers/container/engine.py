@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from agola_core.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
+from agola_core.executor.drivers.archs import go_arch
 from agola_core.executor.drivers.container.images import registry_login, split_image
 from agola_core.runservice.model.types import RegistryAuth
 
 _SECONDS = 60
 _CONFLICT = 409
 _END_SECONDS, _END_POLL_SECONDS = 10.0, 0.02
-_ARCHS = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,8 +92,7 @@ class Engine:
     def arch(self) -> str:
         """Return the engine's architecture by its Go name."""
         with self._told():
-            name = str(self._api.version().get("Arch", ""))
-        return _ARCHS.get(name, name)
+            return go_arch(str(self._api.version().get("Arch", "")))
 
     def fetch_image(self, image: str, auths: Mapping[str, RegistryAuth], log: Callable[[str], None]) -> None:
         """Pull an image, as the options say.

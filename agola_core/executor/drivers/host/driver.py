@@ -11,18 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from agola_core.executor.drivers.archs import go_arch
 from agola_core.executor.drivers.host.bubblewrap import Isolation, check_bubblewrap
 from agola_core.executor.drivers.host.pod import HostPod
 from agola_core.executor.drivers.host.process import HostProcess, end_marked, find_host_process
 from agola_core.runservice.model.types import ExecutorTask
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ARCHS = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm"}
-
-
-def host_arch() -> str:
-    """Return this machine's architecture by its Go name."""
-    return _ARCHS.get(platform.machine(), platform.machine())
 
 
 class HostDriver:
@@ -40,7 +35,7 @@ class HostDriver:
     def __init__(
         self, path: str | None = None, isolation: Isolation = Isolation.NONE, *, network: bool = False
     ) -> None:
-        self.archs = [host_arch()]
+        self.archs = [go_arch(platform.machine())]
         self.allow_privileged = False
         self._path = path or os.environ.get("PATH") or _DEFAULT_PATH
         self._isolation = isolation
