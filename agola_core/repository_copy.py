@@ -51,12 +51,24 @@ def copy_repository(top: Path, target: Path) -> int:
     is_shallow = _ask(top, "rev-parse", "--is-shallow-repository") == "true"
     depth = [] if not is_shallow and _size(top) <= MAX_BYTES else [f"--depth={_DEPTH}"]
     if _ask(top, "config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"):
-        depth = ["--depth=1"]  # a partial clone has all of HEAD, and not what was before
+        _check_complete(top)
+        depth = ["--depth=1"]  # what was before HEAD may be missing
     _do(target, *_QUIET, "fetch", "-q", "--no-write-fetch-head", "--update-head-ok", *depth, str(top), f"+HEAD:{_REF}")
     _do(target, *_QUIET, "update-ref", *([branch] if branch else ["--no-deref", "HEAD"]), head)
     _do(target, *_QUIET, "update-ref", "-d", _REF)
     _do(target, "read-tree", "HEAD")
     return int(_ask(target, "show", "-s", "--format=%ct", "HEAD") or 0)
+
+
+def _check_complete(top: Path) -> None:
+    """Check that a partial clone has all of HEAD: one with a sparse checkout lacks what is not checked out."""
+    found = _ask(top, "rev-list", "-1", "--objects", "--no-object-names", "--missing=print", "HEAD")
+    missing = sum(line.startswith("?") for line in found.splitlines())
+    if missing:
+        raise BadRequestError(
+            f"git cannot copy the repository for the clone step: the partial clone {top} lacks "
+            f"{missing} object{'' if missing == 1 else 's'} of its last commit; `git sparse-checkout disable` gets them"
+        )
 
 
 def _size(top: Path) -> int:

@@ -219,12 +219,13 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = 130
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         if hint := _hint(error):
-            click.echo(hint, err=True)
+            _tell(hint)
         code = error.exit_code
     except AgolaError as error:
-        click.echo(f"agola-core: {error}", err=True)
+        _tell(f"agola-core: {error}")
         code = exit_code(error)
     except (BrokenPipeError, OutputClosedError):
         code = _leave_output(141)
@@ -233,13 +234,18 @@ def main() -> None:
             code = _report_defect(error)
         else:
             code = _leave_output(74)
-            with suppress(OSError):
-                click.echo(f"agola-core: the output cannot be written: {error.strerror}", err=True)
+            _tell(f"agola-core: the output cannot be written: {error.strerror}")
     except Exception as error:
         logger.debug("unexpected error", exc_info=True)
         code = _report_defect(error)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on nothing is left to be cleaned up
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(message: str) -> None:
+    """Write a message to standard error; where that is impossible, the exit code alone tells."""
+    with suppress(OSError):
+        click.echo(message, err=True)
 
 
 def _hint(error: click.ClickException) -> str:
@@ -274,7 +280,7 @@ def _report_defect(error: BaseException) -> int:
         if isinstance(cause, KeyboardInterrupt):
             return 130
         cause = cause.__context__
-    click.echo(f"agola-core: internal error: {error!r}; run it with -vv and report what it says", err=True)
+    _tell(f"agola-core: internal error: {error!r}; run it with -vv and report what it says")
     return 70
 
 

@@ -152,6 +152,19 @@ def test_an_output_on_a_full_disk_is_no_defect(tree):
         assert done.stderr == "agola-core: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize("arguments", [("nonsense",), ("get",), ("run", "--nonsense"), ("runs", "show", "none")])
+def test_an_error_that_cannot_be_written_keeps_its_exit_code(tree, arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            tree.command(*arguments),
+            cwd=tree.path,
+            stderr=full,
+            check=False,
+            env={**os.environ, "AGOLA_DATA_DIR": str(tree.data_dir)},
+        )
+    assert done.returncode == 2
+
+
 def test_an_output_that_is_closed_from_the_start_is_no_defect(tree):
     tree.configure("""
         runs:

@@ -69,7 +69,7 @@ class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click
         if isinstance(value, datetime):
             return value
         try:
-            if value[-1:] in _UNITS and value[:-1].isdecimal():
+            if value.isascii() and value[-1:] in _UNITS and value[:-1].isdecimal():
                 return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
             parsed = datetime.fromisoformat(value)
         except (ValueError, OverflowError):  # none, or an age that goes back beyond all time

@@ -53,7 +53,7 @@ def test_files_ofread_variables(tmp_path, text):
         read_variables((file,), ())
 
 
-@pytest.mark.parametrize("text", [f"{DIGITS}d", "999999999999d", "99999999w", f"{DIGITS}"])
+@pytest.mark.parametrize("text", [f"{DIGITS}d", "999999999999d", "99999999w", f"{DIGITS}", "\u0661m"])
 def test_times(text):
     with pytest.raises(click.BadParameter, match="neither a time"):
         Time().convert(text, None, None)

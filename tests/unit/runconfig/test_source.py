@@ -238,6 +238,17 @@ def test_a_partial_clone_comes_as_its_last_commit(checkout, tmp_path):
     assert said(copy, "status", "--porcelain") == ""
 
 
+def test_a_partial_clone_without_all_of_its_last_commit_is_refused_by_name(checkout, tmp_path):
+    git(checkout, "config", "uploadpack.allowFilter", "true")
+    (checkout / "below").mkdir()
+    (checkout / "below/file").write_text("not here")
+    git(checkout, "add", "below")
+    git(checkout, "commit", "-qm", "second")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", "--sparse", f"file://{checkout}", tmp_path / "partial")
+    with pytest.raises(BadRequestError, match=r"partial clone.* lacks 1 object of its last commit.*sparse-checkout"):
+        packed(tmp_path / "partial", include_repository=True)
+
+
 def test_a_look_at_a_checkout_runs_no_command_of_its_configuration(checkout, tmp_path):
     ran = tmp_path / "ran"
     settings = {
