@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from agola_core.errors import BadRequestError
 
+_DEFAULT = "~/project"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -32,3 +33,17 @@ def expand_path(path: str, variables: Mapping[str, str]) -> str:
     if "\0" in expanded:
         raise BadRequestError(f"malformed path {path!r}")
     return posixpath.normpath(posixpath.join(home, expanded))
+
+
+def working_directory(configured: str, variables: Mapping[str, str], environment: Mapping[str, str]) -> str:
+    """Return the absolute working directory of a step.
+
+    Args:
+        configured: As for `expand_path`; "" for `~/project`.
+        variables: The user's own in the pod; its `HOME` counts, whatever the environment says.
+        environment: The task's and the step's.
+
+    Raises:
+        BadRequestError: It is not a valid path.
+    """
+    return expand_path(configured or _DEFAULT, {**variables, **environment, "HOME": variables["HOME"]})

@@ -12,7 +12,7 @@ import msgspec
 
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Command, Driver, Pod, StepProcess
-from agola_core.executor.paths import expand_path
+from agola_core.executor.paths import working_directory
 from agola_core.executor.tasks.directory import RunningProcess, TaskDirectory
 from agola_core.executor.tasks.state import TaskState
 from agola_core.runservice.model.protocol import RunserviceClient
@@ -28,7 +28,6 @@ from agola_core.runtime import faultpoints
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SHELL = "/bin/sh -e"
-DEFAULT_WORKING_DIR = "~/project"
 _AGAIN_SECONDS = 1.0
 
 faultpoints.declare(
@@ -302,7 +301,7 @@ class TaskRunner:
             argv=argv,
             script=step.command,
             environment=environment,
-            working_dir=self._working_dir(pod, step.working_dir or task.working_dir, environment, user),
+            working_dir=working_directory(step.working_dir or task.working_dir, pod.variables(user), environment),
             user=user,
             output=self.directory.log(number),
             exit_file=self.directory.exit_file(number),
@@ -310,10 +309,6 @@ class TaskRunner:
         process = pod.start(command, note)
         faultpoints.reach("executor.after-begin")
         return process
-
-    def _working_dir(self, pod: Pod, configured: str, environment: Mapping[str, str], user: str) -> str:
-        found = pod.variables(user)
-        return expand_path(configured or DEFAULT_WORKING_DIR, {**found, **environment, "HOME": found["HOME"]})
 
     def _run_builtin(self, pod: Pod, number: int, step: Step | None) -> None:
         from agola_core.executor.tasks.steps import StepContext, run_builtin  # noqa: PLC0415 - few use it
@@ -324,7 +319,7 @@ class TaskRunner:
                 task=task,
                 service=self._service,
                 pod=pod,
-                working_dir=self._working_dir(pod, task.working_dir, task.environment, task.user),
+                working_dir=working_directory(task.working_dir, pod.variables(task.user), task.environment),
                 user=task.user,
                 environment=task.environment,
                 archive=self.directory.archive(number),

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from agola_core.errors import NotFoundError
-from agola_core.executor.drivers.host import HostDriver
-from agola_core.executor.paths import expand_path
+from agola_core.executor.drivers.host import HostDriver, script_file
+from agola_core.executor.paths import working_directory
 from agola_core.executor.tasks.directory import TaskDirectory
-from agola_core.executor.tasks.runner import DEFAULT_WORKING_DIR
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, RunStep
 
 _SHELL = "/bin/sh"
@@ -80,11 +79,10 @@ def failed_step(directory: TaskDirectory, driver: HostDriver) -> FailedStep:
         found = pod.variables(user)
     finally:
         pod.close()
-    configured = (command.working_dir if command else "") or task.working_dir or DEFAULT_WORKING_DIR
-    script = directory.path / f"command-{number}"
+    script = script_file(directory.path, directory.exit_file(number))
     return FailedStep(
         number,
-        expand_path(configured, {**found, **environment, "HOME": found["HOME"]}),
+        working_directory((command.working_dir if command else "") or task.working_dir, found, environment),
         str(script) if script.exists() else "",
         _interactive((command.shell if command else "") or task.shell),
         user,

@@ -2,5 +2,6 @@
 
 from agola_core.executor.drivers.host.bubblewrap import Isolation
 from agola_core.executor.drivers.host.driver import HostDriver
+from agola_core.executor.drivers.host.pod import script_file
 
-__all__ = ["HostDriver", "Isolation"]
+__all__ = ["HostDriver", "Isolation", "script_file"]

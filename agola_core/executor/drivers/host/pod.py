@@ -50,6 +50,16 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 1 << 16
 
 
+def script_file(directory: Path, exit_file: Path) -> Path:
+    """Return where the script of a command lies.
+
+    Args:
+        directory: The task's.
+        exit_file: The command's.
+    """
+    return directory / f"command-{exit_file.stem}"
+
+
 class HostPod:
     """A task's private directory (see `port.Pod`).
 
@@ -104,7 +114,7 @@ class HostPod:
         try:
             with contextlib.ExitStack() as stack:
                 self._open(command.working_dir, account, stack)
-                scripts = [str(self._script(command.script, command.exit_file.stem, account))] if command.script else []
+                scripts = [str(self._script(command, account))] if command.script else []
                 line = [*command.argv, *scripts]
                 passed: list[int] = []
                 directory = command.working_dir
@@ -241,8 +251,8 @@ class HostPod:
                 os.chown(path, account.pw_uid, account.pw_gid)
         return path
 
-    def _script(self, text: str, name: str, account: pwd.struct_passwd | None) -> Path:
-        path = self._directory / f"command-{name}"
+    def _script(self, command: Command, account: pwd.struct_passwd | None) -> Path:
+        path, text = script_file(self._directory, command.exit_file), command.script
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
         with os.fdopen(descriptor, "w", errors="surrogateescape") as file:
