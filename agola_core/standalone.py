@@ -231,11 +231,15 @@ def open_reader(where: Path | StoreAddress, *, progress: Progress = ignore) -> t
     """
     address = StoreAddress.of(where, argument="data_dir")
     data_dir = address.data_directory
-    datamanager = open_store(address, background=False, read_only=address.is_read_only())
-    readdb = data_dir / READDB_FILE
-    if os.access(data_dir, os.W_OK):
-        return datamanager, RunService(datamanager, readdb, InProcessDirectory(), progress=progress)
-    temporary = tempfile.mkdtemp(prefix="agola-readdb-")
-    service = RunService(datamanager, Path(temporary) / READDB_FILE, InProcessDirectory(), progress=progress)
-    weakref.finalize(service, shutil.rmtree, temporary, ignore_errors=True)
+    with ExitStack() as opened:
+        datamanager = open_store(address, background=False, read_only=address.is_read_only())
+        opened.callback(datamanager.close)
+        readdb_directory = data_dir
+        if not os.access(data_dir, os.W_OK):
+            readdb_directory = Path(tempfile.mkdtemp(prefix="agola-readdb-"))
+            opened.callback(shutil.rmtree, readdb_directory, ignore_errors=True)
+        service = RunService(datamanager, readdb_directory / READDB_FILE, InProcessDirectory(), progress=progress)
+        opened.pop_all()
+    if readdb_directory != data_dir:
+        weakref.finalize(service, shutil.rmtree, readdb_directory, ignore_errors=True)
     return datamanager, service

@@ -151,7 +151,7 @@ class ReportReader:
 
     def __init__(self, storage: ObjectStorage) -> None:
         self._storage = storage
-        self._load = lru_cache(maxsize=_KEPT_SUMMARIES)(self.load)
+        self._load = lru_cache(maxsize=_KEPT_SUMMARIES)(self._read)
 
     def run_tests(self, bundle: RunBundle) -> RunTests:
         """Return what the tasks of a run have reported so far, in the order of its graph."""
@@ -168,7 +168,7 @@ class ReportReader:
             if task is not None
         )
 
-    def load(self, task_id: str, step: int) -> list[Report]:
+    def _read(self, task_id: str, step: int) -> list[Report]:
         """Return the summed-up reports of an archive; none when there is no summary."""
         try:
             return _decode(self._storage.read(object_paths.reports(task_id, step))).reports

@@ -10,6 +10,8 @@ import msgspec
 MAX_FAILED_TESTS = 500
 """How many failed tests are listed of one run; all are counted."""
 
+_MAX_PROBLEMS = 20
+
 
 class Outcomes(msgspec.Struct, frozen=True):
     """How the tests of one or more reports ended.
@@ -134,7 +136,6 @@ class RunTests(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: tuple[TaskTests, ...] = ()
 
 
-_MAX_PROBLEMS = 20
 T = TypeVar("T", Outcomes, Coverage)
 
 

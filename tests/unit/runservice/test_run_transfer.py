@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from agola_core import BadRequestError, Put, maintenance
+from agola_core import AgolaError, BadRequestError, Put, maintenance
 from agola_core.coordinator.port import PutOp
 from agola_core.datamanager import ExportFormat
 from agola_core.runservice.archive import transfer
@@ -31,7 +33,7 @@ from agola_core.runservice.service import RunService
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 from agola_core.runtime.faultpoints import InjectedFaultError, arm, trigger
-from agola_core.standalone import open_store
+from agola_core.standalone import open_reader, open_store
 
 RUN_ID = "0000001ekg0a0-0000000000001"
 
@@ -277,3 +279,13 @@ def test_times_of_agola_keep_their_nanoseconds_as_long_as_nobody_changes_the_rec
     assert agola_data("run", written) == written
     changed = written.replace(b'"archived":true', b'"archived":true,"reason":"x"')  # not Agola's form
     assert agola_data("run", changed) == written.replace(b".622624825Z", b".622625Z")
+
+
+def test_a_reader_that_cannot_be_made_holds_nothing(tmp_path):
+    with open_store(tmp_path, background=False) as dm:
+        dm.coordinator.txn([], [PutOp(run_keys.RESET, b"no sequence")])
+    with pytest.raises(AgolaError, match="no sequence") as found:
+        open_reader(tmp_path)
+    held = [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
+    assert [path for path in held if path.startswith(str(tmp_path.resolve()))] == []
+    assert found.tb is not None  # the error is still known, and what it refers to
