@@ -2,12 +2,20 @@
 
 const INTERVAL = 1000, SLOW = 4000;
 const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+const backoff = (failures) => Math.min(INTERVAL * 2 ** failures, 10000);
+const why = (error) => error instanceof TypeError ? "the server cannot be reached" : error.message;
+
+async function ask(url, options) {
+  const answer = await fetch(url, { redirect: "error", ...options });
+  if (!answer.ok && answer.status !== 304) throw new Error(`the server answers ${answer.status}`);
+  return answer;
+}
 
 // A part that may change is asked for again and again; a connection that is lost is told, and comes back by itself.
 
 const banner = document.getElementById("connection");
-function lost(part, since, why) {
-  const text = `Connection lost at ${since.toLocaleTimeString()} (${why}): what is shown may be out of date. Trying again.`;
+function lost(part, since, reason) {
+  const text = `Connection lost at ${since.toLocaleTimeString()} (${reason}): what is shown may be out of date. Trying again.`;
   if (banner.textContent !== text) banner.textContent = text;
   banner.hidden = false;
   part.classList.add("stale");
@@ -19,13 +27,12 @@ async function keepLive(part) {
   let etag = null, since = null, failures = 0, wake = () => {};
   for (const event of ["online", "focus"]) addEventListener(event, () => wake());
   while (part.dataset.finished !== "true") {
-    const wait = failures ? Math.min(INTERVAL * 2 ** failures, 10000) : document.hidden ? SLOW : INTERVAL;
+    const wait = failures ? backoff(failures) : document.hidden ? SLOW : INTERVAL;
     await Promise.race([pause(wait), new Promise((go) => { wake = go; })]);
     try {
       const headers = etag ? { "If-None-Match": etag } : {};
       const url = part.dataset.live;
-      const answer = await fetch(url, { headers, redirect: "error", signal: AbortSignal.timeout(10000) });
-      if (!answer.ok && answer.status !== 304) throw new Error(`the server answers ${answer.status}`);
+      const answer = await ask(url, { headers, signal: AbortSignal.timeout(10000) });
       if (answer.status === 200) {
         template.innerHTML = await answer.text();
         if (url !== part.dataset.live) continue; // the reader went elsewhere meanwhile
@@ -39,7 +46,7 @@ async function keepLive(part) {
       part.dataset.finished = answer.headers.get("X-Finished");
     } catch (error) {
       since ??= new Date(); failures++;
-      lost(part, since, error instanceof TypeError ? "the server cannot be reached" : error.message);
+      lost(part, since, why(error));
     }
   }
 }

@@ -32,8 +32,7 @@ async function followLog(log, left) {
   while (!left.aborted) {
     try {
       const skip = Math.max(0, last - 1); // the last one may go on
-      const answer = await fetch(`${log.dataset.follow}&skip=${skip}`, { redirect: "error", signal: left });
-      if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+      const answer = await ask(`${log.dataset.follow}&skip=${skip}`, { signal: left });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let held = "";
       for (;;) {
@@ -47,8 +46,8 @@ async function followLog(log, left) {
     } catch (error) {
       if (left.aborted) return;
       failures++;
-      state.textContent = `connection lost (${error instanceof TypeError ? "the server cannot be reached" : error.message}): trying again`;
-      await pause(Math.min(INTERVAL * 2 ** failures, 10000));
+      state.textContent = `connection lost (${why(error)}): trying again`;
+      await pause(backoff(failures));
     }
   }
 }

@@ -7,8 +7,7 @@ function windowed(log, left) { // rows of a stored log: those around the reader 
   let total = Number(log.dataset.total), busy = false;
   const where = document.getElementById("log-state");
   async function rows(from, count) {
-    const answer = await fetch(`${log.dataset.rows}&from=${from}&count=${count}`, { redirect: "error" });
-    if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+    const answer = await ask(`${log.dataset.rows}&from=${from}&count=${count}`);
     total = Number(answer.headers.get("X-Total"));
     const template = document.createElement("template");
     template.innerHTML = await answer.text();

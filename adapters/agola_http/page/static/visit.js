@@ -8,8 +8,7 @@ async function visit(url, keep) { // keep: the function of `history` that keeps 
   const number = ++visits;
   let fresh;
   try {
-    const answer = await fetch(url, { redirect: "error" });
-    if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+    const answer = await ask(url);
     fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!fresh.getElementById("screen")) throw new Error("another page");
   } catch {
