@@ -176,6 +176,12 @@ IN_VIEW = """id => {
 }"""
 
 
+HASH_IS_SEEN = """hash => new Promise((seen) => {
+    addEventListener("hashchange", () => seen(), { once: true });
+    location.hash = hash;
+})"""
+
+
 def test_a_long_log_shows_its_end_and_every_line_has_an_anchor(agola_runservice, open_page):
     client = agola_runservice.client()
     run = stored(client, create(client, "runs: [{name: long, tasks: [{name: t, steps: [{run: seq 1000000}]}]}]"))
@@ -197,6 +203,13 @@ def test_a_long_log_shows_its_end_and_every_line_has_an_anchor(agola_runservice,
     page.locator("#L1 span").wait_for()
     page.evaluate("document.getElementById('log').scrollTop = 1e9")
     page.locator("#L501").wait_for(state="attached")
+    held = []
+    page.route("**/log/rows?*", lambda route: held.append(route), times=1)
+    with page.expect_request("**/log/rows?*"):
+        page.evaluate("document.getElementById('log').scrollTop = 1e9")
+    page.evaluate(HASH_IS_SEEN, "L54321")  # while other rows are on their way
+    held[0].continue_()
+    page.wait_for_function(IN_VIEW, arg="L54321")
     page.goto(log_url(agola_runservice, run) + "#L123456")
     page.wait_for_function(IN_VIEW, arg="L123456")
     page.get_by_label("Find", exact=True).fill("98765")  # in the whole log, not in what is shown

@@ -4,7 +4,7 @@
 const WINDOW = 500, KEPT = 4000;
 
 function windowed(log, left) { // rows of a stored log: those around the reader are here, the others come from the server
-  let total = Number(log.dataset.total), busy = false;
+  let total = Number(log.dataset.total), busy = null;
   const where = document.getElementById("log-state");
   async function rows(from, count) {
     const answer = await ask(`${log.dataset.rows}&from=${from}&count=${count}`);
@@ -17,22 +17,23 @@ function windowed(log, left) { // rows of a stored log: those around the reader 
     if (log.firstElementChild) where.textContent = `lines ${numberOf(log.firstElementChild)} to ${numberOf(log.lastElementChild)} of ${total}`;
   }
   async function once(work) {
-    if (busy) return;
-    busy = true;
-    try { await work(); tell(); } catch (error) { where.textContent = `not loaded: ${error.message}`; }
-    busy = false;
+    const done = async () => { try { await work(); tell(); } catch (error) { where.textContent = `not loaded: ${why(error)}`; } };
+    busy = done();
+    await busy;
+    busy = null;
   }
   function mark(line) {
     const row = document.getElementById(`L${line}`);
     if (row) markRow(log, row);
   }
   async function show(line) {
+    while (busy) await busy; // rows for the scrolling reader are on their way
     await once(async () => {
       if (!document.getElementById(`L${line}`)) log.replaceChildren(await rows(Math.max(1, line - WINDOW / 2), WINDOW));
     });
     mark(line);
   }
-  const more = () => once(async () => {
+  const more = () => busy || once(async () => {
     const first = log.firstElementChild, last = log.lastElementChild;
     if (!first) return;
     if (log.scrollTop < 400 && numberOf(first) > 1) {
