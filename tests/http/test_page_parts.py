@@ -132,6 +132,20 @@ def test_the_critical_path_is_what_the_end_waited_for():
     assert (ran.kind, ran.x, ran.width) == ("ran", 50.0, 50.0)
 
 
+def test_a_restarted_run_did_not_wait_for_the_tasks_that_it_kept():
+    run = bundle(
+        {"kept": (TaskStatus.SUCCESS, -100, -40), "again": (TaskStatus.SUCCESS, 2, 10)},
+        [("again", "kept")],
+    )
+    assert critical_path(run, at(30)) == {"again"}
+    bars = {bar.id: bar for bar in timeline(run, at(30)).bars}
+    assert [(piece.kind, piece.x, piece.width) for piece in bars["kept"].pieces] == [("ran", 0.0, 0.0)]
+    assert [(piece.kind, piece.x, piece.width) for piece in bars["again"].pieces] == [
+        ("queued", 0.0, 20.0),
+        ("ran", 20.0, 80.0),
+    ]
+
+
 def test_a_run_without_begun_tasks_has_no_timeline():
     assert timeline(bundle({"a": (TaskStatus.NOT_STARTED, None, None)}), at(1)).bars == ()
 

@@ -49,7 +49,7 @@ def timeline(bundle: RunBundle, now: datetime) -> Timeline:
     begun = sorted(
         (task for task in bundle.run.tasks.values() if task.start_time), key=lambda task: (task.start_time, task.id)
     )
-    start = bundle.run.start_time or bundle.run.enqueue_time
+    start = _start(bundle)
     if not begun or start is None:
         return Timeline(0, (), ())
     end = max([task.end_time or now for task in begun] + [start])
@@ -66,8 +66,13 @@ def timeline(bundle: RunBundle, now: datetime) -> Timeline:
 
 
 def critical_path(bundle: RunBundle, now: datetime) -> set[str]:
-    """Return the tasks that the end of a run waited for: the last one to end, its last parent, and so on."""
+    """Return the tasks that the end of a run waited for: the last one to end, its last parent, and so on.
+
+    Tasks that a restart kept had ended before the run began: it waited for none of them.
+    """
     ends = {task.id: task.end_time or now for task in bundle.run.tasks.values() if task.start_time}
+    start = _start(bundle)
+    ends = {task_id: end for task_id, end in ends.items() if start is None or end >= start}
     config, found = bundle.run_config.tasks, set[str]()
     last = max(ends, key=lambda name: (ends[name], name), default=None)
     while last is not None and last not in found:
@@ -77,14 +82,21 @@ def critical_path(bundle: RunBundle, now: datetime) -> set[str]:
     return found
 
 
+def _start(bundle: RunBundle) -> datetime | None:
+    return bundle.run.start_time or bundle.run.enqueue_time
+
+
 class _Scale(NamedTuple):
     start: datetime
     seconds: float
 
     def piece(self, kind: str, title: str, begin: datetime, end: datetime) -> Piece:
-        x = 100 * (begin - self.start).total_seconds() / self.seconds
-        width = 100 * (end - begin).total_seconds() / self.seconds
-        return Piece(kind, title, round(min(max(x, 0.0), 100.0), 3), round(min(max(width, 0.0), 100.0), 3))
+        left = self._place(begin)
+        return Piece(kind, title, round(left, 3), round(max(self._place(end) - left, 0.0), 3))
+
+    def _place(self, time: datetime) -> float:
+        # a task that a restart kept ran before the run
+        return min(max(100 * (time - self.start).total_seconds() / self.seconds, 0.0), 100.0)
 
 
 def _pieces(task: RunTask, bundle: RunBundle, scale: _Scale, now: datetime) -> list[Piece]:
