@@ -203,12 +203,13 @@ def test_a_long_log_shows_its_end_and_every_line_has_an_anchor(agola_runservice,
     page.locator("#L1 span").wait_for()
     page.evaluate("document.getElementById('log').scrollTop = 1e9")
     page.locator("#L501").wait_for(state="attached")
-    held = []
-    page.route("**/log/rows?*", lambda route: held.append(route), times=1)
-    with page.expect_request("**/log/rows?*"):
-        page.evaluate("document.getElementById('log').scrollTop = 1e9")
-    page.evaluate(HASH_IS_SEEN, "L54321")  # while other rows are on their way
-    held[0].continue_()
+
+    def ask_meanwhile(route):  # for another line, while the rows of this request are on their way
+        page.evaluate(HASH_IS_SEEN, "L54321")
+        route.continue_()
+
+    page.route("**/log/rows?*", ask_meanwhile, times=1)
+    page.evaluate("document.getElementById('log').scrollTop = 1e9")
     page.wait_for_function(IN_VIEW, arg="L54321")
     page.goto(log_url(agola_runservice, run) + "#L123456")
     page.wait_for_function(IN_VIEW, arg="L123456")

@@ -70,9 +70,9 @@ def critical_path(bundle: RunBundle, now: datetime) -> set[str]:
 
     Tasks that a restart kept had ended before the run began: it waited for none of them.
     """
-    ends = {task.id: task.end_time or now for task in bundle.run.tasks.values() if task.start_time}
     start = _start(bundle)
-    ends = {task_id: end for task_id, end in ends.items() if start is None or end >= start}
+    begun = (task for task in bundle.run.tasks.values() if task.start_time)
+    ends = {task.id: task.end_time or now for task in begun if start is None or (task.end_time or now) >= start}
     config, found = bundle.run_config.tasks, set[str]()
     last = max(ends, key=lambda name: (ends[name], name), default=None)
     while last is not None and last not in found:
