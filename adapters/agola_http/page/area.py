@@ -17,11 +17,13 @@ from agola_http.page.render import HTML, packed, page, redirect
 from agola_http.page.views import TaskView, view_tasks
 from agola_http.protocol.errors import describe
 from agola_http.protocol.names import FORM
-from agola_http.server.endpoints import Area, Call, Param, endpoint
+from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint
 from agola_http.server.state import State
 
 RUN = "/page/runs/{run_id}"
 TASK = f"{RUN}/tasks/{{task_id}}"
+PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
+GROUP = Param("group", ParamKind.TEXT, "Only runs of this group and those below it.")
 
 A = TypeVar("A", bound="PageArea")
 H = TypeVar("H", bound=Callable[[Any, Call], Response])

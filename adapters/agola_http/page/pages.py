@@ -13,16 +13,13 @@ from agola_core.coordinator.port import Coordinator, iterate
 from agola_core.errors import MaintenanceError
 from agola_core.runservice.archive.store_history import read_export, read_history
 from agola_core.runservice.model.requests import RunQuery
-from agola_http.page.area import PageArea, for_people, shows
+from agola_http.page.area import GROUP, PART, PageArea, for_people, shows
 from agola_http.page.badge import badge
 from agola_http.page.render import packed, part, static_file
 from agola_http.page.samples import Samples, plots
 from agola_http.page.views import ago, state_of
-from agola_http.server.endpoints import Call, Param, ParamKind
+from agola_http.server.endpoints import Call
 from agola_http.server.state import State
-
-_PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
-_GROUP = Param("group", ParamKind.TEXT, "Only runs of this group and those below it.")
 
 _LOCKS, _MAX_LOCKS = ("dm/locks/", "rs/locks/"), 50
 
@@ -38,7 +35,7 @@ class Pages(PageArea):
         super().__init__(state)
         self._samples = Samples(time.monotonic)
 
-    @shows("/page/store", _PART)
+    @shows("/page/store", PART)
     @for_people
     def store(self, call: Call) -> Response:
         """Show the store; it is shown in maintenance mode, too."""
@@ -88,7 +85,7 @@ class Pages(PageArea):
         """Return a file of the page."""
         return packed(call, static_file(call.path_params["name"]))
 
-    @shows("/badge.svg", _GROUP, media="image/svg+xml")
+    @shows("/badge.svg", GROUP, media="image/svg+xml")
     @for_people
     def badge(self, call: Call) -> Response:
         """Return a badge of a group's newest run."""

@@ -167,10 +167,12 @@ def mark(state: str) -> str:
 
 
 def took(start: datetime | None, end: datetime | None, now: datetime) -> str:
-    """Return how long something took, or has taken until now."""
-    if start is None:
-        return ""
-    seconds = max(0.0, ((end or now) - start).total_seconds())
+    """Return how long something took, or has taken until now; "" before it starts."""
+    return in_words(max(0.0, ((end or now) - start).total_seconds())) if start else ""
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration, in seconds, as people read it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = int(seconds // 60)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from statistics import median
 
 import msgspec
 
 from agola_core.runservice.model.types import Run, RunConfig, RunResult, TaskStatus
-from agola_http.page.views import state_of, took
+from agola_http.page.views import in_words, state_of, took
 
 BAR_WIDTH, BAR_HEIGHT = 8, 28
 _LEAST_HEIGHT = 3
@@ -99,15 +99,14 @@ def group_history(group: str, runs: list[Run], now: datetime) -> GroupHistory:
     good = sum(run.result is RunResult.SUCCESS for run in ended)
     rate = f"{100 * good / len(ended):.0f} % of {len(ended)}" if ended else ""
     middle = median(_seconds(run.start_time, run.end_time) for run in ended) if ended else 0.0
-    return GroupHistory(group, bars, rate, _words(middle, now) if ended else "", runs[0].id, state_of(runs[0]))
+    return GroupHistory(group, bars, rate, in_words(middle) if ended else "", runs[0].id, state_of(runs[0]))
 
 
-def task_histories(runs: list[tuple[Run, RunConfig]], now: datetime) -> tuple[list[TaskHistory], list[TaskHistory]]:
+def task_histories(runs: list[tuple[Run, RunConfig]]) -> tuple[list[TaskHistory], list[TaskHistory]]:
     """Return the slowest tasks, and those that most often ended otherwise than in the run before.
 
     Args:
         runs: The last runs, newest first, each with its configuration.
-        now: For durations in words.
     """
     found: dict[str, list[tuple[bool, float]]] = {}
     for run, config in reversed(runs):
@@ -116,21 +115,17 @@ def task_histories(runs: list[tuple[Run, RunConfig]], now: datetime) -> tuple[li
             if state is not None and state.status in {TaskStatus.SUCCESS, TaskStatus.FAILED}:
                 ended = state.status is TaskStatus.FAILED, _seconds(state.start_time, state.end_time)
                 found.setdefault(task.name, []).append(ended)
-    tasks = [_task_history(name, ends, now) for name, ends in found.items()]
+    tasks = [_task_history(name, ends) for name, ends in found.items()]
     slowest = sorted(tasks, key=lambda task: (-task.seconds, task.name))[:_SHOWN_TASKS]
     unsteady = sorted((task for task in tasks if task.changes), key=lambda task: (-task.changes, task.name))
     return slowest, unsteady[:_SHOWN_TASKS]
 
 
-def _task_history(name: str, ends: list[tuple[bool, float]], now: datetime) -> TaskHistory:
+def _task_history(name: str, ends: list[tuple[bool, float]]) -> TaskHistory:
     middle = median(seconds for _, seconds in ends)
     changes = sum(before != after for (before, _), (after, _) in pairwise(ends))
-    return TaskHistory(name, len(ends), sum(failed for failed, _ in ends), changes, middle, _words(middle, now))
+    return TaskHistory(name, len(ends), sum(failed for failed, _ in ends), changes, middle, in_words(middle))
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float:
     return max(0.0, (end - start).total_seconds()) if start and end else 0.0
-
-
-def _words(seconds: float, now: datetime) -> str:
-    return took(now - timedelta(seconds=seconds), now, now)

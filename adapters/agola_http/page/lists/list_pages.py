@@ -14,7 +14,7 @@ from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunConfig, RunPhase, RunResult
 from agola_core.runservice.service import RunService
-from agola_http.page.area import PageArea, for_people, shows
+from agola_http.page.area import GROUP, PART, PageArea, for_people, shows
 from agola_http.page.lists.history import BAR_HEIGHT, BAR_WIDTH, by_group, group_history, task_histories
 from agola_http.page.render import part
 from agola_http.page.views import WAITING, branch_of, commit_message, started_by, state_of, view_run
@@ -25,10 +25,8 @@ _HISTORY, _GROUP_RUNS = 30, 300
 _MAX_TEXT = 200
 _RESULTS = {"success": RunResult.SUCCESS, "failed": RunResult.FAILED, "stopped": RunResult.STOPPED}
 _PHASES = {item.value: item for item in RunPhase if item is not RunPhase.FINISHED}
-_PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
 _START = Param("start", ParamKind.TEXT, "Only runs older than this id.")
 _STATE = Param("state", ParamKind.TEXT, "Only runs with this result or phase, or that wait for approval.")
-_GROUP = Param("group", ParamKind.TEXT, "Only runs of this group and those below it.")
 _BRANCH = Param("branch", ParamKind.TEXT, "Only runs of this branch.")
 _TEXT = Param("text", ParamKind.TEXT, "Only runs with this in name, commit, message or who started them.")
 
@@ -45,7 +43,7 @@ class _Asked(msgspec.Struct, frozen=True, omit_defaults=True):
 class ListPages(PageArea):
     """Handlers of lists."""
 
-    @shows("/", _STATE, _GROUP, _BRANCH, _TEXT, _START, _PART)
+    @shows("/", _STATE, GROUP, _BRANCH, _TEXT, _START, PART)
     @for_people
     def runs(self, call: Call) -> Response:
         """Show runs, and the history of a group that is asked for."""
@@ -66,7 +64,7 @@ class ListPages(PageArea):
         values |= {"states": states, "asked": asked, "live_url": live, **self._history(asked.group, now)}
         return self._page(call, "runs.html", "runs", **values)
 
-    @shows("/page/groups", _GROUP)
+    @shows("/page/groups", GROUP)
     @for_people
     def groups(self, call: Call) -> Response:
         """Show the groups of the newest runs, each with its last ones."""
@@ -81,7 +79,7 @@ class ListPages(PageArea):
             return {"history": None}
         with self._state.backend.gate.enter() as service:
             runs = service.list_runs(RunQuery(groups=(group,), limit=_HISTORY))
-            slowest, unsteady = task_histories(list(_with_configs(service, runs)), now)
+            slowest, unsteady = task_histories(list(_with_configs(service, runs)))
         history = group_history(group, runs, now) if runs else None
         return {"history": history, "slowest": slowest, "unsteady": unsteady, **_BARS}
 

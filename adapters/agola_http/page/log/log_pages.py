@@ -31,14 +31,13 @@ class LogPages(PageArea):
     @for_people
     def rows(self, call: Call) -> Response:
         """Show some lines of a stored log, for the script: the rows alone."""
-        count, first = call.integer("count", WINDOW), call.integer("from", 0)
+        count = call.integer("count", WINDOW)
         if not 0 < count <= _MAX_WINDOW:
             raise BadRequestError(f"count must be from 1 to {_MAX_WINDOW}")
-        if "from" in call.query_params and first < 1:
-            raise BadRequestError("from must be a line's number, from 1")
+        start = first_line(call, count)
         run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], call.integer("step")
         with self._state.backend.gate.enter() as service:
-            lines = service.log_lines(run_id, task_id, step, first - 1 if first else -count, count)
+            lines = service.log_lines(run_id, task_id, step, start, count)
         response = page("log_rows.html", shown_lines(lines))
         response.headers["X-Total"] = str(lines.total)
         return response
@@ -88,6 +87,24 @@ class LogPages(PageArea):
 def log_path(run_id: str, task_id: str) -> str:
     """Return the path of the page that shows a task's log."""
     return f"/page/runs/{quote(run_id)}/tasks/{quote(task_id)}/log"
+
+
+def first_line(call: Call, count: int) -> int:
+    """Return where the lines that a request asks for begin, from 0; for the last ones, `-count`.
+
+    Args:
+        call: The request.
+        count: How many lines are shown when it names none.
+
+    Raises:
+        BadRequestError: `from` is no line's number.
+    """
+    if "from" not in call.query_params:
+        return -count
+    first = call.integer("from")
+    if first < 1:
+        raise BadRequestError("from must be a line's number, from 1")
+    return first - 1
 
 
 def shown_lines(lines: LogLines) -> dict[str, object]:

@@ -13,8 +13,8 @@ from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import FetchPhase
-from agola_http.page.area import RUN, TASK, PageArea, for_people, shows
-from agola_http.page.log.log_pages import FROM, STEP, WINDOW, log_path, shown_lines
+from agola_http.page.area import PART, RUN, TASK, PageArea, for_people, shows
+from agola_http.page.log.log_pages import FROM, STEP, WINDOW, first_line, log_path, shown_lines
 from agola_http.page.render import part
 from agola_http.page.run import graph
 from agola_http.page.run.results import view_results
@@ -26,7 +26,6 @@ from agola_http.server.endpoints import Call, Param, ParamKind
 
 _VIEWS = ("", "graph", "timeline", "results")
 _MAX_TEXT = 200
-_PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
 _VIEW = Param("view", ParamKind.TEXT, "graph, timeline or results; without it a log is shown.")
 _TASK = Param("task", ParamKind.TEXT, "The id of the task that is shown.")
 _AUTO = Param("auto", ParamKind.TEXT, "Nobody chose the task, or the step: tell when another one is to be looked at.")
@@ -58,7 +57,7 @@ class Chosen(msgspec.Struct, frozen=True):
 class RunPages(PageArea):
     """Handlers of the page of a run."""
 
-    @shows(RUN, _VIEW, _TASK, _STEP, _TEXT, _AUTO, _PART)
+    @shows(RUN, _VIEW, _TASK, _STEP, _TEXT, _AUTO, PART)
     @for_people
     def run(self, call: Call) -> Response:
         """Show a run: what failed, or the chosen view."""
@@ -127,11 +126,9 @@ class RunPages(PageArea):
         }
 
     def _read(self, call: Call, run_id: str, task_id: str, step: int) -> LogLines:
-        first = call.integer("from", 0)
-        if "from" in call.query_params and first < 1:
-            raise BadRequestError("from must be a line's number, from 1")
+        start = first_line(call, WINDOW)
         with self._state.backend.gate.enter() as service:
-            return service.log_lines(run_id, task_id, step, first - 1 if first else -WINDOW, WINDOW)
+            return service.log_lines(run_id, task_id, step, start, WINDOW)
 
 
 def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:

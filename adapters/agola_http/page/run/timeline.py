@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import RunTask
-from agola_http.page.views import step_name, took
+from agola_http.page.views import in_words, step_name, took
 
 ROW, BAR, MARGIN = 30, 10, 22
 _MARKS = 5
@@ -53,15 +53,14 @@ def timeline(bundle: RunBundle, now: datetime) -> Timeline:
     if not begun or start is None:
         return Timeline(0, (), ())
     end = max([task.end_time or now for task in begun] + [start])
-    scale = _Scale(start, max((end - start).total_seconds(), 0.001))
+    seconds = (end - start).total_seconds()
+    scale = _Scale(start, max(seconds, 0.001))
     critical = critical_path(bundle, now)
     bars = tuple(
         Bar(task.id, MARGIN + row * ROW, task.id in critical, tuple(_pieces(task, bundle, scale, now)))
         for row, task in enumerate(begun)
     )
-    marks = tuple(
-        (100 * part / _MARKS, took(start, start + (end - start) * part / _MARKS, now)) for part in range(_MARKS)
-    )
+    marks = tuple((100 * part / _MARKS, in_words(seconds * part / _MARKS)) for part in range(_MARKS))
     return Timeline(MARGIN + len(bars) * ROW, bars, marks)
 
 
