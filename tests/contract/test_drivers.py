@@ -373,6 +373,16 @@ def test_what_an_archive_cannot_keep_is_told(bench, tmp_path):
     assert (code, log) == (0, "closed 555\nsticky 1777\ntool 755\nc")
 
 
+def test_some_of_the_names_of_a_file_come_back_as_one_file(bench, tmp_path):
+    code, log = bench.run("mkdir src; echo x >src/a; ln src/a src/b; ln src/a src/c")
+    assert code == 0, log
+    target = tmp_path / "x.tar"
+    contents = [ArchiveContents(source_dir="src", paths=["b", "c"])]
+    assert bench.pod.pack(target, contents, bench.path("project"), "") == Packed(2)
+    bench.pod.unpack([target.read_bytes()], bench.path("project/back"), "", overwrite=False)
+    assert bench.run("cd back; cat b c; stat -c %h b c") == (0, "x\nx\n2\n2\n")
+
+
 def test_an_absolute_source_directory(bench, tmp_path):
     bench.run("mkdir -p ../elsewhere; echo x >../elsewhere/f")
     contents = [ArchiveContents(source_dir=bench.path("elsewhere"), paths=["*"])]
