@@ -79,6 +79,18 @@ def test_logs_of_chosen_tasks(used):
         assert message in done.stderr
 
 
+def test_a_log_that_cannot_be_read_is_told_among_the_others(used):
+    run = json.loads(used.run("runs", "show", "last", "--json").stdout)
+    task_id = next(task["id"] for task in run["run_config"]["tasks"].values() if task["name"] == "build")
+    (log,) = used.data_dir.glob(f"**/logs/**/{task_id}/**/0.log")
+    log.unlink()
+    log.symlink_to(log.name)
+    done = used.run("runs", "logs", "last")
+    assert done.stdout == "tried\n"
+    assert "the log of build: echo built cannot be read: " in done.stderr
+    assert done.returncode == 3
+
+
 def test_what_has_ended_cannot_be_stopped_or_approved(used):
     assert "has ended" in used.run("runs", "stop", "last").stderr
     assert used.run("runs", "stop", "last").returncode == 2

@@ -10,14 +10,13 @@ from agola_cli.connect.target import Connection, Service, Target, target_options
 from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.options.variables import environment_option, given_variable
 from agola_cli.output.records import counted
-from agola_cli.runs.follow import follow_run
+from agola_cli.runs.follow import ENDING_SECONDS, follow_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.logs import chosen_tasks
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
 
-_ENDING_SECONDS = 15.0
 _MARKED = (
     "marked to be stopped: no service works on this store, and what a killed one left running ends when `agola-core "
     "run` or `serve` works on it next; until then `agola-core runs list` shows it as interrupted"
@@ -69,7 +68,7 @@ def _end_left(target: Target, run_ids: list[str]) -> set[str]:
 
     try:
         with Standalone(target.store.used_address()) as standalone:
-            standalone.service.wait_archived(run_ids, _ENDING_SECONDS)
+            standalone.service.wait_archived(run_ids, ENDING_SECONDS)
             return {run_id for run_id in run_ids if standalone.service.get_run(run_id).run.phase.is_finished}
     except ConflictError:  # somebody has just begun to work on it
         return set()
@@ -119,7 +118,7 @@ def restart_command(
         bundle = standalone.service.create_run(request)
         here = Connection(standalone.service, live=True, option=connection.option, kill=standalone.kill)
         code = follow_or_leave(here, [bundle], detach=False, as_json=as_json)
-        standalone.service.wait_archived([bundle.run.id], _ENDING_SECONDS)
+        standalone.service.wait_archived([bundle.run.id], ENDING_SECONDS)
     return code
 
 
@@ -214,7 +213,7 @@ def delete_command(run_ids: tuple[str, ...], dry_run: bool, yes: bool, target: T
             for run in runs:
                 click.echo(f"run {run.id} #{run.counter} {run.name!r} would be deleted")
             return
-        confirm(f"delete {len(runs)} run{'s' if len(runs) > 1 else ''}", yes=yes)
+        confirm(f"delete {counted(runs, 'run')}", yes=yes)
         for run in runs:
             service.delete_run(run.id)
             click.echo(f"deleted: {run.id}", err=True)

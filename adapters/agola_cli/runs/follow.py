@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 0.5
 _STOP_TRIES = 10
-_STORED_SECONDS = 15.0
+ENDING_SECONDS = 15.0
+"""How long a run that has ended is waited for until what it made is stored."""
 
 
 def follow_run(
@@ -101,7 +102,7 @@ def _reported(
     patience: Patience, bundle: RunBundle, run: Run, interruption: Interruption, display: Display
 ) -> RunTests:
     """Return what the tasks reported, once what they saved is stored, which is soon."""
-    deadline = time.monotonic() + _STORED_SECONDS
+    deadline = time.monotonic() + ENDING_SECONDS
     while not all(archives_fetched(task) for task in run.tasks.values()):
         if interruption.asked or time.monotonic() > deadline:
             break

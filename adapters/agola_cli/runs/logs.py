@@ -20,7 +20,7 @@ from agola_cli.output.display import PlainDisplay, local_time, step_name
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_cli.runs.patience import Patience
-from agola_core.errors import AgolaError, BadRequestError, NotFoundError
+from agola_core.errors import AgolaError, BadRequestError, NotFoundError, UnavailableError
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult
 from agola_core.runservice.service import RunService
@@ -146,19 +146,24 @@ def _print_logs(
     service: Service, bundle: RunBundle, logs: list[tuple[str, int | None, str]], chosen: _Filter, *, one_step: bool
 ) -> None:
     output = sys.stdout.buffer
+    unread = []
     for task_id, number, title in logs:
         try:
             pieces = chosen.open(service, bundle.run.id, task_id, number)
             first = next(pieces, b"")
-        except AgolaError:
+        except AgolaError as error:
             if one_step:
                 raise
+            if not isinstance(error, NotFoundError):  # a step that never began has none
+                unread.append(f"the log of {title} cannot be read: {error}")
             continue
         if not one_step:
             click.echo(f"--- {title}", err=True)
         for piece in chosen.take(chain([first], pieces)):
             output.write(piece)
         output.flush()
+    if unread:
+        raise UnavailableError("; ".join(unread))
 
 
 def _has_failed(bundle: RunBundle, task_id: str, step: int | None) -> bool:

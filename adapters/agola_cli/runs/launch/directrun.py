@@ -19,6 +19,7 @@ from agola_cli.options.common import json_option, processors, token_file_option,
 from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.actions import follow_or_leave
+from agola_cli.runs.follow import ENDING_SECONDS
 from agola_cli.runs.launch.checkout import Checkout, checkout_as, login_name
 from agola_cli.runs.launch.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
@@ -28,7 +29,6 @@ from agola_core.source import pack_tree
 
 _UUID_KEY = "agola.repouuid"
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
-_ENDING_SECONDS = 15.0
 
 
 @click.group("directrun")
@@ -156,7 +156,7 @@ def _open(url: str | None, token_file: Path | None, data_dir: Path) -> Iterator[
         option = f" --data-dir {shlex.quote(str(data_dir))}"
         yield Connection(standalone.service, live=True, option=option, kill=standalone.kill)
         standalone.service.wait_archived(
-            [run.id for run in standalone.service.active_runs() if run.phase.is_finished], _ENDING_SECONDS
+            [run.id for run in standalone.service.active_runs() if run.phase.is_finished], ENDING_SECONDS
         )
 
 

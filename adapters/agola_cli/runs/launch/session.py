@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from agola_cli.options.variables import GivenValues
-from agola_cli.runs.follow import follow_run, stop_run
+from agola_cli.runs.follow import ENDING_SECONDS, follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.launch.checkout import login_name
 from agola_cli.runs.launch.disk_check import DiskCheck
@@ -24,8 +24,6 @@ from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import Run, RunResult, TaskStatus
 from agola_core.source import pack_tree
 from agola_core.standalone import Standalone
-
-_ENDING_SECONDS = 15.0
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -97,7 +95,7 @@ class Session(msgspec.Struct, frozen=True):
                 check=DiskCheck(self.directory, self.interruption),
             )
             results.append(run)
-        service.wait_archived([run.id for run in results], _ENDING_SECONDS)
+        service.wait_archived([run.id for run in results], ENDING_SECONDS)
         if self.artifacts is not None:
             from agola_cli.runs.artifacts import unpack_artifacts  # noqa: PLC0415 - few use it
 
