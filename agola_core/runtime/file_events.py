@@ -48,11 +48,13 @@ class FileEvents:
         self._file = start(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
-        if not self._watch_directory():
-            number = ctypes.get_errno()
+        try:
+            if not self._watch_directory():
+                raise OSError(ctypes.get_errno(), "inotify_add_watch")
+            self._ended, self._end = os.pipe2(os.O_CLOEXEC)
+        except OSError:
             os.close(self._file)
-            raise OSError(number, "inotify_add_watch")
-        self._ended, self._end = os.pipe2(os.O_CLOEXEC)
+            raise
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLIN)
         self._poll.register(self._ended, select.POLLIN)

@@ -144,14 +144,15 @@ class Syncer:
             RecoveryError: The coordinator went back in time.
         """
         own = _Arrived(control.lineage_revision, last, frame)
-        self._arrived = max(self._arrived, own)
+        self._arrived = max(self._arrived, own)  # one that is lost here is recorded by its own thread
         with self._recording:
             seen = self._seen if self._seen is not None else control
             if seen.lineage_revision < control.lineage_revision or seen.sync_revision < control.sync_revision:
                 seen = control
             while seen.lineage_revision == control.lineage_revision and seen.synced < last:
                 faultpoints.reach("sync.before-txn")
-                newest = max(own, self._arrived) if self._arrived.revision == seen.lineage_revision else own
+                arrived = self._arrived
+                newest = max(own, arrived) if arrived.revision == own.revision else own
                 result = self._log.coordinator.txn(
                     [
                         Compare(keys.LINEAGE, seen.lineage_revision),

@@ -203,7 +203,7 @@ class PastStore(Reader):
     def __repr__(self) -> str:
         """Return the types and the state that is read."""
         state = " (closed)" if self._closed else ""
-        return f"<PastStore of {',  '.join(self.data_types)} at {self.sequence}{state} in {self.storage!r}>"
+        return f"<PastStore of {', '.join(self.data_types)} at {self.sequence}{state} in {self.storage!r}>"
 
     @contextmanager
     def _pinned_view(self) -> Iterator[View]:

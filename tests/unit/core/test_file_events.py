@@ -118,3 +118,17 @@ def test_a_watch_sees_another_process_with_and_without_events(tmp_path, monkeypa
         assert seen == [f"theirs/{number}" for number in range(20)]
     finally:
         coordinator.close()
+
+
+def test_a_process_without_descriptors_for_it_gets_none_and_keeps_those_that_it_has(tmp_path):
+    script = """
+import os, resource, sys
+from agola_core.runtime.file_events import FileEvents
+FileEvents.of(sys.argv[1], ["a"]).close()
+free = os.open("/dev/null", os.O_RDONLY)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+assert FileEvents.of(sys.argv[1], ["a"]) is None
+assert os.open("/dev/null", os.O_RDONLY) == free
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
