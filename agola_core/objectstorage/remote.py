@@ -14,7 +14,17 @@ class RangeSource(Protocol):
     """A storage that reads ranges of one version of an object."""
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
-        """Return bytes of an object and the ETag of the version they belong to."""
+        """Return bytes of an object and the ETag of the version they belong to.
+
+        Args:
+            path: The key.
+            offset: The first byte.
+            length: The most bytes; None for all.
+            etag: Only of this version of it; "" for any.
+
+        Raises:
+            NotFoundError: There is no such object, or no longer in this version.
+        """
 
 
 class RangeReader:

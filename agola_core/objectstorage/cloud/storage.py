@@ -79,17 +79,7 @@ class CloudStorage:
         raise UnavailableError(f"{named(path)}: the storage gives other bytes than it got")
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
-        """Return bytes of an object and its ETag, by one request.
-
-        Args:
-            path: The key.
-            offset: The first byte.
-            length: The most bytes; None for all.
-            etag: Only of this version of it; "" for any.
-
-        Raises:
-            NotFoundError: There is no such object, or no longer in this version.
-        """
+        """Return bytes of an object and its ETag, by one request (see `RangeSource`)."""
         wanted = {"offset": offset} if length is None else (offset, offset + max(length, 1))
         options = {"range": wanted, **({"if_match": etag} if etag else {})}
         try:

@@ -64,17 +64,7 @@ class FileSystemStorage:
             return bytes(self._files.cat_file(place))
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
-        """Return bytes of an object and what tells its version.
-
-        Args:
-            path: The key.
-            offset: The first byte.
-            length: The most bytes; None for all.
-            etag: Only of this version of it; "" for any.
-
-        Raises:
-            NotFoundError: There is no such object, or no longer in this version.
-        """
+        """Return bytes of an object and what tells its version (see `RangeSource`)."""
         entry = self._entry(path)
         body = self._range(path, entry, offset, length)
         version = _version(entry)

@@ -82,17 +82,7 @@ class S3Storage:
         raise AssertionError
 
     def read_range(self, path: str, offset: int, length: int | None, etag: str = "") -> tuple[bytes, str]:
-        """Return bytes of an object and its ETag, by one request.
-
-        Args:
-            path: The key.
-            offset: The first byte.
-            length: The most bytes; None for all.
-            etag: Only of this version of it; "" for any.
-
-        Raises:
-            NotFoundError: There is no such object, or no longer in this version.
-        """
+        """Return bytes of an object and its ETag, by one request (see `RangeSource`)."""
         last = None if length is None else offset + max(length, 1) - 1
         try:
             answer = self._client.call(requests.get_object(self._key(path), offset, last, etag), named(path))
