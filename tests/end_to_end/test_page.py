@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from agola_core import Put
 from agola_core.runconfig import RunContext, parse_config, run_tasks
+from agola_core.runservice.artifacts.log_lines import write_log
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -502,8 +503,14 @@ def test_what_does_not_exist_is_said_in_words(agola_runservice, open_page):
     assert "doesn't exist" in page.get_by_role("alert").inner_text()
 
 
-def made_directly(directory, count):
-    """Write a finished run of many tasks into a service's store, as its service would have left it."""
+def made_directly(directory, count, set_up_log=None):
+    """Write a finished run of many tasks into a service's store, as its service would have left it.
+
+    Args:
+        directory: The store.
+        count: The number of tasks.
+        set_up_log: The log of the set-up of the task that failed, where it failed there; None where a step did.
+    """
     config = {
         "runs": [
             {
@@ -530,8 +537,10 @@ def made_directly(directory, count):
         ended[task_id] = replace(
             task,
             status=status,
-            setup_step=replace(step, phase=ExecutorPhase.SUCCESS),
-            steps=[step],
+            setup_step=replace(step, phase=phase, log_lost=False)
+            if set_up_log
+            else replace(step, phase=ExecutorPhase.SUCCESS),
+            steps=[RunTaskStep(ExecutorPhase.NOT_STARTED, FetchPhase.FINISHED)] if failed and set_up_log else [step],
             start_time=start,
             end_time=end,
         )
@@ -550,6 +559,8 @@ def made_directly(directory, count):
             Put("run", run.id, msgspec.json.encode(run)),
         ]
         dm.write_wal([*actions, Put("runcounter", "p5", b"1")])
+        if set_up_log:
+            write_log(dm.storage, list(ended)[count // 2], None, [set_up_log])
     return run
 
 
@@ -574,6 +585,27 @@ def tab_to(page, wanted):
         if re.search(wanted, page.evaluate(reader)):
             return count
     raise AssertionError(f"{wanted!r} is not reached")
+
+
+def test_the_log_of_a_failed_set_up_is_opened_first(agola_runservice_factory, agola_directory, open_page):
+    log = b"image: pulled half of it\nset-up failed: no <b>such</b> image\n"
+    run = made_directly(agola_directory / "agola-runservices" / "unset", 1, log)
+    service = agola_runservice_factory("unset")
+    page = open_page(f"{service.url}/page/runs/{run.id}")
+    assert page.locator("#log div span").all_inner_texts() == log.decode().splitlines()
+    chosen = page.locator(".steps li.chosen")
+    assert chosen.inner_text().split() == ["✗", "Set-up", "failed", "(exit", "code", "1)", "30.0", "s"]
+    chosen.get_by_role("link").click()
+    page.wait_for_url(re.compile(r"/log\?step=setup$"))
+    page.get_by_label("Find", exact=True).fill("SUCH")
+    page.get_by_role("button", name="Find").click()
+    page.get_by_text("1 found").wait_for()
+    page.get_by_role("link", name="2", exact=True).click()
+    page.wait_for_function(IN_VIEW, arg="L2")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.path().read_bytes() == log
+    assert page.problems == []
 
 
 def test_five_hundred_tasks_by_keyboard_on_phones_and_desks(agola_runservice_factory, agola_directory, open_page):

@@ -182,3 +182,6 @@ def test_the_step_that_failed_is_chosen():
     state = replace(run.run.tasks["a"], steps=[RunTaskStep(phase=phase) for phase in phases])
     begun = RunBundle(replace(run.run, tasks={"a": state}), replace(run.run_config, tasks={"a": config}))
     assert choose_step(view_tasks(begun, at(1))[0]).name == "b"
+    set_up = replace(state, setup_step=RunTaskStep(phase=ExecutorPhase.FAILED), steps=[])
+    failed = RunBundle(replace(run.run, tasks={"a": set_up}), begun.run_config)
+    assert choose_step(view_tasks(failed, at(1))[0]).key == "setup"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -16,6 +17,7 @@ from agola_core.runservice.model.types import (
     RunResult,
     RunStep,
     RunTask,
+    RunTaskStep,
     TaskStatus,
 )
 
@@ -38,10 +40,18 @@ _DIGITS = re.compile(r"([0-9]{1,15})")
 _RANKS = {"failed": 0, WAITING: 1, "running": 2, "stopped": 3, IGNORED: 4}
 
 
-class StepView(msgspec.Struct, frozen=True):
-    """A step of a task."""
+SETUP = "setup"
+"""What stands for a step's number where a task's set-up is meant."""
 
-    number: int
+
+class StepView(msgspec.Struct, frozen=True):
+    """A step of a task, or its set-up.
+
+    Attributes:
+        key: Its number, or `SETUP`: what an address names it by.
+    """
+
+    key: str
     name: str
     state: str
     mark: str
@@ -62,6 +72,17 @@ class TaskView(msgspec.Struct, frozen=True):
     after: str
     waits: bool
     steps: tuple[StepView, ...]
+
+    def step(self, key: str) -> StepView:
+        """Return a step by its key.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        for step in self.steps:
+            if step.key == key:
+                return step
+        raise NotFoundError(f"task {self.name!r} has no step {key[:80]!r}")
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -192,18 +213,13 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
     if task.ignore_failure and state.status is TaskStatus.FAILED:
         word = IGNORED
     names = sorted(config[parent].name for parent in task.depends or {} if parent in config)
-    steps = tuple(
-        StepView(
-            number=number,
-            name=step_name(step),
-            state=(item.phase or ExecutorPhase.NOT_STARTED).value,
-            mark=mark((item.phase or ExecutorPhase.NOT_STARTED).value),
-            took=took(item.start_time, item.end_time, now),
-            exit_code=item.exit_code,
-            has_log=item.phase not in {None, ExecutorPhase.NOT_STARTED},
-        )
+    steps = [
+        _view_step(str(number), step_name(step), item, now)
         for number, (step, item) in enumerate(zip(task.steps, state.steps, strict=False))
-    )
+    ]
+    setup = _view_step(SETUP, "Set-up", state.setup_step, now)
+    if setup.has_log:
+        steps.insert(0, setup)
     return TaskView(
         id=task.id,
         name=task.name,
@@ -213,7 +229,20 @@ def _view_task(task: RunConfigTask, config: dict[str, RunConfigTask], state: Run
         reason=state.reason,
         after=", ".join(names),
         waits=word == WAITING,
-        steps=steps,
+        steps=tuple(steps),
+    )
+
+
+def _view_step(key: str, name: str, step: RunTaskStep, now: datetime) -> StepView:
+    state = (step.phase or ExecutorPhase.NOT_STARTED).value
+    return StepView(
+        key=key,
+        name=name,
+        state=state,
+        mark=mark(state),
+        took=took(step.start_time, step.end_time, now),
+        exit_code=step.exit_code,
+        has_log=step.phase not in {None, ExecutorPhase.NOT_STARTED},
     )
 
 

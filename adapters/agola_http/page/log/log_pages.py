@@ -12,12 +12,12 @@ from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_http.page.area import TASK, PageArea, for_people, shows
 from agola_http.page.log.log_rows import growing, html, rows
 from agola_http.page.render import HTML, page
-from agola_http.page.views import view_run
-from agola_http.server.endpoints import Call, Param, ParamKind, stream_answer
+from agola_http.page.views import SETUP, view_run
+from agola_http.server.endpoints import Call, Param, ParamKind, stream_answer, whole_number
 
 WINDOW, _MAX_WINDOW = 500, 2000
 _MOST_FOUND, _MAX_TEXT = 200, 200
-STEP = Param("step", ParamKind.INTEGER, "The step's number.", required=True)
+STEP = Param("step", ParamKind.TEXT, "The step's number, or `setup`.", required=True)
 FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
 _TEXT = Param("text", ParamKind.TEXT, "What the lines have, whatever the case of its letters.", required=True)
 _COUNT = Param("count", ParamKind.INTEGER, f"The most lines: {WINDOW} when missing, {_MAX_WINDOW} at most.")
@@ -35,7 +35,7 @@ class LogPages(PageArea):
         if not 0 < count <= _MAX_WINDOW:
             raise BadRequestError(f"count must be from 1 to {_MAX_WINDOW}")
         start = first_line(call, count)
-        run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], call.integer("step")
+        run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], step_number(call.text("step"))
         with self._state.backend.gate.enter() as service:
             lines = service.log_lines(run_id, task_id, step, start, count)
         response = page("log_rows.html", shown_lines(lines))
@@ -46,7 +46,7 @@ class LogPages(PageArea):
     @for_people
     def follow(self, call: Call) -> Response:
         """Stream the rows of a log while it grows, for the script (see `log_rows.growing`)."""
-        number, skip = call.integer("step"), call.integer("skip", 0)
+        number, skip = step_number(call.text("step")), call.integer("skip", 0)
         pieces = self._state.service.open_log(
             call.path_params["run_id"], call.path_params["task_id"], number, follow=True
         )
@@ -56,17 +56,17 @@ class LogPages(PageArea):
     @for_people
     def find(self, call: Call) -> Response:
         """Show the lines of a stored log that have a text."""
-        text, number = call.text("text"), call.integer("step")
+        text, key = call.text("text"), call.text("step")
         if not 0 < len(text) <= _MAX_TEXT:
             raise BadRequestError(f"text must have from 1 to {_MAX_TEXT} characters")
         bundle, task = self._task(call)
         with self._state.backend.gate.enter() as service:
             found = service.find_log_lines(
-                bundle.run.id, task.id, number, text.encode(errors="replace"), _MOST_FOUND, call.context
+                bundle.run.id, task.id, step_number(key), text.encode(errors="replace"), _MOST_FOUND, call.context
             )
         page_url = log_path(bundle.run.id, task.id)
         shown = [
-            html(row, f"{page_url}?step={number}&from={max(1, row.number - 20)}")
+            html(row, f"{page_url}?step={key}&from={max(1, row.number - 20)}")
             for line, data in found.lines
             for row in rows([data], line + 1)
         ]
@@ -76,7 +76,7 @@ class LogPages(PageArea):
             "runs",
             run=view_run(bundle.run, datetime.now(UTC)),
             task=task,
-            step=task.steps[number],
+            step=task.step(key),
             text=text,
             rows=shown,
             complete=found.complete,
@@ -87,6 +87,15 @@ class LogPages(PageArea):
 def log_path(run_id: str, task_id: str) -> str:
     """Return the path of the page that shows a task's log."""
     return f"/page/runs/{quote(run_id)}/tasks/{quote(task_id)}/log"
+
+
+def step_number(key: str) -> int | None:
+    """Return the number of a step that a request names; None for the set-up.
+
+    Raises:
+        BadRequestError: It is neither.
+    """
+    return None if key == SETUP else whole_number(key, "step")
 
 
 def first_line(call: Call, count: int) -> int:

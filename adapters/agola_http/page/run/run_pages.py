@@ -14,13 +14,13 @@ from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import FetchPhase
 from agola_http.page.area import PART, RUN, TASK, PageArea, for_people, shows
-from agola_http.page.log.log_pages import FROM, STEP, WINDOW, first_line, log_path, shown_lines
+from agola_http.page.log.log_pages import FROM, STEP, WINDOW, first_line, log_path, shown_lines, step_number
 from agola_http.page.render import part
 from agola_http.page.run import graph
 from agola_http.page.run.results import view_results
 from agola_http.page.run.task_list import choose, choose_step, folds
 from agola_http.page.run.timeline import BAR, ROW, timeline
-from agola_http.page.views import StepView, TaskView, view_run, view_tasks
+from agola_http.page.views import SETUP, StepView, TaskView, view_run, view_tasks
 from agola_http.protocol.names import PREFIX
 from agola_http.server.endpoints import Call, Param, ParamKind
 
@@ -51,7 +51,7 @@ class Chosen(msgspec.Struct, frozen=True):
     @property
     def log(self) -> str:
         """The name of the log that is shown."""
-        return f"{self.task.id}/{self.step.number}" if self.task and self.step else ""
+        return f"{self.task.id}/{self.step.key}" if self.task and self.step else ""
 
 
 class RunPages(PageArea):
@@ -98,7 +98,7 @@ class RunPages(PageArea):
             return part(call, "run_detail.html", values, finished=run.is_finished)
         live = {"view": chosen.view, "task": chosen.task.id if chosen.task else "", **asked}
         if chosen.step:
-            live["step"] = str(chosen.step.number)
+            live["step"] = chosen.step.key
         live_url = f"{address}?" + urlencode({**live, "auto": chosen.auto, "part": ""})
         return self._page(call, "run.html", "runs", live_url=live_url, **values, **self._log(call, bundle, chosen))
 
@@ -107,12 +107,15 @@ class RunPages(PageArea):
         task, step = chosen.task, chosen.step
         if chosen.view or task is None or step is None or not step.has_log:
             return {"raw_url": ""}
-        state = bundle.run.tasks[task.id].steps[step.number]
+        number = step_number(step.key)
+        status = bundle.run.tasks[task.id]
+        state = status.setup_step if number is None else status.steps[number]
         stored = state.log_phase is FetchPhase.FINISHED
-        raw = urlencode({"runid": bundle.run.id, "taskid": task.id, "step": step.number})
+        which = {SETUP: ""} if number is None else {"step": number}
+        raw = urlencode({"runid": bundle.run.id, "taskid": task.id, **which})
         lines = LogLines(0, [], 0, 0)
         if stored and not state.log_lost:
-            lines = self._read(call, bundle.run.id, task.id, step.number)
+            lines = self._read(call, bundle.run.id, task.id, number)
         last = lines.first + len(lines.lines)
         return {
             "raw_url": f"{PREFIX}/logs?{raw}",
@@ -125,7 +128,7 @@ class RunPages(PageArea):
             **shown_lines(lines),
         }
 
-    def _read(self, call: Call, run_id: str, task_id: str, step: int) -> LogLines:
+    def _read(self, call: Call, run_id: str, task_id: str, step: int | None) -> LogLines:
         start = first_line(call, WINDOW)
         with self._state.backend.gate.enter() as service:
             return service.log_lines(run_id, task_id, step, start, WINDOW)
@@ -135,7 +138,7 @@ def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:
     """Return what a request chose, and what it left open chosen for it.
 
     Raises:
-        BadRequestError: There is no such view, or the step is no number.
+        BadRequestError: There is no such view.
         NotFoundError: There is no such task or step.
     """
     view = call.text("view")
@@ -149,10 +152,7 @@ def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:
         task = choose(tasks)
     if task is None or "step" not in call.query_params:
         return Chosen(view, task, choose_step(task) if task else None, auto)
-    number = call.integer("step")
-    if not 0 <= number < len(task.steps):
-        raise NotFoundError(f"task {task.name!r} has no step {number}")
-    return Chosen(view, task, task.steps[number], auto)
+    return Chosen(view, task, task.step(call.text("step")), auto)
 
 
 def _proposed(chosen: Chosen, tasks: list[TaskView]) -> str:
