@@ -176,13 +176,22 @@ def test_a_directory_that_comes_back_is_gone_on_with(directory):
         assert [name for name, _ in dm.list_objects("note")] == ["a", "b"]
 
 
+@pytest.mark.parametrize("scheme", ["posix", "posixflat"])
 @pytest.mark.parametrize("way", [removed, made_anew, moved_away])
-def test_a_storage_directory_that_is_gone_is_not_written_to(tmp_path, way):
-    storage = agola_core.open_storage(str(tmp_path / "store" / "storage"))
+def test_a_storage_directory_that_is_gone_is_not_written_to_nor_taken_for_empty(tmp_path, way, scheme):
+    storage = agola_core.open_storage(f"{scheme}://{tmp_path}/store/storage")
     storage.write("a", b"1")
     way(tmp_path / "store")
     before = tree(tmp_path / "store")
-    for call in (lambda: storage.write("b", b""), lambda: storage.delete("a"), lambda: storage.read("a")):
+    calls = (
+        lambda: storage.write("b", b""),
+        lambda: storage.delete("a"),
+        lambda: storage.read("a"),
+        lambda: storage.stat("a"),  # not "absent", by which others delete, or write it anew
+        lambda: list(storage.list()),
+        lambda: list(storage.list("a/b")),
+    )
+    for call in calls:
         with pytest.raises(RecoveryError, match=GONE):
             call()
     assert tree(tmp_path / "store") == before

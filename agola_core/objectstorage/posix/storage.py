@@ -67,7 +67,8 @@ class PosixStorage:
         UnavailableError: It cannot be created.
         OutOfSpaceError: The disk is full.
 
-    Once the directory was deleted, moved or replaced, writing, deleting and opening what is gone raise `RecoveryError`.
+    Once the directory was deleted, moved or replaced, everything but reading what is open or still there raises
+    `RecoveryError`: what cannot be looked at is never said to be absent.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
@@ -132,7 +133,11 @@ class PosixStorage:
     def stat(self, path: str) -> ObjectInfo:
         """Return what is known of an object (see the port)."""
         with object_errors(path):
-            return self._info(path, self._file(path))
+            try:
+                return self._info(path, self._file(path))
+            except FileNotFoundError:
+                self._check_root()
+                raise
 
     def delete(self, path: str) -> None:
         """Delete an object (see the port)."""
@@ -145,6 +150,7 @@ class PosixStorage:
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
+        self._check_root()
         directory = prefix.rpartition("/")[0]
         start = f"{directory}/" if directory else ""
         if directory and any(part in {"", ".", ".."} for part in directory.split("/")):
@@ -175,6 +181,7 @@ class PosixStorage:
                     elif entry.is_file(follow_symlinks=False):
                         names.append(entry.name)
         except NotFoundError:
+            self._check_root()
             return
         for name in sorted(names, key=os.fsencode):
             key = start + name
@@ -258,8 +265,10 @@ class PosixFlatStorage(PosixStorage):
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
-        seen = ""
-        for key, target in sorted(self._keys(), key=lambda item: item[0].encode()):
+        self._check_root()
+        seen, found = "", sorted(self._keys(), key=lambda item: item[0].encode())
+        self._check_root()  # a directory that goes while it is looked through seems to be empty
+        for key, target in found:
             if not key.startswith(prefix):
                 continue
             rest = key[len(prefix) :]
