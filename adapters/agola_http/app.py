@@ -5,6 +5,7 @@ from __future__ import annotations
 from agola_core.runservice.model.gojson import encode
 from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
+from agola_http.page.render import error_page
 from agola_http.routes import table
 from agola_http.server.application import Application
 from agola_http.server.connections.limits import Limits
@@ -38,7 +39,14 @@ class App(Application):
         endpoints: list[Endpoint] = []
         metrics = Metrics(self.state, lambda: self.open_streams)
         endpoints += table(self.state, metrics.render, lambda: encode(document(endpoints)))
-        super().__init__(endpoints, self.state.access, self.state.limits, gate=backend.gate, observe=metrics.observe)
+        super().__init__(
+            endpoints,
+            self.state.access,
+            self.state.limits,
+            gate=backend.gate,
+            observe=metrics.observe,
+            error_page=error_page,
+        )
 
     def end_streams(self) -> None:
         """End the streams that have no end of their own, and abort uploads, because the server stops."""

@@ -1,7 +1,8 @@
-"""Shared parts of the page's handlers: their rows in the route table, sign-in, and errors shown as a page."""
+"""Shared parts of the page's handlers: their rows in the route table, and sign-in."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -9,17 +10,20 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 
-from agola_core.errors import APIError, NotFoundError, UnauthorizedError
+from agola_core.errors import AgolaError, NotFoundError, RecoveryError, UnauthorizedError, UnavailableError
 from agola_core.runservice.model.requests import RunBundle
 from agola_http.access import sessions
 from agola_http.access.principals import Principal
 from agola_http.page.render import HTML, packed, page, redirect
 from agola_http.page.views import TaskView, view_tasks
-from agola_http.protocol.errors import describe
 from agola_http.protocol.names import FORM
 from agola_http.server.endpoints import Area, Call, Param, ParamKind, endpoint
 from agola_http.server.state import State
 
+logger = logging.getLogger(__name__)
+
+AWAY = (UnavailableError, RecoveryError)
+"""What backends raise that cannot be read now; a page that needs one for a part of it shows the rest."""
 RUN = "/page/runs/{run_id}"
 TASK = f"{RUN}/tasks/{{task_id}}"
 PART = Param("part", ParamKind.FLAG, "Only the part that changes.")
@@ -57,6 +61,11 @@ class PageArea(Area[State]):
         raise NotFoundError(f"run {bundle.run.id} has no task {call.path_params['task_id'][:80]!r}")
 
 
+def tell_away(what: str, error: AgolaError) -> None:
+    """Log why a page does without a part; on the page stands only that it is so, as addresses are nobody's business."""
+    logger.warning("%s is not shown: %s", what, error)
+
+
 def shows(
     path: str, *params: Param, media: str = HTML, waits: bool = False, in_maintenance: bool = True
 ) -> Callable[[H], H]:
@@ -79,18 +88,14 @@ def takes_form(path: str) -> Callable[[H], H]:
 
 
 def for_people(handler: Callable[[A, Call], Response]) -> Callable[[A, Call], Response]:
-    """Make a handler ask for a token where clients need one, and show its errors as a page."""
+    """Make a handler ask for a token where clients need one."""
 
     @wraps(handler)
     def guarded(self: A, call: Call) -> Response:
         try:
             self.admit(call)
-            return handler(self, call)
         except UnauthorizedError:
             return redirect("/page/login")
-        except APIError as error:
-            told = describe(error, "page")
-            shown = {"area": "", "signed_in": False, "status": told.status, "message": told.message}
-            return page("error.html", shown, told.status)
+        return handler(self, call)
 
     return guarded

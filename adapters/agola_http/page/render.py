@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError, NotFoundError
+from agola_http.protocol.errors import Told
+from agola_http.server.application import RETRY_SECONDS
 from agola_http.server.endpoints import Call
 
 if TYPE_CHECKING:
@@ -108,6 +110,17 @@ def static_file(name: str) -> Response:
     if kind is None or "/" in name or not target.is_file():
         raise NotFoundError(f"no file {name[:80]!r}")
     return Response(target.read_bytes(), 200, {"Content-Type": kind, "Cache-Control": "max-age=300"})
+
+
+def error_page(told: Told, again: bool) -> Response:
+    """Return the page that tells people of an error.
+
+    Args:
+        told: What they are told.
+        again: Whether the browser asks again by itself.
+    """
+    shown = {"area": "", "signed_in": False, "status": told.status, "message": told.message}
+    return page("error.html", {**shown, "again": RETRY_SECONDS if again else 0}, told.status)
 
 
 def redirect(location: str) -> Response:

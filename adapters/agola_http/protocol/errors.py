@@ -18,6 +18,7 @@ from agola_core.errors import (
     InternalError,
     MaintenanceError,
     NotFoundError,
+    RecoveryError,
     TokenExpiredError,
     UnauthorizedError,
     UnavailableError,
@@ -112,7 +113,9 @@ def describe(error: BaseException, request: str) -> Told:
     logger.error("%s failed: id=%s", request, mark, exc_info=error)
     if found is not None:
         return Told(500, str(found), _code(found), mark)
-    if isinstance(error, UnavailableError):
+    if isinstance(
+        error, UnavailableError | RecoveryError
+    ):  # it serves again once somebody has brought the backend back
         return Told(503, f"a backend is unavailable: try again later (id {mark})", mark=mark)
     return Told(500, f"internal server error (id {mark})", mark=mark)
 

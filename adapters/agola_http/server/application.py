@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -18,7 +18,7 @@ from agola_core.errors import MaintenanceError, UnauthorizedError
 from agola_core.maintenance import Gate
 from agola_core.runservice.model.gojson import encode
 from agola_http.access.control import Access
-from agola_http.protocol.errors import NO_ROUTE, ErrorDocument, RefusedError, describe
+from agola_http.protocol.errors import NO_ROUTE, ErrorDocument, RefusedError, Told, describe
 from agola_http.protocol.names import JSON, PREFIX
 from agola_http.server.connections.limits import Limits
 from agola_http.server.connections.streams import Streams
@@ -26,7 +26,11 @@ from agola_http.server.endpoint_app import EndpointApp
 from agola_http.server.endpoints import Endpoint
 from agola_http.server.middleware import HeadCheck, Observe, RequestLog
 
-_RETRY_SECONDS = 5
+RETRY_SECONDS = 5
+"""After how many seconds what is unavailable is worth another try."""
+
+ErrorPage = Callable[[Told, bool], Response]
+"""Makes the page that tells people of an error; whether asking again may help is the second argument."""
 
 
 class Application(Router):
@@ -38,6 +42,7 @@ class Application(Router):
         limits: Limits of requests, connections and streams.
         gate: The gate that calls pass unless they are also served in maintenance mode; None if all are served.
         observe: Called with the method, route, status and seconds of every request.
+        error_page: Makes the errors that browsers show; None if all callers are programs, which get JSON.
     """
 
     def __init__(
@@ -48,8 +53,10 @@ class Application(Router):
         *,
         gate: Gate[Any] | None = None,
         observe: Observe = lambda *_: None,
+        error_page: ErrorPage | None = None,
     ) -> None:
         self.endpoints = tuple(endpoints)
+        self._error_page = error_page
         self._gate = gate
         self._streams = Streams(limits)
         paths: dict[str, dict[str, Endpoint]] = {}
@@ -82,7 +89,7 @@ class Application(Router):
         await super().__call__(scope, receive, send)
 
     async def _error_response(self, request: Request, error: Exception) -> Response:
-        headers = {"Content-Type": JSON}
+        headers = {}
         if isinstance(error, HTTPException):
             if error.headers:
                 headers["Allow"] = ", ".join(sorted(error.headers["Allow"].split(", ")))
@@ -92,8 +99,12 @@ class Application(Router):
         if isinstance(error, UnauthorizedError):
             headers["WWW-Authenticate"] = "Bearer"
         if told.status == 503:
-            headers["Retry-After"] = str(_RETRY_SECONDS)
-        return Response(encode(ErrorDocument(told.message)), told.status, headers)
+            headers["Retry-After"] = str(RETRY_SECONDS)
+        if self._error_page is not None and _is_browser(request):
+            response = self._error_page(told, told.status == 503 and request.method == "GET")
+            response.headers.update(headers)
+            return response
+        return Response(encode(ErrorDocument(told.message)), told.status, {"Content-Type": JSON, **headers})
 
     def _unrouted(self, path: str, status: int) -> Exception:
         """Return the response to a request without a route; in maintenance mode it is always 503."""
@@ -106,6 +117,11 @@ class Application(Router):
             except MaintenanceError as error:
                 return error
         return RefusedError(405, "method not allowed") if status == 405 else RefusedError(400, "unknown path")
+
+
+def _is_browser(request: Request) -> bool:
+    """Return whether somebody looks at the answer: programs, scripts of the page among them, ask for any type."""
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _route(path: str, app: EndpointApp) -> Route:

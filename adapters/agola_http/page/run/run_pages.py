@@ -11,17 +11,20 @@ from starlette.responses import Response
 
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.runservice.artifacts.log_lines import LogLines
+from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import FetchPhase
-from agola_http.page.area import PART, RUN, TASK, PageArea, for_people, shows
+from agola_core.runservice.service import RunService
+from agola_http.page.area import AWAY, PART, RUN, TASK, PageArea, for_people, shows, tell_away
 from agola_http.page.log.log_pages import FROM, STEP, WINDOW, first_line, log_path, shown_lines, step_number
 from agola_http.page.render import part
 from agola_http.page.run import graph
-from agola_http.page.run.results import view_results
+from agola_http.page.run.results import ResultsView, view_results
 from agola_http.page.run.task_list import choose, choose_step, folds
 from agola_http.page.run.timeline import BAR, ROW, timeline
 from agola_http.page.views import SETUP, StepView, TaskView, view_run, view_tasks
 from agola_http.protocol.names import PREFIX
+from agola_http.server.application import RETRY_SECONDS
 from agola_http.server.endpoints import Call, Param, ParamKind
 
 _VIEWS = ("", "graph", "timeline", "results")
@@ -73,7 +76,7 @@ class RunPages(PageArea):
         with self._state.backend.gate.enter() as service:
             bundle = service.get_run(call.path_params["run_id"])
             before = service.find_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
-            results = view_results(bundle, service.run_tests(bundle))
+            results = _results(service, bundle)
         now, text = datetime.now(UTC), call.text("q")[:_MAX_TEXT].strip()
         run, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
         chosen = _chosen(call, tasks, task_id)
@@ -106,22 +109,27 @@ class RunPages(PageArea):
         """Return what is shown of the chosen step's log."""
         task, step = chosen.task, chosen.step
         if chosen.view or task is None or step is None or not step.has_log:
-            return {"raw_url": ""}
+            return {"raw_url": "", "away": 0}
         number = step_number(step.key)
         status = bundle.run.tasks[task.id]
         state = status.setup_step if number is None else status.steps[number]
         stored = state.log_phase is FetchPhase.FINISHED
         which = {SETUP: ""} if number is None else {"step": number}
         raw = urlencode({"runid": bundle.run.id, "taskid": task.id, **which})
-        lines = LogLines(0, [], 0, 0)
+        lines, away = LogLines(0, [], 0, 0), False
         if stored and not state.log_lost:
-            lines = self._read(call, bundle.run.id, task.id, number)
+            try:
+                lines = self._read(call, bundle.run.id, task.id, number)
+            except AWAY as error:
+                away = True
+                tell_away(f"the log of task {task.id}", error)
         last = lines.first + len(lines.lines)
         return {
             "raw_url": f"{PREFIX}/logs?{raw}",
             "page_url": log_path(bundle.run.id, task.id),
             "follow": not stored,
             "lost": state.log_lost,
+            "away": RETRY_SECONDS if away else 0,
             "window": WINDOW,
             "at_end": bool(lines.lines) and last == lines.total and "from" not in call.query_params,
             "last": last,
@@ -132,6 +140,16 @@ class RunPages(PageArea):
         start = first_line(call, WINDOW)
         with self._state.backend.gate.enter() as service:
             return service.log_lines(run_id, task_id, step, start, WINDOW)
+
+
+def _results(service: RunService, bundle: RunBundle) -> ResultsView:
+    """Return what the tasks reported and saved, as far as storage tells."""
+    try:
+        return view_results(bundle, service.run_tests(bundle))
+    except AWAY as error:
+        tell_away(f"what the tasks of run {bundle.run.id} reported", error)
+        problem = "storage cannot be read now: what the tasks reported is not known"
+        return msgspec.structs.replace(view_results(bundle, RunTests()), problems=(problem,))
 
 
 def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:

@@ -1,0 +1,145 @@
+"""The page while the store's parts are away: what is known is shown, what is not is said, and errors are pages."""
+
+import contextlib
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from agola_core import Put
+from agola_core.runservice.artifacts.log_lines import write_log
+from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.types import (
+    ExecutorPhase,
+    FetchPhase,
+    RunConfigTask,
+    RunPhase,
+    RunResult,
+    RunStep,
+    RunTaskStep,
+    SaveToWorkspaceStep,
+    TaskStatus,
+)
+from agola_core.runservice.rules.new_run import new_run
+from agola_core.sequence import Sequence
+
+API = "/api/v1alpha"
+LOG = "/page/runs/{run}/tasks/t/log?step=1"
+RAW = f"{API}/logs?runid={{run}}&taskid=t&step=1"
+PEOPLE = ("Accept: text/html,application/xhtml+xml,*/*;q=0.8",)
+
+
+@pytest.fixture(scope="module")
+def shown(start_server):
+    """A server, and the id of a finished run whose log and archive are in storage."""
+    with start_server() as server:
+        steps = [SaveToWorkspaceStep(), RunStep(name="say", command="true")]
+        request = RunCreateRequest(
+            run_config_tasks={"t": RunConfigTask(id="t", name="t", depends={}, steps=steps)},
+            name="r",
+            group="/project/p",
+        )
+        now = datetime.now(UTC)
+        bundle = new_run(request, str(Sequence(1, 1000)), 1, now)
+        ended = RunTaskStep(ExecutorPhase.SUCCESS, FetchPhase.FINISHED, now, now, 0)
+        task = replace(
+            bundle.run.tasks["t"],
+            status=TaskStatus.SUCCESS,
+            setup_step=replace(ended, log_lost=True),
+            steps=[ended, ended],
+            workspace_archives=[0],
+            reports=[0],
+            workspace_archives_phase=[FetchPhase.FINISHED],
+            start_time=now,
+            end_time=now,
+        )
+        run = replace(
+            bundle.run,
+            phase=RunPhase.FINISHED,
+            result=RunResult.SUCCESS,
+            tasks={"t": task},
+            start_time=now,
+            end_time=now,
+            archived=True,
+        )
+        server.datamanager.write_wal(
+            [
+                Put("runconfig", run.id, msgspec.json.encode(bundle.run_config)),
+                Put("run", run.id, msgspec.json.encode(run)),
+                Put("runcounter", "p", b"1"),
+            ]
+        )
+        write_log(server.datamanager.storage, "t", 1, [b"said\n"])
+        yield server, run.id
+
+
+@contextlib.contextmanager
+def away(server):
+    """Take the directory of a store's storage away, as an unmount does."""
+    root = Path(server.datamanager.storage.root)
+    moved = root.rename(root.with_name("moved"))
+    try:
+        yield
+    finally:
+        moved.rename(root)
+
+
+def ask(server, path, *headers):
+    answer = server.request("GET", path, headers=headers)
+    return answer.status, answer.headers["content-type"].partition(";")[0], answer.body.decode()
+
+
+def test_a_run_is_shown_without_its_log_while_storage_is_away(shown):
+    server, run = shown
+    page = f"/page/runs/{run}"
+    with away(server):
+        assert "what the tasks reported is not known" in ask(server, f"{page}?view=results", *PEOPLE)[2]
+        for path in (page, LOG.format(run=run)):
+            status, kind, body = ask(server, path, *PEOPLE)
+            assert (status, kind) == (200, "text/html")
+            assert "Storage cannot be read now: this log is not shown" in body
+            assert 'http-equiv="refresh"' in body  # it comes back by itself
+        for path in ("/", "/page/groups", f"{page}?view=graph", f"{page}/restart", f"{page}/delete", "/badge.svg"):
+            assert ask(server, path, *PEOPLE)[0] == 200
+    status, _, body = ask(server, page, *PEOPLE)
+    assert (status, "said" in body, "refresh" in body) == (200, True, False)
+
+
+def test_people_are_shown_errors_as_pages_and_programs_get_json(shown):
+    server, run = shown
+    cases = [
+        ("/page/nothing", 404),
+        ("/page/static/none.js", 404),
+        ("/page/runs/none", 404),
+        ("/page/runs/a%ff", 400),
+        (f"/page/runs/{run}?view=none", 400),
+        (f"{API}/runs/none", 404),
+        (f"{API}/none", 400),
+    ]
+    gone = [(LOG.format(run=run).replace("log?", "log/find?") + "&text=a", 503), (RAW.format(run=run), 503)]
+    for path, status in cases:
+        check_error(server, path, status)
+    with away(server):
+        for path, status in gone:
+            check_error(server, path, status)
+            assert "retry-after" in server.request("GET", path).headers
+            assert re.search('http-equiv="refresh" content="[0-9]+"', ask(server, path, *PEOPLE)[2])
+    for path, _ in gone:
+        assert ask(server, path, *PEOPLE)[0] == 200
+    form = server.request("POST", "/page/runs/none/stop", b"", headers=PEOPLE)
+    assert (form.status, b"refresh" in form.body, b"alert" in form.body) == (404, False, True)
+
+
+def check_error(server, path, status):
+    found, kind, body = ask(server, path, *PEOPLE)
+    assert (found, kind) == (status, "text/html"), path
+    assert 'role="alert"' in body
+    assert "<h1>" in body
+    for accepted in ((), ("Accept: */*",), ("Accept: application/json",)):
+        found, kind, body = ask(server, path, *accepted)
+        assert (found, kind) == (status, "application/json"), path
+        assert json.loads(body)["message"]
