@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
-from agola_core.git_command import run_git
+from agola_core.git_command import WORK_SECONDS, run_git
 
 MAX_BYTES = 64 * 1024**2
 """A repository whose objects are larger is copied without its older history; a partial clone without any."""
@@ -78,12 +78,12 @@ def _size(top: Path) -> int:
 
 
 def _ask(directory: Path, *arguments: str) -> str:
-    done = run_git(directory, *arguments)
+    done = run_git(directory, *arguments, seconds=WORK_SECONDS)
     return "" if done.returncode else os.fsdecode(done.stdout).strip()
 
 
 def _do(directory: Path, *arguments: str) -> None:
-    done = run_git(directory, *arguments)
+    done = run_git(directory, *arguments, seconds=WORK_SECONDS)
     if done.returncode:
         reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
         raise BadRequestError(f"git cannot copy the repository for the clone step: {reason}")

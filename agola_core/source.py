@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from agola_core.compression import compress
 from agola_core.errors import BadRequestError
-from agola_core.git_command import run_git
+from agola_core.git_command import WORK_SECONDS, run_git
 from agola_core.repository_copy import copy_repository
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _git_files(root: Path, *, include_untracked: bool, include_ignored: bool) ->
         commands.append(["ls-files", "-z", "--others", "--ignored", "--exclude-standard"])
     names: set[str] = set()
     for command in commands:
-        done = run_git(root, *command)
+        done = run_git(root, *command, seconds=WORK_SECONDS)
         if done.returncode:
             reason = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
             raise BadRequestError(f"git cannot list the files of {str(root)!r}: {reason}")

@@ -6,12 +6,14 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import time
+from pathlib import Path
 
 import pytest
 
 from agola_cli.options.directories import default_data_dir
 from agola_cli.runs.launch.checkout import checkout_as, describe_checkout, login_name
-from agola_core import repository_copy
+from agola_core import git_command, repository_copy, source
 from agola_core.compression import open_zstd
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.unpack import unpack
@@ -270,6 +272,43 @@ def test_a_look_at_a_checkout_runs_no_command_of_its_configuration(checkout, tmp
     assert "tracked" in packed(checkout, include_repository=True)
     assert describe_checkout(checkout).branch == "main"
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("place", [".git/config", ".gitignore", ".git/info/exclude", ".git/index", ".git/HEAD", "user"])
+def test_a_named_pipe_in_place_of_a_file_that_git_reads_is_an_error(checkout, tmp_path, monkeypatch, place):
+    monkeypatch.setattr(git_command, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(source, "WORK_SECONDS", 0.3)
+    included = tmp_path / "included"
+    if place == ".git/config":
+        git(checkout, "config", "include.path", str(included))
+    elif place == "user":
+        (tmp_path / "user").write_text(f"[include]\npath = {included}\n")
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "user"))
+    else:
+        included = checkout / place
+        included.unlink()
+    os.mkfifo(included)
+    with pytest.raises(BadRequestError, match=rf"git does not answer for '{checkout}': `git .*named pipe"):
+        packed(checkout, include_repository=True)
+
+
+def test_what_a_fetch_started_ends_with_it(checkout, tmp_path, monkeypatch):
+    monkeypatch.setattr(repository_copy, "WORK_SECONDS", 0.3)
+    blob = said(checkout, "rev-parse", "HEAD:tracked")
+    waiting = checkout / ".git/objects" / blob[:2] / blob[2:]
+    waiting.unlink()
+    os.mkfifo(waiting)  # which the sending half of the fetch opens
+    with pytest.raises(BadRequestError, match=r"took more than 0.3 s"):
+        packed(checkout, include_repository=True)
+    while any(is_below(process / "cwd", checkout) for process in Path("/proc").glob("[0-9]*")):
+        time.sleep(0.01)  # the killed ones end one by one
+
+
+def is_below(link, directory):
+    try:
+        return link.readlink().is_relative_to(directory)
+    except OSError:  # it has ended
+        return False
 
 
 def test_a_submodule_that_is_not_initialised_is_an_empty_directory(checkout, tmp_path):
