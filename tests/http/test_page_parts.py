@@ -125,8 +125,12 @@ def test_the_critical_path_is_what_the_end_waited_for():
     )
     assert critical_path(run, at(30)) == {"lint", "test"}
     drawn = timeline(run, at(30))
-    bars = {bar.id: bar for bar in drawn.bars}
+    bars = {bar.ids[0]: bar for bar in drawn.bars}
     assert set(bars) == {"build", "lint", "test", "docs"}
+    together = timeline(run, at(30), {"build": "f", "docs": "f"})
+    assert together.bars[0][:2] == (("build", "docs"), "f")
+    assert [(piece.x, piece.width) for piece in together.bars[0].pieces] == [(0.0, 30.0)]
+    assert together.height < drawn.height
     queued, ran = bars["test"].pieces
     assert (queued.kind, queued.x, queued.width) == ("queued", 45.0, 5.0)
     assert (ran.kind, ran.x, ran.width) == ("ran", 50.0, 50.0)
@@ -138,7 +142,7 @@ def test_a_restarted_run_did_not_wait_for_the_tasks_that_it_kept():
         [("again", "kept")],
     )
     assert critical_path(run, at(30)) == {"again"}
-    bars = {bar.id: bar for bar in timeline(run, at(30)).bars}
+    bars = {bar.ids[0]: bar for bar in timeline(run, at(30)).bars}
     assert [(piece.kind, piece.x, piece.width) for piece in bars["kept"].pieces] == [("ran", 0.0, 0.0)]
     assert [(piece.kind, piece.x, piece.width) for piece in bars["again"].pieces] == [
         ("queued", 0.0, 20.0),
@@ -159,13 +163,22 @@ def test_tasks_of_like_names_are_folded_and_failures_stand_first():
     found = folds(tasks, "", "")
     assert [(fold.name, len(fold.tasks), fold.is_open) for fold in found] == [
         ("", 1, True),
-        ("", 1, False),
+        ("", 1, True),
         ("part …", 20, False),
     ]
     assert [len(fold.tasks) for fold in folds(tasks, "PART 1", "")] == [11]
     assert all(fold.is_open for fold in folds(tasks, "part", ""))
+    (fold,) = (fold for fold in found if fold.name)
+    assert next(other for other in folds(tasks, "", "", [fold.id]) if other.name).is_open
     chosen = next(task.id for task in tasks if task.name == "part 7")
     assert next(fold for fold in folds(tasks, "", chosen) if fold.name).is_open
+
+
+def test_many_tasks_without_like_names_are_folded_by_their_state():
+    words = ["".join(chr(97 + number // 26**place % 26) for place in range(3)) for number in range(200)]
+    states = dict.fromkeys(words, (TaskStatus.SUCCESS, 0, 1)) | {words[5]: (TaskStatus.FAILED, 0, 1)}
+    found = folds(view_tasks(bundle(states), at(2)), "", "")
+    assert [(fold.name, len(fold.tasks), fold.is_open) for fold in found] == [("", 1, True), ("others", 199, False)]
 
 
 def test_names_of_any_digits_are_ordered():

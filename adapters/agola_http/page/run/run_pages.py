@@ -20,7 +20,7 @@ from agola_http.page.log.log_pages import FROM, STEP, WINDOW, first_line, log_pa
 from agola_http.page.render import part
 from agola_http.page.run import graph
 from agola_http.page.run.results import ResultsView, view_results
-from agola_http.page.run.task_list import choose, choose_step, folds
+from agola_http.page.run.task_list import TaskFold, choose, choose_step, folds
 from agola_http.page.run.timeline import BAR, ROW, timeline
 from agola_http.page.views import SETUP, StepView, TaskView, view_run, view_tasks
 from agola_http.protocol.names import PREFIX
@@ -28,12 +28,13 @@ from agola_http.server.application import RETRY_SECONDS
 from agola_http.server.endpoints import Call, Param, ParamKind
 
 _VIEWS = ("", "graph", "timeline", "results")
-_MAX_TEXT = 200
+_MAX_TEXT, _MAX_FOLDS = 200, 100
 _VIEW = Param("view", ParamKind.TEXT, "graph, timeline or results; without it a log is shown.")
 _TASK = Param("task", ParamKind.TEXT, "The id of the task that is shown.")
 _AUTO = Param("auto", ParamKind.TEXT, "Nobody chose the task, or the step: tell when another one is to be looked at.")
 _STEP = replace(STEP, required=False)
 _TEXT = Param("q", ParamKind.TEXT, "What the names of the listed tasks have.")
+_FOLD = Param("fold", ParamKind.TEXT, "The folds of tasks that are open, their ids divided by commas.")
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -56,17 +57,24 @@ class Chosen(msgspec.Struct, frozen=True):
         """The name of the log that is shown."""
         return f"{self.task.id}/{self.step.key}" if self.task and self.step else ""
 
+    @property
+    def query(self) -> dict[str, str]:
+        """What of an address keeps to what the reader chose."""
+        if self.view or self.task is None or self.auto == "task":
+            return {"view": self.view} if self.view else {}
+        return {"task": self.task.id, **({"step": self.step.key} if self.step and not self.auto else {})}
+
 
 class RunPages(PageArea):
     """Handlers of the page of a run."""
 
-    @shows(RUN, _VIEW, _TASK, _STEP, _TEXT, _AUTO, PART)
+    @shows(RUN, _VIEW, _TASK, _STEP, _TEXT, _FOLD, _AUTO, PART)
     @for_people
     def run(self, call: Call) -> Response:
         """Show a run: what failed, or the chosen view."""
         return self._screen(call, call.text("task"))
 
-    @shows(f"{TASK}/log", _STEP, FROM, _TEXT, waits=True)
+    @shows(f"{TASK}/log", _STEP, FROM, _TEXT, _FOLD, waits=True)
     @for_people
     def log(self, call: Call) -> Response:
         """Show a run with a step's log, at first its end; a log that grows is left to the script."""
@@ -81,13 +89,16 @@ class RunPages(PageArea):
         run, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
         chosen = _chosen(call, tasks, task_id)
         address = f"/page/runs/{quote(run.id)}"
-        asked = {"q": text} if text else {}
+        opened = [name for name in call.text("fold").split(",")[:_MAX_FOLDS] if name.isalnum()]
+        asked = {name: value for name, value in (("q", text), ("fold", ",".join(opened))) if value}
+        task_folds = folds(tasks, text, chosen.task.id if chosen.task else "", opened)
         values: dict[str, object] = {
             "run": run,
             "before": view_run(before, now) if before else None,
             "setup_errors": bundle.run_config.setup_errors,
             "results": results,
-            "folds": folds(tasks, text, chosen.task.id if chosen.task else ""),
+            "folds": task_folds,
+            "fold_url": _fold_url(address, {**chosen.query, **asked}),
             "task_count": len(tasks),
             "text": text,
             "chosen": chosen,
@@ -96,7 +107,7 @@ class RunPages(PageArea):
             "more": "&" + urlencode(asked) if asked else "",
             "tasks_by_id": {task.id: task for task in tasks},
         }
-        values |= _drawing(chosen.view, bundle, now)
+        values |= _drawing(chosen.view, bundle, task_folds, now)
         if call.flag("part"):
             return part(call, "run_detail.html", values, finished=run.is_finished)
         live = {"view": chosen.view, "task": chosen.task.id if chosen.task else "", **asked}
@@ -180,9 +191,18 @@ def _proposed(chosen: Chosen, tasks: list[TaskView]) -> str:
     return Chosen(chosen.view, task, step, chosen.auto).log if step and step.has_log else ""
 
 
-def _drawing(view: str, bundle: RunBundle, now: datetime) -> dict[str, object]:
+def _drawing(view: str, bundle: RunBundle, task_folds: list[TaskFold], now: datetime) -> dict[str, object]:
     if view == "graph":
         return {"graph": graph.layout(bundle.run_config), "box_width": graph.WIDTH, "box_height": graph.HEIGHT}
     if view == "timeline":
-        return {"timeline": timeline(bundle, now), "row_height": ROW, "bar_height": BAR}
+        closed = {task.id: fold.id for fold in task_folds if not fold.is_open for task in fold.tasks}
+        folds_by_id = {fold.id: fold for fold in task_folds}
+        drawn = timeline(bundle, now, closed)
+        return {"timeline": drawn, "folds_by_id": folds_by_id, "row_height": ROW, "bar_height": BAR}
     return {}
+
+
+def _fold_url(address: str, query: dict[str, str]) -> str:
+    """Return the address that opens a fold beside those that are open, but for the fold's id at its end."""
+    opened = query.pop("fold", "")
+    return f"{address}?{urlencode({**query, 'fold': opened})}{',' if opened else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 
 import msgspec
 
@@ -12,7 +13,8 @@ from agola_http.page.views import IGNORED, WAITING, StepView, TaskView
 _VARYING = re.compile(r"\d+|\([^()]*\)")
 _FOLDED = 4
 """So many tasks of like names in one state are folded."""
-_FEW_TASKS = 12
+_FEW_TASKS, _MANY_TASKS = 12, 100
+_OTHERS = "others"
 _ALWAYS_OPEN = {"failed", WAITING, "running", IGNORED}
 
 
@@ -25,7 +27,7 @@ class TaskFold(msgspec.Struct, frozen=True):
         state: Theirs.
         mark: Of the state.
         tasks: The tasks.
-        is_open: Whether they are shown.
+        is_open: Whether they are shown; those of a closed fold are sent when it is opened.
     """
 
     id: str
@@ -36,23 +38,27 @@ class TaskFold(msgspec.Struct, frozen=True):
     is_open: bool
 
 
-def folds(tasks: list[TaskView], text: str, chosen: str) -> list[TaskFold]:
+def folds(tasks: list[TaskView], text: str, chosen: str, opened: Collection[str] = ()) -> list[TaskFold]:
     """Return the tasks of a list that have a text in their names, like ones folded.
 
     Args:
         tasks: All, in the order of the list.
         text: The text; the case of letters does not matter.
         chosen: The id of the task that is shown beside the list; its fold is open.
+        opened: The ids of the folds that the reader opened.
     """
     shown = [task for task in tasks if text.lower() in task.name.lower()]
     found = []
     like: dict[tuple[str, str], list[TaskView]] = {}
     for task in shown:
         like.setdefault(_like(task), []).append(task)
+    if len(tasks) > _MANY_TASKS:
+        like = _with_others(like)
     for (state, name), items in like.items():
         folded = len(tasks) > _FEW_TASKS and len(items) >= _FOLDED
-        is_open = bool(text) or state in _ALWAYS_OPEN or any(task.id == chosen for task in items)
         mark = hashlib.blake2b(f"{state} {name}".encode(errors="replace"), digest_size=6).hexdigest()
+        chosen_here = mark in opened or any(task.id == chosen for task in items)
+        is_open = not folded or bool(text) or state in _ALWAYS_OPEN or chosen_here
         found.append(TaskFold(mark, name if folded else "", state, items[0].mark, tuple(items), is_open))
     return found
 
@@ -73,6 +79,15 @@ def choose_step(task: TaskView) -> StepView | None:
             if step.state == state:
                 return step
     return begun[-1] if begun else None
+
+
+def _with_others(like: dict[tuple[str, str], list[TaskView]]) -> dict[tuple[str, str], list[TaskView]]:
+    """Return groups of tasks in which the small ones of a state that nobody looks for first are one."""
+    joined: dict[tuple[str, str], list[TaskView]] = {}
+    for (state, name), items in like.items():
+        small = len(items) < _FOLDED and state not in _ALWAYS_OPEN
+        joined.setdefault((state, _OTHERS if small else name), []).extend(items)
+    return joined
 
 
 def _like(task: TaskView) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from agola_core.runservice.model.requests import RunBundle
@@ -23,9 +25,18 @@ class Piece(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A task's bar: how far down it is in pixels, its parts, and whether the run's end waited for it."""
+    """The bar of a task, or of a closed fold of tasks.
 
-    id: str
+    Attributes:
+        ids: The tasks that have begun; one that is not in a closed fold stands alone.
+        fold: The id of the fold; "" for a task.
+        y: How far down it is, in pixels.
+        critical: Whether the run's end waited for it, or for one of them.
+        pieces: Its parts.
+    """
+
+    ids: tuple[str, ...]
+    fold: str
     y: int
     critical: bool
     pieces: tuple[Piece, ...]
@@ -39,12 +50,13 @@ class Timeline(NamedTuple):
     marks: tuple[tuple[float, str], ...]
 
 
-def timeline(bundle: RunBundle, now: datetime) -> Timeline:
+def timeline(bundle: RunBundle, now: datetime, closed: Mapping[str, str] = MappingProxyType({})) -> Timeline:
     """Return the timeline of a run.
 
     Args:
         bundle: The run.
         now: Where it ends if the run has not ended.
+        closed: The closed folds that tasks are in: a fold is one bar.
     """
     begun = sorted(
         (task for task in bundle.run.tasks.values() if task.start_time), key=lambda task: (task.start_time, task.id)
@@ -56,9 +68,18 @@ def timeline(bundle: RunBundle, now: datetime) -> Timeline:
     seconds = (end - start).total_seconds()
     scale = _Scale(start, max(seconds, 0.001))
     critical = critical_path(bundle, now)
+    rows: dict[str, list[RunTask]] = {}
+    for task in begun:
+        rows.setdefault(closed.get(task.id, f"task {task.id}"), []).append(task)
     bars = tuple(
-        Bar(task.id, MARGIN + row * ROW, task.id in critical, tuple(_pieces(task, bundle, scale, now)))
-        for row, task in enumerate(begun)
+        Bar(
+            tuple(task.id for task in tasks),
+            closed.get(tasks[0].id, ""),
+            MARGIN + row * ROW,
+            any(task.id in critical for task in tasks),
+            tuple(_pieces(tasks[0], bundle, scale, now) if len(tasks) == 1 else _together(tasks, scale, now)),
+        )
+        for row, tasks in enumerate(rows.values())
     )
     marks = tuple((100 * part / _MARKS, in_words(seconds * part / _MARKS)) for part in range(_MARKS))
     return Timeline(MARGIN + len(bars) * ROW, bars, marks)
@@ -96,6 +117,12 @@ class _Scale(NamedTuple):
     def _place(self, time: datetime) -> float:
         # a task that a restart kept ran before the run
         return min(max(100 * (time - self.start).total_seconds() / self.seconds, 0.0), 100.0)
+
+
+def _together(tasks: list[RunTask], scale: _Scale, now: datetime) -> list[Piece]:
+    """Return the part of a fold's bar: from the first beginning to the last end."""
+    begin, end = min(task.start_time or now for task in tasks), max(task.end_time or now for task in tasks)
+    return [scale.piece("ran", f"ran within {took(begin, end, now)}", begin, end)]
 
 
 def _pieces(task: RunTask, bundle: RunBundle, scale: _Scale, now: datetime) -> list[Piece]:

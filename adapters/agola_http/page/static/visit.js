@@ -36,7 +36,7 @@ const selectedIn = (log) => !getSelection().isCollapsed && log.contains(getSelec
 
 if (runScreen) {
   document.addEventListener("click", async (event) => {
-    const link = event.target.closest("a[data-visit]");
+    const link = event.target.closest("a[data-visit], a.row");
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     await visit(link.getAttribute("href"), "pushState");
@@ -48,5 +48,9 @@ if (runScreen) {
     const form = event.target.form;
     visit(`${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`, "replaceState");
   });
+  document.addEventListener("toggle", (event) => { // what a closed fold holds comes when it is opened
+    const more = event.target.open && event.target.querySelector(":scope > a[data-more]");
+    if (more) visit(more.getAttribute("href"), "replaceState");
+  }, true);
   addEventListener("popstate", () => { if (location.pathname + location.search !== visited) visit(location.href); });
 }
