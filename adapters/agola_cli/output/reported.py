@@ -46,7 +46,7 @@ def _sums(tests: Outcomes | None, coverage: Coverage | None) -> str:
             counts.append(f"{tests.skipped} skipped")
         parts.append(f"tests: {', '.join(counts)} ({tests.seconds:.1f}s)")
     if coverage is not None:
-        parts.append(f"coverage: {coverage.rate:.1%} of {coverage.lines} lines")
+        parts.append(f"coverage: {coverage.text}")
     return ", ".join(parts)
 
 

@@ -7,7 +7,6 @@ refused, so that no entity or default value grows; its size, depth and elements 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable
 from xml.parsers import expat
@@ -21,7 +20,11 @@ MAX_FAILED = 200
 _MAX_NAME, _MAX_MESSAGE, _MAX_DETAILS = 500, 1000, 4000
 _PIECE = 256 * 1024
 _MAX_TOKEN = 1024 * 1024
-_NUMBER = re.compile(r"\d{1,15}")
+_SHOWN = 40
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_HITS = re.compile(r"[0-9]+")
+_SECONDS = re.compile(r"(?:[0-9][0-9,]{0,15}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2})?|")
+_MOST_SECONDS = 1e9
 
 
 class _UnreadableError(Exception):
@@ -52,7 +55,7 @@ def parse_report(path: str, pieces: Iterable[bytes], most: int = MAX_BYTES) -> R
         return Report(path, digest.hexdigest(), problem=str(error))
     except (expat.ExpatError, LookupError, ValueError) as error:
         return Report(path, digest.hexdigest(), problem=f"it is no XML: {error}")
-    return Report(path, digest.hexdigest(), reader.tests, tuple(reader.failed), reader.coverage)
+    return Report(path, digest.hexdigest(), reader.tests, tuple(reader.failed), reader.coverage, reader.problem)
 
 
 class _Reader:
@@ -63,6 +66,7 @@ class _Reader:
         self.failed: list[FailedTest] = []
         self._total = self._failures = self._skipped = self._elements = 0
         self._seconds = 0.0
+        self._untimed, self._no_duration = 0, ""
         self._fed = 0
         self._announced: Coverage | None = None
         self._counted = Coverage()
@@ -91,6 +95,10 @@ class _Reader:
             raise _UnreadableError(f"it has a tag or a comment of more than {_MAX_TOKEN} bytes")
         if is_last and self._begins in {"testsuites", "testsuite"}:
             self.tests = Outcomes(self._total, self._failures, self._skipped, round(self._seconds, 3))
+        elif is_last and self._begins == "coverage" and self.coverage == Coverage() and self._announced is None:
+            raise _UnreadableError(
+                "it tells no number of lines: neither by lines-valid and lines-covered nor by its lines"
+            )
 
     @property
     def coverage(self) -> Coverage | None:
@@ -98,6 +106,13 @@ class _Reader:
         if self._announced is not None:
             return self._announced
         return self._counted if self._begins == "coverage" else None
+
+    @property
+    def problem(self) -> str:
+        """What of a document is left out, though it is read."""
+        if not self._untimed:
+            return ""
+        return f"the durations of {self._untimed} of its tests, such as {self._no_duration}"
 
     def _declared(self, name: str, system: str | None, public: str | None, has_internal_subset: int) -> None:  # noqa: ARG002
         if has_internal_subset:
@@ -118,19 +133,23 @@ class _Reader:
             self._begin_tests(tag, attributes)
         elif self._begins == "coverage":
             if tag == "line" and self._open[-2:] == ["class", "lines"]:
-                self._counted += Coverage(int(attributes.get("hits", "0").strip("0") != ""), 1)
+                hits = attributes.get("hits", "0")
+                if _HITS.fullmatch(hits) is None:
+                    raise _UnreadableError(f"a line was run {_shown(hits)} times, which is no number")
+                self._counted += Coverage(int(hits.strip("0") != ""), 1)
         elif tag == "counter" and len(self._open) == 1 and attributes.get("type") == "LINE":  # JaCoCo's total
-            covered, missed = _number(attributes.get("covered")), _number(attributes.get("missed"))
-            if covered is not None and missed is not None:
-                self._announced = Coverage(covered, covered + missed)
+            covered, missed = _number(attributes, "covered"), _number(attributes, "missed")
+            self._announced = Coverage(covered, covered + missed)
         self._open.append(tag)
 
     def _begin_document(self, tag: str, attributes: dict[str, str]) -> None:
         if tag not in {"testsuites", "testsuite", "coverage", "report"}:
             raise _UnreadableError(f"its root {tag[:80]!r} is no report's: JUnit, Cobertura and JaCoCo are known")
         self._begins = tag
-        covered, lines = _number(attributes.get("lines-covered")), _number(attributes.get("lines-valid"))
-        if tag == "coverage" and covered is not None and lines is not None and covered <= lines:
+        if tag == "coverage" and {"lines-covered", "lines-valid"} <= attributes.keys():
+            covered, lines = _number(attributes, "lines-covered"), _number(attributes, "lines-valid")
+            if covered > lines:
+                raise _UnreadableError(f"it has more covered lines ({covered}) than lines ({lines})")
             self._announced = Coverage(covered, lines)
 
     def _begin_tests(self, tag: str, attributes: dict[str, str]) -> None:
@@ -159,7 +178,12 @@ class _Reader:
 
     def _end_test(self) -> None:
         self._total += 1
-        self._seconds += _seconds(self._test.get("time", ""))
+        seconds = self._test.get("time", "").strip()
+        if _SECONDS.fullmatch(seconds) and (value := float(seconds.replace(",", "") or 0)) < _MOST_SECONDS:
+            self._seconds += value
+        else:
+            self._untimed += 1
+            self._no_duration = self._no_duration or _shown(seconds)
         self._skipped += self._outcome == "skipped"
         if self._outcome not in {"failure", "error"}:
             return
@@ -179,13 +203,12 @@ class _Reader:
             )
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and _NUMBER.fullmatch(text) else None
+def _number(attributes: dict[str, str], name: str) -> int:
+    text = attributes.get(name, "")
+    if _NUMBER.fullmatch(text) is None:
+        raise _UnreadableError(f"its {name} is no number of lines: {_shown(text)}")
+    return int(text)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text.replace(",", ""))
-    except ValueError:
-        return 0.0
-    return seconds if math.isfinite(seconds) and 0 <= seconds < 1e9 else 0.0
+def _shown(text: str) -> str:
+    return ascii(text[:_SHOWN])

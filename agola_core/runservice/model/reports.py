@@ -55,9 +55,9 @@ class Coverage(msgspec.Struct, frozen=True):
     lines: int = 0
 
     @property
-    def rate(self) -> float:
-        """The share that was run, from 0 to 1; 1 of no lines."""
-        return self.covered / self.lines if self.lines else 1.0
+    def text(self) -> str:
+        """The share that was run, in words; no share where there are no lines."""
+        return f"{self.covered / self.lines:.1%} of {self.lines:,} lines" if self.lines else "no lines"
 
     def __add__(self, other: Coverage) -> Coverage:
         """Return the sum."""
@@ -91,7 +91,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
         tests: Its tests, if it has any.
         failed: The failed ones, as far as they are kept.
         coverage: Its coverage, if it has any.
-        problem: Why it could not be read; "" when it was.
+        problem: Why it, or something in it, could not be read; "" when everything was.
     """
 
     path: str

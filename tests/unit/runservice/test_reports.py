@@ -97,16 +97,48 @@ def test_a_hostile_or_broken_report_is_a_problem_and_nothing_else(name):
     assert (found.tests, found.failed, found.coverage) == (None, (), None)
 
 
-def test_numbers_that_are_none():
-    found = parse(b"""<testsuite><testcase time="nan"/><testcase time="1e999"/><testcase time="-5"/><testcase time="x"/>
-    <testcase time="2"/></testsuite>""")
-    assert found.tests == Outcomes(total=5, seconds=2.0)
-    for attributes in (
-        'lines-covered="9" lines-valid="1"',
-        'lines-covered="-1" lines-valid="1"',
-        'lines-valid="' + "9" * 5000 + '"',
+NO_DURATIONS = ["nan", "inf", "-inf", "-5", "x", "1e308", "1e999", "9" * 400, "\u0663", "1_000", "+5", "0x1"]
+
+
+def test_durations_that_are_none_are_left_out_by_name():
+    tests = "".join(f'<testcase time="{text}"/>' for text in (*NO_DURATIONS, " 2 ", "", ".5", "1.5E-1"))
+    found = parse(f"<testsuite>{tests}</testsuite>".encode())
+    assert found.tests == Outcomes(total=16, seconds=2.65)
+    assert found.problem == "the durations of 12 of its tests, such as 'nan'"
+
+
+NO_NUMBERS = ["-1", "nan", "inf", "", " 5", "+5", "1_0", "1.0", "\u0663", "9" * 10, "9" * 5000]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS, ids=ascii)
+def test_numbers_of_lines_that_are_none(text):
+    shown = ascii(text[:40])
+    for document, problem in (
+        (f'<coverage lines-covered="{text}" lines-valid="9"/>', f"its lines-covered is no number of lines: {shown}"),
+        (f'<coverage lines-covered="9" lines-valid="{text}"/>', f"its lines-valid is no number of lines: {shown}"),
+        (
+            f'<report><counter type="LINE" missed="{text}" covered="1"/></report>',
+            f"its missed is no number of lines: {shown}",
+        ),
     ):
-        assert parse(f"<coverage {attributes}/>".encode()).coverage == Coverage()
+        assert parse(document.encode(), cut=999).problem == problem
+    if not text.startswith("9"):
+        line = f'<coverage><class><lines><line hits="{text}"/></lines></class></coverage>'
+        assert parse(line.encode()).problem == f"a line was run {shown} times, which is no number"
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-1", "1e308", "1"])
+def test_coverage_without_numbers_of_lines_is_refused(rate):
+    found = parse(f'<coverage line-rate="{rate}"><packages/></coverage>'.encode())
+    assert found.coverage is None
+    assert found.problem.startswith("it tells no number of lines")
+    more = parse(b'<coverage lines-covered="9" lines-valid="1"/>')
+    assert more.problem == "it has more covered lines (9) than lines (1)"
+
+
+def test_coverage_in_words():
+    assert parse(b'<coverage lines-covered="0" lines-valid="0"/>').coverage.text == "no lines"
+    assert Coverage(3, 4000).text == "0.1% of 4,000 lines"
 
 
 def endless(begin, middle):

@@ -81,12 +81,10 @@ def view_results(bundle: RunBundle, found: RunTests) -> ResultsView:
     ]
     shown = tuple(failed[:_MAX_FAILED])
     total = found.tests.failed if found.tests else 0
-    reported = tuple(
-        ReportedView(task.task_id, task.name, task.tests, coverage_text(task.coverage)) for task in found.tasks
-    )
+    reported = tuple(ReportedView(task.task_id, task.name, task.tests, _text(task.coverage)) for task in found.tasks)
     has_sums = found.tests is not None or found.coverage is not None
     return ResultsView(
-        whole=ReportedView("", "", found.tests, coverage_text(found.coverage)) if has_sums else None,
+        whole=ReportedView("", "", found.tests, _text(found.coverage)) if has_sums else None,
         tasks=reported if len(reported) > 1 else (),
         failed=shown,
         unlisted=max(0, total - len(shown)),
@@ -102,9 +100,8 @@ def view_results(bundle: RunBundle, found: RunTests) -> ResultsView:
     )
 
 
-def coverage_text(coverage: Coverage | None) -> str:
-    """Return a coverage in words; "" for none."""
-    return f"{coverage.rate:.1%} of {coverage.lines:,} lines" if coverage else ""
+def _text(coverage: Coverage | None) -> str:
+    return coverage.text if coverage is not None else ""
 
 
 def _view_failed(place: str, task: str, test: FailedTest) -> FailedView:
