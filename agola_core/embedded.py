@@ -26,13 +26,18 @@ from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.objectstorage.read_only import ReadOnlyStorage
 from agola_core.private import warn_when_open
+from agola_core.runtime.lazy import LazyModule
 from agola_core.runtime.process import may_live
 from agola_core.sequence import Sequence as Place
 
 if TYPE_CHECKING:
-    from agola_core.datamanager.check.data_files import Finding
-    from agola_core.datamanager.check.repair import Repair
-    from agola_core.datamanager.read.past_store import Moment, PastStore
+    from agola_core.datamanager.check import data_files
+    from agola_core.datamanager.check import repair as repair_module
+    from agola_core.datamanager.read import past_store
+else:
+    data_files = LazyModule("agola_core.datamanager.check.data_files")
+    repair_module = LazyModule("agola_core.datamanager.check.repair")
+    past_store = LazyModule("agola_core.datamanager.read.past_store")
 
 Where = str | os.PathLike[str] | StoreAddress | None
 """A directory, or a store's whole address."""
@@ -86,7 +91,7 @@ def open(  # noqa: A001
     coordinator: str | None = None,
     options: Options | None = None,
     at: Place | datetime | str,
-) -> PastStore: ...
+) -> past_store.PastStore: ...
 
 
 def open(  # noqa: A001 - the public name, used as agola_core.open
@@ -100,7 +105,7 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
     recover: bool = False,
     read_only: bool = False,
     at: Place | datetime | str | None = None,
-) -> DataManager | PastStore:
+) -> DataManager | past_store.PastStore:
     """Open a store, creating it if it does not exist; or open its state at a moment in the past.
 
     A store records the types of its objects. It is created only if `data_types` is given, and it refuses an
@@ -170,7 +175,9 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
         raise
 
 
-def verify(path: Where = None, *, storage: str | None = None, coordinator: str | None = None) -> list[Finding]:
+def verify(
+    path: Where = None, *, storage: str | None = None, coordinator: str | None = None
+) -> list[data_files.Finding]:
     """Read and check everything in a store, even one that cannot be opened; return the problems found.
 
     Args:
@@ -199,7 +206,7 @@ def repair(
     storage: str | None = None,
     coordinator: str | None = None,
     options: Options | None = None,
-) -> list[Repair]:
+) -> list[repair_module.Repair]:
     """Repair everything that can be repaired without data loss; return what was repaired and what was not.
 
     WALs that the coordinator still has are written to storage again, a damaged checkpoint is rebuilt from an
@@ -309,9 +316,9 @@ def _open_past(
     address: StoreAddress,
     data_types: Sequence[str] | None,
     options: Options,
-    at: Moment,
+    at: past_store.Moment,
     given: ObjectStorage | None = None,
-) -> PastStore:
+) -> past_store.PastStore:
     """Open a past state; creates nothing."""
     from agola_core.datamanager.read.owned_past_store import OwnedPastStore  # noqa: PLC0415 - few use it
 

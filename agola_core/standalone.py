@@ -25,10 +25,13 @@ from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.service import RunService
 from agola_core.runtime.context import Context
+from agola_core.runtime.lazy import LazyModule
 from agola_core.runtime.progress import Progress, ignore
 
 if TYPE_CHECKING:
-    from agola_core.executor.tasks.step_shell import FailedStep
+    from agola_core.executor.tasks import step_shell
+else:
+    step_shell = LazyModule("agola_core.executor.tasks.step_shell")
 
 READDB_FILE = "readdb.db"
 EXECUTOR_DIRECTORY = "executor"
@@ -131,7 +134,7 @@ class Standalone:
         if self.executor is not None:
             self.executor.kill()
 
-    def failed_step(self, task_id: str) -> FailedStep:
+    def failed_step(self, task_id: str) -> step_shell.FailedStep:
         """Return the step that failed a task here, for a shell in its place; needs `ExecutorOptions.keep_failed`.
 
         Raises:

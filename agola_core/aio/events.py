@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from agola_core.aio.iteration import AsyncItems, arriving
 from agola_core.aio.threads import THREADS, Threads, in_thread
 from agola_core.errors import BadRequestError
 from agola_core.events import Consumer, Events, EventStore, Query, RecordedEvent
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
 
 _EVERYTHING = Query()
 

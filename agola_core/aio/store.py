@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TypeVar, overload
 
 from agola_core.aio.iteration import AsyncItems, arriving
 from agola_core.aio.threads import THREADS, Threads, in_thread
-from agola_core.datamanager import DataManager
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from agola_core.datamanager import Event, ObjectChange
-    from agola_core.sequence import Sequence
+from agola_core.datamanager import DataManager, Event, ObjectChange
+from agola_core.sequence import Sequence
 
 D = TypeVar("D")
 

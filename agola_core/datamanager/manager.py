@@ -37,21 +37,31 @@ from agola_core.errors import (
     NotFoundError,
 )
 from agola_core.objectstorage.port import ObjectStorage
+from agola_core.runtime.lazy import LazyModule
 from agola_core.runtime.progress import Progress, ignore
 from agola_core.runtime.supervisor import Supervisor
 from agola_core.sequence import Sequence
 
 if TYPE_CHECKING:
-    from agola_core.datamanager.background.checkpoint import Compacted
-    from agola_core.datamanager.background.garbage_collector import Garbage
-    from agola_core.datamanager.check.data_files import Finding
-    from agola_core.datamanager.objects.codec import Codec
-    from agola_core.datamanager.objects.mapping import ObjectMapping
-    from agola_core.datamanager.objects.subscriber import Subscriber
-    from agola_core.datamanager.read.past_store import Checkpoint
+    from agola_core.datamanager.background import checkpoint as checkpoint_module
+    from agola_core.datamanager.background import garbage_collector
+    from agola_core.datamanager.check import data_files
+    from agola_core.datamanager.objects import codec as codec_module
+    from agola_core.datamanager.objects import mapping as mapping_module
+    from agola_core.datamanager.objects import subscriber as subscriber_module
+    from agola_core.datamanager.read import past_store
+    from agola_core.datamanager.transfer import importer
     from agola_core.datamanager.transfer.export import Export, ExportParts
     from agola_core.datamanager.transfer.export_format import ExportFormat
-    from agola_core.datamanager.transfer.importer import ImportParts, ImportResult
+else:
+    checkpoint_module = LazyModule("agola_core.datamanager.background.checkpoint")
+    garbage_collector = LazyModule("agola_core.datamanager.background.garbage_collector")
+    data_files = LazyModule("agola_core.datamanager.check.data_files")
+    codec_module = LazyModule("agola_core.datamanager.objects.codec")
+    mapping_module = LazyModule("agola_core.datamanager.objects.mapping")
+    subscriber_module = LazyModule("agola_core.datamanager.objects.subscriber")
+    past_store = LazyModule("agola_core.datamanager.read.past_store")
+    importer = LazyModule("agola_core.datamanager.transfer.importer")
 
 V = TypeVar("V")
 
@@ -114,7 +124,7 @@ class DataManager(Reader):
         self.data_types = self._store.data_types
         self._known_types = frozenset(self.data_types) - RESERVED
         self._supervisor = Supervisor("subscribers")
-        self._subscribers: set[Subscriber] = set()
+        self._subscribers: set[subscriber_module.Subscriber] = set()
 
     # Writing
 
@@ -196,10 +206,10 @@ class DataManager(Reader):
         )
 
     @overload
-    def mapping(self, data_type: str) -> ObjectMapping[bytes]: ...
+    def mapping(self, data_type: str) -> mapping_module.ObjectMapping[bytes]: ...
     @overload
-    def mapping(self, data_type: str, codec: type[V] | Codec[V]) -> ObjectMapping[V]: ...
-    def mapping(self, data_type: str, codec: Any = bytes) -> ObjectMapping[Any]:
+    def mapping(self, data_type: str, codec: type[V] | codec_module.Codec[V]) -> mapping_module.ObjectMapping[V]: ...
+    def mapping(self, data_type: str, codec: Any = bytes) -> mapping_module.ObjectMapping[Any]:
         """Return the objects of a type as a mutable mapping from their ids.
 
         Args:
@@ -374,7 +384,9 @@ class DataManager(Reader):
             raise BadRequestError(f"the history of object {object_id!r} needs its type, too")
         return History(self._log, data_type, object_id)
 
-    def subscribe(self, callback: Callable[[Event], object], after: Sequence | str | None = None) -> Subscriber:
+    def subscribe(
+        self, callback: Callable[[Event], object], after: Sequence | str | None = None
+    ) -> subscriber_module.Subscriber:
         """Call a function with every WAL after a sequence, in a thread that ends with the datamanager.
 
         Args:
@@ -458,7 +470,7 @@ class DataManager(Reader):
         self._store.check_open()
         return self._store.tasks.checkpointer.checkpoint(force=force)
 
-    def compact(self, progress: Progress = ignore) -> Compacted:
+    def compact(self, progress: Progress = ignore) -> checkpoint_module.Compacted:
         """Make a checkpoint that rewrites the whole store, without deleted and replaced objects.
 
         Ordinary checkpoints do this bit by bit, when enough has changed; this one writes as much as the store holds.
@@ -480,7 +492,7 @@ class DataManager(Reader):
         self._store.check_open()
         return self._store.tasks.wal_cleanup.clean_up()
 
-    def collect_garbage(self, dry_run: bool = False) -> list[Garbage]:
+    def collect_garbage(self, dry_run: bool = False) -> list[garbage_collector.Garbage]:
         """Delete objects in storage that nothing refers to; return them, each with the reason.
 
         Args:
@@ -489,7 +501,7 @@ class DataManager(Reader):
         self._store.check_open()
         return self._store.tasks.garbage_collector.collect(dry_run=dry_run)
 
-    def verify(self) -> list[Finding]:
+    def verify(self) -> list[data_files.Finding]:
         """Read and check everything in the store; return what is wrong. Changes nothing.
 
         `agola_core.verify` checks a store that does not open.
@@ -502,7 +514,7 @@ class DataManager(Reader):
             self._store.instance.wait_for_collection()
             return list(verify_store(self.coordinator, self.storage))
 
-    def checkpoints(self) -> list[Checkpoint]:
+    def checkpoints(self) -> list[past_store.Checkpoint]:
         """Return the retained checkpoints, oldest first: `agola_core.open(at=...)` reads them.
 
         It reads the states between two of them, too.
@@ -535,9 +547,9 @@ class DataManager(Reader):
         file: IO[bytes],
         *,
         dry_run: bool = False,
-        parts: ImportParts | None = None,
+        parts: importer.ImportParts | None = None,
         progress: Progress = ignore,
-    ) -> ImportResult:
+    ) -> importer.ImportResult:
         """Replace the whole content of the store by an export, native or Agola 0.2's, or change nothing.
 
         Afterwards the store is another lineage: older tokens, feeds and writers are refused.

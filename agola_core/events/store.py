@@ -19,12 +19,15 @@ from agola_core.events.preparing import prepare
 from agola_core.events.reading import Events, read_query, read_stream
 from agola_core.events.subscription import Subscription, mark, marked
 from agola_core.events.types import ANY, AppendCondition, Query, StreamEvents, check_name, check_query
+from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime.closing import Closing
+from agola_core.runtime.lazy import LazyModule
 from agola_core.sequence import Sequence
 
 if TYPE_CHECKING:
-    from agola_core.datamanager.read.past_store import PastStore
-    from agola_core.objectstorage.port import ObjectStorage
+    from agola_core.datamanager.read import past_store
+else:
+    past_store = LazyModule("agola_core.datamanager.read.past_store")
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ class EventStore(Closing):
         ['Opened']
     """
 
-    def __init__(self, store: DataManager | PastStore) -> None:
+    def __init__(self, store: DataManager | past_store.PastStore) -> None:
         if not isinstance(store, Reader):
             raise BadRequestError(f"an event store stands on an open datamanager, not on {type(store).__name__}")
         self.store = cast("DataManager", store)

@@ -10,13 +10,16 @@ from agola_core.address import check_directory
 from agola_core.errors import BadRequestError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.objectstorage.read_only import ReadOnlyStorage
+from agola_core.runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+    import fsspec
+else:
+    fsspec = LazyModule("fsspec")
 
 
 def open_storage(
-    url: str | Path | AbstractFileSystem, root: str = "", *, configured: bool = False, read_only: bool = False
+    url: str | Path | fsspec.AbstractFileSystem, root: str = "", *, configured: bool = False, read_only: bool = False
 ) -> ObjectStorage:
     """Open the object storage at a URL, or on an fsspec file system.
 

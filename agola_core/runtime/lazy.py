@@ -1,10 +1,11 @@
-"""Names of a package that are imported when they are first used, so that short commands start fast."""
+"""Names and modules that are imported when they are first used, so that short commands start fast."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 
@@ -29,3 +30,18 @@ def lazy_names(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get
+
+
+class LazyModule(ModuleType):
+    """Stands in for a module that annotations name, so that `typing.get_type_hints` finds its types without an import.
+
+    Example:
+        >>> LazyModule("fractions").Fraction(1, 2)
+        Fraction(1, 2)
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module, which is imported."""
+        if name.startswith("__"):  # somebody looks at all modules there are
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)

@@ -18,8 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agola_core.runtime.lazy import LazyModule
+
 if TYPE_CHECKING:
-    from agola_http.client import Client
+    from agola_http import client as client_module
+else:
+    client_module = LazyModule("agola_http.client")
 
 _READY = "serving on "
 _STOP_SECONDS = 30.0
@@ -85,7 +89,7 @@ class ServiceProcess:
         if not self.url:
             raise RuntimeError(f"agola-core serve did not start: {self.log.read_text()}")
 
-    def client(self, token: str = "") -> Client:
+    def client(self, token: str = "") -> client_module.Client:
         """Return a client of the service, closed with it.
 
         Args:

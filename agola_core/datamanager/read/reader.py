@@ -18,10 +18,13 @@ from agola_core.datamanager.types import Entry
 from agola_core.datamanager.validate import check_binary, check_id, check_listing
 from agola_core.errors import BadRequestError
 from agola_core.runtime.closing import Closing
+from agola_core.runtime.lazy import LazyModule
 from agola_core.runtime.progress import Progress, ignore
 
 if TYPE_CHECKING:
-    from agola_core.datamanager.transfer.export import Export, ExportParts, ExportResult
+    from agola_core.datamanager.transfer import export as export_module
+else:
+    export_module = LazyModule("agola_core.datamanager.transfer.export")
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -128,9 +131,9 @@ class Reader(Closing):
         form: ExportFormat = ExportFormat.NATIVE,
         *,
         compression: Compression = Compression.NONE,
-        parts: ExportParts | None = None,
+        parts: export_module.ExportParts | None = None,
         progress: Progress = ignore,
-    ) -> ExportResult:
+    ) -> export_module.ExportResult:
         """Write one consistent state, with every acknowledged WAL, to a file, without stopping writers.
 
         Args:
@@ -152,7 +155,7 @@ class Reader(Closing):
         form: ExportFormat = ExportFormat.NATIVE,
         *,
         compression: Compression = Compression.NONE,
-        parts: ExportParts | None = None,
+        parts: export_module.ExportParts | None = None,
     ) -> Iterator[bytes]:
         """Yield what `export` writes, in pieces."""
         form, compression = _chosen(ExportFormat, form), _chosen(Compression, compression)
@@ -160,7 +163,9 @@ class Reader(Closing):
             yield from compress_stream(export.pieces(), compression)
 
     @contextmanager
-    def _exported(self, form: ExportFormat, parts: ExportParts | None, progress: Progress) -> Iterator[Export]:
+    def _exported(
+        self, form: ExportFormat, parts: export_module.ExportParts | None, progress: Progress
+    ) -> Iterator[export_module.Export]:
         from agola_core.datamanager.transfer.export import Export  # noqa: PLC0415 - few use it
 
         with self._pinned_view() as view:

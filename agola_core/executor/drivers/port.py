@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from agola_core.runservice.model.types import ArchiveContents, ExecutorTask
+from agola_core.runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
-    from agola_core.executor.archives.pack import Packed
+    from agola_core.executor.archives import pack as pack_module
+else:
+    pack_module = LazyModule("agola_core.executor.archives.pack")
 
 Note = Callable[[Mapping[str, str | int]], None]
 """Takes a description that finds a command again after a restart of the executor (see `Driver.find_process`)."""
@@ -88,7 +91,9 @@ class Pod(Protocol):
             NotFoundError: It is missing, or may not be read.
         """
 
-    def pack(self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str) -> Packed:
+    def pack(
+        self, target: Path, contents: Iterable[ArchiveContents], working_dir: str, user: str
+    ) -> pack_module.Packed:
         """Write a tar archive of files of the pod.
 
         Args:
