@@ -102,6 +102,7 @@ class Executor:
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
         self._supervisor = Supervisor("executor")
         self._limits_loop: Loop | None = None
+        self._limits_rest = False
 
     # Lifecycle
 
@@ -142,6 +143,7 @@ class Executor:
                 runner.stop()
             for runner in runners:
                 runner.join(10.0)
+        self._pool.close()
         if self._reporter.stop(5.0) and not self._lock_file.closed:
             self._forget_stored()
         self._lock_file.close()
@@ -232,7 +234,8 @@ class Executor:
         state = TaskState(task, directory, self._reporter.report)
         limits = self._options.limits
         self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._ended, limits))
-        if self._limits_loop is not None:
+        if self._limits_loop is not None and self._limits_rest:
+            self._limits_rest = False
             self._limits_loop.wake()
 
     def _ended(self, runner: TaskRunner) -> None:
@@ -245,7 +248,10 @@ class Executor:
             runner.check_limits()
 
     def _limits_pause(self) -> float | None:
-        return _LIMITS_SECONDS if self._pool.all() else None
+        if self._limits_rest and not self._pool.all():
+            return None
+        self._limits_rest = not self._pool.all()  # before the last look: a task that comes afterwards wakes the loop
+        return _LIMITS_SECONDS
 
     # Heartbeat
 

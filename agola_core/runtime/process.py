@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from typing import Protocol
 
 _DEAD = {b"Z", b"X"}
+_STAT_BYTES = 4096
 
 
 class ProcessRecord(Protocol):
@@ -56,9 +56,15 @@ def may_live(process: ProcessRecord) -> bool:
 def _stat(pid: int) -> list[bytes] | None:
     """Return the fields of /proc/PID/stat from the state on; None if it cannot be read."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:  # plain calls: it is asked for at the start of every step
+        return os.read(descriptor, _STAT_BYTES).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _exists(pid: int) -> bool:

@@ -79,13 +79,18 @@ class TaskDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._state = path / "task.jsonl"
+        self._state = f"{path}/task.jsonl"
+        self._descriptor = -1
         self._holds_task = False
 
     def create(self) -> None:
         """Create the directories; other users may pass through, but not list them."""
-        self.path.mkdir(0o711, parents=True, exist_ok=True)
-        (self.path / "steps").mkdir(0o711, exist_ok=True)
+        try:
+            os.mkdir(self.path, PASSED_THROUGH)  # noqa: PTH102 - as below: short tasks are mostly this
+        except OSError:
+            self.path.mkdir(PASSED_THROUGH, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{self.path}/steps", PASSED_THROUGH)  # noqa: PTH102
 
     def log(self, step: int | None) -> Path:
         """Return the path of a step's log, or of the set-up's for None."""
@@ -138,10 +143,14 @@ class TaskDirectory:
 
     def free_space(self) -> None:
         """If the disk is nearly full, delete at once what an ended task no longer needs."""
-        if self._free_share() < _SHORT_SHARE:
+        try:
+            found = os.statvfs(self.path)
+        except OSError:
+            return
+        if found.f_bavail < max(_SHORT_SHARE * found.f_blocks, _FULL_BYTES / (found.f_frsize or 1)):
             self.clear()
-        if self.disk_is_full():
-            self.cut_logs(_CUT_BYTES)
+            if self.disk_is_full():
+                self.cut_logs(_CUT_BYTES)
 
     def disk_is_full(self) -> bool:
         """Return whether the executor's disk is full."""
@@ -150,14 +159,6 @@ class TaskDirectory:
         except OSError:
             return False
         return found.f_bavail * found.f_frsize < _FULL_BYTES
-
-    def _free_share(self) -> float:
-        """Return the free share of the executor's disk."""
-        try:
-            found = os.statvfs(self.path)
-        except OSError:
-            return 1.0
-        return found.f_bavail / (found.f_blocks or 1)
 
     def save(self, task: ExecutorTask) -> None:
         """Save the task with its status; if it is interrupted, the previous status remains."""
@@ -189,18 +190,24 @@ class TaskDirectory:
     def _append(self, line: _Line) -> None:
         # A newline comes first: it ends a line that an earlier process was killed while writing.
         data = memoryview(b"\n" + _encode(line))
-        descriptor = os.open(self._state, _APPEND, 0o600)  # it holds secrets
-        try:
-            while data:
-                data = data[os.write(descriptor, data) :]
-        finally:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._state, _APPEND, 0o600)  # it holds secrets
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+    def release(self) -> None:
+        """Close the file of the state until the next change: a task that waits for its command holds no file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             os.close(descriptor)
 
     def _lines(self) -> list[_Line]:
         try:
-            data = self._state.read_bytes()
+            descriptor = os.open(self._state, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return []
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
+            data = file.readall()
         lines = []
         for text in data.split(b"\n"):
             try:
@@ -251,7 +258,7 @@ class TaskDirectories:
     def remove(self, directory: TaskDirectory) -> None:
         """Move a task's directory away at once; `sweep` deletes it."""
         with contextlib.suppress(FileNotFoundError):
-            directory.path.rename(self._removed / uuid.uuid4().hex)
+            os.rename(directory.path, f"{self._removed}/{uuid.uuid4().hex}")  # noqa: PTH104
 
     def sweep(self) -> None:
         """Delete removed directories in a process of its own: tasks leave many files."""

@@ -1,4 +1,8 @@
-"""The tasks of an executor: those that run, of which there may be a limit, and those that wait for their turn."""
+"""The tasks of an executor: those that run, of which there may be a limit, and those that wait for their turn.
+
+A thread that has run a task runs the next one, and waits a little for it: beginning a thread for each task would be a
+good part of a short task's cost.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import threading
 from collections import deque
 
 from agola_core.executor.tasks.runner import TaskRunner
+
+_IDLE_SECONDS = 1.0
 
 
 class TaskPool:
@@ -17,10 +23,13 @@ class TaskPool:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._condition = threading.Condition()
         self._runners: dict[str, TaskRunner] = {}
         self._waiting: deque[TaskRunner] = deque()
+        self._handed: deque[TaskRunner] = deque()  # to threads that were idle
         self._active = 0
+        self._idle = 0
+        self._closed = False
 
     def __contains__(self, task_id: str) -> bool:
         """Return whether a task runs or waits."""
@@ -36,7 +45,7 @@ class TaskPool:
 
     def add(self, runner: TaskRunner) -> None:
         """Start a task, or queue it; a known task is ignored."""
-        with self._lock:
+        with self._condition:
             if runner.task.id in self._runners:
                 return
             self._runners[runner.task.id] = runner
@@ -44,16 +53,42 @@ class TaskPool:
                 self._waiting.append(runner)
                 return
             self._active += 1
-        runner.start()
+            runner.begin()
+            if self._idle:
+                self._idle -= 1
+                self._handed.append(runner)
+                self._condition.notify()
+                return
+        threading.Thread(target=self._work, args=(runner,), name="task", daemon=True).start()
 
     def remove(self, runner: TaskRunner) -> None:
-        """Remove a task that has ended, and start the next one that waits."""
-        following = None
-        with self._lock:
+        """Remove a task that has ended."""
+        with self._condition:
             self._runners.pop(runner.task.id, None)
+
+    def close(self) -> None:
+        """End the threads that have no task."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    def _work(self, runner: TaskRunner | None) -> None:
+        while runner is not None:
+            threading.current_thread().name = f"task-{runner.task.id}"
+            runner.run()
+            runner = self._next()
+
+    def _next(self) -> TaskRunner | None:
+        """Return the next task for a thread whose task has ended; None when none comes."""
+        with self._condition:
             if self._waiting:
-                following = self._waiting.popleft()
-            else:
-                self._active -= 1
-        if following is not None:
-            following.start()
+                runner = self._waiting.popleft()
+                runner.begin()
+                return runner
+            self._active -= 1
+            self._idle += 1
+            threading.current_thread().name = "task"
+            if self._condition.wait_for(lambda: self._handed or self._closed, _IDLE_SECONDS) and self._handed:
+                return self._handed.popleft()
+            self._idle -= 1
+            return None

@@ -1,4 +1,4 @@
-"""Runs one task in a thread of its own: the set-up, then the steps in order."""
+"""Runs one task in one thread: the set-up, then the steps in order."""
 
 from __future__ import annotations
 
@@ -79,16 +79,29 @@ class TaskRunner:
         self._stopped = False
         self._ended = threading.Event()
         self._failure = ""
-        self._thread = threading.Thread(target=self._run, name=f"task-{self.task.id}", daemon=True)
+        self._begun = False
+        self._done = threading.Event()
 
     @property
     def task(self) -> ExecutorTask:
         """The task with its newest status."""
         return self.state.task
 
-    def start(self) -> None:
-        """Start the task, or resume it after a restart."""
-        self._thread.start()
+    def begin(self) -> None:
+        """Record that a thread is about to run the task: from now on `join` waits."""
+        self._begun = True
+
+    def run(self) -> None:
+        """Run the task, or resume it after a restart; returns at its end."""
+        try:
+            self._run_task()
+        except Exception as error:
+            logger.exception("task %s failed", self.task.id)
+            self.state.end(ExecutorPhase.FAILED, fail_error=f"internal error: {error}")
+        finally:
+            self.directory.release()
+            self._finished(self)
+            self._done.set()
 
     def stop(self) -> None:
         """Stop the task: its command is killed, no further step begins."""
@@ -105,6 +118,8 @@ class TaskRunner:
 
     def check_limits(self) -> None:
         """Fail the task if it exceeds a timeout or the limit of its log; called periodically."""
+        if not self.state.began:
+            return
         step = self.state.running_step
         definition = self.task.steps[step] if step is not None else None
         allowed = definition.timeout if isinstance(definition, RunStep) else 0.0
@@ -117,9 +132,9 @@ class TaskRunner:
             self._fail_from_outside(f"the log of step {step} is larger than {self._limits.max_log_bytes} bytes")
 
     def join(self, timeout: float) -> None:
-        """Wait for the task's thread; a waiting task has none yet."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
+        """Wait for the task's end; one that waits for its turn has no thread that could end it."""
+        if self._begun:
+            self._done.wait(timeout)
 
     def _fail_from_outside(self, reason: str) -> None:
         with self.state.condition:
@@ -146,15 +161,6 @@ class TaskRunner:
                 return
 
     # The task's thread
-
-    def _run(self) -> None:
-        try:
-            self._run_task()
-        except Exception as error:
-            logger.exception("task %s failed", self.task.id)
-            self.state.end(ExecutorPhase.FAILED, fail_error=f"internal error: {error}")
-        finally:
-            self._finished(self)
 
     def _run_task(self) -> None:
         if self.state.is_decided:  # an earlier executor was killed while it ended the task: its pod may be gone
@@ -271,6 +277,7 @@ class TaskRunner:
         with self.state.condition:
             self._process = process
             doomed = self._ended.is_set()
+        self.directory.release()
         if doomed:
             self._kill(process)
         code = process.wait()
@@ -314,6 +321,7 @@ class TaskRunner:
         from agola_core.executor.tasks.steps import StepContext, run_builtin  # noqa: PLC0415 - few use it
 
         task = self.task
+        self.directory.release()
         run_builtin(
             StepContext(
                 task=task,

@@ -6,6 +6,7 @@ import pytest
 
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.tasks.directory import TaskDirectories
+from agola_core.executor.tasks.pool import TaskPool
 from agola_core.executor.tasks.runner import TaskLimits, TaskRunner
 from agola_core.executor.tasks.state import TaskState
 from agola_core.runservice.model.types import (
@@ -36,7 +37,7 @@ class Bench:
         self.runner = TaskRunner(state, directory, HostDriver(), None, lambda _: None, TaskLimits())
 
     def start(self, step):
-        self.runner.start()
+        TaskPool(0).add(self.runner)
         with self.runner.state.condition:
             assert self.runner.state.condition.wait_for(lambda: self._phase(step) is ExecutorPhase.RUNNING, SECONDS)
 

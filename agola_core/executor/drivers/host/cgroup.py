@@ -64,10 +64,19 @@ class Cgroup:
         while self._kill_members() and time.monotonic() < deadline:
             threading.Event().wait(_POLL_SECONDS)
 
-    def remove(self) -> None:
-        """Remove the group, which must be empty; harmless if it is gone."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+    def end(self) -> None:
+        """Kill all members (see `kill`), and remove the group; harmless if it is gone."""
+        if not self.remove():  # it has members
+            self.kill()
+            self.remove()
+
+    def remove(self) -> bool:
+        """Remove the group unless it has members; return whether it is gone."""
+        try:
+            os.rmdir(self.path)  # noqa: PTH106 - hot
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return True
 
     def _kill_members(self) -> bool:
         """Kill all members; return whether one of them was alive."""

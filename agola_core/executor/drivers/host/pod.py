@@ -60,6 +60,13 @@ def script_file(directory: Path, exit_file: Path) -> Path:
     return directory / f"command-{exit_file.stem}"
 
 
+def _make_directories(path: str) -> None:
+    try:
+        os.mkdir(path)  # noqa: PTH102 - mostly one is missing
+    except OSError:
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+
+
 class HostPod:
     """A task's private directory (see `port.Pod`).
 
@@ -92,24 +99,27 @@ class HostPod:
         # All that it starts joins the group, or else is looked for; so is what an earlier executor started.
         self._all_joined = self._cgroup is not None and task.status.setup_step.phase is not ExecutorPhase.SUCCESS
         self._accounts: dict[str, pwd.struct_passwd | None] = {}
+        self._variables: dict[str, dict[str, str]] = {}
 
     def variables(self, user: str) -> dict[str, str]:
         """Return a user's environment (see the port); creates the home directory."""
         account = self._account(user)
-        return {
+        found = self._variables[user] = {
             "PATH": self._path,
             "LANG": "C.UTF-8",
-            "TMPDIR": str(self._private("tmp", account)),
-            "HOME": str(self._private("home", account)),
+            "TMPDIR": self._private("tmp", account),
+            "HOME": self._private("home", account),
             "USER": account.pw_name if account else own_name(),
             "SHELL": "/bin/sh",
             "CI": "true",
         }
+        return found
 
     def start(self, command: Command, note: Note = lambda _: None) -> HostProcess:
         """Start a command (see the port)."""
         account = self._account(command.user)
-        variables = self.variables(command.user)
+        # Whoever starts a command has mostly just asked for them; a later command may need new directories.
+        variables = self._variables.pop(command.user, None) or self.variables(command.user)
         full = {**variables, **command.environment, "HOME": variables["HOME"], MARKER: self._marker}
         try:
             with contextlib.ExitStack() as stack:
@@ -228,10 +238,10 @@ class HostPod:
     def close(self) -> None:
         """Kill what is left of the task (see the port); its directory belongs to the executor."""
         if self._cgroup is not None and self._all_joined:
-            self._cgroup.kill()
+            self._cgroup.end()
             self._closed(self._marker)
-        else:
-            end_task(self._marker, self._cgroup)
+            return
+        end_task(self._marker, self._cgroup)
         if self._cgroup is not None:
             self._cgroup.remove()
 
@@ -242,21 +252,27 @@ class HostPod:
             self._accounts[user] = find_account(user)
         return self._accounts[user]
 
-    def _private(self, kind: str, account: pwd.struct_passwd | None) -> Path:
+    def _private(self, kind: str, account: pwd.struct_passwd | None) -> str:
         """Return a user's private directory of a kind, created if missing."""
-        path = self._directory / (f"{kind}-{account.pw_name}" if account else kind)
+        path = f"{self._directory}/{kind}-{account.pw_name}" if account else f"{self._directory}/{kind}"
         with contextlib.suppress(FileExistsError):
-            path.mkdir(0o700)
+            os.mkdir(path, 0o700)  # noqa: PTH102 - hot
             if account is not None:
                 os.chown(path, account.pw_uid, account.pw_gid)
         return path
 
     def _script(self, command: Command, account: pwd.struct_passwd | None) -> Path:
         path, text = script_file(self._directory, command.exit_file), command.script
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-        with os.fdopen(descriptor, "w", errors="surrogateescape") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o700)
+        except FileExistsError:  # an earlier executor's
+            path.unlink()
+            descriptor = os.open(path, flags, 0o700)
+        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123
+            data = memoryview((text if text.endswith("\n") else text + "\n").encode(errors="surrogateescape"))
+            while data:
+                data = data[file.write(data) :]
             if account is not None:
                 os.fchown(descriptor, account.pw_uid, account.pw_gid)
         return path
@@ -283,7 +299,7 @@ class HostPod:
         with acting_as(account):
             if self._isolation is Isolation.NONE:
                 if create:
-                    os.makedirs(path, exist_ok=True)  # noqa: PTH103
+                    _make_directories(path)
                 descriptor = os.open(path, _DIRECTORY)
             else:
                 descriptor = open_below(self._directory, path, create=create)
