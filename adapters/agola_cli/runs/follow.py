@@ -65,7 +65,8 @@ def follow_run(
     display = _display_for(bundle, as_json=as_json, timestamps=timestamps, option=option)
     kept = {task_id for task_id, task in run.tasks.items() if task.status.is_finished}  # from the run it restarts
     patience = Patience(service, display.say, option, lambda: interruption.asked)
-    follower = LogFollower(patience, display, lambda task_id: task_id not in kept, display.end_task)
+    tasks = bundle.run_config.tasks
+    follower = LogFollower(patience, display, tasks, lambda task_id: task_id not in kept, display.end_task)
     with display:
         while True:
             display.show(run, unfollowed=kept | _unfollowed(run))
@@ -101,17 +102,21 @@ def follow_run(
 def _reported(
     patience: Patience, bundle: RunBundle, run: Run, interruption: Interruption, display: Display
 ) -> RunTests:
-    """Return what the tasks reported, once what they saved is stored, which is soon."""
+    """Return what the tasks reported, once what they saved is stored, which is soon.
+
+    The result is known: a service that goes away now is waited for as long as one that is slow, and is no error.
+    """
     deadline = time.monotonic() + ENDING_SECONDS
-    while not all(archives_fetched(task) for task in run.tasks.values()):
-        if interruption.asked or time.monotonic() > deadline:
-            break
-        run = patience.wait_change(run, _WAIT_SECONDS)
-    if any(task.reports for task in run.tasks.values()):
-        try:
+    patience = msgspec.structs.replace(patience, seconds=ENDING_SECONDS)
+    try:
+        while not all(archives_fetched(task) for task in run.tasks.values()):
+            if interruption.asked or time.monotonic() > deadline:
+                break
+            run = patience.wait_change(run, _WAIT_SECONDS)
+        if any(task.reports for task in run.tasks.values()):
             return patience.service.run_tests(msgspec.structs.replace(bundle, run=run))
-        except AgolaError as error:
-            display.say(f"what the tests reported cannot be read: {error}")
+    except AgolaError as error:
+        display.say(f"what the tasks reported and saved cannot be read: {error}")
     return RunTests()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from agola_cli.output.display import Display
-from agola_cli.runs.patience import Patience
+from agola_cli.runs.patience import AWAY, Patience
 from agola_core.errors import AgolaError
-from agola_core.runservice.model.types import ExecutorPhase, Run, RunTask, TaskStatus
+from agola_core.runservice.model.graph import ancestors
+from agola_core.runservice.model.types import ExecutorPhase, Run, RunConfigTask, RunTask, TaskStatus
 
 _MAX_LINE = 64 * 1024
 FOLLOWED = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.STOPPED}
@@ -17,24 +18,31 @@ FOLLOWED = {TaskStatus.RUNNING, TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatu
 
 
 class LogFollower:
-    """Shows the logs of the tasks that start.
+    """Shows the logs of the tasks that start, each after those of the tasks that it depends on.
 
     Args:
         patience: Asks the service for the logs.
         display: Shows them.
+        tasks: The tasks of the run's configuration, by id.
         wanted: Whether a task, by its id, is followed.
         ended: Called with a task once its whole log was shown and it has ended.
+
+    Attributes:
+        has_lost: Whether a log could not be read because the service stayed away.
     """
 
     def __init__(
         self,
         patience: Patience,
         display: Display,
+        tasks: Mapping[str, RunConfigTask],
         wanted: Callable[[str], bool] = lambda _: True,
         ended: Callable[[RunTask], None] = lambda _: None,
     ) -> None:
         self._patience = patience
         self._display = display
+        self._graph = tasks
+        self.has_lost = False
         self._wanted = wanted
         self._ended = ended
         self._threads: dict[str, threading.Thread] = {}
@@ -46,11 +54,14 @@ class LogFollower:
         with self._changed:
             self._tasks = run.tasks
             self._changed.notify_all()
-        for task_id, task in run.tasks.items():
-            if task_id not in self._threads and task.status in FOLLOWED and self._wanted(task_id):
-                thread = threading.Thread(target=self._follow, args=(run.id, task_id, len(task.steps)), daemon=True)
-                self._threads[task_id] = thread
-                thread.start()
+        new = {
+            task_id: threading.Thread(target=self._follow, args=(run.id, task_id, len(task.steps)), daemon=True)
+            for task_id, task in run.tasks.items()
+            if task_id not in self._threads and task.status in FOLLOWED and self._wanted(task_id)
+        }
+        self._threads |= new
+        for task_id in sorted(new, key=lambda task_id: self._graph[task_id].level):  # they wait for those above them
+            new[task_id].start()
 
     def join(self) -> None:
         """Wait until everything is shown."""
@@ -58,6 +69,9 @@ class LogFollower:
             thread.join()
 
     def _follow(self, run_id: str, task_id: str, steps: int) -> None:
+        for other in ancestors(self._graph, task_id):
+            if other in self._threads:
+                self._threads[other].join()
         for step in range(steps):
             if not self._wait_step(task_id, step):
                 continue
@@ -67,6 +81,9 @@ class LogFollower:
                 for_each_line(pieces, lambda line: self._display.line(task_id, line))
             except AgolaError as error:
                 self._display.say(f"the log of step {step} cannot be read: {error}")
+                if isinstance(error, AWAY):  # it was waited for, and the next steps are no nearer
+                    self.has_lost = True
+                    break
         with self._changed:
             self._changed.wait_for(lambda: self._tasks[task_id].status.is_finished)
         self._ended(self._tasks[task_id])

@@ -67,7 +67,8 @@ def logs_command(
     agola-core runs logs last -f              several tasks at once; ends with 1 when the run fails
     agola-core runs logs last -f --timestamps
 
-    What is stored of a log has no times of its lines.
+    What is stored of a log has no times of its lines. Where a log cannot be read the command ends with 3; with
+    --follow a service that is away is waited for, two minutes each time.
     """
     if timestamps and not follow:
         raise BadRequestError("--timestamps goes with --follow: what is stored of a log has no times of its lines")
@@ -179,7 +180,7 @@ def _ran_since(bundle: RunBundle, task_id: str, step: int | None, since: datetim
 
 def _follow(patience: Patience, bundle: RunBundle, wanted: set[str], display: PlainDisplay) -> int:
     run = bundle.run
-    follower = LogFollower(patience, display, wanted.__contains__)
+    follower = LogFollower(patience, display, bundle.run_config.tasks, wanted.__contains__)
     follower.take(run)
     while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):
         run = patience.wait_change(run, _WAIT_SECONDS)
@@ -187,6 +188,8 @@ def _follow(patience: Patience, bundle: RunBundle, wanted: set[str], display: Pl
         if display.failure is not None:
             raise display.failure
     follower.join()
+    if follower.has_lost:
+        raise UnavailableError("not all of the logs could be read")
     return 1 if run.result in {RunResult.FAILED, RunResult.STOPPED} else 0
 
 

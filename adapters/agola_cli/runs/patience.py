@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 120.0
 _PAUSE_SECONDS = 0.5
-_AWAY = (UnavailableError, MaintenanceError)
+AWAY = (UnavailableError, MaintenanceError)
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -51,13 +51,14 @@ class Patience(msgspec.Struct, frozen=True):
         while True:
             try:
                 changed = self.service.wait_change(run, timeout)
-            except _AWAY as error:
+            except AWAY as error:
                 if away is None:
                     away = time.monotonic()
                     self.say(f"{error}: trying again for up to {self.seconds:g} s")
                 if not self._is_patient(away):
                     show = f"agola-core runs show {run.id}{self.option}"
-                    raise UnavailableError(f"run {run.id} may go on, look at it again by `{show}`: {error}") from error
+                    state = "has ended" if run.phase.is_finished else "may go on"
+                    raise UnavailableError(f"run {run.id} {state}, look at it again by `{show}`: {error}") from error
                 time.sleep(_PAUSE_SECONDS)
             else:
                 if away is not None:
@@ -82,7 +83,7 @@ class Patience(msgspec.Struct, frozen=True):
                         yield new
             except AgolaError as error:
                 away = away or time.monotonic()
-                if not isinstance(error, _AWAY) or not self._is_patient(away):
+                if not isinstance(error, AWAY) or not self._is_patient(away):
                     raise
                 time.sleep(_PAUSE_SECONDS)
             else:
