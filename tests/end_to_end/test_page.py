@@ -432,6 +432,17 @@ def test_lists_tell_commits_and_histories_and_hostile_names_are_text(agola_runse
     assert page.locator(".history svg a").count() == 2
     page.goto(f"{agola_runservice.url}/?branch=b&state=failed")
     assert page.locator("tbody tr").count() == 1
+    page.get_by_label("Started by").fill("ANN")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/?*branch=b*user=ANN*")
+    assert page.locator("tbody tr").count() == 0
+    page.get_by_role("link", name="All runs").click()
+    page.locator(f"#run-{ended[0].id}").get_by_role("link", name="ann", exact=True).click()
+    page.wait_for_url("**/?user=ann")
+    assert page.locator("tbody tr").count() == 1
+    assert page.get_by_label("Started by").input_value() == "ann"
+    page.goto(f"{agola_runservice.url}/?user=an")
+    assert page.locator("tbody tr").count() == 0
     assert page.problems == []
 
 

@@ -28,6 +28,7 @@ _PHASES = {item.value: item for item in RunPhase if item is not RunPhase.FINISHE
 _START = Param("start", ParamKind.TEXT, "Only runs older than this id.")
 _STATE = Param("state", ParamKind.TEXT, "Only runs with this result or phase, or that wait for approval.")
 _BRANCH = Param("branch", ParamKind.TEXT, "Only runs of this branch.")
+_USER = Param("user", ParamKind.TEXT, "Only runs that this one started, whatever the case of its letters.")
 _TEXT = Param("text", ParamKind.TEXT, "Only runs with this in name, commit, message or who started them.")
 
 
@@ -37,13 +38,14 @@ class _Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str = ""
     group: str = ""
     branch: str = ""
+    user: str = ""
     text: str = ""
 
 
 class ListPages(PageArea):
     """Handlers of lists."""
 
-    @shows("/", _STATE, GROUP, _BRANCH, _TEXT, _START, PART)
+    @shows("/", _STATE, GROUP, _BRANCH, _USER, _TEXT, _START, PART)
     @for_people
     def runs(self, call: Call) -> Response:
         """Show runs, and the history of a group that is asked for."""
@@ -99,7 +101,7 @@ def _find(service: RunService, asked: _Asked, start: str) -> tuple[list[Run], st
     What the store's own index does not tell is picked from the newest runs.
     """
     phase = RunPhase.RUNNING if asked.state == WAITING else _PHASES.get(asked.state)
-    picks = phase is RunPhase.RUNNING or bool(asked.branch or asked.text)
+    picks = phase is RunPhase.RUNNING or bool(asked.branch or asked.user or asked.text)
     query = RunQuery(
         phases=(phase,) if phase else (),
         results=(_RESULTS[asked.state],) if asked.state in _RESULTS else (),
@@ -118,6 +120,8 @@ def _is_asked(run: Run, asked: _Asked) -> bool:
     if asked.state in {WAITING, RunPhase.RUNNING.value} and state_of(run) != asked.state:
         return False
     if asked.branch and branch_of(run) != asked.branch:
+        return False
+    if asked.user and started_by(run).casefold() != asked.user.casefold():
         return False
     texts = (run.name, f"#{run.counter}", run.annotations.get("commit_sha", ""), commit_message(run), started_by(run))
     return not asked.text or any(asked.text.lower() in text.lower() for text in texts)
