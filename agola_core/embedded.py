@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +23,7 @@ from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.types import Durability, Options, as_durability, as_options
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ForbiddenError
+from agola_core.objectstorage.counted import CountedStorage
 from agola_core.objectstorage.factory import open_storage
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.objectstorage.read_only import ReadOnlyStorage
@@ -176,7 +178,11 @@ def open(  # noqa: A001 - the public name, used as agola_core.open
 
 
 def verify(
-    path: Where = None, *, storage: str | None = None, coordinator: str | None = None
+    path: Where = None,
+    *,
+    storage: str | None = None,
+    coordinator: str | None = None,
+    noted_by: str | None = None,
 ) -> list[data_files.Finding]:
     """Read and check everything in a store, even one that cannot be opened; return the problems found.
 
@@ -184,11 +190,14 @@ def verify(
         path: A directory: an embedded store.
         storage: A storage URL, instead of the directory's storage.
         coordinator: A coordinator URL, instead of the directory's coordinator.
+        noted_by: Who verifies it: keep that, and what was found, in the store, where services and `status` tell it.
+            By default nothing is written; nor is it if the store is read-only or its parts do not belong together.
 
     Raises:
         NotFoundError: There is no store.
         UnavailableError: A backend cannot be reached.
     """
+    from agola_core.datamanager.check.last_verify import record_verify  # noqa: PLC0415 - few use it
     from agola_core.datamanager.check.verify import verify_store  # noqa: PLC0415 - few use it
 
     address = StoreAddress.of(path, storage, coordinator)
@@ -196,8 +205,12 @@ def verify(
     with _opened_backends(address) as (log, opened):
         if address.is_read_only():
             return list(verify_store(log, opened))
+        counted, begun = CountedStorage(opened), time.monotonic()
         with closing(pin_everything(log, _name(Options()), Options().lock_ttl)):
-            return list(verify_store(log, opened))
+            found = list(verify_store(log, counted))
+        if noted_by is not None:
+            record_verify(log, counted, found, noted_by, time.monotonic() - begun)
+        return found
 
 
 def repair(

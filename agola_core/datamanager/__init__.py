@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agola_core.datamanager.background.checkpoint import Compacted
     from agola_core.datamanager.background.garbage_collector import Garbage
     from agola_core.datamanager.check.data_files import Finding
+    from agola_core.datamanager.check.last_verify import LastVerify, read_verify
     from agola_core.datamanager.check.repair import Repair
     from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
     from agola_core.datamanager.identity.instance import list_instances
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from agola_core.datamanager.objects.subscriber import Subscriber
     from agola_core.datamanager.read.past_store import Checkpoint, Moment, PastStore, parse_moment
     from agola_core.datamanager.read.snapshot import Snapshot
-    from agola_core.datamanager.read.status import Status
+    from agola_core.datamanager.read.status import Counters, Status
     from agola_core.datamanager.transfer.export import ExportItem, ExportParts, ExportResult
     from agola_core.datamanager.transfer.export_format import ExportFormat, as_go
     from agola_core.datamanager.transfer.export_reader import peek_header
@@ -49,6 +50,7 @@ __getattr__ = lazy_names(
         "background.checkpoint": "Compacted",
         "background.garbage_collector": "Garbage",
         "check.data_files": "Finding",
+        "check.last_verify": "LastVerify read_verify",
         "check.repair": "Repair",
         "format.checksummed": "decode_checksummed encode_checksummed",
         "identity.instance": "list_instances",
@@ -61,7 +63,7 @@ __getattr__ = lazy_names(
         "objects.subscriber": "Subscriber",
         "read.past_store": "Checkpoint Moment PastStore parse_moment",
         "read.snapshot": "Snapshot",
-        "read.status": "Status",
+        "read.status": "Counters Status",
         "transfer.parallel_compression": "Compression",
         "transfer.export": "ExportItem ExportParts ExportResult",
         "transfer.export_format": "ExportFormat as_go",
@@ -78,6 +80,7 @@ __all__ = [
     "Compacted",
     "Compression",
     "CoordinatorOps",
+    "Counters",
     "DataManager",
     "Delete",
     "Durability",
@@ -93,6 +96,7 @@ __all__ = [
     "History",
     "ImportParts",
     "ImportResult",
+    "LastVerify",
     "Moment",
     "NewWal",
     "ObjectChange",
@@ -112,6 +116,7 @@ __all__ = [
     "list_instances",
     "parse_moment",
     "peek_header",
+    "read_verify",
 ]
 
 

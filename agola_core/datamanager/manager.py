@@ -18,7 +18,7 @@ from agola_core.datamanager.objects.history import History
 from agola_core.datamanager.objects.update import UPDATE_TRIES, update
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.read.reader import Reader, T
-from agola_core.datamanager.read.status import Status, store_status, wal_status
+from agola_core.datamanager.read.status import Counters, Status, store_counters, store_status, wal_status
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Event, NewWal, Options, Put, WalStatus, as_options
 from agola_core.datamanager.validate import (
@@ -541,6 +541,10 @@ class DataManager(Reader):
         """Return the state of the store."""
         self._store.check_open()
         return store_status(self._log, self._store.tasks.loops())
+
+    def counters(self) -> Counters:
+        """Return how far the store is, as this process knows it: nothing is asked for, so it may be called often."""
+        return store_counters(self._log)
 
     def import_(
         self,

@@ -15,6 +15,7 @@ from agola_core.runservice.archive.archiver import Archiver
 from agola_core.runservice.archive.deletion import RunDeleter
 from agola_core.runservice.archive.projection import RunProjection
 from agola_core.runservice.archive.queries import RunQueries
+from agola_core.runservice.archive.recent_samples import RecentSamples
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
 from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines
@@ -65,6 +66,7 @@ class RunService:
         datamanager: The store.
         artifacts: Caches, archives and sources.
         executor_side: Handles executors' calls.
+        recent: The store's last hour, as samples.
         options: How it behaves.
     """
 
@@ -109,6 +111,7 @@ class RunService:
         self._reports = ReportReader(storage)
         self.artifacts = ArtifactStore(storage)
         self.executor_side = ExecutorSide(state, options.executor_ttl)
+        self.recent = RecentSamples(datamanager.counters, time.monotonic)
         self._sweeps = Sweeps(
             datamanager,
             state,
@@ -119,6 +122,7 @@ class RunService:
             releases,
             self.artifacts,
             secrets,
+            self.recent,
             options,
         )
         self._supervisor = Supervisor("runservice")

@@ -100,7 +100,7 @@ def test_a_store_is_read(directory):
                     pass
         with agola_core.open(sys.argv[1], at=dm.sequence) as past:
             print(list(past.list_objects("note")))
-        print(agola_core.verify(sys.argv[1]))
+        print(agola_core.verify(sys.argv[1], noted_by="ann"))
         """,
     ).splitlines()
     both = "[('a', b'1'), ('b', b'2')]"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -45,6 +46,23 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert used.run("maintenance", "off").returncode == 0
     assert used.run("run", ".").returncode == 0
     assert len(used.runs()) == 2
+
+
+def test_an_export_and_a_verify_are_told_by_status(used, tmp_path):
+    fresh = json.loads(used.run("status", "--json").stdout)
+    assert (fresh["last_export"], fresh["last_verify"], fresh["storage_answers"]) == (None, None, True)
+    assert used.run("export", "--at", fresh["sequence"], "-o", tmp_path / "past").returncode == 0
+    assert used.run("export", "-o", tmp_path / "no/such").returncode == 3
+    assert "last export           none known" in used.run("status").stdout
+    assert used.run("export", "-o", tmp_path / "backup").returncode == 0
+    assert used.run("verify").returncode == 0
+    told = json.loads(used.run("status", "--json").stdout)
+    assert told["last_export"]["size"] == (tmp_path / "backup").stat().st_size
+    assert told["last_export"]["by"].endswith(f"@{socket.gethostname()}")
+    assert told["last_verify"]["objects"] > 0
+    text = used.run("status").stdout
+    assert f"native, {told['last_export']['size']} bytes" in text
+    assert ": no problems found, " in text
 
 
 def test_exports_are_packed_and_take_logs_along(used, tmp_path):

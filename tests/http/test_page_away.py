@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from agola_core import Put
+import agola_core
+from agola_core import Put, RecoveryError
 from agola_core.runservice.artifacts.log_lines import write_log
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
@@ -88,6 +89,18 @@ def away(server):
         moved.rename(root)
 
 
+@contextlib.contextmanager
+def coordinator_away(server):
+    (file,) = Path(server.datamanager.storage.root).parent.glob("coordinator.db")
+    moved = file.rename(file.with_name("moved.db"))
+    with pytest.raises(RecoveryError):  # a write notices it at once, reads do within a second
+        server.datamanager.write_wal([Put("runcounter", "other", b"1")])
+    try:
+        yield
+    finally:
+        moved.rename(file)
+
+
 def ask(server, path, *headers):
     answer = server.request("GET", path, headers=headers)
     return answer.status, answer.headers["content-type"].partition(";")[0], answer.body.decode()
@@ -143,3 +156,36 @@ def check_error(server, path, status):
         found, kind, body = ask(server, path, *accepted)
         assert (found, kind) == (status, "application/json"), path
         assert json.loads(body)["message"]
+
+
+def test_the_store_is_shown_while_one_of_its_parts_is_away(shown):
+    server, _ = shown
+    verified = agola_core.verify(Path(server.datamanager.storage.root).parent, noted_by="<ann>@here")
+    exported = server.request("GET", f"{API}/export")
+    assert (exported.status, verified) == (200, [])
+    server.request("GET", f"{API}/export?at={server.datamanager.sequence}")  # of the past: no backup
+    known = ask(server, "/page/store", *PEOPLE)[2]
+    assert "&lt;ann&gt;@here" in known
+    assert "no problems found" in known
+    told = server.request("GET", f"{API}/status").json()
+    assert (told["last_export"]["size"], told["last_verify"]["found"]) == (len(exported.body), 0)
+    assert told["storage_answers"]
+    with away(server):
+        for path in ("/page/store", "/page/store?part"):
+            status, _, body = ask(server, path, *PEOPLE)
+            assert status == 200
+            assert "Storage has not been read since" in body
+            assert f"{len(exported.body):,} bytes" in body
+            assert "no problems found" in body
+        told = server.request("GET", f"{API}/status").json()
+        assert (told["storage_answers"], told["last_export"]["size"]) == (False, len(exported.body))
+    body = ask(server, "/page/store", *PEOPLE)[2]
+    assert "has not been read" not in body
+    with coordinator_away(server):
+        for path in ("/page/store", "/page/store?part"):
+            status, _, body = ask(server, path, *PEOPLE)
+            assert status == 200
+            assert "The coordinator does not answer" in body
+            assert server.datamanager.lineage in body
+        check_error(server, f"{API}/status", 503)
+    assert "does not answer" not in ask(server, "/page/store", *PEOPLE)[2]

@@ -6,39 +6,65 @@ import click
 import msgspec
 
 import agola_core
+from agola_cli.connect.caller import caller
 from agola_cli.connect.store import QUIET, StoreOptions, store_options
 from agola_cli.connect.target import Target, target_options
 from agola_cli.options.common import json_option
 from agola_cli.output.progress_bar import Bar
 from agola_cli.output.records import counted, format_options, print_records
 from agola_core import embedded
-from agola_core.datamanager import DataManager
-from agola_core.errors import ConflictError
+from agola_core.datamanager import DataManager, LastVerify, read_verify
+from agola_core.errors import AgolaError, ConflictError
+from agola_core.runservice.archive.store_history import LastExport, read_export
+from agola_http.protocol.records import ServiceStatus
 
 
 @click.command("status")
 @target_options
 @json_option
 def status_command(target: Target, as_json: bool) -> None:
-    """Show the state of a store: how far it is synced and checkpointed, and who has it open.
+    """Show the state of a store: how far it is, who has it open, and when it was last exported and verified.
 
     \b
     agola-core status
     agola-core status --url http://127.0.0.1:4000 --json | jq .uncheckpointed_wals
     """
     with target.connect(read_only=True) as store:
-        status = store.status()
-        if isinstance(store, DataManager):  # this command itself has it open, but for a moment only
-            others = tuple(name for name in status.instances if name != store.options.instance)
-            status = msgspec.structs.replace(status, instances=others)
+        status = _of_directory(store) if isinstance(store, DataManager) else store.status()
     if as_json:
         click.echo(msgspec.json.encode(status))
         return
     for name, value in msgspec.structs.asdict(status).items():
         if name != "loops":
-            click.echo(
-                f"{name.replace('_', ' '):22}{(', '.join(value) or 'none') if isinstance(value, tuple) else value}"
-            )
+            click.echo(f"{name.replace('_', ' '):22}{_said(value)}")
+
+
+def _of_directory(store: DataManager) -> ServiceStatus:
+    status = store.status()
+    # This command itself has it open, but for a moment only.
+    others = tuple(name for name in status.instances if name != store.options.instance)
+    told = {**msgspec.structs.asdict(status), "instances": others}
+    try:
+        return ServiceStatus(**told, last_export=read_export(store.storage), last_verify=read_verify(store.storage))
+    except AgolaError:
+        return ServiceStatus(**told, storage_answers=False)
+
+
+def _said(value: object) -> object:
+    match value:
+        case None:
+            return "none known"
+        case bool():
+            return "yes" if value else "no"
+        case tuple():
+            return ", ".join(value) or "none"
+        case LastExport():
+            return f"{value.time:%Y-%m-%d %H:%M:%S} UTC by {value.by or 'a service'}: {value.form}, {value.size} bytes"
+        case LastVerify():
+            found = counted(range(value.found), "finding") if value.found else "no problems found"
+            read = f"{counted(range(value.objects), 'object')} with {value.size} bytes read in {value.seconds:.1f} s"
+            return f"{value.time:%Y-%m-%d %H:%M:%S} UTC by {value.by or 'somebody'}: {found}, {read}"
+    return value
 
 
 @click.command("checkpoint")
@@ -147,7 +173,8 @@ def verify_command(repair: bool, store: StoreOptions, as_json: bool) -> int:
     """Read and check everything in a store; exits with 1 if a check fails.
 
     Services keep running; a store that does not open is checked, too. There is no --url: what a service has in
-    memory would hide what it stored, so the storage and the coordinator are read without it.
+    memory would hide what it stored, so the storage and the coordinator are read without it. What was found is kept
+    in the store, for `status` and the page, unless it is read-only or too damaged to be sure what it is.
 
     \b
     agola-core verify
@@ -155,7 +182,7 @@ def verify_command(repair: bool, store: StoreOptions, as_json: bool) -> int:
     """
     address = store.address()
     done = agola_core.repair(address) if repair else []
-    found = agola_core.verify(address)
+    found = agola_core.verify(address, noted_by=caller())
     if as_json:
         click.echo(msgspec.json.encode({"repairs": done, "findings": found} if repair else found))
     else:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, Garbage, ImportResult, Status
+from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, Garbage, ImportResult
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
@@ -39,7 +39,15 @@ from agola_http.client.event_stream import read_events
 from agola_http.outbound.connection import Params
 from agola_http.outbound.transport import Transport
 from agola_http.protocol.names import JSON, PREFIX
-from agola_http.protocol.records import MAX_LIMIT, Checkpointed, GetRunsResponse, RunResponse, Source, Version
+from agola_http.protocol.records import (
+    MAX_LIMIT,
+    Checkpointed,
+    GetRunsResponse,
+    RunResponse,
+    ServiceStatus,
+    Source,
+    Version,
+)
 
 T = TypeVar("T")
 
@@ -236,9 +244,9 @@ class Client(Closing):
         """Remove an executor; its unfinished tasks fail, or are retried on another one."""
         self._transport.call("DELETE", f"{PREFIX}/executors/{_segment(executor_id)}")
 
-    def status(self) -> Status:
-        """Return the state of the store."""
-        return self._call("GET", "/status", Status)
+    def status(self) -> ServiceStatus:
+        """Return the state of the store, its last export and its last verify."""
+        return self._call("GET", "/status", ServiceStatus)
 
     def version(self) -> Version:
         """Return the version of the service."""

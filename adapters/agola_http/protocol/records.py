@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from agola_core.datamanager import LastVerify, Status
+from agola_core.runservice.archive.store_history import LastExport
 from agola_core.runservice.model.types import Run, RunConfig
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 40
@@ -55,3 +57,17 @@ class Checkpointed(msgspec.Struct, frozen=True):
 
     checkpointed: str
     number: int
+
+
+class ServiceStatus(Status, frozen=True):
+    """The state of a service's store, with what storage keeps of it for people.
+
+    Attributes:
+        storage_answers: Whether storage could be read: if not, the others are as they were read before.
+        last_export: The last export that was whole; None if none is known.
+        last_verify: The last verify; None if none is known.
+    """
+
+    storage_answers: bool = True
+    last_export: LastExport | None = None
+    last_verify: LastVerify | None = None

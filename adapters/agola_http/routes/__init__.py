@@ -9,6 +9,7 @@ from agola_http.page.lists.list_pages import ListPages
 from agola_http.page.log.log_pages import LogPages
 from agola_http.page.pages import Pages
 from agola_http.page.run.run_pages import RunPages
+from agola_http.page.store_pages import StorePages
 from agola_http.routes.caches import Caches
 from agola_http.routes.events import Events
 from agola_http.routes.executors import Executors
@@ -40,6 +41,7 @@ def table(state: State, metrics: Callable[[], bytes], document: Callable[[], byt
         Operations(state, metrics, document),
         ListPages(state),
         Pages(state),
+        StorePages(state),
         RunPages(state),
         LogPages(state),
         Forms(state),

@@ -78,7 +78,7 @@ class Maintenance(Area[State]):
         include = transfer.parse_include(call.text("include", ""))
         at = parse_moment(call.text("at")) if call.text("at") else None
         pieces = transfer.export_stream(self._state.datamanager, form, compression=compression, include=include, at=at)
-        return stream_answer(self._noted(pieces, form), BINARY)
+        return stream_answer(pieces if at else self._noted(pieces, form), BINARY)  # of the past it is no backup
 
     def _noted(self, pieces: Iterator[bytes], form: ExportFormat) -> Iterator[bytes]:
         """Yield an export, and keep when it was whole; a note that cannot be written breaks no export."""

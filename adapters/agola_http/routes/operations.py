@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import msgspec
 from starlette.responses import Response
 
 from agola_core.__about__ import __version__
-from agola_core.datamanager import Status
 from agola_core.errors import UnavailableError
 from agola_http.access.principals import Principal
 from agola_http.protocol.errors import RefusedError
 from agola_http.protocol.names import JSON, PREFIX
-from agola_http.protocol.records import Health, Version
+from agola_http.protocol.records import Health, ServiceStatus, Version
 from agola_http.server.endpoints import Area, Call, endpoint, json_answer
 from agola_http.server.metrics import MEDIA_TYPE as PROMETHEUS
 from agola_http.server.state import State
@@ -71,7 +71,15 @@ class Operations(Area[State]):
         """Return the version of the service."""
         return json_answer(Version("agola-core", __version__, PREFIX))
 
-    @endpoint("GET", f"{PREFIX}/status", Principal.CLIENT, answer=Status, in_maintenance=True)
+    @endpoint("GET", f"{PREFIX}/status", Principal.CLIENT, answer=ServiceStatus, in_maintenance=True)
     def store_status(self, call: Call) -> Response:  # noqa: ARG002 - a handler
-        """Return the state of the store."""
-        return json_answer(self._state.datamanager.status())
+        """Return the state of the store, its last export and its last verify."""
+        status, notes = self._state.datamanager.status(), self._state.notes.read()
+        return json_answer(
+            ServiceStatus(
+                **msgspec.structs.asdict(status),
+                storage_answers=notes.away_since is None,
+                last_export=notes.exported,
+                last_verify=notes.verified,
+            )
+        )

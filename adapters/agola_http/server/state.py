@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agola_core.datamanager import DataManager
 from agola_core.maintenance import Gate
+from agola_core.runservice.archive.stored_notes import StoredNotes
 from agola_core.runservice.service import RunService
 from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
@@ -40,6 +41,7 @@ class State:
         limits: Limits of requests, connections and streams.
         listen_policy: Addresses that executors may listen on.
         access: Access control.
+        notes: What storage keeps of the store for people.
         ending: Set when the server stops, so that streams without an end of their own end too.
     """
 
@@ -55,6 +57,7 @@ class State:
         self.listen_policy = listen_policy or ListenPolicy()
         self.limits = limits or Limits()
         self.ending = threading.Event()
+        self.notes = StoredNotes(lambda: backend.datamanager.storage)
 
     @property
     def service(self) -> RunService:

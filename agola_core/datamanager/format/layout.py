@@ -23,6 +23,7 @@ STORE = "store.json"
 LINEAGES = "lineages/"
 PAYLOADS = "payloads/"
 DATA = "data/"
+LAST_VERIFY = "history/verify.json"
 
 _LINEAGE = re.compile(r"lineages/([0-9a-v]{13})-([0-9a-f]{16})/")
 _MANIFEST = re.compile(r".*/manifests/([0-9]{20})-([0-9a-f]{16})\.json")

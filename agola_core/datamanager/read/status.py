@@ -45,6 +45,37 @@ class Status(msgspec.Struct, frozen=True):
     loops: dict[str, bool]
 
 
+class Counters(msgspec.Struct, frozen=True):
+    """How far a store is, as this process knows it.
+
+    Attributes:
+        epoch: The epoch of its sequences.
+        wals: The number of its newest WAL in that epoch.
+        unsynced: WALs that are not in storage yet.
+        uncheckpointed: WALs that are in no data file yet.
+        data_bytes: Bytes of data files.
+    """
+
+    epoch: int
+    wals: int
+    unsynced: int
+    uncheckpointed: int
+    data_bytes: int
+
+
+def store_counters(log: Log) -> Counters:
+    """Return how far a store is, as its log knows it."""
+    view, synced = log.view, log.synced
+    newest = view.sequence
+    return Counters(
+        epoch=newest.epoch,
+        wals=newest.counter,
+        unsynced=max(0, newest.counter - synced.counter) if newest.epoch == synced.epoch else 0,
+        uncheckpointed=newest.counter - view.manifest.sequence.counter,
+        data_bytes=view.manifest.size,
+    )
+
+
 def store_status(log: Log, loops: dict[str, bool]) -> Status:
     """Return the state of a store.
 

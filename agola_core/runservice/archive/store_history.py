@@ -7,11 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from agola_core.datamanager import Status, decode_checksummed, encode_checksummed
+from agola_core.datamanager import Counters, decode_checksummed, encode_checksummed
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.model import object_paths
-from agola_core.sequence import Sequence
 
 MAX_SAMPLES = 400
 T = TypeVar("T")
@@ -45,23 +44,29 @@ class StoreHistory(msgspec.Struct, frozen=True):
 
 
 class LastExport(msgspec.Struct, frozen=True):
-    """The last export that a service sent whole: when it ended, its format, and its bytes as they were sent."""
+    """The last export of the newest state that was whole.
+
+    Attributes:
+        time: When it ended.
+        form: Its format.
+        size: Its bytes as they were sent.
+        by: Who exported, and on which machine, by a command on the store itself; "" for a service.
+    """
 
     time: datetime
     form: str
     size: int
+    by: str = ""
 
 
-def sample_of(status: Status, time: float) -> StoreSample:
-    """Return the sample of a store's status.
+def sample_of(counters: Counters, time: float) -> StoreSample:
+    """Return the sample of a store.
 
     Args:
-        status: The status.
-        time: When it was taken, in seconds.
+        counters: How far it is.
+        time: When that was, in seconds.
     """
-    newest, synced = Sequence.parse(status.sequence), Sequence.parse(status.synced)
-    unsynced = newest.counter - synced.counter if newest.epoch == synced.epoch else 0
-    return StoreSample(time, newest.epoch, newest.counter, unsynced, status.uncheckpointed_wals, status.data_bytes)
+    return StoreSample(time, **msgspec.structs.asdict(counters))
 
 
 def with_sample(history: StoreHistory, sample: StoreSample) -> StoreHistory:

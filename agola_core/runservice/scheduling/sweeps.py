@@ -11,6 +11,7 @@ from agola_core.datamanager import DataManager
 from agola_core.errors import AgolaError
 from agola_core.runservice.archive.deletion import RunDeleter
 from agola_core.runservice.archive.queries import RunQueries
+from agola_core.runservice.archive.recent_samples import RecentSamples
 from agola_core.runservice.archive.store_history import record_sample, sample_of
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.releases import Releases
@@ -44,6 +45,7 @@ class Sweeps:
         releases: Releases,
         artifacts: ArtifactStore,
         secrets: SecretStore,
+        recent: RecentSamples,
         options: ServiceOptions,
     ) -> None:
         self._datamanager = datamanager
@@ -55,6 +57,7 @@ class Sweeps:
         self._releases = releases
         self._artifacts = artifacts
         self._secrets = secrets
+        self._recent = recent
         self._options = options
         self._to_sweep: list[str] = []
 
@@ -65,6 +68,7 @@ class Sweeps:
 
     def sweep(self) -> None:
         """Recheck some of the active runs, each in its turn, and the tasks of lost executors."""
+        self._recent.take()
         self._instance.renew()
         mirror = self._state.mirror
         with mirror.condition:
@@ -106,8 +110,8 @@ class Sweeps:
     def _sample(self) -> None:
         """Add to the history of the store; it is for people, so nothing else fails with it."""
         try:
-            record_sample(
-                self._datamanager.storage, sample_of(self._datamanager.status(), self._state.now().timestamp())
-            )
+            self._datamanager.refresh()
+            sample = sample_of(self._datamanager.counters(), self._state.now().timestamp())
+            record_sample(self._datamanager.storage, sample)
         except AgolaError:
             logger.warning("the history of the store is not written", exc_info=True)

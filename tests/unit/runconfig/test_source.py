@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agola_cli.connect.caller import login_name
 from agola_cli.options.directories import default_data_dir
-from agola_cli.runs.launch.checkout import checkout_as, describe_checkout, login_name
+from agola_cli.runs.launch.checkout import checkout_as, describe_checkout
 from agola_core import git_command, repository_copy, source
 from agola_core.compression import open_zstd
 from agola_core.errors import BadRequestError

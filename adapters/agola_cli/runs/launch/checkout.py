@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 
 import msgspec
@@ -87,14 +86,6 @@ def checkout_as(path: Path, branch: str | None, tag: str | None, ref: str | None
     directory = path if path.is_dir() else path.resolve().parent
     found = describe_checkout(directory)
     return Checkout(branch or "", tag or "", reference, found.commit, found.message)
-
-
-def login_name() -> str:
-    """Return the name of the user who runs this process; "" for one who has none, as in some containers."""
-    try:
-        return _line(getpass.getuser())
-    except (KeyError, OSError):
-        return ""
 
 
 def _message(path: Path) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import click
 
+from agola_cli.connect.caller import login_name
 from agola_cli.connect.remote import connected
 from agola_cli.connect.target import Connection
 from agola_cli.options.common import json_option, processors, token_file_option, url_option
@@ -20,7 +21,7 @@ from agola_cli.options.directories import data_dir_option, default_data_dir
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.actions import follow_or_leave
 from agola_cli.runs.follow import ENDING_SECONDS
-from agola_cli.runs.launch.checkout import Checkout, checkout_as, login_name
+from agola_cli.runs.launch.checkout import Checkout, checkout_as
 from agola_cli.runs.launch.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import ExecutorOptions

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import click
 import msgspec
 
+from agola_cli.connect.caller import login_name
 from agola_cli.options.variables import GivenValues
 from agola_cli.runs.follow import ENDING_SECONDS, follow_run, stop_run
 from agola_cli.runs.interruption import Interruption
-from agola_cli.runs.launch.checkout import login_name
 from agola_cli.runs.launch.disk_check import DiskCheck
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.launch.submission import Submission

@@ -1,18 +1,13 @@
-"""Recent samples of the store's state, and small plots of samples, recent ones and those of days."""
+"""Small plots of samples of a store, recent ones and those of days."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable
 from itertools import pairwise
 
 import msgspec
 
-from agola_core.datamanager import Status
-from agola_core.runservice.archive.store_history import StoreSample, sample_of
+from agola_core.runservice.archive.store_history import StoreSample
 
-_KEPT = 300
 _PLOT_WIDTH, _PLOT_HEIGHT = 240, 48
 _LEAST_SECONDS = 10.0
 
@@ -27,27 +22,6 @@ class Plot(msgspec.Struct, frozen=True):
     points: str
     width: int = _PLOT_WIDTH
     height: int = _PLOT_HEIGHT
-
-
-class Samples:
-    """Keeps samples, at most one a second.
-
-    Args:
-        clock: Seconds, of a clock that is not set back.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._samples: deque[StoreSample] = deque(maxlen=_KEPT)
-
-    def add(self, status: Status) -> list[StoreSample]:
-        """Add a sample, unless the last one is newer than a second, and return all."""
-        now = self._clock()
-        with self._lock:
-            if not self._samples or now - self._samples[-1].time >= 1.0:
-                self._samples.append(sample_of(status, now))
-            return list(self._samples)
 
 
 def plots(samples: list[StoreSample]) -> list[Plot]:
