@@ -12,6 +12,7 @@ from agola_core.errors import BadRequestError
 
 T = TypeVar("T")
 
+_MOST = 10**9  # of any option: seconds for decades
 _ENDPOINT = re.compile(
     r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]*)?"
 )
@@ -67,8 +68,8 @@ def check_endpoint(endpoint: str, scheme: str) -> None:
 def check_positive(options: object, names: tuple[str, ...], scheme: str) -> None:
     """Raise `BadRequestError` for an option that must be greater than 0."""
     for name in names:
-        if getattr(options, name) <= 0:
-            raise BadRequestError(f"option {name} of {scheme} must be greater than 0")
+        if not 0 < getattr(options, name) <= _MOST:
+            raise BadRequestError(f"option {name} of {scheme} must be greater than 0, and at most {_MOST}")
 
 
 def _has_port_in_range(endpoint: str) -> bool:

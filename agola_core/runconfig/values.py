@@ -13,7 +13,7 @@ from agola_core.runconfig.yaml.document import Node
 MAX_NAME = 100
 """The longest name of a run or task, in bytes."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)")
 _GO_DURATION = re.compile(r"[+-]?(?:0|(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 _GO_PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]{1,3})", re.ASCII)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from agola_cli.options.types import Whole
 from agola_core.errors import BadRequestError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,7 +44,7 @@ def processors() -> int:
 
 tasks_option = click.option(
     "--tasks",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=processors,
     show_default="the processors",
     help="How many tasks run here at the same time; 0 for no limit.",

@@ -1,4 +1,4 @@
-"""Types of option values: durations, times, and retention rules."""
+"""Types of option values: numbers, durations, times, and retention rules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,34 @@ from typing import Any
 
 import click
 
+from agola_core.numerals import decimal_number, whole_number
 from agola_core.runservice.model.options import RetentionRule
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)")
+
+
+class Whole(click.IntRange):
+    """A whole number of ASCII digits within a range; click's own takes whatever Python's `int` does."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        number = whole_number(str(value))
+        if number is None:
+            self.fail(f"{str(value)[:40]!r} is not a whole number such as 10", param, ctx)
+        return int(super().convert(number, param, ctx))
+
+
+class Decimal(click.FloatRange):
+    """A number of ASCII digits, such as 1.5, within a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = decimal_number(str(value))
+        if number is None:
+            self.fail(f"{str(value)[:40]!r} is not a number such as 1.5", param, ctx)
+        return float(super().convert(number, param, ctx))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg] # no generic before click 8.4
@@ -45,8 +68,8 @@ class Retention(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no rule such as /=90d or /project/ID=30d,100", param, ctx)
         ages, counts = [], []
         for part in rule.split(","):
-            if part.isascii() and part.isdecimal():
-                counts.append(int(part))
+            if (count := whole_number(part)) is not None:
+                counts.append(count)
             else:
                 ages.append(DURATION.convert(part, param, ctx))
         if len(ages) > 1 or len(counts) > 1:
@@ -69,8 +92,8 @@ class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click
         if isinstance(value, datetime):
             return value
         try:
-            if value.isascii() and value[-1:] in _UNITS and value[:-1].isdecimal():
-                return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+            if value[-1:] in _UNITS and (age := whole_number(value[:-1])) is not None:
+                return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: age})
             parsed = datetime.fromisoformat(value)
         except (ValueError, OverflowError):  # none, or an age that goes back beyond all time
             self.fail(f"{value[:80]!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)

@@ -11,7 +11,7 @@ import msgspec
 from agola_cli.connect.run_names import pages, resolve_run, runs_before
 from agola_cli.connect.target import Target, target_options
 from agola_cli.options.common import json_option
-from agola_cli.options.types import TIME
+from agola_cli.options.types import TIME, Whole
 from agola_cli.output.graph import draw_graph
 from agola_cli.output.records import coloured, duration, format_options, outcome, print_records
 from agola_cli.output.reported import result_lines
@@ -40,7 +40,7 @@ for _command in (artifacts_command, logs_command, stop_command, restart_command,
 
 
 @runs_command.command("list")
-@click.option("--limit", type=click.IntRange(0), default=25, show_default=True, help="The most runs to list.")
+@click.option("--limit", type=Whole(0), default=25, show_default=True, help="The most runs to list.")
 @click.option(
     "--phase",
     "phases",

@@ -15,7 +15,7 @@ import msgspec
 
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
-from agola_cli.options.types import REGEXP, TIME
+from agola_cli.options.types import REGEXP, TIME, Whole
 from agola_cli.output.display import PlainDisplay, local_time, step_name
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
@@ -34,10 +34,10 @@ _MOST_LINES = 2**40  # of any log: below the machine's largest integer
 @click.option(
     "--task", "task_names", multiple=True, metavar="NAME", help="Only this task, or tasks of this matrix; repeatable."
 )
-@click.option("--step", type=click.IntRange(0), help="Only this step, from 0.")
+@click.option("--step", type=Whole(0), help="Only this step, from 0.")
 @click.option("--setup", is_flag=True, help="The log of the task's set-up.")
 @click.option("--failed", is_flag=True, help="Only the steps that failed.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each step.")
+@click.option("--tail", type=Whole(0), metavar="N", help="Only the last N lines of each step.")
 @click.option("--grep", type=REGEXP, metavar="REGEXP", help="Only the lines in which this regular expression is found.")
 @click.option("--since", type=TIME, help="Only the steps that still ran at this time, or began after it.")
 @click.option("--timestamps", is_flag=True, help="With --follow: show before each line when it was read.")

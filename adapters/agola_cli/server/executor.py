@@ -10,7 +10,7 @@ from agola_cli.connect.local_services import find_token
 from agola_cli.connect.remote import why_unreachable
 from agola_cli.options.common import tasks_option
 from agola_cli.options.directories import DirectoryType
-from agola_cli.options.types import DURATION
+from agola_cli.options.types import DURATION, Decimal, Whole
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import Executor, ExecutorOptions
 from agola_core.executor.drivers.container import EngineOptions
@@ -32,7 +32,7 @@ from agola_core.executor.tasks.runner import TaskLimits
 )
 @click.option("--driver", type=click.Choice(DRIVERS), default="host", show_default=True, help="What runs the steps.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on for the service.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; 0, the default, for a free one.")
+@click.option("--port", type=Whole(0, 65535), default=0, help="The port; 0, the default, for a free one.")
 @click.option(
     "--listen-url",
     default="",
@@ -56,7 +56,7 @@ from agola_core.executor.tasks.runner import TaskLimits
 @tasks_option
 @click.option(
     "--max-log-bytes",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=1 << 30,
     show_default=True,
     help="The size of a log, in bytes, at which its task fails.",
@@ -98,15 +98,13 @@ from agola_core.executor.tasks.runner import TaskLimits
 @click.option(
     "--memory",
     default=0,
-    type=click.IntRange(0),
+    type=Whole(0),
     help="container: memory of each, in bytes, such as 2000000000; 0 for no limit.",
 )
 @click.option(
-    "--cpus", default=0.0, type=click.FloatRange(0), help="container: processors of each, such as 1.5; 0 for no limit."
+    "--cpus", default=0.0, type=Decimal(0), help="container: processors of each, such as 1.5; 0 for no limit."
 )
-@click.option(
-    "--pids", default=0, type=click.IntRange(0), help="container: processes in each, such as 500; 0 for no limit."
-)
+@click.option("--pids", default=0, type=Whole(0), help="container: processes in each, such as 500; 0 for no limit.")
 @click.option("--runtime", default="", help="container: the OCI runtime, such as runsc; the engine's own by default.")
 @click.option(
     "--ulimit",

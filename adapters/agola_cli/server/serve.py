@@ -14,6 +14,7 @@ from agola_cli.connect.local_services import announced
 from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import FILE, tasks_option
 from agola_cli.options.directories import default_data_dir
+from agola_cli.options.types import Whole
 from agola_cli.output.progress_bar import Bar
 from agola_cli.server.service_options import service_options
 from agola_core.address import StoreAddress
@@ -33,14 +34,14 @@ def _tokens(kind: str) -> Callable[[F], F]:
 
 
 def _limit(name: str, default: int, text: str) -> Callable[[F], F]:
-    return click.option(f"--{name}", type=click.IntRange(1), default=default, show_default=True, help=text)
+    return click.option(f"--{name}", type=Whole(1), default=default, show_default=True, help=text)
 
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, envvar="AGOLA_HOST", help="The address to listen on.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     default=4000,
     show_default=True,
     envvar="AGOLA_PORT",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from agola_cli.options.common import bundled
-from agola_cli.options.types import DURATION, RETENTION
+from agola_cli.options.types import DURATION, RETENTION, Whole
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.options import RetentionRule, ServiceOptions
 
@@ -72,7 +72,7 @@ service_options = bundled(
     click.option(
         "--max-fetched-log-bytes",
         "max_log_bytes_fetched",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=2 << 30,
         show_default=True,
         help="The largest log fetched from an executor, in bytes; a larger one counts as lost.",
@@ -80,22 +80,22 @@ service_options = bundled(
     click.option(
         "--max-fetched-archive-bytes",
         "max_archive_bytes",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=64 << 30,
         show_default=True,
         help="The largest workspace archive fetched from an executor, likewise.",
     ),
-    click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that advance runs."),
+    click.option("--workers", type=Whole(1), default=4, show_default=True, help="Threads that advance runs."),
     click.option(
         "--fetchers",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=8,
         show_default=True,
         help="Logs and archives fetched at the same time.",
     ),
     click.option(
         "--keep-events",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=10_000,
         show_default=True,
         help="Run events kept, for streams that resume.",

@@ -15,6 +15,7 @@ import msgspec
 from agola_cli.connect.target import Target, mode_options
 from agola_cli.options.common import bundled, json_option
 from agola_cli.options.directories import existing_data_dir
+from agola_cli.options.types import Decimal
 from agola_cli.output.records import counted, print_table
 from agola_core import maintenance
 from agola_core.address import StoreAddress
@@ -34,7 +35,7 @@ patience_options = bundled(
     click.option("--wait", is_flag=True, help="Wait until every instance has changed its mode."),
     click.option(
         "--timeout",
-        type=click.FloatRange(0),
+        type=Decimal(0),
         default=_WAIT_SECONDS,
         show_default=True,
         help="The most seconds to wait.",

@@ -13,6 +13,7 @@ import msgspec
 import agola_core
 from agola_cli.connect.store import StoreOptions, store_options
 from agola_cli.options.common import json_option
+from agola_cli.options.types import Whole
 from agola_cli.output.records import echo_foreign
 from agola_core import Put
 from agola_core.datamanager import DataManager, ObjectChange, PastStore, changes_of
@@ -47,7 +48,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 @click.command("ls")
 @click.argument("data_type", metavar="[TYPE]", required=False)
 @click.option("--start-after", default="", metavar="ID", help="Only ids that sort after this one.")
-@click.option("--limit", type=click.IntRange(0), help="The most objects to list.")
+@click.option("--limit", type=Whole(0), help="The most objects to list.")
 @at_option
 @store_options
 @json_option

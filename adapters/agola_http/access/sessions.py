@@ -13,6 +13,8 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import Response
 
+from agola_core.numerals import whole_number
+
 SECONDS = 7 * 24 * 3600
 COOKIE = "agola_session"
 
@@ -38,7 +40,7 @@ def is_of(session: str, digest: bytes, now: float) -> bool:
     """
     end, _, signature = session.partition(".")
     genuine = hmac.compare_digest(signature.encode(), _signature(digest, end).encode())
-    return genuine and end.isascii() and end.isdigit() and len(end) < 20 and int(end) > now
+    return genuine and (whole_number(end) or 0) > now
 
 
 def keep(response: Response, session: str, *, secure: bool) -> Response:

@@ -11,6 +11,7 @@ from typing import Protocol
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError
+from agola_core.numerals import whole_number
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import ExecutorTask
 from agola_http.access.control import Access
@@ -110,6 +111,7 @@ def _offset(call: Call) -> int:
 
 
 def _number(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
+    number = whole_number(text)
+    if number is None:
         raise BadRequestError(f"{name} must be a number from 0, not {text[:40]!r}")
-    return int(text)
+    return number

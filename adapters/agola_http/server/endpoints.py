@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
+from agola_core import numerals
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.gojson import encode
 from agola_core.runtime.context import Context
@@ -113,8 +114,7 @@ class Call(HTTPConnection):
     @property
     def content_length(self) -> int | None:
         """The Content-Length; None without one."""
-        value = self.headers.get("content-length")
-        return int(value) if value is not None else None
+        return numerals.whole_number(self.headers.get("content-length", ""))
 
 
 Handler = Callable[[Call], Response]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agola_core.errors import BadRequestError
+from agola_core.numerals import decimal_number, whole_number
 
 DEFAULT_PORT = 2379
 _PARAMETERS = ("ca", "cert", "key", "password_env", "timeout", "tls", "user")
@@ -115,7 +116,7 @@ def _endpoint(url: str, text: str) -> str:
     host, separator, port = text.rpartition(":")
     if not separator or text.endswith("]"):
         host, port = text, str(DEFAULT_PORT)
-    if not host or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
+    if not host or not 0 < (whole_number(port) or 0) < 65536:
         raise BadRequestError(
             f"etcd URL {url!r}: {text!r} is not HOST:PORT; expected etcd://HOST:PORT,HOST:PORT/PREFIX"
         )
@@ -143,10 +144,7 @@ def _switch(text: str) -> bool:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 3600:
+    seconds = decimal_number(text)
+    if seconds is None or not 0.1 <= seconds <= 3600:
         raise BadRequestError(f"etcd URL: timeout={text}: expected seconds, from 0.1 to 3600")
     return seconds

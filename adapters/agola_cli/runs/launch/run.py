@@ -11,6 +11,7 @@ import msgspec
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.options.common import json_option, processors
 from agola_cli.options.directories import DirectoryType, data_dir_option, default_data_dir
+from agola_cli.options.types import Whole
 from agola_cli.options.variables import GivenValues, given_options
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.launch.selection import Selection, selection_options
@@ -39,7 +40,7 @@ _OF_ONE_RUN = ("list_only", "graph", "shell_tasks")
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=processors,
     show_default="the processors",
     help="How many tasks run at once.",

@@ -10,6 +10,7 @@ import anyio.from_thread
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
+from agola_core.numerals import whole_number
 from agola_http.protocol.errors import RefusedError
 from agola_http.server.connections.limits import Limits
 
@@ -86,8 +87,10 @@ def _take(message: Message) -> tuple[bytes, bool]:
 
 def _check_length(headers: Headers, limit: int | None) -> None:
     announced = headers.get("content-length", "0")
-    if announced.isdigit():
-        _check_size(int(announced), limit)
+    size = whole_number(announced)
+    if size is None:
+        raise RefusedError(400, f"Content-Length must be a number, not {announced[:40]!r}")
+    _check_size(size, limit)
 
 
 def _check_size(size: int, limit: int | None) -> None:

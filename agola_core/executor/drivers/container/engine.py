@@ -16,6 +16,7 @@ import msgspec
 from agola_core.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
 from agola_core.executor.drivers.archs import go_arch
 from agola_core.executor.drivers.container.images import registry_login, split_image
+from agola_core.numerals import whole_number
 from agola_core.runservice.model.types import RegistryAuth
 
 _SECONDS = 60
@@ -286,10 +287,10 @@ class Engine:
 
     def _ulimit(self, name: str, value: str) -> Any:
         soft, _, hard = value.partition(":")
-        try:
-            return self._docker.types.Ulimit(name=name, soft=int(soft), hard=int(hard or soft))
-        except ValueError as error:
-            raise ConfigError(f"ulimit {name}={value!r}: expected SOFT:HARD, both numbers") from error
+        least, most = (-1 if text == "-1" else whole_number(text) for text in (soft, hard or soft))  # -1: none
+        if least is None or most is None:
+            raise ConfigError(f"ulimit {name}={value!r}: expected SOFT:HARD, both numbers")
+        return self._docker.types.Ulimit(name=name, soft=least, hard=most)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

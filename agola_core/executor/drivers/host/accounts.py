@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from agola_core.errors import ConfigError
+from agola_core.numerals import whole_number
 
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}
 
@@ -25,7 +26,7 @@ def find_account(user: str) -> pwd.struct_passwd | None:
     if not user or user in {own_name(), str(os.geteuid())}:
         return None
     try:
-        account = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        account = pwd.getpwnam(user) if (number := whole_number(user)) is None else pwd.getpwuid(number)
     except (KeyError, OverflowError) as error:
         raise ConfigError(f"user {user!r} does not exist on this machine") from error
     if os.geteuid() != 0 and account.pw_uid != os.geteuid():

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import zlib
 
+from agola_core.numerals import whole_number
 from agola_core.objectstorage.s3.protocol.connection import Answer, TruncatedBodyError
 from agola_core.objectstorage.s3.protocol.requests import Pairs
 from agola_core.objectstorage.s3.url import Checksum
@@ -43,7 +44,7 @@ class ContentCheck:
     def __init__(self, answer: Answer, size: int) -> None:
         self._expected, _, parts = answer.headers.get("x-amz-checksum-crc32", "").partition("-")
         noted = answer.headers.get(PART_SIZE, "")
-        self._part_size = int(noted) if parts and noted.isdigit() else 0
+        self._part_size = (whole_number(noted) or 0) if parts else 0
         if parts and not self._part_size:
             self._expected = ""  # parts of unknown sizes: another program's upload
         self._size = size
