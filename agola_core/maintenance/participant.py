@@ -65,6 +65,7 @@ class Participant(Closing):
         self._worker: Loop | None = None
         self._watch: Watch | None = None
         self._wanted = 0
+        self._unread = False
         self._reached: int | None = None
         self._context = Context()
         self._closed = False
@@ -106,22 +107,30 @@ class Participant(Closing):
     def _follow(self) -> None:
         assert self._watch is not None
         try:
-            self._watch.next(_ROUND_SECONDS)
+            if self._watch.next(_ROUND_SECONDS) is not None:
+                self._unread = True
         except CompactedError:
+            self._unread = True
             revision = self._coordinator.list(mode.KEY, limit=1).revision
             self._watch = self._coordinator.watch(mode.KEY, revision + 1)
         except ClosedError:
             if self._closed:
                 return
             raise
+        if self._unread:
+            self._read()
+        if self._keeper is not None and not self._keeper.held:
+            self._publish(self._member.state, self._member.mode, self._member.error)
+
+    def _read(self) -> None:
+        """Read the mode after a change; one that cannot be read now is read in the next round."""
         wanted = mode.current(self._coordinator)
+        self._unread = False
         if wanted != self._wanted:
             self._wanted = wanted
             self._context.cancel()
             if self._worker is not None:
                 self._worker.wake()
-        if self._keeper is not None and not self._keeper.held:
-            self._publish(self._member.state, self._member.mode, self._member.error)
 
     def _move(self) -> None:
         """Bring the service to the state that the mode requires."""

@@ -20,6 +20,8 @@ from agola_core.runservice.model.types import (
     SaveToWorkspaceStep,
     TaskStatus,
 )
+from agola_core.runservice.scheduling import executor_reports
+from agola_core.runservice.state import run_keys
 from agola_core.runtime import faultpoints
 from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
 
@@ -155,6 +157,24 @@ def test_f5_a_silent_executors_tasks_fail_when_its_lease_ends(open_service, dire
     executor.wait_task("a")
     run = settled(service, run.id, lambda run: run.phase.is_finished)
     assert (run.result, run.tasks["a"].reason) == (RunResult.FAILED, "executor lost")
+
+
+def test_f5_heartbeats_renew_an_executors_lease_only_when_that_is_due(service, monkeypatch):
+    side, coordinator = service.executor_side, service.datamanager.coordinator
+    now, renewed, keep_alive = [1000.0], [], coordinator.keep_alive
+    monkeypatch.setattr(executor_reports, "boot_clock", lambda: now[0])
+    monkeypatch.setattr(coordinator, "keep_alive", lambda lease: renewed.append(now[0]) or keep_alive(lease))
+    side.take_executor_status(Executor(id="e1"))
+    while "e1" not in side._mirror.alive:
+        with side._mirror.condition:
+            side._mirror.condition.wait(0.1)
+    for now[0] in (1002.0, 1004.0, 1006.0, 1007.0, 1009.0, 1012.0):  # its time is 60 s
+        side.take_executor_status(Executor(id="e1"))
+    coordinator.revoke_lease(side._mirror.alive["e1"])  # as if it had ended while the process slept
+    now[0] = 2000.0
+    side.take_executor_status(Executor(id="e1"))
+    assert renewed[:3] == [1002.0, 1007.0, 1012.0]
+    assert coordinator.list(run_keys.ALIVE).items[0].lease
 
 
 def test_f5_a_registration_forgets_only_siblings_that_are_gone(service):

@@ -30,7 +30,6 @@ from agola_core.coordinator.sqlite.session import Session
 from agola_core.coordinator.sqlite.settle import settle
 from agola_core.coordinator.sqlite.watch import Change
 from agola_core.errors import (
-    AgolaError,
     BadRequestError,
     ClosedError,
     NotFoundError,
@@ -90,6 +89,7 @@ class SQLiteCoordinator(SQLiteReads):
             self._cursor = self._database.writer.cursor()
             self._session = Session(self._cursor, clock)
             self._cursor.execute(sql.LEASES_REBOOTED, (clock(), self._boot))
+        self._next_end: float | None = None  # when the next lease ends, as of the last sweep
         self._supervisor = Supervisor("sqlite-coordinator")
         self._leases = self._supervisor.loop("leases", self.expire_leases, interval=self._sweep_pause)
 
@@ -160,8 +160,9 @@ class SQLiteCoordinator(SQLiteReads):
             return
         now = self._clock()
         with self._database.reader() as connection:
-            if connection.execute(sql.LEASES_EXPIRED, (now,)).fetchone() is None:
-                return
+            (self._next_end,) = one(connection.execute(sql.LEASES_NEXT))
+        if self._next_end is None or self._next_end > now:
+            return
 
         def work(session: Session) -> None:
             expired: Rows = session.cursor.execute(sql.LEASES_EXPIRED, (now,)).fetchall()
@@ -172,12 +173,7 @@ class SQLiteCoordinator(SQLiteReads):
 
     def _sweep_pause(self) -> float:
         """Return the seconds until the next sweep: a lease that ends earlier is not left to wait for it."""
-        try:
-            with self._database.reader() as connection:
-                (deadline,) = one(connection.execute(sql.LEASES_NEXT))
-        except AgolaError:  # reported by the sweep
-            return _SWEEP_SECONDS
-        left = _SWEEP_SECONDS if deadline is None else deadline - self._clock()
+        left = _SWEEP_SECONDS if self._next_end is None else self._next_end - self._clock()
         return float(min(max(left, _LEAST_SWEEP_SECONDS), _SWEEP_SECONDS))
 
     def close(self) -> None:

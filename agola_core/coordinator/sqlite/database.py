@@ -111,6 +111,28 @@ class Database:
             self._data_version = version
             return newest_revision(self._version_reader)
 
+    def is_being_written(self) -> bool:
+        """Return whether a transaction, of any process, writes just now; True where that cannot be told.
+
+        It takes the write lock for an instant, unless this process is about to write. Called by the polling thread
+        alone.
+        """
+        if not self.writing.acquire(blocking=False):
+            return True
+        try:
+            with self.using():
+                self._version_reader.set_busy_timeout(0)
+                try:
+                    self._version_reader.execute("BEGIN IMMEDIATE")
+                    self._version_reader.execute("ROLLBACK")
+                finally:
+                    self._version_reader.set_busy_timeout(_BUSY_MILLISECONDS)
+        except (apsw.Error, AgolaError):  # another process writes, or the next look meets the same error
+            return True
+        finally:
+            self.writing.release()
+        return False
+
     def look(self, *, closely: bool = False) -> None:
         """Check that the files at the path are the open ones, and remember the result for `check_found`.
 

@@ -70,6 +70,10 @@ class _ReadOnlyDatabase(Database):
         """Check on every read: there are no commits of this process that would."""
         self.look(closely=True)
 
+    def is_being_written(self) -> bool:
+        """Return True: without the right to write nothing tells."""
+        return True
+
     def close(self) -> None:
         """Close all connections; closing twice is harmless."""
         self._closed = True

@@ -29,7 +29,14 @@ class SQLiteReads:
         self._database = database
         with database.reader() as connection:
             newest = newest_revision(connection)
-        self._hub = WatchHub(newest, self.changes, database.foreign_revision, database.origin, database.path)
+        self._hub = WatchHub(
+            newest,
+            self.changes,
+            database.foreign_revision,
+            database.is_being_written,
+            database.origin,
+            database.path,
+        )
 
     def watch(self, prefix: str, from_revision: int) -> SQLiteWatch:
         """Start a watch (see the port)."""

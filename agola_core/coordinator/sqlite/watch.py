@@ -39,6 +39,7 @@ class WatchHub:
         read_changes: Returns the changes of the revisions from the first argument (inclusive) to the second
             (exclusive); raises `CompactedError`.
         read_revision: Returns the newest revision if another process has committed since the last call, else None.
+        is_being_written: Returns whether a transaction writes to the database just now.
         origin: The process that opened the database.
         path: The database's file.
 
@@ -53,6 +54,7 @@ class WatchHub:
         revision: int,
         read_changes: ReadChanges,
         read_revision: Callable[[], int | None],
+        is_being_written: Callable[[], bool],
         origin: Origin,
         path: str,
     ) -> None:
@@ -66,6 +68,7 @@ class WatchHub:
         self.lost = ""
         self._read_changes = read_changes
         self._read_revision = read_revision
+        self._is_being_written = is_being_written
         self._committed = False
         self._recent: deque[Change] = deque(maxlen=_RECENT)
         self._watches: set[SQLiteWatch] = set()
@@ -168,9 +171,10 @@ class WatchHub:
                 watch.wake()
 
     def _poll(self) -> None:
-        """Look for commits of other processes: at every event, and ever more seldom after the last.
+        """Look for commits of other processes: at every event, and ever more seldom until nobody writes any more.
 
-        The event of a write comes before its commit can be seen, and nothing tells when it can.
+        The event of a write comes before its commit can be seen, and nothing tells when it can. But all that was
+        written before can be seen once no transaction writes.
         """
         pause = gap = _SHORTEST_POLL
         try:
@@ -180,6 +184,8 @@ class WatchHub:
                 committed, wrote, self._committed, self.wrote = self._committed, self.wrote, False, False
                 if committed or wrote:  # the event was of this process, and more of them may follow
                     pause = gap = _POLL
+                if not came and not committed and _POLL <= pause < _LONGEST_POLL and not self._is_being_written():
+                    pause = _LONGEST_POLL  # the look below sees all that there were events of
                 if not committed:  # such a commit has read those of others before it
                     self._look()
         finally:

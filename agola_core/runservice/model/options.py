@@ -27,7 +27,8 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
         fetchers: How many logs and archives are fetched at a time; fewer than half of them from one executor.
         start_queued: Whether queued runs start automatically, one of each group at a time; otherwise an external
             scheduler starts them, such as Agola's.
-        executor_ttl: Seconds after its last heartbeat at which an executor counts as lost, and its tasks fail.
+        executor_ttl: Seconds after its last heartbeat at which an executor counts as lost, and its tasks fail; it may
+            be a twelfth of it more.
         fetch_patience: Seconds after which the logs and archives on a lost executor count as lost.
         max_log_bytes: The largest log fetched from an executor; a larger one counts as lost.
         max_archive_bytes: The largest workspace archive, likewise.

@@ -11,8 +11,10 @@ from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
 from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
 from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import hidden
+from agola_core.runtime.clock import boot_clock
 
 _REFRESH = timedelta(seconds=5)
+_RENEWALS = 12  # of an executor's lease in its time: each one is a commit
 MAX_ID_BYTES = 200
 
 
@@ -29,6 +31,7 @@ class ExecutorSide:
         self._mirror = state.mirror
         self._ttl = ttl
         self._now = state.now
+        self._renewed: dict[str, tuple[int, float]] = {}  # by executor: its lease, and when that was last renewed
 
     def executors(self) -> list[Executor]:
         """Return the executors that have reported themselves, by id, without their tokens."""
@@ -64,9 +67,7 @@ class ExecutorSide:
                 f"executor {executor.id!r} is bound to another token: an admin can forget it, then it is bound anew"
             )
         # Before the report itself: an executor that is known and not alive is one that has gone.
-        lease = self._mirror.alive.get(executor.id)
-        if lease is None or self._store.coordinator.keep_alive(lease) <= 0.0:
-            self._store.put_alive(executor.id, self._ttl)
+        self._keep_alive(executor.id)
         known = self._mirror.executors.get(executor.id)
         if known is None or self._differs(executor) or now - known.last_status_update_time >= _REFRESH:
             self._store.put_executor(replace(executor, last_status_update_time=now))
@@ -79,6 +80,20 @@ class ExecutorSide:
             ):
                 self._store.delete_executor(other.id)
 
+    def _keep_alive(self, executor_id: str) -> None:
+        """Renew an executor's lease if that is due; it lasts so much longer that no heartbeat counts for less."""
+        pause = self._ttl / _RENEWALS
+        lease, now = self._mirror.alive.get(executor_id), boot_clock()
+        if lease is not None:
+            renewed, since = self._renewed.get(executor_id, (0, 0.0))
+            if renewed == lease and now - since < pause:
+                return
+            if self._store.coordinator.keep_alive(lease) > 0.0:
+                self._renewed[executor_id] = lease, now
+                return
+        self._renewed.pop(executor_id, None)
+        self._store.put_alive(executor_id, self._ttl + pause)
+
     def _differs(self, executor: Executor) -> bool:
         known = self._mirror.executors.get(executor.id)
         return known is None or _content(known) != _content(executor)
@@ -89,6 +104,7 @@ class ExecutorSide:
 
     def delete_executor(self, executor_id: str) -> None:
         """Forget an executor; its unfinished tasks fail, or are tried elsewhere. Unknown ones are no error."""
+        self._renewed.pop(executor_id, None)
         self._store.delete_executor(executor_id)
 
     def tasks(self, executor_id: str) -> list[ExecutorTask]:
