@@ -56,7 +56,7 @@ rules: $(VENV)/ready ## the dependency rule
 
 check: test lint types rules ## everything that CI checks
 
-bench: $(VENV)/ready ## measure, beside references; BENCH=name for one
+bench: $(VENV)/ready ## measure, beside references; BENCH=name for one; for scale, SCALE=objects and STORAGE=posix or s3
 	$(BIN)/pip install --quiet --group bench
 	$(BIN)/python -m bench $(BENCH)
 

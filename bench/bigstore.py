@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import random
 import shutil
 import tempfile
@@ -17,9 +16,10 @@ import apsw
 
 import agola_core
 from agola_core import Options, Put
+from bench import options
 from bench.machine import workplace
 
-OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))
+OBJECTS = options.number("AGOLA_BENCH_OBJECTS", 1_000_000, least=10_000)
 SIZE = 1024
 OPTIONS = Options(background=False)
 _WAL = 10_000

@@ -21,10 +21,11 @@ from agola_core.datamanager import Action, DataManager
 from agola_core.db import Tx
 from agola_core.readdb import ReadDB
 from agola_core.runtime.context import Context
+from bench import options
 from bench.machine import sync_seconds, workplace
 from bench.result import Line, limit, ratio
 
-OBJECTS = int(os.environ.get("AGOLA_BENCH_OBJECTS", "1000000"))
+OBJECTS = options.number("AGOLA_BENCH_OBJECTS", 1_000_000, least=10_000)
 REBUILD_BYTES = 200
 ROUNDS = 5
 COMMITS = 60
