@@ -11,6 +11,7 @@ import msgspec
 
 from agola_core.coordinator.port import Op
 from agola_core.datamanager import DataManager, Put
+from agola_core.errors import NotFoundError
 from agola_core.runservice.archive.projection import RUN_CONFIG
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
@@ -91,6 +92,10 @@ class PlayedExecutor:
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:  # noqa: ARG002 - the protocol's
         """Yield a log."""
         yield b"log\n"[offset:]
+
+    def open_times(self, task_id: str, step: int | None, *, offset: int = 0) -> Iterator[bytes]:  # noqa: ARG002 - the protocol's
+        """Raise: nothing is recorded."""
+        raise NotFoundError("no times")
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:  # noqa: ARG002 - the protocol's
         """Yield an archive."""

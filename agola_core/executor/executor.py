@@ -21,6 +21,7 @@ from agola_core.executor.files import kept_text
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.tasks.directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
 from agola_core.executor.tasks.files import TaskFiles
+from agola_core.executor.tasks.log_watcher import LogWatcher
 from agola_core.executor.tasks.pool import TaskPool
 from agola_core.executor.tasks.runner import TaskLimits, TaskRunner
 from agola_core.executor.tasks.state import TaskState
@@ -97,6 +98,7 @@ class Executor:
         self._options = options or ExecutorOptions()
         self.token = self._options.listen_token or kept
         self._pool = TaskPool(self._options.active_tasks_limit)
+        self._watcher = LogWatcher()
         self._kept: set[str] = set()
         self._files = TaskFiles(self._directories, self._pool, self.id)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
@@ -144,6 +146,7 @@ class Executor:
             for runner in runners:
                 runner.join(10.0)
         self._pool.close()
+        self._watcher.close()
         if self._reporter.stop(5.0) and not self._lock_file.closed:
             self._forget_stored()
         self._lock_file.close()
@@ -210,6 +213,10 @@ class Executor:
         """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""
         return self._files.open_log(task_id, step, follow=follow, offset=offset)
 
+    def open_times(self, task_id: str, step: int | None, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield when the lines of a step's log were written, as far as it has been recorded."""
+        return self._files.open_times(task_id, step, offset=offset)
+
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
         return self._files.open_archive(task_id, step, offset=offset)
@@ -233,7 +240,7 @@ class Executor:
     def _add(self, task: ExecutorTask, directory: TaskDirectory) -> None:
         state = TaskState(task, directory, self._reporter.report)
         limits = self._options.limits
-        self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._ended, limits))
+        self._pool.add(TaskRunner(state, directory, self._driver, self._service, self._ended, limits, self._watcher))
         if self._limits_loop is not None and self._limits_rest:
             self._limits_rest = False
             self._limits_loop.wake()

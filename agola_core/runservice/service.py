@@ -326,9 +326,11 @@ class RunService:
         """Return what the tasks of a run reported about tests and coverage, as far as their archives are stored."""
         return self._reports.run_tests(bundle)
 
-    def log_lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
+    def log_lines(
+        self, run_id: str, task_id: str, step: int | None, first: int, count: int, *, timestamps: bool = False
+    ) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""
-        return self._logs.lines(run_id, task_id, step, first, count)
+        return self._logs.lines(run_id, task_id, step, first, count, timestamps=timestamps)
 
     def find_log_lines(
         self, run_id: str, task_id: str, step: int | None, text: bytes, most: int, context: Context

@@ -85,6 +85,9 @@ class Executor:
     def open_log(self, task_id, step, *, follow, offset=0):
         return iter([b"<html><script>1</script>"])
 
+    def open_times(self, task_id, step, *, offset=0):
+        return iter([b"<html><script>1</script>"])
+
     def open_archive(self, task_id, step, *, offset=0):
         return iter([b"<html><script>1</script>"])
 
@@ -99,9 +102,11 @@ def test_a_log_read_from_an_executor_is_never_taken_for_a_page(start_app):
     with start_app(make_executor_app(Executor(), Access(), LIMITS)) as executor:
         log = executor.request("GET", f"{API}/executor/logs?taskid=t&step=0")
         assert log.headers["content-type"] == "text/plain; charset=utf-8"
+        times = executor.request("GET", f"{API}/executor/logs/times?taskid=t&step=0")
+        assert times.headers["content-type"] == "application/octet-stream"
         archive = executor.request("GET", f"{API}/executor/archives?taskid=t&step=0")
         assert archive.headers["content-type"] == "application/x-tar"
-        for answer in (log, archive, executor.request("GET", "/healthz"), executor.request("GET", f"{API}/x")):
+        for answer in (log, times, archive, executor.request("GET", "/healthz"), executor.request("GET", f"{API}/x")):
             assert_safe(answer)
 
 

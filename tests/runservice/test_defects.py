@@ -23,7 +23,7 @@ from agola_core.runservice.model.types import (
 from agola_core.runservice.scheduling import executor_reports
 from agola_core.runservice.state import run_keys
 from agola_core.runtime import faultpoints
-from tests.support.runs import SECONDS, PlayedExecutor, archived, request, settled, task
+from tests.support.runs import SECONDS, WRITTEN, PlayedExecutor, archived, request, settled, task
 
 
 class Hanging(PlayedExecutor):
@@ -145,9 +145,49 @@ def test_f4_an_executor_keeps_its_task_until_the_log_is_durable(service, directo
     assert [info.path for info in dm.storage.list("logs/a/data/")] == [
         "logs/a/data/setup.log",
         "logs/a/data/steps/0.log",
+        "logs/a/data/steps/0.log.times",
     ]
     assert [info.path for info in dm.storage.list("workspacearchives/")] == []  # it saves none, so none is referred to
     assert executor.side.tasks("e1") == []
+
+
+@pytest.mark.parametrize("hits", [1, 2])
+def test_times_that_were_not_stored_with_their_log_are_stored_later(open_service, directory, dm, hits):
+    missed = []
+
+    def miss(name):
+        if name == "fetch.before-times" and len(missed) < hits:
+            missed.append([info.path for info in dm.storage.list("logs/a/data/")])
+            raise UnavailableError("the storage is away")
+
+    service = open_service(sweep_interval=0.1)
+    executor = PlayedExecutor(service, directory)
+    with faultpoints.arm(miss):
+        run = service.create_run(request(task("a"))).run
+        executor.end("a")
+        archived(service, run.id)
+    assert missed == [["logs/a/data/setup.log", "logs/a/data/steps/0.log"]] * hits  # a log without times is whole
+    assert service.log_lines(run.id, "a", 0, 0, 1, timestamps=True).times == [WRITTEN]
+    service.delete_run(run.id)
+    assert list(dm.storage.list("logs/")) == []
+
+
+def test_a_log_whose_executor_knows_no_times_or_damaged_ones_has_none(service, directory, dm):
+    class Old(PlayedExecutor):
+        def open_times(self, task_id, step, *, offset=0):
+            if task_id == "a":
+                raise NotFoundError("no such path")
+            yield b"agolalt1" + b"\xff" * 1000
+
+    executor = Old(service, directory)
+    run = service.create_run(request(task("a"), task("b"))).run
+    for name in ("a", "b"):
+        executor.end(name)
+    archived(service, run.id)
+    assert not [info for info in dm.storage.list("logs/") if info.path.endswith(".times")]
+    for name in ("a", "b"):
+        assert service.log_lines(run.id, name, 0, 0, 1, timestamps=True).times == [None]
+        assert b"".join(service.open_log(run.id, name, 0)) == f"log 0 of {name}".encode()
 
 
 def test_f5_a_silent_executors_tasks_fail_when_its_lease_ends(open_service, directory):

@@ -4,6 +4,7 @@ import threading
 
 from msgspec.structs import replace
 
+from agola_core.runservice.model.line_times import LineClock
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
     Depend,
@@ -15,10 +16,12 @@ from agola_core.runservice.model.types import (
 )
 
 SECONDS = 20.0
+WRITTEN = 1_700_000_000_042
+"""When the logs of a played executor were written, in milliseconds since 1970."""
 
 
 class PlayedExecutor:
-    """An executor whose tasks do what the test says. Its logs are the names of what they are of."""
+    """An executor whose tasks do what the test says. Its logs are the names of what they are of, and have times."""
 
     def __init__(self, service, directory, name="e1", **fields):
         self.id = name
@@ -39,6 +42,10 @@ class PlayedExecutor:
 
     def open_log(self, task_id, step, *, follow, offset=0):
         yield f"log {step} of {task_id}".encode()[offset:]
+
+    def open_times(self, task_id, step, *, offset=0):
+        size = len(f"log {step} of {task_id}")
+        yield LineClock().take(size, WRITTEN)[offset:]
 
     def open_archive(self, task_id, step, *, offset=0):
         yield f"archive {step} of {task_id}".encode()[offset:]

@@ -16,7 +16,7 @@ from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import ExecutorTask
 from agola_http.access.control import Access
 from agola_http.access.principals import Principal
-from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX, TAR, TEXT
+from agola_http.protocol.names import BINARY, JSON, OFFSET_HEADER, PREFIX, TAR, TEXT
 from agola_http.server.application import Application
 from agola_http.server.connections.limits import Limits
 from agola_http.server.endpoints import Area, Call, endpoint, stream_answer
@@ -46,14 +46,17 @@ class ExecutorApi(Area[SizedExecutor]):
     @endpoint("GET", f"{PREFIX}/executor/logs", Principal.CLIENT)
     def log(self, call: Call) -> Response:
         """Stream a log, and with `follow` what is added until the step has ended."""
-        setup, step = call.flag("setup"), call.text("step")
-        if setup == bool(step):
-            raise BadRequestError("logs needs either setup or step")
-        task_id, number, offset = _task_id(call), None if setup else _number(step, "step"), _offset(call)
+        task_id, number, offset = _task_id(call), _step(call), _offset(call)
         if call.flag("follow"):
             return _streamed(self._state.open_log(task_id, number, follow=True, offset=offset), TEXT, offset)
         pieces = self._state.open_log(task_id, number, follow=False, offset=offset)
         return _of_size(pieces, self._state.log_size(task_id, number), TEXT, offset)
+
+    @endpoint("GET", f"{PREFIX}/executor/logs/times", Principal.CLIENT)
+    def times(self, call: Call) -> Response:
+        """Stream when the lines of a log were written."""
+        offset = _offset(call)
+        return _streamed(self._state.open_times(_task_id(call), _step(call), offset=offset), BINARY, offset)
 
     @endpoint("GET", f"{PREFIX}/executor/archives", Principal.CLIENT)
     def archive(self, call: Call) -> Response:
@@ -104,6 +107,13 @@ def _task_id(call: Call) -> str:
     if not task_id:
         raise BadRequestError("taskid is missing")
     return task_id
+
+
+def _step(call: Call) -> int | None:
+    setup, step = call.flag("setup"), call.text("step")
+    if setup == bool(step):
+        raise BadRequestError("logs needs either setup or step")
+    return None if setup else _number(step, "step")
 
 
 def _offset(call: Call) -> int:

@@ -73,10 +73,14 @@ class HttpExecutorClient:
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; `step` None means the set-up's."""
-        params = {"taskid": task_id, **({"setup": ""} if step is None else {"step": str(step)})}
+        params = _log_params(task_id, step)
         if follow:
             params["follow"] = ""
         return self._from("/executor/logs", params, offset, endless=follow)
+
+    def open_times(self, task_id: str, step: int | None, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield when the lines of a step's log were written."""
+        return self._from("/executor/logs/times", _log_params(task_id, step), offset)
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield the tar archive that a step saved to the workspace."""
@@ -130,6 +134,10 @@ class HttpExecutorDirectory:
             clients, self._clients = self._clients, {}
         for _, client in clients.values():
             client.close()
+
+
+def _log_params(task_id: str, step: int | None) -> dict[str, str]:
+    return {"taskid": task_id, **({"setup": ""} if step is None else {"step": str(step)})}
 
 
 def _resolve(host: str, port: int) -> list[Address]:

@@ -3,8 +3,9 @@
 ::
 
     TASKS/TASK-ID/task.jsonl         the task, then a line for each change of its status and for each process
-                  setup.log
+                  setup.log  setup.times
                   steps/N.log        the log of step N
+                  steps/N.times      when it grew
                   steps/N.exit       its exit code, written by its shell
                   archives/N.tar     what it saved
                   home/  tmp/  ...   the files of its pod, as its driver makes them
@@ -44,7 +45,7 @@ _AT_ONCE = 1000
 _FULL_BYTES = 1 << 20
 _SHORT_SHARE = 0.1
 _CUT_BYTES = 1 << 20
-_KEPT: Final = frozenset(("task.jsonl", "setup.log", "steps", "archives"))
+_KEPT: Final = frozenset(("task.jsonl", "setup.log", "setup.times", "steps", "archives"))
 _CUT: Final = b"[the rest was cut: the executor's disk was full]\n"
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
@@ -95,6 +96,10 @@ class TaskDirectory:
     def log(self, step: int | None) -> Path:
         """Return the path of a step's log, or of the set-up's for None."""
         return self.path / ("setup.log" if step is None else f"steps/{step}.log")
+
+    def times(self, step: int | None) -> Path:
+        """Return the path of the times of a log's lines."""
+        return self.log(step).with_suffix(".times")
 
     def append_log(self, step: int | None, text: str) -> None:
         """Add a line to a step's log.

@@ -14,6 +14,7 @@ from agola_core.executor.files import open_own
 from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.tasks.directory import TaskDirectories
 from agola_core.executor.tasks.pool import TaskPool
+from agola_core.executor.tasks.runner import TaskRunner
 from agola_core.runservice.model.types import ExecutorTask
 
 _FOLLOW_SECONDS = 0.02
@@ -38,9 +39,7 @@ class TaskFiles:
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""
         path = self._directories.of(task_id).log(step)
-        runner = self._pool.get(task_id)
-        if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
-            raise NotFoundError(f"task {task_id!r} has no step {step}")
+        runner = self._runner(task_id, step)
         goes_on = not follow and runner is not None and not _step_ended(runner.task, step)
         # Before the log: a directory that is removed in between has no log either, and no secret is shown.
         task = runner.task if runner is not None else self._directories.of(task_id).load()
@@ -58,6 +57,23 @@ class TaskFiles:
         before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
         pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
         return masked(pieces, patterns, skip=before, goes_on=goes_on)
+
+    def open_times(self, task_id: str, step: int | None, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield when the lines of a step's log were written, as far as it has been recorded.
+
+        Raises:
+            NotFoundError: Nothing is recorded.
+        """
+        runner = self._runner(task_id, step)
+        if runner is not None:
+            runner.times.look(step)
+            if unsaved := runner.times.unsaved(step):
+                return iter([unsaved[offset:]])
+        try:
+            file = _open_file(self._directories.of(task_id).times(step))
+        except FileNotFoundError as error:
+            raise self._missing("times", task_id, step) from error
+        return _read_to_end(file, offset)
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
@@ -88,6 +104,12 @@ class TaskFiles:
             return self._directories.of(task_id).archive(step).lstat().st_size
         except FileNotFoundError as error:
             raise self._missing("archive", task_id, step) from error
+
+    def _runner(self, task_id: str, step: int | None) -> TaskRunner | None:
+        runner = self._pool.get(task_id)
+        if runner is not None and step is not None and not 0 <= step < len(runner.task.steps):
+            raise NotFoundError(f"task {task_id!r} has no step {step}")
+        return runner
 
     def _missing(self, what: str, task_id: str, step: int | None) -> NotFoundError:
         return NotFoundError(f"no {what} of task {task_id!r} step {step} on executor {self._executor_id}")

@@ -14,6 +14,8 @@ from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Command, Driver, Pod, StepProcess
 from agola_core.executor.paths import working_directory
 from agola_core.executor.tasks.directory import RunningProcess, TaskDirectory
+from agola_core.executor.tasks.log_times import TaskTimes
+from agola_core.executor.tasks.log_watcher import LogWatcher
 from agola_core.executor.tasks.state import TaskState
 from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import (
@@ -58,6 +60,10 @@ class TaskRunner:
         service: The run service.
         finished: Called at the task's end, however it ended.
         limits: Its limits.
+        watcher: Tells when its commands write.
+
+    Attributes:
+        times: When each line of its logs was written.
     """
 
     def __init__(
@@ -68,8 +74,10 @@ class TaskRunner:
         service: RunserviceClient,
         finished: Callable[[TaskRunner], None],
         limits: TaskLimits,
+        watcher: LogWatcher,
     ) -> None:
         self.state = state
+        self.times = TaskTimes(directory, watcher, state.milliseconds)
         self.directory = directory
         self._driver = driver
         self._service = service
@@ -199,6 +207,7 @@ class TaskRunner:
             pod.close()
         except AgolaError as error:  # leftovers are removed later, and do not concern the result
             logger.warning("task %s: its pod cannot be removed yet: %s", self.task.id, error)
+        self.times.end()
         self.directory.free_space()
 
     def _set_up(self) -> Pod:
@@ -245,6 +254,7 @@ class TaskRunner:
             if not self._stopped:
                 self._failure = self._failure or f"step {number}: {error}"
             phase = ExecutorPhase.FAILED
+        self.times.record(number)
         self._check_log(number)
         if self._failure:
             phase = ExecutorPhase.FAILED
@@ -273,6 +283,7 @@ class TaskRunner:
         return self._driver.find_process(running.description, self.directory.exit_file(number))
 
     def _run_command(self, pod: Pod, number: int, step: RunStep, found: StepProcess | None) -> int | None:
+        self.times.watch(number)
         process = found or self._start_command(pod, number, step)
         with self.state.condition:
             self._process = process
@@ -347,5 +358,6 @@ class TaskRunner:
     def _log(self, number: int | None, text: str) -> None:
         try:
             self.directory.append_log(number, text)
+            self.times.record(number)
         except OSError:
             logger.warning("task %s: cannot write to its log: %s", self.task.id, text)

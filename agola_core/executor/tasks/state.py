@@ -51,12 +51,17 @@ class TaskState:
         self._clock = clock
         self.ticks = ticks
         now, ticked = clock(), ticks()
+        self._since = now - ticked
         # Of steps that an earlier executor began, only the time by its clock is known.
         self.began = {
             number: ticked - max(0.0, now - step.start_time.timestamp())
             for number, step in enumerate(task.status.steps)
             if step.start_time is not None
         }
+
+    def milliseconds(self) -> int:
+        """Return the time in milliseconds since 1970, by the clock as it was set when this process took the task."""
+        return int(1000 * (self._since + self.ticks()))
 
     @property
     def running_step(self) -> int | None:

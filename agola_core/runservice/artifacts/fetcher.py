@@ -12,13 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from agola_core.errors import AgolaError, NotFoundError, UnavailableError
+from agola_core.errors import AgolaError, APIError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.log_lines import write_log
+from agola_core.runservice.artifacts.log_times import write_times
 from agola_core.runservice.artifacts.references import refer, release
 from agola_core.runservice.artifacts.reports import ReportSpotter, summarize
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
+from agola_core.runservice.model.line_times import MAX_BYTES
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.model.types import Executor, ExecutorTask, RunTask
@@ -141,7 +143,9 @@ class Fetcher:
     ) -> Fetched | None:
         """Copy one log or archive; return it when it is stored or permanently lost, None to try again."""
         path = object_paths.log(task.id, step) if kind == "log" else object_paths.archive(task.id, step or 0)
-        if self._is_stored(path):  # by a service that did not come to record it
+        if (size := self._stored_size(path)) is not None:  # by a service that did not come to record it
+            if kind == "log" and not self._fetch_times(task, step, size, executor if held else None):
+                return None
             return self._stored(task, kind, step)
         if held is None or executor is None:
             return self._lost(task, kind, step, "its executor is gone")
@@ -149,7 +153,7 @@ class Fetcher:
         try:
             faultpoints.reach("fetch.before-log" if kind == "log" else "fetch.before-archive")
             if kind == "log":
-                write_log(self._storage, task.id, step, pieces)
+                index = write_log(self._storage, task.id, step, pieces)
             else:
                 spotter = ReportSpotter(pieces)
                 self._storage.write(path, spotter)
@@ -163,7 +167,25 @@ class Fetcher:
                 return self._lost(task, kind, step, "its executor is silent")
             logger.warning("not fetched, tried again: task=%s kind=%s step=%s: %s", task.id, kind, step, error)
             return None
-        return Fetched(task.id, kind, step)
+        only_line = step is None and index.lines <= 1  # it was written when the set-up began
+        is_done = only_line or self._fetch_times(task, step, index.size, executor)
+        return Fetched(task.id, kind, step) if is_done else None
+
+    def _fetch_times(self, task: RunTask, step: int | None, size: int, executor: Executor | None) -> bool:
+        """Store the times of a stored log if its executor has any; return False to try again."""
+        if not size or executor is None:
+            return True
+        try:
+            pieces = self._directory.client(executor).open_times(task.id, step)
+            write_times(self._storage, task.id, step, b"".join(Bounded(pieces, MAX_BYTES)), size)
+        except APIError as error:
+            logger.info("a log has no times: task=%s step=%s: %s", task.id, step, error)
+        except AgolaError as error:
+            if self._is_silent(executor):
+                return True
+            logger.warning("times not fetched, tried again: task=%s step=%s: %s", task.id, step, error)
+            return False
+        return True
 
     def _stored(self, task: RunTask, kind: str, step: int | None) -> Fetched | None:
         """Return what is stored, with what its reports say; None to try again."""
@@ -183,12 +205,11 @@ class Fetcher:
     def _opened(self, executor: Executor, task_id: str, kind: str, step: int | None) -> Iterator[bytes]:
         yield from _resumed(self._directory.client(executor), task_id, kind, step)
 
-    def _is_stored(self, path: str) -> bool:
+    def _stored_size(self, path: str) -> int | None:
         try:
-            self._storage.stat(path)
+            return self._storage.stat(path).size
         except NotFoundError:
-            return False
-        return True
+            return None
 
     def _is_silent(self, executor: Executor) -> bool:
         if executor.id in self._mirror.alive:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 
 import msgspec
 
@@ -13,6 +13,7 @@ from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from, split_lines
 from agola_core.runservice.model import object_paths
+from agola_core.runservice.model.line_times import LineTimes
 from agola_core.runtime.context import Context
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,14 @@ class LogLines(msgspec.Struct, frozen=True):
         lines: The lines, newlines included; fewer than asked for where they are long.
         total: How many the log has.
         size: The log's bytes.
+        times: When each of the lines was written, in milliseconds since 1970, or None; [] where it was not asked for.
     """
 
     first: int
     lines: list[bytes]
     total: int
     size: int
+    times: list[int | None] = []
 
 
 class FoundLines(msgspec.Struct, frozen=True):
@@ -48,18 +51,28 @@ class FoundLines(msgspec.Struct, frozen=True):
     complete: bool
 
 
-def write_log(storage: ObjectStorage, task_id: str, step: int | None, pieces: Iterable[bytes]) -> None:
-    """Store a log, and the index of its lines where it is long.
+def write_log(storage: ObjectStorage, task_id: str, step: int | None, pieces: Iterable[bytes]) -> LineIndex:
+    """Store a log, and the index of its lines where it is long; return the index.
 
     Raises:
         AgolaError: The log could not be stored; an index that could not is made when it is needed.
     """
     counter = LineCounter(pieces)
     storage.write(object_paths.log(task_id, step), counter)
-    _write_index(storage, object_paths.log_index(task_id, step), counter.index())
+    index = counter.index()
+    _write_index(storage, object_paths.log_index(task_id, step), index)
+    return index
 
 
-def read_lines(storage: ObjectStorage, task_id: str, step: int | None, first: int, count: int) -> LogLines:
+def read_lines(
+    storage: ObjectStorage,
+    task_id: str,
+    step: int | None,
+    first: int,
+    count: int,
+    *,
+    times: Callable[[int], LineTimes] | None = None,
+) -> LogLines:
     """Return lines of a stored log; the last ones are reached as quickly as the first.
 
     Args:
@@ -68,6 +81,7 @@ def read_lines(storage: ObjectStorage, task_id: str, step: int | None, first: in
         step: The step's number; None for the set-up.
         first: The first line, from 0; a negative one counts from the end, as far as there are so many.
         count: The most lines.
+        times: Returns the times of a log of a size, to tell those of the lines.
 
     Raises:
         NotFoundError: There is no such log.
@@ -78,12 +92,18 @@ def read_lines(storage: ObjectStorage, task_id: str, step: int | None, first: in
     found: list[bytes] = []
     size = 0
     with closing(storage.open_reader(object_paths.log(task_id, step))) as reader:
-        for text in islice(lines_from(reader, offset), first - line, first - line + count):
+        lines = lines_from(reader, offset)
+        begin = offset + sum(len(text) for text in islice(lines, first - line))
+        for text in islice(lines, count):
             found.append(text)
             size += len(text)
             if size >= _MAX_RANGE_BYTES:
                 break
-    return LogLines(first, found, index.lines, index.size)
+    if times is None:
+        return LogLines(first, found, index.lines, index.size)
+    known = times(index.size)
+    ends = accumulate((len(text) for text in found), initial=begin)
+    return LogLines(first, found, index.lines, index.size, [known.at(end) for end in ends][1:])
 
 
 def find_lines(

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines, find_lines, read_lines
+from agola_core.runservice.artifacts.log_times import read_times
 from agola_core.runservice.model import object_paths
+from agola_core.runservice.model.line_times import NO_TIMES, LineTimes, parse
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
 from agola_core.runservice.state.mirror import Mirror
@@ -48,14 +50,20 @@ class LogReader:
         pieces = self._open_now(run_id, task_id, step, follow=follow)
         return self._awaited(run_id, task_id, step) if pieces is None else pieces
 
-    def lines(self, run_id: str, task_id: str, step: int | None, first: int, count: int) -> LogLines:
+    def lines(
+        self, run_id: str, task_id: str, step: int | None, first: int, count: int, *, timestamps: bool = False
+    ) -> LogLines:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`).
 
         Raises:
             NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
         """
-        self._check_stored(run_id, task_id, step)
-        return read_lines(self._storage, task_id, step, first, count)
+        task = self._check_stored(run_id, task_id, step)
+
+        def times(size: int) -> LineTimes:
+            return parse(read_times(self._storage, task_id, step, size, _state(task, step).start_time)) or NO_TIMES
+
+        return read_lines(self._storage, task_id, step, first, count, times=times if timestamps else None)
 
     def find(self, run_id: str, task_id: str, step: int | None, text: bytes, most: int, context: Context) -> FoundLines:
         """Return the lines with a text of the log of a step that has ended (see `log_lines.find_lines`).
@@ -66,9 +74,11 @@ class LogReader:
         self._check_stored(run_id, task_id, step)
         return find_lines(self._storage, task_id, step, text, most, context)
 
-    def _check_stored(self, run_id: str, task_id: str, step: int | None) -> None:
-        if not _is_settled(self._find_task(run_id, task_id, step), step):
+    def _check_stored(self, run_id: str, task_id: str, step: int | None) -> RunTask:
+        task = self._find_task(run_id, task_id, step)
+        if not _is_settled(task, step):
             raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
+        return task
 
     def _awaited(self, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
         while (pieces := self._open_now(run_id, task_id, step, follow=True)) is None:

@@ -50,6 +50,11 @@ def log_index(task_id: str, step: int | None) -> str:
     return log(task_id, step) + ".lines"
 
 
+def log_times(task_id: str, step: int | None) -> str:
+    """Return the path of the times of a log's lines, which go wherever the log goes."""
+    return log(task_id, step) + ".times"
+
+
 def archive(task_id: str, step: int) -> str:
     """Return the path of an archive that a step saved to the workspace."""
     return f"{data(ARCHIVES, task_id)}{step}.tar"

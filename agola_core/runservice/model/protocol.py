@@ -33,6 +33,18 @@ class ExecutorClient(Protocol):
             NotFoundError: The executor has no such log.
         """
 
+    def open_times(self, task_id: str, step: int | None, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield when the lines of a log were written (see `line_times`), as far as it is known now.
+
+        Args:
+            task_id: The task.
+            step: The step's number, from 0; None for the set-up.
+            offset: Skip this many bytes, which the caller has.
+
+        Raises:
+            NotFoundError: The executor does not know it.
+        """
+
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield the tar archive that a step saved to the workspace, from `offset` on (see `open_log`).
 

@@ -6,6 +6,7 @@ import pytest
 
 from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.tasks.directory import TaskDirectories
+from agola_core.executor.tasks.log_watcher import LogWatcher
 from agola_core.executor.tasks.pool import TaskPool
 from agola_core.executor.tasks.runner import TaskLimits, TaskRunner
 from agola_core.executor.tasks.state import TaskState
@@ -34,7 +35,7 @@ class Bench:
         self.reports = []
         directory = TaskDirectories(root / "tasks").of("a")
         state = TaskState(self.task, directory, self.reports.append, lambda: self.wall, lambda: self.ticks)
-        self.runner = TaskRunner(state, directory, HostDriver(), None, lambda _: None, TaskLimits())
+        self.runner = TaskRunner(state, directory, HostDriver(), None, lambda _: None, TaskLimits(), LogWatcher())
 
     def start(self, step):
         TaskPool(0).add(self.runner)

@@ -1,0 +1,136 @@
+"""Records when the logs of a task grew, each in a file beside the log (see `line_times`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agola_core.executor.files import open_own, read_own
+from agola_core.executor.tasks.directory import TaskDirectory
+from agola_core.executor.tasks.log_watcher import LogWatcher
+from agola_core.runservice.model.line_times import MAX_BYTES, LineClock, parse
+
+logger = logging.getLogger(__name__)
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+
+class TaskTimes:
+    """The times of one task's logs. Thread-safe.
+
+    Args:
+        directory: The task's directory.
+        watcher: Tells when commands write.
+        clock: Milliseconds since 1970.
+    """
+
+    def __init__(self, directory: TaskDirectory, watcher: LogWatcher, clock: Callable[[], int]) -> None:
+        self._directory = directory
+        self._watcher = watcher
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._logs: dict[int | None, _LogTimes] = {}
+        self._watches: list[int] = []
+
+    def watch(self, step: int) -> None:
+        """Begin to record a log that a command is about to write, or writes already."""
+        self._watches.append(self._watcher.add(self._directory.log(step), lambda: self.look(step)))
+
+    def record(self, step: int | None) -> None:
+        """Record how a log has grown.
+
+        Args:
+            step: The step's number; None for the set-up.
+        """
+        with self._lock:
+            self._log(step).look(self._clock(), force=True)
+
+    def look(self, step: int | None) -> float:
+        """Record how a log has grown unless it has just been done; return the seconds until it is to be done again."""
+        with self._lock:
+            return self._log(step).look(self._clock())
+
+    def end(self) -> None:
+        """Record the rest, once nothing writes any more."""
+        for number in self._watches:
+            self._watcher.remove(number)
+        self._watches.clear()
+        with self._lock:
+            for step, log in self._logs.items():
+                log.look(self._clock(), force=True)
+                if step is not None:  # the only line of a set-up is known to be written at its start
+                    log.save()
+
+    def unsaved(self, step: int | None) -> bytes:
+        """Return what has been recorded of a log that has no file yet."""
+        with self._lock:
+            return self._log(step).unsaved
+
+    def _log(self, step: int | None) -> _LogTimes:
+        if step not in self._logs:
+            self._logs[step] = _LogTimes(self._directory.log(step), self._directory.times(step))
+        return self._logs[step]
+
+
+class _LogTimes:
+    """The times of one log; those that an earlier executor recorded go on.
+
+    The first record is kept in memory until there is another: a file for each short step would cost more than the rest.
+
+    Attributes:
+        unsaved: The first record, while it is not in the file.
+    """
+
+    def __init__(self, log: Path, path: Path) -> None:
+        self._log = log
+        self._path = path
+        self._clock = LineClock(parse(read_own(path, MAX_BYTES + 1)))
+        self._failed = False
+        self._looked = False
+        self.unsaved = b""
+
+    def look(self, now: int, *, force: bool = False) -> float:
+        try:
+            found = self._log.lstat()
+        except OSError:
+            return 0.0
+        if found.st_size < self._clock.size:  # a step has emptied its log
+            self._clock, self.unsaved = LineClock(), b""
+        if found.st_size == self._clock.size or self._failed:
+            return 0.0
+        if not force and (wait := self._clock.wait(now)):
+            return wait / 1000
+        if not self._looked:  # while no executor ran, nobody looked: the last write is known
+            now = min(now, int(found.st_mtime * 1000))
+        recorded = self._clock.recorded
+        data = self._clock.take(found.st_size, now)
+        if not recorded:
+            self.unsaved = data
+        elif self.unsaved:
+            self.unsaved += data
+            self.save()
+        else:
+            self._append(data, recorded)
+        self._looked = True
+        return 0.0
+
+    def save(self) -> None:
+        data, self.unsaved = self.unsaved, b""
+        if data:
+            self._append(data, 0)
+
+    def _append(self, data: bytes, at: int) -> None:
+        try:
+            descriptor = open_own(self._path, _APPEND)
+            try:
+                if not self._looked or not at:  # an executor may have been killed within a record
+                    os.ftruncate(descriptor, at)
+                self._failed = os.write(descriptor, data) != len(data)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._failed = True  # the disk is full: what follows would stand in the wrong place
+            logger.warning("the times of a log are recorded no further: %s: %s", self._path, error)

@@ -1,0 +1,112 @@
+"""Logs that commands write are watched, and what was written has its time."""
+
+import os
+import queue
+
+import pytest
+
+from agola_core.executor.tasks import log_watcher
+from agola_core.executor.tasks.directory import TaskDirectories
+from agola_core.executor.tasks.log_times import TaskTimes
+from agola_core.executor.tasks.log_watcher import LogWatcher
+from agola_core.runservice.model.line_times import parse
+
+SECONDS = 20.0
+
+
+@pytest.fixture(params=["inotify", "looking"])
+def watcher(request, monkeypatch):
+    if request.param == "looking":  # as where the user has used up its watches
+
+        class Used:
+            inotify_init1 = inotify_add_watch = inotify_rm_watch = staticmethod(lambda *_: -1)
+
+        monkeypatch.setattr(log_watcher.ctypes, "CDLL", lambda *_, **__: Used)
+    made = LogWatcher()
+    yield made
+    made.close()
+    made.close()
+
+
+def test_what_a_command_writes_is_noticed_until_the_watch_ends(watcher, tmp_path):
+    path, other = tmp_path / "0.log", tmp_path / "1.log"
+    path.touch()
+    other.touch()
+    sizes, others = queue.Queue(), queue.Queue()
+    first = watcher.add(path, lambda: sizes.put(path.stat().st_size) or 0.0)
+    watcher.add(other, lambda: others.put(other.stat().st_size) or 0.0)
+    for size in (1, 2, 3):
+        with path.open("ab") as file:
+            file.write(b"x")
+        while sizes.get(timeout=SECONDS) < size:
+            pass
+    watcher.remove(first)
+    with path.open("ab") as file:
+        file.write(b"x")
+    with other.open("ab") as file:
+        file.write(b"x")
+    while others.get(timeout=SECONDS) < 1:
+        pass
+
+
+def test_a_log_that_is_to_be_looked_at_again_is(watcher, tmp_path):
+    path = tmp_path / "0.log"
+    path.touch()
+    calls, answers = queue.Queue(), iter([0.001, 0.001])
+    watcher.add(path, lambda: calls.put(1) or next(answers, 0.0))
+    path.write_bytes(b"x")
+    for _ in range(3):
+        calls.get(timeout=SECONDS)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    made = TaskDirectories(tmp_path / "tasks").of("a")
+    made.create()
+    return made
+
+
+def append(directory, data):
+    with directory.log(0).open("ab") as file:
+        file.write(data)
+
+
+def test_what_was_written_while_no_executor_ran_has_the_time_of_the_last_write(directory):
+    now = 1000
+    times = TaskTimes(directory, LogWatcher(), lambda: now)
+    append(directory, b"one\n")
+    times.record(0)
+    times.end()
+    with directory.times(0).open("ab") as file:
+        file.write(b"cut")  # it was killed on the way
+    append(directory, b"two\n")
+    os.utime(directory.log(0), (3.5, 3.5))
+    now = 9000
+    again = TaskTimes(directory, LogWatcher(), lambda: now)
+    again.record(0)
+    append(directory, b"three\n")
+    again.end()
+    found = parse(directory.times(0).read_bytes())
+    assert [found.at(end) for end in (4, 8, 14)] == [1000, 3500, 9000]
+
+
+def test_a_log_that_is_emptied_begins_anew_and_a_full_disk_ends_the_times(directory, monkeypatch):
+    now = 1000
+    times = TaskTimes(directory, LogWatcher(), lambda: now)
+    append(directory, b"one\n" * 10)
+    times.record(0)
+    os.truncate(directory.log(0), 0)
+    now = 2000
+    append(directory, b"two\n")
+    times.record(0)
+    times.end()
+    assert parse(directory.times(0).read_bytes()).at(4) == 2000
+    write, now = os.write, 3000
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:3]))
+    append(directory, b"three\n")
+    times.record(0)
+    monkeypatch.undo()
+    append(directory, b"four\n")
+    times.end()
+    found = parse(directory.times(0).read_bytes())
+    assert [found.at(end) for end in (4, 10)] == [2000, None]
