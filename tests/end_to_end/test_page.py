@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+import agola_core
 from agola_core import Put
 from agola_core.runconfig import RunContext, parse_config, run_tasks
 from agola_core.runservice.artifacts.log_lines import write_log
@@ -465,16 +466,35 @@ def test_everything_is_reached_by_keyboard(agola_runservice, open_page):
     page.locator("h1 .state.failed").wait_for()
 
 
-def test_the_store_is_shown_with_plots(agola_runservice, open_page):
-    create(agola_runservice.client(), GATED)
+def test_the_store_is_shown_with_plots_findings_and_what_is_known_while_storage_is_away(agola_runservice, open_page):
+    client = agola_runservice.client()
+    run = stored(client, create(client, "runs: [{name: r, tasks: [{name: t, steps: [{run: echo said}]}]}]"))
     page = open_page(f"{agola_runservice.url}/page/store")
     assert page.locator("#live figure svg polyline").count() == 4
     assert "Newest WAL" in page.inner_text("main")
     page.locator("#live td", has_text="serving").wait_for()
     assert "none known" in page.locator("#exported").inner_text()
+    assert "none known" in page.locator("#verified").inner_text()
     exported = page.request.get(f"{agola_runservice.url}/api/v1alpha/export")
+    directory = agola_runservice.data_dir
+    client.checkpoint()  # what is damaged now is read by nobody but a verify
+    batch = next((directory / "storage/data/lineages").rglob("*.wals"))
+    batch.write_bytes(b"not what was written")
+    found = agola_core.verify(directory, noted_by="ann@here")
     page.reload()
+    assert "by ann@here, " in page.locator("#verified").inner_text()
+    assert f"{found[0].path} at offset 0: {found[0].message}" in page.locator("#findings li").all_inner_texts()
     assert f"native, {len(exported.body()):,} bytes" in page.locator("#exported").inner_text()
+    assert page.locator("#findings li").count() == len(found)
+    (directory / "storage").rename(directory / "unmounted")
+    page.reload()
+    page.locator("#storage-away", has_text="growth, export and verify are as of").wait_for()
+    assert page.locator("#findings li").count() == len(found)
+    log = open_page(log_url(agola_runservice, run))
+    log.locator("#away, [role=alert]").wait_for()  # of a run that was read before, all but the log is shown
+    (directory / "unmounted").rename(directory / "storage")
+    page.locator("#storage-away").wait_for(state="detached")
+    log.locator("#log", has_text="said").wait_for()
     assert page.problems == []
 
 

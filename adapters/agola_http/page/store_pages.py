@@ -26,7 +26,7 @@ from agola_http.server.endpoints import Call
 from agola_http.server.state import State
 
 _LOCKS, _MAX_LOCKS = ("dm/locks/", "rs/locks/"), 50
-_NOTES_SECONDS = 10.0
+_NOTES_SECONDS = 5.0
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -112,7 +112,8 @@ def _facts(seen: _Seen) -> tuple[tuple[str, str], ...]:
         ("Store", status.store),
         ("Lineage", f"{status.lineage} (epoch {status.epoch})"),
         ("Newest WAL", status.sequence),
-        ("In storage up to", f"{status.synced}, {seen.counters.unsynced:,} WALs are not"),
+        ("In storage up to", status.synced),
+        ("WALs not in storage", f"{seen.counters.unsynced:,}"),
         ("Checkpointed up to", status.checkpointed),
         ("WALs not checkpointed", f"{status.uncheckpointed_wals:,}, {status.uncheckpointed_bytes:,} bytes"),
         ("Last checkpoint", f"number {status.manifest}"),
