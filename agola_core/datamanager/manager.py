@@ -582,6 +582,9 @@ class DataManager(Reader):
     def close(self) -> None:
         """Stop subscribers and loops, sync what was committed, and withdraw from the store. Closing twice is harmless.
 
+        A storage that brings nothing forward for ten seconds is not waited for any longer: a warning is logged, and
+        what it lacks stays in the coordinator until the store is opened again. Nothing is lost.
+
         The coordinator and the storage stay open: they belong to whoever opened them (`agola_core.open` opens and
         closes both).
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -119,7 +120,7 @@ class Supervisor:
         """Stop all loops, last started first.
 
         Args:
-            timeout: Seconds to wait for each loop.
+            timeout: Seconds to wait for all of them.
 
         Returns:
             The names of the loops that did not end in time.
@@ -130,7 +131,8 @@ class Supervisor:
             loops, self._loops = self._loops, []
         for loop in reversed(loops):
             loop.signal_stop()
-        late = [loop.name for loop in reversed(loops) if not loop.join(timeout)]
+        end = time.monotonic() + timeout
+        late = [loop.name for loop in reversed(loops) if not loop.join(max(0.0, end - time.monotonic()))]
         if late:
             logger.error("loops that did not stop within %.0f s: %s", timeout, ", ".join(late))
         return late

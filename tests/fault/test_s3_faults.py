@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 import agola_core
+from agola_core import Options, Put
+from agola_core.datamanager.background import maintenance_tasks
 from agola_core.errors import (
     BadRequestError,
     ConflictError,
@@ -329,3 +331,35 @@ class TestOpening:
                     agola_core.open_storage(server.url())
         except S3MissingError as error:
             require.missing(pytestconfig, "s3", str(error))
+
+
+@pytest.mark.parametrize("moment", ["idle", "while it syncs"])
+@pytest.mark.parametrize("durability", ["coordinator", "storage"])
+def test_a_storage_that_does_not_answer_is_not_waited_for_at_the_close(
+    proxy, tmp_path, monkeypatch, caplog, moment, durability
+):
+    """Its timeouts are longer than a test: what it lacks stays in the coordinator."""
+    monkeypatch.setattr(maintenance_tasks, "PATIENCE_SECONDS", 0.3)
+    where = {
+        "storage": proxy.url(f"close-{durability}-{moment[:4]}", request_timeout=900, timeout=900),
+        "coordinator": f"sqlite:///{tmp_path}/coordinator.db",
+    }
+    stalled = threading.Event()
+    options = Options(sync_interval=0.01 if moment != "idle" else 3600)
+    dm = agola_core.open(**where, data_types=["note"], durability=durability, options=options)
+    dm.write_wal([Put("note", "a", b"1")])
+    dm.sync()
+    proxy.fail(Failure.STALL, lambda request: not stalled.set())
+    if durability == "coordinator":
+        dm.write_wal([Put("note", "b", b"2")])
+    else:
+        with pytest.raises(DeadlineError, match="is committed"):
+            dm.write_wal([Put("note", "b", b"2")], timeout=0.1)
+    if moment != "idle":
+        stalled.wait()
+    dm.close()
+    assert "the last changes stay in the coordinator alone until the next start" in caplog.text
+    proxy.heal()
+    with agola_core.open(**where) as dm:
+        assert [data for _, data in dm.list_objects("note")] == [b"1", b"2"]
+        assert dm.sync() == dm.sequence

@@ -36,8 +36,12 @@ from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
+_LEFT = "the last changes stay in the coordinator alone until the next start"
+
 _CLEAN_UP_SECONDS = 30.0
 _COLLECT_SECONDS = 600.0
+PATIENCE_SECONDS = 10.0
+"""How long a stop waits for loops that do not end, and then for a storage that brings nothing forward."""
 
 
 class MaintenanceTasks:
@@ -106,23 +110,47 @@ class MaintenanceTasks:
         loop("collect", self._collect, interval=_COLLECT_SECONDS)
 
     def stop(self) -> None:
-        """Stop the loops, sync what was committed, and record the coordinator's revision; `start` may follow."""
+        """Stop the loops, sync what was committed, and record the coordinator's revision; `start` may follow.
+
+        A storage that does not answer is not waited for without end: what it lacks stays in the coordinator.
+        """
         self._stopping.set()
-        looped = self._follower is not None
+        looped, late = self._follower is not None, []
         if self._follower is not None:
             self._follower.close()
             if self._flights is not None:
                 self._flights.stop()
-            self._supervisor.stop()
+            late = self._supervisor.stop(PATIENCE_SECONDS)
             self._follower = self._checkpoint_loop = self._sync_loop = self._flights = None
-        try:
-            if looped:
-                self.syncer.sync()
-            if looped or self._committed or self.checkpointer.attempted:
-                self._committed = self.checkpointer.attempted = False
+        if not (looped or self._committed or self.checkpointer.attempted):
+            return
+        self._committed = self.checkpointer.attempted = False
+        if any(name.startswith("datamanager-sync") for name in late) or not self._sync_last(synced=looped):
+            logger.warning("%s: the storage does not answer", _LEFT)
+
+    def _sync_last(self, *, synced: bool) -> bool:
+        """Sync what was committed and record the coordinator's revision; return False once that gets no further."""
+        failures: list[Exception] = []
+
+        def work() -> None:
+            try:
+                if synced:
+                    self.syncer.sync()
                 self._binder.mark()
-        except AgolaError:
-            logger.warning("the last changes stay in the coordinator alone until the next start", exc_info=True)
+            except AgolaError:
+                logger.warning(_LEFT, exc_info=True)
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                failures.append(error)
+
+        thread = threading.Thread(target=work, name="datamanager-last-sync", daemon=True)
+        thread.start()
+        before = None
+        while thread.is_alive() and before != self._log.synced:
+            before = self._log.synced
+            thread.join(PATIENCE_SECONDS)
+        for failure in failures:
+            raise failure
+        return not thread.is_alive()
 
     def loops(self) -> dict[str, bool]:
         """Return whether each loop runs."""
