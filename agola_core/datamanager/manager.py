@@ -231,7 +231,8 @@ class DataManager(Reader):
     ) -> list[ChangeGroupsToken | AgolaError]:
         """Commit many WALs, in their order, in as few transactions as hold them; each has a verdict of its own.
 
-        Each WAL is all or none by itself, and what refuses one of them does not refuse the others.
+        Each WAL is all or none by itself, and what refuses one of them does not refuse the others. A WAL whose large
+        payload a collection takes before the commit is stored again, with those after it: the order stays.
 
         Args:
             wals: Lists of actions, or `NewWal`s where a WAL has a token or an id.
@@ -239,7 +240,8 @@ class DataManager(Reader):
 
         Returns:
             For each WAL the token at its revision, or the error that `write_wal` would have raised: if it is a
-            `ConflictError` or a `BadRequestError`, the WAL was not written.
+            `ConflictError` or a `BadRequestError`, the WAL was not written; an `UnavailableError` says so, too, if
+            that is so.
 
         Raises:
             BadRequestError: `wals` is not a list of WALs.

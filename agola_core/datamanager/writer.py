@@ -14,7 +14,7 @@ from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend,
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, NewWal, Verdict
 from agola_core.datamanager.validate import check_groups, check_timeout, check_token, check_wal_id
-from agola_core.errors import AgolaError, UnavailableError
+from agola_core.errors import AgolaError, DeadlineError, UnavailableError
 from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence
 
@@ -108,12 +108,37 @@ class Writer:
         prepared: list[PendingWal | AgolaError] = [
             wal if isinstance(wal, AgolaError) else self._prepared(wal, lineage.lineage) for wal in wals
         ]
-        waiting = [one for one in prepared if isinstance(one, PendingWal)]
-        if waiting:
-            self.group_commit.commit_all(waiting, timeout)
-        self._store.tasks.after_commit(sum(one.size for one in waiting if one.outcome is not None))
+        left = [place for place, one in enumerate(prepared) if isinstance(one, PendingWal)]
+        for tries in range(_PAYLOAD_TRIES, 0, -1):
+            self._commit_all([one for place in left if isinstance(one := prepared[place], PendingWal)], timeout, tries)
+            left = [place for place in left if isinstance(one := prepared[place], PendingWal) and one.payload_lost]
+            if not left or tries == 1:
+                break
+            for place in left:  # with new payloads, in their order
+                wal = wals[place]
+                assert isinstance(wal, NewWal)
+                prepared[place] = self._prepared(wal, lineage.lineage)
+        committed = [one for one in prepared if isinstance(one, PendingWal) and one.outcome is not None]
+        self._store.tasks.after_commit(sum(one.size for one in committed))
         verdicts = [one if isinstance(one, AgolaError) else _verdict(one) for one in prepared]
         return self._all_durable(verdicts, lineage.epoch, timeout) if self._durable else verdicts
+
+    def _commit_all(self, waiting: list[PendingWal], timeout: float | None, tries: int) -> None:
+        """Commit WALs in their order; each is settled, or says that a payload was lost."""
+        if not waiting:
+            return
+        try:
+            self.group_commit.commit_all(waiting, timeout)
+        except DeadlineError as error:
+            if tries == _PAYLOAD_TRIES:
+                raise
+            for one in waiting:  # others are committed
+                one.settle(None, error)
+        for one in waiting:
+            if not one.done:
+                one.payload_lost = True
+                reason = "collections took the payload of a WAL before this one each time: nothing was written"
+                one.settle(None, UnavailableError(reason))
 
     def _prepared(self, wal: NewWal, lineage: str) -> PendingWal | AgolaError:
         try:

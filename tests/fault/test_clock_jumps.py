@@ -77,6 +77,34 @@ def test_collections_that_take_a_payload_each_time_are_told(open_store):
     assert writer.verify() == []
 
 
+def test_a_list_of_wals_keeps_its_order_when_a_collection_takes_a_payload(open_store):
+    """Those of one transaction and of the next ones, too: a transaction holds about a thousand operations."""
+    writer, other = open_store(grace_period=0), open_store(grace_period=0)
+    numbers = range(1500)
+    wals = [[Put("n", "last", b"%d" % number)] for number in numbers]
+    wals[1] = [Put("n", "last", b"1"), Put("n", "large", b"x" * 100)]
+    with at_first("commit.before-txn", other.collect_garbage):
+        verdicts = writer.write_wals(wals)
+    counters = [int(token.sequence.rpartition("-")[2], 32) for token in verdicts]
+    assert counters == sorted(set(counters))
+    assert len(counters) == len(numbers)
+    assert writer.read_object("n", "last")[0] == b"1499"
+    assert writer.read_object("n", "large")[0] == b"x" * 100
+    assert writer.verify() == []
+
+
+def test_a_list_of_wals_stops_where_collections_take_a_payload_each_time(open_store):
+    writer, other = open_store(grace_period=0), open_store(grace_period=0)
+    wals = [[Put("n", "a", b"1")], [Put("n", "a", b"x" * 100)], [Put("n", "a", b"3")]]
+    with faultpoints.arm(lambda name: name == "commit.before-txn" and bool(other.collect_garbage())):
+        verdicts = writer.write_wals(wals)
+    assert isinstance(verdicts[0], agola_core.ChangeGroupsToken)
+    for verdict, whose in zip(verdicts[1:], ["the WAL's payload", "the payload of a WAL before this one"], strict=True):
+        assert isinstance(verdict, agola_core.UnavailableError)
+        assert str(verdict) == f"collections took {whose} each time: nothing was written"
+    assert dict(writer.list_objects("n")) == {"a": b"1"}
+
+
 @pytest.mark.parametrize("ahead", [YEARS, -YEARS])
 def test_data_files_of_a_checkpoint_under_way_survive_a_jump(open_store, ahead):
     writer, other = open_store(), open_store()

@@ -215,13 +215,17 @@ def refuse_guarded(accepted: list[PendingWal], found: dict[str, KeyValue | None]
 
 
 def _with_payloads(waiting: list[PendingWal], collected: int) -> list[PendingWal]:
-    """Settle the WALs whose payloads may have been collected, and return the rest.
+    """Settle the WALs whose payloads may have been collected, and those in order after one; return the rest.
 
     A collection moves the head, and this key with it, before it deletes a payload, so a commit that passed here
     before fails its compare and is checked again. No clock tells which payload is old enough: clocks jump.
     """
+    lost_in_order = False
     for pending in waiting:
-        if pending.payload is not None and pending.collected != collected:
+        lost = pending.payload is not None and pending.collected != collected
+        if lost or (lost_in_order and pending.in_order):
             pending.payload_lost = True
-            pending.settle(None, UnavailableError("collections took the WAL's payload each time: nothing was written"))
+            what = "the WAL's payload" if lost else "the payload of a WAL before this one"
+            pending.settle(None, UnavailableError(f"collections took {what} each time: nothing was written"))
+            lost_in_order |= pending.in_order
     return [pending for pending in waiting if not pending.done]

@@ -74,6 +74,8 @@ class GroupCommit:
     def commit_all(self, pending: list[PendingWal], timeout: float | None = None) -> None:
         """Commit the WALs of one writer in their order, together as far as they fit; each gets its own outcome.
 
+        Once one has lost its payload the rest is not begun: `done` tells.
+
         Args:
             pending: The WALs.
             timeout: Seconds to wait for their turn.
@@ -93,6 +95,8 @@ class GroupCommit:
             size += pending.size
             if part and (ops > max_ops or size > max_bytes):
                 yield part
+                if pending.in_order and any(one.payload_lost for one in part):
+                    return
                 part, ops, size = [], 1 + pending.ops, 1024 + pending.size
             part.append(pending)
         yield part

@@ -103,7 +103,8 @@ class PendingWal(Waiting):
         conditions: What must hold of objects before it.
         in_order: Whether it must not be committed before an earlier one of its batch.
         rechecked: Whether an older state of the log did not meet its conditions.
-        payload_lost: Whether it was not committed because a later collection may have taken its payload.
+        payload_lost: Whether it was not committed because a later collection may have taken its payload, or that of
+            one that it must not be committed before.
 
     Attributes:
         unconditional: Whether it commits unless the log's head has moved.
