@@ -1,0 +1,67 @@
+"""What an executor reports of its tasks: ends at once, what happens before them together after a while."""
+
+import threading
+
+from msgspec.structs import replace
+
+from agola_core.errors import UnavailableError
+from agola_core.executor.reporter import Reporter
+from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
+
+SECONDS = 30.0
+
+
+class Service:
+    """Takes reports, and refuses some first."""
+
+    def __init__(self, refused=0):
+        self.refused = refused
+        self.taken = []
+        self._condition = threading.Condition()
+
+    def take(self, task):
+        with self._condition:
+            if self.refused:
+                self.refused -= 1
+                raise UnavailableError("not now")
+            self.taken.append(f"{task.id} {task.status.phase.value}")
+            self._condition.notify_all()
+
+    def has(self, *taken):
+        with self._condition:
+            return self._condition.wait_for(lambda: self.taken == list(taken), SECONDS)
+
+
+def task(name, phase):
+    return replace(ExecutorTask(id=name), status=ExecutorTaskStatus(phase=ExecutorPhase(phase)))
+
+
+def test_an_end_is_reported_at_once_and_replaces_what_came_before_it():
+    service, now = Service(), [100.0]
+    reporter = Reporter(service.take, lambda: now[0])
+    reporter.start()
+    reporter.report(task("a", "running"))
+    assert service.has("a running")
+    reporter.report(task("b", "running"))  # a moment later, by a clock that stands
+    reporter.report(task("c", "running"))
+    reporter.report(task("a", "success"))
+    assert service.has("a running", "a success")
+    reporter.report(task("b", "failed"))
+    assert service.has("a running", "a success", "b failed")
+    now[0] += 1.0
+    assert service.has("a running", "a success", "b failed", "c running")
+    reporter.report(task("d", "running"))
+    assert reporter.stop(SECONDS)
+    assert service.has("a running", "a success", "b failed", "c running", "d running")
+
+
+def test_a_report_that_was_refused_gives_way_to_a_newer_one():
+    service = Service(refused=1)
+    reporter = Reporter(service.take)
+    reporter.report(task("a", "running"))
+    reporter.start()
+    while service.refused:
+        pass
+    reporter.report(task("a", "success"))
+    assert service.has("a success")
+    assert reporter.stop(SECONDS)
