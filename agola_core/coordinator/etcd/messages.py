@@ -47,7 +47,7 @@ def _definitions() -> list[Any]:
 
 
 def _amend(rpc: Any) -> None:
-    """Add features of etcd 3.4 that the package lacks: fragmented watch responses and progress requests."""
+    """Add features of etcd 3.4 that the package lacks: fragmented responses, progress requests, numbers of watches."""
     messages = {message.name: message for message in rpc.message_type}
     rpc.message_type.add(name="WatchProgressRequest")
     messages["WatchRequest"].field.add(
@@ -58,6 +58,8 @@ def _amend(rpc: Any) -> None:
         label=_FIELD.LABEL_OPTIONAL,
         oneof_index=0,
     )
+    watch_id = messages["WatchCreateRequest"].field.add(name="watch_id", number=7)
+    watch_id.type, watch_id.label = _FIELD.TYPE_INT64, _FIELD.LABEL_OPTIONAL
     for name, number in (("WatchCreateRequest", 8), ("WatchResponse", 7)):
         messages[name].field.add(name="fragment", number=number, type=_FIELD.TYPE_BOOL, label=_FIELD.LABEL_OPTIONAL)
 
@@ -97,6 +99,7 @@ TxnRequest = TXN.request
 CompactionRequest = COMPACT.request
 WatchRequest = WATCH.request
 WatchCreateRequest = _message("WatchCreateRequest")
+WatchCancelRequest = _message("WatchCancelRequest")
 WatchProgressRequest = _message("WatchProgressRequest")
 LeaseGrantRequest = LEASE_GRANT.request
 LeaseRevokeRequest = LEASE_REVOKE.request
