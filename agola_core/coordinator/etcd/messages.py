@@ -64,20 +64,27 @@ def _amend(rpc: Any) -> None:
         messages[name].field.add(name="fragment", number=number, type=_FIELD.TYPE_BOOL, label=_FIELD.LABEL_OPTIONAL)
 
 
-def _load() -> descriptor_pool.DescriptorPool:
+def _load() -> dict[str, Any]:
+    """Return the classes of all messages, by name.
+
+    All of them are kept: a descriptor knows its class weakly, so that the garbage collector takes the classes of
+    fields, which nobody names, between two messages, and protobuf makes them again in the midst of the next one.
+    """
     definitions = _definitions()
     _amend(definitions[-1])
     pool = descriptor_pool.DescriptorPool()
     for definition in definitions:
         pool.Add(definition)
-    return pool
+    names = [definition.name for definition in definitions]
+    classes: dict[str, Any] = message_factory.GetMessageClassesForFiles(names, pool)
+    return classes
 
 
-_POOL = _load()
+_CLASSES = _load()
 
 
 def _message(name: str) -> Any:
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"etcdserverpb.{name}"))
+    return _CLASSES[f"etcdserverpb.{name}"]
 
 
 def _method(service: str, name: str, request: str = "") -> Method:
