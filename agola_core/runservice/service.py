@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +19,8 @@ from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.recent_samples import RecentSamples
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
-from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines
+from agola_core.runservice.artifacts.log_lines import LogLines
+from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.artifacts.reports import ReportReader
@@ -332,11 +334,11 @@ class RunService:
         """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""
         return self._logs.lines(run_id, task_id, step, first, count, timestamps=timestamps)
 
-    def find_log_lines(
-        self, run_id: str, task_id: str, step: int | None, text: bytes, most: int, context: Context
-    ) -> FoundLines:
-        """Return the lines with a text of the log of a step that has ended (see `log_lines.find_lines`)."""
-        return self._logs.find(run_id, task_id, step, text, most, context)
+    def log_view(
+        self, run_id: str, task_id: str, step: int | None, context: Context
+    ) -> AbstractContextManager[LogView]:
+        """Open a step's log to look into it, wherever it is (see `logs.LogReader.view`)."""
+        return self._logs.view(run_id, task_id, step, context)
 
     def wait_step(self, run_id: str, task_id: str, step: int) -> bool:
         """Wait until a step has begun; return whether it has (see `logs.LogReader.wait_step`)."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 import agola_core
 from agola_core import Put
 from agola_core.runconfig import RunContext, parse_config, run_tasks
+from agola_core.runservice.artifacts.line_index import split_lines
 from agola_core.runservice.artifacts.log_lines import write_log
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
@@ -173,7 +174,7 @@ def log_url(service, run, step=0):
 IN_VIEW = """id => {
     const row = document.getElementById(id);
     if (!row) return false;
-    const box = row.getBoundingClientRect(), log = row.parentNode.getBoundingClientRect();
+    const box = row.getBoundingClientRect(), log = row.closest(".log").getBoundingClientRect();
     return box.bottom > log.top && box.top < log.bottom;
 }"""
 
@@ -635,6 +636,119 @@ def test_the_log_of_a_failed_set_up_is_opened_first(agola_runservice_factory, ag
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert download.value.path().read_bytes() == log
+    assert page.problems == []
+
+
+GROUPED = b"".join(
+    [
+        b"start\n::group::small <img src=x onerror=alert(1)>\x1b[31m red\x1b[0m\none\ntwo\n::endgroup::\nbetween\n",
+        b"::group::long\n",
+        *(b"step %d\n" % number for number in range(500_000)),
+        b"error: it is deep inside\n",
+        *(b"step %d\n" % number for number in range(500_000)),
+        b"::endgroup::\n::endgroup::\n",
+        *(b"::group::one of many %d\n" % number + b"said\n" * 9 + b"::endgroup::\n" for number in range(500)),
+        b"::group::" + b"n" * 300_000 + b"\n::group::broken\nerror: it broke\n::endgroup::\n",
+        b"::group::\nlast\n",
+    ]
+)
+DEEP = 7 + 500_000 + 1
+
+
+def test_groups_of_lines_fold_in_logs_of_any_size(agola_runservice_factory, agola_directory, open_page):
+    run = made_directly(agola_directory / "agola-runservices" / "folds", 1, GROUPED)
+    service = agola_runservice_factory("folds")
+    (task,) = run.tasks
+    log = f"{service.url}/page/runs/{run.id}/tasks/{task}/log?step=setup"
+    total = len(list(split_lines(GROUPED)))
+    page = open_page(log, viewport={"width": 1280, "height": 800})
+    page.wait_for_function(IN_VIEW, arg=f"L{total}")  # a group without an end is open, as is one with an error
+    assert page.locator(f"#G{total - 1} summary span").inner_text().endswith("(no name)")
+    assert page.locator("details.group", has_text="error: it broke").last.get_attribute("open") is not None
+    assert page.locator("#errors").inner_text().endswith("2 found")
+    page.goto(f"{log}&from=1")
+    page.locator("#L1").wait_for()
+    small, long = page.locator("#G2"), page.locator("#G7")
+    assert "small <img src=x onerror=alert(1)> red" in small.inner_text()
+    assert (small.get_attribute("open"), page.locator("#L3").is_visible()) == (None, False)
+    page.evaluate(HASH_IS_SEEN, "L3")
+    page.locator("#L3").wait_for()
+    page.locator("#L7").focus()
+    page.keyboard.press("Enter")  # what a long group holds comes when it is opened
+    page.locator("#L8", has_text="step 0").wait_for()
+    long.get_by_role("link", name="Show more lines").click()
+    page.locator("#L1007").wait_for(state="attached")
+    assert page.locator(f"#G{DEEP + 500_003}").count() == 1  # and what follows stays
+    long.get_by_role("link", name="looks like an error").click()
+    page.wait_for_url(f"**&at={DEEP}#L{DEEP}")
+    page.wait_for_function(IN_VIEW, arg=f"L{DEEP}")
+    page.evaluate("document.getElementById('log').scrollTop = 0")
+    page.locator(f"#L{DEEP - 600}").wait_for(state="attached")
+    assert page.locator("details.group").count() == 1  # parts of a group are one
+    page.get_by_label("Find", exact=True).fill("STEP 499999")
+    for button, line in (
+        ("Next error", total - 3),
+        ("Next error", DEEP),  # from the other end
+        ("Previous match", DEEP - 1),
+        ("Next match", DEEP + 500_000),
+    ):
+        page.get_by_role("button", name=button, exact=True).click()
+        page.locator(f"#L{line}.target").wait_for()
+        page.wait_for_function(IN_VIEW, arg=f"L{line}")
+    page.get_by_role("link", name="Last lines").click()
+    page.wait_for_function(IN_VIEW, arg=f"L{total}")
+    for _ in range(9):  # scrolled through, it is loaded as it goes
+        first = page.evaluate("firstLine(document.getElementById('log'))")
+        page.evaluate("document.getElementById('log').scrollTop = 0")
+        page.wait_for_function("first => firstLine(document.getElementById('log')) < first", arg=first)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.problems == []
+    without = open_page(f"{log}&from=1", java_script_enabled=False)
+    without.locator("#L2 span").click()
+    without.locator("#L3").wait_for()
+    without.locator("#L7 span").click()
+    without.get_by_role("link", name="Show its lines").click()
+    without.locator("#L8", has_text="step 0").wait_for()
+    without.get_by_role("button", name="Next error", exact=True).click()
+    without.locator(f"#L{DEEP}", has_text="deep inside").wait_for()
+    without.get_by_label("Find", exact=True).fill("nowhere")
+    without.get_by_role("button", name="Next match").click()
+    without.get_by_text("no other line like this").wait_for()
+
+
+def test_groups_errors_and_texts_of_a_log_that_grows(agola_runservice, open_page, tmp_path):
+    client, gate = agola_runservice.client(), tmp_path / "gate"
+    command = f"""echo 'error: early'; echo '::group::first'; seq 3; echo '::endgroup::'; echo '::group::flood'
+        seq 20000; echo '::group::open'; seq 3; until test -e {gate}; do sleep 0.05; done
+        echo '::group::bad'; echo 'error: late'; echo '::endgroup::'; echo after; sleep 600"""
+    task = {"name": "only", "steps": [{"type": "run", "name": "grow", "command": command}]}
+    run = create(client, json.dumps({"runs": [{"name": "growing", "tasks": [task]}]}))
+    page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
+    page.wait_for_function(IN_VIEW, arg="L20011")
+    assert page.locator("#G20008").get_attribute("open") is not None
+    gate.touch()
+    page.wait_for_function(IN_VIEW, arg="L20015")
+    assert page.locator("#G20008").get_attribute("open") is None  # it has ended
+    assert page.locator("#G20012").get_attribute("open") is not None  # it has, with an error
+    page.get_by_role("button", name="Previous error").click()
+    page.wait_for_function("() => document.querySelector('#L20013.target')")
+    page.get_by_role("button", name="Previous error").click()  # the executor has it, the page has not
+    page.wait_for_url("**&at=1#L1")
+    page.locator("#L1", has_text="early").wait_for()
+    assert page.locator("#G2").get_attribute("open") is None
+    page.get_by_label("Find", exact=True).fill("19999")
+    page.get_by_role("button", name="Next match").click()
+    page.wait_for_function(IN_VIEW, arg="L20006")
+    page.get_by_role("button", name="Find", exact=True).click()
+    page.get_by_text("1 found").wait_for()
+    page.get_by_role("link", name="20006").click()
+    page.wait_for_function(IN_VIEW, arg="L20006")
+    page.get_by_role("link", name="Follow the end").click()
+    page.wait_for_function(IN_VIEW, arg="L20015")
+    page.get_by_role("button", name="Stop").click()
+    page.locator("h1 .state.stopped").wait_for()
     assert page.problems == []
 
 

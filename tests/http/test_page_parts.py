@@ -20,7 +20,8 @@ from agola_core.runservice.model.types import (
     RunTaskStep,
     TaskStatus,
 )
-from agola_http.page.log.log_rows import growing, html, rows
+from agola_http.page.log.growing import growing
+from agola_http.page.log.log_rows import html, rows
 from agola_http.page.run.task_list import choose, choose_step, folds
 from agola_http.page.run.timeline import critical_path, timeline
 from agola_http.page.views import view_tasks
@@ -36,7 +37,7 @@ def shown(pieces, skip=0):
     """Return what a browser keeps: a row takes the place of the one with its number."""
     found = {}
     for line in b"".join(growing(pieces, skip)).decode().splitlines():
-        found[line.partition(" ")[2].partition('"')[2].partition('"')[0]] = line
+        found[re.search(r'id="[GL](\d+)"', line)[1]] = line
     return list(found.values())
 
 
@@ -46,6 +47,22 @@ def test_a_growing_log_has_the_rows_of_the_stored_one(pieces):
     assert shown(pieces) == shown([whole])
     every = shown(pieces)
     assert shown(pieces, 3) == every[3:]
+
+
+def test_a_growing_log_tells_which_rows_are_in_which_group():
+    log = [b"a\n::group::o", b"ne <b>\nin\n", b"::endgroup::\nout\n::group::", b"two\nsti", b"ll"]
+    assert shown(log) == shown([b"".join(log)])
+    headings = [line for line in shown(log) if line.startswith("<details")]
+    assert [re.search(r'id="(L\d+)".*<span>(.*)</span>', line).groups() for line in headings] == [
+        ("L2", "one &lt;b&gt;"),
+        ("L6", "two"),
+    ]
+    inside = [line.startswith("<details") or 'in"' in line.partition(">")[0] for line in shown(log)]
+    assert inside == [False, True, True, True, False, True, True]
+    again, *rest = b"".join(growing([b"".join(log)], 2)).decode().splitlines()  # it goes on after the heading
+    assert again.startswith('<details id="G2"')
+    assert 'id="L2"' not in again
+    assert [line for line in rest if line.startswith("<div")] == [line for line in shown(log)[2:] if "<div" in line]
 
 
 def text_of(line):

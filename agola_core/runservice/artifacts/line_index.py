@@ -1,7 +1,8 @@
 """The index of a log's lines: the way to any line without reading what stands before it.
 
 A line ends at its newline, or after 16 KiB where none comes, so that no line is too long to be shown. The index holds
-where about every 256 KiB a line begins: four thousand places for a log of 1 GiB.
+where about every 256 KiB a line begins: four thousand places for a log of 1 GiB. What is between two of them is a
+block; of each the index knows the group that is open at its beginning, and how many lines look like errors.
 """
 
 from __future__ import annotations
@@ -12,10 +13,26 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from agola_core.objectstorage.port import ObjectReader
+from agola_core.runservice.artifacts.line_marks import error_places, group_marks, is_error, may_hold_errors
 
 MAX_LINE_BYTES = 16 * 1024
 STRIDE_BYTES = 256 * 1024
+NO_GROUP = -1
 _NEWLINE = ord("\n")
+_MOST_EXAMINED = 200_000
+"""So many lines with a word for an error in them are looked at; of the rest a block is only said to have some."""
+
+
+class BlockMarks(msgspec.Struct, frozen=True, array_like=True):
+    """What is in a block.
+
+    Attributes:
+        group: The line that began the group that is open at the block's beginning; `NO_GROUP` for none.
+        errors: How many lines look like errors.
+    """
+
+    group: int
+    errors: int
 
 
 class LineIndex(msgspec.Struct, frozen=True):
@@ -25,15 +42,33 @@ class LineIndex(msgspec.Struct, frozen=True):
         size: The log's bytes.
         lines: Its lines; a last one without a newline counts.
         starts: Numbers of lines, from 0, each with the byte at which it begins; ascending, first the line 0.
+        marks: What is in each block; () in an index that an older version made.
+        is_exact: Whether the errors were counted, not guessed.
     """
 
     size: int
     lines: int
     starts: tuple[tuple[int, int], ...]
+    marks: tuple[BlockMarks, ...] = ()
+    is_exact: bool = True
 
     def before(self, line: int) -> tuple[int, int]:
         """Return the last indexed line that is not behind a line, and where it begins."""
-        return self.starts[bisect_right(self.starts, line, key=lambda start: start[0]) - 1]
+        return self.starts[self.block(line)]
+
+    def block(self, line: int) -> int:
+        """Return the number of the block that a line is in."""
+        return bisect_right(self.starts, line, key=lambda start: start[0]) - 1
+
+    def span(self, block: int) -> tuple[int, int, int, int]:
+        """Return a block's first line and where it begins, and the line after its last one and where that begins."""
+        after = self.starts[block + 1] if block + 1 < len(self.starts) else (self.lines, self.size)
+        return *self.starts[block], *after
+
+    @property
+    def errors(self) -> int:
+        """How many lines look like errors."""
+        return sum(marks.errors for marks in self.marks)
 
 
 class LineCounter:
@@ -44,38 +79,70 @@ class LineCounter:
         stride: The bytes between indexed lines.
     """
 
-    def __init__(self, pieces: Iterable[bytes], stride: int = STRIDE_BYTES) -> None:
+    def __init__(self, pieces: Iterable[bytes] = (), stride: int = STRIDE_BYTES) -> None:
         self._pieces = pieces
         self._stride = stride
-        self._starts = [(0, 0)]
+        self._starts, self._marks = [(0, 0)], list[BlockMarks]()
         self._lines = self._offset = 0
+        self._block = BlockMarks(NO_GROUP, 0)
+        self._group, self._is_cut = NO_GROUP, False
+        self._examined = 0
         self._held = b""
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the pieces, once."""
         for piece in self._pieces:
-            self._count(piece)
+            self.take(piece)
             yield piece
+
+    @property
+    def size(self) -> int:
+        """The bytes that have passed by."""
+        return self._offset + len(self._held)
 
     def index(self) -> LineIndex:
         """Return the index of what has passed by."""
         rest = sum(1 for _ in split_lines(self._held))
-        return LineIndex(self._offset + len(self._held), self._lines + rest, tuple(self._starts))
+        last = BlockMarks(self._block.group, self._block.errors + self._errors(self._held))
+        exact = self._examined <= _MOST_EXAMINED
+        return LineIndex(self.size, self._lines + rest, tuple(self._starts), (*self._marks, last), exact)
 
-    def _count(self, piece: bytes) -> None:
+    def take(self, piece: bytes) -> None:
+        """Count a piece."""
         data, place = self._held + piece, 0
         while len(data) - place > MAX_LINE_BYTES:
-            end = data.rfind(b"\n", place, place + MAX_LINE_BYTES) + 1
-            if end:
-                self._lines += data.count(b"\n", place, end)
-            else:
-                end = _line_end(data, place)
-                self._lines += 1
+            end = part_end(data, place)
+            self._take_part(data[place:end])
             place = end
-            if self._offset + place - self._starts[-1][1] >= self._stride:
-                self._starts.append((self._lines, self._offset + place))
-        self._offset += place
         self._held = data[place:]
+
+    def _take_part(self, part: bytes) -> None:
+        """Count lines that are whole, or a line that was cut."""
+        line = counted = 0
+        for mark in group_marks(part, is_cut=self._is_cut):
+            line, counted = line + part.count(b"\n", counted, mark.place), mark.place
+            self._group = self._lines + line if mark.begins else NO_GROUP
+        self._block = BlockMarks(self._block.group, self._block.errors + self._errors(part))
+        self._is_cut = part[-1] != _NEWLINE
+        self._lines += 1 if self._is_cut else part.count(b"\n")
+        self._offset += len(part)
+        if self._offset - self._starts[-1][1] >= self._stride:
+            self._starts.append((self._lines, self._offset))
+            self._marks.append(self._block)
+            self._block = BlockMarks(self._group, 0)
+
+    def _errors(self, part: bytes) -> int:
+        lower = part.lower()
+        if not may_hold_errors(lower):
+            return 0
+        found = 0
+        for place in error_places(lower, 0, len(part)):
+            self._examined += 1
+            if self._examined > _MOST_EXAMINED:
+                return found or 1
+            begin = part.rfind(b"\n", 0, place) + 1
+            found += is_error(part[begin : part.find(b"\n", place) + 1 or len(part)])
+        return found
 
 
 def lines_from(reader: ObjectReader, offset: int) -> Iterator[bytes]:
@@ -106,6 +173,13 @@ def split_lines(data: bytes) -> Iterator[bytes]:
         end = _line_end(data, place)
         yield data[place:end]
         place = end
+
+
+def part_end(data: bytes, place: int) -> int:
+    """Return where a part of lines ends that begins at a place: whole lines of at most 16 KiB, or one that is cut."""
+    if len(data) - place <= MAX_LINE_BYTES:
+        return len(data)
+    return data.rfind(b"\n", place, place + MAX_LINE_BYTES) + 1 or _line_end(data, place)
 
 
 def _line_end(data: bytes, place: int) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import closing
-from itertools import accumulate, islice, pairwise
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import accumulate, islice
 
 import msgspec
 
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from, split_lines
+from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from
+from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.line_times import LineTimes
 from agola_core.runtime.context import Context
@@ -37,18 +38,6 @@ class LogLines(msgspec.Struct, frozen=True):
     total: int
     size: int
     times: list[int | None] = []
-
-
-class FoundLines(msgspec.Struct, frozen=True):
-    """The lines of a log that have a text.
-
-    Attributes:
-        lines: Their numbers, from 0, and the lines, newlines included.
-        complete: Whether these are all.
-    """
-
-    lines: list[tuple[int, bytes]]
-    complete: bool
 
 
 def write_log(storage: ObjectStorage, task_id: str, step: int | None, pieces: Iterable[bytes]) -> LineIndex:
@@ -106,45 +95,31 @@ def read_lines(
     return LogLines(first, found, index.lines, index.size, [known.at(end) for end in ends][1:])
 
 
-def find_lines(
-    storage: ObjectStorage, task_id: str, step: int | None, text: bytes, most: int, context: Context
-) -> FoundLines:
-    """Return the lines of a stored log that have a text, from the beginning, whatever the case of ASCII letters.
+@contextmanager
+def open_view(storage: ObjectStorage, task_id: str, step: int | None, context: Context) -> Iterator[LogView]:
+    """Open a stored log to look into it.
 
     Args:
         storage: Where the log is.
         task_id: The task.
         step: The step's number; None for the set-up.
-        text: The text; not empty.
-        most: The most lines.
-        context: Ends the search.
+        context: Ends what takes long.
 
     Raises:
         NotFoundError: There is no such log.
-        DeadlineError: The context has ended.
     """
-    index, wanted = _index(storage, task_id, step), text.lower()
-    found: list[tuple[int, bytes]] = []
+    index = _index(storage, task_id, step)
     with closing(storage.open_reader(object_paths.log(task_id, step))) as reader:
-        for (number, begin), (_, end) in pairwise((*index.starts, (index.lines, index.size))):
-            context.check()
-            block = reader.read(begin, end - begin)
-            if wanted not in block.lower():
-                continue
-            matches = (item for item in enumerate(split_lines(block), number) if wanted in item[1].lower())
-            found += islice(matches, most + 1 - len(found))
-            if len(found) > most:
-                break
-    return FoundLines(found[:most], complete=len(found) <= most)
+        yield LogView(reader, index, context)
 
 
 def _index(storage: ObjectStorage, task_id: str, step: int | None) -> LineIndex:
-    """Return the index of a log; a log without one, or with another log's, gets one now."""
+    """Return the index of a log; a log without one, with another log's or an older version's, gets one now."""
     path = object_paths.log_index(task_id, step)
     size = storage.stat(object_paths.log(task_id, step)).size
     try:
         index = msgspec.msgpack.decode(storage.read(path), type=LineIndex)
-        if index.size == size and index.starts:
+        if index.size == size and index.starts and len(index.marks) == len(index.starts):
             return index
     except (NotFoundError, msgspec.MsgspecError):
         pass

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.log_lines import FoundLines, LogLines, find_lines, read_lines
+from agola_core.runservice.artifacts.live_logs import LiveLogs
+from agola_core.runservice.artifacts.log_lines import LogLines, open_view, read_lines
 from agola_core.runservice.artifacts.log_times import read_times
+from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.line_times import NO_TIMES, LineTimes, parse
 from agola_core.runservice.model.protocol import ExecutorDirectory
-from agola_core.runservice.model.types import ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
+from agola_core.runservice.model.types import Executor, ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime.context import Context
 
@@ -32,6 +35,7 @@ class LogReader:
         self._mirror = mirror
         self._directory = directory
         self._find_run = find_run
+        self._live = LiveLogs()
         self._ending = False
 
     def open(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
@@ -65,14 +69,43 @@ class LogReader:
 
         return read_lines(self._storage, task_id, step, first, count, times=times if timestamps else None)
 
-    def find(self, run_id: str, task_id: str, step: int | None, text: bytes, most: int, context: Context) -> FoundLines:
-        """Return the lines with a text of the log of a step that has ended (see `log_lines.find_lines`).
+    @contextmanager
+    def view(self, run_id: str, task_id: str, step: int | None, context: Context) -> Iterator[LogView]:
+        """Open a step's log to look into it, wherever it is; of one that grows, what there is now.
+
+        Args:
+            run_id: The run.
+            task_id: The task.
+            step: The step's number; None for the set-up.
+            context: Ends what takes long.
 
         Raises:
-            NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
+            NotFoundError: There is no such run, task, step or log.
         """
-        self._check_stored(run_id, task_id, step)
-        return find_lines(self._storage, task_id, step, text, most, context)
+        task = self._find_task(run_id, task_id, step)
+        for _ in range(2):  # between the two looks the log may have moved from its executor to storage
+            if _is_settled(task, step):
+                if _state(task, step).log_lost:
+                    raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
+                with open_view(self._storage, task_id, step, context) as stored:
+                    yield stored
+                return
+            live = self._view_on_executor(run_id, task, step, context)
+            if live is not None:
+                yield live
+                return
+            task = self._task_of(self._find_run(run_id), run_id, task_id, step)  # the mirror may not know it yet
+        raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
+
+    def _view_on_executor(self, run_id: str, task: RunTask, step: int | None, context: Context) -> LogView | None:
+        executor = self._executor_of(run_id, task.id)
+        if executor is None:
+            return None
+        client = self._directory.client(executor)
+        try:
+            return self._live.view(client, executor.id, task.attempt, task.id, step, context)
+        except NotFoundError:
+            return None
 
     def _check_stored(self, run_id: str, task_id: str, step: int | None) -> RunTask:
         task = self._find_task(run_id, task_id, step)
@@ -133,14 +166,17 @@ class LogReader:
             self._mirror.condition.notify_all()
 
     def _open_on_executor(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
-        held = self._mirror.held(run_id, task_id)
-        executor = self._mirror.executors.get(held.status.executor_id) if held else None
+        executor = self._executor_of(run_id, task_id)
         if executor is None:
             return None
         try:
             return self._directory.client(executor).open_log(task_id, step, follow=follow)
         except NotFoundError:
             return None
+
+    def _executor_of(self, run_id: str, task_id: str) -> Executor | None:
+        held = self._mirror.held(run_id, task_id)
+        return self._mirror.executors.get(held.status.executor_id) if held else None
 
     def _find_task(self, run_id: str, task_id: str, step: int | None) -> RunTask:
         return self._task_of(self._mirror.run(run_id) or self._find_run(run_id), run_id, task_id, step)

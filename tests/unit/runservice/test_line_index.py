@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import agola_core
 from agola_core.errors import DeadlineError, NotFoundError
 from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, lines_from
-from agola_core.runservice.artifacts.log_lines import find_lines, read_lines, write_log
+from agola_core.runservice.artifacts.log_lines import open_view, read_lines, write_log
 from agola_core.runservice.model import object_paths
 from agola_core.runtime.context import Context
 
@@ -122,15 +122,15 @@ def test_an_empty_log_has_no_lines(storage):
 
 
 def test_lines_with_a_text_are_found_anywhere_in_a_log(storage):
-    lines = [b"line %06d %s\n" % (number, b"ERROR here" if number % 9999 == 7 else b"fine") for number in range(60_000)]
+    lines = [b"line %06d %s\n" % (number, b"ERROR: it" if number % 9999 == 7 else b"fine") for number in range(60_000)]
     write_log(storage, "t", 0, lines)
-    found = find_lines(storage, "t", 0, b"error HERE", 10, Context())
-    assert found.lines == [(number, lines[number]) for number in range(7, 60_000, 9999)]
-    assert found.complete
-    some = find_lines(storage, "t", 0, b"fine", 10, Context())
-    assert (some.lines, some.complete) == ([(number, lines[number]) for number in range(11) if number != 7], False)
-    assert find_lines(storage, "t", 0, b"nowhere", 10, Context()).lines == []
+    with open_view(storage, "t", 0, Context()) as view:
+        assert view.find(b"error: IT", 10) == ([(number, lines[number]) for number in range(7, 60_000, 9999)], True)
+        assert view.find(b"fine", 10) == ([(number, lines[number]) for number in range(11) if number != 7], False)
+        assert view.find(b"nowhere", 10) == ([], True)
+        assert view.index.errors == 6
+        assert view.previous_error(60_000) == 7 + 5 * 9999
     ended = Context()
     ended.cancel()
-    with pytest.raises(DeadlineError):
-        find_lines(storage, "t", 0, b"nowhere", 10, ended)
+    with open_view(storage, "t", 0, ended) as view, pytest.raises(DeadlineError):
+        view.find(b"nowhere", 10)

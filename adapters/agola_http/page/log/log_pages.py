@@ -1,24 +1,34 @@
-"""Parts of a step's log for the script: rows of a stored log and of one that grows; and the page of a search."""
+"""Parts of a step's log for the script: rows, those that grow, and ways to other lines; and the page of a search."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.artifacts.log_lines import LogLines
-from agola_http.page.area import TASK, PageArea, for_people, shows
-from agola_http.page.log.log_rows import growing, html, rows
-from agola_http.page.render import HTML, page
+from agola_core.runservice.artifacts.log_view import LogView, Piece
+from agola_http.page.area import PART, TASK, PageArea, for_people, shows
+from agola_http.page.log.groups import window_html
+from agola_http.page.log.growing import growing
+from agola_http.page.log.log_rows import html, rows
+from agola_http.page.render import HTML, page, redirect
 from agola_http.page.views import SETUP, view_run
 from agola_http.server.endpoints import Call, Param, ParamKind, stream_answer, whole_number
+from agola_http.server.state import State
 
 WINDOW, _MAX_WINDOW = 500, 2000
 _MOST_FOUND, _MAX_TEXT = 200, 200
 STEP = Param("step", ParamKind.TEXT, "The step's number, or `setup`.", required=True)
 FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
+AT = Param("at", ParamKind.INTEGER, "The number of a line, from 1, with those around it.")
+BEFORE = Param("before", ParamKind.INTEGER, "The number of the line before which the lines end.")
+_LINE = Param("line", ParamKind.INTEGER, "Where to look from: the number of a line, 0 for the log's beginning or end.")
+_BACK = Param("back", ParamKind.FLAG, "Look towards the beginning.")
+_WANTED = Param("text", ParamKind.TEXT, "Look for this, whatever the case of its letters, not for errors.")
 _TEXT = Param("text", ParamKind.TEXT, "What the lines have, whatever the case of its letters.", required=True)
 _COUNT = Param("count", ParamKind.INTEGER, f"The most lines: {WINDOW} when missing, {_MAX_WINDOW} at most.")
 _SKIP = Param("skip", ParamKind.INTEGER, "How many lines are left out at the beginning.")
@@ -27,20 +37,45 @@ _SKIP = Param("skip", ParamKind.INTEGER, "How many lines are left out at the beg
 class LogPages(PageArea):
     """Handlers of logs."""
 
-    @shows(f"{TASK}/log/rows", STEP, FROM, _COUNT, waits=True)
+    @shows(f"{TASK}/log/rows", STEP, FROM, AT, BEFORE, _COUNT, waits=True)
     @for_people
     def rows(self, call: Call) -> Response:
-        """Show some lines of a stored log, for the script: the rows alone."""
+        """Show some lines of a log, for the script: the rows alone."""
         count = call.integer("count", WINDOW)
         if not 0 < count <= _MAX_WINDOW:
             raise BadRequestError(f"count must be from 1 to {_MAX_WINDOW}")
-        start = first_line(call, count)
-        run_id, task_id, step = call.path_params["run_id"], call.path_params["task_id"], step_number(call.text("step"))
-        with self._state.backend.gate.enter() as service:
-            lines = service.log_lines(run_id, task_id, step, start, count)
-        response = page("log_rows.html", shown_lines(lines))
-        response.headers["X-Total"] = str(lines.total)
+        with self._view(call) as view:
+            shown = shown_lines(asked_pieces(call, view, count), view, _log_address(call))
+            response = page("log_rows.html", shown)
+        response.headers["X-Total"] = str(view.index.lines)
         return response
+
+    @shows(f"{TASK}/log/next", STEP, _LINE, _BACK, _WANTED, PART, waits=True)
+    @for_people
+    def next(self, call: Call) -> Response:
+        """Lead to the next line, or back to the last one, that looks like an error or has a text.
+
+        The script gets its number alone: "" for none.
+        """
+        line, text = call.integer("line", 0), call.text("text").encode(errors="replace")
+        if line < 0 or len(text) > _MAX_TEXT * 4:
+            raise BadRequestError(f"line must be a line's number, and text have at most {_MAX_TEXT} characters")
+        with self._view(call) as view:
+            total = view.index.lines
+            if call.flag("back"):
+                until = min(line - 1, total) if line else total
+                found = view.previous_text(text, until) if text else view.previous_error(until)
+            else:
+                start = min(line, total)
+                found = view.next_text(text, start) if text else view.next_error(start)
+        if call.flag("part"):
+            headers = {"X-Total": str(total), "X-Errors": errors_of(view), "Cache-Control": "no-cache"}
+            return Response("" if found is None else str(found + 1), 200, headers, media_type="text/plain")
+        seen = f"&at={found + 1}#L{found + 1}" if found is not None else f"&at={max(1, line)}&missing"
+        return redirect(_log_address(call) + seen)
+
+    def _view(self, call: Call) -> AbstractContextManager[LogView]:
+        return viewed(self._state, call, call.path_params["task_id"], call.text("step"))
 
     @shows(f"{TASK}/log/follow", STEP, _SKIP, waits=True, in_maintenance=False)
     @for_people
@@ -55,21 +90,15 @@ class LogPages(PageArea):
     @shows(f"{TASK}/log/find", STEP, _TEXT, waits=True)
     @for_people
     def find(self, call: Call) -> Response:
-        """Show the lines of a stored log that have a text."""
+        """Show the lines of a log that have a text."""
         text, key = call.text("text"), call.text("step")
         if not 0 < len(text) <= _MAX_TEXT:
             raise BadRequestError(f"text must have from 1 to {_MAX_TEXT} characters")
         bundle, task = self._task(call)
-        with self._state.backend.gate.enter() as service:
-            found = service.find_log_lines(
-                bundle.run.id, task.id, step_number(key), text.encode(errors="replace"), _MOST_FOUND, call.context
-            )
-        page_url = log_path(bundle.run.id, task.id)
-        shown = [
-            html(row, f"{page_url}?step={key}&from={max(1, row.number - 20)}")
-            for line, data in found.lines
-            for row in rows([data], line + 1)
-        ]
+        with viewed(self._state, call, task.id, key) as view:
+            lines, complete = view.find(text.encode(errors="replace"), _MOST_FOUND)
+        address = _log_address(call)
+        shown = [html(row, f"{address}&at={row.number}") for line, data in lines for row in rows([data], line + 1)]
         return self._page(
             call,
             "log_found.html",
@@ -79,8 +108,8 @@ class LogPages(PageArea):
             step=task.step(key),
             text=text,
             rows=shown,
-            complete=found.complete,
-            page_url=page_url,
+            complete=complete,
+            page_url=log_path(bundle.run.id, task.id),
         )
 
 
@@ -98,25 +127,60 @@ def step_number(key: str) -> int | None:
     return None if key == SETUP else whole_number(key, "step")
 
 
-def first_line(call: Call, count: int) -> int:
-    """Return where the lines that a request asks for begin, from 0; for the last ones, `-count`.
-
-    Args:
-        call: The request.
-        count: How many lines are shown when it names none.
+@contextmanager
+def viewed(state: State, call: Call, task_id: str, key: str) -> Iterator[LogView]:
+    """Open a log of the run that a request names.
 
     Raises:
-        BadRequestError: `from` is no line's number.
+        NotFoundError: There is no such log.
     """
-    if "from" not in call.query_params:
-        return -count
-    first = call.integer("from")
-    if first < 1:
-        raise BadRequestError("from must be a line's number, from 1")
-    return first - 1
+    run_id, step = call.path_params["run_id"], step_number(key)
+    with state.backend.gate.enter() as service, service.log_view(run_id, task_id, step, call.context) as view:
+        yield view
 
 
-def shown_lines(lines: LogLines) -> dict[str, object]:
-    """Return what a template shows of lines."""
-    shown = [html(row) for row in rows(lines.lines, lines.first + 1)]
-    return {"rows": shown, "first": lines.first + 1, "total": lines.total}
+def asked_pieces(call: Call, view: LogView, count: int) -> list[Piece]:
+    """Return what a request asks for of a log: lines from one on, before one or around one, else the last ones.
+
+    Raises:
+        BadRequestError: It names no line.
+    """
+    for name in ("at", "from", "before"):
+        if name in call.query_params:
+            line = call.integer(name)
+            if line < 1:
+                raise BadRequestError(f"{name} must be a line's number, from 1")
+            if name == "at":
+                return view.around(line - 1, count)
+            return view.window(line - 1, count) if name == "from" else view.before(line - 1, count)
+    return view.before(view.index.lines, count)
+
+
+def shown_lines(pieces: list[Piece], view: LogView, address: str) -> dict[str, object]:
+    """Return what a template shows of a part of a log.
+
+    Args:
+        pieces: The part.
+        view: The log.
+        address: Its own, to which a line's number can be added.
+    """
+    last = 0
+    if pieces:
+        end = pieces[-1]
+        last = end.group.end if end.group and not end.lines else end.first + len(end.lines)
+    return {
+        "rows": list(window_html(pieces, address)),
+        "first": pieces[0].first + 1 if pieces else 0,
+        "last": last,
+        "total": view.index.lines,
+        "errors": errors_of(view),
+    }
+
+
+def errors_of(view: LogView) -> str:
+    """Return how many lines look like errors, in words."""
+    return f"{view.index.errors:,}{'' if view.index.is_exact else '+'}"
+
+
+def _log_address(call: Call) -> str:
+    return f"{log_path(call.path_params['run_id'], call.path_params['task_id'])}?step={quote(call.text('step'))}"

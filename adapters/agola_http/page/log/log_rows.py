@@ -7,25 +7,19 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
-from agola_core.runservice.artifacts.line_index import split_lines
+from agola_core.runservice.artifacts.line_marks import ends_group, is_error, is_warning
 from agola_http.page.log.terminal import Span, Style, spans
 
 _URL = re.compile(r"https?://[^\s<>\"'`\x00-\x1f]{1,2000}")
 _AFTER_URL = ".,;:!?)]}"
-_BAD = re.compile(
-    r"^\s*(?!0 )(?:\S{0,40} )?(?:(?:error|fatal|panic|fail(?:ed|ure)?)\b|traceback \(most|e   )"
-    r"|\b(?:error|fatal|panic|critical)\b ?[:!\]]|::error",
-    re.IGNORECASE,
-)
-_ODD = re.compile(r"^\s*(?!0 )(?:\S{0,40} )?warn(?:ing)?s?\b|\bwarn(?:ing)?\b ?[:!\]]|::warning", re.IGNORECASE)
-_MARKED_CHARACTERS = 400
 
 
 class Row(NamedTuple):
-    """A line: its number, from 1, and its pieces."""
+    """A line: its number, from 1, its pieces, and what it is: "bad", "odd", "end" of a group, or ""."""
 
     number: int
     spans: list[Span]
+    kind: str
 
 
 def rows(lines: Iterable[bytes], first: int, style: Style | None = None) -> Iterator[Row]:
@@ -38,18 +32,27 @@ def rows(lines: Iterable[bytes], first: int, style: Style | None = None) -> Iter
     """
     style = {} if style is None else style
     for number, line in enumerate(lines, first):
-        yield Row(number, spans(line.decode(errors="replace").removesuffix("\n"), style))
+        yield Row(number, spans(line.decode(errors="replace").removesuffix("\n"), style), _kind(line))
 
 
-def html(row: Row, link: str = "") -> str:
+def _kind(line: bytes) -> str:
+    if is_error(line):
+        return "bad"
+    if is_warning(line):
+        return "odd"
+    return "end" if ends_group(line) else ""
+
+
+def html(row: Row, link: str = "", *, inside: bool = False) -> str:
     """Return a row as HTML, on one line; its number leads to the line's own address.
 
     Args:
         row: The row.
         link: The page of the line's address; "" for the page that shows it.
+        inside: Tell that the row belongs to the group before it.
     """
-    text = "".join(span.text for span in row.spans)[:_MARKED_CHARACTERS]
-    kind = ' class="bad"' if _BAD.search(text) else ' class="odd"' if _ODD.search(text) else ""
+    classes = " ".join(filter(None, [row.kind, "in" if inside else ""]))
+    kind = f' class="{classes}"' if classes else ""
     pieces = "".join(
         f'<i class="{span.classes}">{_linked(span.text)}</i>' if span.classes else _linked(span.text)
         for span in row.spans
@@ -57,27 +60,6 @@ def html(row: Row, link: str = "") -> str:
     number = row.number
     name = "" if link else f' id="L{number}"'
     return f'<div{name}{kind}><a href="{escape(link)}#L{number}" tabindex="-1">{number}</a><span>{pieces}</span></div>'
-
-
-def growing(pieces: Iterable[bytes], skip: int = 0) -> Iterator[bytes]:
-    """Yield the rows of a growing log as HTML, each on its line; a row whose line goes on is followed by a newer one.
-
-    Args:
-        pieces: The log, cut anywhere; empty pieces are passed on.
-        skip: The number of rows that are left out, as the reader has them.
-    """
-    held, number, style = b"", 1, Style()
-    for piece in pieces:
-        lines = list(split_lines(held + piece)) if piece else []
-        if not lines:
-            yield b""
-            continue
-        held = b"" if lines[-1].endswith(b"\n") else lines.pop()
-        shown = [html(row) for row in rows(lines, number, style) if row.number > skip]
-        number += len(lines)
-        if held and number > skip:
-            shown += [html(row) for row in rows([held], number, Style(style))]
-        yield "".join(f"{row}\n" for row in shown).encode(errors="replace")
 
 
 def _linked(text: str) -> str:

@@ -10,13 +10,23 @@ import msgspec
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError, NotFoundError
-from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import FetchPhase
 from agola_core.runservice.service import RunService
 from agola_http.page.area import AWAY, PART, RUN, TASK, PageArea, for_people, shows, tell_away
-from agola_http.page.log.log_pages import FROM, STEP, WINDOW, first_line, log_path, shown_lines, step_number
+from agola_http.page.log.log_pages import (
+    AT,
+    BEFORE,
+    FROM,
+    STEP,
+    WINDOW,
+    asked_pieces,
+    log_path,
+    shown_lines,
+    step_number,
+    viewed,
+)
 from agola_http.page.render import part
 from agola_http.page.run import graph
 from agola_http.page.run.results import ResultsView, view_results
@@ -34,6 +44,7 @@ _TASK = Param("task", ParamKind.TEXT, "The id of the task that is shown.")
 _AUTO = Param("auto", ParamKind.TEXT, "Nobody chose the task, or the step: tell when another one is to be looked at.")
 _STEP = replace(STEP, required=False)
 _TEXT = Param("q", ParamKind.TEXT, "What the names of the listed tasks have.")
+_MISSING = Param("missing", ParamKind.FLAG, "Tell that no other line was found.")
 _FOLD = Param("fold", ParamKind.TEXT, "The folds of tasks that are open, their ids divided by commas.")
 
 
@@ -74,7 +85,7 @@ class RunPages(PageArea):
         """Show a run: what failed, or the chosen view."""
         return self._screen(call, call.text("task"))
 
-    @shows(f"{TASK}/log", _STEP, FROM, _TEXT, _FOLD, waits=True)
+    @shows(f"{TASK}/log", _STEP, FROM, AT, BEFORE, _MISSING, _TEXT, _FOLD, waits=True)
     @for_people
     def log(self, call: Call) -> Response:
         """Show a run with a step's log, at first its end; a log that grows is left to the script."""
@@ -127,30 +138,27 @@ class RunPages(PageArea):
         stored = state.log_phase is FetchPhase.FINISHED
         which = {SETUP: ""} if number is None else {"step": number}
         raw = urlencode({"runid": bundle.run.id, "taskid": task.id, **which})
-        lines, away = LogLines(0, [], 0, 0), False
-        if stored and not state.log_lost:
+        address, is_asked = log_path(bundle.run.id, task.id), bool({"at", "from", "before"} & set(call.query_params))
+        shown: dict[str, object] = {"rows": [], "first": 0, "last": 0, "total": 0, "errors": ""}
+        follow, away = not stored and not is_asked, False
+        if not follow and not state.log_lost:
             try:
-                lines = self._read(call, bundle.run.id, task.id, number)
+                with viewed(self._state, call, task.id, step.key) as view:
+                    shown = shown_lines(asked_pieces(call, view, WINDOW), view, f"{address}?step={step.key}")
             except AWAY as error:
                 away = True
                 tell_away(f"the log of task {task.id}", error)
-        last = lines.first + len(lines.lines)
         return {
             "raw_url": f"{PREFIX}/logs?{raw}",
-            "page_url": log_path(bundle.run.id, task.id),
-            "follow": not stored,
+            "page_url": address,
+            "follow": follow,
+            "stored": stored,
+            "missing": call.flag("missing"),
             "lost": state.log_lost,
             "away": RETRY_SECONDS if away else 0,
-            "window": WINDOW,
-            "at_end": bool(lines.lines) and last == lines.total and "from" not in call.query_params,
-            "last": last,
-            **shown_lines(lines),
+            "at_end": shown["last"] == shown["total"] and not is_asked,
+            **shown,
         }
-
-    def _read(self, call: Call, run_id: str, task_id: str, step: int | None) -> LogLines:
-        start = first_line(call, WINDOW)
-        with self._state.backend.gate.enter() as service:
-            return service.log_lines(run_id, task_id, step, start, WINDOW)
 
 
 def _results(service: RunService, bundle: RunBundle) -> ResultsView:

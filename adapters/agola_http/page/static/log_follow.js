@@ -7,27 +7,40 @@ async function followLog(log, left) {
   const state = document.getElementById("log-state"), tail = document.getElementById("tail");
   const template = document.createElement("template");
   let failures = 0, pending = [], timer = 0, last = 0;
+  logTools(log, async (line) => { // a line that is not here any more is shown in a window
+    const row = rowOf(line);
+    if (!row) { location.href = `${log.dataset.page}&at=${line}#L${line}`; return; }
+    tail.checked = false;
+    markRow(log, row);
+  }, left);
   log.addEventListener("scroll", () => { tail.checked = atEnd(log); if (tail.checked) show(); }, { passive: true });
   tail.addEventListener("change", () => { if (tail.checked) { show(); log.scrollTop = log.scrollHeight; } });
   function take(lines) { // of a log that grows faster than it is shown, the newest rows are kept
     if (!lines.length) return;
-    pending = pending.concat(lines).slice(-MAX_ROWS);
-    last = Number(/id="L([0-9]+)"/.exec(lines[lines.length - 1])[1]);
+    const all = pending.concat(lines), left = all.length - MAX_ROWS;
+    pending = all.slice(-MAX_ROWS);
+    if (left > 0 && / class="[a-z ]*\bin"/.test(pending[0])) pending.unshift(...all.slice(0, left).filter((line) => line.startsWith("<details")).slice(-1));
+    for (const line of lines) last = Number(/id="L([0-9]+)"/.exec(line)?.[1] ?? last);
     timer ||= setTimeout(show, ROWS_INTERVAL);
   }
   function show() {
     timer = 0;
-    if (!pending.length || (!tail.checked && log.childElementCount >= MAX_ROWS)) return;
+    if (!pending.length || (!tail.checked && log.getElementsByTagName("div").length >= MAX_ROWS)) return;
     template.innerHTML = pending.join("");
     pending = [];
-    for (const row of [...template.content.children]) if (row.nextElementSibling?.id === row.id) row.remove();
-    const first = numberOf(template.content.firstElementChild);
-    while (log.lastElementChild && numberOf(log.lastElementChild) >= first) log.lastElementChild.remove();
-    log.append(template.content);
+    for (const row of [...template.content.children]) add(row);
     if (tail.checked) {
-      while (log.childElementCount > MAX_ROWS) log.firstElementChild.remove();
+      trim(log, MAX_ROWS, true);
       log.scrollTop = log.scrollHeight;
     }
+  }
+  function add(row) { // a newer one takes the place of the row whose line went on
+    const group = log.lastElementChild && isGroup(log.lastElementChild) ? log.lastElementChild : null;
+    if (isGroup(row) && document.getElementById(row.id)) return; // it goes on
+    rowOf(numberOf(row))?.remove();
+    if (!isGroup(row) && row.classList.contains("in") && group) { group.append(row); return; }
+    if (group && !touched.has(group) && !group.querySelector(":scope > .bad")) group.open = false; // it has ended
+    log.append(row);
   }
   while (!left.aborted) {
     try {

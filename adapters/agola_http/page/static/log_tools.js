@@ -1,28 +1,77 @@
 "use strict";
-// What every log has: its lines wrapped or not, and a way from one marked line to the next.
+// What every log has: its lines wrapped or not, its rows in groups, and ways from line to line.
 
 const NO_WRAP = "agola-no-wrap";
 
-function logTools(log) {
-  const wrap = document.getElementById("wrap"), next = document.getElementById("next-mark");
+function logTools(log, show, left) { // show: shows a line, wherever it is
+  const wrap = document.getElementById("wrap"), state = document.getElementById("log-state");
   const setWrap = (on) => log.classList.toggle("nowrap", !on);
   wrap.parentNode.hidden = false;
   wrap.checked = !localStorage.getItem(NO_WRAP);
   setWrap(wrap.checked);
   wrap.addEventListener("change", () => { setWrap(wrap.checked); if (wrap.checked) localStorage.removeItem(NO_WRAP); else localStorage.setItem(NO_WRAP, "yes"); });
-  next.hidden = false;
-  next.addEventListener("click", () => {
-    const rows = [...log.querySelectorAll(".bad")], last = log.querySelector(".target");
-    const row = rows.find((item) => last && numberOf(item) > numberOf(last)) || rows[0];
-    if (row) markRow(log, row); else next.textContent = "No error among these lines";
-  });
+  for (const form of document.querySelectorAll("form[data-jump]")) form.addEventListener("submit", async (event) => {
+    const to = event.submitter?.getAttribute("formaction") || form.getAttribute("action");
+    if (!to.endsWith("/next")) return; // the list of what was found is a page of its own
+    event.preventDefault();
+    const asked = new URLSearchParams(new FormData(form, event.submitter));
+    const marked = log.querySelector(".target");
+    const next = async (line) => (asked.set("line", line), asked.set("part", ""), ask(`${to}?${asked}`, { signal: left }));
+    try {
+      let answer = await next(marked ? numberOf(marked) : 0), line = Number(await answer.text()), around = "";
+      if (!line && marked) { answer = await next(0); line = Number(await answer.text()); around = "from the other end: "; }
+      if (form.id) document.getElementById("error-count").textContent = `${answer.headers.get("X-Errors")} found`;
+      if (line) await show(line);
+      state.textContent = line ? `${around}line ${line} of ${answer.headers.get("X-Total")}` : "no line like this";
+    } catch (error) { if (!left.aborted) state.textContent = `not found: ${why(error)}`; }
+  }, { signal: left });
 }
 
 function markRow(log, row) {
   for (const other of log.querySelectorAll(".target")) other.classList.remove("target");
   row.classList.add("target");
+  if (row.localName === "div" && row.parentNode !== log) row.parentNode.open = true;
   row.scrollIntoView({ block: "center" });
 }
 
 const lineOf = (hash) => { const found = /^#L([1-9][0-9]{0,14})$/.exec(hash); return found ? Number(found[1]) : 0; };
 const numberOf = (row) => Number(row.id.slice(1));
+const rowOf = (line) => document.getElementById(`L${line}`);
+
+// A group is a <details>: its heading is the line that begins it, its rows follow. A part of one has a heading that is no line.
+
+const isGroup = (item) => item.localName === "details";
+const rowsIn = (group) => [...group.children].filter((item) => item.localName === "div");
+function firstLine(log) {
+  const first = log.firstElementChild;
+  return first && numberOf(!isGroup(first) || first.firstElementChild.id ? (isGroup(first) ? first.firstElementChild : first) : rowsIn(first)[0]);
+}
+function lastLine(log) {
+  const last = log.lastElementChild;
+  if (!last || !isGroup(last)) return last ? numberOf(last) : 0;
+  return last.querySelector(":scope > .rest") ? Number(last.dataset.end) : numberOf(last.lastElementChild);
+}
+const weigh = (item) => !isGroup(item) ? 1 : item.open ? item.childElementCount : 1 + item.childElementCount / 10; // what is folded is little
+function trim(log, most, fromTop) { // a closed group goes as a whole
+  let weight = [...log.children].reduce((sum, item) => sum + weigh(item), 0);
+  while (weight > most) {
+    const item = fromTop ? log.firstElementChild : log.lastElementChild, before = weigh(item);
+    const row = isGroup(item) && item.open && (fromTop ? item.children[1] : item.lastElementChild);
+    if (row && row.localName === "div" && item.childElementCount > 2) {
+      if (fromTop) item.firstElementChild.removeAttribute("id");
+      row.remove();
+    } else item.remove();
+    weight -= before - (item.isConnected ? weigh(item) : 0);
+  }
+  return weight;
+}
+function appendRows(log, rows) { // in a group that goes on, after its last row
+  const last = log.lastElementChild, first = rows.firstElementChild;
+  if (last && first && isGroup(last) && last.id === first.id) { last.append(...rowsIn(first)); first.remove(); }
+  log.append(rows);
+}
+function prependRows(log, rows) {
+  const first = log.firstElementChild, last = rows.lastElementChild;
+  if (first && last && isGroup(first) && last.id === first.id) { last.append(...rowsIn(first)); last.open = first.open; first.remove(); }
+  log.prepend(rows);
+}

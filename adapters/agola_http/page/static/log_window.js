@@ -1,20 +1,20 @@
 "use strict";
-// A stored log.
+// A log in windows: stored, or what there is of one that grows.
 
 const WINDOW = 500, KEPT = 4000;
 
-function windowed(log, left) { // rows of a stored log: those around the reader are here, the others come from the server
+function windowed(log, left) { // rows around the reader are here, the others come from the server
   let total = Number(log.dataset.total), busy = null;
   const where = document.getElementById("log-state");
-  async function rows(from, count) {
-    const answer = await ask(`${log.dataset.rows}&from=${from}&count=${count}`);
+  async function rows(asked) {
+    const answer = await ask(`${log.dataset.rows}&${asked}`);
     total = Number(answer.headers.get("X-Total"));
     const template = document.createElement("template");
     template.innerHTML = await answer.text();
     return template.content;
   }
   function tell() {
-    if (log.firstElementChild) where.textContent = `lines ${numberOf(log.firstElementChild)} to ${numberOf(log.lastElementChild)} of ${total}`;
+    if (log.firstElementChild) where.textContent = `lines ${firstLine(log)} to ${lastLine(log)} of ${total}`;
   }
   async function once(work) {
     const done = async () => { try { await work(); tell(); } catch (error) { where.textContent = `not loaded: ${why(error)}`; } };
@@ -22,43 +22,68 @@ function windowed(log, left) { // rows of a stored log: those around the reader 
     await busy;
     busy = null;
   }
-  function mark(line) {
-    const row = document.getElementById(`L${line}`);
-    if (row) markRow(log, row);
-  }
   async function show(line) {
     while (busy) await busy; // rows for the scrolling reader are on their way
     await once(async () => {
-      if (!document.getElementById(`L${line}`)) log.replaceChildren(await rows(Math.max(1, line - WINDOW / 2), WINDOW));
+      if (!rowOf(line)) log.replaceChildren(await rows(`at=${line}&count=${WINDOW}`));
     });
-    mark(line);
+    const row = rowOf(line);
+    if (row) markRow(log, row);
+    more();
   }
-  const more = () => busy || once(async () => {
-    const first = log.firstElementChild, last = log.lastElementChild;
-    if (!first) return;
-    if (log.scrollTop < 400 && numberOf(first) > 1) {
-      const from = Math.max(1, numberOf(first) - WINDOW), height = log.scrollHeight, top = log.scrollTop;
-      log.prepend(await rows(from, numberOf(first) - from));
+  async function more() {
+    let again = false; // what is folded does not fill the window
+    if (!busy) await once(async () => { again = await load(); });
+    if (again && !left.aborted) more();
+  }
+  async function load() {
+    let again = false;
+    if (!log.firstElementChild) return false;
+    if (log.scrollTop < 400 && firstLine(log) > 1) {
+      const height = log.scrollHeight, top = log.scrollTop;
+      prependRows(log, await rows(`before=${firstLine(log)}&count=${WINDOW}`));
       log.scrollTop = top + log.scrollHeight - height;
-      while (log.childElementCount > KEPT) log.lastElementChild.remove();
-    } else if (log.scrollHeight - log.scrollTop - log.clientHeight < 400 && numberOf(last) < total) {
-      log.append(await rows(numberOf(last) + 1, WINDOW));
-      while (log.childElementCount > KEPT) {
-        const height = log.firstElementChild.offsetHeight;
-        log.firstElementChild.remove();
-        log.scrollTop -= height;
-      }
+      again = trim(log, KEPT, false) < KEPT - WINDOW;
+    } else if (log.scrollHeight - log.scrollTop - log.clientHeight < 400 && lastLine(log) < total) {
+      appendRows(log, await rows(`from=${lastLine(log) + 1}&count=${WINDOW}`));
+      const height = log.scrollHeight, top = log.scrollTop;
+      again = trim(log, KEPT, true) < KEPT - WINDOW;
+      log.scrollTop = top + log.scrollHeight - height;
     }
-  });
-  log.addEventListener("scroll", more, { passive: true });
+    return again;
+  }
+  async function fill(group) { // the rows of a long group come when it is opened, some at a time
+    const rest = group.querySelector(":scope > .rest");
+    while (busy) await busy;
+    await once(async () => {
+      const from = (rowsIn(group).length ? numberOf(rowsIn(group).pop()) : numberOf(group)) + 1;
+      const fresh = (await rows(`from=${from}&count=${WINDOW}`)).firstElementChild;
+      rest.before(...rowsIn(fresh));
+      const next = numberOf(rest.previousElementSibling) + 1;
+      if (next > Number(group.dataset.end)) { rest.remove(); return; }
+      rest.textContent = `Show more lines, from ${next}`;
+      rest.href = rest.href.replace(/from=[0-9]+/, `from=${next}`);
+    });
+  }
+  log.addEventListener("toggle", (event) => {
+    const group = event.target;
+    if (group.open && group.querySelector(":scope > .rest") && !rowsIn(group).length) fill(group); else more();
+  }, { capture: true, signal: left });
+  log.addEventListener("click", (event) => {
+    if (!event.target.matches(".rest")) return;
+    event.preventDefault();
+    fill(event.target.parentNode);
+  }, { signal: left });
+  log.addEventListener("scroll", more, { passive: true, signal: left });
   addEventListener("hashchange", () => { const line = lineOf(location.hash); if (line) show(line); }, { signal: left });
   document.getElementById("goto").addEventListener("submit", (event) => {
     event.preventDefault();
     const line = Math.min(Math.max(1, Number(event.target.elements.from.value)), total);
     if (location.hash === `#L${line}`) show(line); else location.hash = `L${line}`;
   });
+  logTools(log, show, left);
   const line = lineOf(location.hash);
   if (line) show(line);
-  else if (log.dataset.end === "true") log.scrollTop = log.scrollHeight;
+  else { if (log.dataset.end === "true") log.scrollTop = log.scrollHeight; more(); }
   tell();
 }

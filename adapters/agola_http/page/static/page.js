@@ -33,7 +33,6 @@ function startLog() {
   leaving = new AbortController();
   started = log;
   if (!log) return;
-  logTools(log);
   if (log.dataset.follow) followLog(log, leaving.signal); else windowed(log, leaving.signal);
 }
 

@@ -1,0 +1,366 @@
+"""A log by its lines and groups, wherever it is: windows of any size of log, and the ways to the next text or error."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from itertools import islice
+from typing import NamedTuple
+
+from agola_core.objectstorage.port import ObjectReader
+from agola_core.runservice.artifacts.line_index import NO_GROUP, LineIndex, part_end, split_lines
+from agola_core.runservice.artifacts.line_marks import (
+    error_places,
+    error_places_backwards,
+    group_marks,
+    group_name,
+    is_error,
+)
+from agola_core.runtime.context import Context
+
+SHORT_GROUP = 50
+"""A group of at most so many lines is always sent whole."""
+_MOST_BYTES = 1 << 20
+_KEPT_BLOCKS = 4
+
+
+class Group(NamedTuple):
+    """Lines that fold together.
+
+    Attributes:
+        first: The line that begins it, from 0.
+        end: The line after its last one.
+        has_ended: Whether something ended it; the last group of a log goes on to the log's end without.
+        name: What it is called.
+    """
+
+    first: int
+    end: int
+    has_ended: bool
+    name: bytes
+
+
+class Piece(NamedTuple):
+    """Lines of a window that are in one group, or in none.
+
+    Attributes:
+        first: The number of the first one, from 0.
+        begin: Where it begins, in bytes.
+        lines: The lines, newlines included; none of a long group that stays folded.
+        group: Their group.
+        error: Of a group that stays folded, the first line that looks like an error.
+    """
+
+    first: int
+    begin: int
+    lines: list[bytes]
+    group: Group | None
+    error: int | None = None
+
+
+class _Mark(NamedTuple):
+    line: int
+    begins: bool
+
+
+class LogView:
+    """Looks into a log; for one caller at a time.
+
+    Args:
+        reader: Reads the log.
+        index: The index of its lines; what came later is not looked at.
+        context: Ends what takes long.
+    """
+
+    def __init__(self, reader: ObjectReader, index: LineIndex, context: Context) -> None:
+        self._reader = reader
+        self.index = index
+        self._context = context
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._lowers: OrderedDict[int, bytes] = OrderedDict()
+        self._parts: dict[int, list[tuple[int, int, int]]] = {}
+        self._marks: dict[int, list[_Mark]] = {}
+        self._begins: dict[int, int] = {}  # of lines that are likely to be asked for
+
+    # Windows
+
+    def window(self, first: int, count: int) -> list[Piece]:
+        """Return what is seen from a line on; a long group that begins there is folded, one that began before is not.
+
+        Args:
+            first: The line, from 0.
+            count: The most lines that are sent; a folded group counts as one.
+        """
+        pieces: list[Piece] = []
+        size, line = 0, first
+        while count > 0 and line < self.index.lines and size < _MOST_BYTES:
+            piece, line = self._from(line, count, is_first=line == first)
+            count -= max(1, len(piece.lines))
+            size += sum(map(len, piece.lines))
+            pieces.append(piece)
+        return pieces
+
+    def before(self, end: int, count: int) -> list[Piece]:
+        """Return what is seen before a line (see `window`)."""
+        pieces: list[Piece] = []
+        size, end = 0, min(end, self.index.lines)
+        while count > 0 and end > 0 and size < _MOST_BYTES:
+            piece = self._until(end, count)
+            end = piece.first
+            count -= max(1, len(piece.lines))
+            size += sum(map(len, piece.lines))
+            pieces.append(piece)
+        return pieces[::-1]
+
+    def around(self, line: int, count: int) -> list[Piece]:
+        """Return what is seen around a line; its group is not folded."""
+        line = max(0, min(line, self.index.lines - 1))
+        return joined(self.before(line, count // 2), self.window(line, count - count // 2))
+
+    def _from(self, line: int, count: int, *, is_first: bool) -> tuple[Piece, int]:
+        """Return the piece that begins with a line, and the line after what it stands for."""
+        group = self.group_at(line)
+        if group is None:
+            return self._piece(line, min(line + count, self._next_begin(line)), None)
+        is_inside = line > group.first and is_first
+        if is_inside or not group.has_ended or group.end - group.first <= SHORT_GROUP:
+            return self._piece(line, min(line + count, group.end), group)
+        return self._folded(group), group.end
+
+    def _until(self, end: int, count: int) -> Piece:
+        """Return the piece that ends before a line."""
+        group = self.group_at(end - 1)
+        if group is None:
+            return self._piece(max(end - count, self._previous_end(end - 1)), end, None)[0]
+        if group.end - group.first <= SHORT_GROUP:
+            return self._piece(group.first, end, group)[0]
+        if group.end > end or not group.has_ended:
+            return self._piece(max(end - count, group.first), end, group)[0]
+        return self._folded(group)
+
+    def _piece(self, first: int, end: int, group: Group | None) -> tuple[Piece, int]:
+        begin, lines = self.lines(first, end - first)
+        return Piece(first, begin, lines, group), first + max(1, len(lines))
+
+    def _folded(self, group: Group) -> Piece:
+        return Piece(group.first, self.lines(group.first, 1)[0], [], group, self._next_error(group.first, group.end))
+
+    # Lines
+
+    def lines(self, first: int, count: int) -> tuple[int, list[bytes]]:
+        """Return where a line begins, and so many from it on; fewer at the log's end."""
+        count = min(count, self.index.lines - first)
+        if count <= 0:
+            return self.index.size, []
+        found: list[bytes] = []
+        block = self.index.block(first)
+        at = begin = self._begin_of(first)
+        while len(found) < count:
+            data, offset = self._block(block), self.index.starts[block][1]
+            found += islice(split_lines(data[at - offset :]), count - len(found))
+            block += 1
+            at = self.index.starts[block][1] if block < len(self.index.starts) else 0
+        self._begins[first + count] = begin + sum(map(len, found))
+        return begin, found
+
+    def _begin_of(self, line: int) -> int:
+        """Return where a line begins, in bytes."""
+        if (known := self._begins.get(line)) is not None:
+            return known
+        number, offset = self.index.before(line)
+        data = self._block(self.index.block(line))
+        for place, end, lines in self._parts_of(self.index.block(line)):
+            if number + lines > line:
+                return offset + place + sum(map(len, islice(split_lines(data[place:end]), line - number)))
+            number += lines
+        return offset + len(data)
+
+    def _line_of(self, block: int, place: int) -> int:
+        """Return the number of the line that a place in a block is in."""
+        number, data = self.index.starts[block][0], self._block(block)
+        for begin, end, lines in self._parts_of(block):
+            if place < end:
+                return number + data.count(b"\n", begin, place)
+            number += lines
+        return number
+
+    def _block(self, block: int) -> bytes:
+        data = self._blocks.get(block)
+        if data is None:
+            self._context.check()
+            _, begin, _, end = self.index.span(block)
+            data = self._blocks[block] = self._reader.read(begin, end - begin)
+            if len(self._blocks) > _KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+        return data
+
+    def _parts_of(self, block: int) -> list[tuple[int, int, int]]:
+        """Return where a block's parts begin and end (see `line_index.part_end`), and how many lines each has."""
+        if (known := self._parts.get(block)) is not None:
+            return known
+        data, place = self._block(block), 0
+        parts = self._parts[block] = []
+        while place < len(data):
+            end = part_end(data, place)
+            parts.append((place, end, data.count(b"\n", place, end) + (data[end - 1 : end] != b"\n")))
+            place = end
+        return parts
+
+    def _lower(self, block: int) -> bytes:
+        data = self._lowers.get(block)
+        if data is None:
+            data = self._lowers[block] = self._block(block).lower()
+            if len(self._lowers) > _KEPT_BLOCKS:
+                self._lowers.popitem(last=False)
+        return data
+
+    # Groups
+
+    def group_at(self, line: int) -> Group | None:
+        """Return the group that a line is in."""
+        block = self.index.block(line)
+        marks = self._marks_of(block)
+        place = bisect_right(marks, line, key=lambda mark: mark.line) - 1
+        if place >= 0 and not marks[place].begins and marks[place].line == line:
+            place -= 1  # the line that ends a group is its last one
+        elif place >= 0 and not marks[place].begins:
+            return None
+        first = marks[place].line if place >= 0 else self.index.marks[block].group
+        if first == NO_GROUP:
+            return None
+        end, has_ended = self._group_end(block, first, place + 1)
+        return Group(first, end, has_ended, group_name(self.lines(first, 1)[1][0]) or b"")
+
+    def _group_end(self, block: int, first: int, next_mark: int) -> tuple[int, bool]:
+        marks = self._marks_of(block)
+        if next_mark >= len(marks):
+            last = len(self.index.starts) - 1
+            while block < last and self.index.marks[block + 1].group == first:
+                block += 1
+            marks, next_mark = self._marks_of(block), 0
+            if not marks or marks[0].line <= first:
+                return self.index.lines, False
+        mark = marks[next_mark]
+        return (mark.line, True) if mark.begins else (mark.line + 1, True)
+
+    def _next_begin(self, line: int) -> int:
+        """Return the next line after a line without a group that begins one, or that is in the next block."""
+        block = self.index.block(line)
+        marks = self._marks_of(block)
+        place = bisect_right(marks, line, key=lambda mark: mark.line)
+        return marks[place].line if place < len(marks) else self.index.span(block)[2]
+
+    def _previous_end(self, line: int) -> int:
+        """Return the first line of those without a group that a line is among, as far as they are in its block."""
+        block = self.index.block(line)
+        marks = self._marks_of(block)
+        place = bisect_left(marks, line, key=lambda mark: mark.line) - 1
+        return marks[place].line + 1 if place >= 0 else self.index.starts[block][0]
+
+    def _marks_of(self, block: int) -> list[_Mark]:
+        """Return the lines of a block that begin groups, or end one that is open."""
+        if (known := self._marks.get(block)) is not None:
+            return known
+        data, number = self._block(block), self.index.starts[block][0]
+        is_open, is_cut = self.index.marks[block].group != NO_GROUP, self._is_cut(block, data)
+        found: list[_Mark] = []
+        for begin, end, lines in self._parts_of(block):
+            part, line, counted = data[begin:end], number, 0
+            for mark in group_marks(part, is_cut=is_cut):
+                line, counted = line + part.count(b"\n", counted, mark.place), mark.place
+                if mark.begins:
+                    self._begins[line] = self.index.starts[block][1] + begin + mark.place
+                if mark.begins or is_open:
+                    found.append(_Mark(line, mark.begins))
+                is_open = mark.begins
+            is_cut = not part.endswith(b"\n")
+            number += lines
+        self._marks[block] = found
+        return found
+
+    def _is_cut(self, block: int, data: bytes) -> bool:
+        """Return whether a block that may begin with a mark begins within a line that was cut."""
+        begin = self.index.starts[block][1]
+        return begin > 0 and b"group::" in data[:60] and self._reader.read(begin - 1, 1) != b"\n"
+
+    # Ways to other lines
+
+    def next_error(self, line: int) -> int | None:
+        """Return the first line from a line on that looks like an error."""
+        return self._next_error(line, self.index.lines)
+
+    def previous_error(self, line: int) -> int | None:
+        """Return the last line before a line that looks like an error."""
+        for block in range(self.index.block(line - 1), -1, -1) if line > 0 else ():
+            if self.index.marks[block].errors:
+                lower, until = self._lower(block), self._place_of(line, block)
+                for begin, end, _ in reversed(self._parts_of(block)):
+                    for place in error_places_backwards(lower, begin, min(end, until)) if begin < until else ():
+                        if self._is_error(block, begin, place, end):
+                            return self._line_of(block, place)
+        return None
+
+    def _next_error(self, line: int, before: int) -> int | None:
+        for block in range(self.index.block(line), len(self.index.starts)):
+            if self.index.starts[block][0] >= before:
+                break
+            if self.index.marks[block].errors:
+                lower, start, until = self._lower(block), self._place_of(line, block), self._place_of(before, block)
+                for begin, end, _ in self._parts_of(block):
+                    for place in error_places(lower, max(begin, start), min(end, until)) if end > start else ():
+                        if self._is_error(block, begin, place, end):
+                            return self._line_of(block, place)
+        return None
+
+    def _is_error(self, block: int, begin: int, place: int, end: int) -> bool:
+        """Return whether the line at a place in a part looks like an error."""
+        data = self._block(block)
+        line = data.rfind(b"\n", begin, place) + 1 or begin
+        return is_error(data[line : data.find(b"\n", place, end) + 1 or end])
+
+    def _place_of(self, line: int, block: int) -> int:
+        """Return where a line begins within a block; for one before or after it, the block's beginning or end."""
+        first, begin, after, end = self.index.span(block)
+        if line <= first:
+            return 0
+        return end - begin if line >= after else self._begin_of(line) - begin
+
+    def next_text(self, text: bytes, line: int) -> int | None:
+        """Return the first line from a line on that has a text, whatever the case of ASCII letters."""
+        wanted = text.lower()
+        for block in range(self.index.block(line), len(self.index.starts)) if line < self.index.lines else ():
+            place = self._lower(block).find(wanted, self._place_of(line, block))
+            if place >= 0:
+                return self._line_of(block, place)
+        return None
+
+    def previous_text(self, text: bytes, line: int) -> int | None:
+        """Return the last line before a line that has a text, whatever the case of ASCII letters."""
+        wanted = text.lower()
+        for block in range(self.index.block(line - 1), -1, -1) if line > 0 else ():
+            place = self._lower(block).rfind(wanted, 0, self._place_of(line, block))
+            if place >= 0:
+                return self._line_of(block, place)
+        return None
+
+    def find(self, text: bytes, most: int) -> tuple[list[tuple[int, bytes]], bool]:
+        """Return the lines that have a text, from the beginning, and whether these are all.
+
+        Args:
+            text: The text; not empty.
+            most: The most lines.
+        """
+        found: list[tuple[int, bytes]] = []
+        line = self.next_text(text, 0)
+        while line is not None and len(found) <= most:
+            found.append((line, self.lines(line, 1)[1][0]))
+            line = self.next_text(text, line + 1)
+        return found[:most], len(found) <= most
+
+
+def joined(before: list[Piece], after: list[Piece]) -> list[Piece]:
+    """Return the pieces of two windows that follow each other; one that both have a part of is one."""
+    if not before or not after or not before[-1].lines or before[-1].group != after[0].group:
+        return [*before, *after]
+    together = before[-1]._replace(lines=[*before[-1].lines, *after[0].lines])
+    return [*before[:-1], together, *after[1:]]

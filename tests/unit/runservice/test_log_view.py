@@ -1,0 +1,126 @@
+"""Windows of logs by their groups, and the ways to errors and texts, against logs that are read from the beginning."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, split_lines
+from agola_core.runservice.artifacts.line_marks import ends_group, group_name, is_error, is_warning
+from agola_core.runservice.artifacts.log_view import SHORT_GROUP, LogView
+from agola_core.runtime.context import Context
+
+LINES = [b"plain\n", b"error: it broke\n", b"a terror\n", b"::group::build\n", b"::endgroup::\n", b" ::group::in\n"]
+ODD = [
+    b"\n",
+    b"say ::group::no\n",
+    b"x" * (MAX_LINE_BYTES + 9),
+    b"\r\n",
+    b"\x1b[31mERROR: red\x1b[0m\n",
+    b"::group::",
+    b"\xff",
+]
+texts = st.lists(st.sampled_from([*LINES, *LINES, *ODD, b"plain\n" * 60, b"y" * 9000 + b"\n"])).map(b"".join)
+
+
+class Reader:
+    def __init__(self, data):
+        self.data = data
+
+    def read(self, offset, length):
+        return self.data[offset : offset + length]
+
+    def close(self):
+        pass
+
+
+def view(data, stride=20_000):
+    counter = LineCounter((data[place : place + 7_000] for place in range(0, len(data), 7_000)), stride)
+    assert b"".join(counter) == data
+    return LogView(Reader(data), counter.index(), Context())
+
+
+def told(data):
+    """Return a log's lines, each with the line that began its group, or None, counted from the beginning."""
+    found, group, is_cut = [], None, False
+    for number, line in enumerate(split_lines(data)):
+        if not is_cut and group_name(line) is not None:
+            group = number
+        found.append((line, group))
+        if not is_cut and ends_group(line):
+            group = None
+        is_cut = not line.endswith(b"\n")
+    return found
+
+
+@given(texts, st.integers(1, 120), st.integers(0, 10**6))
+def test_windows_follow_each_other_and_each_line_is_in_its_group(data, count, place):
+    whole, looked = told(data), view(data)
+    ends = {group: number + 1 for number, (_, group) in enumerate(whole) if group is not None}
+
+    def check(pieces, first):
+        for piece in pieces:
+            assert piece.first == first
+            group = piece.group
+            if group is not None:
+                assert (group.first, group.end) == (whole[first][1], ends[group.first])
+                assert group_name(whole[group.first][0]) == group.name
+            if piece.lines:
+                mine = [(line, group.first if group else None) for line in piece.lines]
+                assert mine == whole[first : first + len(mine)]
+                assert piece.begin == sum(len(line) for line, _ in whole[:first])
+                first += len(mine)
+            else:
+                assert first == group.first
+                assert group.end - group.first > SHORT_GROUP
+                errors = [number for number in range(first, group.end) if is_error(whole[number][0])]
+                assert piece.error == (errors[0] if errors else None)
+                first = group.end
+        return first
+
+    line = 0
+    while line < len(whole):  # from window to window to the end
+        after = check(looked.window(line, count), line)
+        assert after > line
+        line = after
+    while line > 0:  # and back
+        pieces = looked.before(line, count)
+        assert check(pieces, pieces[0].first) == line
+        line = pieces[0].first
+    if whole:
+        line = place % len(whole)
+        pieces = looked.around(line, count)
+        check(pieces, pieces[0].first)
+        shown = {piece.first + number for piece in pieces for number in range(max(1, len(piece.lines)))}
+        assert line in shown
+        assert all(one.group != other.group or one.group is None for one, other in pairwise(pieces))
+
+
+@given(texts, st.integers(0, 10**6))
+def test_the_ways_to_errors_and_texts_lead_where_a_reader_from_the_beginning_finds_them(data, place):
+    lines, looked = list(split_lines(data)), view(data)
+    errors = [number for number, line in enumerate(lines) if is_error(line)]
+    assert looked.index.errors == len(errors)
+    line = place % (len(lines) + 1)
+    assert looked.next_error(line) == next((number for number in errors if number >= line), None)
+    assert looked.previous_error(line) == next((number for number in reversed(errors) if number < line), None)
+    texts = [number for number, text in enumerate(lines) if b"plain" in text]
+    assert looked.next_text(b"PLAIN", line) == next((number for number in texts if number >= line), None)
+    assert looked.previous_text(b"PLAIN", line) == next((number for number in reversed(texts) if number < line), None)
+    assert looked.find(b"PLAIN", 5) == ([(number, lines[number]) for number in texts[:5]], len(texts) <= 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "warning"),
+    [
+        (b"E   assert 1 == 2\n", True, False),
+        (b"10 %\r\x1b[Kerror: it broke\n", True, False),
+        (b"\x1b[33mwarning:\x1b[0m old\n", False, True),
+        (b"::error file=a.c::no\n", True, False),
+        (b"0 errors\n", False, False),
+        (b"x" * 500 + b" error: far\n", False, False),
+    ],
+)
+def test_lines_are_marked_by_what_a_terminal_shows(line, error, warning):
+    assert (is_error(line), is_warning(line)) == (error, warning)
