@@ -62,12 +62,12 @@ def run() -> list[Line]:
         print(f"commit-s3: {_requests(dm, proxy)}")
     for threads, counts in puts.items():
         print(f"commit-s3: {statistics.median(counts):.3f} PUTs per commit with {threads} threads")
-    rates = [
+    lines = [
         ratio(f"commit-s3 {threads} / one PUT each in series", found, series, GOALS[threads])
         for threads, found in ours.items()
     ]
     used = limit("commit-s3 processor time of a PUT / 1 ms", processor, 1, PROCESSOR_GOAL, "ms")
-    return [*rates, used]
+    return [*lines, used]
 
 
 def _program() -> S3Program:

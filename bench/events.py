@@ -124,7 +124,7 @@ class _Counter:
             self.files.add(id(reader))
             return original(reader, offset, length)
 
-        FileReader.read = counted  # type: ignore[method-assign]
+        FileReader.read = counted  # type: ignore[assignment,method-assign] # its argument has another name
 
     def take(self, name: str, works: Iterable[Callable[[], Any]]) -> Cost:
         """Do works; return what they took."""

@@ -71,7 +71,7 @@ def _most_requests(work: Callable[[str], Any], generator: random.Random) -> int:
         count += 1
         return original(reader, offset, length)
 
-    FileReader.read = counted  # type: ignore[method-assign]
+    FileReader.read = counted  # type: ignore[assignment,method-assign] # its argument has another name
     try:
         for _ in range(READS):
             count = 0

@@ -44,22 +44,23 @@ class Objects:
     schema = SCHEMA
 
     def apply(self, tx: Tx, actions: Iterable[Action]) -> None:
-        for put, part in _parts(actions):
-            if put:
-                tx.executemany(INSERT, [(action.id, action.data) for action in part])
+        for part in _parts(actions):
+            puts = [(action.id, action.data) for action in part if isinstance(action, Put)]
+            if puts:
+                tx.executemany(INSERT, puts)
             else:
                 tx.executemany("DELETE FROM object WHERE id = ?", [(action.id,) for action in part])
 
 
-def _parts(actions: Iterable[Action]) -> Iterator[tuple[bool, list]]:
-    part: list = []
+def _parts(actions: Iterable[Action]) -> Iterator[list[Action]]:
+    part: list[Action] = []
     for action in actions:
         if part and isinstance(part[0], Put) is not isinstance(action, Put):
-            yield isinstance(part[0], Put), part
+            yield part
             part = []
         part.append(action)
     if part:
-        yield isinstance(part[0], Put), part
+        yield part
 
 
 def fill(dm: DataManager, objects: int, size: int) -> None:
@@ -152,8 +153,8 @@ def _other(store: Path, readdb: ReadDB, turn: int) -> Iterator[float]:
         while count < COMMITS and process.poll() is None:
             found = readdb.read(Context(), lambda tx: next(tx.rows(COUNT, (f"{turn}-", f"{turn}.")))[0])
             now = time.perf_counter()
-            for number in range(count, found):
-                seen[number] = now
+            for new in range(count, found):
+                seen[new] = now
             count = found
             with contextlib.suppress(agola_core.UnavailableError):
                 readdb.wait_for(readdb.position.next(), 5)

@@ -72,8 +72,8 @@ def run() -> list[Line]:
         peaks = [taken.peak for taken in ours], [taken.peak for taken in others]
         lines.append(limit(f"{name} peak memory / {tenth:,}", *peaks, PEAK_MIB, "MiB"))
         if operation in LIMITS_MS:
-            times = [[1000 * value for value in column] for column in seconds]
-            lines.append(limit(f"{name} time / {tenth:,}", *times, LIMITS_MS[operation], "ms"))
+            own, reference = ([1000 * value for value in column] for column in seconds)
+            lines.append(limit(f"{name} time / {tenth:,}", own, reference, LIMITS_MS[operation], "ms"))
         if operation in ("export", "import"):
             rates = [OBJECTS * _LINE_BYTES / 1e6 / taken.seconds for taken in ours]
             lines.append(ratio(f"{name} / gzip -1", rates, gzip, 1.0, "MB/s"))

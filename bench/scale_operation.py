@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -173,7 +173,7 @@ def _import(dm: DataManager, target: Target) -> None:
         dm.import_(file)
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[[DataManager, Target], None]] = {
     "make": _make,
     "open": _nothing,
     "recover from storage": _nothing,
