@@ -41,7 +41,7 @@ WORKER = textwrap.dedent("""
 
         coordinator.txn = txn
 
-    options = Options(background=False, inline_limit=24, block_size=100, file_size=300, retain_wals=2,
+    options = Options(background=False, inline_limit=24, block_size=50, file_size=20, retain_wals=2,
                       retain_wal_ids=2, retain_manifests=1, retain_groups=1, grace_period=0,
                       lock_ttl=float(os.environ.get("LOCK_TTL", "3")))
     coordinator = os.environ.get("COORDINATOR")

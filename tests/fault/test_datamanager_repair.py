@@ -10,6 +10,7 @@ from agola_core.coordinator.lock import try_lock
 from agola_core.datamanager.format import keys
 from agola_core.runtime import faultpoints
 from agola_core.runtime.faultpoints import InjectedFaultError
+from tests.support.manifests import data_files
 
 OPTIONS = Options(background=False, inline_limit=40, block_size=200, file_size=600, retain_wals=100)
 
@@ -100,7 +101,7 @@ def test_a_damaged_checkpoint_is_rebuilt_from_an_older_one(store, harm, pattern)
 
 def newest_data_file(store):
     with open_store(store) as dm:
-        newest = dm._store.log.view.manifest.files()[0].path
+        newest = data_files(dm.storage, dm._store.log.view.manifest)[0].path
         older = {ref.path for item in dm.checkpoints()[:-1] for ref in files_of(dm, item)}
     assert newest not in older
     return store / "storage/data" / newest
@@ -114,7 +115,7 @@ def files_of(dm, checkpoint):
 
     for item in stored_manifests(dm.storage, past_lineages(dm.storage, read_control(dm.coordinator))):
         if item.number == checkpoint.number:
-            return read_manifest(dm.storage, item.path).files()
+            return data_files(dm.storage, read_manifest(dm.storage, item.path))
     return []
 
 

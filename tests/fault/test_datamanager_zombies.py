@@ -24,8 +24,8 @@ from agola_core.runtime import faultpoints
 OPTIONS = Options(
     background=False,
     inline_limit=24,
-    block_size=100,
-    file_size=300,
+    block_size=50,
+    file_size=20,
     retain_wals=0,
     retain_wal_ids=1,
     retain_manifests=1,
@@ -70,6 +70,7 @@ CASES = [
         for point in (
             "instance.before-lock",
             "checkpoint.before-data-file",
+            "checkpoint.before-file-list",
             "checkpoint.before-manifest",
             "checkpoint.before-txn",
             "instance.before-unlock",
@@ -101,6 +102,7 @@ def used(tmp_path_factory):
             if number in {2, 4}:
                 dm.checkpoint(force=True)
         dm.write_wal([Put("n", "unsynced", b"1" * 50)])
+        assert dm.status().data_files > 2, "no run in lists"
     return path
 
 

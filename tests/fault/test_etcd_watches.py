@@ -26,7 +26,7 @@ def test_a_watch_loses_nothing_over_restarts(own_etcd, opened):
 
 def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs, opened, caplog, monkeypatch):
     monkeypatch.setattr("agola_core.coordinator.etcd.client._CHANNEL_OPTIONS", ())  # the transport notices nothing
-    caplog.set_level("DEBUG", "agola_core.coordinator.etcd.watch")
+    caplog.set_level("DEBUG", "agola_core.coordinator.etcd.watch_stream")
     with start_etcd_cluster(tmp_path) as cluster:
         reader = opened(cluster.url("silent", timeout=20))
         start, asked = reader._client.watch, []
@@ -49,22 +49,25 @@ def test_a_silent_watch_is_noticed_and_goes_on_elsewhere(tmp_path, etcd_programs
 
 def test_a_member_that_is_away_costs_a_watch_no_more_each_time(agola_etcd, proxy, opened, monkeypatch):
     """One that has not answered is given up soon, however often; one that must read much for its answer gets longer."""
-    monkeypatch.setattr("agola_core.coordinator.etcd.watch._SILENT_SECONDS", 0.2)
-    watch = opened(agola_etcd.through(proxy.endpoint).url("away")).watch("", 1)
+    monkeypatch.setattr("agola_core.coordinator.etcd.watch_stream._SILENT_SECONDS", 0.2)
+    coordinator = opened(agola_etcd.through(proxy.endpoint).url("away"))
+    coordinator.watch("", 1)
     proxy.drop_answers()
-    ended = []
-    stream = watch._stream
+    ended, watches = [], coordinator._watches
+    stream = watches._stream
     while len(ended) < 4:  # each try ends as silent
-        eventually_true(lambda: watch._stream is not stream and watch._stream is not None)  # noqa: B023
-        stream = watch._stream
+        eventually_true(lambda: watches._stream is not stream and watches._stream is not None)  # noqa: B023
+        stream = watches._stream
         ended.append(stream)
-    assert [watch._patience_with(one) for one in ended[1:]] == [0.2] * 3
+    assert [watches._patience_with(one) for one in ended[1:]] == [0.2] * 3
     proxy.heal()
 
 
 def test_a_watch_comes_back_when_the_way_breaks_both_ways(agola_etcd, proxy, opened):
     direct = opened(agola_etcd.url("ways"))
-    watch = opened(agola_etcd.through(proxy.endpoint).url("ways")).watch("", put(direct, "a") + 1)
+    behind = opened(agola_etcd.through(proxy.endpoint).url("ways"))
+    start = put(direct, "a") + 1
+    watch, others = behind.watch("", start), [behind.watch(key, start) for key in "abc"]
     expected = []
     for damage in (proxy.drop_answers, proxy.drop_requests, proxy.refuse, proxy.cut):
         damage()
@@ -72,6 +75,7 @@ def test_a_watch_comes_back_when_the_way_breaks_both_ways(agola_etcd, proxy, ope
         proxy.heal()
         expected.append(put(direct, "c"))
         assert [watch.next(30).revision for _ in range(3)] == expected[-3:]
+        assert [other.next(30).revision for other in others] == expected[-3:]  # each goes on where it was
 
 
 def test_a_slow_watch_is_told_of_compaction_after_what_it_had(own_etcd, opened):
@@ -90,6 +94,49 @@ def test_a_slow_watch_is_told_of_compaction_after_what_it_had(own_etcd, opened):
     assert error.value.oldest >= revisions[-2]
     with coordinator.watch("", revisions[-1]) as again:
         assert again.next(10).revision == revisions[-1]
+
+
+def test_watches_share_a_stream_and_a_slow_one_keeps_no_other_waiting(agola_etcd, opened, monkeypatch):
+    monkeypatch.setattr("agola_core.coordinator.etcd.watch._KEPT_BATCHES", 8)
+    coordinator = opened(agola_etcd.url("shared"))
+    start, streams = coordinator._client.watch, []
+    monkeypatch.setattr(coordinator._client, "watch", lambda *args: streams.append(start(*args)) or streams[-1])
+    first = put(coordinator, "start") + 1
+    slow, quick, closed = (coordinator.watch(prefix, first) for prefix in ("slow/", "quick/", ""))
+    closed.close()
+    sent = []
+    for number in range(40):  # the slow one leaves the stream after 8
+        sent.append(put(coordinator, f"slow/{number}"))
+        revision = put(coordinator, f"quick/{number}")
+        assert quick.next(30).revision == revision
+    eventually_true(lambda: slow.left)
+    assert [slow.next(30).revision for _ in sent] == sent  # it comes back, more than once
+    assert slow.next(0) is None
+    assert len(streams) == 1
+    slow.close()
+    quick.close()
+    eventually_true(lambda: coordinator._watches._thread is None)  # they end with the last watch
+    with coordinator.watch("slow/", sent[-1]) as again:
+        assert again.next(30).revision == sent[-1]
+
+
+def test_a_compaction_ends_only_the_watch_that_needs_what_is_gone(agola_etcd, opened, monkeypatch):
+    monkeypatch.setattr("agola_core.coordinator.etcd.watch._KEPT_BATCHES", 4)
+    coordinator = opened(agola_etcd.url("one-compacted"))
+    first = put(coordinator, "start") + 1
+    slow, quick = coordinator.watch("slow/", first), coordinator.watch("quick/", first)
+    revision = put(coordinator, "quick/0")
+    assert quick.next(30).revision == revision  # both are up to date: the following come one by one
+    sent = [put(coordinator, f"slow/{number}") for number in range(12)]
+    eventually_true(lambda: slow.left)
+    coordinator.compact(put(coordinator, "end"))
+    seen = []
+    with pytest.raises(CompactedError):
+        seen.extend(batch.revision for batch in iter(lambda: slow.next(30), None))
+    assert seen == sent[: len(seen)]
+    assert quick.next(0) is None
+    revision = put(coordinator, "quick/1")
+    assert quick.next(30).revision == revision
 
 
 def test_a_large_transaction_comes_in_one_batch(agola_etcd, opened):

@@ -4,14 +4,16 @@ import itertools
 import tempfile
 from datetime import UTC, datetime
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import entry_key, merge
-from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
-from agola_core.datamanager.sstable.table import Table, scan_run
+from agola_core.datamanager.sstable.file_lists import make_run, walk
+from agola_core.datamanager.sstable.manifest import Manifest, Origin, decode_manifest, encode_manifest
+from agola_core.datamanager.sstable.table import Table, scan_run, scan_run_back
 from agola_core.datamanager.types import Options
 from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_core.sequence import Sequence
@@ -56,9 +58,8 @@ class Store:
         self.runs = [self.write(entries_of(state), with_filter=index < last) for index, state in enumerate(states)]
 
     def write(self, entries, *, with_filter):
-        return Run(
-            tuple(write_files(self.storage, entries, self.options, self._names.__next__, with_filter=with_filter))
-        )
+        files = write_files(self.storage, entries, self.options, self._names.__next__, with_filter=with_filter)
+        return make_run(self.storage, files, self.options, self._names.__next__)
 
     def table(self, runs, cache):
         manifest = Manifest(
@@ -119,10 +120,14 @@ def test_a_run_gives_back_any_stretch_of_its_entries(options, state, with_filter
         run = store.write(entries_of(state), with_filter=with_filter)
         entries = list(entries_of(state))
         assert list(scan_run(store.storage, BlockCache(), run)) == entries
-        assert sum(ref.entries for ref in run.files) == len(entries)
-        assert sum(ref.tombstones for ref in run.files) == sum(value is None for _, value in entries)
-        edges = st.binary(max_size=4) | st.sampled_from([b"", *(entry_key(*ref.last) for ref in run.files)])
-        edges |= st.sampled_from([b"", *(entry_key(*ref.first) for ref in run.files), *(key for key, _ in entries)])
+        files = [ref for ref, _ in walk(store.storage, BlockCache(), run)]
+        assert (run.totals.files, run.totals.size) == (len(files), sum(ref.size for ref in files))
+        assert (run.entries, run.tombstones) == (len(entries), sum(value is None for _, value in entries))
+        assert len(run.files) <= 2 or len(msgspec.json.encode(run.files)) <= options.block_size
+        edges = st.binary(max_size=4) | st.sampled_from([b"", *(entry_key(*ref.last) for ref in files)])
+        edges |= st.sampled_from([b"", *(entry_key(*ref.first) for ref in files), *(key for key, _ in entries)])
         low, high = sorted([data.draw(edges), data.draw(edges)])
         stretch = list(scan_run(store.storage, BlockCache(), run, low, high))
         assert stretch == [entry for entry in entries if low <= entry[0] and (not high or entry[0] < high)]
+        back = list(scan_run_back(store.storage, BlockCache(), run, low, high))
+        assert back == [entry for entry in reversed(entries) if low <= entry[0] < high]

@@ -17,6 +17,7 @@ from agola_core.datamanager.format.lineages import stored_lineages
 from agola_core.datamanager.format.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
 from agola_core.datamanager.identity.idempotency_keys import read_inherited_keys
 from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.file_lists import paths
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.table import Table
 from agola_core.datamanager.types import Action, Event
@@ -176,7 +177,7 @@ class Truth:
         if any(record.epoch <= history.record.epoch for history in self.histories.values() if history.durable):
             raise Violation(f"epoch {record.epoch} does not lie after those before")
         self.current = self.histories[record.lineage] = History(record, base)
-        self._published.append(_published(named, manifest))
+        self._published.append(self._needs(named, manifest))
 
     def _recovered(self, base: State) -> None:
         """Find where a recovery goes on, and forget what was lost with the coordinator."""
@@ -254,7 +255,7 @@ class Truth:
         if content != state:
             raise Violation(f"checkpoint {named.number} at {named.sequence} holds {difference(content, state)}")
         history.checkpoint = manifest.sequence.counter
-        self._published.append(_published(named, manifest))
+        self._published.append(self._needs(named, manifest))
 
     def _synced(self, synced: Sequence) -> None:
         history = self._now()
@@ -371,6 +372,12 @@ class Truth:
         except AgolaError as error:
             raise Violation(f"a manifest was published that cannot be read: {error}") from error
 
+    def _needs(self, named: CheckpointRecord, manifest: Manifest) -> Published:
+        found = {named.path}
+        for run in manifest.runs:
+            found.update(paths(self._storage, BlockCache(), run))
+        return Published(named.number, frozenset(found))
+
     def _content(self, manifest: Manifest) -> State:
         table = Table(self._storage, manifest, BlockCache())
         try:
@@ -397,7 +404,3 @@ def difference(found: State, wanted: State) -> dict[str, tuple[bytes | None, byt
         for key in sorted(found.keys() | wanted.keys())
         if found.get(key) != wanted.get(key)
     }
-
-
-def _published(named: CheckpointRecord, manifest: Manifest) -> Published:
-    return Published(named.number, frozenset([named.path, *(ref.path for ref in manifest.files())]))

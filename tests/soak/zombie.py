@@ -39,6 +39,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     "checkpoint": (
         "instance.before-lock",
         "checkpoint.before-data-file",
+        "checkpoint.before-file-list",
         "checkpoint.before-manifest",
         "checkpoint.before-txn",
         "instance.before-unlock",

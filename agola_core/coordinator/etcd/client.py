@@ -101,7 +101,11 @@ class Endpoint:
         self._unary: dict[str, Any] = {}
 
     def unary(self, method: Method, request: Any, timeout: float, metadata: Metadata) -> Any:
-        """Send one request and return the answer."""
+        """Send one request and return the answer.
+
+        So a lease is renewed as well, although that method is a stream: etcd ends it with the requests, and a stream
+        of gRPC costs threads.
+        """
         call = self._unary.get(method.path)
         if call is None:
             call = self._unary[method.path] = self._channel.unary_unary(
@@ -109,10 +113,10 @@ class Endpoint:
             )
         return call(request, timeout=timeout, metadata=metadata)
 
-    def stream(self, method: Method, requests: Iterable[Any], metadata: Metadata, timeout: float | None = None) -> Any:
+    def stream(self, method: Method, requests: Iterable[Any], metadata: Metadata) -> Any:
         """Start a stream; return an iterator over its answers that can be cancelled."""
         call = self._channel.stream_stream(method.path, method.request.SerializeToString, method.response.FromString)
-        return call(iter(requests), timeout=timeout, metadata=metadata)
+        return call(iter(requests), metadata=metadata)
 
     def close(self) -> None:
         """Close the connection."""
@@ -220,7 +224,7 @@ class EtcdClient:
             seen, token = self._revision, "" if method is rpc.AUTHENTICATE else self._token
             try:
                 attempt = left if once else min(left, _ATTEMPT_SECONDS * 2 ** min(backoff.failures, 8))
-                answer = self._call(endpoint, method, request, attempt, token)
+                answer = endpoint.unary(method, request, attempt, _metadata(token))
             except grpc.RpcError as error:
                 self.check_usable()
                 failure = explain(error, endpoint.name)
@@ -243,17 +247,6 @@ class EtcdClient:
             endpoint.answers = True
             self._check_history(answer.header, seen, linearizable=method is rpc.RANGE or method is rpc.TXN)
             return answer
-
-    def _call(self, endpoint: Endpoint, method: Method, request: Any, timeout: float, token: str) -> Any:
-        if method is not rpc.LEASE_KEEP_ALIVE:
-            return endpoint.unary(method, request, timeout, _metadata(token))
-        stream = endpoint.stream(method, [request], _metadata(token), timeout)
-        try:
-            for answer in stream:
-                return answer
-            raise UnavailableError(f"etcd at {endpoint.name} ended a stream without an answer")
-        finally:
-            stream.cancel()
 
     def _answering(self, timeout: float) -> Endpoint:
         """Return an endpoint that has just answered a harmless request."""

@@ -1,4 +1,4 @@
-"""The etcd coordinator: reads, transactions and leases, on top of `client`; watches are in `watch`."""
+"""The etcd coordinator: reads, transactions and leases, on top of `client`; watches are in `watch_stream`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from agola_core.coordinator.etcd.errors import COMPACTED, FUTURE, LEASE_EXISTS, 
 from agola_core.coordinator.etcd.keys import Keyspace
 from agola_core.coordinator.etcd.marks import Applied, Marks
 from agola_core.coordinator.etcd.settings import EtcdSettings, parse_url
-from agola_core.coordinator.etcd.watch import BEAT_SECONDS, EtcdWatch
+from agola_core.coordinator.etcd.watch import EtcdWatch
+from agola_core.coordinator.etcd.watch_stream import BEAT_SECONDS, WatchStream
 from agola_core.coordinator.port import (
     MAX_LIST,
     Compare,
@@ -64,11 +65,11 @@ class EtcdCoordinator:
         self._client = EtcdClient(settings)
         self._keys = Keyspace(settings.prefix)
         self._marks = Marks(self._client)
-        self._watches: set[EtcdWatch] = set()
+        self._watches = WatchStream(self._client, self._keys)
         self._lock = fork_safe(threading.Lock())
         self._closed = False
         self._supervisor = Supervisor("etcd-coordinator")
-        self._supervisor.loop("beat", self._beat, interval=BEAT_SECONDS)
+        self._supervisor.loop("beat", self._watches.beat, interval=BEAT_SECONDS)
 
     def __repr__(self) -> str:
         """Return the class, the endpoints and the prefix."""
@@ -118,10 +119,7 @@ class EtcdCoordinator:
     def watch(self, prefix: str, from_revision: int) -> EtcdWatch:
         """Start a watch (see the port)."""
         self._client.check_usable()
-        with self._lock:
-            watch = EtcdWatch(self._client, self._keys, prefix, from_revision, self._forget)
-            self._watches.add(watch)
-        return watch
+        return self._watches.open(prefix, from_revision)
 
     # Writes
 
@@ -221,12 +219,10 @@ class EtcdCoordinator:
             if self._closed:
                 return
             self._closed = True
-            watches = list(self._watches)
         self._marks.close()
         self._client.closing.set()  # ends waiting requests
         self._supervisor.stop()
-        for watch in watches:  # streams must end before their connections
-            watch.close()
+        self._watches.close()  # the stream must end before its connection
         self._client.close()
 
     # Helpers
@@ -256,16 +252,6 @@ class EtcdCoordinator:
             except CompactedError as error:
                 return int(error.oldest)
         return 1
-
-    def _beat(self) -> None:
-        with self._lock:
-            watches = list(self._watches)
-        for watch in watches:
-            watch.beat()
-
-    def _forget(self, watch: EtcdWatch) -> None:
-        with self._lock:
-            self._watches.discard(watch)
 
 
 def _writes(op: Any, key: bytes) -> bool:

@@ -47,7 +47,7 @@ def _definitions() -> list[Any]:
 
 
 def _amend(rpc: Any) -> None:
-    """Add features of etcd 3.4 that the package lacks: fragmented watch responses and progress requests."""
+    """Add features of etcd 3.4 that the package lacks: fragmented responses, progress requests, numbers of watches."""
     messages = {message.name: message for message in rpc.message_type}
     rpc.message_type.add(name="WatchProgressRequest")
     messages["WatchRequest"].field.add(
@@ -58,24 +58,33 @@ def _amend(rpc: Any) -> None:
         label=_FIELD.LABEL_OPTIONAL,
         oneof_index=0,
     )
+    watch_id = messages["WatchCreateRequest"].field.add(name="watch_id", number=7)
+    watch_id.type, watch_id.label = _FIELD.TYPE_INT64, _FIELD.LABEL_OPTIONAL
     for name, number in (("WatchCreateRequest", 8), ("WatchResponse", 7)):
         messages[name].field.add(name="fragment", number=number, type=_FIELD.TYPE_BOOL, label=_FIELD.LABEL_OPTIONAL)
 
 
-def _load() -> descriptor_pool.DescriptorPool:
+def _load() -> dict[str, Any]:
+    """Return the classes of all messages, by name.
+
+    All of them are kept: a descriptor knows its class weakly, so that the garbage collector takes the classes of
+    fields, which nobody names, between two messages, and protobuf makes them again in the midst of the next one.
+    """
     definitions = _definitions()
     _amend(definitions[-1])
     pool = descriptor_pool.DescriptorPool()
     for definition in definitions:
         pool.Add(definition)
-    return pool
+    names = [definition.name for definition in definitions]
+    classes: dict[str, Any] = message_factory.GetMessageClassesForFiles(names, pool)
+    return classes
 
 
-_POOL = _load()
+_CLASSES = _load()
 
 
 def _message(name: str) -> Any:
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"etcdserverpb.{name}"))
+    return _CLASSES[f"etcdserverpb.{name}"]
 
 
 def _method(service: str, name: str, request: str = "") -> Method:
@@ -97,6 +106,7 @@ TxnRequest = TXN.request
 CompactionRequest = COMPACT.request
 WatchRequest = WATCH.request
 WatchCreateRequest = _message("WatchCreateRequest")
+WatchCancelRequest = _message("WatchCancelRequest")
 WatchProgressRequest = _message("WatchProgressRequest")
 LeaseGrantRequest = LEASE_GRANT.request
 LeaseRevokeRequest = LEASE_REVOKE.request

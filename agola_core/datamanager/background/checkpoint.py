@@ -114,7 +114,7 @@ class Checkpointer:
         before = self._log.view.manifest
         self._checkpoint(wait=True, compact=progress)
         after = self._log.view.manifest
-        return Compacted(len(before.files()), before.size, len(after.files()), after.size)
+        return Compacted(before.data_files, before.size, after.data_files, after.size)
 
     def make_room(self) -> None:
         """Bound the memtable: make a writer that is far ahead of checkpoints wait for one."""
@@ -199,5 +199,5 @@ class Checkpointer:
             manifest.number,
             manifest.position,
             len(manifest.runs),
-            len(manifest.files()),
+            manifest.data_files,
         )

@@ -21,6 +21,8 @@ from agola_core.datamanager.format.lineages import past_lineages
 from agola_core.datamanager.format.records import WalRecord, decode_wal
 from agola_core.datamanager.identity.instance import Instance, InstanceLock, list_instances
 from agola_core.datamanager.identity.manifest_history import StoredManifest, retained, stored_manifests
+from agola_core.datamanager.sstable import file_lists
+from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError, NotFoundError, UnavailableError
@@ -116,6 +118,7 @@ class GarbageCollector:
         if control.checkpoint.path not in {stored.path for stored in kept}:
             raise UnavailableError("the list of manifests lacks the current one: it is stale; nothing was collected")
         manifests = self._read(control, kept)
+        named = self._named(control, manifests)
         horizons = _horizons(kept, manifests)
         garbage = [
             Garbage(info.path, info.size, reason)
@@ -124,7 +127,6 @@ class GarbageCollector:
         ]
         replaced = {manifest.replaces for manifest in manifests.values()}
         if {stored.path for stored in kept} <= manifests.keys() | replaced:  # what a damaged one names is not known
-            named = {ref.path for manifest in manifests.values() for ref in manifest.files()}
             garbage += [
                 Garbage(info.path, info.size, "no retained manifest names this data file")
                 for info in data
@@ -165,6 +167,24 @@ class GarbageCollector:
 
         found = zip(kept, parallel_map(read, kept), strict=True)
         return {stored.path: manifest for stored, manifest in found if manifest is not None}
+
+    def _named(self, control: Control, manifests: dict[str, Manifest]) -> set[str]:
+        """Return the paths of the files that manifests have; take those out whose lists are damaged."""
+        cache = BlockCache()
+        known: dict[tuple[str, ...], set[str]] = {}  # a run is in many manifests
+        for path, manifest in list(manifests.items()):
+            for run in manifest.runs:
+                tops = tuple(ref.path for ref in run.files)
+                try:
+                    if tops not in known:
+                        known[tops] = set(file_lists.paths(self._storage, cache, run))
+                except CorruptionError:
+                    if path == control.checkpoint.path:
+                        raise
+                    logger.warning("a list of a retained manifest is damaged", exc_info=True)
+                    del manifests[path]
+                    break
+        return set().union(*known.values())
 
     def _unnamed_payloads(
         self, control: Control, old: list[ObjectInfo], horizons: dict[str, Sequence], *, dry_run: bool

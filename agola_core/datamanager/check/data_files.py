@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from agola_core.datamanager.sstable.block import decode_block
+from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import (
     MAGIC,
     FileRef,
@@ -19,7 +19,8 @@ from agola_core.datamanager.sstable.datafile import (
     read_footer,
 )
 from agola_core.datamanager.sstable.entries import entry_key, split_key
-from agola_core.datamanager.sstable.manifest import Manifest
+from agola_core.datamanager.sstable.file_lists import children
+from agola_core.datamanager.sstable.manifest import Run, Totals
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 
@@ -38,15 +39,59 @@ class Finding(msgspec.Struct, frozen=True):
     message: str
 
 
-def verify_order(manifest: Manifest) -> Iterator[Finding]:
-    """Yield what is wrong with the order of a manifest's data files."""
-    for run in manifest.runs:
-        for before, after in pairwise(run.files):
-            if entry_key(*before.last) >= entry_key(*after.first):
-                yield Finding(after.path, 0, f"its entries do not follow those of {before.path}")
-        for ref in run.files:
-            if ref.tombstones and run is manifest.runs[-1]:
-                yield Finding(ref.path, 0, "a file of the oldest run has tombstones")
+def verify_run(storage: ObjectStorage, run: Run, path: str, verified: set[str], *, oldest: bool) -> Iterator[Finding]:
+    """Yield what is wrong with a run: its files, their order, and the lists that name them.
+
+    Args:
+        storage: The store's object storage.
+        run: The run.
+        path: The path of the manifest that has it.
+        verified: The paths of files that were verified already; this adds those that it reads. What a list names was
+            verified with the list.
+        oldest: Whether it is the manifest's last run.
+    """
+    before: FileRef | None = None
+    totals, whole = Totals(), True
+    for found in _files(storage, run.files, run.depth, verified):
+        if not isinstance(found, FileRef):
+            whole = False
+            if found is not None:
+                yield found
+            continue
+        if before is not None and entry_key(*before.last) >= entry_key(*found.first):
+            yield Finding(found.path, 0, f"its entries do not follow those of {before.path}")
+        if found.tombstones and oldest:
+            yield Finding(found.path, 0, "a file of the oldest run has tombstones")
+        before, totals = found, totals.plus(found)
+        if found.path not in verified:
+            verified.add(found.path)
+            yield from verify_file(storage, found)
+    if whole and totals != run.totals:
+        yield Finding(path, 0, f"a run of {totals} has the totals {run.totals}")
+
+
+def _files(
+    storage: ObjectStorage, refs: Iterable[FileRef], depth: int, verified: set[str]
+) -> Iterator[FileRef | Finding | None]:
+    """Yield the data files below some files, and what is wrong with lists; None for a list that was verified."""
+    for ref in refs:
+        if not depth:
+            yield ref
+        elif ref.path in verified:
+            yield None
+        else:
+            verified.add(ref.path)
+            findings = list(verify_file(storage, ref))
+            yield from findings
+            if not findings:
+                yield from _named(storage, ref, depth - 1, verified)
+
+
+def _named(storage: ObjectStorage, ref: FileRef, depth: int, verified: set[str]) -> Iterator[FileRef | Finding | None]:
+    try:
+        yield from _files(storage, children(storage, BlockCache(0), ref, ref.path), depth, verified)
+    except CorruptionError as error:
+        yield _finding(error)
 
 
 def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:

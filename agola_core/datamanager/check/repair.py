@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
+from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 
@@ -90,6 +91,7 @@ class Repairer:
         """Repair what can be repaired safely; return what was done, and what was not.
 
         Raises:
+            FormatError: A later release made the newest checkpoint.
             RecoveryError: The coordinator holds no store, or not all of one: it must be recovered instead.
             ConflictError: Another process makes a checkpoint, imports or repairs.
         """
@@ -204,6 +206,8 @@ class Repairer:
     def _checkpoint(self, control: Control, lock: Lock) -> Iterator[Repair]:
         """If the current checkpoint is damaged, rebuild it from an older one and the WALs after it."""
         path = control.checkpoint.path
+        with suppress(CorruptionError):
+            read_manifest(self._storage, path)  # what a later release wrote is refused: it is not damaged
         if self._readable(path, control.checkpoint.number) is not None:
             return
         target = Sequence.parse(control.checkpoint.sequence)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agola_core.coordinator.port import Coordinator, iterate
-from agola_core.datamanager.check.data_files import Finding, verify_file, verify_order
+from agola_core.datamanager.check.data_files import Finding, verify_run
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.format.control import Control, read_control
@@ -69,11 +69,8 @@ def verify_manifest(storage: ObjectStorage, manifest: Manifest, path: str, verif
         yield Finding(path, 0, f"holds manifest {manifest.number}")
     if layout.lineage_root(manifest.epoch, manifest.lineage) != layout.root_of_path(path):
         yield Finding(path, 0, f"is a manifest of lineage {manifest.lineage}")
-    yield from verify_order(manifest)
-    for ref in manifest.files():
-        if ref.path not in verified:
-            verified.add(ref.path)
-            yield from verify_file(storage, ref)
+    for run in manifest.runs:
+        yield from verify_run(storage, run, path, verified, oldest=run is manifest.runs[-1])
 
 
 def _verify_lineage(

@@ -185,7 +185,11 @@ class StoreOpener:
             if isinstance(manifest, CorruptionError):
                 logger.warning("recovery skips a damaged manifest: %s", manifest)
                 continue
-            missing = missing_files(self._storage, manifest.files())
+            try:
+                missing = missing_files(self._storage, manifest.runs)
+            except CorruptionError as error:
+                logger.warning("recovery skips manifest %s: %s", stored.path, error)
+                continue
             if not missing:
                 return manifest
             logger.warning("recovery skips manifest %s: %s is missing", stored.path, missing[0])

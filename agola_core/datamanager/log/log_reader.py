@@ -66,8 +66,8 @@ class LogReader:
         return manifest, Table(self.storage, manifest, self._cache)
 
     def close_files_outside(self, manifest: Manifest) -> None:
-        """Close the data files that a manifest does not name."""
-        self._cache.keep_only({ref.path for ref in manifest.files()})
+        """Close the data files that a manifest does not have."""
+        self._cache.keep_only(set(manifest.tops()))
 
     def holds(self, sequence: Sequence, wal_id: str, control: Control) -> bool:
         """Return whether the coordinator still holds a WAL that this process has seen.

@@ -117,8 +117,8 @@ def list_checkpoints(storage: ObjectStorage, control: Control | None) -> list[Ch
             manifest.created,
             manifest.number,
             manifest.origin.value,
-            len(manifest.files()),
-            sum(ref.size for ref in manifest.files()),
+            manifest.data_files,
+            manifest.size,
         )
         for manifest in parallel_map(read, stored)
         if manifest is not None and (control is None or manifest.number <= control.checkpoint.number)
@@ -270,7 +270,7 @@ class _Finder:
                 if not before or (isinstance(at, Sequence) and stored.epoch != at.epoch):
                     oldest = manifest
                     continue
-                missing = missing_files(self._storage, manifest.files())
+                missing = missing_files(self._storage, manifest.runs)
                 if not missing:
                     return stored, manifest
                 raise CorruptionError("a data file of a retained checkpoint is missing", path=missing[0])

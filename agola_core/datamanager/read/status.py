@@ -93,7 +93,7 @@ def store_status(log: Log, loops: dict[str, bool]) -> Status:
         synced=str(log.synced),
         checkpointed=view.manifest.position,
         manifest=view.manifest.number,
-        data_files=len(view.manifest.files()),
+        data_files=view.manifest.data_files,
         data_bytes=view.manifest.size,
         uncheckpointed_wals=view.sequence.counter - view.manifest.sequence.counter,
         uncheckpointed_bytes=view.memtable.size,

@@ -121,6 +121,10 @@ class LoneValue:
         """Return whether the block has a key, and its value."""
         return (True, self._value) if key == self._key else (False, None)
 
+    def first(self, key: bytes) -> Entry | None:
+        """Return the first entry whose key is at least a given one; None if there is none."""
+        return (self._key, self._value) if self._key >= key else None
+
     def entries(self, start: bytes = b"") -> Iterator[Entry]:
         """Yield the entry, if its key is at least `start`."""
         if self._key >= start:
@@ -166,17 +170,13 @@ class Block:
 
     def find(self, key: bytes) -> tuple[bool, bytes | None]:
         """Return whether the block has a key, and its value (None for a tombstone)."""
-        raw, ends, start = self._raw, self._key_ends, self._keys_start
-        low, high = 0, self._count
-        while low < high:
-            middle = (low + high) // 2
-            if raw[start + (ends[middle - 1] if middle else 0) : start + ends[middle]] < key:
-                low = middle + 1
-            else:
-                high = middle
-        if low == self._count or raw[start + (ends[low - 1] if low else 0) : start + ends[low]] != key:
-            return False, None
-        return True, self._value(low)
+        index = self._place(key)
+        return (True, self._value(index)) if index < self._count and self._key(index) == key else (False, None)
+
+    def first(self, key: bytes) -> Entry | None:
+        """Return the first entry whose key is at least a given one; None if there is none."""
+        index = self._place(key)
+        return (self._key(index), self._value(index)) if index < self._count else None
 
     def entries(self, start: bytes = b"") -> Iterator[Entry]:
         """Yield the entries whose keys are at least `start`."""
@@ -188,6 +188,22 @@ class Block:
             if key >= start:
                 yield key, None if raw[tombstones + index] else raw[value_at : values_start + value_end]
             key_at, value_at = keys_start + key_end, values_start + value_end
+
+    def _place(self, key: bytes) -> int:
+        """Return the index of the first entry whose key is at least a given one."""
+        raw, ends, start = self._raw, self._key_ends, self._keys_start
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            if raw[start + (ends[middle - 1] if middle else 0) : start + ends[middle]] < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _key(self, index: int) -> bytes:
+        ends, start = self._key_ends, self._keys_start
+        return self._raw[start + (ends[index - 1] if index else 0) : start + ends[index]]
 
     def _value(self, index: int) -> bytes | None:
         if self._raw[self._tombstones + index]:

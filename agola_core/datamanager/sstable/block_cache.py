@@ -44,6 +44,7 @@ class OpenFile:
         reader: Reads its ranges.
         footer: Its index, as it is stored.
         held: Bytes of the file that the reader holds in memory.
+        top: The file that the manifest names itself: this one, or the list above it.
 
     Attributes:
         last_keys: The last key of each block.
@@ -52,10 +53,11 @@ class OpenFile:
         used: Whether it was used again since it was opened, or last looked at for dropping.
     """
 
-    __slots__ = ("_codings", "_crcs", "_offsets", "filter", "last_keys", "reader", "ref", "size", "used")
+    __slots__ = ("_codings", "_crcs", "_offsets", "filter", "last_keys", "reader", "ref", "size", "top", "used")
 
-    def __init__(self, ref: FileRef, reader: ObjectReader, footer: Footer, held: int = 0) -> None:
+    def __init__(self, ref: FileRef, reader: ObjectReader, footer: Footer, held: int = 0, top: str = "") -> None:
         self.ref = ref
+        self.top = top or ref.path
         self.reader = reader
         self.last_keys = footer.last_keys
         self._offsets = array("Q", [*footer.offsets, ref.footer])  # numbers in arrays take a fifth of those in lists
@@ -137,11 +139,16 @@ class BlockCache:
         self._index_size = 0
         self._lock = fork_safe(threading.Lock())
         self._gates = [fork_safe(threading.Lock()) for _ in range(_GATES)]
-        self._blocks: OrderedDict[tuple[str, int], Block | LoneValue] = OrderedDict()
+        self._blocks: OrderedDict[tuple[str, str, int], Block | LoneValue] = OrderedDict()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
 
-    def open(self, storage: ObjectStorage, ref: FileRef) -> OpenFile:
+    def open(self, storage: ObjectStorage, ref: FileRef, top: str = "") -> OpenFile:
         """Return an opened data file; opening reads its footer, once for all who wait for it.
+
+        Args:
+            storage: The store's object storage.
+            ref: The file.
+            top: The list in the manifest that it is named below; "" for a file that the manifest names itself.
 
         Raises:
             CorruptionError: The file is missing or damaged.
@@ -153,7 +160,7 @@ class BlockCache:
         with self._gates[hash(ref.path) % _GATES]:
             file = self._files.get(ref.path)
             if file is None:
-                file = open_file(storage, ref)
+                file = open_file(storage, ref, top)
                 self._keep_file(file)
         return file
 
@@ -163,7 +170,7 @@ class BlockCache:
         Raises:
             CorruptionError: The block is damaged.
         """
-        key = (file.ref.path, index)
+        key = (file.top, file.ref.path, index)
         block = self._blocks.get(key)
         if block is not None:
             with self._lock:
@@ -181,17 +188,19 @@ class BlockCache:
                     self._size -= self._blocks.popitem(last=False)[1].size
         return block
 
-    def keep_only(self, paths: Collection[str]) -> None:
-        """Let go of every file that is not among some, with its blocks; it is closed once nobody reads it.
+    def keep_only(self, tops: Collection[str]) -> None:
+        """Let go of every file that is not among some, or below them, with its blocks.
+
+        It is closed once nobody reads it.
 
         Args:
-            paths: The files of the manifest that is read from now on. Whoever still reads an older one opens its
-                files again, and they stay until the next manifest.
+            tops: The files that the manifest names that is read from now on. Whoever still reads an older one opens
+                its files again, and they stay until the next manifest.
         """
         with self._lock:
-            for path in [path for path in self._files if path not in paths]:
+            for path in [path for path, file in self._files.items() if file.top not in tops]:
                 self._index_size -= self._files.pop(path).size
-            for key in [key for key in self._blocks if key[0] not in paths]:
+            for key in [key for key in self._blocks if key[0] not in tops]:
                 self._size -= self._blocks.pop(key).size
 
     def _keep_file(self, file: OpenFile) -> None:
@@ -229,8 +238,8 @@ class _WholeFile:
         """Nothing to release."""
 
 
-def open_file(storage: ObjectStorage, ref: FileRef) -> OpenFile:
-    """Return a data file, opened by one range read: of its footer, or of all of a small one.
+def open_file(storage: ObjectStorage, ref: FileRef, top: str = "") -> OpenFile:
+    """Return a data file, opened by one range read: of its footer, or of all of a small one (see `BlockCache.open`).
 
     Raises:
         CorruptionError: The file is missing or damaged.
@@ -240,7 +249,7 @@ def open_file(storage: ObjectStorage, ref: FileRef) -> OpenFile:
     except NotFoundError as error:
         raise CorruptionError("the data file is missing", path=ref.path) from error
     if ref.size > _WHOLE:
-        return OpenFile(ref, reader, read_footer(reader, ref))
+        return OpenFile(ref, reader, read_footer(reader, ref), top=top)
     whole = _WholeFile(reader.read(0, ref.size + 1))  # a byte more: a file that is too long is noticed
     reader.close()
-    return OpenFile(ref, whole, read_footer(whole, ref), held=ref.size)
+    return OpenFile(ref, whole, read_footer(whole, ref), held=ref.size, top=top)

@@ -14,6 +14,7 @@ from agola_core.datamanager.format.records import WalRecord
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge
+from agola_core.datamanager.sstable.file_lists import make_run, with_lists
 from agola_core.datamanager.sstable.manifest import Manifest, Run
 from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import scan_run
@@ -110,7 +111,9 @@ class Compactor:
             with_filter=bool(kept),
             check=check,
         )
-        return (Run(tuple(files)), *kept) if files else kept
+        place = self._options, self._new_uuid, check
+        kept = tuple(with_lists(self._storage, run, *place) for run in kept)
+        return (make_run(self._storage, files, *place), *kept) if files else kept
 
     def flush_wals(self, manifest: Manifest, wals: Iterator[WalRecord], check: Callable[[], None]) -> Flushed:
         """Flush WALs that were read back, holding a checkpoint's worth of them in memory at a time.

@@ -183,6 +183,8 @@ def write_files(
     *,
     with_filter: bool,
     check: Callable[[], None] = lambda: None,
+    fewest: int = 1,
+    point: str = "checkpoint.before-data-file",
 ) -> list[FileRef]:
     """Write sorted entries into as many data files as they need, holding a block at a time in memory.
 
@@ -193,12 +195,14 @@ def write_files(
         new_uuid: Names a file.
         with_filter: Whether readers may skip the files by their keys' hashes.
         check: Called before each file; raises once the work has become useless.
+        fewest: How many entries a file has, the last one excepted, however large they are.
+        point: The fault point before each file.
     """
     refs: list[FileRef] = []
     last = b""
     for first in entries:
-        writer = _FileWriter(layout.data_file(new_uuid()), chain([first], entries), last, options, with_filter)
-        faultpoints.reach("checkpoint.before-data-file")
+        writer = _FileWriter(layout.data_file(new_uuid()), chain([first], entries), last, options, with_filter, fewest)
+        faultpoints.reach(point)
         check()
         storage.write(writer.path, writer.pieces())
         refs.append(writer.ref())
@@ -209,12 +213,15 @@ def write_files(
 class _FileWriter:
     """Writes one file from the beginning of some entries; the rest are left to the next."""
 
-    def __init__(self, path: str, entries: Iterator[Entry], last: bytes, options: Options, with_filter: bool) -> None:
+    def __init__(
+        self, path: str, entries: Iterator[Entry], last: bytes, options: Options, with_filter: bool, fewest: int
+    ) -> None:
         self.path = path
         self.last = last
         self._entries = entries
         self._options = options
         self._with_filter = with_filter
+        self._fewest = fewest
         self._digest = hashlib.blake2b(digest_size=32)
         self._size = 0
         self._footer = Footer([], [], [], [], b"", b"")
@@ -306,6 +313,8 @@ class _FileWriter:
 
     def _full(self) -> bool:
         limit = self._options.file_size
+        if self._count < self._fewest:
+            return False
         return self._size >= limit or self._raw >= _RAW_FACTOR * limit or self._count >= _MAX_ENTRIES
 
     def _piece(self, data: bytes) -> bytes:

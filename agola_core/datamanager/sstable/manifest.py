@@ -14,7 +14,10 @@ from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFound
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format that is read, and that of a manifest with a run in lists; any other one is written in format 1."""
+
+_DEEPEST = 16
 
 
 class Origin(enum.StrEnum):
@@ -27,25 +30,71 @@ class Origin(enum.StrEnum):
     REPAIR = "repair"
 
 
-class Run(msgspec.Struct, frozen=True):
-    """A sorted set of entries, in files that follow each other."""
+class Totals(msgspec.Struct, frozen=True):
+    """What a run's data files have together.
+
+    Attributes:
+        files: How many they are.
+        size: Their bytes.
+        entries: Their entries, tombstones among them.
+        tombstones: How many of them are deletes.
+        raw: Bytes of the entries before compression; of a file that does not tell, its bytes.
+    """
+
+    files: int = 0
+    size: int = 0
+    entries: int = 0
+    tombstones: int = 0
+    raw: int = 0
+
+    def plus(self, file: FileRef) -> Totals:
+        """Return the totals with a file more."""
+        return Totals(
+            self.files + 1,
+            self.size + file.size,
+            self.entries + file.entries,
+            self.tombstones + file.tombstones,
+            self.raw + (file.raw or file.size),
+        )
+
+
+class Run(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A sorted set of entries, in files that follow each other (`file_lists` reads and writes those of any depth).
+
+    Attributes:
+        files: Its data files; in a run of some depth, the lists that name them.
+        depth: How many lists stand above each data file.
+        listed: The totals of a run of some depth.
+    """
 
     files: tuple[FileRef, ...]
+    depth: int = 0
+    listed: Totals | None = msgspec.field(name="totals", default=None)
+
+    @property
+    def totals(self) -> Totals:
+        """What its data files have together."""
+        if self.listed is not None:
+            return self.listed
+        totals = Totals()
+        for file in self.files:
+            totals = totals.plus(file)
+        return totals
 
     @property
     def size(self) -> int:
         """Bytes of its entries before compression: what a merge has to take in hand, as for a delta in memory."""
-        return sum(file.raw or file.size for file in self.files)
+        return self.totals.raw
 
     @property
     def entries(self) -> int:
         """How many entries it has, tombstones among them."""
-        return sum(file.entries for file in self.files)
+        return self.totals.entries
 
     @property
     def tombstones(self) -> int:
         """How many of its entries are deletes."""
-        return sum(file.tombstones for file in self.files)
+        return self.totals.tombstones
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -87,7 +136,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     imported: Imported | None = None
     replaces: str = ""
-    format: int = FORMAT
+    format: int = 1
 
     @property
     def sequence(self) -> Sequence:
@@ -97,11 +146,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def size(self) -> int:
         """The bytes of all data files."""
-        return sum(ref.size for ref in self.files())
+        return sum(run.totals.size for run in self.runs)
 
-    def files(self) -> list[FileRef]:
-        """Return all data files, newest run first."""
-        return [file for run in self.runs for file in run.files]
+    @property
+    def data_files(self) -> int:
+        """How many data files it has."""
+        return sum(run.totals.files for run in self.runs)
+
+    def tops(self) -> list[str]:
+        """Return the paths of the files that it names itself: data files, and lists of others."""
+        return [file.path for run in self.runs for file in run.files]
 
 
 class _Version(msgspec.Struct):
@@ -110,7 +164,8 @@ class _Version(msgspec.Struct):
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
-    return encode_checksummed(manifest)
+    lists = any(run.depth for run in manifest.runs)
+    return encode_checksummed(msgspec.structs.replace(manifest, format=FORMAT if lists else 1))
 
 
 def decode_manifest(data: bytes, path: str) -> Manifest:
@@ -129,6 +184,8 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
             raise FormatError(f"{path}: manifest format {version} is unknown; this release knows {FORMAT}")
         manifest = msgspec.json.decode(body, type=Manifest)
         Sequence.parse(manifest.position)
+        if any(not 0 <= run.depth <= _DEEPEST or (run.depth > 0) != (run.listed is not None) for run in manifest.runs):
+            raise CorruptionError("a run's depth does not fit its totals", path=path)
     except (*DECODE_ERRORS, AgolaError) as error:
         if isinstance(error, FormatError):
             raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
 
+from agola_core.datamanager.sstable import file_lists
 from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
-from agola_core.datamanager.sstable.datafile import FileRef, key_hash
+from agola_core.datamanager.sstable.datafile import key_hash
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, merge_back, type_bounds
 from agola_core.datamanager.sstable.events.cache import EventCache
 from agola_core.datamanager.sstable.manifest import Manifest, Run
@@ -32,7 +33,11 @@ class Table:
         self._last: dict[str, str] = {}
         self.events = EventCache()
         self._runs = [
-            (run, [entry_key(*file.first) for file in run.files], [entry_key(*file.last) for file in run.files])
+            (
+                run,
+                [b"" if run.depth else entry_key(*file.first) for file in run.files],
+                [entry_key(*file.last) for file in run.files],
+            )
             for run in manifest.runs
             if run.files
         ]
@@ -40,7 +45,7 @@ class Table:
     def get(self, data_type: str, object_id: str) -> bytes | None:
         """Return an object; None when it does not exist.
 
-        This takes at most one range read, once the footers are known: the key filters skip newer runs.
+        This takes at most one range read, once the lists and footers are known: the key filters skip newer runs.
 
         Raises:
             CorruptionError: A file is missing or damaged.
@@ -51,7 +56,12 @@ class Table:
             index = bisect_left(last_keys, key)
             if index == len(last_keys) or key < first_keys[index]:
                 continue
-            file = self._cache.open(self._storage, run.files[index])
+            ref, top = run.files[index], ""
+            if run.depth:
+                ref, top = file_lists.find(self._storage, self._cache, run, index, key)
+                if key < entry_key(*ref.first):
+                    continue
+            file = self._cache.open(self._storage, ref, top)
             if file.filter is not None and not file.filter.may_have(hashed or key_hash(key)):
                 continue
             block = self._cache.block(file, bisect_left(file.last_keys, key))
@@ -59,6 +69,15 @@ class Table:
             if found:
                 return value
         return None
+
+    def count(self, data_types: set[str]) -> int:
+        """Return about how many objects of some types there are: those of each file that may have one of them."""
+        return sum(
+            file.entries - 2 * file.tombstones
+            for run, _, _ in self._runs
+            for file, _ in file_lists.walk(self._storage, self._cache, run)
+            if any(file.first[0] <= name <= file.last[0] for name in data_types)
+        )
 
     def last(self, data_type: str) -> str:
         """Return the last id of a type in byte order; "" when it has no objects."""
@@ -118,12 +137,10 @@ def scan_run(
         start: The first key, b"" for all.
         end: The key before which to stop, b"" for none.
     """
-    for ref in run.files:
-        if entry_key(*ref.last) < start:
-            continue
+    for ref, top in file_lists.walk(storage, cache, run, start):
         if end and entry_key(*ref.first) >= end:
             return
-        yield from _scan_file(cache.open(storage, ref), start, end)
+        yield from _scan_file(cache.open(storage, ref, top), start, end)
 
 
 def _scan_file(file: OpenFile, start: bytes, end: bytes) -> Iterator[Entry]:
@@ -137,12 +154,12 @@ def _scan_file(file: OpenFile, start: bytes, end: bytes) -> Iterator[Entry]:
 
 def scan_run_back(storage: ObjectStorage, cache: BlockCache, run: Run, start: bytes, end: bytes) -> Iterator[Entry]:
     """Yield a run's entries from before `end` down to `start`, tombstones among them."""
-    for ref in reversed(run.files):
+    for ref, top in file_lists.walk_back(storage, cache, run, end):
         if entry_key(*ref.first) >= end:
             continue
         if entry_key(*ref.last) < start:
             return
-        file = cache.open(storage, ref)
+        file = cache.open(storage, ref, top)
         first = bisect_left(file.last_keys, start)
         stop = min(bisect_left(file.last_keys, end) + 1, len(file.last_keys))
         for block in file.read_back(first, stop):
@@ -151,10 +168,16 @@ def scan_run_back(storage: ObjectStorage, cache: BlockCache, run: Run, start: by
                     yield entry
 
 
-def missing_files(storage: ObjectStorage, refs: list[FileRef]) -> list[str]:
-    """Return the paths of data files that are not in storage, by one listing."""
-    if not refs:
+def missing_files(storage: ObjectStorage, runs: Iterable[Run]) -> list[str]:
+    """Return the paths of those data files of some runs that are not in storage, by one listing.
+
+    Raises:
+        CorruptionError: A list of them is missing or damaged.
+    """
+    cache = BlockCache()
+    paths = chain.from_iterable(file_lists.paths(storage, cache, run) for run in runs)
+    first = next(paths, None)
+    if first is None:
         return []
-    directory = refs[0].path.rpartition("/")[0] + "/"
-    stored = {info.path for info in storage.list(directory)}
-    return [ref.path for ref in refs if ref.path not in stored]
+    stored = {info.path for info in storage.list(first.rpartition("/")[0] + "/")}
+    return [path for path in chain([first], paths) if path not in stored]

@@ -113,11 +113,11 @@ class View(NamedTuple):
 
     def size(self, data_types: Iterable[str] | None = None) -> int:
         """Return about how many objects of some types, or of all, the view has."""
-        wanted = set(self.data_types() if data_types is None else data_types)
-        files = (
-            file for file in self.manifest.files() if any(file.first[0] <= name <= file.last[0] for name in wanted)
-        )
-        return sum(file.entries - 2 * file.tombstones for file in files) + self.memtable.count(wanted)
+        if data_types is None:
+            stored = sum(run.entries - 2 * run.tombstones for run in self.manifest.runs)
+            return stored + self.memtable.count(set(self.data_types()))
+        wanted = set(data_types)
+        return self.table.count(wanted) + self.memtable.count(wanted)
 
     def provenance(self) -> tuple[str, str]:
         """Return the store whose state this is, and the newest WAL of that state in it.

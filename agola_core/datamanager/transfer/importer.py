@@ -14,8 +14,9 @@ import msgspec
 
 from agola_core.coordinator.port import Compare, Op
 from agola_core.datamanager.format.events import RESERVED
-from agola_core.datamanager.sstable.datafile import write_files
+from agola_core.datamanager.sstable.datafile import FileRef, write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key
+from agola_core.datamanager.sstable.file_lists import make_run
 from agola_core.datamanager.sstable.manifest import Imported, Run
 from agola_core.datamanager.transfer.event_check import EventsCheck
 from agola_core.datamanager.transfer.export_format import ExportEntry
@@ -122,19 +123,20 @@ class Importer:
             BadRequestError: Something in the stream is wrong; names the place and the reason.
         """
 
-        def write(entries: Iterator[Entry], *, with_filter: bool) -> Run:
-            return Run(tuple(write_files(storage, entries, self._options, new_uuid, with_filter=with_filter)))
+        def write(entries: Iterator[Entry], *, with_filter: bool) -> list[FileRef]:
+            return write_files(storage, entries, self._options, new_uuid, with_filter=with_filter)
 
         groups = {
             data_type: write(self._keyed(data_type, entries), with_filter=False)
             for data_type, entries in self._reader.groups()
         }
         self._check_events()
-        files = [file for data_type in sorted(groups, key=str.encode) for file in groups[data_type].files]
-        runs = (Run(tuple(files)),) if files else ()
+        files = [file for data_type in sorted(groups, key=str.encode) for file in groups[data_type]]
+        runs = (make_run(storage, files, self._options, new_uuid),) if files else ()
         self._take_items(dry_run=False)
         if self._added:
-            runs = (write(iter(sorted(self._added)), with_filter=True), *runs)
+            added = write(iter(sorted(self._added)), with_filter=True)
+            runs = (make_run(storage, added, self._options, new_uuid), *runs)
         return runs, self._result()
 
     def check(self) -> ImportResult:

@@ -1,7 +1,10 @@
-"""Made the stores and exports of `v1/`, once: `python tests/data/formats/make.py DIRECTORY`.
+"""Made the stores and exports of `v1/`, and the store of `v2/`, once: `python tests/data/formats/make.py DIRECTORY`.
 
 They are what a release wrote, so they are never made anew. A new version of a format gets a directory of its own
 beside this one, made by the release that brings it. `expected.json` has what the files hold.
+
+`v2` has what is new in it: the store, whose manifests name runs by lists. Its exports and its service are those of
+version 1, and were left out.
 
 The coordinator of SQLite version 1 has the rows of the other one in the tables that version 1 had.
 """
@@ -34,7 +37,7 @@ from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.standalone import Standalone, open_store
 
 TYPES = ["note", "other", "tag"]
-OPTIONS = Options(background=False, inline_limit=2048, block_size=512, file_size=2048, retain_wals=4, instance="maker")
+OPTIONS = Options(background=False, inline_limit=2048, block_size=512, file_size=512, retain_wals=4, instance="maker")
 RANDOM = random.Random(1)
 
 SQLITE_1 = """
@@ -116,8 +119,9 @@ def _make_store(directory: Path, target: Path) -> None:
     newest = max(directory.rglob("manifests/*.json"))
     manifest = decode_manifest(newest.read_bytes(), newest.name)
     assert len(manifest.runs) == 3, "no tiers"
-    assert max(len(run.files) for run in manifest.runs) > 1, "no run of several files"
-    assert any(file.tombstones for file in manifest.files()), "no tombstones"
+    assert min(run.depth for run in manifest.runs) == 0, "no run that the manifest names itself"
+    assert max(run.depth for run in manifest.runs) > 1, "no lists of lists"
+    assert any(run.tombstones for run in manifest.runs), "no tombstones"
     (target / "store.json").write_text(
         json.dumps({"sequence": str(dm.sequence), "whole": contents(dm), "synced": synced, "stored": stored})
     )

@@ -32,7 +32,13 @@ def at_point(name, action):
 
 
 @pytest.mark.parametrize(
-    "point", ["checkpoint.before-data-file", "checkpoint.before-manifest", "checkpoint.before-txn"]
+    "point",
+    [
+        "checkpoint.before-data-file",
+        "checkpoint.before-file-list",
+        "checkpoint.before-manifest",
+        "checkpoint.before-txn",
+    ],
 )
 def test_the_files_of_a_checkpoint_that_is_at_work_are_left(tmp_path, point):
     with open_store(tmp_path) as one, open_store(tmp_path) as two:
@@ -46,7 +52,10 @@ def test_the_files_of_a_checkpoint_that_is_at_work_are_left(tmp_path, point):
         assert len(dict(one.list_objects("n"))) == 40
 
 
-@pytest.mark.parametrize("point", ["checkpoint.before-data-file", "lineage.before-manifest", "lineage.before-txn"])
+@pytest.mark.parametrize(
+    "point",
+    ["checkpoint.before-data-file", "checkpoint.before-file-list", "lineage.before-manifest", "lineage.before-txn"],
+)
 def test_the_files_of_an_import_that_is_at_work_are_left(tmp_path, point):
     with open_store(tmp_path) as dm:
         dm.write_wal([Put("n", f"{number:03}", b"x" * 30) for number in range(40)])

@@ -32,15 +32,16 @@ from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.standalone import Standalone, open_store
 
-VERSION_1 = Path(__file__).parents[2] / "data" / "formats" / "v1"
+FORMATS = Path(__file__).parents[2] / "data" / "formats"
+VERSION_1 = FORMATS / "v1"
 EXPECTED = json.loads((VERSION_1 / "expected.json").read_text())
 TYPES = ["note", "other", "tag"]
 QUIET = Options(background=False)
 USE_LATER = "use .*later"
 
 
-def unpacked(name, directory):
-    with tarfile.open(VERSION_1 / f"{name}.tar.gz") as archive:
+def unpacked(name, directory, version=VERSION_1):
+    with tarfile.open(version / f"{name}.tar.gz") as archive:
         archive.extractall(directory, filter="data")
     return directory
 
@@ -67,6 +68,56 @@ def contents(dm, types=TYPES):
 
 
 # What earlier releases wrote
+
+
+LISTS = msgspec.structs.replace(QUIET, block_size=512)
+"""So small that a run of more than two files is named by lists."""
+
+
+def newest_manifest(store):
+    path = max((store / "storage" / "data").rglob("manifests/*.json"), key=lambda path: path.name)
+    return decode_manifest(path.read_bytes(), path.name)
+
+
+def test_a_store_of_version_1_gets_lists_with_its_first_checkpoint_and_keeps_its_past(store):
+    expected = EXPECTED["store"]
+    assert newest_manifest(store).format == 1
+    with agola_core.open(store, data_types=TYPES, options=LISTS) as dm:
+        assert contents(dm) == expected["whole"]
+        dm.write_wal([Put("note", "new", b"1")])
+        dm.checkpoint(force=True)
+        assert dm.verify() == []
+        dm.collect_garbage()
+    upgraded = newest_manifest(store)
+    assert (upgraded.format, max(run.depth for run in upgraded.runs)) == (2, 1)
+    with agola_core.open(store, data_types=TYPES, options=QUIET, at=expected["synced"]) as past:
+        assert contents(past) == expected["stored"]  # from a manifest of format 1 beside the new one
+    (store / "coordinator.db").unlink()
+    with agola_core.open(store, data_types=TYPES, options=LISTS) as dm:
+        whole = contents(dm)
+        assert whole["note"].pop("new") == shown(b"1")
+        assert whole == expected["whole"]
+
+
+def test_a_store_of_version_2_opens_as_it_was_left_and_from_its_storage_alone(tmp_path):
+    version = FORMATS / "v2"
+    expected = json.loads((version / "expected.json").read_text())["store"]
+    store = unpacked("store", tmp_path / "store", version)
+    manifest = newest_manifest(store)
+    assert (manifest.format, {run.depth for run in manifest.runs}) == (2, {0, 2})
+    with agola_core.open(store, data_types=TYPES, options=QUIET, at=expected["synced"]) as past:
+        assert contents(past) == expected["stored"]
+    with agola_core.open(store, data_types=TYPES, options=QUIET) as dm:
+        assert (str(dm.sequence), contents(dm)) == (expected["sequence"], expected["whole"])
+        assert dm.verify() == []
+    store = unpacked("store", tmp_path / "other", version)
+    (store / "coordinator.db").unlink()
+    with agola_core.open(store, data_types=TYPES, options=QUIET) as dm:
+        assert contents(dm) == expected["stored"]
+        dm.write_wal([Put("note", "new", b"1")])
+        dm.compact()
+        assert dm.verify() == []
+    assert newest_manifest(store).format == 1  # one run of few files, with blocks of the usual size
 
 
 def user_version(path):
@@ -180,11 +231,11 @@ def test_a_storage_of_a_later_format_is_refused(store, change):
         agola_core.open(store, data_types=TYPES, options=QUIET)
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"format": 2, "runs": 7}])
+@pytest.mark.parametrize("change", [{"format": 3}, {"format": 3, "runs": 7}])
 def test_a_manifest_of_a_later_format_is_refused(store, change):
     path = max((store / "storage" / "data").rglob("manifests/*.json"))
     resealed(path, change)
-    with pytest.raises(FormatError, match=rf"format 2, newer than 1.*{USE_LATER}"):
+    with pytest.raises(FormatError, match=rf"format 3, newer than 2.*{USE_LATER}"):
         decode_manifest(path.read_bytes(), "manifest.json")
     with pytest.raises(FormatError, match=rf"{re.escape(path.name)}.*{USE_LATER}"):
         agola_core.open(store, data_types=TYPES, options=QUIET)

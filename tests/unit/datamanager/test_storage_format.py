@@ -30,6 +30,7 @@ class MiniReader:
 
     def __init__(self, root):
         self.root = root / "data"
+        self.lists = 0
 
     def names(self, pattern):
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob(pattern))
@@ -53,7 +54,8 @@ class MiniReader:
         assert marker["store"] == store["store"]
         assert lineage == f"lineages/{base32(marker['epoch'])}-{marker['lineage']}/"
         manifest = self.newest_manifest(lineage)
-        assert (manifest["epoch"], manifest["lineage"], manifest["format"]) == (marker["epoch"], marker["lineage"], 1)
+        assert (manifest["epoch"], manifest["lineage"]) == (marker["epoch"], marker["lineage"])
+        assert manifest["format"] == (2 if any("depth" in run for run in manifest["runs"]) else 1)
         state = {}
         for place, run in enumerate(reversed(manifest["runs"])):
             oldest = place == 0
@@ -83,12 +85,25 @@ class MiniReader:
 
     def run(self, run, *, oldest):
         last = b""
-        for file in run["files"]:
+        files = run["files"]
+        for _ in range(run.get("depth", 0)):
+            files = [named for file in files for named in self.list(file)]
+        if "depth" in run:
+            self.lists += 1
+            sums = {name: sum(file[name] for file in files) for name in ("size", "entries", "tombstones", "raw")}
+            assert run["totals"] == {"files": len(files), **sums}
+        for file in files:
             for key, value in self.data_file(file, oldest=oldest):
                 assert key > last
                 last = key
                 data_type, _, object_id = key.partition(b"\0")
                 yield (data_type.decode(), object_id.decode()), value
+
+    def list(self, file):
+        for key, value in self.data_file(file, oldest=True):
+            named = json.loads(value)
+            assert key.decode() == "\0".join(named["last"])
+            yield named
 
     def data_file(self, file, *, oldest):
         data = self.bytes(file["path"])
@@ -290,7 +305,9 @@ def test_a_reader_written_from_the_document_reads_the_same(tmp_path, seed):
         dm.sync()
         kept = ["note", "other", *EVENT_TYPES]
         expected = {(name, key): value for name in kept for key, value in dm.list_objects(name)}
-        assert MiniReader(tmp_path / "storage").read() == (expected, str(dm.sequence))
+        reader = MiniReader(tmp_path / "storage")
+        assert reader.read() == (expected, str(dm.sequence))
+        assert reader.lists
         newest = dm.sequence
     for file in tmp_path.glob("coordinator.db*"):
         file.unlink()

@@ -6,11 +6,13 @@ from itertools import product
 import msgspec
 import pytest
 
+from agola_core.datamanager.format.checksummed import encode_checksummed
 from agola_core.datamanager.sstable.datafile import FileRef
 from agola_core.datamanager.sstable.manifest import (
     Manifest,
     Origin,
     Run,
+    Totals,
     decode_manifest,
     encode_manifest,
     read_manifest,
@@ -31,6 +33,7 @@ MANIFEST = Manifest(
     runs=(Run((FILE,)), Run((FILE, FILE))),
     origin=Origin.CHECKPOINT,
 )
+TOTALS = {"files": 0, "size": 0, "entries": 0, "tombstones": 0, "raw": 0}
 PATH = "lineages/x/manifests/7.json"
 
 
@@ -38,7 +41,7 @@ def forged(**change):
     """Return a manifest with a right digest and other content."""
     record = msgspec.json.decode(msgspec.json.encode(MANIFEST)) | change
     body = msgspec.json.encode({name: value for name, value in record.items() if value is not None})
-    return encode_manifest(msgspec.Raw(body))
+    return encode_checksummed(msgspec.Raw(body))
 
 
 @pytest.mark.parametrize("origin", list(Origin))
@@ -46,7 +49,17 @@ def test_a_manifest_survives_its_bytes(origin):
     manifest = msgspec.structs.replace(MANIFEST, origin=origin)
     assert decode_manifest(encode_manifest(manifest), PATH) == manifest
     assert manifest.sequence == Sequence(2, 99)
-    assert manifest.files() == [FILE, FILE, FILE]
+    assert manifest.tops() == [FILE.path] * 3
+    assert (manifest.data_files, manifest.size, manifest.format) == (3, 2700, 1)
+
+
+def test_a_manifest_with_a_run_in_lists_is_of_format_2_and_any_other_as_it_was():
+    listed = msgspec.structs.replace(MANIFEST, runs=(Run((FILE,)), Run((FILE,), 1, Totals(40, 9, 8, 7, 6))))
+    again = decode_manifest(encode_manifest(listed), PATH)
+    assert again == msgspec.structs.replace(listed, format=2)
+    assert (again.data_files, again.size, again.runs[1].size) == (41, 909, 6)
+    assert encode_manifest(msgspec.structs.replace(again, runs=MANIFEST.runs)) == encode_manifest(MANIFEST)
+    assert b"depth" not in encode_manifest(MANIFEST)
 
 
 def test_a_manifest_is_json_that_people_can_read():
@@ -73,7 +86,7 @@ def test_every_cut_and_every_addition_is_found():
             decode_manifest(damaged, PATH)
 
 
-@pytest.mark.parametrize("version", [0, 2, 1000, -1])
+@pytest.mark.parametrize("version", [0, 3, 1000, -1])
 def test_another_format_is_refused_as_such(version):
     with pytest.raises(FormatError, match=rf"^{PATH}:? .*format {version}\b"):
         decode_manifest(forged(format=version, runs="in another shape"), PATH)
@@ -86,6 +99,10 @@ def test_another_format_is_refused_as_such(version):
         {"sequence": None},
         {"number": "7"},
         {"runs": [{"files": [{"path": "data/1.data"}]}]},
+        {"runs": [{"files": [], "depth": 1}]},
+        {"runs": [{"files": [], "depth": 17, "totals": TOTALS}]},
+        {"runs": [{"files": [], "depth": -1, "totals": TOTALS}]},
+        {"runs": [{"files": [], "totals": TOTALS}]},
         {"origin": "elsewhere"},
         {"created": "yesterday"},
         {"format": "one"},

@@ -9,6 +9,7 @@ import pytest
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import entry_key
+from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table, missing_files
 from agola_core.datamanager.types import Options
 from agola_core.errors import BadRequestError, NotFoundError
@@ -294,10 +295,11 @@ def test_many_threads_open_a_file_once_and_read_the_same(storage, write, manifes
 
 def test_missing_files_are_named_by_one_listing(storage, write):
     refs = write(numbered(range(100)), with_filter=False)
-    assert missing_files(storage, refs) == []
+    runs = [Run((ref,)) for ref in refs]
+    assert missing_files(storage, runs) == []
     assert missing_files(storage, []) == []
     storage.delete(refs[1].path)
-    assert missing_files(storage, refs) == [refs[1].path]
+    assert missing_files(storage, runs) == [refs[1].path]
     with pytest.raises(NotFoundError):
         storage.stat(refs[1].path)
 
