@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 
 
 class CountedStorage:
-    """Passes everything on to a storage, and counts reads. For one thread.
+    """Passes everything on to a storage, and counts reads.
 
     Args:
         storage: The storage.
@@ -26,6 +27,7 @@ class CountedStorage:
         self.size = 0
         self._storage = storage
         self._read: set[str] = set()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         """Return the storage that is read."""
@@ -51,8 +53,9 @@ class CountedStorage:
 
     def note(self, path: str, data: bytes) -> bytes:
         """Count bytes of an object, and return them."""
-        self._read.add(path)
-        self.size += len(data)
+        with self._lock:
+            self._read.add(path)
+            self.size += len(data)
         return data
 
 
@@ -64,6 +67,7 @@ class _CountedReader:
         self._path = path
         self._reader = reader
         self.close = reader.close
+        self.remote = reader.remote
 
     def read(self, offset: int, length: int) -> bytes:
         return self._storage.note(self._path, self._reader.read(offset, length))

@@ -40,8 +40,16 @@ Payload = bytes | bytearray | memoryview | Iterable[bytes]
 class ObjectReader(Protocol):
     """Reads ranges of one version of an object: the version at opening or at the first read."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether a read waits for a network; then it is thread-safe, and worth being made ahead of its use."""
+
     def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the object; fewer at its end."""
+        """Return bytes of the object; fewer at its end.
+
+        Raises:
+            NotFoundError: There is no such object, or no longer in this version.
+        """
 
     def close(self) -> None:
         """Release its resources; closing twice is harmless."""

@@ -36,6 +36,8 @@ class RangeReader:
         etag: The version to read, if already known.
     """
 
+    remote = True
+
     def __init__(self, storage: RangeSource, path: str, etag: str = "") -> None:
         self._storage = storage
         self._path = path

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 import agola_core
-from agola_core import ConflictError, Delete, Durability, Options, Put, RecoveryError
+from agola_core import ConflictError, CorruptionError, Delete, Durability, Options, Put, RecoveryError
 from agola_pytest.faults.s3_proxy import S3Proxy
 
 SMALL = {"block_size": 200, "file_size": 2000, "inline_limit": 60, "retain_wals": 2, "grace_period": 0}
@@ -178,3 +178,15 @@ def test_commits_that_wait_share_their_requests(open_store, proxy, tmp_path):
             thread.join()
         assert len(contents(dm)) == 160
         assert kinds(proxy, "/wals/").count("PUT") <= 80  # two commits a request at the least; commonly sixteen
+
+
+def test_a_lost_data_file_is_told_as_damage(open_store):
+    with open_store() as dm:
+        dm.write_wal([Put("n", "a", b"1")])
+        dm.checkpoint(force=True)
+    with open_store() as dm:
+        (lost,) = [info.path for info in dm.storage.list("data/")]
+        dm.storage.delete(lost)
+        with pytest.raises(CorruptionError, match="the data file is missing"):
+            dm.get("n", "a")  # and not None, as if nobody had written it
+        assert [(finding.path, finding.message) for finding in dm.verify()] == [(lost, "the data file is missing")]

@@ -96,6 +96,8 @@ class MemoryStorage:
 class MemoryReader:
     """Reads ranges of one object as it was."""
 
+    remote = False
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 

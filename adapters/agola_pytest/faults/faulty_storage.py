@@ -164,6 +164,7 @@ class _FaultyReader:
         self._storage = storage
         self._reader = reader
         self._path = path
+        self.remote = reader.remote
 
     def read(self, offset: int, length: int) -> bytes:
         fault = self._storage._enter("reader", self._path)  # noqa: SLF001 - one class in two

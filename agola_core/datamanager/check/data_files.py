@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import msgspec
 
@@ -14,15 +15,20 @@ from agola_core.datamanager.sstable.datafile import (
     MAGIC,
     FileRef,
     Footer,
+    decode_footer,
     encode_filter,
     key_hashes,
-    read_footer,
+    read_tail,
 )
 from agola_core.datamanager.sstable.entries import entry_key, split_key
 from agola_core.datamanager.sstable.file_lists import children
 from agola_core.datamanager.sstable.manifest import Run, Totals
 from agola_core.errors import CorruptionError, NotFoundError
-from agola_core.objectstorage.port import ObjectStorage
+from agola_core.objectstorage.port import ObjectReader, ObjectStorage
+from agola_core.runtime.parallel import parallel_map
+
+_SPAN = 4 * 1024 * 1024
+_SPANS_AHEAD = 2
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -98,7 +104,8 @@ def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
     """Read a data file to its end and yield what is wrong with it; nothing if it is intact.
 
     This checks its size, digest, magic and footer, every block's checksum, the order of the keys, the counts and the
-    filter. It holds one block at a time in memory, and the filter.
+    filter. It reads each byte once, and holds a
+    few spans of the file in memory, and the filter.
 
     Args:
         storage: The store's object storage.
@@ -106,21 +113,28 @@ def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
     """
     try:
         reader = storage.open_reader(ref.path)
+        try:
+            yield from _verify(reader, ref)
+        finally:
+            reader.close()
     except NotFoundError:
         yield Finding(ref.path, 0, "the data file is missing")
-        return
+
+
+def _verify(reader: ObjectReader, ref: FileRef) -> Iterator[Finding]:
     try:
-        footer = read_footer(reader, ref)
+        tail = read_tail(reader, ref)
+        footer = decode_footer(tail, ref)
     except CorruptionError as error:
         yield _finding(error)
         return
-    finally:
-        reader.close()
-    verifier = _Verifier(ref, footer)
-    try:
-        yield from verifier.run(_Pieces(storage.open_stream(ref.path)))
-    except NotFoundError:
-        yield Finding(ref.path, 0, "the data file is missing")
+    spans = ((offset, min(_SPAN, ref.footer - offset)) for offset in range(0, ref.footer, _SPAN))
+
+    def read(span: tuple[int, int]) -> bytes:
+        return reader.read(*span)
+
+    pieces = parallel_map(read, spans, workers=_SPANS_AHEAD) if reader.remote else map(read, spans)
+    yield from _Verifier(ref, footer).run(_Pieces(chain(pieces, [tail])))
 
 
 class _Pieces:

@@ -8,12 +8,14 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from itertools import chain
 
 from agola_core.datamanager.sstable.block import Block, LoneValue, decode_block
 from agola_core.datamanager.sstable.datafile import FileRef, Footer, KeyFilter, read_footer
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.parallel import parallel_map
 
 _OPEN_FILES = 256
 _FEWEST_OPEN_FILES = 16
@@ -27,6 +29,11 @@ _BLOCK_BYTES = 60
 
 _FIRST_SPAN, _LAST_SPAN = 32 * 1024, 1024 * 1024
 """Bytes that a scan reads at once, at its beginning and later: a short one shall not read much too far."""
+
+_AHEAD = 768 * 1024
+"""From a span of as many bytes on, those of a remote file are read ahead: the scan is a long one."""
+
+_SPANS_AHEAD = 2
 
 _WHOLE = 64 * 1024
 """A file of at most this many bytes is read at once when it is opened: one request instead of two."""
@@ -75,22 +82,47 @@ class OpenFile:
             CorruptionError: The block is damaged.
         """
         start, end = self._offsets[index], self._offsets[index + 1]
-        return self._decode(index, self.reader.read(start, end - start))
+        return self._decode(index, self._fetch(start, end - start))
 
-    def read_ahead(self, first: int, stop: int) -> Iterator[Block | LoneValue]:
+    def read_ahead(self, first: int, stop: int, before: int = 0) -> Iterator[Block | LoneValue]:
         """Yield the blocks from `first` up to before `stop`, a growing number of them by one request.
 
+        Large spans of a remote file are read while the blocks before them are used.
+
+        Args:
+            first: The first block.
+            stop: The block after the last one.
+            before: Bytes that the scan has read of other files.
+
         Raises:
-            CorruptionError: A block is damaged.
+            CorruptionError: A block is missing or damaged.
         """
-        wanted = _FIRST_SPAN
-        while first < stop:
-            start = self._offsets[first]
-            after = max(first + 1, min(stop, bisect_right(self._offsets, start + wanted) - 1))
-            span = self.reader.read(start, self._offsets[after] - start)
-            for index in range(first, after):
+        spans = self._spans(first, stop, min(max(before, _FIRST_SPAN), _LAST_SPAN))
+        for begin, after, span in self._read_spans(spans):
+            start = self._offsets[begin]
+            for index in range(begin, after):
                 yield self._decode(index, span[self._offsets[index] - start : self._offsets[index + 1] - start])
+
+    def _spans(self, first: int, stop: int, wanted: int) -> Iterator[tuple[int, int]]:
+        """Yield the first block and the block after the last one of each request."""
+        while first < stop:
+            after = max(first + 1, min(stop, bisect_right(self._offsets, self._offsets[first] + wanted) - 1))
+            yield first, after
             first, wanted = after, min(2 * wanted, _LAST_SPAN)
+
+    def _read_spans(self, spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int, bytes]]:
+        if not self.reader.remote:
+            yield from map(self._read_span, spans)
+            return
+        for span in spans:
+            if self._offsets[span[1]] - self._offsets[span[0]] < _AHEAD:
+                yield self._read_span(span)
+            else:
+                yield from parallel_map(self._read_span, chain([span], spans), workers=_SPANS_AHEAD)
+
+    def _read_span(self, span: tuple[int, int]) -> tuple[int, int, bytes]:
+        start = self._offsets[span[0]]
+        return *span, self._fetch(start, self._offsets[span[1]] - start)
 
     def read_back(self, first: int, stop: int) -> Iterator[Block | LoneValue]:
         """Yield the blocks from before `stop` down to `first`, a growing number of them by one request.
@@ -103,10 +135,16 @@ class OpenFile:
             end = self._offsets[stop]
             before = min(stop - 1, max(first, bisect_left(self._offsets, end - wanted)))
             start = self._offsets[before]
-            span = self.reader.read(start, end - start)
+            span = self._fetch(start, end - start)
             for index in range(stop - 1, before - 1, -1):
                 yield self._decode(index, span[self._offsets[index] - start : self._offsets[index + 1] - start])
             stop, wanted = before, min(2 * wanted, _LAST_SPAN)
+
+    def _fetch(self, offset: int, length: int) -> bytes:
+        try:
+            return self.reader.read(offset, length)
+        except NotFoundError as error:  # to whoever reads an object that would mean that there is none
+            raise CorruptionError("the data file is missing", path=self.ref.path, offset=offset) from error
 
     def _decode(self, index: int, stored: bytes) -> Block | LoneValue:
         return decode_block(
@@ -228,6 +266,8 @@ def _fair_share() -> int:
 class _WholeFile:
     """Reads the ranges of a small file, which it holds (an `ObjectReader`)."""
 
+    remote = False
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -246,10 +286,10 @@ def open_file(storage: ObjectStorage, ref: FileRef, top: str = "") -> OpenFile:
     """
     try:
         reader = storage.open_reader(ref.path)
-    except NotFoundError as error:
+        if ref.size > _WHOLE:
+            return OpenFile(ref, reader, read_footer(reader, ref), top=top)
+        whole = _WholeFile(reader.read(0, ref.size + 1))  # a byte more: a file that is too long is noticed
+    except NotFoundError as error:  # a remote storage says so at the first read
         raise CorruptionError("the data file is missing", path=ref.path) from error
-    if ref.size > _WHOLE:
-        return OpenFile(ref, reader, read_footer(reader, ref), top=top)
-    whole = _WholeFile(reader.read(0, ref.size + 1))  # a byte more: a file that is too long is noticed
     reader.close()
     return OpenFile(ref, whole, read_footer(whole, ref), held=ref.size, top=top)

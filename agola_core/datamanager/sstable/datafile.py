@@ -155,10 +155,19 @@ def read_footer(reader: ObjectReader, ref: FileRef) -> Footer:
     Raises:
         CorruptionError: The bytes are not what was written, or not as many.
     """
+    return decode_footer(read_tail(reader, ref), ref)
+
+
+def read_tail(reader: ObjectReader, ref: FileRef) -> bytes:
+    """Return what a file has from its footer on, and a byte more if it is longer than it should be.
+
+    Raises:
+        CorruptionError: There cannot be a footer.
+    """
     length = ref.size - ref.footer
     if ref.footer < len(MAGIC) or length < TRAILER.size:
         raise CorruptionError(f"a footer cannot lie at {ref.footer} of {ref.size} bytes", path=ref.path)
-    return decode_footer(reader.read(ref.footer, length + 1), ref)
+    return reader.read(ref.footer, length + 1)
 
 
 class KeyFilter:

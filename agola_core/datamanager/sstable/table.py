@@ -137,17 +137,19 @@ def scan_run(
         start: The first key, b"" for all.
         end: The key before which to stop, b"" for none.
     """
+    before = 0
     for ref, top in file_lists.walk(storage, cache, run, start):
         if end and entry_key(*ref.first) >= end:
             return
-        yield from _scan_file(cache.open(storage, ref, top), start, end)
+        yield from _scan_file(cache.open(storage, ref, top), start, end, before)
+        before += ref.size
 
 
-def _scan_file(file: OpenFile, start: bytes, end: bytes) -> Iterator[Entry]:
+def _scan_file(file: OpenFile, start: bytes, end: bytes, before: int) -> Iterator[Entry]:
     keys = file.last_keys
     first = bisect_left(keys, start)
     whole = bisect_left(keys, end) if end else len(keys)  # blocks before it end before `end`
-    for index, block in enumerate(file.read_ahead(first, min(whole + 1, len(keys))), first):
+    for index, block in enumerate(file.read_ahead(first, min(whole + 1, len(keys)), before), first):
         entries = block.entries(start if index == first else b"")
         yield from entries if index < whole else takewhile(lambda entry: entry[0] < end, entries)
 

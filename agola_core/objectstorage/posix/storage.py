@@ -33,6 +33,8 @@ _STALE_SECONDS = 3600.0
 class FileReader:
     """Reads ranges of one object that stays open: what it opened, even when the object is replaced meanwhile."""
 
+    remote = False
+
     def __init__(self, path: str, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor

@@ -628,6 +628,8 @@ class CountingStorage:
 
 
 class CountingReader:
+    remote = False
+
     def __init__(self, counts, reader):
         self._counts = counts
         self._reader = reader

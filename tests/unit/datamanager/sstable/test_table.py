@@ -6,13 +6,14 @@ import threading
 
 import pytest
 
+from agola_core.datamanager.check.data_files import verify_file
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import entry_key
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table, missing_files
 from agola_core.datamanager.types import Options
-from agola_core.errors import BadRequestError, NotFoundError
+from agola_core.errors import BadRequestError, CorruptionError, NotFoundError
 from agola_core.objectstorage.posix.storage import PosixStorage
 
 SMALL = Options(block_size=200, file_size=1000)
@@ -38,6 +39,8 @@ class CountingStorage:
 
 
 class CountingReader:
+    remote = False
+
     def __init__(self, path, reader, ranges):
         self._path = path
         self._reader = reader
@@ -195,13 +198,13 @@ def test_a_scan_reads_each_byte_once_in_ranges_that_grow_and_stops_with_its_read
     found, cost = requests(storage, lambda: dict(table.scan("note")))
     assert found == {key: value for (_, key), value in state.items()}
     ranges = storage.ranges[-cost:]
-    assert cost < 15
+    assert cost == 6 + 2
     for ref in refs:
         own = [(offset, length) for path, offset, length in ranges if path == ref.path]
         assert own[0][0] == 13
         assert own[-1][0] + own[-1][1] == ref.footer
         assert all(offset + length == after for (offset, length), (after, _) in itertools.pairwise(own))
-        assert own[0][1] <= 32 * 1024 + 5000
+        assert (own[0][1] <= 32 * 1024 + 5000) == (ref is refs[0])  # the scan goes on as it ended in the file before
         assert max(length for _, length in own) <= (1 << 20)
     assert requests(storage, lambda: next(table.scan("note", "0150")))[1] == 1
 
@@ -312,3 +315,79 @@ def test_a_small_file_is_read_by_one_range_for_all_its_objects(storage, write, m
     for ref, ranges in ((small, 1), (large, 3)):
         table = Table(storage, manifest_of([[ref]]), BlockCache())
         assert requests(storage, lambda: [table.get("note", key) for key in ("0000", "0019")])[1] == ranges  # noqa: B023
+
+
+class RemoteStorage(CountingStorage):
+    """A storage as on a network: its readers open nothing before their first read."""
+
+    def open_reader(self, path):
+        return RemoteReader(self, path)
+
+
+class RemoteReader:
+    remote = True
+
+    def __init__(self, storage, path):
+        self._storage = storage
+        self._path = path
+
+    def read(self, offset, length):
+        self._storage.ranges.append((self._path, offset, length))
+        self._storage.asked.release()
+        return self._storage._storage.read(self._path, offset, length)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def remote(storage):
+    remote = RemoteStorage(storage._storage)
+    remote.asked = threading.Semaphore(0)
+    return remote
+
+
+def test_a_long_scan_of_a_remote_file_asks_for_the_next_ranges_before_it_needs_them(remote, write, manifest_of):
+    state = {("note", f"{number:05}"): random.Random(number).randbytes(1000) for number in range(8000)}
+    (ref,) = write(state, with_filter=False, options=Options(block_size=4000, file_size=1 << 30))
+    table = Table(remote, manifest_of([[ref]]), BlockCache())
+    scan = table.scan("note")
+    found = [next(scan) for _ in range(1100)]  # 32, 64, 128, 256, 512 KiB and 1 MiB; the last of them is in use
+    for _ in range(1 + 6 + 1):  # the footer and these; and one more, though nobody has come to its entries
+        assert remote.asked.acquire(timeout=30)
+    found += scan
+    assert dict(found) == {key: value for (_, key), value in state.items()}
+    own = sorted(remote.ranges)[:-1]
+    assert [offset for _, offset, _ in own] == [13, *(offset + length for _, offset, length in own[:-1])]
+    remote.ranges.clear()
+    assert len(list(itertools.islice(table.scan("note"), 400))) == 400
+    assert sum(length for _, _, length in remote.ranges) <= 500_000  # a short one reads nothing ahead
+
+
+def test_a_remote_file_is_verified_by_reading_each_byte_once(remote, write):
+    state = {("note", f"{number:05}"): random.Random(number).randbytes(1000) for number in range(9000)}
+    (ref,) = write(state, with_filter=True, options=Options(file_size=1 << 30))
+    assert list(verify_file(remote, ref)) == []
+    assert sum(length for _, _, length in remote.ranges) == ref.size + 1  # a byte more: longer files are noticed
+    assert len(remote.ranges) == 1 + 3
+    assert {path for path, _, _ in remote.ranges} == {ref.path}
+    damaged = bytearray(remote._storage.read(ref.path))
+    damaged[6_000_000] ^= 1
+    remote._storage.write(ref.path, damaged)
+    (finding,) = verify_file(remote, ref)
+    assert finding.offset <= 6_000_000 < finding.offset + 17_000
+
+
+def test_a_remote_file_that_is_missing_is_damage_and_no_missing_object(remote, write, manifest_of):
+    """A remote storage says at the first read that there is no object; readers must not take that for theirs."""
+    (large,) = write(numbered(range(100)), with_filter=False, options=Options())
+    cache = BlockCache(0)
+    opened = Table(remote, manifest_of([[large]]), cache)
+    assert opened.get("note", "0001") == b"value1"
+    remote._storage.delete(large.path)
+    fresh = Table(remote, manifest_of([[large]]), BlockCache())
+    for table in (opened, fresh):
+        for read in (lambda table: table.get("note", "0001"), lambda table: list(table.scan("note"))):
+            with pytest.raises(CorruptionError, match="the data file is missing"):
+                read(table)
+    assert [finding.message for finding in verify_file(remote, large)] == ["the data file is missing"]
