@@ -61,6 +61,8 @@ class _Growing:
 class _LiveReader:
     """Reads ranges of a log from its executor."""
 
+    remote = False
+
     def __init__(self, client: ExecutorClient, task_id: str, step: int | None) -> None:
         self._client = client
         self._task_id = task_id
