@@ -74,6 +74,14 @@ def masked(
         yield _STAR * len(rest) if goes_on else rest
 
 
+def without_begun(data: bytes, patterns: tuple[bytes, ...]) -> int:
+    """Return how many of the first bytes are left when none of the last ones may be the beginning of a pattern."""
+    end = len(data)
+    while begun := _begun(data[max(0, end - _MOST_BYTES) : end], patterns):  # what is left may end in another one
+        end -= begun
+    return end
+
+
 def _begun(data: bytes, patterns: tuple[bytes, ...]) -> int:
     """Return how many of the last bytes may be the beginning of a pattern."""
     longest = 0

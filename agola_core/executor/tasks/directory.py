@@ -33,6 +33,7 @@ from agola_core import private
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.executor.files import open_own
+from agola_core.executor.masking import patterns_of, without_begun
 from agola_core.runservice.model.types import ExecutorTask, ExecutorTaskStatus
 
 logger = logging.getLogger(__name__)
@@ -134,15 +135,21 @@ class TaskDirectory:
             _delete(self.path, [name for name in os.listdir(self.path) if name not in _KEPT])  # noqa: PTH208
 
     def cut_logs(self, keep: int) -> None:
-        """Truncate logs to their first bytes, at the end of a line if there is one, with a note."""
+        """Truncate logs to their first bytes, at the end of a line if there is one, with a note.
+
+        No part of a secret is left at the end, where nothing would hide it.
+        """
+        task = self.load()
+        patterns = patterns_of(task.secrets) if task is not None else ()
         for path in (self.path / "steps").glob("*.log"):
             with contextlib.suppress(OSError):
                 descriptor = open_own(path, os.O_RDWR)
                 try:
                     if os.fstat(descriptor).st_size > keep:
-                        line = os.pread(descriptor, keep, 0).rfind(b"\n") + 1
-                        os.ftruncate(descriptor, line or keep)
-                        os.pwrite(descriptor, _CUT, line or keep)
+                        data = os.pread(descriptor, keep, 0)
+                        end = data.rfind(b"\n") + 1 or without_begun(data, patterns)
+                        os.ftruncate(descriptor, end)
+                        os.pwrite(descriptor, _CUT, end)
                 finally:
                     os.close(descriptor)
 

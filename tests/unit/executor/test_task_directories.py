@@ -86,6 +86,16 @@ def test_the_place_is_cleared_and_what_others_need_stays(directories):
     assert directories.of("a").load() == TASK
 
 
+@pytest.mark.parametrize(("secret", "log"), [("hunter22", "x" * 76 + "hunter22"), ("abab", "x" * 76 + "abababab")])
+def test_a_log_that_is_cut_ends_in_no_part_of_a_secret(directories, secret, log):
+    directory = directories.of("a")
+    directory.create()
+    directory.save(replace(TASK, secrets=[secret]))
+    directory.append_log(0, log + "y" * 50)
+    directory.cut_logs(80)
+    assert directory.log(0).read_text() == "x" * 76 + "[the rest was cut: the executor's disk was full]\n"
+
+
 def test_a_tree_that_its_owner_made_read_only_is_deleted(directories, tmp_path, monkeypatch):
     """For root nothing is read-only, so where root runs the tests somebody else deletes."""
     directory = directories.of("a")
