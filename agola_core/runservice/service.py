@@ -24,10 +24,11 @@ from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.artifacts.reports import ReportReader
+from agola_core.runservice.model.line_times import GrowingTimes
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.reports import RunTests
-from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
+from agola_core.runservice.model.requests import WHOLE_LOG, LogPart, RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Executor, Run, RunConfig, RunPhase
 from agola_core.runservice.rules import actions
 from agola_core.runservice.scheduling.dispatch import Dispatcher
@@ -303,9 +304,19 @@ class RunService:
 
     # Logs and sources
 
-    def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
+    def open_log(
+        self, run_id: str, task_id: str, step: int | None, *, follow: bool = False, part: LogPart = WHOLE_LOG
+    ) -> Iterator[bytes]:
         """Yield a step's log, from storage, or from its executor while it runs (see `logs.LogReader.open`)."""
-        return self._logs.open(run_id, task_id, step, follow=follow)
+        return self._logs.open(run_id, task_id, step, follow=follow, part=part)
+
+    def log_begin(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> int:
+        """Return the byte of a step's log at which a part of it begins; 0 for a log that is not there."""
+        return self._logs.begin(run_id, task_id, step, part)
+
+    def log_times(self, run_id: str, task_id: str, step: int | None) -> GrowingTimes:
+        """Return when the lines of a step's log were written (see `logs.LogReader.times`)."""
+        return self._logs.times(run_id, task_id, step)
 
     def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
         """Yield the archive of the files that a step saved to the workspace.

@@ -164,6 +164,37 @@ def test_what_is_not_safe_is_refused(installation, options, code, message):
     assert "Traceback" not in errors
 
 
+def test_the_times_of_lines_are_the_same_live_and_stored(running, make_task, tmp_path):
+    gates = [tmp_path / "one", tmp_path / "two"]
+    waits = "".join(f"while [ ! -e {gate} ]; do sleep 0.02; done; echo {gate.name};" for gate in gates)
+    run_id = running.create(make_task("a", f"echo zero; {waits} printf end"))
+    params = {"runid": run_id, "taskid": "a", "step": "0", "timestamps": ""}
+    seen = []
+    with running.client.stream("GET", f"{API}/logs", params={**params, "follow": ""}) as stream:
+        lines = stream.iter_lines()
+        for gate in gates:
+            seen.append(next(lines))
+            last = running.client.get(f"{API}/logs", params={**params, "tail": "1"})
+            assert (last.text, last.headers["agola-offset"]) == (
+                f"{seen[-1]}\n",
+                str(sum(len(s) - 24 for s in seen[:-1])),
+            )
+            since = running.client.get(f"{API}/logs", params={**params, "since": seen[-1].split()[0]})
+            assert since.text.splitlines()[-1] == seen[-1]
+            gate.touch()
+        seen += list(lines)
+    assert [line[25:] for line in seen] == ["zero", "one", "two", "end"]
+    assert running.finished(run_id)["result"] == "success"
+    stored = running.client.get(f"{API}/logs", params=params).text.splitlines()
+    assert [line[25:] for line in stored] == ["zero", "one", "two", "end"]
+    times = [line[:24] for line in stored]
+    assert times[:2] == [line[:24] for line in seen[:2]]  # recorded while they were read
+    assert times == sorted(times)
+    assert times[0] < times[1] < times[2]
+    setup = running.client.get(f"{API}/logs", params={"runid": run_id, "taskid": "a", "setup": "", "timestamps": ""})
+    assert setup.text[:24] <= times[0]
+
+
 def test_a_broken_fetch_goes_on_where_it_was(running, make_task, tmp_path):
     from agola_http.executor.executor_client import HttpExecutorClient
 

@@ -6,6 +6,7 @@ import pytest
 
 from agola_core.datamanager import Put
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG
+from agola_core.runservice.model.line_times import LineClock, encode, parse
 
 API = "/api/v1alpha"
 RUN_ID = "0000001ekg0a0-0000000000001"
@@ -57,6 +58,53 @@ def test_a_list_is_a_page_of_runs(archived):
 def test_a_stored_log_is_raw_bytes_also_followed(archived, query, body, follow):
     answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&taskid=t1&{query}{follow}")
     assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, body, "no-cache")
+
+
+UNKNOWN = b"-".ljust(25)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "begin"),
+    [
+        ("tail=1", b"\xff\n", "8"),
+        ("tail=0", b"", "10"),
+        ("tail=9&offset=8", b"\xff\n", "8"),
+        ("timestamps", UNKNOWN + b"\x1b[1mone\n" + UNKNOWN + b"\xff\n", None),
+        ("timestamps&tail=1&follow", UNKNOWN + b"\xff\n", "8"),
+        ("timestamps&since=2999-01-01T00:00:00Z", UNKNOWN + b"\x1b[1mone\n" + UNKNOWN + b"\xff\n", "0"),
+    ],
+)
+def test_a_part_of_a_log_that_has_no_times(archived, query, body, begin):
+    answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&taskid=t1&step=0&{query}")
+    assert (answer.status, answer.body, answer.headers.get("agola-offset")) == (200, body, begin)
+
+
+@pytest.fixture
+def timed(archived):
+    """Times of the stored log, and those of another log."""
+    storage, path = archived.datamanager.storage, "logs/t1/data/steps/0.log.times"
+    clock = LineClock()
+    times = parse(clock.take(8, 1_000_000_000_042) + clock.take(10, 1_000_000_001_000))
+    yield lambda size: storage.write(path, encode(times, size))
+    storage.delete(path)
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("timestamps", b"2001-09-09T01:46:40.042Z \x1b[1mone\n2001-09-09T01:46:41.000Z \xff\n"),
+        ("since=2001-09-09T01:46:40.043Z", b"\xff\n"),
+        ("since=2001-09-09T03:46:40.042%2B02:00&timestamps&tail=1&follow", b"2001-09-09T01:46:41.000Z \xff\n"),
+        ("since=2001-09-09T01:46:41.001Z&timestamps", b""),
+    ],
+)
+def test_a_part_of_a_log_with_times(archived, timed, query, body):
+    timed(10)
+    answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&taskid=t1&step=0&{query}")
+    assert (answer.status, answer.body) == (200, body)
+    timed(11)  # another log's
+    answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&taskid=t1&step=0&timestamps")
+    assert answer.body.count(UNKNOWN) == 2
 
 
 def test_logs_that_the_run_does_not_have(archived):

@@ -18,7 +18,7 @@ from agola_cli.options.directories import data_dir_option
 from agola_cli.output.progress_bar import Bar
 from agola_core.datamanager import DataManager
 from agola_core.runservice.model.reports import RunTests
-from agola_core.runservice.model.requests import RunBundle, RunCreateRequest, RunQuery
+from agola_core.runservice.model.requests import WHOLE_LOG, LogPart, RunBundle, RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import Run, RunPhase
 
 if TYPE_CHECKING:
@@ -49,8 +49,13 @@ class Service(Protocol):
     def delete_run(self, run_id: str) -> object:
         """Delete a run."""
 
-    def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
+    def open_log(
+        self, run_id: str, task_id: str, step: int | None, *, follow: bool = False, part: LogPart = WHOLE_LOG
+    ) -> Iterator[bytes]:
         """Yield a log."""
+
+    def log_begin(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> int:
+        """Return the byte of a log at which a part of it begins."""
 
     def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
         """Yield what a step saved to the workspace."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from datetime import datetime
+from collections.abc import Collection, Iterator
 from typing import Protocol, Self
 
 import click
@@ -36,8 +35,8 @@ class Display(Protocol):
     def step(self, task_id: str, step: int) -> None:
         """Say that a step's log begins."""
 
-    def line(self, task_id: str, text: str) -> None:
-        """Show a line of a task's log."""
+    def line(self, task_id: str, text: str, time: str = "") -> None:
+        """Show a line of a task's log, with its time."""
 
     def end_task(self, task: RunTask) -> None:
         """Print how a task ended, after its log."""
@@ -59,7 +58,6 @@ class PlainDisplay:
     Args:
         bundle: The run, for the names of its tasks.
         err: Whether the lines go to standard error.
-        clock: Tells the time that each line of a log gets; None for no times.
         option: What names the service in a command, with a space in front.
     """
 
@@ -68,10 +66,8 @@ class PlainDisplay:
         bundle: RunBundle,
         *,
         err: bool = False,
-        clock: Callable[[], datetime] | None = None,
         option: str = "",
     ) -> None:
-        self._clock = clock
         self._option = option
         self.failure: OSError | None = None
         self._tasks = bundle.run_config.tasks
@@ -108,11 +104,10 @@ class PlainDisplay:
         self._tails[task_id, step] = deque(maxlen=_TAIL_LINES)
         self.say(f"{self._prefixes[task_id]} > {step_name(self._tasks[task_id].steps[step])}")
 
-    def line(self, task_id: str, text: str) -> None:
-        """Print a line of a log."""
+    def line(self, task_id: str, text: str, time: str = "") -> None:
+        """Print a line of a log, with its time."""
         self._tails[task_id, self._steps[task_id]].append(text)
-        time = f" {self._clock().isoformat(timespec='milliseconds')}" if self._clock else ""
-        self.say(f"{self._prefixes[task_id]}{time} | {text}")
+        self.say(f"{self._prefixes[task_id]}{time and f' {time}'} | {text}")
 
     def end_task(self, task: RunTask) -> None:
         """Print how a task ended, once."""
@@ -148,11 +143,6 @@ class PlainDisplay:
 
     def _say_start(self, task_id: str, task: RunTask) -> None:
         self.say(f"{self._prefixes[task_id]} {task_mark(task.status)} {describe_task(task, self._tasks[task_id])}")
-
-
-def local_time() -> datetime:
-    """Return the time here and now."""
-    return datetime.now().astimezone()
 
 
 def summarize(

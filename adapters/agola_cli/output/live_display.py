@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Self
 
 from agola_cli.output.display import PlainDisplay
@@ -26,11 +24,11 @@ _FIRST = (TaskStatus.RUNNING, TaskStatus.FAILED)
 class LiveDisplay(PlainDisplay):
     """Shows a run on a terminal, redrawing the panel as it changes."""
 
-    def __init__(self, bundle: RunBundle, *, clock: Callable[[], datetime] | None = None, option: str = "") -> None:
+    def __init__(self, bundle: RunBundle, *, option: str = "") -> None:
         from rich.console import Console  # noqa: PLC0415 - only on a terminal
         from rich.live import Live  # noqa: PLC0415
 
-        super().__init__(bundle, clock=clock, option=option)
+        super().__init__(bundle, option=option)
         self._state = bundle.run
         self._console = Console(highlight=False)
         self._live: Any = Live(console=self._console, refresh_per_second=8, get_renderable=self._render, transient=True)

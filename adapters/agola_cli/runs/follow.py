@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agola_cli.connect.run_names import runs_before
-from agola_cli.output.display import Display, PlainDisplay, local_time
+from agola_cli.output.display import Display, PlainDisplay
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.log_follower import FOLLOWED, LogFollower
 from agola_cli.runs.patience import Patience
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.reports import RunTests
-from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.requests import LogPart, RunBundle
 from agola_core.runservice.model.types import Run, RunPhase, TaskStatus
 from agola_core.runservice.rules.advance import archives_fetched
 
@@ -53,7 +53,7 @@ def follow_run(
         interruption: Asked for by the user.
         option: What names the service in a command, with a space in front.
         as_json: Whether standard output is kept for JSON.
-        timestamps: Whether each line of a log shows when it was read.
+        timestamps: Whether each line of a log shows when it was written.
         fail_fast: Whether the first failure that is not ignored stops the run.
         halt: Returns the reason to stop the run; "" to continue.
         check: Called while the run is running; raises an error if it cannot continue.
@@ -62,11 +62,12 @@ def follow_run(
         OSError: The output cannot be written; the run was stopped.
     """
     run, stopped, explained = bundle.run, False, False
-    display = _display_for(bundle, as_json=as_json, timestamps=timestamps, option=option)
+    display = _display_for(bundle, as_json=as_json, option=option)
     kept = {task_id for task_id, task in run.tasks.items() if task.status.is_finished}  # from the run it restarts
     patience = Patience(service, display.say, option, lambda: interruption.asked)
     tasks = bundle.run_config.tasks
-    follower = LogFollower(patience, display, tasks, lambda task_id: task_id not in kept, display.end_task)
+    part = LogPart(timestamps=timestamps)
+    follower = LogFollower(patience, display, tasks, lambda task_id: task_id not in kept, display.end_task, part)
     with display:
         while True:
             display.show(run, unfollowed=kept | _unfollowed(run))
@@ -131,14 +132,13 @@ def stop_run(service: Service, run_id: str) -> None:
             return
 
 
-def _display_for(bundle: RunBundle, *, as_json: bool, timestamps: bool, option: str) -> Display:
+def _display_for(bundle: RunBundle, *, as_json: bool, option: str) -> Display:
     """Return what shows a run: a live graph on a terminal, lines elsewhere, on standard error beside JSON."""
-    clock = local_time if timestamps else None
     if sys.stdout.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb":
         from agola_cli.output.live_display import LiveDisplay  # noqa: PLC0415 - few use it
 
-        return LiveDisplay(bundle, clock=clock, option=option)
-    return PlainDisplay(bundle, err=as_json, clock=clock, option=option)
+        return LiveDisplay(bundle, option=option)
+    return PlainDisplay(bundle, err=as_json, option=option)
 
 
 def _first_failure(bundle: RunBundle, run: Run) -> str | None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from agola_cli.output.display import Display
 from agola_cli.runs.patience import AWAY, Patience
+from agola_cli.runs.timed_line import shown_time, timed_line
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.graph import ancestors
+from agola_core.runservice.model.requests import WHOLE_LOG, LogPart
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunConfigTask, RunTask, TaskStatus
 
 _MAX_LINE = 64 * 1024
@@ -26,6 +28,7 @@ class LogFollower:
         tasks: The tasks of the run's configuration, by id.
         wanted: Whether a task, by its id, is followed.
         ended: Called with a task once its whole log was shown and it has ended.
+        part: Which lines of each log, and whether with their times.
 
     Attributes:
         has_lost: Whether a log could not be read because the service stayed away.
@@ -38,6 +41,7 @@ class LogFollower:
         tasks: Mapping[str, RunConfigTask],
         wanted: Callable[[str], bool] = lambda _: True,
         ended: Callable[[RunTask], None] = lambda _: None,
+        part: LogPart = WHOLE_LOG,
     ) -> None:
         self._patience = patience
         self._display = display
@@ -45,6 +49,7 @@ class LogFollower:
         self.has_lost = False
         self._wanted = wanted
         self._ended = ended
+        self._part = part
         self._threads: dict[str, threading.Thread] = {}
         self._changed = threading.Condition()
         self._tasks: dict[str, RunTask] = {}
@@ -73,12 +78,12 @@ class LogFollower:
             if other in self._threads:
                 self._threads[other].join()
         for step in range(steps):
-            if not self._wait_step(task_id, step):
+            if not self._wait_step(task_id, step) or self._ended_before(task_id, step):
                 continue
             self._display.step(task_id, step)
             try:
-                pieces = self._patience.follow_log(run_id, task_id, step)
-                for_each_line(pieces, lambda line: self._display.line(task_id, line))
+                pieces = self._patience.follow_log(run_id, task_id, step, self._part)
+                for_each_line(pieces, lambda line: self._show(task_id, line))
             except AgolaError as error:
                 self._display.say(f"the log of step {step} cannot be read: {error}")
                 if isinstance(error, AWAY):  # it was waited for, and the next steps are no nearer
@@ -87,6 +92,18 @@ class LogFollower:
         with self._changed:
             self._changed.wait_for(lambda: self._tasks[task_id].status.is_finished)
         self._ended(self._tasks[task_id])
+
+    def _show(self, task_id: str, line: str) -> None:
+        if self._part.timestamps:
+            text, time = timed_line(line)
+            self._display.line(task_id, text, shown_time(time))
+        else:
+            self._display.line(task_id, line)
+
+    def _ended_before(self, task_id: str, step: int) -> bool:
+        """Return whether a step ended before the time from which lines are shown."""
+        ended = self._tasks[task_id].steps[step].end_time
+        return self._part.since is not None and ended is not None and ended < self._part.since
 
     def _wait_step(self, task_id: str, step: int) -> bool:
         """Wait until a step has started; return whether it has: False when its task ended before, or left it out."""

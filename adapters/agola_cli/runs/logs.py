@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import chain
 
@@ -16,14 +15,14 @@ import msgspec
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.types import REGEXP, TIME, Whole
-from agola_cli.output.display import PlainDisplay, local_time, step_name
+from agola_cli.output.display import PlainDisplay, step_name
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_cli.runs.patience import Patience
+from agola_cli.runs.timed_line import shown_time, timed_line
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError, UnavailableError
-from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.requests import LogPart, RunBundle
 from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult
-from agola_core.runservice.service import RunService
 
 _WAIT_SECONDS = 0.5
 _MOST_LINES = 2**40  # of any log: below the machine's largest integer
@@ -39,8 +38,8 @@ _MOST_LINES = 2**40  # of any log: below the machine's largest integer
 @click.option("--failed", is_flag=True, help="Only the steps that failed.")
 @click.option("--tail", type=Whole(0), metavar="N", help="Only the last N lines of each step.")
 @click.option("--grep", type=REGEXP, metavar="REGEXP", help="Only the lines in which this regular expression is found.")
-@click.option("--since", type=TIME, help="Only the steps that still ran at this time, or began after it.")
-@click.option("--timestamps", is_flag=True, help="With --follow: show before each line when it was read.")
+@click.option("--since", type=TIME, help="Only the lines that were written from this time on.")
+@click.option("--timestamps", is_flag=True, help="Show before each line when it was written.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; each line with its task's name in front.")
 @target_options
 def logs_command(
@@ -63,19 +62,18 @@ def logs_command(
     agola-core runs logs last --task build --setup
     agola-core runs logs last --failed --tail 20
     agola-core runs logs last --grep 'error|warning'
-    agola-core runs logs last --since 10m     what ran in the last ten minutes
+    agola-core runs logs last --timestamps --since 10m     what was written in the last ten minutes
     agola-core runs logs last -f              several tasks at once; ends with 1 when the run fails
-    agola-core runs logs last -f --timestamps
+    agola-core runs logs last -f --timestamps --tail 20
 
-    What is stored of a log has no times of its lines. Where a log cannot be read the command ends with 3; with
-    --follow a service that is away is waited for, two minutes each time.
+    A log of an older version has no times of its lines: `-` stands for them, and --since takes it whole. Where a log
+    cannot be read the command ends with 3; with --follow a service that is away is waited for, two minutes each time.
     """
-    if timestamps and not follow:
-        raise BadRequestError("--timestamps goes with --follow: what is stored of a log has no times of its lines")
     with target.open_service() as connection:
         service = connection.service
         bundle = service.get_run(resolve_run(service, run_id))
         tasks = chosen_tasks(bundle, task_names)
+        most = None if tail is None else min(tail, _MOST_LINES)
         if not follow:
             _check_step(tasks, step)
             logs = list(_logs(tasks, step, setup=setup))
@@ -83,64 +81,72 @@ def logs_command(
                 logs = [item for item in logs if _has_failed(bundle, item[0], item[1])]
             if since is not None:
                 logs = [item for item in logs if _ran_since(bundle, item[0], item[1], since)]
-            most = None if tail is None else min(tail, _MOST_LINES)
-            _print_logs(service, bundle, logs, _Filter(most, grep), one_step=step is not None or setup)
+            chosen = _Filter(most, grep, since, timestamps)
+            _print_logs(service, bundle, logs, chosen, one_step=step is not None or setup)
             return 0
-        if step is not None or setup or failed or tail is not None or grep or since:
-            raise BadRequestError("--follow shows whole tasks: leave --step and --setup out, and what picks lines")
+        if step is not None or setup or failed or grep:
+            raise BadRequestError("--follow shows whole tasks: leave out --step, --setup, --failed and --grep")
         if not connection.live and not bundle.run.phase.is_finished:
             raise BadRequestError("no service works on this store: the run does not go on")
-        if timestamps and bundle.run.phase.is_finished:
-            raise BadRequestError("the run has ended: what is stored of its logs has no times of their lines")
-        clock = local_time if timestamps else None
-        display = PlainDisplay(bundle, clock=clock, option=connection.option)
+        display = PlainDisplay(bundle, option=connection.option)
         patience = Patience(service, lambda text: click.echo(text, err=True), connection.option)
-        return _follow(patience, bundle, {task.id for task in tasks}, display)
+        part = LogPart(timestamps=timestamps, since=since, tail=most)
+        return _follow(patience, bundle, {task.id for task in tasks}, display, part)
 
 
 class _Filter(msgspec.Struct, frozen=True):
-    """Which lines of a log are shown.
+    """Which lines of a log are shown, and how.
 
     Attributes:
         tail: Only the last ones, so many; None for all.
         grep: Only those in which it is found; None for all.
+        since: Only those that were written from this time on; None for all.
+        timestamps: Each with its time.
     """
 
     tail: int | None
     grep: re.Pattern[str] | None
+    since: datetime | None
+    timestamps: bool
 
-    def open(self, service: Service, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
-        """Yield a log, or only its end where that is enough and the log's index is at hand."""
-        if self.tail is not None and self.grep is None and isinstance(service, RunService):
-            with suppress(NotFoundError):  # it is not stored yet
-                if (lines := _last_lines(service, run_id, task_id, step, self.tail)) is not None:
-                    return iter(lines)
-        return service.open_log(run_id, task_id, step)
+    @property
+    def part(self) -> LogPart:
+        """What of a log is asked for."""
+        tail = self.tail if self.grep is None else None
+        return LogPart(timestamps=self.timestamps or self.since is not None, since=self.since, tail=tail)
 
-    def take(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield what is shown of a log."""
-        if self.tail is None and self.grep is None:
-            yield from pieces
-            return
-        lines: deque[str] = deque(maxlen=self.tail)
-        found = self.grep.search if self.grep else lambda _: True
-        for_each_line(pieces, lambda line: lines.append(line) if found(line) else None)
-        yield from (f"{line}\n".encode() for line in lines)
+    def show(self, pieces: Iterator[bytes], write: Callable[[bytes], object]) -> int:
+        """Write what is shown of a log; return how many lines have no known time although it was asked for.
+
+        Args:
+            pieces: The log.
+            write: Takes it.
+        """
+        if self == _EVERYTHING:
+            for piece in pieces:
+                write(piece)
+            return 0
+        last: deque[str] = deque(maxlen=self.tail)
+        put = last.append if self.tail is not None else lambda line: write(f"{line}\n".encode())
+        untimed = 0
+
+        def show(line: str) -> None:
+            nonlocal untimed
+            time = ""
+            if self.part.timestamps:
+                line, written = timed_line(line)
+                untimed += written is None
+                time = f"{shown_time(written)} " if self.timestamps else ""
+            if self.grep is None or self.grep.search(line):
+                put(time + line)
+
+        for_each_line(pieces, show)
+        for line in last:
+            write(f"{line}\n".encode())
+        return untimed
 
 
-def _last_lines(service: RunService, run_id: str, task_id: str, step: int | None, count: int) -> list[bytes] | None:
-    """Return the last lines of a stored log by its index; None when they must be looked for from its beginning.
-
-    The index cuts long lines: the line before the last ones tells whether they are whole.
-
-    Raises:
-        NotFoundError: It is not stored.
-    """
-    page = service.log_lines(run_id, task_id, step, -count - 1, count + 1)
-    is_whole = page.first + len(page.lines) == page.total
-    if not is_whole or not all(line.endswith(b"\n") for line in page.lines[:-1]):
-        return None
-    return page.lines[-count:] if count else []
+_EVERYTHING = _Filter(None, None, None, timestamps=False)
 
 
 def _print_logs(
@@ -150,7 +156,7 @@ def _print_logs(
     unread = []
     for task_id, number, title in logs:
         try:
-            pieces = chosen.open(service, bundle.run.id, task_id, number)
+            pieces = service.open_log(bundle.run.id, task_id, number, part=chosen.part)
             first = next(pieces, b"")
         except AgolaError as error:
             if one_step:
@@ -160,9 +166,10 @@ def _print_logs(
             continue
         if not one_step:
             click.echo(f"--- {title}", err=True)
-        for piece in chosen.take(chain([first], pieces)):
-            output.write(piece)
+        untimed = chosen.show(chain([first], pieces), output.write)
         output.flush()
+        if untimed:
+            click.echo(f"{title}: it is not known when {untimed} of these lines were written", err=True)
     if unread:
         raise UnavailableError("; ".join(unread))
 
@@ -178,9 +185,9 @@ def _ran_since(bundle: RunBundle, task_id: str, step: int | None, since: datetim
     return status.start_time is not None and (status.end_time is None or status.end_time >= since)
 
 
-def _follow(patience: Patience, bundle: RunBundle, wanted: set[str], display: PlainDisplay) -> int:
+def _follow(patience: Patience, bundle: RunBundle, wanted: set[str], display: PlainDisplay, part: LogPart) -> int:
     run = bundle.run
-    follower = LogFollower(patience, display, bundle.run_config.tasks, wanted.__contains__)
+    follower = LogFollower(patience, display, bundle.run_config.tasks, wanted.__contains__, part=part)
     follower.take(run)
     while not run.phase.is_finished and not all(run.tasks[item].status.is_finished for item in wanted):
         run = patience.wait_change(run, _WAIT_SECONDS)

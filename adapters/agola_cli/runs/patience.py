@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agola_core.errors import AgolaError, MaintenanceError, UnavailableError
+from agola_core.runservice.model.requests import WHOLE_LOG, LogPart
 from agola_core.runservice.model.types import Run
 from agola_core.runservice.service import RunService
 
@@ -65,8 +66,8 @@ class Patience(msgspec.Struct, frozen=True):
                     self.say("the service is back")
                 return changed
 
-    def follow_log(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
-        """Yield a step's log until the step has ended; it goes on where it broke off.
+    def follow_log(self, run_id: str, task_id: str, step: int, part: LogPart = WHOLE_LOG) -> Iterator[bytes]:
+        """Yield a part of a step's log until the step has ended; it goes on where it broke off.
 
         Raises:
             AgolaError: It cannot be read.
@@ -75,7 +76,10 @@ class Patience(msgspec.Struct, frozen=True):
         while True:
             known = shown
             try:
-                for piece in self.service.open_log(run_id, task_id, step, follow=True):
+                if part.since is not None or part.tail is not None:  # later it would begin elsewhere
+                    begin = self.service.log_begin(run_id, task_id, step, part)
+                    part = LogPart(timestamps=part.timestamps, offset=begin)
+                for piece in self.service.open_log(run_id, task_id, step, follow=True, part=part):
                     away = None
                     new, known = piece[known:], max(0, known - len(piece))
                     shown += len(new)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from datetime import UTC
 from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import quote
@@ -25,6 +27,8 @@ from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive.transfer import Include
 from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import (
+    WHOLE_LOG,
+    LogPart,
     RunActionsRequest,
     RunActionType,
     RunBundle,
@@ -38,7 +42,7 @@ from agola_core.runtime.closing import Closing
 from agola_http.client.event_stream import read_events
 from agola_http.outbound.connection import Params
 from agola_http.outbound.transport import Transport
-from agola_http.protocol.names import JSON, PREFIX
+from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX
 from agola_http.protocol.records import (
     MAX_LIMIT,
     Checkpointed,
@@ -194,7 +198,9 @@ class Client(Closing):
 
     # Logs and sources
 
-    def open_log(self, run_id: str, task_id: str, step: int | None, *, follow: bool = False) -> Iterator[bytes]:
+    def open_log(
+        self, run_id: str, task_id: str, step: int | None, *, follow: bool = False, part: LogPart = WHOLE_LOG
+    ) -> Iterator[bytes]:
         """Yield a step's log, and with `follow` what is added until the step has ended.
 
         Args:
@@ -202,15 +208,26 @@ class Client(Closing):
             task_id: The task.
             step: The step's number; None for the set-up.
             follow: Wait for the step to begin, and continue until it has ended.
+            part: Which lines, and whether with their times; older services send the whole log without them.
 
         Raises:
             NotFoundError: There is no such run, task, step or log.
         """
-        params = [("runid", run_id), ("taskid", task_id), ("setup", "") if step is None else ("step", str(step))]
+        params = _log_params(run_id, task_id, step, part)
         if follow:
             params.append(("follow", ""))
         with self._transport.pieces(f"{PREFIX}/logs", params, endless=follow) as pieces:
             yield from pieces
+
+    def log_begin(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> int:
+        """Return the byte of a step's log at which a part of it begins; 0 for a log that is not there."""
+        params = _log_params(run_id, task_id, step, part)
+        try:
+            headers, pieces = self._transport.stream(f"{PREFIX}/logs", params)
+        except NotFoundError:
+            return 0
+        with closing(pieces):  # type: ignore[type-var]
+            return int(headers.get(OFFSET_HEADER, "0"))
 
     def open_archive(self, run_id: str, task_id: str, step: int) -> Iterator[bytes]:
         """Yield the archive of the files that a step saved to the workspace.
@@ -361,6 +378,18 @@ class Client(Closing):
         data = msgspec.json.encode(body) if body is not None else content
         response = self._transport.call(method, PREFIX + path, params, data, headers, patient=content is not None)
         return _decoded(response.content, kind)
+
+
+def _log_params(run_id: str, task_id: str, step: int | None, part: LogPart) -> list[tuple[str, str]]:
+    return [
+        ("runid", run_id),
+        ("taskid", task_id),
+        ("setup", "") if step is None else ("step", str(step)),
+        *([("timestamps", "")] if part.timestamps else []),
+        *([("since", part.since.astimezone(UTC).isoformat())] if part.since else []),
+        *([("tail", str(part.tail))] if part.tail is not None else []),
+        *([("offset", str(part.offset))] if part.offset else []),
+    ]
 
 
 def _query_params(query: RunQuery, start: str, limit: int) -> Params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import accumulate, islice
 
@@ -14,7 +14,7 @@ from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex, lines_from
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model import object_paths
-from agola_core.runservice.model.line_times import LineTimes
+from agola_core.runservice.model.line_times import GrowingTimes
 from agola_core.runtime.context import Context
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ def read_lines(
     step: int | None,
     first: int,
     count: int,
-    *,
-    times: Callable[[int], LineTimes] | None = None,
+    times: GrowingTimes | None = None,
 ) -> LogLines:
     """Return lines of a stored log; the last ones are reached as quickly as the first.
 
@@ -70,7 +69,7 @@ def read_lines(
         step: The step's number; None for the set-up.
         first: The first line, from 0; a negative one counts from the end, as far as there are so many.
         count: The most lines.
-        times: Returns the times of a log of a size, to tell those of the lines.
+        times: Tells those of the lines, if they are asked for.
 
     Raises:
         NotFoundError: There is no such log.
@@ -90,9 +89,9 @@ def read_lines(
                 break
     if times is None:
         return LogLines(first, found, index.lines, index.size)
-    known = times(index.size)
-    ends = accumulate((len(text) for text in found), initial=begin)
-    return LogLines(first, found, index.lines, index.size, [known.at(end) for end in ends][1:])
+    ends = list(accumulate((len(text) for text in found), initial=begin))
+    times.reach(ends[-1])
+    return LogLines(first, found, index.lines, index.size, [times.at(end) for end in ends[1:]])
 
 
 @contextmanager

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from agola_core.errors import NotFoundError
+from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.live_logs import LiveLogs
 from agola_core.runservice.artifacts.log_lines import LogLines, open_view, read_lines
+from agola_core.runservice.artifacts.log_part import beginning, stamped, stored_from
 from agola_core.runservice.artifacts.log_times import read_times
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model import object_paths
-from agola_core.runservice.model.line_times import NO_TIMES, LineTimes, parse
-from agola_core.runservice.model.protocol import ExecutorDirectory
+from agola_core.runservice.model.line_times import GrowingTimes
+from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
+from agola_core.runservice.model.requests import WHOLE_LOG, LogPart
 from agola_core.runservice.model.types import Executor, ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
 from agola_core.runservice.state.mirror import Mirror
 from agola_core.runtime.context import Context
@@ -38,7 +42,9 @@ class LogReader:
         self._live = LiveLogs()
         self._ending = False
 
-    def open(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes]:
+    def open(
+        self, run_id: str, task_id: str, step: int | None, *, follow: bool, part: LogPart = WHOLE_LOG
+    ) -> Iterator[bytes]:
         """Yield a step's log.
 
         Args:
@@ -47,12 +53,57 @@ class LogReader:
             step: The step's number; None for the set-up.
             follow: Wait for the step to begin, and continue until it has ended. While there is nothing new, an empty
                 piece is yielded now and then, so that a caller without a reader can stop.
+            part: Which lines, and whether with their times.
 
         Raises:
             NotFoundError: There is no such run, task, step or log.
         """
-        pieces = self._open_now(run_id, task_id, step, follow=follow)
-        return self._awaited(run_id, task_id, step) if pieces is None else pieces
+        if part.since is not None or part.tail is not None:
+            part = LogPart(timestamps=part.timestamps, offset=self.begin(run_id, task_id, step, part))
+        pieces = self._open_now(run_id, task_id, step, part, follow=follow)
+        return self._awaited(run_id, task_id, step, part) if pieces is None else pieces
+
+    def begin(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> int:
+        """Return the byte of a log at which a part of it begins; 0 for a log that is not there.
+
+        Raises:
+            NotFoundError: There is no such run, task or step.
+        """
+        is_stored, times = self._is_stored(run_id, task_id, step), self.times(run_id, task_id, step)
+        try:
+            if is_stored:
+                path = object_paths.log(task_id, step)
+                size = self._storage.stat(path).size
+                return beginning(partial(stored_from, self._storage, path), size, times, part)
+            client = self._client(run_id, task_id)
+            if client is None:
+                return 0
+            times.reach(1)
+            opened = partial(client.open_log, task_id, step, follow=False)
+            return beginning(lambda offset: opened(offset=offset), times.times.size, times, part)
+        except NotFoundError:
+            return 0
+
+    def times(self, run_id: str, task_id: str, step: int | None) -> GrowingTimes:
+        """Return the times of the lines of a log, wherever it is now.
+
+        Raises:
+            NotFoundError: There is no such run, task or step.
+        """
+        is_stored = self._is_stored(run_id, task_id, step)
+
+        def read(offset: int) -> bytes:
+            task = self._find_task(run_id, task_id, step)
+            try:
+                if not _is_settled(task, step):
+                    client = self._client(run_id, task_id)
+                    return b"".join(client.open_times(task_id, step, offset=offset)) if client else b""
+                size = self._storage.stat(object_paths.log(task_id, step)).size
+                return read_times(self._storage, task_id, step, size, _state(task, step).start_time)[offset:]
+            except AgolaError:  # they are shown as unknown
+                return b""
+
+        return GrowingTimes(read, None if is_stored else _now)
 
     def lines(
         self, run_id: str, task_id: str, step: int | None, first: int, count: int, *, timestamps: bool = False
@@ -62,12 +113,9 @@ class LogReader:
         Raises:
             NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
         """
-        task = self._check_stored(run_id, task_id, step)
-
-        def times(size: int) -> LineTimes:
-            return parse(read_times(self._storage, task_id, step, size, _state(task, step).start_time)) or NO_TIMES
-
-        return read_lines(self._storage, task_id, step, first, count, times=times if timestamps else None)
+        self._check_stored(run_id, task_id, step)
+        times = self.times(run_id, task_id, step) if timestamps else None
+        return read_lines(self._storage, task_id, step, first, count, times)
 
     @contextmanager
     def view(self, run_id: str, task_id: str, step: int | None, context: Context) -> Iterator[LogView]:
@@ -107,28 +155,31 @@ class LogReader:
         except NotFoundError:
             return None
 
-    def _check_stored(self, run_id: str, task_id: str, step: int | None) -> RunTask:
-        task = self._find_task(run_id, task_id, step)
-        if not _is_settled(task, step):
-            raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
-        return task
+    def _is_stored(self, run_id: str, task_id: str, step: int | None) -> bool:
+        return _is_settled(self._find_task(run_id, task_id, step), step)
 
-    def _awaited(self, run_id: str, task_id: str, step: int | None) -> Iterator[bytes]:
-        while (pieces := self._open_now(run_id, task_id, step, follow=True)) is None:
+    def _check_stored(self, run_id: str, task_id: str, step: int | None) -> None:
+        if not self._is_stored(run_id, task_id, step):
+            raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
+
+    def _awaited(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> Iterator[bytes]:
+        while (pieces := self._open_now(run_id, task_id, step, part, follow=True)) is None:
             with self._mirror.condition:
                 self._mirror.condition.wait(_WAIT_SECONDS)
             yield b""
         yield from pieces
 
-    def _open_now(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
+    def _open_now(
+        self, run_id: str, task_id: str, step: int | None, part: LogPart, *, follow: bool
+    ) -> Iterator[bytes] | None:
         """Open a log where it is now; None if it is to be waited for."""
         task = self._find_task(run_id, task_id, step)
         for _ in range(2):  # between the two looks the log may have moved from its executor to storage
             if _is_settled(task, step):
                 if _state(task, step).log_lost:
                     raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
-                return self._storage.open_stream(object_paths.log(task_id, step))
-            pieces = self._open_on_executor(run_id, task_id, step, follow=follow)
+                return self._open_stored(run_id, task_id, step, part)
+            pieces = self._open_on_executor(run_id, task_id, step, part, follow=follow)
             if pieces is not None:
                 return pieces
             task = self._task_of(self._find_run(run_id), run_id, task_id, step)  # the mirror may not know it yet
@@ -165,14 +216,33 @@ class LogReader:
             self._ending = True
             self._mirror.condition.notify_all()
 
-    def _open_on_executor(self, run_id: str, task_id: str, step: int | None, *, follow: bool) -> Iterator[bytes] | None:
-        executor = self._executor_of(run_id, task_id)
-        if executor is None:
+    def _open_stored(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> Iterator[bytes]:
+        path = object_paths.log(task_id, step)
+        if part == WHOLE_LOG:
+            return self._storage.open_stream(path)
+        self._storage.stat(path)
+        return self._shown(stored_from(self._storage, path, part.offset), run_id, task_id, step, part)
+
+    def _open_on_executor(
+        self, run_id: str, task_id: str, step: int | None, part: LogPart, *, follow: bool
+    ) -> Iterator[bytes] | None:
+        client = self._client(run_id, task_id)
+        if client is None:
             return None
         try:
-            return self._directory.client(executor).open_log(task_id, step, follow=follow)
+            pieces = client.open_log(task_id, step, follow=follow, offset=part.offset)
         except NotFoundError:
             return None
+        return self._shown(pieces, run_id, task_id, step, part)
+
+    def _shown(
+        self, pieces: Iterator[bytes], run_id: str, task_id: str, step: int | None, part: LogPart
+    ) -> Iterator[bytes]:
+        return stamped(pieces, part.offset, self.times(run_id, task_id, step)) if part.timestamps else pieces
+
+    def _client(self, run_id: str, task_id: str) -> ExecutorClient | None:
+        executor = self._executor_of(run_id, task_id)
+        return self._directory.client(executor) if executor else None
 
     def _executor_of(self, run_id: str, task_id: str) -> Executor | None:
         held = self._mirror.held(run_id, task_id)
@@ -191,6 +261,10 @@ class LogReader:
         if step is not None and not 0 <= step < len(task.steps):
             raise NotFoundError(f"no such step for task {task_id} in run {run_id}")
         return task
+
+
+def _now() -> int:
+    return int(1000 * time.time())
 
 
 def _state(task: RunTask, step: int | None) -> RunTaskStep:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -41,6 +43,26 @@ class RunCreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     annotations: dict[str, str] | None = None
     secrets: list[str] | msgspec.UnsetType | None = msgspec.UNSET  # Agola's own requests are written without it
     change_groups_update_tokens: str = msgspec.field(name="changeup_update_tokens", default="")
+
+
+class LogPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines of a log are read, and how they are shown.
+
+    Attributes:
+        timestamps: Put its time and a space before each line: RFC 3339 in UTC with milliseconds, or "-" and as many
+            spaces where it is not known. A line that goes on comes when it has ended, or has 16 KiB.
+        since: Only the lines that were written at this time or later, and those whose time is not known.
+        tail: Only the last ones, so many.
+        offset: Leave out this many bytes at the beginning, which end with a line.
+    """
+
+    timestamps: bool = False
+    since: datetime | None = None
+    tail: int | None = None
+    offset: int = 0
+
+
+WHOLE_LOG: Final = LogPart()
 
 
 class RunBundle(msgspec.Struct, frozen=True):

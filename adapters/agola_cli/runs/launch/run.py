@@ -55,7 +55,7 @@ _OF_ONE_RUN = ("list_only", "graph", "shell_tasks")
     metavar="TASK",
     help="If this task fails, open a shell where its step failed, with that step's environment; repeatable.",
 )
-@click.option("--timestamps", is_flag=True, help="Show before each line of a log when it was read.")
+@click.option("--timestamps", is_flag=True, help="Show before each line of a log when it was written.")
 @click.option("--list", "--dry-run", "list_only", is_flag=True, help="Only list the tasks, and which would be skipped.")
 @click.option(
     "--graph", type=click.Choice(["text", "dot", "mermaid"]), help="Only print the graph of the tasks, in this form."

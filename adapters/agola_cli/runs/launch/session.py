@@ -38,7 +38,7 @@ class Session(msgspec.Struct, frozen=True):
         artifacts: Where what they save is unpacked; None for nowhere.
         shell_tasks: The names of the tasks whose failure opens a shell.
         fail_fast: Whether the first failure stops a run.
-        timestamps: Whether each line of a log shows when it was read.
+        timestamps: Whether each line of a log shows when it was written.
         as_json: Whether standard output is kept for JSON.
     """
 
