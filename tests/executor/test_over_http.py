@@ -110,7 +110,7 @@ def test_tokens_are_asked_for_both_ways(installation, make_task):
         ("logs?taskid=a", 400),
         ("logs?setup", 400),
         ("logs?taskid=a&step=-1", 400),
-        ("logs?taskid=a&step=99999999999999999", 400),
+        ("logs?taskid=a&step=99999999999999999999", 400),
         ("logs?taskid=../..&setup", 400),
         ("logs?taskid=nothing&step=0", 404),
         ("archives?taskid=nothing&step=0", 404),

@@ -63,7 +63,7 @@ def test_the_log_of_a_task_is_shown_after_those_that_it_depends_on(gone, capsys)
     class Slow(Patience):
         """The log of the first task comes last, as far as it can."""
 
-        def follow_log(self, run_id, task_id, step):
+        def follow_log(self, run_id, task_id, step, part):
             if task_id == "first":
                 later.wait(0.1)
             yield b"line\n"
