@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 import agola_core
 from agola_core import Put, RecoveryError
 from agola_core.runservice.artifacts.log_lines import write_log
+from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -120,6 +122,18 @@ def test_a_run_is_shown_without_its_log_while_storage_is_away(shown):
             assert ask(server, path, *PEOPLE)[0] == 200
     status, _, body = ask(server, page, *PEOPLE)
     assert (status, "said" in body, "refresh" in body) == (200, True, False)
+
+
+def test_a_storage_that_hangs_holds_no_page_up(shown):
+    server, run = shown
+    index = Path(server.datamanager.storage.root, "data", object_paths.log_index("t", 1))
+    os.mkfifo(index)  # opening it waits for a writer
+    try:
+        status, _, body = ask(server, f"/page/runs/{run}", *PEOPLE)
+    finally:
+        os.close(os.open(index, os.O_WRONLY | os.O_NONBLOCK))  # fails unless the read waits
+        index.unlink()
+    assert (status, "this log is not shown" in body) == (200, True)
 
 
 def test_people_are_shown_errors_as_pages_and_programs_get_json(shown):

@@ -10,6 +10,7 @@ from agola_core.datamanager import DataManager
 from agola_core.maintenance import Gate
 from agola_core.runservice.archive.stored_notes import StoredNotes
 from agola_core.runservice.service import RunService
+from agola_core.runtime.patient import Patient
 from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
 from agola_http.server.connections.limits import Limits
@@ -41,6 +42,7 @@ class State:
         limits: Limits of requests, connections and streams.
         listen_policy: Addresses that executors may listen on.
         access: Access control.
+        patient: Reads storage for pages, which are served by the threads that serve everybody.
         notes: What storage keeps of the store for people.
         ending: Set when the server stops, so that streams without an end of their own end too.
     """
@@ -57,6 +59,7 @@ class State:
         self.listen_policy = listen_policy or ListenPolicy()
         self.limits = limits or Limits()
         self.ending = threading.Event()
+        self.patient = Patient()
         self.notes = StoredNotes(lambda: backend.datamanager.storage)
 
     @property

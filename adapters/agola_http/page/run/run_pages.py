@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -93,9 +94,9 @@ class RunPages(PageArea):
 
     def _screen(self, call: Call, task_id: str) -> Response:
         with self._state.backend.gate.enter() as service:
-            bundle = service.get_run(call.path_params["run_id"])
+            bundle = self._state.patient.call(partial(service.get_run, call.path_params["run_id"]))
             before = service.find_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
-            results = _results(service, bundle)
+            results = self._results(service, bundle)
         now, text = datetime.now(UTC), call.text("q")[:_MAX_TEXT].strip()
         run, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
         chosen = _chosen(call, tasks, task_id)
@@ -143,8 +144,7 @@ class RunPages(PageArea):
         follow, away = not stored and not is_asked, False
         if not follow and not state.log_lost:
             try:
-                with viewed(self._state, call, task.id, step.key) as view:
-                    shown = shown_lines(asked_pieces(call, view, WINDOW), view, f"{address}?step={step.key}")
+                shown = self._state.patient.call(partial(self._shown, call, task.id, step.key, address))
             except AWAY as error:
                 away = True
                 tell_away(f"the log of task {task.id}", error)
@@ -160,15 +160,20 @@ class RunPages(PageArea):
             **shown,
         }
 
+    def _shown(self, call: Call, task_id: str, key: str, address: str) -> dict[str, object]:
+        with viewed(self._state, call, task_id, key) as view:
+            return shown_lines(asked_pieces(call, view, WINDOW), view, f"{address}?step={key}")
 
-def _results(service: RunService, bundle: RunBundle) -> ResultsView:
-    """Return what the tasks reported and saved, as far as storage tells."""
-    try:
-        return view_results(bundle, service.run_tests(bundle))
-    except AWAY as error:
-        tell_away(f"what the tasks of run {bundle.run.id} reported", error)
-        problem = "storage cannot be read now: what the tasks reported is not known"
-        return msgspec.structs.replace(view_results(bundle, RunTests()), problems=(problem,))
+    def _results(self, service: RunService, bundle: RunBundle) -> ResultsView:
+        """Return what the tasks reported and saved, as far as storage tells."""
+        if not any(task.reports for task in bundle.run.tasks.values()):
+            return view_results(bundle, RunTests())
+        try:
+            return view_results(bundle, self._state.patient.call(partial(service.run_tests, bundle)))
+        except AWAY as error:
+            tell_away(f"what the tasks of run {bundle.run.id} reported", error)
+            problem = "storage cannot be read now: what the tasks reported is not known"
+            return msgspec.structs.replace(view_results(bundle, RunTests()), problems=(problem,))
 
 
 def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:
