@@ -1,5 +1,5 @@
 """checkpoint-amp: what a checkpoint of 1,000 random puts writes into a large store, and whether its time follows
-the change and not the store."""
+the change and not the store, nor the number of its data files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import agola_core
 from agola_core import Put
+from bench import manyfiles
 from bench.bigstore import OBJECTS, OPTIONS, object_id, payload, store
 from bench.result import Line, limit, ratio
 
@@ -25,6 +26,7 @@ def run() -> list[Line]:
         ratio(
             f"checkpoint time, {OBJECTS:,} / {small:,} objects", seconds, small_seconds, 1.5, "seconds", at_most=True
         ),
+        *manyfiles.run(),
     ]
 
 
