@@ -17,7 +17,8 @@ from agola_core.executor.tasks.pool import TaskPool
 from agola_core.executor.tasks.runner import TaskRunner
 from agola_core.runservice.model.types import ExecutorTask
 
-_FOLLOW_SECONDS = 0.02
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
+_MUCH_BYTES = 1 << 16
 _QUIET_SECONDS = 1.0
 _CHUNK = 1 << 20
 
@@ -119,6 +120,7 @@ class TaskFiles:
     ) -> Iterator[bytes]:
         """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, once it is in storage."""
         quiet_until = time.monotonic() + _QUIET_SECONDS
+        pause = _LONGEST_PAUSE
         try:
             while True:
                 runner = self._pool.get(task_id)
@@ -126,8 +128,11 @@ class TaskFiles:
                 if file is None:
                     with contextlib.suppress(FileNotFoundError):
                         file = _open_file(path)
+                pause = min(2 * pause, _LONGEST_PAUSE)
                 if file is not None:
                     for piece in _pieces(file, offset):
+                        if len(piece) >= _MUCH_BYTES:  # more comes before a long pause is over
+                            pause = _FIRST_PAUSE
                         offset += len(piece)
                         quiet_until = time.monotonic() + _QUIET_SECONDS
                         yield piece
@@ -138,7 +143,7 @@ class TaskFiles:
                     yield b""
                 with runner.state.condition:
                     if not _step_ended(runner.task, step):
-                        runner.state.condition.wait(_FOLLOW_SECONDS)
+                        runner.state.condition.wait(pause)
         finally:
             if file is not None:
                 file.close()
