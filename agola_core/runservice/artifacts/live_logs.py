@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 
 from agola_core.runservice.artifacts.line_index import LineCounter
 from agola_core.runservice.artifacts.log_view import LogView
@@ -21,10 +23,11 @@ class LiveLogs:
         self._lock = fork_safe(threading.Lock())
         self._growing: OrderedDict[tuple[str, int, str, int | None], _Growing] = OrderedDict()
 
+    @contextmanager
     def view(
         self, client: ExecutorClient, executor_id: str, attempt: int, task_id: str, step: int | None, context: Context
-    ) -> LogView:
-        """Return a view of what an executor has of a log now.
+    ) -> Iterator[LogView]:
+        """Open what an executor has of a log now.
 
         Args:
             client: The executor's.
@@ -49,7 +52,9 @@ class LiveLogs:
             for piece in client.open_log(task_id, step, follow=False, offset=growing.counter.size):
                 growing.counter.take(piece)
                 context.check()
-            return LogView(_LiveReader(client, task_id, step), growing.counter.index(), context)
+            index = growing.counter.index()
+        with closing(_LiveReader(client, task_id, step)) as reader:
+            yield LogView(reader, index, context)
 
 
 class _Growing:
@@ -59,7 +64,7 @@ class _Growing:
 
 
 class _LiveReader:
-    """Reads ranges of a log from its executor."""
+    """Reads ranges of a log from its executor; ranges that follow each other come in one answer."""
 
     remote = False
 
@@ -67,20 +72,23 @@ class _LiveReader:
         self._client = client
         self._task_id = task_id
         self._step = step
+        self._pieces: Iterator[bytes] = iter(())
+        self._offset, self._held = -1, b""
 
     def read(self, offset: int, length: int) -> bytes:
-        data = bytearray()
-        pieces = self._client.open_log(self._task_id, self._step, follow=False, offset=offset)
-        try:
-            for piece in pieces:
-                data += piece
-                if len(data) >= length:
-                    break
-        finally:
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
+        if offset != self._offset:
+            self.close()
+            self._pieces = self._client.open_log(self._task_id, self._step, follow=False, offset=offset)
+        data = bytearray(self._held)
+        for piece in self._pieces if len(data) < length else ():
+            data += piece
+            if len(data) >= length:
+                break
+        self._offset, self._held = offset + min(length, len(data)), bytes(data[length:])
         return bytes(data[:length])
 
     def close(self) -> None:
-        """Nothing is open between two reads."""
+        """Leave the answer that is read."""
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
+        self._offset, self._held = -1, b""

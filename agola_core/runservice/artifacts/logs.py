@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from agola_core.errors import AgolaError, NotFoundError
@@ -138,20 +138,23 @@ class LogReader:
                 with open_view(self._storage, task_id, step, context) as stored:
                     yield stored
                 return
-            live = self._view_on_executor(run_id, task, step, context)
-            if live is not None:
-                yield live
-                return
+            with ExitStack() as stack:
+                live = self._view_on_executor(run_id, task, step, context, stack)
+                if live is not None:
+                    yield live
+                    return
             task = self._task_of(self._find_run(run_id), run_id, task_id, step)  # the mirror may not know it yet
         raise NotFoundError(f"the log of task {task_id!r} does not exist yet")
 
-    def _view_on_executor(self, run_id: str, task: RunTask, step: int | None, context: Context) -> LogView | None:
+    def _view_on_executor(
+        self, run_id: str, task: RunTask, step: int | None, context: Context, stack: ExitStack
+    ) -> LogView | None:
         executor = self._executor_of(run_id, task.id)
         if executor is None:
             return None
         client = self._directory.client(executor)
         try:
-            return self._live.view(client, executor.id, task.attempt, task.id, step, context)
+            return stack.enter_context(self._live.view(client, executor.id, task.attempt, task.id, step, context))
         except NotFoundError:
             return None
 

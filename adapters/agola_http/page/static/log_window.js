@@ -17,7 +17,7 @@ function windowed(log, left) { // rows around the reader are here, the others co
     if (log.firstElementChild) where.textContent = `lines ${firstLine(log)} to ${lastLine(log)} of ${total}`;
   }
   async function once(work) {
-    const done = async () => { try { await work(); tell(); } catch (error) { where.textContent = `not loaded: ${why(error)}`; } };
+    const done = async () => { try { if (await work() !== null) tell(); } catch (error) { where.textContent = `not loaded: ${why(error)}`; } };
     busy = done();
     await busy;
     busy = null;
@@ -32,13 +32,13 @@ function windowed(log, left) { // rows around the reader are here, the others co
     more();
   }
   async function more() {
-    let again = false; // what is folded does not fill the window
-    if (!busy) await once(async () => { again = await load(); });
+    let again = null; // what is folded does not fill the window
+    if (!busy) await once(async () => { again = await load(); return again; });
     if (again && !left.aborted) more();
   }
-  async function load() {
-    let again = false;
-    if (!log.firstElementChild) return false;
+  async function load() { // null: nothing was needed
+    let again = null;
+    if (!log.firstElementChild) return null;
     if (log.scrollTop < 400 && firstLine(log) > 1) {
       const height = log.scrollHeight, top = log.scrollTop;
       prependRows(log, await rows(`before=${firstLine(log)}&count=${WINDOW}`));
