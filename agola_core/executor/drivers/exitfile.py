@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from agola_core.executor.files import read_own
+from agola_core.numerals import whole_number
 
 BEGUN: Final = "begun"
 _MAX_BYTES = 64
+_MAX_CODE = 255
 
 
 def has_begun(path: Path) -> bool:
@@ -20,9 +22,13 @@ def has_begun(path: Path) -> bool:
 
 
 def read_exit_code(path: Path) -> int | None:
-    """Return the exit code that a command's shell has written; None if it is missing or incomplete."""
+    """Return the exit code that a command's shell has written; None if it is missing, incomplete or none.
+
+    The command may write to the file itself: what is no exit code must not reach the run service.
+    """
     lines = _lines(path)
-    return int(lines[-1]) if lines and lines[-1].isdecimal() else None
+    code = whole_number(lines[-1]) if lines else None
+    return code if code is None or code <= _MAX_CODE else None
 
 
 def _lines(path: Path) -> list[str]:

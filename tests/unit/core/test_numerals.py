@@ -7,6 +7,7 @@ from agola_cli.main import cli
 from agola_cli.options.types import DURATION, RETENTION, TIME, Decimal, Whole
 from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.errors import BadRequestError, ConfigError
+from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.drivers.host.accounts import find_account
 from agola_core.numerals import decimal_number, whole_number
 from agola_core.objectstorage.cloud.url import parse_cloud_url
@@ -55,6 +56,17 @@ def test_durations_of_a_configuration(text):
     config = f"runs: [{{name: r, tasks: [{{name: t, timeout: '{text}', steps: [{{run: 'true'}}]}}]}}]"
     with pytest.raises(ConfigError, match="expected seconds, or a duration"):
         parse_config(config.encode(), "config.yml")
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [("begun\n3\n", 3), ("begun\n255\n", 255), ("begun\n256\n", None), ("begun\n-1\n", None), ("begun\n3", None)]
+    + [(f"begun\n{text}\n", None) for text in ("\u0663", "\u00b2", "9" * 50, "", " 3")],
+    ids=ascii,
+)
+def test_exit_codes_that_a_command_wrote_itself(tmp_path, written, code):
+    (tmp_path / "0.exit").write_text(written)
+    assert read_exit_code(tmp_path / "0.exit") == code
 
 
 def test_numbers_are_taken():

@@ -21,6 +21,7 @@ from agola_core.executor.drivers.container.process import ContainerProcess
 from agola_core.executor.drivers.exitfile import BEGUN
 from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_own
+from agola_core.numerals import whole_number
 from agola_core.runservice.model.types import ArchiveContents
 
 INSIDE = "/mnt/agola"
@@ -168,10 +169,11 @@ class ContainerPod:
             code, out, errors = self._engine.run(self._main, ["/bin/sh", "-c", script], user)
             with os.fdopen(open_own(found), errors="replace") as file:
                 lines = file.read().splitlines()
-            if code or len(lines) != 3 or not (lines[1].isdecimal() and lines[2].isdecimal()):
+            numbers = [number for line in lines[1:] if (number := whole_number(line)) is not None]
+            if code or len(lines) != 3 or len(numbers) != 2:
                 said = (errors or out).decode(errors="replace").strip()
                 raise ConfigError(f"user {user!r} cannot run commands in the container: {said}")
-            self._users[user] = (lines[0] if lines[0].startswith("/") else "/", int(lines[1]), int(lines[2]))
+            self._users[user] = (lines[0] if lines[0].startswith("/") else "/", numbers[0], numbers[1])
         return self._users[user]
 
     def _lists(self) -> tuple[Path, Path]:
