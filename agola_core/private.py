@@ -77,8 +77,8 @@ class Access(NamedTuple):
             raise
         return descriptor
 
-    def make_directory(self, path: str | os.PathLike[str], mode: int = _DIRECTORY) -> None:
-        """Create a directory.
+    def make_directory(self, path: str | os.PathLike[str], mode: int = _DIRECTORY) -> os.stat_result:
+        """Create a directory, and return its status.
 
         Args:
             path: The directory.
@@ -88,10 +88,15 @@ class Access(NamedTuple):
             FileExistsError: The directory exists already.
         """
         os.mkdir(path, mode)  # noqa: PTH102 - plain calls, as the tests of power loss record them
+        if self.owner is None and not self.shared:
+            status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+            if stat.S_IMODE(status.st_mode) & ~stat.S_ISGID == mode:
+                return status
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             setgid = stat.S_IMODE(os.fstat(descriptor).st_mode) & stat.S_ISGID  # given by the directory above it
             self._give(descriptor, setgid | mode | (_GROUP_USES if self.shared else 0))
+            return os.fstat(descriptor)
         finally:
             os.close(descriptor)
 

@@ -248,6 +248,7 @@ class Executor:
     def _ended(self, runner: TaskRunner) -> None:
         if self._options.keep_failed and runner.task.status.phase is ExecutorPhase.FAILED:
             self._kept.add(runner.task.id)
+        self._files.remember(runner.task)
         self._pool.remove(runner)
 
     def _check_limits(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from io import FileIO
@@ -21,6 +22,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 _MUCH_BYTES = 1 << 16
 _QUIET_SECONDS = 1.0
 _CHUNK = 1 << 20
+_MOST_REMEMBERED = 256
 
 
 class TaskFiles:
@@ -36,6 +38,16 @@ class TaskFiles:
         self._directories = directories
         self._pool = pool
         self._executor_id = executor_id
+        self._lock = threading.Lock()
+        self._hidden: dict[str, tuple[bytes, ...]] = {}
+
+    def remember(self, task: ExecutorTask) -> None:
+        """Keep what to hide in the logs of a task that has ended: they are fetched in a moment."""
+        patterns = patterns_of(task.secrets)
+        with self._lock:
+            self._hidden[task.id] = patterns
+            if len(self._hidden) > _MOST_REMEMBERED:
+                del self._hidden[next(iter(self._hidden))]
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""
@@ -43,9 +55,8 @@ class TaskFiles:
         runner = self._runner(task_id, step)
         goes_on = not follow and runner is not None and not _step_ended(runner.task, step)
         # Before the log: a directory that is removed in between has no log either, and no secret is shown.
-        task = runner.task if runner is not None else self._directories.of(task_id).load()
-        patterns = patterns_of(task.secrets) if task is not None else ()
-        if task is None and step is not None:  # its secrets are not known
+        patterns = self._patterns(task_id, runner)
+        if patterns is None and step is not None:  # its secrets are not known
             raise self._missing("log", task_id, step)
         try:
             file = _open_file(path)
@@ -58,6 +69,13 @@ class TaskFiles:
         before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
         pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
         return masked(pieces, patterns, skip=before, goes_on=goes_on)
+
+    def _patterns(self, task_id: str, runner: TaskRunner | None) -> tuple[bytes, ...] | None:
+        """Return what to hide in a task's logs; None where that is not known."""
+        if runner is None and (known := self._hidden.get(task_id)) is not None:
+            return known
+        task = runner.task if runner is not None else self._directories.of(task_id).load()
+        return None if task is None else patterns_of(task.secrets)
 
     def open_times(self, task_id: str, step: int | None, *, offset: int = 0) -> Iterator[bytes]:
         """Yield when the lines of a step's log were written, as far as it has been recorded.

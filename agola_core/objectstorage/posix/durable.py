@@ -119,9 +119,10 @@ def make_directories(path: str, trusted: str, access: Access) -> None:
     parent = os.path.dirname(path)  # noqa: PTH120
     make_directories(parent, trusted, access)
     if inode is None:
-        with contextlib.suppress(FileExistsError):
-            access.make_directory(path)
-        inode = _inode(path)
+        try:
+            inode = access.make_directory(path).st_ino
+        except FileExistsError:
+            inode = _inode(path)
     sync_directory(parent)
     if inode is not None:
         if len(_synced) >= _MOST_SYNCED:

@@ -136,10 +136,12 @@ class PosixStorage:
         """Return what is known of an object (see the port)."""
         with object_errors(path):
             try:
-                return self._info(path, self._file(path))
+                found = self._info(path, f"{self._data}/{self._relative(path)}")  # mostly nothing is there
             except FileNotFoundError:
                 self._check_root()
                 raise
+            self._file(path)
+            return found
 
     def delete(self, path: str) -> None:
         """Delete an object (see the port)."""
@@ -199,13 +201,14 @@ class PosixStorage:
             elif key > start_after and any(True for _ in self._walk(key, "", "", recursive=True)):
                 yield ObjectInfo(key, 0, None)
 
-    def _file(self, path: str) -> str:
+    def _relative(self, path: str) -> str:
+        """Return where a file lies below the directory of all objects."""
         _check_tree_key(path)
-        return self._confined(path, path)
+        return path
 
-    def _confined(self, path: str, relative: str) -> str:
+    def _file(self, path: str) -> str:
         """Return where a file lies; a symbolic link on the way would leave the root."""
-        target = f"{self._data}/{relative}"
+        target = f"{self._data}/{self._relative(path)}"
         if _leads_away(target, self._data):
             raise BadRequestError(f"object key {path[:80]!r} leads through a symbolic link")
         return target
@@ -292,10 +295,10 @@ class PosixFlatStorage(PosixStorage):
                 if key is not None:  # a stray file is none of ours
                     yield key, target
 
-    def _file(self, path: str) -> str:
+    def _relative(self, path: str) -> str:
         if not path:
             raise BadRequestError("object key '' is empty")
-        return self._confined(path, encode_flat(path))
+        return encode_flat(path)
 
 
 def _leads_away(target: str, root: str) -> bool:
