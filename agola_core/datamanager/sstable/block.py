@@ -27,6 +27,9 @@ from agola_core.errors import CorruptionError
 PLAIN, ZSTD, LONE_PLAIN, LONE_ZSTD = range(4)
 """How a block is stored: entries as they are or compressed, one value as it is or compressed."""
 
+LONE = frozenset({LONE_PLAIN, LONE_ZSTD})
+"""The codings of one value."""
+
 LARGEST_BLOCK = 1 << 30
 """The most bytes of a block, decompressed, where its manifest does not tell fewer."""
 
@@ -82,7 +85,7 @@ def decode_block(
         stored: The stored bytes.
         coding: How they are stored.
         crc: Their crc32.
-        key: The block's last key.
+        key: The key of a lone value.
         path: The file, for errors.
         offset: Where in it the block begins.
         limit: The most bytes that it may have, decompressed: right checksums do not make a small bomb harmless.
@@ -94,13 +97,12 @@ def decode_block(
         raise CorruptionError("the checksum of a block does not match", path=path, offset=offset)
     try:
         raw = decompress(stored, limit) if coding in _PACKED else stored
-        return LoneValue(key, raw) if coding in _LONE else Block(raw)
+        return LoneValue(key, raw) if coding in LONE else Block(raw)
     except (ZstdError, MemoryError, struct.error, ValueError, IndexError) as error:
         raise CorruptionError(f"a block cannot be decoded: {error}", path=path, offset=offset) from error
 
 
 _PACKED = frozenset({ZSTD, LONE_ZSTD})
-_LONE = frozenset({LONE_PLAIN, LONE_ZSTD})
 
 
 class LoneValue:

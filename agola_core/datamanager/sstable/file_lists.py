@@ -13,10 +13,11 @@ from collections.abc import Sequence as Items
 
 import msgspec
 
-from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
+from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import FileRef, write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key
 from agola_core.datamanager.sstable.manifest import Run
+from agola_core.datamanager.sstable.open_file import OpenFile
 from agola_core.datamanager.types import Options
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError
@@ -92,7 +93,7 @@ def find(storage: ObjectStorage, cache: BlockCache, run: Run, index: int, key: b
     top = ref.path
     for _ in range(run.depth):
         file = cache.open(storage, ref, top)
-        found = cache.block(file, bisect_left(file.last_keys, key)).first(key)
+        found = cache.block(file, file.last_keys.find(key)).first(key)
         if found is None:
             raise CorruptionError("a block ends before the last key that the footer names", path=ref.path)
         ref = _decode(found, file)
@@ -132,7 +133,7 @@ def children(
 ) -> Iterator[FileRef]:
     """Yield the files that one list names, in order (see `walk`)."""
     file = cache.open(storage, ref, top)
-    first = bisect_left(file.last_keys, start)
+    first = file.last_keys.find(start)
     if first < len(file.last_keys):
         for entry in cache.block(file, first).entries(start):
             yield _decode(entry, file)
@@ -162,7 +163,7 @@ def _below_back(
         yield ref
         return
     file = cache.open(storage, ref, top)
-    for index in reversed(range(min(bisect_left(file.last_keys, end) + 1, len(file.last_keys)))):
+    for index in reversed(range(min(file.last_keys.find(end) + 1, len(file.last_keys)))):
         for entry in reversed(list(cache.block(file, index).entries())):
             yield from _below_back(storage, cache, _decode(entry, file), depth - 1, end, top)
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, takewhile
 
 from agola_core.datamanager.sstable import file_lists
-from agola_core.datamanager.sstable.block_cache import BlockCache, OpenFile
+from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import key_hash
 from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, merge_back, type_bounds
 from agola_core.datamanager.sstable.events.cache import EventCache
 from agola_core.datamanager.sstable.manifest import Manifest, Run
+from agola_core.datamanager.sstable.open_file import OpenFile
 from agola_core.objectstorage.port import ObjectStorage
 
 
@@ -64,7 +65,7 @@ class Table:
             file = self._cache.open(self._storage, ref, top)
             if file.filter is not None and not file.filter.may_have(hashed or key_hash(key)):
                 continue
-            block = self._cache.block(file, bisect_left(file.last_keys, key))
+            block = self._cache.block(file, file.last_keys.find(key))
             found, value = block.find(key)
             if found:
                 return value
@@ -147,8 +148,8 @@ def scan_run(
 
 def _scan_file(file: OpenFile, start: bytes, end: bytes, before: int) -> Iterator[Entry]:
     keys = file.last_keys
-    first = bisect_left(keys, start)
-    whole = bisect_left(keys, end) if end else len(keys)  # blocks before it end before `end`
+    first = keys.find(start)
+    whole = keys.find(end) if end else len(keys)  # blocks before it end before `end`
     for index, block in enumerate(file.read_ahead(first, min(whole + 1, len(keys)), before), first):
         entries = block.entries(start if index == first else b"")
         yield from entries if index < whole else takewhile(lambda entry: entry[0] < end, entries)
@@ -162,8 +163,8 @@ def scan_run_back(storage: ObjectStorage, cache: BlockCache, run: Run, start: by
         if entry_key(*ref.last) < start:
             return
         file = cache.open(storage, ref, top)
-        first = bisect_left(file.last_keys, start)
-        stop = min(bisect_left(file.last_keys, end) + 1, len(file.last_keys))
+        first = file.last_keys.find(start)
+        stop = min(file.last_keys.find(end) + 1, len(file.last_keys))
         for block in file.read_back(first, stop):
             for entry in reversed(list(block.entries(start))):
                 if entry[0] < end:

@@ -56,7 +56,7 @@ class CountingReader:
 
 @pytest.fixture
 def storage(tmp_path, monkeypatch):
-    monkeypatch.setattr("agola_core.datamanager.sstable.block_cache._WHOLE", 0)  # as if its files were large ones
+    monkeypatch.setattr("agola_core.datamanager.sstable.open_file._WHOLE", 0)  # as if its files were large ones
     return CountingStorage(PosixStorage(tmp_path))
 
 
@@ -247,7 +247,7 @@ def test_the_cache_keeps_the_blocks_that_were_used_last_within_its_limit(storage
     assert requests(storage, lambda: table.get("note", "0020")) == (b"value20", 1)
 
 
-def test_open_files_are_bounded_and_those_in_use_stay(storage, write, manifest_of):
+def test_descriptors_are_bounded_and_those_in_use_stay_and_no_index_is_read_twice(storage, write, manifest_of):
     refs = write(numbered(range(300)), with_filter=False, options=Options(block_size=200, file_size=300))
     assert len(refs) >= 8
     cache = BlockCache(0, open_files=4)
@@ -258,7 +258,10 @@ def test_open_files_are_bounded_and_those_in_use_stay(storage, write, manifest_o
             table.get(*ref.first)
     assert storage.opened.count(refs[0].path) <= 2
     assert all(storage.opened.count(ref.path) == 3 for ref in refs[1:])
-    assert len(cache._files) == 4
+    assert len(cache._descriptors) == 4
+    assert sum(file.has_descriptor for file in cache._files.values()) == 4
+    footers = {ref.path: ref.footer for ref in refs}
+    assert sum(offset == footers[path] for path, offset, _ in storage.ranges) == len(refs) == len(cache._files)
     assert cache._index_size == sum(file.size for file in cache._files.values())
 
 
@@ -311,7 +314,7 @@ def test_a_small_file_is_read_by_one_range_for_all_its_objects(storage, write, m
     (small,) = write(numbered(range(20)), with_filter=False)
     (large,) = write(numbered(range(21)), with_filter=False)
     assert large.size > small.size
-    monkeypatch.setattr("agola_core.datamanager.sstable.block_cache._WHOLE", small.size)
+    monkeypatch.setattr("agola_core.datamanager.sstable.open_file._WHOLE", small.size)
     for ref, ranges in ((small, 1), (large, 3)):
         table = Table(storage, manifest_of([[ref]]), BlockCache())
         assert requests(storage, lambda: [table.get("note", key) for key in ("0000", "0019")])[1] == ranges  # noqa: B023
