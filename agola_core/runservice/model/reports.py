@@ -56,8 +56,11 @@ class Coverage(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The share that was run, in words; no share where there are no lines."""
-        return f"{self.covered / self.lines:.1%} of {self.lines:,} lines" if self.lines else "no lines"
+        """The share that was run, in words; no share where there are no lines. Only all of them are 100 %."""
+        if not self.lines:
+            return "no lines"
+        least, most = 0.1 * (self.covered > 0), 100 - 0.1 * (self.covered < self.lines)
+        return f"{min(max(100 * self.covered / self.lines, least), most):.1f}% of {self.lines:,} lines"
 
     def __add__(self, other: Coverage) -> Coverage:
         """Return the sum."""

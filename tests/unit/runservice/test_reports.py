@@ -139,6 +139,8 @@ def test_coverage_without_numbers_of_lines_is_refused(rate):
 def test_coverage_in_words():
     assert parse(b'<coverage lines-covered="0" lines-valid="0"/>').coverage.text == "no lines"
     assert Coverage(3, 4000).text == "0.1% of 4,000 lines"
+    shares = [Coverage(covered, 10_000).text.partition("%")[0] for covered in (0, 1, 3750, 9999, 10_000)]
+    assert shares == ["0.0", "0.1", "37.5", "99.9", "100.0"]
 
 
 def endless(begin, middle):
