@@ -289,7 +289,7 @@ def test_a_lost_connection_says_so_and_comes_back(agola_runservice, open_page):
 
 
 def test_times_say_their_zone_and_the_readers_own_on_hover(agola_runservice, open_page):
-    run = create(agola_runservice.client(), "runs: [{name: timed, tasks: [{name: t, steps: [{run: exit 0}]}]}]")
+    run = create(agola_runservice.client(), "runs: [{name: timed, tasks: [{name: t, steps: [{run: echo one}]}]}]")
     page = open_page(agola_runservice.url, timezone_id="Asia/Tokyo", locale="en-GB")
     shown = page.locator(f"#run-{run.id} time")
     made = run.enqueue_time
@@ -297,6 +297,19 @@ def test_times_say_their_zone_and_the_readers_own_on_hover(agola_runservice, ope
     assert made.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M:%S") in shown.get_attribute("title")
     page.goto(f"{agola_runservice.url}/page/runs/{run.id}")
     assert page.locator("#run-facts time").inner_text() == made.strftime("%Y-%m-%d %H:%M:%S UTC")
+    page.goto(log_url(agola_runservice, stored(agola_runservice.client(), run)))
+    assert page.locator("#log time").count() == 0
+    page.locator("#times").click()
+    page.wait_for_url("**/log?step=0&times=on")
+    line = page.locator("#L1 time")
+    written = datetime.fromisoformat(line.get_attribute("datetime"))
+    assert made <= written
+    assert line.inner_text() == written.strftime("%H:%M:%S.%f")[:12]
+    line.hover()
+    assert written.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M:%S") in line.get_attribute("title")
+    page.locator("#times").click()
+    page.wait_for_url("**/log?step=0")
+    assert page.problems == []
 
 
 def test_a_run_that_waits_for_somebody_is_not_shown_as_running(agola_runservice, open_page):

@@ -107,6 +107,30 @@ def test_a_part_of_a_log_with_times(archived, timed, query, body):
     assert answer.body.count(UNKNOWN) == 2
 
 
+def test_the_page_tells_times_where_it_is_asked_to(archived, timed):
+    page = f"/page/runs/{RUN_ID}/tasks/t1/log"
+
+    def shown(path):
+        answer = archived.request("GET", path)
+        assert answer.status == 200
+        return answer.body.decode()
+
+    first = '<time datetime="2001-09-09T01:46:40.042Z">01:46:40.042</time>'
+    timed(10)
+    assert '<time datetime="2001' not in shown(f"{page}?step=0")
+    whole = shown(f"{page}?step=0&times=on&from=1")
+    assert first in whole
+    assert f'href="{page}?step=0&amp;from=1" aria-current="true">Times</a>' in whole
+    assert f'data-rows="{page}/rows?step=0&amp;times=on"' in whole
+    assert "step=0&amp;timestamps=" in whole  # the raw log
+    assert shown(f"{page}/rows?step=0&times=on&from=1").count("<time ") == 2
+    assert first in shown(f"{page}/follow?step=0&times=on")
+    found = archived.request("GET", f"{page}/next?step=0&text=one&times=on")
+    assert found.headers["location"] == f"{page}?step=0&times=on&at=1#L1"
+    timed(11)
+    assert "not known of this log" in shown(f"{page}?step=0&times=on")
+
+
 def test_logs_that_the_run_does_not_have(archived):
     for query, message in (
         ("taskid=t2&step=0", f"no such task with ID t2 in run {RUN_ID}"),

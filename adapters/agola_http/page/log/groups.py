@@ -4,32 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
+from itertools import accumulate
 
 from agola_core.runservice.artifacts.line_marks import ends_group, group_name
 from agola_core.runservice.artifacts.log_view import Group, Piece
+from agola_http.page.log.line_time import Stamps, time_html
 from agola_http.page.log.log_rows import Row, html, rows
 from agola_http.page.log.terminal import Style, spans
 
 _NAME_BYTES, _NAME_CHARACTERS = 2000, 300
 
 
-def window_html(pieces: Iterable[Piece], address: str) -> Iterator[str]:
+def window_html(pieces: Iterable[Piece], address: str, stamps: Stamps | None = None) -> Iterator[str]:
     """Yield the pieces of a window as HTML.
 
     Args:
         pieces: The pieces.
         address: That of the log, to which a line's number can be added.
+        stamps: When the lines were written, where that is shown.
     """
     style = Style()
     for piece in pieces:
         shown = list(rows(piece.lines, piece.first + 1, style))
+        ends = accumulate(map(len, piece.lines), initial=piece.begin)
+        times = [time_html(stamps, end) for end in ends][1:] or [time_html(stamps, piece.begin + 1)]
         if piece.group is None:
-            yield from map(html, shown)
+            yield from (html(row, time=time) for row, time in zip(shown, times, strict=False))
         else:
-            yield _group_html(piece.group, piece, shown, address)
+            yield _group_html(piece.group, piece, shown, times, address)
 
 
-def heading(group: Group, *, is_here: bool, is_open: bool, more: str = "") -> str:
+def heading(group: Group, *, is_here: bool, is_open: bool, more: str = "", time: str = "") -> str:
     """Return the beginning of a group, without its end.
 
     Args:
@@ -37,6 +42,7 @@ def heading(group: Group, *, is_here: bool, is_open: bool, more: str = "") -> st
         is_here: Whether the line that begins it is shown, so that its address leads here.
         is_open: Whether its lines are seen.
         more: What follows its name, as HTML.
+        time: When the line that begins it was written, as HTML.
     """
     number = group.first + 1
     name = "".join(span.text for span in spans(group.name[:_NAME_BYTES].decode(errors="replace"), Style()))
@@ -46,12 +52,12 @@ def heading(group: Group, *, is_here: bool, is_open: bool, more: str = "") -> st
     lines = f"<small>{number} to {group.end}</small>" if group.end else ""
     return (
         f'<details id="G{number}" class="group"{end}{" open" if is_open else ""}><summary{own}>'
-        f'<a href="#L{number}" tabindex="-1">{number}</a><span>{escape(short) or "(no name)"}</span>'
+        f'<a href="#L{number}" tabindex="-1">{number}</a>{time}<span>{escape(short) or "(no name)"}</span>'
         f"{lines}{more}</summary>"
     )
 
 
-def _group_html(group: Group, piece: Piece, shown: list[Row], address: str) -> str:
+def _group_html(group: Group, piece: Piece, shown: list[Row], times: list[str], address: str) -> str:
     is_here = piece.first == group.first
     if not piece.lines:
         more = ""
@@ -60,10 +66,11 @@ def _group_html(group: Group, piece: Piece, shown: list[Row], address: str) -> s
             more = f'<a class="bad" href="{escape(address)}&amp;at={line}#L{line}">line {line} looks like an error</a>'
         second = group.first + 2
         rest = f'<a class="rest" href="{escape(address)}&amp;from={second}">Show its lines</a>'
-        return f"{heading(group, is_here=True, is_open=False, more=more)}{rest}</details>"
-    inner = shown[1:] if is_here else shown
-    is_open = not is_here or not group.has_ended or any(row.kind == "bad" for row in inner)
-    return f"{heading(group, is_here=is_here, is_open=is_open)}{''.join(map(html, inner))}</details>"
+        return f"{heading(group, is_here=True, is_open=False, more=more, time=times[0])}{rest}</details>"
+    inner = list(zip(shown, times, strict=True))[1 if is_here else 0 :]
+    is_open = not is_here or not group.has_ended or any(row.kind == "bad" for row, _ in inner)
+    top = heading(group, is_here=is_here, is_open=is_open, time=times[0] if is_here else "")
+    return f"{top}{''.join(html(row, time=time) for row, time in inner)}</details>"
 
 
 class GroupTracker:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from agola_core.errors import BadRequestError
 from agola_core.runservice.artifacts.log_view import LogView, Piece
+from agola_core.runservice.model.line_times import GrowingTimes
 from agola_http.page.area import PART, TASK, PageArea, for_people, shows
 from agola_http.page.log.groups import window_html
 from agola_http.page.log.growing import growing
@@ -34,10 +35,13 @@ _COUNT = Param("count", ParamKind.INTEGER, f"The most lines: {WINDOW} when missi
 _SKIP = Param("skip", ParamKind.INTEGER, "How many lines are left out at the beginning.")
 
 
+TIMES = Param("times", ParamKind.FLAG, "Tell when each line was written.")
+
+
 class LogPages(PageArea):
     """Handlers of logs."""
 
-    @shows(f"{TASK}/log/rows", STEP, FROM, AT, BEFORE, _COUNT, waits=True)
+    @shows(f"{TASK}/log/rows", STEP, FROM, AT, BEFORE, _COUNT, TIMES, waits=True)
     @for_people
     def rows(self, call: Call) -> Response:
         """Show some lines of a log, for the script: the rows alone."""
@@ -45,12 +49,13 @@ class LogPages(PageArea):
         if not 0 < count <= _MAX_WINDOW:
             raise BadRequestError(f"count must be from 1 to {_MAX_WINDOW}")
         with self._view(call) as view:
-            shown = shown_lines(asked_pieces(call, view, count), view, _log_address(call))
+            pieces = asked_pieces(call, view, count)
+            shown = shown_lines(pieces, view, _log_address(call), asked_times(self._state, call, call.text("step")))
             response = page("log_rows.html", shown)
         response.headers["X-Total"] = str(view.index.lines)
         return response
 
-    @shows(f"{TASK}/log/next", STEP, _LINE, _BACK, _WANTED, PART, waits=True)
+    @shows(f"{TASK}/log/next", STEP, _LINE, _BACK, _WANTED, TIMES, PART, waits=True)
     @for_people
     def next(self, call: Call) -> Response:
         """Lead to the next line, or back to the last one, that looks like an error or has a text.
@@ -77,7 +82,7 @@ class LogPages(PageArea):
     def _view(self, call: Call) -> AbstractContextManager[LogView]:
         return viewed(self._state, call, call.path_params["task_id"], call.text("step"))
 
-    @shows(f"{TASK}/log/follow", STEP, _SKIP, waits=True, in_maintenance=False)
+    @shows(f"{TASK}/log/follow", STEP, _SKIP, TIMES, waits=True, in_maintenance=False)
     @for_people
     def follow(self, call: Call) -> Response:
         """Stream the rows of a log while it grows, for the script (see `log_rows.growing`)."""
@@ -85,9 +90,9 @@ class LogPages(PageArea):
         pieces = self._state.service.open_log(
             call.path_params["run_id"], call.path_params["task_id"], number, follow=True
         )
-        return stream_answer(growing(pieces, skip), HTML)
+        return stream_answer(growing(pieces, skip, asked_times(self._state, call, call.text("step"))), HTML)
 
-    @shows(f"{TASK}/log/find", STEP, _TEXT, waits=True)
+    @shows(f"{TASK}/log/find", STEP, _TEXT, TIMES, waits=True)
     @for_people
     def find(self, call: Call) -> Response:
         """Show the lines of a log that have a text."""
@@ -109,6 +114,7 @@ class LogPages(PageArea):
             text=text,
             rows=shown,
             complete=complete,
+            times=call.flag("times"),
             page_url=log_path(bundle.run.id, task.id),
         )
 
@@ -139,6 +145,24 @@ def viewed(state: State, call: Call, task_id: str, key: str) -> Iterator[LogView
         yield view
 
 
+def asked_times(state: State, call: Call, key: str, task_id: str = "") -> GrowingTimes | None:
+    """Return when the lines of a log were written, if a request asks for it.
+
+    Args:
+        state: Has the service.
+        call: The request.
+        key: The step.
+        task_id: The task; "" for that of the path.
+
+    Raises:
+        NotFoundError: There is no such step.
+    """
+    if not call.flag("times"):
+        return None
+    task_id = task_id or call.path_params["task_id"]
+    return state.service.log_times(call.path_params["run_id"], task_id, step_number(key))
+
+
 def asked_pieces(call: Call, view: LogView, count: int) -> list[Piece]:
     """Return what a request asks for of a log: lines from one on, before one or around one, else the last ones.
 
@@ -156,20 +180,26 @@ def asked_pieces(call: Call, view: LogView, count: int) -> list[Piece]:
     return view.before(view.index.lines, count)
 
 
-def shown_lines(pieces: list[Piece], view: LogView, address: str) -> dict[str, object]:
+def shown_lines(
+    pieces: list[Piece], view: LogView, address: str, times: GrowingTimes | None = None
+) -> dict[str, object]:
     """Return what a template shows of a part of a log.
 
     Args:
         pieces: The part.
         view: The log.
         address: Its own, to which a line's number can be added.
+        times: When its lines were written, where that is shown.
     """
     last = 0
+    if times is not None:
+        times.reach(view.index.size)
     if pieces:
         end = pieces[-1]
         last = end.group.end if end.group and not end.lines else end.first + len(end.lines)
     return {
-        "rows": list(window_html(pieces, address)),
+        "rows": list(window_html(pieces, address, times.at if times else None)),
+        "untimed": times is not None and not times.times.size,
         "first": pieces[0].first + 1 if pieces else 0,
         "last": last,
         "total": view.index.lines,
@@ -183,4 +213,5 @@ def errors_of(view: LogView) -> str:
 
 
 def _log_address(call: Call) -> str:
-    return f"{log_path(call.path_params['run_id'], call.path_params['task_id'])}?step={quote(call.text('step'))}"
+    path = log_path(call.path_params["run_id"], call.path_params["task_id"])
+    return f"{path}?step={quote(call.text('step'))}{'&times=on' if call.flag('times') else ''}"

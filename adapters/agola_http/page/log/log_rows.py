@@ -43,12 +43,13 @@ def _kind(line: bytes) -> str:
     return "end" if ends_group(line) else ""
 
 
-def html(row: Row, link: str = "", *, inside: bool = False) -> str:
+def html(row: Row, link: str = "", time: str = "", *, inside: bool = False) -> str:
     """Return a row as HTML, on one line; its number leads to the line's own address.
 
     Args:
         row: The row.
         link: The page of the line's address; "" for the page that shows it.
+        time: When it was written, as HTML.
         inside: Tell that the row belongs to the group before it.
     """
     classes = " ".join(filter(None, [row.kind, "in" if inside else ""]))
@@ -59,7 +60,8 @@ def html(row: Row, link: str = "", *, inside: bool = False) -> str:
     )
     number = row.number
     name = "" if link else f' id="L{number}"'
-    return f'<div{name}{kind}><a href="{escape(link)}#L{number}" tabindex="-1">{number}</a><span>{pieces}</span></div>'
+    to_it = f'<a href="{escape(link)}#L{number}" tabindex="-1">{number}</a>'
+    return f"<div{name}{kind}>{to_it}{time}<span>{pieces}</span></div>"
 
 
 def _linked(text: str) -> str:

@@ -21,8 +21,10 @@ from agola_http.page.log.log_pages import (
     BEFORE,
     FROM,
     STEP,
+    TIMES,
     WINDOW,
     asked_pieces,
+    asked_times,
     log_path,
     shown_lines,
     step_number,
@@ -80,13 +82,13 @@ class Chosen(msgspec.Struct, frozen=True):
 class RunPages(PageArea):
     """Handlers of the page of a run."""
 
-    @shows(RUN, _VIEW, _TASK, _STEP, _TEXT, _FOLD, _AUTO, PART)
+    @shows(RUN, _VIEW, _TASK, _STEP, TIMES, _TEXT, _FOLD, _AUTO, PART)
     @for_people
     def run(self, call: Call) -> Response:
         """Show a run: what failed, or the chosen view."""
         return self._screen(call, call.text("task"))
 
-    @shows(f"{TASK}/log", _STEP, FROM, AT, BEFORE, _MISSING, _TEXT, _FOLD, waits=True)
+    @shows(f"{TASK}/log", _STEP, FROM, AT, BEFORE, _MISSING, TIMES, _TEXT, _FOLD, waits=True)
     @for_people
     def log(self, call: Call) -> Response:
         """Show a run with a step's log, at first its end; a log that grows is left to the script."""
@@ -102,7 +104,8 @@ class RunPages(PageArea):
         chosen = _chosen(call, tasks, task_id)
         address = f"/page/runs/{quote(run.id)}"
         opened = [name for name in call.text("fold").split(",")[:_MAX_FOLDS] if name.isalnum()]
-        asked = {name: value for name, value in (("q", text), ("fold", ",".join(opened))) if value}
+        times = "on" if call.flag("times") else ""
+        asked = {name: value for name, value in (("q", text), ("fold", ",".join(opened)), ("times", times)) if value}
         task_folds = folds(tasks, text, chosen.task.id if chosen.task else "", opened)
         values: dict[str, object] = {
             "run": run,
@@ -138,9 +141,10 @@ class RunPages(PageArea):
         state = status.setup_step if number is None else status.steps[number]
         stored = state.log_phase is FetchPhase.FINISHED
         which = {SETUP: ""} if number is None else {"step": number}
-        raw = urlencode({"runid": bundle.run.id, "taskid": task.id, **which})
+        times = {"timestamps": ""} if call.flag("times") else {}
+        raw = urlencode({"runid": bundle.run.id, "taskid": task.id, **which, **times})
         address, is_asked = log_path(bundle.run.id, task.id), bool({"at", "from", "before"} & set(call.query_params))
-        shown: dict[str, object] = {"rows": [], "first": 0, "last": 0, "total": 0, "errors": ""}
+        shown: dict[str, object] = {"rows": [], "first": 0, "last": 0, "total": 0, "errors": "", "untimed": False}
         follow, away = not stored and not is_asked, False
         if not follow and not state.log_lost:
             try:
@@ -154,6 +158,8 @@ class RunPages(PageArea):
             "follow": follow,
             "stored": stored,
             "missing": call.flag("missing"),
+            "times": bool(times),
+            "place": _place(call),
             "lost": state.log_lost,
             "away": RETRY_SECONDS if away else 0,
             "at_end": shown["last"] == shown["total"] and not is_asked,
@@ -162,7 +168,9 @@ class RunPages(PageArea):
 
     def _shown(self, call: Call, task_id: str, key: str, address: str) -> dict[str, object]:
         with viewed(self._state, call, task_id, key) as view:
-            return shown_lines(asked_pieces(call, view, WINDOW), view, f"{address}?step={key}")
+            stamps = asked_times(self._state, call, key, task_id)
+            own = f"{address}?step={key}{'&times=on' if stamps else ''}"
+            return shown_lines(asked_pieces(call, view, WINDOW), view, own, stamps)
 
     def _results(self, service: RunService, bundle: RunBundle) -> ResultsView:
         """Return what the tasks reported and saved, as far as storage tells."""
@@ -174,6 +182,12 @@ class RunPages(PageArea):
             tell_away(f"what the tasks of run {bundle.run.id} reported", error)
             problem = "storage cannot be read now: what the tasks reported is not known"
             return msgspec.structs.replace(view_results(bundle, RunTests()), problems=(problem,))
+
+
+def _place(call: Call) -> str:
+    """Return what of an address names the lines that are shown."""
+    named = {name: call.integer(name) for name in ("at", "from", "before") if name in call.query_params}
+    return f"&{urlencode(named)}" if named else ""
 
 
 def _chosen(call: Call, tasks: list[TaskView], task_id: str) -> Chosen:

@@ -10,6 +10,7 @@ function logTools(log, show, left) { // show: shows a line, wherever it is
   wrap.checked = !localStorage.getItem(NO_WRAP);
   setWrap(wrap.checked);
   wrap.addEventListener("change", () => { setWrap(wrap.checked); if (wrap.checked) localStorage.removeItem(NO_WRAP); else localStorage.setItem(NO_WRAP, "yes"); });
+  log.addEventListener("mouseover", (event) => { if (event.target.localName === "time") tellTimes(event.target.parentNode); }, { signal: left });
   for (const form of document.querySelectorAll("form[data-jump]")) form.addEventListener("submit", async (event) => {
     const to = event.submitter?.getAttribute("formaction") || form.getAttribute("action");
     if (!to.endsWith("/next")) return; // the list of what was found is a page of its own
