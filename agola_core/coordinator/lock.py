@@ -8,7 +8,7 @@ from typing import Self
 
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
 from agola_core.errors import AgolaError, FencedError, NotFoundError
-from agola_core.runtime.clock import boot_clock
+from agola_core.runtime.clock import boot_clock, until_next
 from agola_core.runtime.forks import Origin, fork_safe
 
 
@@ -55,12 +55,9 @@ class LeaseKeeper:
             return
 
     def _pause(self) -> float:
-        """Return the seconds until the next heartbeat: all keepers of a machine have theirs at the same instants.
-
-        So a process whose leases are idle wakes once for all of them, and its heartbeats share a commit.
-        """
-        interval = self._ttl / 3
-        return interval - boot_clock() % interval
+        """Return the seconds until the next heartbeat, at the instants of all periodic work."""
+        third = self._ttl / 3
+        return until_next(float(int(third)) if third > 1 else third)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._pause()):

@@ -17,6 +17,7 @@ from agola_core.errors import AgolaError, ClosedError, CompactedError, NotFoundE
 from agola_core.maintenance import mode
 from agola_core.maintenance.mode import Member, MemberState
 from agola_core.runtime import faultpoints
+from agola_core.runtime.clock import until_next
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
 from agola_core.runtime.forks import fork_safe
@@ -107,12 +108,14 @@ class Participant(Closing):
     def _follow(self) -> None:
         assert self._watch is not None
         try:
-            if self._watch.next(_ROUND_SECONDS) is not None:
+            if self._watch.next(until_next(_ROUND_SECONDS)) is not None:
                 self._unread = True
         except CompactedError:
             self._unread = True
             revision = self._coordinator.list(mode.KEY, limit=1).revision
             self._watch = self._coordinator.watch(mode.KEY, revision + 1)
+            if self._closed:  # `close` may not have seen it
+                self._watch.close()
         except ClosedError:
             if self._closed:
                 return

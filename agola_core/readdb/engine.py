@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 _BUILD_ROWS = 10_000
 _FOLLOW_WALS = 200
-_FOLLOW_SECONDS = 1.0
+_FOLLOW_SECONDS = 10.0
 
 
 class ReadDB(Closing):
@@ -305,6 +305,8 @@ class ReadDB(Closing):
                 raise CorruptionError("a reader found damage", path=database.path)
             if self._feed is None:
                 self._feed = self._source.watch(after=self._place.sequence)
+                if self._must_stop():  # whoever said so may not have seen this feed, and not have closed it
+                    return False
             first = self._feed.next(timeout)
             if first is None:
                 return False
@@ -326,6 +328,9 @@ class ReadDB(Closing):
             self._set_aside = set_aside
             self._changed.notify_all()
         return True
+
+    def _must_stop(self) -> bool:
+        return self._closed or self._damaged
 
     def _take(self, tx: Tx, events: Items[Event]) -> int:
         self._tables.take(tx, events)

@@ -47,7 +47,7 @@ from agola_core.runtime.context import Context
 from agola_core.runtime.progress import Progress, ignore
 from agola_core.runtime.supervisor import Supervisor
 
-_FOLLOW_SECONDS = 1.0
+_FOLLOW_SECONDS = 10.0
 
 
 class RunService:

@@ -11,6 +11,19 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def until_next(interval: float) -> float:
+    """Return the seconds until this clock next shows a multiple of an interval: what is periodic does its work then.
+
+    An idle process then wakes once for all of it, with warm caches, its writes share a commit and its requests a
+    connection that is awake.
+
+    Args:
+        interval: Seconds; the result is between a tenth of it, for who wakes a little early, and 1.1 of it.
+    """
+    left = interval - boot_clock() % interval
+    return left if left >= interval / 10 else left + interval
+
+
 def boot_id() -> str:
     """Return the id of this boot of the machine."""
     try:

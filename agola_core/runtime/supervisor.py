@@ -9,10 +9,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from agola_core.runtime.clock import until_next
 from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 
+_SHORTEST_ALIGNED, _LONGEST_ALIGNED = 1.0, 5.0
+"""Rounds with an interval between these are at its multiples (see `until_next`)."""
 
 Interval = float | None | Callable[[], float | None]
 
@@ -90,7 +93,15 @@ class Loop:
             if self.failures:
                 self._stopping.wait(min(0.05 * 2 ** min(self.failures, 10), self._max_backoff))
             elif not self._stopping.is_set():  # a stop before the clear above must not be missed
-                self._woken.wait(self._interval() if callable(self._interval) else self._interval)
+                self._woken.wait(self._pause())
+
+    def _pause(self) -> float | None:
+        interval = self._interval
+        if callable(interval):
+            return interval()
+        if interval is not None and _SHORTEST_ALIGNED <= interval <= _LONGEST_ALIGNED:
+            return until_next(interval)
+        return interval
 
 
 class Supervisor:

@@ -15,7 +15,7 @@ from agola_core.datamanager.log.log import Log
 from agola_core.errors import ClosedError, CompactedError, RecoveryError
 from agola_core.sequence import Sequence
 
-_FOLLOW_SECONDS = 1.0
+_FOLLOW_SECONDS = 10.0
 _GATHER_SECONDS = 0.004
 _GATHER_OWN_SECONDS = 0.025
 

@@ -142,6 +142,8 @@ class Mirror:
             except (CompactedError, UnavailableError):
                 self._watch.close()
                 self._watch = self._coordinator.watch(run_keys.PREFIX, self._load() + 1)
+                if self.closed:  # `close` may not have seen it
+                    self._watch.close()
         runs, self._loaded = self._loaded, set()
         return Changes(runs)
 

@@ -8,6 +8,8 @@ from agola_core.coordinator import PutOp
 from agola_core.coordinator import lock as leases
 from agola_core.coordinator.sqlite import watch
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
+from agola_core.runtime import clock
+from agola_core.runtime.supervisor import Loop
 
 
 class _Poller:
@@ -60,7 +62,8 @@ def test_the_looks_after_a_write_go_on_while_another_process_writes(tmp_path):
 
 def test_the_keepers_of_a_machine_renew_their_leases_at_the_same_instants(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(leases, "boot_clock", lambda: now[0])
+    for module in (leases, clock):
+        monkeypatch.setattr(module, "boot_clock", lambda: now[0])
     with closing(SQLiteCoordinator(tmp_path / "c.db")) as coordinator:
         keepers, ends = [], []
         for now[0] in (100.0, 101.0, 103.5):
@@ -69,3 +72,16 @@ def test_the_keepers_of_a_machine_renew_their_leases_at_the_same_instants(tmp_pa
         assert ends == [104.0, 104.0, 104.0]  # never later than after a third of their time
         for keeper in keepers:
             keeper.close()
+
+
+def test_rounds_of_a_few_seconds_are_at_the_same_instants_and_never_late(monkeypatch):
+    monkeypatch.setattr(clock, "boot_clock", lambda: 1003.25)
+    pauses = {interval: Loop("loop", list, interval=interval)._pause() for interval in (1.0, 2.0, 5.0)}
+    assert pauses == {1.0: 0.75, 2.0: 0.75, 5.0: 1.75}
+    assert [Loop("loop", list, interval=interval)._pause() for interval in (None, 0.0, 0.25, 3600.0)] == [
+        None,
+        0.0,
+        0.25,
+        3600.0,  # what is rare does not come early
+    ]
+    assert Loop("loop", list, interval=lambda: 2.0)._pause() == 2.0

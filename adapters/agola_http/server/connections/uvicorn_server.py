@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from agola_core.errors import BadRequestError, UnavailableError
+from agola_core.runtime.clock import until_next
 from agola_http.server.connections.h11_connection import SAFE, Connection
 from agola_http.server.connections.limits import Limits
 
@@ -86,7 +87,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), _TICK_SECONDS)
+                await asyncio.wait_for(self._ending.wait(), until_next(_TICK_SECONDS))
 
     @property
     def should_exit(self) -> bool:
