@@ -105,11 +105,19 @@ def _in_parts(data: Payload, size: int) -> Iterator[bytes]:
         for start in range(0, len(view), size):
             yield bytes(view[start : start + size])
         return
-    held = bytearray()
+    held: list[bytes | memoryview] = []  # joined once: parts are large, and several are in memory at a time
+    length = 0
     for piece in data:
-        held += piece
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
+        rest = memoryview(piece)
+        while length + len(rest) >= size:
+            held.append(rest[: size - length])
+            rest = rest[size - length :]
+            part, length = b"".join(held), 0
+            held.clear()
+            yield part
+            del part
+        if rest:
+            held.append(bytes(rest))
+            length += len(rest)
     if held:
-        yield bytes(held)
+        yield b"".join(held)
