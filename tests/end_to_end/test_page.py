@@ -708,6 +708,7 @@ def test_groups_of_lines_fold_in_logs_of_any_size(agola_runservice_factory, agol
         page.get_by_role("button", name=button, exact=True).click()
         page.locator(f"#L{line}.target").wait_for()
         page.wait_for_function(IN_VIEW, arg=f"L{line}")
+        page.locator("#jumped", has_text=f"line {line} of {total}").wait_for()
     page.get_by_role("link", name="Last lines").click()
     page.wait_for_function(IN_VIEW, arg=f"L{total}")
     for _ in range(9):  # scrolled through, it is loaded as it goes
@@ -728,7 +729,7 @@ def test_groups_of_lines_fold_in_logs_of_any_size(agola_runservice_factory, agol
     without.locator(f"#L{DEEP}", has_text="deep inside").wait_for()
     without.get_by_label("Find", exact=True).fill("nowhere")
     without.get_by_role("button", name="Next match").click()
-    without.get_by_text("no other line like this").wait_for()
+    without.get_by_text("no line like this").wait_for()
 
 
 def test_groups_errors_and_texts_of_a_log_that_grows(agola_runservice, open_page, tmp_path):
@@ -760,6 +761,9 @@ def test_groups_errors_and_texts_of_a_log_that_grows(agola_runservice, open_page
     page.wait_for_function(IN_VIEW, arg="L20006")
     page.get_by_role("link", name="Follow the end").click()
     page.wait_for_function(IN_VIEW, arg="L20015")
+    without = open_page(page.url, java_script_enabled=False)
+    without.get_by_role("link", name="its last lines").click()
+    without.locator("#L20015", has_text="after").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.locator("h1 .state.stopped").wait_for()
     assert page.problems == []
@@ -792,6 +796,11 @@ def test_five_hundred_tasks_by_keyboard_on_phones_and_desks(agola_runservice_fac
     page.wait_for_function("() => document.querySelectorAll('#tasks .row').length === 11")
     tab_to(page, "shard 499")
     page.keyboard.press("Enter")
+    page.locator("#task-name", has_text="shard 499").wait_for()
+    page.goto(page.url.partition("?")[0])  # without the search: those around it, and a way to all
+    assert page.locator("#tasks .fold .row").count() == 21
+    page.get_by_role("link", name="Show all 499").click()
+    page.wait_for_function("() => document.querySelectorAll('#tasks .row').length === 500")
     page.locator("#task-name", has_text="shard 499").wait_for()
     page.goto(address)
     for view, shapes, count in (("Graph", "svg.graph a", 500), ("Timeline", "svg.timeline a", 2)):

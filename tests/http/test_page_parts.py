@@ -189,6 +189,11 @@ def test_tasks_of_like_names_are_folded_and_failures_stand_first():
     assert next(other for other in folds(tasks, "", "", [fold.id]) if other.name).is_open
     chosen = next(task.id for task in tasks if task.name == "part 7")
     assert next(fold for fold in folds(tasks, "", chosen) if fold.name).is_open
+    states |= {f"part {number}": (TaskStatus.SUCCESS, 0, 1) for number in range(30, 500)}
+    tasks = view_tasks(bundle(states), at(2))
+    found = folds(tasks, "", next(task.id for task in tasks if task.name == "part 300"))
+    (shown,) = (fold.shown for fold in found if len(fold.tasks) > 400)  # those around the chosen one
+    assert [shown[0].name, shown[-1].name] == ["part 280", "part 320"]
 
 
 def test_many_tasks_without_like_names_are_folded_by_their_state():

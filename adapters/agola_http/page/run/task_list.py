@@ -14,6 +14,7 @@ _VARYING = re.compile(r"\d+|\([^()]*\)")
 _FOLDED = 4
 """So many tasks of like names in one state are folded."""
 _FEW_TASKS, _MANY_TASKS = 12, 100
+_AROUND = 20
 _OTHERS = "others"
 _ALWAYS_OPEN = {"failed", WAITING, "running", IGNORED}
 
@@ -27,7 +28,8 @@ class TaskFold(msgspec.Struct, frozen=True):
         state: Theirs.
         mark: Of the state.
         tasks: The tasks.
-        is_open: Whether they are shown; those of a closed fold are sent when it is opened.
+        is_open: Whether it is open.
+        shown: Those that are sent: all, those around the chosen one if it alone opens the fold, or none.
     """
 
     id: str
@@ -36,6 +38,7 @@ class TaskFold(msgspec.Struct, frozen=True):
     mark: str
     tasks: tuple[TaskView, ...]
     is_open: bool
+    shown: tuple[TaskView, ...]
 
 
 def folds(tasks: list[TaskView], text: str, chosen: str, opened: Collection[str] = ()) -> list[TaskFold]:
@@ -47,19 +50,21 @@ def folds(tasks: list[TaskView], text: str, chosen: str, opened: Collection[str]
         chosen: The id of the task that is shown beside the list; its fold is open.
         opened: The ids of the folds that the reader opened.
     """
-    shown = [task for task in tasks if text.lower() in task.name.lower()]
     found = []
     like: dict[tuple[str, str], list[TaskView]] = {}
-    for task in shown:
-        like.setdefault(_like(task), []).append(task)
+    for task in tasks:
+        if text.lower() in task.name.lower():
+            like.setdefault(_like(task), []).append(task)
     if len(tasks) > _MANY_TASKS:
         like = _with_others(like)
     for (state, name), items in like.items():
         folded = len(tasks) > _FEW_TASKS and len(items) >= _FOLDED
         mark = hashlib.blake2b(f"{state} {name}".encode(errors="replace"), digest_size=6).hexdigest()
-        chosen_here = mark in opened or any(task.id == chosen for task in items)
-        is_open = not folded or bool(text) or state in _ALWAYS_OPEN or chosen_here
-        found.append(TaskFold(mark, name if folded else "", state, items[0].mark, tuple(items), is_open))
+        all_shown = not folded or bool(text) or state in _ALWAYS_OPEN or mark in opened
+        shown = items if all_shown else _around(items, chosen)
+        found.append(
+            TaskFold(mark, name if folded else "", state, items[0].mark, tuple(items), bool(shown), tuple(shown))
+        )
     return found
 
 
@@ -79,6 +84,11 @@ def choose_step(task: TaskView) -> StepView | None:
             if step.state == state:
                 return step
     return begun[-1] if begun else None
+
+
+def _around(tasks: list[TaskView], chosen: str) -> list[TaskView]:
+    place = next((place for place, task in enumerate(tasks) if task.id == chosen), None)
+    return [] if place is None else tasks[max(0, place - _AROUND) : place + _AROUND + 1]
 
 
 def _with_others(like: dict[tuple[str, str], list[TaskView]]) -> dict[tuple[str, str], list[TaskView]]:

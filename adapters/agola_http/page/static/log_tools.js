@@ -4,7 +4,7 @@
 const NO_WRAP = "agola-no-wrap";
 
 function logTools(log, show, left) { // show: shows a line, wherever it is
-  const wrap = document.getElementById("wrap"), state = document.getElementById("log-state");
+  const wrap = document.getElementById("wrap"), state = document.getElementById("jumped");
   const setWrap = (on) => log.classList.toggle("nowrap", !on);
   wrap.parentNode.hidden = false;
   wrap.checked = !localStorage.getItem(NO_WRAP);
