@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -289,26 +289,35 @@ class Executor:
 
     def _reconcile(self) -> None:
         """Repair the effects of lost calls: start or stop tasks, and remove data that is no longer needed."""
+        here = self._here()
         held = {task.id: task for task in self._service.executor_tasks(self.id)}
         for task in held.values():
             if task.stop or not task.status.phase.is_finished:
                 self._compare(task)
-        self._forget_unknown(held)
+        self._forget_unknown(here, held)
 
-    def _forget_unknown(self, held: Collection[str]) -> None:
-        """Remove all tasks but those that the service holds: it has stored what the others left."""
-        here = {runner.task.id for runner in self._pool.all()}
-        here.update(directory.path.name for directory in self._directories)
-        for task_id in here.difference(held):
-            self._forget(task_id)
+    def _here(self) -> dict[str, int]:
+        """Return the tasks that are here, each with the inode of its directory; 0 for one that has none yet."""
+        return dict.fromkeys((runner.task.id for runner in self._pool.all()), 0) | self._directories.inodes()
+
+    def _forget_unknown(self, here: Mapping[str, int], held: Collection[str]) -> None:
+        """Remove all tasks but those that the service holds: it has stored what the others left.
+
+        Args:
+            here: The tasks that were here before the service was asked, so that it knew them all.
+            held: Those that it holds.
+        """
+        for task_id in here.keys() - held:
+            self._forget(task_id, here[task_id])
         self._directories.sweep()
 
     def _forget_stored(self) -> None:
         """Remove what the service has stored since the last heartbeat: until the next start nobody would."""
-        if next(iter(self._directories), None) is None:
+        here = self._here()
+        if not here:
             return
         try:
-            self._forget_unknown([task.id for task in self._service.executor_tasks(self.id)])
+            self._forget_unknown(here, [task.id for task in self._service.executor_tasks(self.id)])
         except (AgolaError, OSError) as error:
             logger.warning("what ended tasks left is removed at the next start: %s", error)
 
@@ -325,22 +334,30 @@ class Executor:
         elif local is not None and not task.status.phase.is_finished and local.status != task.status:
             self._reporter.report(local)
 
-    def _forget(self, task_id: str) -> None:
-        """Remove a task that the service no longer knows; a running one is stopped first."""
-        try:
-            self._service.executor_task(self.id, task_id)
-            return
-        except NotFoundError:
-            pass
-        runner = self._pool.get(task_id)
-        if runner is not None:
-            logger.warning("task %s is stopped: the service does not know it any more", task_id)
-            runner.stop()
+    def _forget(self, task_id: str, inode: int) -> None:
+        """Remove a task that the service no longer knows; a running one is stopped first.
+
+        Args:
+            task_id: The task.
+            inode: Its directory's, when it was seen: the same task may have come again since, with another directory.
+        """
+        if self._pool.get(task_id) is not None:
+            self._stop_unknown(task_id)
             return  # its directory goes in a later round
-        if task_id in self._kept:
+        directory = self._directories.of(task_id)
+        if task_id in self._kept or directory.inode() != inode:
             return
         faultpoints.reach("executor.before-remove")
-        self._directories.remove(self._directories.of(task_id))
+        self._directories.remove(directory)
+
+    def _stop_unknown(self, task_id: str) -> None:
+        try:
+            self._service.executor_task(self.id, task_id)  # it may have come again since
+        except NotFoundError:
+            runner = self._pool.get(task_id)
+            if runner is not None:
+                logger.warning("task %s is stopped: the service does not know it any more", task_id)
+                runner.stop()
 
     def _report_failed(self, task: ExecutorTask, reason: str) -> None:
         status = replace(task.status, phase=ExecutorPhase.FAILED)

@@ -94,6 +94,13 @@ class TaskDirectory:
         with contextlib.suppress(FileExistsError):
             os.mkdir(f"{self.path}/steps", PASSED_THROUGH)  # noqa: PTH102
 
+    def inode(self) -> int:
+        """Return the directory's inode; 0 when there is none."""
+        try:
+            return os.stat(self.path, follow_symlinks=False).st_ino  # noqa: PTH116
+        except OSError:
+            return 0
+
     def log(self, step: int | None) -> Path:
         """Return the path of a step's log, or of the set-up's for None."""
         return self.path / ("setup.log" if step is None else f"steps/{step}.log")
@@ -266,6 +273,10 @@ class TaskDirectories:
             elif name not in self._told and path.is_dir():
                 self._told.add(name)
                 logger.warning("the task in %s was run by another user: it is left as it is", path)
+
+    def inodes(self) -> dict[str, int]:
+        """Return the ids of all tasks that have a directory (see `__iter__`), each with its inode."""
+        return {directory.path.name: directory.inode() for directory in self}
 
     def remove(self, directory: TaskDirectory) -> None:
         """Move a task's directory away at once; `sweep` deletes it."""

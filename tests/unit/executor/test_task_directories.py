@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from agola_core import private
 from agola_core.errors import BadRequestError, ConflictError
+from agola_core.executor import Executor
+from agola_core.executor.drivers.host import HostDriver
 from agola_core.executor.tasks.directory import RunningProcess, TaskDirectories
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
@@ -128,3 +130,20 @@ def test_a_directory_is_one_process_s_at_a_time(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         private.lock_directory(tmp_path, "directory")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_task_that_came_again_since_it_was_seen_keeps_its_directory(tmp_path):
+    executor = Executor(tmp_path, None, HostDriver())
+    directory = executor.directory_of("a")
+    directory.create()
+    seen = executor._here()
+    executor._directories.remove(directory)
+    again = executor.directory_of("a")
+    again.create()
+    executor._forget_unknown(seen, [])  # the service forgot the first, not this one
+    assert again.path.exists()
+    executor._forget_unknown(executor._here(), ["a"])
+    assert again.path.exists()
+    executor._forget_unknown(executor._here(), [])
+    assert not again.path.exists()
+    executor.close()
