@@ -15,6 +15,7 @@ import msgspec
 
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, BadRequestError
+from agola_core.runtime.clock import MOST_SECONDS
 from agola_core.sequence import Sequence
 
 MAX_ID_BYTES = 1024
@@ -264,6 +265,8 @@ def _check_option(name: str, default: object, value: object) -> None:
     if value < least or (name == "lock_ttl" and not value):
         bound = "more than 0" if name == "lock_ttl" else f"at least {least}"
         raise BadRequestError(f"option {name}: expected {bound}, not {value!r}")
+    if isinstance(default, float) and value > MOST_SECONDS:
+        raise BadRequestError(f"option {name}: expected at most {MOST_SECONDS:.0f}, a hundred years, not {value!r}")
 
 
 def as_options(options: Options | None) -> Options:

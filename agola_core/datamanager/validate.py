@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
@@ -19,6 +18,7 @@ from agola_core.datamanager.types import (
     Put,
 )
 from agola_core.errors import BadRequestError
+from agola_core.runtime.clock import is_duration
 from agola_core.sequence import Sequence
 
 _DATA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -92,8 +92,9 @@ def check_listing(start_after: object, limit: object, prefix: object) -> None:
 
 def check_timeout(timeout: object) -> None:
     """Accept a number of seconds to wait."""
-    if not isinstance(timeout, (int, float)) or math.isnan(timeout):
-        raise BadRequestError(f"a timeout is a number of seconds, or None, not {timeout!r}"[:200])
+    if not is_duration(timeout):
+        what = "a number of seconds, a hundred years at most, or None to wait without end"
+        raise BadRequestError(f"a timeout is {what}, not {timeout!r}"[:200])
 
 
 def check_token(token: ChangeGroupsToken) -> None:

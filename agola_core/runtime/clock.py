@@ -30,3 +30,14 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "unknown"
+
+
+MOST_SECONDS = 100 * 365 * 86400.0
+"""A hundred years, the longest time of options and timeouts: waits and dates overflow beyond some hundreds."""
+
+
+def is_duration(seconds: object) -> bool:
+    """Return whether something is a number of seconds that can be waited for."""
+    return (
+        isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and -MOST_SECONDS <= seconds <= MOST_SECONDS
+    )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from agola_core.errors import BadRequestError, DeadlineError
+from agola_core.runtime.clock import is_duration
 
 
 class Context:
@@ -14,6 +15,9 @@ class Context:
 
     Args:
         timeout: Seconds until the deadline; None for no deadline.
+
+    Raises:
+        BadRequestError: The timeout is no number of seconds, or longer than a hundred years.
 
     Example:
         >>> context = Context(timeout=5)
@@ -23,6 +27,8 @@ class Context:
     """
 
     def __init__(self, timeout: float | None = None) -> None:
+        if timeout is not None and not is_duration(timeout):
+            raise BadRequestError(f"a timeout is a number of seconds, a hundred years at most, not {timeout!r}"[:200])
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self._cancelled = False
         self._lock = threading.Lock()

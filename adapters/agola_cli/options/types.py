@@ -10,6 +10,7 @@ import click
 
 from agola_core.numerals import decimal_number, whole_number
 from agola_core.runservice.model.options import RetentionRule
+from agola_core.runtime.clock import MOST_SECONDS
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -50,7 +51,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # no generic before c
         match = _DURATION.fullmatch(str(value))
         seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
         if not seconds:
-            self.fail(f"{value!r} is no duration such as 90s, 10m, 1h, 7d or 4w", param, ctx)
+            self.fail(f"{str(value)[:40]!r} is no duration such as 90s, 10m, 1h, 7d or 4w", param, ctx)
+        if seconds > MOST_SECONDS:
+            self.fail(f"{value!r} is longer than a hundred years", param, ctx)
         return seconds
 
 

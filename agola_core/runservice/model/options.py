@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from agola_core.errors import BadRequestError
+from agola_core.runtime.clock import is_duration
+
 
 class RetentionRule(msgspec.Struct, frozen=True):
     """Which archived runs of a group, and of groups below it, are kept. The rule of the deepest group applies.
@@ -17,6 +20,11 @@ class RetentionRule(msgspec.Struct, frozen=True):
     group: str
     max_age: float | None = None
     max_count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an age that is none."""
+        if self.max_age is not None:
+            _check_seconds("max_age", self.max_age)
 
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,3 +61,13 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache_expiry: float = 7 * 24 * 3600.0
     retention: tuple[RetentionRule, ...] = ()
     retention_interval: float = 3600.0
+
+    def __post_init__(self) -> None:
+        """Refuse times that are none."""
+        for name in ("executor_ttl", "fetch_patience", "sweep_interval", "cache_expiry", "retention_interval"):
+            _check_seconds(name, getattr(self, name))
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if not is_duration(value) or value < 0:
+        raise BadRequestError(f"option {name}: expected seconds, a hundred years at most, not {value!r}"[:200])

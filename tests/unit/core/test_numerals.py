@@ -1,18 +1,26 @@
 """Numbers from outside have ASCII digits alone, wherever they come from; what has others is one clear error."""
 
+import math
+
 import click
 import pytest
 
+import agola_core
 from agola_cli.main import cli
 from agola_cli.options.types import DURATION, RETENTION, TIME, Decimal, Whole
+from agola_core import Options, Put
 from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.errors import BadRequestError, ConfigError
+from agola_core.events import Event, Query
 from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.drivers.host.accounts import find_account
 from agola_core.numerals import decimal_number, whole_number
 from agola_core.objectstorage.cloud.url import parse_cloud_url
 from agola_core.objectstorage.s3.url import parse_s3_url
 from agola_core.runconfig import parse_config
+from agola_core.runservice.model.options import RetentionRule, ServiceOptions
+from agola_core.runtime.clock import MOST_SECONDS
+from agola_core.runtime.context import Context
 from agola_http.access import sessions
 from agola_http.executor.app import _number
 from agola_http.protocol.errors import RefusedError
@@ -67,6 +75,33 @@ def test_durations_of_a_configuration(text):
 def test_exit_codes_that_a_command_wrote_itself(tmp_path, written, code):
     (tmp_path / "0.exit").write_text(written)
     assert read_exit_code(tmp_path / "0.exit") == code
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e12, math.nan, "5"], ids=repr)
+def test_times_beyond_a_hundred_years_are_refused_where_they_are_given(tmp_path, seconds):
+    """A wait of so long is an OverflowError, which ended background loops; so is a date so long ago."""
+    intervals = ("sync_interval", "checkpoint_interval", "retain_seconds", "grace_period", "lock_ttl")
+    services = ("executor_ttl", "fetch_patience", "sweep_interval", "cache_expiry", "retention_interval")
+    store = agola_core.open_events(tmp_path, data_types=["n"])
+    with store, store.store.watch() as feed:
+        for refused in (
+            *(lambda name=name: Options(**{name: seconds}) for name in intervals),
+            *(lambda name=name: ServiceOptions(**{name: seconds}) for name in services),
+            lambda: RetentionRule("/", max_age=seconds),
+            lambda: Context(timeout=seconds),
+            lambda: store.store.write_wal([Put("n", "a", b"")], timeout=seconds),
+            lambda: store.store.write_wals([], timeout=seconds),
+            lambda: store.append([Event("E", b"")], timeout=seconds),
+            lambda: store.subscribe(Query()).next(timeout=seconds),
+            lambda: feed.next(timeout=seconds),
+        ):
+            with pytest.raises(BadRequestError, match=r"expected|a timeout is"):
+                refused()
+    for text in ("999999999w", "36501d"):
+        with pytest.raises(click.BadParameter, match="longer than a hundred years"):
+            DURATION.convert(text, None, None)
+    Options(sync_interval=MOST_SECONDS)
+    assert DURATION.convert("36500d", None, None) == MOST_SECONDS
 
 
 def test_numbers_are_taken():
