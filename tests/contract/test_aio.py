@@ -241,7 +241,7 @@ def test_what_the_core_has_is_here_too():
         return {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
 
     synchronous = {"close", "mapping", "snapshot"}  # and what other layers of the library call:
-    synchronous |= {"append_events", "append_mark", "event_index", "wait_for_change", "wake_waiting"}
+    synchronous |= {"append_events", "append_mark", "counters", "event_index", "wait_for_change", "wake_waiting"}
     synchronous |= {"clean_up", "export_stream", "start_background_tasks", "stop_background_tasks"}
     assert methods(DataManager) - methods(aio.AsyncDataManager) - {"subscribe"} == synchronous
     assert methods(EventStore) - methods(aio.AsyncEventStore) == {"close"}
