@@ -708,6 +708,7 @@ def test_groups_of_lines_fold_in_logs_of_any_size(agola_runservice_factory, agol
         page.get_by_role("button", name=button, exact=True).click()
         page.locator(f"#L{line}.target").wait_for()
         page.wait_for_function(IN_VIEW, arg=f"L{line}")
+        assert page.url.endswith(f"#L{line}")
         page.locator("#jumped", has_text=f"line {line} of {total}").wait_for()
     page.get_by_role("link", name="Last lines").click()
     page.wait_for_function(IN_VIEW, arg=f"L{total}")

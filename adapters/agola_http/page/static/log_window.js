@@ -81,7 +81,7 @@ function windowed(log, left) { // rows around the reader are here, the others co
     const line = Math.min(Math.max(1, Number(event.target.elements.from.value)), total);
     if (location.hash === `#L${line}`) show(line); else location.hash = `L${line}`;
   });
-  logTools(log, show, left);
+  logTools(log, async (line) => { location.hash = `L${line}`; await show(line); }, left); // its address can be passed on
   const line = lineOf(location.hash);
   if (line) show(line);
   else { if (log.dataset.end === "true") log.scrollTop = log.scrollHeight; more(); }
