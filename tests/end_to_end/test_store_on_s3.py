@@ -148,7 +148,12 @@ def test_requests_are_few(open_store, proxy):
         assert kinds(proxy).count("GET") <= 1  # the new manifest, as whoever adopts it reads it
         assert len(kinds(proxy)) <= files + 2
 
+    proxy.requests.clear()
     with open_store() as dm:
+        asked = [(request.method, request.path, request.query, request.ranged) for request in proxy.requests]
+        assert (
+            len(asked) == len(set(asked)) == 7
+        )  # nothing twice: bucket, store, lineages, marker, WALs, binding, manifest
         dm.read_object("n", "0001")  # the index of its file is known from here on
         for number in range(20):
             proxy.requests.clear()

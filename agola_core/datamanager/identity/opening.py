@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from datetime import datetime
+from typing import NamedTuple
 
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import Compare, Coordinator
@@ -43,6 +44,18 @@ logger = logging.getLogger(__name__)
 
 _OPEN_SECONDS = 60.0
 _OPEN_TRIES = 5
+
+
+class _Found(NamedTuple):
+    """What an open store's storage records already.
+
+    Attributes:
+        bound: Which coordinator the lineage is in.
+        marked: Which store it belongs to, and that its lineage was switched to.
+    """
+
+    bound: bool
+    marked: bool
 
 
 class StoreOpener:
@@ -105,9 +118,10 @@ class StoreOpener:
         while True:
             control = read_control(self._coordinator)
             if control is not None and not recover:
-                bound = self._check(control)
-                mark_active(self._storage, control.lineage)
-                if not bound:
+                found = self._check(control)
+                if not found.marked:
+                    mark_active(self._storage, control.lineage)
+                if not found.bound:
                     write_binding(self._coordinator, self._storage, control)
                 return
             lock = try_lock(
@@ -205,12 +219,8 @@ class StoreOpener:
         logger.info("recovery: manifest=%d up to %s lineage=%s", manifest.number, flushed.reached, lineage.lineage)
         return flushed
 
-    def _check(self, control: Control) -> bool:
-        """Raise `RecoveryError` if the storage shows that the coordinator does not have the newest state.
-
-        Returns:
-            Whether storage records which coordinator the lineage is in.
-        """
+    def _check(self, control: Control) -> _Found:
+        """Raise `RecoveryError` if the storage shows that the coordinator does not have the newest state."""
         store = read_store(self._storage)
         if store is not None and store.store != control.lineage.store:
             raise RecoveryError(
@@ -239,4 +249,5 @@ class StoreOpener:
             raise RecoveryError(f"storage has WALs after {control.head}, the coordinator's newest: {advice}")
         if binding is not None:
             check_binding(self._coordinator, control, binding)
-        return binding is not None
+        marked = store is not None and any(lineage.active and lineage.root == root for lineage in lineages)
+        return _Found(binding is not None, marked)
