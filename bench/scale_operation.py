@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SIZE = 1024
 CHANGES = 1000
 READS = 1000
+STEP = 10_000
+"""A read of every so many objects comes to every data file: one has about 31,000."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -179,6 +181,7 @@ OPERATIONS: dict[str, Callable[[DataManager, Target], None]] = {
     "recover from storage": _nothing,
     "point read": partial(_point_read, reads=1),
     f"{READS:,} point reads": partial(_point_read, reads=READS),
+    f"{READS:,} point reads, indexes known": partial(_point_read, reads=READS),
     f"checkpoint of {CHANGES:,} changes": _checkpoint,
     "ordered scan": _scan,
     "gc": _collect,
@@ -200,6 +203,9 @@ def main(operation: str, target: Target) -> None:
     ) as dm:
         if operation.startswith("checkpoint"):
             _change(dm, target)
+        elif operation.endswith("indexes known"):
+            for number in range(0, target.objects, STEP):
+                dm.read_object("object", object_id(number))
         before = opened if operation in _WITH_OPENING else _now(moved)
         OPERATIONS[operation](dm, target)
         after = _now(moved)
