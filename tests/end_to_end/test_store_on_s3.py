@@ -165,6 +165,19 @@ def test_requests_are_few(open_store, proxy):
             assert len(proxy.requests) == 0
 
 
+def test_verify_reads_what_is_large_once(open_store, proxy):
+    with open_store(file_size=100_000) as dm:
+        for number in range(3):
+            dm.write_wal([Put("n", f"{number}", bytes(range(250)) * 400)])
+            dm.checkpoint(force=True)
+        proxy.requests.clear()
+        assert dm.verify() == []
+        payloads = [request.path for request in proxy.requests if "/payloads/" in request.path]
+        assert len(payloads) == len(set(payloads)) == 3
+        assert set(kinds(proxy, "/data/")) == {"GET"}
+        assert len(kinds(proxy, "/data/")) <= 2 * len(list(dm.storage.list("data/")))
+
+
 def test_commits_that_wait_share_their_requests(open_store, proxy, tmp_path):
     with agola_core.open(
         data_types=["n"],

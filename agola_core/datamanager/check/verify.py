@@ -1,7 +1,7 @@
 """Verifies a store: reads and checks everything that is stored, and reports each problem.
 
-It changes nothing, and may run beside writers; it does not look at what they add meanwhile. It holds one file or batch
-at a time in memory.
+It changes nothing, and may run beside writers; it does not look at what they add meanwhile. It holds one batch, or a
+few spans of a file, at a time in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_actions, read_batch
 from agola_core.datamanager.format.control import Control, read_control
 from agola_core.datamanager.format.lineages import StoredLineage, past_lineages, read_marker, read_store
-from agola_core.datamanager.format.records import InstanceRecord, WalIdRecord, WalRecord, decode, decode_wal
+from agola_core.datamanager.format.records import InstanceRecord, PayloadRef, WalIdRecord, WalRecord, decode, decode_wal
 from agola_core.datamanager.identity.binding import check_binding, read_binding
 from agola_core.datamanager.identity.idempotency_keys import read_inherited_keys
 from agola_core.datamanager.identity.manifest_history import stored_manifests
@@ -38,13 +38,14 @@ def verify_store(coordinator: Coordinator, storage: ObjectStorage) -> Iterator[F
         yield finding(error, keys.CONTROL)
     lineages = past_lineages(storage, control)
     yield from _verify_identity(storage, control, lineages)
+    payloads: set[PayloadRef] = set()
     if control is not None:
         yield from _verify_binding(coordinator, storage, control)
-        yield from _verify_log(coordinator, storage, control)
+        yield from _verify_log(coordinator, storage, control, payloads)
         yield from _verify_records(coordinator, control)
     verified: set[str] = set()
     for lineage in lineages:
-        yield from _verify_lineage(storage, control, lineage, verified)
+        yield from _verify_lineage(storage, control, lineage, verified, payloads)
     if control is not None:
         yield from _verify_current(storage, control)
 
@@ -74,7 +75,11 @@ def verify_manifest(storage: ObjectStorage, manifest: Manifest, path: str, verif
 
 
 def _verify_lineage(
-    storage: ObjectStorage, control: Control | None, lineage: StoredLineage, verified: set[str]
+    storage: ObjectStorage,
+    control: Control | None,
+    lineage: StoredLineage,
+    verified: set[str],
+    payloads: set[PayloadRef],
 ) -> Iterator[Finding]:
     stored = stored_manifests(storage, [lineage])
     readable = [manifest for item in stored if (manifest := _readable(storage, item.path))]
@@ -90,7 +95,7 @@ def _verify_lineage(
             yield finding(error, item.path)
             continue
         yield from verify_manifest(storage, manifest, item.path, verified)
-    yield from _verify_batches(storage, control, lineage, oldest)
+    yield from _verify_batches(storage, control, lineage, oldest, payloads)
 
 
 def _readable(storage: ObjectStorage, path: str) -> Manifest | None:
@@ -144,8 +149,13 @@ def _verify_binding(coordinator: Coordinator, storage: ObjectStorage, control: C
         yield finding(error, layout.binding(root))
 
 
-def _verify_log(coordinator: Coordinator, storage: ObjectStorage, control: Control) -> Iterator[Finding]:
-    """Check that each WAL in the coordinator is intact, and that no WAL is missing from the checkpoint to the head."""
+def _verify_log(
+    coordinator: Coordinator, storage: ObjectStorage, control: Control, payloads: set[PayloadRef]
+) -> Iterator[Finding]:
+    """Check that each WAL in the coordinator is intact, and that no WAL is missing from the checkpoint to the head.
+
+    Add the intact payloads to `payloads`: storage names them again.
+    """
     last: Sequence | None = None
     for item in iterate(coordinator, keys.WALS, revision=control.revision):
         try:
@@ -158,6 +168,8 @@ def _verify_log(coordinator: Coordinator, storage: ObjectStorage, control: Contr
                 yield Finding(item.key, 0, f"follows {record.previous_sequence}, not {last}")
             last = record.sequence
             read_actions(storage, record)
+            if record.payload is not None:
+                payloads.add(record.payload)
         except (CorruptionError, FormatError) as error:
             yield finding(error, item.key)
     checkpointed = Sequence.parse(control.checkpoint.sequence)
@@ -178,7 +190,11 @@ def _verify_records(coordinator: Coordinator, control: Control) -> Iterator[Find
 
 
 def _verify_batches(
-    storage: ObjectStorage, control: Control | None, lineage: StoredLineage, oldest: Sequence | None
+    storage: ObjectStorage,
+    control: Control | None,
+    lineage: StoredLineage,
+    oldest: Sequence | None,
+    payloads: set[PayloadRef],
 ) -> Iterator[Finding]:
     """Check that each batch of a lineage is intact, and that no WAL is missing after the oldest manifest."""
     reached = oldest or Sequence(lineage.epoch, 0)
@@ -199,19 +215,26 @@ def _verify_batches(
             ):  # else every manifest has its WALs: it was collected since it was listed
                 yield Finding(path, 0, "the batch is missing")
             continue
-        yield from _verify_wals(storage, records, seen, path, oldest)
+        yield from _verify_wals(storage, records, seen, path, oldest, payloads)
     if control is not None and lineage.root == control.lineage.root and reached < control.synced:
         yield Finding(keys.SYNC, 0, f"WALs are said to be in storage up to {control.synced}; they end at {reached}")
 
 
 def _verify_wals(
-    storage: ObjectStorage, records: list[WalRecord], seen: dict[Sequence, str], path: str, oldest: Sequence | None
+    storage: ObjectStorage,
+    records: list[WalRecord],
+    seen: dict[Sequence, str],
+    path: str,
+    oldest: Sequence | None,
+    payloads: set[PayloadRef],
 ) -> Iterator[Finding]:
     for record in records:
         if seen.setdefault(record.sequence, record.wal_id) != record.wal_id:
             yield Finding(path, 0, f"another batch has a different WAL {record.sequence}")
         if oldest is not None and record.sequence <= oldest:
             continue  # every manifest has it: its payload may be collected, and the batch will be
+        if record.payload in payloads:
+            continue
         try:
             read_actions(storage, record)
         except CorruptionError as error:
