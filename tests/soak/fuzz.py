@@ -25,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 import agola_core
 from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
@@ -33,6 +35,8 @@ from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.datamanager.format import events
 from agola_core.datamanager.format.batches import decode_batch, encode_batch
 from agola_core.datamanager.format.records import WalRecord, decode_actions, decode_wal, encode_actions, encode_wal
+from agola_core.datamanager.sstable.datafile import FileRef
+from agola_core.datamanager.sstable.file_lists import decode_entry
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
 from agola_core.errors import AgolaError
 from agola_core.executor.archives.globs import compile_globs
@@ -143,6 +147,11 @@ def _damage_all(rng: random.Random, seed: int) -> Counter[str]:
     return counts
 
 
+def _listed() -> tuple[bytes, ...]:
+    ref = FileRef("data/1.data", 900, "ab" * 32, 10, 1, ("note", "a"), ("note", "b"), 800, 4000)
+    return (msgspec.json.encode(ref),)
+
+
 @cache
 def targets() -> tuple[Target, ...]:
     """Return the parsers."""
@@ -167,6 +176,7 @@ def targets() -> tuple[Target, ...]:
         Target("batch of events, indexed", _events(), events.decode_indexed),
         Target("batch", (encode_batch([wal]),), lambda data: decode_batch(data, "p")),
         Target("manifest", (manifest,), lambda data: decode_manifest(data, "p")),
+        Target("list of files", _listed(), lambda data: decode_entry((b"note\0b", data), "p")),
         Target("sequence", (str(Sequence(1, 2)).encode(),), lambda data: Sequence.parse(_text(data))),
         Target("token", (token,), lambda data: ChangeGroupsToken.decode(_text(data))),
         Target("configuration", (_CONFIG,), lambda data: parse_config(data, "config.yml")),

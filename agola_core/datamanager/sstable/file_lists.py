@@ -17,7 +17,6 @@ from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import FileRef, write_files
 from agola_core.datamanager.sstable.entries import Entry, entry_key
 from agola_core.datamanager.sstable.manifest import Run
-from agola_core.datamanager.sstable.open_file import OpenFile
 from agola_core.datamanager.types import Options
 from agola_core.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError
@@ -96,7 +95,7 @@ def find(storage: ObjectStorage, cache: BlockCache, run: Run, index: int, key: b
         found = cache.block(file, file.last_keys.find(key)).first(key)
         if found is None:
             raise CorruptionError("a block ends before the last key that the footer names", path=ref.path)
-        ref = _decode(found, file)
+        ref = decode_entry(found, ref.path)
     return ref, top
 
 
@@ -136,10 +135,10 @@ def children(
     first = file.last_keys.find(start)
     if first < len(file.last_keys):
         for entry in cache.block(file, first).entries(start):
-            yield _decode(entry, file)
+            yield decode_entry(entry, ref.path)
     for block in file.read_ahead(first + 1, len(file.last_keys)):
         for entry in block.entries():
-            yield _decode(entry, file)
+            yield decode_entry(entry, ref.path)
 
 
 def walk_back(storage: ObjectStorage, cache: BlockCache, run: Run, end: bytes) -> Iterator[tuple[FileRef, str]]:
@@ -165,7 +164,7 @@ def _below_back(
     file = cache.open(storage, ref, top)
     for index in reversed(range(min(file.last_keys.find(end) + 1, len(file.last_keys)))):
         for entry in reversed(list(cache.block(file, index).entries())):
-            yield from _below_back(storage, cache, _decode(entry, file), depth - 1, end, top)
+            yield from _below_back(storage, cache, decode_entry(entry, ref.path), depth - 1, end, top)
 
 
 def paths(storage: ObjectStorage, cache: BlockCache, run: Run) -> Iterator[str]:
@@ -185,12 +184,21 @@ def paths(storage: ObjectStorage, cache: BlockCache, run: Run) -> Iterator[str]:
         yield from below(ref, run.depth, ref.path)
 
 
-def _decode(entry: Entry, file: OpenFile) -> FileRef:
+def decode_entry(entry: Entry, path: str) -> FileRef:
+    """Return the file that an entry of a list names.
+
+    Args:
+        entry: The entry.
+        path: The list's path, for errors.
+
+    Raises:
+        CorruptionError: It names none, or one that stands elsewhere.
+    """
     key, value = entry
     try:
         ref = _DECODER.decode(value or b"")
         if entry_key(*ref.last) != key:
             raise CorruptionError(f"it stands under {key!r}", path=ref.path)
     except (*DECODE_ERRORS, AgolaError) as error:
-        raise CorruptionError(f"a list names no file: {error}", path=file.ref.path) from error
+        raise CorruptionError(f"a list names no file: {error}", path=path) from error
     return ref
