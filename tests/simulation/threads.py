@@ -328,7 +328,12 @@ _PLACES = (
 _FLOOR = 200
 """Bytes in the place of `tiers.FLOOR`, so that small stores have several runs."""
 
-_MORE_PLACES = ("agola_core.runtime.supervisor", "agola_core.runtime.context", "agola_core.runtime.progress")
+_MORE_PLACES = (
+    "agola_core.runtime.clock",
+    "agola_core.runtime.context",
+    "agola_core.runtime.progress",
+    "agola_core.runtime.supervisor",
+)
 
 
 @contextmanager
