@@ -19,7 +19,6 @@ from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.recent_samples import RecentSamples
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
-from agola_core.runservice.artifacts.log_lines import LogLines
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
@@ -338,12 +337,6 @@ class RunService:
     def run_tests(self, bundle: RunBundle) -> RunTests:
         """Return what the tasks of a run reported about tests and coverage, as far as their archives are stored."""
         return self._reports.run_tests(bundle)
-
-    def log_lines(
-        self, run_id: str, task_id: str, step: int | None, first: int, count: int, *, timestamps: bool = False
-    ) -> LogLines:
-        """Return lines of the log of a step that has ended (see `log_lines.read_lines`)."""
-        return self._logs.lines(run_id, task_id, step, first, count, timestamps=timestamps)
 
     def log_view(
         self, run_id: str, task_id: str, step: int | None, context: Context

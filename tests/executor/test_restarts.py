@@ -113,6 +113,10 @@ def test_a_running_step_goes_on_without_its_executor(installation, make_task):
     assert run["result"] == "failed"
     assert run["tasks"]["a"]["steps"][0]["exit_code"] == 4
     assert installation.log(run_id, "a") == "begun\nended\n"
+    asked = {"runid": run_id, "taskid": "a", "step": 0, "timestamps": ""}
+    times = [line[:24] for line in installation.client.get("/api/v1alpha/logs", params=asked).text.splitlines()]
+    assert times == sorted(times)
+    assert run["tasks"]["a"]["steps"][0]["start_time"][:19] <= times[0][:19] < times[1]  # also over the restart
     assert (installation.root / "one").read_text() == "x\n"
 
 

@@ -13,7 +13,8 @@ import agola_core
 from agola_core.executor.tasks.directory import TaskDirectories
 from agola_core.executor.tasks.log_times import TaskTimes
 from agola_core.executor.tasks.log_watcher import LogWatcher
-from agola_core.runservice.artifacts.log_lines import read_lines, write_log
+from agola_core.runservice.artifacts.line_index import split_lines
+from agola_core.runservice.artifacts.log_lines import write_log
 from agola_core.runservice.artifacts.log_times import read_times, write_times
 from agola_core.runservice.model import line_times, object_paths
 from agola_core.runservice.model.line_times import GrowingTimes, LineClock, encode, parse, shown
@@ -55,10 +56,10 @@ def test_each_line_has_the_time_of_its_write_also_after_restarts_of_the_executor
                 assert [stored.at(end) for end in range(1, len(whole) + 1, 997)] == known[::997]
                 assert stored.at(len(whole)) == known[-1]
             read = GrowingTimes(lambda offset: read_times(storage, "a", 0, len(whole))[offset:])
-            found = read_lines(storage, "a", 0, 0, 10_000, read)
-            ends = itertools.accumulate(map(len, found.lines))
-            assert found.times == [parse(raw).at(end) for end in ends]
-            assert all(len(shown(stamp)) == 25 for stamp in found.times)
+            ends = list(itertools.accumulate(map(len, split_lines(whole))))
+            read.reach(len(whole))
+            assert [read.at(end) for end in ends] == [known[end - 1] for end in ends]
+            assert all(len(shown(read.at(end))) == 25 for end in ends)
 
 
 @settings(deadline=None)

@@ -167,7 +167,9 @@ def test_times_that_were_not_stored_with_their_log_are_stored_later(open_service
         executor.end("a")
         archived(service, run.id)
     assert missed == [["logs/a/data/setup.log", "logs/a/data/steps/0.log"]] * hits  # a log without times is whole
-    assert service.log_lines(run.id, "a", 0, 0, 1, timestamps=True).times == [WRITTEN]
+    times = service.log_times(run.id, "a", 0)
+    times.reach(1)
+    assert (times.at(1), times.at(10), times.at(11)) == (WRITTEN, WRITTEN, None)
     service.delete_run(run.id)
     assert list(dm.storage.list("logs/")) == []
 
@@ -186,7 +188,9 @@ def test_a_log_whose_executor_knows_no_times_or_damaged_ones_has_none(service, d
     archived(service, run.id)
     assert not [info for info in dm.storage.list("logs/") if info.path.endswith(".times")]
     for name in ("a", "b"):
-        assert service.log_lines(run.id, name, 0, 0, 1, timestamps=True).times == [None]
+        times = service.log_times(run.id, name, 0)
+        times.reach(1)
+        assert times.at(1) is None
         assert b"".join(service.open_log(run.id, name, 0)) == f"log 0 of {name}".encode()
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from agola_core.objectstorage.port import ObjectReader
 from agola_core.runservice.artifacts.line_marks import error_places, group_marks, is_error, may_hold_errors
 
 MAX_LINE_BYTES = 16 * 1024
@@ -143,27 +142,6 @@ class LineCounter:
             begin = part.rfind(b"\n", 0, place) + 1
             found += is_error(part[begin : part.find(b"\n", place) + 1 or len(part)])
         return found
-
-
-def lines_from(reader: ObjectReader, offset: int) -> Iterator[bytes]:
-    """Yield the lines of a log from one that begins at a byte, newlines included.
-
-    Args:
-        reader: Reads the log.
-        offset: Where the first line begins.
-    """
-    held = b""
-    while piece := reader.read(offset, STRIDE_BYTES):
-        offset += len(piece)
-        data, place = held + piece, 0
-        while place < len(data):
-            end = _line_end(data, place)
-            if data[end - 1] != _NEWLINE and len(data) - place <= MAX_LINE_BYTES:
-                break  # it may go on
-            yield data[place:end]
-            place = end
-        held = data[place:]
-    yield from split_lines(held)
 
 
 def split_lines(data: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from functools import partial
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.live_logs import LiveLogs
-from agola_core.runservice.artifacts.log_lines import LogLines, open_view, read_lines
+from agola_core.runservice.artifacts.log_lines import open_view
 from agola_core.runservice.artifacts.log_part import beginning, stamped, stored_from
 from agola_core.runservice.artifacts.log_times import read_times
 from agola_core.runservice.artifacts.log_view import LogView
@@ -105,18 +105,6 @@ class LogReader:
 
         return GrowingTimes(read, None if is_stored else _now)
 
-    def lines(
-        self, run_id: str, task_id: str, step: int | None, first: int, count: int, *, timestamps: bool = False
-    ) -> LogLines:
-        """Return lines of the log of a step that has ended (see `log_lines.read_lines`).
-
-        Raises:
-            NotFoundError: There is no such run, task, step or log, or the log is not in storage yet.
-        """
-        self._check_stored(run_id, task_id, step)
-        times = self.times(run_id, task_id, step) if timestamps else None
-        return read_lines(self._storage, task_id, step, first, count, times)
-
     @contextmanager
     def view(self, run_id: str, task_id: str, step: int | None, context: Context) -> Iterator[LogView]:
         """Open a step's log to look into it, wherever it is; of one that grows, what there is now.
@@ -160,10 +148,6 @@ class LogReader:
 
     def _is_stored(self, run_id: str, task_id: str, step: int | None) -> bool:
         return _is_settled(self._find_task(run_id, task_id, step), step)
-
-    def _check_stored(self, run_id: str, task_id: str, step: int | None) -> None:
-        if not self._is_stored(run_id, task_id, step):
-            raise NotFoundError(f"the log of task {task_id!r} is not in storage yet")
 
     def _awaited(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> Iterator[bytes]:
         while (pieces := self._open_now(run_id, task_id, step, part, follow=True)) is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -10,21 +11,13 @@ from hypothesis import strategies as st
 
 import agola_core
 from agola_core.errors import DeadlineError, NotFoundError
-from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, lines_from
-from agola_core.runservice.artifacts.log_lines import open_view, read_lines, write_log
+from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, split_lines
+from agola_core.runservice.artifacts.log_lines import open_view, write_log
 from agola_core.runservice.model import object_paths
 from agola_core.runtime.context import Context
 
 PARTS = [b"\n", b"short\n", b"\r\n", b"x" * 5000, b"y" * (MAX_LINE_BYTES - 1), "ä€😀".encode() * 3000, b"\xff"]
 texts = st.lists(st.sampled_from(PARTS)).map(b"".join)
-
-
-class Reader:
-    def __init__(self, data):
-        self.data = data
-
-    def read(self, offset, length):
-        return self.data[offset : offset + length]
 
 
 def counted(data, cuts=(), stride=20_000):
@@ -37,7 +30,7 @@ def counted(data, cuts=(), stride=20_000):
 @given(texts, st.lists(st.integers(0, 1 << 20), max_size=6))
 def test_every_indexed_line_is_where_the_index_says_however_the_log_came(data, cuts):
     index = counted(data, cuts)
-    whole = list(lines_from(Reader(data), 0))
+    whole = list(split_lines(data))
     assert b"".join(whole) == data
     assert (index.size, index.lines) == (len(data), len(whole))
     assert all(0 < len(line) <= MAX_LINE_BYTES and b"\n" not in line[:-1] for line in whole)
@@ -50,7 +43,7 @@ def test_every_indexed_line_is_where_the_index_says_however_the_log_came(data, c
 
 def test_a_line_without_end_is_cut_between_characters():
     data = "€".encode() * MAX_LINE_BYTES
-    pieces = list(lines_from(Reader(data), 0))
+    pieces = list(split_lines(data))
     assert len(pieces) > 2
     assert "".join(piece.decode() for piece in pieces) == data.decode()
 
@@ -59,6 +52,20 @@ def test_a_line_without_end_is_cut_between_characters():
 def storage(tmp_path):
     with contextlib.closing(agola_core.open_storage(f"posix://{tmp_path}")) as opened:
         yield opened
+
+
+class Lines(NamedTuple):
+    first: int
+    lines: list
+    total: int
+    size: int
+
+
+def read_lines(storage, task_id, step, first, count):
+    with open_view(storage, task_id, step, Context()) as view:
+        total = view.index.lines
+        first = max(0, first + total) if first < 0 else min(first, total)
+        return Lines(first, view.lines(first, count)[1], total, view.index.size)
 
 
 def test_the_end_of_a_long_log_is_read_without_its_beginning(storage):
