@@ -735,36 +735,36 @@ def test_groups_of_lines_fold_in_logs_of_any_size(agola_runservice_factory, agol
 
 def test_groups_errors_and_texts_of_a_log_that_grows(agola_runservice, open_page, tmp_path):
     client, gate = agola_runservice.client(), tmp_path / "gate"
-    command = f"""echo 'error: early'; echo '::group::first'; seq 3; echo '::endgroup::'; echo '::group::flood'
+    command = f"""echo 'error: early'; echo '::group::first'; seq 3; echo '::endgroup::'
         seq 20000; echo '::group::open'; seq 3; until test -e {gate}; do sleep 0.05; done
         echo '::group::bad'; echo 'error: late'; echo '::endgroup::'; echo after; sleep 600"""
     task = {"name": "only", "steps": [{"type": "run", "name": "grow", "command": command}]}
     run = create(client, json.dumps({"runs": [{"name": "growing", "tasks": [task]}]}))
     page = open_page(f"{agola_runservice.url}/page/runs/{run.id}")
-    page.wait_for_function(IN_VIEW, arg="L20011")
-    assert page.locator("#G20008").get_attribute("open") is not None
+    page.wait_for_function(IN_VIEW, arg="L20010")
+    assert page.locator("#G20007").get_attribute("open") is not None
     gate.touch()
-    page.wait_for_function(IN_VIEW, arg="L20015")
-    assert page.locator("#G20008").get_attribute("open") is None  # it has ended
-    assert page.locator("#G20012").get_attribute("open") is not None  # it has, with an error
+    page.wait_for_function(IN_VIEW, arg="L20014")
+    assert page.locator("#G20007").get_attribute("open") is None  # it has ended
+    assert page.locator("#G20011").get_attribute("open") is not None  # it has, with an error
     page.get_by_role("button", name="Previous error").click()
-    page.wait_for_function("() => document.querySelector('#L20013.target')")
+    page.wait_for_function("() => document.querySelector('#L20012.target')")
     page.get_by_role("button", name="Previous error").click()  # the executor has it, the page has not
     page.wait_for_url("**&at=1#L1")
     page.locator("#L1", has_text="early").wait_for()
     assert page.locator("#G2").get_attribute("open") is None
     page.get_by_label("Find", exact=True).fill("19999")
     page.get_by_role("button", name="Next match").click()
-    page.wait_for_function(IN_VIEW, arg="L20006")
+    page.wait_for_function(IN_VIEW, arg="L20005")
     page.get_by_role("button", name="Find", exact=True).click()
     page.get_by_text("1 found").wait_for()
-    page.get_by_role("link", name="20006").click()
-    page.wait_for_function(IN_VIEW, arg="L20006")
+    page.get_by_role("link", name="20005").click()
+    page.wait_for_function(IN_VIEW, arg="L20005")
     page.get_by_role("link", name="Follow the end").click()
-    page.wait_for_function(IN_VIEW, arg="L20015")
+    page.wait_for_function(IN_VIEW, arg="L20014")
     without = open_page(page.url, java_script_enabled=False)
     without.get_by_role("link", name="its last lines").click()
-    without.locator("#L20015", has_text="after").wait_for()
+    without.locator("#L20014", has_text="after").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.locator("h1 .state.stopped").wait_for()
     assert page.problems == []
