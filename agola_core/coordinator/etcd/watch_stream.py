@@ -38,7 +38,9 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 """Interval of calls to `WatchStream.beat`, in seconds."""
 
-_SILENT_SECONDS = 2.5
+_SILENT_SECONDS = 2.0
+"""With a heartbeat a second, a silent stream is noticed within three seconds."""
+
 _MOST_SILENT_SECONDS = 40.0
 _LONGEST_PAUSE = 2.0
 _JOIN_SECONDS = 1.0
