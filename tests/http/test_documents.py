@@ -4,9 +4,13 @@ import re
 
 import pytest
 
+from agola_cli.runs.patience import Patience
 from agola_core.datamanager import Put
+from agola_core.errors import UnavailableError
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG
 from agola_core.runservice.model.line_times import LineClock, encode, parse
+from agola_core.runservice.model.requests import LogPart
+from agola_http.client import Client
 
 API = "/api/v1alpha"
 RUN_ID = "0000001ekg0a0-0000000000001"
@@ -105,6 +109,27 @@ def test_a_part_of_a_log_with_times(archived, timed, query, body):
     timed(11)  # another log's
     answer = archived.request("GET", f"{API}/logs?runid={RUN_ID}&taskid=t1&step=0&timestamps")
     assert answer.body.count(UNKNOWN) == 2
+
+
+def test_a_followed_part_that_is_cut_off_goes_on_where_it_was(archived, timed):
+    timed(10)
+
+    class Cut(Client):
+        cuts = 0
+
+        def open_log(self, *arguments, **options):
+            for piece in super().open_log(*arguments, **options):
+                if self.cuts < 3:
+                    self.cuts += 1
+                    yield piece[: 12 * self.cuts]
+                    raise UnavailableError("cut off")
+                yield piece
+
+    with Cut(archived.url) as client:
+        patience = Patience(client, lambda _: None, seconds=60)
+        followed = patience.follow_log(RUN_ID, "t1", 0, LogPart(timestamps=True, tail=1))
+        assert b"".join(followed) == b"2001-09-09T01:46:41.000Z \xff\n"
+        assert client.cuts == 3
 
 
 def test_the_page_tells_times_where_it_is_asked_to(archived, timed):

@@ -16,7 +16,9 @@ from agola_core.datamanager import ExportFormat
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.agola_form import agola_data
 from agola_core.runservice.archive.transfer import Include
+from agola_core.runservice.artifacts.log_times import read_times
 from agola_core.runservice.inprocess import InProcessDirectory
+from agola_core.runservice.model.line_times import LineClock, encode, parse
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import (
     ExecutorPhase,
@@ -214,6 +216,7 @@ def test_logs_and_archives_come_along_when_asked_for(open_runs):
     objects = {
         "logs/t1/data/setup.log": b"",
         "logs/t1/data/steps/0.log": log,
+        "logs/t1/data/steps/0.log.times": encode(parse(LineClock().take(len(log), 1000)), len(log)),
         "logs/t1/runs/r1": b"",
         "workspacearchives/t1/data/0.tar": archive,
         "caches/k.tar": b"never",
@@ -222,14 +225,15 @@ def test_logs_and_archives_come_along_when_asked_for(open_runs):
         one.storage.write(path, data)
     assert b"logs/t1" not in exported(one)
     stream = exported(one, include=list(Include))
-    assert imported(two, stream, dry_run=True).sections == {"logs": 3, "archives": 1}
+    assert imported(two, stream, dry_run=True).sections == {"logs": 4, "archives": 1}
     assert list(two.storage.list("logs/")) == []
     result = imported(two, stream)
-    assert (result.sections["logs"], result.sections["archives"]) == (3, 1)
+    assert (result.sections["logs"], result.sections["archives"]) == (4, 1)
     for path, data in objects.items():
         if not path.startswith("caches"):
             assert two.storage.read(path) == data
-    assert imported(two, stream).sections["logs"] == 3  # what stands there already is the same
+    assert parse(read_times(two.storage, "t1", 0, len(log))).at(1) == 1000
+    assert imported(two, stream).sections["logs"] == 4  # what stands there already is the same
     two.storage.write("logs/t1/data/setup.log", b"other")
     with pytest.raises(BadRequestError, match="another object under this path"):
         imported(two, stream)
