@@ -71,6 +71,7 @@ AT_THE_END = [("references.before-write", 1), ("fetch.before-log", 2), ("archive
 SERVICE_KILLS = [
     *(("runservice.before-txn", hit, "") for hit in (2, 4, 6)),
     *((*kill, "") for kill in AT_THE_END),
+    ("fetch.before-times", 1, ""),
     *((*kill, "executor.before-report:2") for kill in AT_THE_END),  # the executor dies first, then the service
 ]
 
@@ -96,6 +97,9 @@ def test_the_service_dies_at(installation, make_task, point, hit, executor_point
         runs = installation.client.get("/api/v1alpha/runs").json()["runs"]
         run_id = runs[0]["id"] if runs else installation.create(task)
     check(installation, run_id)
+    for step in (0, 1):  # also where it died between a log and its times
+        asked = {"runid": run_id, "taskid": "a", "step": step, "timestamps": ""}
+        assert installation.client.get("/api/v1alpha/logs", params=asked).text.startswith("20")
     assert installation.executor.alive
 
 
