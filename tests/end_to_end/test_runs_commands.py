@@ -71,7 +71,7 @@ def test_logs_of_chosen_tasks(used):
     assert "build  | built" in followed.stdout
     for arguments, message in [
         (["--task", "missing"], "has no task 'missing'; there are 'build', 'try it'"),
-        (["-f", "--step", "0"], "leave --step and --setup out"),
+        (["-f", "--step", "0"], "leave out --step, --setup"),
         (["--task", "build", "--step", "5"], "no such step"),
     ]:
         done = used.run("runs", "logs", "last", *arguments)
@@ -272,7 +272,7 @@ def test_what_is_misspelt_is_named(used, tmp_path):
     for arguments, told in [
         (["run", "--env", "A B=c"], "'A B' is no name of a variable"),
         (["run", "--graph"], "One of: text, dot, mermaid."),
-        (["runs", "logs", "last", "--step", "x"], "It has to be a whole number."),
+        (["runs", "logs", "last", "--step", "x"], "'x' is not a whole number such as 10"),
         (["runs", "restart", "1"], "say --from-start"),
     ]:
         refused = used.run(*arguments)
@@ -351,7 +351,7 @@ def test_a_settings_file_gives_defaults_below_environment_and_arguments(used):
         ("[runs.list]\nlimits = 1", "runs.list.limits: no such option; did you mean 'limit'?"),
         ("[runs", "agola-core.toml: "),
         ("runs = 1", "runs: expected a table"),
-        ('[runs.list]\nlimit = "many"', "'many' is not a valid integer"),
+        ('[runs.list]\nlimit = "many"', "'many' is not a whole number such as 10"),
     ],
 )
 def test_a_wrong_settings_file_is_named(used, text, message):
