@@ -212,6 +212,9 @@ class TaskRunner:
 
     def _set_up(self) -> Pod:
         if self.state.is_set_up:
+            for number, step in enumerate(self.task.status.steps):
+                if step.phase is not ExecutorPhase.NOT_STARTED:  # what an earlier executor did not come to record
+                    self.times.record(number)
             return self._driver.open_pod(self.task, self.directory.path, lambda text: self._log(None, text))
         self.directory.create()
         self.directory.save(self.task)  # what cannot be saved is not begun: it could be begun twice
