@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -100,6 +101,7 @@ class Executor:
         self._pool = TaskPool(self._options.active_tasks_limit)
         self._watcher = LogWatcher()
         self._kept: set[str] = set()
+        self._taking = threading.Lock()
         self._files = TaskFiles(self._directories, self._pool, self.id)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
         self._supervisor = Supervisor("executor")
@@ -176,28 +178,8 @@ class Executor:
         """
         if len(task.status.steps) != len(task.steps):
             raise BadRequestError(f"task {task.id!r} has {len(task.steps)} steps, its status {len(task.status.steps)}")
-        runner = self._pool.get(task.id)
-        if runner is not None:
-            if task.stop or not _is_known(task, runner.task):  # a new start waits for the old one's end
-                runner.stop()
-            return
-        if task.status.phase is not ExecutorPhase.NOT_STARTED:
-            return
-        directory = self._directories.of(task.id)
-        local = directory.load()
-        if local is not None and _is_known(task, local):
-            return  # it has run here
-        if task.stop:
-            status = replace(task.status, phase=ExecutorPhase.STOPPED)
-            self._reporter.report(replace(task, status=status))
-            return
-        try:
-            self._directories.remove(directory)
-        except OSError as error:
-            logger.error("task %s cannot be taken: %s", task.id, error)
-            self._report_failed(task, f"the executor cannot take the task: {error.strerror}")
-            return
-        self._add(task, self._directories.of(task.id))
+        with self._taking:  # the service tells of it, and a heartbeat may find it at the same time
+            self._take(task)
 
     def directory_of(self, task_id: str) -> TaskDirectory:
         """Return the directory of a task that ran here; it is there as long as the service knows the task.
@@ -236,6 +218,30 @@ class Executor:
             NotFoundError: There is no such archive.
         """
         return self._files.archive_size(task_id, step)
+
+    def _take(self, task: ExecutorTask) -> None:
+        runner = self._pool.get(task.id)
+        if runner is not None:
+            if task.stop or not _is_known(task, runner.task):  # a new start waits for the old one's end
+                runner.stop()
+            return
+        if task.status.phase is not ExecutorPhase.NOT_STARTED:
+            return
+        directory = self._directories.of(task.id)
+        local = directory.load()
+        if local is not None and _is_known(task, local):
+            return  # it has run here
+        if task.stop:
+            status = replace(task.status, phase=ExecutorPhase.STOPPED)
+            self._reporter.report(replace(task, status=status))
+            return
+        try:
+            self._directories.remove(directory)
+        except OSError as error:
+            logger.error("task %s cannot be taken: %s", task.id, error)
+            self._report_failed(task, f"the executor cannot take the task: {error.strerror}")
+            return
+        self._add(task, self._directories.of(task.id))
 
     def _add(self, task: ExecutorTask, directory: TaskDirectory) -> None:
         state = TaskState(task, directory, self._reporter.report)
@@ -344,11 +350,13 @@ class Executor:
         if self._pool.get(task_id) is not None:
             self._stop_unknown(task_id)
             return  # its directory goes in a later round
-        directory = self._directories.of(task_id)
-        if task_id in self._kept or directory.inode() != inode:
+        if task_id in self._kept:
             return
+        directory = self._directories.of(task_id)
         faultpoints.reach("executor.before-remove")
-        self._directories.remove(directory)
+        with self._taking:
+            if directory.inode() == inode:
+                self._directories.remove(directory)
 
     def _stop_unknown(self, task_id: str) -> None:
         try:

@@ -3,6 +3,7 @@
 import functools
 import os
 import subprocess
+import threading
 
 import pytest
 from msgspec.structs import replace
@@ -147,3 +148,35 @@ def test_a_task_that_came_again_since_it_was_seen_keeps_its_directory(tmp_path):
     executor._forget_unknown(executor._here(), [])
     assert not again.path.exists()
     executor.close()
+
+
+def wait_for_end(executor):
+    for runner in executor._pool.all():
+        runner.join(30.0)
+
+
+def test_a_task_told_and_found_at_the_same_time_is_taken_once(tmp_path, monkeypatch):
+    """The second taker must not move away the directory in which the first one has begun the task."""
+    executor = Executor(tmp_path, None, HostDriver())
+    remove = TaskDirectories.remove
+    second = threading.Thread(target=executor.submit, args=(TASK,))
+    removed = []
+
+    def removing(directories, directory):
+        if not removed:
+            removed.append(directory.inode())
+            second.start()
+            if not executor._taking.locked():  # nothing holds it up: it takes the task, and begins it
+                second.join()
+                wait_for_end(executor)
+        else:
+            removed.append(directory.inode())
+        remove(directories, directory)
+
+    monkeypatch.setattr(TaskDirectories, "remove", removing)
+    executor.submit(TASK)
+    second.join()
+    wait_for_end(executor)
+    assert executor.directory_of("a").load().status.phase is ExecutorPhase.SUCCESS
+    assert removed == [0]
+    executor.close(stop_tasks=False)
