@@ -16,7 +16,7 @@ import apsw
 from agola_core.db.tx import Reading, Tx, translated
 from agola_core.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
-from agola_core.runtime.connections import Connections
+from agola_core.runtime.connections import Connections, switch_to_wal
 from agola_core.runtime.context import Context, check_call
 from agola_core.runtime.forks import Origin, fork_safe
 
@@ -42,8 +42,8 @@ class Purpose(enum.Enum):
 
 
 _PRAGMAS = {
-    Purpose.KEEP: ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"),
-    Purpose.COPY: ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF"),
+    Purpose.KEEP: ("PRAGMA synchronous = FULL",),
+    Purpose.COPY: ("PRAGMA synchronous = OFF",),
     Purpose.BUILD: (
         "PRAGMA locking_mode = EXCLUSIVE",
         "PRAGMA journal_mode = MEMORY",
@@ -71,6 +71,7 @@ class Database:
         self, path: str | os.PathLike[str], migrations: Sequence[str] = (), purpose: Purpose = Purpose.KEEP
     ) -> None:
         self.path = str(Path(path).absolute())
+        self._in_wal_mode = purpose is not Purpose.BUILD
         self._pragmas = (*_PRAGMAS[purpose], "PRAGMA foreign_keys = ON")
         self.origin = Origin("the database")
         self._closed = False
@@ -142,6 +143,8 @@ class Database:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(self.path, flags)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        if self._in_wal_mode:
+            self._retried(partial(switch_to_wal, connection, _BUSY_MILLISECONDS / 1000))
         for pragma in self._pragmas:
             self._retried(partial(connection.execute, pragma))
         return connection

@@ -132,6 +132,32 @@ class Connections:
             self._kept.clear()
 
 
+def switch_to_wal(connection: apsw.Connection, seconds: float) -> None:
+    """Put a database into WAL mode, and wait while another connection does the same, or uses it in its former mode.
+
+    SQLite reads the mode before it changes it. A reader that wants to write never waits for another writer, because
+    two of them would wait for each other: it is told at once that the database is locked, whatever its busy timeout.
+    So this waits with nothing held, and then looks again.
+
+    Args:
+        connection: The connection; its busy timeout bounds each wait.
+        seconds: How long to go on waiting.
+
+    Raises:
+        apsw.BusyError: Another connection kept the database locked.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except apsw.BusyError:
+            if time.monotonic() >= end:
+                raise
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+
 _all: WeakSet[Connections] = WeakSet()
 _inside: dict[object, tuple[int, Connections]] = {}
 _forking: set[int] = set()

@@ -27,7 +27,7 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
-from agola_core.runtime.connections import Connections
+from agola_core.runtime.connections import Connections, switch_to_wal
 from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ class Database:
         # A checkpoint on close deletes the log at the path, which may belong to another database by then.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not checkpoint))
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
-        connection.execute("PRAGMA journal_mode = WAL")
+        switch_to_wal(connection, _BUSY_MILLISECONDS / 1000)
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
