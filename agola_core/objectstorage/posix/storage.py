@@ -214,15 +214,22 @@ class PosixStorage:
         return target
 
     def _check_root(self) -> None:
-        """Raise `RecoveryError` unless the directory is the one that was opened: another's is not written to."""
+        """Raise `RecoveryError` unless the directory is the one that was opened: another's is not written to.
+
+        A disk that cannot tell raises what it raises elsewhere: the directory may still be there.
+        """
         try:
             found = os.stat(self._data)  # noqa: PTH116
-            if os.path.samestat(found, self._opened):
-                return
-            why = "another one is there now"
-        except OSError as error:
-            why = error.strerror or str(error)
-        raise RecoveryError(
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._gone(error.strerror or str(error)) from error
+        except OSError:
+            with root_errors(self.root):
+                raise
+        if not os.path.samestat(found, self._opened):
+            raise self._gone("another one is there now")
+
+    def _gone(self, why: str) -> RecoveryError:
+        return RecoveryError(
             f"storage {self.root!r} was deleted, moved or replaced while it was open ({why}): open it again"
         )
 
