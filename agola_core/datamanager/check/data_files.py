@@ -104,8 +104,7 @@ def verify_file(storage: ObjectStorage, ref: FileRef) -> Iterator[Finding]:
     """Read a data file to its end and yield what is wrong with it; nothing if it is intact.
 
     This checks its size, digest, magic and footer, every block's checksum, the order of the keys, the counts and the
-    filter. It reads each byte once, and holds a
-    few spans of the file in memory, and the filter.
+    filter. It reads each byte once, and holds a few spans of the file in memory, and the filter.
 
     Args:
         storage: The store's object storage.

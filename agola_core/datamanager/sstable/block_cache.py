@@ -6,6 +6,7 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
+from weakref import WeakMethod
 
 from agola_core.datamanager.sstable.block import Block, LoneValue
 from agola_core.datamanager.sstable.datafile import FileRef
@@ -46,6 +47,14 @@ class BlockCache:
         self._blocks: OrderedDict[tuple[str, str, int], Block | LoneValue] = OrderedDict()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
         self._descriptors: OrderedDict[str, OpenFile] = OrderedDict()
+        opened = WeakMethod(self._opened)  # a cycle would keep the files of a dropped cache open
+
+        def noted(file: OpenFile) -> None:
+            note = opened()
+            if note is not None:
+                note(file)
+
+        self._noted = noted
 
     def open(self, storage: ObjectStorage, ref: FileRef, top: str = "") -> OpenFile:
         """Return an opened data file; opening reads its footer, once for all who wait for it.
@@ -65,7 +74,7 @@ class BlockCache:
         with self._gates[hash(ref.path) % _GATES]:
             file = self._files.get(ref.path)
             if file is None:
-                file = open_file(storage, ref, top, self._opened)
+                file = open_file(storage, ref, top, self._noted)
                 self._keep_file(file)
         return file
 

@@ -131,7 +131,7 @@ class OpenFile:
             first, wanted = after, min(2 * wanted, _LAST_SPAN)
 
     def _read_spans(self, spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int, bytes]]:
-        if not (self.reader or self._open_reader()).remote:
+        if not self._opened_reader().remote:
             yield from map(self._read_span, spans)
             return
         for span in spans:
@@ -160,17 +160,24 @@ class OpenFile:
                 yield self._decode(index, span[self._offsets[index] - start : self._offsets[index + 1] - start])
             stop, wanted = before, min(2 * wanted, _LAST_SPAN)
 
-    def _open_reader(self) -> ObjectReader:
-        self.reader = reader = self._storage.open_reader(self.ref.path)
-        self._opened(self)
+    def _opened_reader(self) -> ObjectReader:
+        """Return the reader, opened again if the file was closed."""
+        reader = self.reader
+        if reader is None:
+            try:
+                self.reader = reader = self._storage.open_reader(self.ref.path)
+            except NotFoundError as error:
+                raise _missing(self.ref) from error
+            self._opened(self)
         return reader
 
     def _fetch(self, offset: int, length: int) -> bytes:
         self.fetched = True
+        reader = self._opened_reader()
         try:
-            return (self.reader or self._open_reader()).read(offset, length)
-        except NotFoundError as error:  # to whoever reads an object that would mean that there is none
-            raise CorruptionError("the data file is missing", path=self.ref.path, offset=offset) from error
+            return reader.read(offset, length)
+        except NotFoundError as error:  # a remote storage says so at the first read
+            raise _missing(self.ref) from error
 
     def _decode(self, index: int, stored: bytes) -> Block | LoneValue:
         coding = self._codings[index]
@@ -222,6 +229,11 @@ def open_file(
             reader = whole
         file = OpenFile(storage, ref, reader, read_footer(reader, ref), opened, top or ref.path)
     except NotFoundError as error:  # a remote storage says so at the first read
-        raise CorruptionError("the data file is missing", path=ref.path) from error
+        raise _missing(ref) from error
     opened(file)
     return file
+
+
+def _missing(ref: FileRef) -> CorruptionError:
+    """Return what a missing file is: to whoever reads an object, `NotFoundError` would mean that there is none."""
+    return CorruptionError("the data file is missing", path=ref.path)

@@ -1,8 +1,10 @@
 """Tables: point reads, scans, and how many requests they cost."""
 
+import gc
 import itertools
 import random
 import threading
+import weakref
 
 import pytest
 
@@ -394,3 +396,41 @@ def test_a_remote_file_that_is_missing_is_damage_and_no_missing_object(remote, w
             with pytest.raises(CorruptionError, match="the data file is missing"):
                 read(table)
     assert [finding.message for finding in verify_file(remote, large)] == ["the data file is missing"]
+
+
+def test_a_closed_file_that_is_missing_is_damage_to_scans_as_to_point_reads(storage, write, manifest_of):
+    refs = write(numbered(range(300)), with_filter=False, options=Options(block_size=200, file_size=300))
+    table = Table(storage, manifest_of([refs]), BlockCache(0, open_files=1))
+    assert len(list(table.scan("note"))) == 300
+    storage.delete(refs[0].path)  # its index is still known, and its descriptor closed
+    for read in (
+        lambda: table.get(*refs[0].last),
+        lambda: list(table.scan("note")),
+        lambda: list(table.scan_back("note")),
+    ):
+        with pytest.raises(CorruptionError, match="the data file is missing"):
+            read()
+
+
+def test_the_files_of_a_cache_that_is_dropped_are_closed_at_once(storage, write, manifest_of):
+    """Also while the garbage collector does not run: a descriptor has a name, and the disk keeps a deleted file."""
+    refs = write(numbered(range(50)), with_filter=False)
+    readers = []
+    opened = storage.open_reader
+
+    def open_reader(path):
+        reader = opened(path)
+        readers.append(weakref.ref(reader))
+        return reader
+
+    storage.open_reader = open_reader
+    gc.disable()
+    try:
+        table = Table(storage, manifest_of([refs]), BlockCache())
+        assert len(list(table.scan("note"))) == 50
+        assert readers
+        assert all(reader() is not None for reader in readers)
+        del table
+        assert [reader() for reader in readers if reader() is not None] == []
+    finally:
+        gc.enable()
