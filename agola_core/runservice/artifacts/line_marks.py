@@ -21,7 +21,8 @@ _WARNING = re.compile(rb"^\s*(?!0 )(?:\S{0,40} )?warn(?:ing)?s?\b|\bwarn(?:ing)?
 _ERROR_WORDS = (b"error", b"fatal", b"panic", b"critical", b"fail", b"traceback (most", b"e   ")
 """A line without any of these, in lower case, is no error."""
 _GROUP, _GROUP_HEADS = b"group::", {b"::": True, b"::end": False}
-_MAX_INDENT = 40
+_MAX_HEAD = 40
+"""The most bytes before `group::` in a line that begins or ends a group, blanks included."""
 
 
 class GroupMark(NamedTuple):
@@ -87,9 +88,8 @@ def group_marks(lines: bytes, *, is_cut: bool = False) -> Iterator[GroupMark]:
     """
     place = lines.find(_GROUP)
     while place >= 0:
-        start = max(0, place - _MAX_INDENT)
-        begin = lines.rfind(b"\n", start, place) + 1
-        if (begin or not start) and not (is_cut and not begin):
+        begin = lines.rfind(b"\n", max(0, place - _MAX_HEAD - 1), place) + 1
+        if place - begin <= _MAX_HEAD and not (is_cut and not begin):
             begins = _GROUP_HEADS.get(lines[begin:place].lstrip(b" \t"))
             if begins is not None:
                 yield GroupMark(begin, begins)
@@ -98,13 +98,18 @@ def group_marks(lines: bytes, *, is_cut: bool = False) -> Iterator[GroupMark]:
 
 def group_name(line: bytes) -> bytes | None:
     """Return the name of the group that a line begins; None for a line that begins none."""
-    head, found, name = line.partition(b"::group::")
-    return name.strip() if found and not head.strip(b" \t") else None
+    return line.partition(_GROUP)[2].strip() if _marks(line) is True else None
 
 
 def ends_group(line: bytes) -> bool:
     """Return whether a line ends a group."""
-    return line.lstrip(b" \t").startswith(b"::endgroup::")
+    return _marks(line) is False
+
+
+def _marks(line: bytes) -> bool | None:
+    """Return whether a line begins a group; False for one that ends a group, None for one that does neither."""
+    place = line.find(_GROUP, 0, _MAX_HEAD + len(_GROUP))
+    return _GROUP_HEADS.get(line[:place].lstrip(b" \t")) if place >= 0 else None
 
 
 def _shown(line: bytes) -> bytes:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 
+from agola_core.errors import ConflictError
 from agola_core.runservice.artifacts.line_index import LineCounter
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model.protocol import ExecutorClient
@@ -14,6 +15,7 @@ from agola_core.runtime.context import Context
 from agola_core.runtime.forks import fork_safe
 
 _KEPT = 32
+_COMPARED_BYTES = 64
 
 
 class LiveLogs:
@@ -39,6 +41,7 @@ class LiveLogs:
 
         Raises:
             NotFoundError: The executor has no such log.
+            ConflictError: While the log is looked into, its step has emptied it.
             UnavailableError: It cannot be reached.
             DeadlineError: The context has ended.
         """
@@ -49,9 +52,9 @@ class LiveLogs:
             if len(self._growing) > _KEPT:
                 self._growing.popitem(last=False)
         with growing.lock:  # what one caller has read, the next need not
-            for piece in client.open_log(task_id, step, follow=False, offset=growing.counter.size):
-                growing.counter.take(piece)
-                context.check()
+            if not growing.read_on(client, task_id, step, context):
+                growing.begin_again()
+                growing.read_on(client, task_id, step, context)
             index = growing.counter.index()
         with closing(_LiveReader(client, task_id, step)) as reader:
             yield LogView(reader, index, context)
@@ -60,7 +63,25 @@ class LiveLogs:
 class _Growing:
     def __init__(self) -> None:
         self.lock = fork_safe(threading.Lock())
+        self.begin_again()
+
+    def begin_again(self) -> None:
         self.counter = LineCounter()
+        self._last = b""
+
+    def read_on(self, client: ExecutorClient, task_id: str, step: int | None, context: Context) -> bool:
+        """Count what came since the last look; return False if the log is not what it was: its step has emptied it."""
+        last = self._last
+        for piece in client.open_log(task_id, step, follow=False, offset=self.counter.size - len(last)):
+            known = min(len(last), len(piece))
+            if piece[:known] != last[:known]:
+                return False
+            last, rest = last[known:], piece[known:]
+            if rest:
+                self.counter.take(rest)
+                self._last = (self._last + rest[-_COMPARED_BYTES:])[-_COMPARED_BYTES:]
+            context.check()
+        return not last
 
 
 class _LiveReader:
@@ -84,7 +105,9 @@ class _LiveReader:
             data += piece
             if len(data) >= length:
                 break
-        self._offset, self._held = offset + min(length, len(data)), bytes(data[length:])
+        if len(data) < length:
+            raise ConflictError("the step has emptied its log, read it again")
+        self._offset, self._held = offset + length, bytes(data[length:])
         return bytes(data[:length])
 
     def close(self) -> None:

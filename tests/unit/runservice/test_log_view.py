@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agola_core.errors import ConflictError
 from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, split_lines
-from agola_core.runservice.artifacts.line_marks import ends_group, group_name, is_error, is_warning
+from agola_core.runservice.artifacts.line_marks import ends_group, group_marks, group_name, is_error, is_warning
+from agola_core.runservice.artifacts.live_logs import LiveLogs
 from agola_core.runservice.artifacts.log_view import SHORT_GROUP, LogView
 from agola_core.runtime.context import Context
 
@@ -124,3 +126,42 @@ def test_the_ways_to_errors_and_texts_lead_where_a_reader_from_the_beginning_fin
 )
 def test_lines_are_marked_by_what_a_terminal_shows(line, error, warning):
     assert (is_error(line), is_warning(line)) == (error, warning)
+
+
+@pytest.mark.parametrize("indent", range(34, 43))
+@pytest.mark.parametrize("before", [b"", b"plain\n", b"y" * 50 + b"\n"])
+def test_one_line_tells_of_a_group_what_many_lines_tell(indent, before):
+    for line in (
+        b"%s::group::a ::group::b\n",
+        b"%s::endgroup::\n",
+        b"%s::group::group::\n",
+        b"%s::endgroup::group::\n",
+    ):
+        data = line.replace(b"%s", b" " * indent)
+        marks = [mark.begins for mark in group_marks(before + data)]
+        assert marks == [True] * (group_name(data) is not None) + [False] * ends_group(data)
+
+
+def test_a_growing_log_that_its_step_empties_is_looked_into_anew():
+    class Client:
+        log = b"line\n" * 60_000
+
+        def open_log(self, task_id, step, *, follow, offset=0):
+            yield from (piece for piece in (self.log[offset : offset + 9], self.log[offset + 9 :]) if piece)
+
+    client, live = Client(), LiveLogs()
+
+    def looked():
+        return live.view(client, "e1", 1, "a", 0, Context())
+
+    with looked() as view:
+        assert view.index.lines == 60_000
+        client.log = b"new\n"
+        with pytest.raises(ConflictError, match="emptied its log"):
+            view.window(0, 500)
+    for log in (b"new\n", b"newer\n" * 70_000, b"", b"a\nb", b"a\nb\nc\n"):
+        client.log = log
+        with looked() as view:
+            assert view.index.size == len(log)
+            lines = [line for piece in view.window(0, 500) for line in piece.lines]
+            assert lines == list(split_lines(log))[:500]
