@@ -120,6 +120,31 @@ def test_watches_share_a_stream_and_a_slow_one_keeps_no_other_waiting(agola_etcd
         assert again.next(30).revision == sent[-1]
 
 
+def test_a_watch_that_comes_back_when_it_is_on_the_stream_loses_no_part_of_a_transaction(
+    agola_etcd, opened, monkeypatch
+):
+    """Its consumer made room before it was taken off the stream, or after a reconnection had brought it back."""
+    coordinator = opened(agola_etcd.url("back"))
+    watch = coordinator.watch("k", put(coordinator, "start") + 1)
+    put(coordinator, "k0")
+    assert watch.next(30) is not None
+    keys, item, read = watch._keys, watch._keys.item, []
+
+    def late(found):  # the call arrives while the stream's thread has taken one of three events
+        read.append(found)
+        if len(read) == 2:
+            coordinator._watches._resume(watch)
+        return item(found)
+
+    monkeypatch.setattr(keys, "item", late)
+    names = ["k1", "k2", "k3"]
+    revision = coordinator.txn([], [PutOp(name, b"") for name in names]).revision
+    batch = watch.next(30)
+    assert (batch.revision, [event.key for event in batch.events]) == (revision, names)
+    revision = put(coordinator, "k4")
+    assert watch.next(30).revision == revision
+
+
 def test_a_compaction_ends_only_the_watch_that_needs_what_is_gone(agola_etcd, opened, monkeypatch):
     monkeypatch.setattr("agola_core.coordinator.etcd.watch._KEPT_BATCHES", 4)
     coordinator = opened(agola_etcd.url("one-compacted"))

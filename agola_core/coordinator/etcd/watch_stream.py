@@ -163,9 +163,11 @@ class WatchStream:
 
     def _resume(self, watch: EtcdWatch) -> None:
         with self._lock:
-            if self._stream is not None and watch in self._watches:
-                self._remove(watch)
-                self._request(self._stream, watch)
+            stream = self._stream
+            if stream is None or watch not in self._watches:
+                return
+            if watch.number not in stream.watches:  # otherwise it is back already, perhaps in the midst of a revision
+                self._request(stream, watch)
 
     def _forget(self, watch: EtcdWatch) -> None:
         with self._lock:
