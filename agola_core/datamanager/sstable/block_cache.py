@@ -46,7 +46,7 @@ class BlockCache:
         self._gates = [fork_safe(threading.Lock()) for _ in range(_GATES)]
         self._blocks: OrderedDict[tuple[str, str, int], Block | LoneValue] = OrderedDict()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
-        self._descriptors: OrderedDict[str, OpenFile] = OrderedDict()
+        self._descriptors: OrderedDict[OpenFile, None] = OrderedDict()  # a path may be opened more than once
         opened = WeakMethod(self._opened)  # a cycle would keep the files of a dropped cache open
 
         def noted(file: OpenFile) -> None:
@@ -114,8 +114,8 @@ class BlockCache:
         with self._lock:
             for path in [path for path, file in self._files.items() if file.top not in tops]:
                 self._index_size -= self._files.pop(path).size
-            for path in [path for path, file in self._descriptors.items() if file.top not in tops]:
-                del self._descriptors[path]
+            for file in [file for file in self._descriptors if file.top not in tops]:
+                del self._descriptors[file]
             for key in [key for key in self._blocks if key[0] not in tops]:
                 self._size -= self._blocks.pop(key).size
 
@@ -128,7 +128,7 @@ class BlockCache:
                     self._files[path] = oldest
                 else:  # its reader closes with its last user
                     self._index_size -= oldest.size
-                    self._descriptors.pop(path, None)
+                    self._descriptors.pop(oldest, None)
             self._files[file.ref.path] = file
             self._index_size += file.size
 
@@ -137,14 +137,15 @@ class BlockCache:
         if not file.has_descriptor:
             return
         with self._lock:
+            self._descriptors.pop(file, None)
             while len(self._descriptors) >= self._open_files:
-                path, oldest = self._descriptors.popitem(last=False)
-                if oldest.fetched and oldest is not file:
+                oldest, _ = self._descriptors.popitem(last=False)
+                if oldest.fetched:
                     oldest.fetched = False
-                    self._descriptors[path] = oldest
+                    self._descriptors[oldest] = None
                 else:
                     oldest.reader = None
-            self._descriptors[file.ref.path] = file
+            self._descriptors[file] = None
 
 
 def _fair_share() -> int:

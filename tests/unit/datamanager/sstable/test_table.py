@@ -267,6 +267,19 @@ def test_descriptors_are_bounded_and_those_in_use_stay_and_no_index_is_read_twic
     assert cache._index_size == sum(file.size for file in cache._files.values())
 
 
+def test_descriptors_are_bounded_where_an_older_reader_of_a_file_opens_it_again(storage, write):
+    refs = write(numbered(range(300)), with_filter=False, options=Options(block_size=200, file_size=300))
+    cache = BlockCache(0, open_files=2)
+    first, second, third = (cache.open(storage, ref) for ref in refs[:3])
+    assert not first.has_descriptor
+    cache.keep_only({ref.path for ref in refs[1:]})
+    again = cache.open(storage, refs[0])
+    assert again is not first
+    assert first.read(0).size == again.read(0).size
+    last = cache.open(storage, refs[3])
+    assert sum(file.has_descriptor for file in (first, second, third, again, last)) == 2
+
+
 def test_indexes_are_bounded_by_their_bytes_too(storage, write, manifest_of):
     refs = write(numbered(range(300)), with_filter=True)
     cache = BlockCache(0, index_limit=1)
