@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -195,6 +197,49 @@ def test_a_storage_directory_that_is_gone_is_not_written_to_nor_taken_for_empty(
         with pytest.raises(RecoveryError, match=GONE):
             call()
     assert tree(tmp_path / "store") == before
+
+
+@pytest.fixture
+def disk():
+    """A directory on a file system that gives a deleted directory's number to the next one, as ext4 does."""
+    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp", Path(__file__).parent):
+        with tempfile.TemporaryDirectory(dir=place, prefix="agola-") as name:
+            directory = Path(name) / "store"
+            directory.mkdir()
+            if is_reused(directory):
+                yield directory
+                return
+    pytest.skip("no file system here gives a number again")
+
+
+def is_reused(directory):
+    """Make a directory anew until it has its former number, or never seems to get it."""
+    number = directory.stat().st_ino
+    for _ in range(100):  # another process may take the number meanwhile
+        shutil.rmtree(directory)
+        directory.mkdir()
+        if directory.stat().st_ino == number:
+            return True
+    return False
+
+
+def test_a_directory_made_anew_is_told_apart_though_it_could_have_the_same_number(disk):
+    storage = agola_core.open_storage(f"posix://{disk}")
+    storage.write("a", b"1")
+    assert not is_reused(disk / "data")
+    with pytest.raises(RecoveryError, match=GONE):
+        storage.write("b", b"")
+    with pytest.raises(RecoveryError, match=GONE):
+        storage.stat("a")
+    assert not list((disk / "data").iterdir())
+    storage.close()
+    assert not holds(disk)
+
+
+def holds(directory):
+    """Return whether this process has a directory below one open, be it a deleted one."""
+    held = (os.path.realpath(file) for file in Path("/proc/self/fd").iterdir())
+    return any(name.startswith(str(directory)) for name in held)
 
 
 UNMOUNTED = """

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -80,7 +81,7 @@ class PosixStorage:
         self._access = Access.below(self.root, may_share=True)
         if not create:
             try:
-                self._opened = os.stat(self._data)  # noqa: PTH116
+                self._hold()
             except OSError as error:
                 raise NotFoundError(f"there is no storage in {self.root!r}: {error.strerror}") from error
             return
@@ -90,7 +91,7 @@ class PosixStorage:
             warn_when_open(self.root)
             make_directories(self._data, trusted, self._access)
             make_directories(self._temporary, trusted, self._access)
-            self._opened = os.stat(self._data)  # noqa: PTH116
+            self._hold()
             self._sweep()
 
     def __repr__(self) -> str:
@@ -164,7 +165,8 @@ class PosixStorage:
         yield from self._walk(start, prefix, start_after, recursive)
 
     def close(self) -> None:
-        """Release nothing: every call opens and closes its own file."""
+        """Let the directory go; every call opens and closes its own file."""
+        self._held()
 
     def _write(self, path: str, target: str, pieces: Iterable[bytes], if_absent: bool) -> int:
         if os.path.isdir(target):  # noqa: PTH112
@@ -212,6 +214,12 @@ class PosixStorage:
         if _leads_away(target, self._data):
             raise BadRequestError(f"object key {path[:80]!r} leads through a symbolic link")
         return target
+
+    def _hold(self) -> None:
+        """Note which directory is there, and keep it open: else a file system gives its number to the next one."""
+        descriptor = os.open(self._data, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._held = weakref.finalize(self, os.close, descriptor)
+        self._opened = os.fstat(descriptor)
 
     def _check_root(self) -> None:
         """Raise `RecoveryError` unless the directory is the one that was opened: another's is not written to.
