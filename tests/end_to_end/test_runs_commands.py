@@ -89,6 +89,12 @@ def test_a_log_that_cannot_be_read_is_told_among_the_others(used):
     assert done.stdout == "tried\n"
     assert "the log of build: echo built cannot be read: " in done.stderr
     assert done.returncode == 3
+    log.unlink()  # as in a store that was restored without its logs
+    done = used.run("runs", "logs", "last")
+    assert done.stdout == "tried\n"
+    assert "the log of build: echo built cannot be read: it is not in the store\n" in done.stderr
+    assert done.stderr.endswith("1 of the logs could not be read\n")
+    assert done.returncode == 3
 
 
 def test_what_has_ended_cannot_be_stopped_or_approved(used):

@@ -22,7 +22,7 @@ from agola_cli.runs.patience import Patience
 from agola_cli.runs.timed_line import shown_time, timed_line
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError, UnavailableError
 from agola_core.runservice.model.requests import LogPart, RunBundle
-from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult
+from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult, RunTaskStep
 
 _WAIT_SECONDS = 0.5
 _MOST_LINES = 2**40  # of any log: below the machine's largest integer
@@ -153,7 +153,7 @@ def _print_logs(
     service: Service, bundle: RunBundle, logs: list[tuple[str, int | None, str]], chosen: _Filter, *, one_step: bool
 ) -> None:
     output = sys.stdout.buffer
-    unread = []
+    unread = 0
     for task_id, number, title in logs:
         try:
             pieces = service.open_log(bundle.run.id, task_id, number, part=chosen.part)
@@ -161,8 +161,11 @@ def _print_logs(
         except AgolaError as error:
             if one_step:
                 raise
-            if not isinstance(error, NotFoundError):  # a step that never began has none
-                unread.append(f"the log of {title} cannot be read: {error}")
+            if isinstance(error, NotFoundError) and not _has_begun(bundle, task_id, number):
+                continue
+            unread += 1
+            why = "it is not in the store" if isinstance(error, NotFoundError) else error
+            click.echo(f"the log of {title} cannot be read: {why}", err=True)
             continue
         if not one_step:
             click.echo(f"--- {title}", err=True)
@@ -171,17 +174,25 @@ def _print_logs(
         if untimed:
             click.echo(f"{title}: it is not known when {untimed} of these lines were written", err=True)
     if unread:
-        raise UnavailableError("; ".join(unread))
+        raise UnavailableError(f"{unread} of the logs could not be read")
+
+
+def _status(bundle: RunBundle, task_id: str, step: int | None) -> RunTaskStep:
+    task = bundle.run.tasks[task_id]
+    return task.setup_step if step is None else task.steps[step]
+
+
+def _has_begun(bundle: RunBundle, task_id: str, step: int | None) -> bool:
+    """Return whether there was a log: a step that never began has none."""
+    return _status(bundle, task_id, step).start_time is not None
 
 
 def _has_failed(bundle: RunBundle, task_id: str, step: int | None) -> bool:
-    task = bundle.run.tasks[task_id]
-    return (task.setup_step if step is None else task.steps[step]).phase is ExecutorPhase.FAILED
+    return _status(bundle, task_id, step).phase is ExecutorPhase.FAILED
 
 
 def _ran_since(bundle: RunBundle, task_id: str, step: int | None, since: datetime) -> bool:
-    task = bundle.run.tasks[task_id]
-    status = task.setup_step if step is None else task.steps[step]
+    status = _status(bundle, task_id, step)
     return status.start_time is not None and (status.end_time is None or status.end_time >= since)
 
 
