@@ -175,6 +175,7 @@ class Executor:
 
         Raises:
             BadRequestError: The task is malformed.
+            UnavailableError: There is no thread for it; the next heartbeat tries again.
         """
         if len(task.status.steps) != len(task.steps):
             raise BadRequestError(f"task {task.id!r} has {len(task.steps)} steps, its status {len(task.status.steps)}")

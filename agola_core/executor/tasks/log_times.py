@@ -16,6 +16,8 @@ from agola_core.runservice.model.line_times import MAX_BYTES, LineClock, parse
 logger = logging.getLogger(__name__)
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+_MAX_LOG_BYTES = 1 << 42
+"""A log that is larger has holes; some file systems let a step make it so large that its records had no end."""
 
 
 class TaskTimes:
@@ -99,7 +101,7 @@ class _LogTimes:
             return 0.0
         if found.st_size < self._clock.size:  # a step has emptied its log
             self._clock, self.unsaved = LineClock(), b""
-        if found.st_size == self._clock.size or self._failed:
+        if found.st_size == self._clock.size or self._failed or found.st_size > _MAX_LOG_BYTES:
             return 0.0
         if not force and (wait := self._clock.wait(now)):
             return wait / 1000

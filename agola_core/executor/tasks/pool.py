@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from agola_core.errors import UnavailableError
 from agola_core.executor.tasks.runner import TaskRunner
 
 _IDLE_SECONDS = 1.0
@@ -44,7 +45,11 @@ class TaskPool:
         return list(self._runners.values())
 
     def add(self, runner: TaskRunner) -> None:
-        """Start a task, or queue it; a known task is ignored."""
+        """Start a task, or queue it; a known task is ignored.
+
+        Raises:
+            UnavailableError: The system gives no thread for it; the task is not taken.
+        """
         with self._condition:
             if runner.task.id in self._runners:
                 return
@@ -59,7 +64,13 @@ class TaskPool:
                 self._handed.append(runner)
                 self._condition.notify()
                 return
-        threading.Thread(target=self._work, args=(runner,), name="task", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(runner,), name="task", daemon=True).start()
+        except RuntimeError as error:
+            with self._condition:
+                del self._runners[runner.task.id]
+                self._active -= 1
+            raise UnavailableError(f"no thread can be started for task {runner.task.id!r}: {error}") from error
 
     def remove(self, runner: TaskRunner) -> None:
         """Remove a task that has ended."""

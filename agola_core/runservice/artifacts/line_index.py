@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from copy import copy
 
 import msgspec
 
@@ -99,8 +100,13 @@ class LineCounter:
         """The bytes that have passed by."""
         return self._offset + len(self._held)
 
-    def index(self) -> LineIndex:
-        """Return the index of what has passed by."""
+    def index(self, ahead: bytes = b"") -> LineIndex:
+        """Return the index of what has passed by, and of what follows now but may yet change."""
+        if ahead:
+            counter = copy(self)
+            counter._starts, counter._marks = [*self._starts], [*self._marks]  # noqa: SLF001 - its own
+            counter.take(ahead)
+            return counter.index()
         rest = sum(1 for _ in split_lines(self._held))
         last = BlockMarks(self._block.group, self._block.errors + self._errors(self._held))
         exact = self._examined <= _MOST_EXAMINED

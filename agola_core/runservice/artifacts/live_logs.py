@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 
 from agola_core.errors import ConflictError
-from agola_core.runservice.artifacts.line_index import LineCounter
+from agola_core.runservice.artifacts.line_index import LineCounter, LineIndex
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runtime.context import Context
@@ -16,6 +16,8 @@ from agola_core.runtime.forks import fork_safe
 
 _KEPT = 32
 _COMPARED_BYTES = 64
+_UNSETTLED_BYTES = 256
+"""An executor hides at most so many bytes at a log's end."""
 
 
 class LiveLogs:
@@ -52,36 +54,44 @@ class LiveLogs:
             if len(self._growing) > _KEPT:
                 self._growing.popitem(last=False)
         with growing.lock:  # what one caller has read, the next need not
-            if not growing.read_on(client, task_id, step, context):
+            index = growing.read_on(client, task_id, step, context)
+            if index is None:
                 growing.begin_again()
-                growing.read_on(client, task_id, step, context)
-            index = growing.counter.index()
+                index = growing.read_on(client, task_id, step, context)
+        if index is None:
+            raise _emptied()
         with closing(_LiveReader(client, task_id, step)) as reader:
             yield LogView(reader, index, context)
 
 
 class _Growing:
+    """What has been read of a growing log; not its last bytes: those that may begin a secret are stars for now."""
+
     def __init__(self) -> None:
         self.lock = fork_safe(threading.Lock())
         self.begin_again()
 
     def begin_again(self) -> None:
-        self.counter = LineCounter()
+        self._counter = LineCounter()
         self._last = b""
 
-    def read_on(self, client: ExecutorClient, task_id: str, step: int | None, context: Context) -> bool:
-        """Count what came since the last look; return False if the log is not what it was: its step has emptied it."""
-        last = self._last
-        for piece in client.open_log(task_id, step, follow=False, offset=self.counter.size - len(last)):
+    def read_on(self, client: ExecutorClient, task_id: str, step: int | None, context: Context) -> LineIndex | None:
+        """Read what came since the last look; return None if the log is not what it was: its step has emptied it."""
+        last, rest = self._last, b""
+        for piece in client.open_log(task_id, step, follow=False, offset=self._counter.size - len(last)):
             known = min(len(last), len(piece))
             if piece[:known] != last[:known]:
-                return False
-            last, rest = last[known:], piece[known:]
-            if rest:
-                self.counter.take(rest)
-                self._last = (self._last + rest[-_COMPARED_BYTES:])[-_COMPARED_BYTES:]
+                return None
+            last, rest = last[known:], rest + piece[known:]
+            settled, rest = rest[:-_UNSETTLED_BYTES], rest[-_UNSETTLED_BYTES:]
+            self._counter.take(settled)
+            self._last = (self._last + settled[-_COMPARED_BYTES:])[-_COMPARED_BYTES:]
             context.check()
-        return not last
+        return None if last else self._counter.index(rest)
+
+
+def _emptied() -> ConflictError:
+    return ConflictError("the step has emptied its log, read it again")
 
 
 class _LiveReader:
@@ -106,7 +116,7 @@ class _LiveReader:
             if len(data) >= length:
                 break
         if len(data) < length:
-            raise ConflictError("the step has emptied its log, read it again")
+            raise _emptied()
         self._offset, self._held = offset + length, bytes(data[length:])
         return bytes(data[:length])
 

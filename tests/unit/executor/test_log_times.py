@@ -110,3 +110,15 @@ def test_a_log_that_is_emptied_begins_anew_and_a_full_disk_ends_the_times(direct
     times.end()
     found = parse(directory.times(0).read_bytes())
     assert [found.at(end) for end in (4, 10)] == [2000, None]
+
+
+def test_a_log_with_a_hole_larger_than_any_disk_has_no_times(directory):
+    times = TaskTimes(directory, LogWatcher(), lambda: 1000)
+    append(directory, b"one\n")
+    times.record(0)
+    known = times.unsaved(0)
+    os.truncate(directory.log(0), (1 << 42) + 1)
+    times.record(0)
+    assert times.unsaved(0) == known
+    times.end()
+    assert parse(directory.times(0).read_bytes()).size == 4

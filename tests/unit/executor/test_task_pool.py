@@ -3,6 +3,9 @@
 import threading
 from types import SimpleNamespace
 
+import pytest
+
+from agola_core.errors import UnavailableError
 from agola_core.executor.tasks.pool import TaskPool
 
 SECONDS = 30.0
@@ -89,3 +92,22 @@ def test_a_thread_ends_when_no_task_comes(monkeypatch):
     pool.add(second)
     second.end()
     assert second.thread is not first.thread
+
+
+def test_a_task_for_which_there_is_no_thread_is_not_taken_and_can_come_again(monkeypatch):
+    pool = TaskPool(1)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(UnavailableError, match="no thread can be started for task 'a'"):
+            pool.add(Work(pool, "a"))
+    assert not pool.all()
+    work = Work(pool, "a")
+    pool.add(work)
+    assert work.runs.wait(SECONDS)
+    work.end()
+    pool.close()
+    work.thread.join(SECONDS)

@@ -159,9 +159,13 @@ def test_a_growing_log_that_its_step_empties_is_looked_into_anew():
         client.log = b"new\n"
         with pytest.raises(ConflictError, match="emptied its log"):
             view.window(0, 500)
-    for log in (b"new\n", b"newer\n" * 70_000, b"", b"a\nb", b"a\nb\nc\n"):
+    hidden = b"x\n" * 300 + b"*" * 255, b"x\n" * 300 + b"-\n" * 127 + b"x\n"  # what might have been a secret was none
+    for log in (b"new\n", b"newer\n" * 70_000, b"", b"a\nb", b"a\nb\nc\n", *hidden):
         client.log = log
         with looked() as view:
             assert view.index.size == len(log)
             lines = [line for piece in view.window(0, 500) for line in piece.lines]
             assert lines == list(split_lines(log))[:500]
+            whole = LineCounter()
+            whole.take(log)
+            assert view.index == whole.index()
