@@ -1,4 +1,4 @@
-"""A new SQLite database that two processes open at the same moment: one waits until the other has made it."""
+"""SQLite databases that several processes open, or close, at the same moment: one waits, or looks again."""
 
 from contextlib import closing
 
@@ -6,6 +6,7 @@ import apsw
 import pytest
 
 from agola_core.coordinator import PutOp
+from agola_core.coordinator.sqlite import read_only
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.db import Context, Database, Purpose
 from agola_core.errors import UnavailableError
@@ -75,3 +76,33 @@ def test_an_opening_that_waits_in_vain_says_so(disk, tmp_path, monkeypatch):
         with pytest.raises(UnavailableError, match="locked"):
             write_to_the_coordinator(path)
     write_to_the_coordinator(path)
+
+
+@pytest.mark.parametrize("step", ["closes", "opens"])
+def test_reading_only_while_the_last_writer_closes_or_the_first_opens(tmp_path, monkeypatch, step):
+    """The log is gone, or there, once it was looked for: what was committed is read all the same."""
+    path = tmp_path / "coordinator.db"
+    writers = [SQLiteCoordinator(path)]
+    writers[0].txn([], [PutOp("a", b"1")])
+    if step == "opens":
+        writers.pop().close()
+    looks = []
+    has_log = read_only._has_log
+
+    def has_log_at_first(path):
+        found = has_log(path)
+        looks.append(found)
+        if len(looks) == 1:
+            if step == "closes":
+                writers.pop().close()
+            else:
+                writers.append(SQLiteCoordinator(path))
+                writers[0].txn([], [PutOp("b", b"1")])
+        return found
+
+    monkeypatch.setattr(read_only, "_has_log", has_log_at_first)
+    with closing(read_only.ReadOnlySQLiteCoordinator(path)) as reader:
+        assert [item.key for item in reader.list("").items] == (["a"] if step == "closes" else ["a", "b"])
+    assert looks[0] is (step == "closes")
+    for writer in writers:
+        writer.close()

@@ -19,9 +19,12 @@ from agola_core.coordinator.sqlite.database import IDLE_READERS, Database, one
 from agola_core.coordinator.sqlite.files import OpenFiles
 from agola_core.coordinator.sqlite.reads import SQLiteReads
 from agola_core.decoding import newer
-from agola_core.errors import FormatError, NotFoundError, UnavailableError
+from agola_core.errors import FormatError, NotFoundError, RecoveryError, UnavailableError
 from agola_core.runtime.connections import Connections
 from agola_core.runtime.forks import Origin
+
+_TRIES = 3
+"""How often it is opened: the side files may come or go while it is, with the first or the last of its writers."""
 
 
 class _Alone(OpenFiles):
@@ -30,10 +33,11 @@ class _Alone(OpenFiles):
     def __init__(self, path: str) -> None:  # of the log there is nothing to know
         self._path = path
         self._was = self._state()
+        self.check()
 
     def check(self) -> None:
         """Raise `UnavailableError` if somebody has started to write."""
-        if self._state() != self._was:
+        if self._was is None or self._was[0] or self._state() != self._was:
             raise UnavailableError(f"{self._path} was written to while it was read without its writers: open it again")
 
     def check_each(self) -> None:
@@ -64,7 +68,11 @@ class _ReadOnlyDatabase(Database):
             self._suffix = "&immutable=1" if is_alone else ""
             self._files = (_Alone if is_alone else OpenFiles)(self.path)
             self._version_reader = self._connections.keep(self._connect())
-            self._check_version()
+            try:
+                self._check_version()
+            except BaseException:
+                self._connections.close()
+                raise
 
     def check_found(self) -> None:
         """Check on every read: there are no commits of this process that would."""
@@ -115,8 +123,22 @@ class ReadOnlySQLiteCoordinator(ReadOnly, SQLiteReads):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(_ReadOnlyDatabase(path))
         self.path = os.fspath(path)
+        for left in reversed(range(_TRIES)):
+            try:
+                self._open()
+                return
+            except (RecoveryError, UnavailableError):
+                if not left:
+                    raise
+
+    def _open(self) -> None:
+        database = _ReadOnlyDatabase(self.path)
+        try:
+            SQLiteReads.__init__(self, database)
+        except BaseException:
+            database.close()
+            raise
 
     def __repr__(self) -> str:
         """Return the class and the file."""
