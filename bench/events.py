@@ -7,7 +7,6 @@ at random, once the files' indexes are in memory. The goals are those of `docs/e
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import subprocess
@@ -23,10 +22,11 @@ import agola_core
 from agola_core import Options
 from agola_core.events import Event, EventStore, Query, StreamEvents
 from agola_core.objectstorage.posix.storage import FileReader
+from bench import options
 from bench.bigstore import directory
 from bench.result import Line, limit
 
-EVENTS = int(os.environ.get("AGOLA_BENCH_EVENTS", "200000"))
+EVENTS = options.number("AGOLA_BENCH_EVENTS", 200_000, least=1000)
 STREAM = 50
 BATCH = 5
 READS = 500

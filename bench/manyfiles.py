@@ -6,7 +6,6 @@ all that it writes; the time of an opening with one point read; the memory of bo
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -16,10 +15,11 @@ from typing import NamedTuple
 
 import agola_core
 from agola_core import Options, Put
+from bench import options
 from bench.bigstore import directory
 from bench.result import Line, limit, ratio
 
-FILES = int(os.environ.get("AGOLA_BENCH_FILES", "30000"))
+FILES = options.number("AGOLA_BENCH_FILES", 30_000, least=1000)
 ROUNDS = 5
 MANIFEST_KB = 40
 PEAK_MIB = 150

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from agola_core.numerals import whole_number
+
 
 def number(name: str, default: int, least: int) -> int:
     """Return a whole number that an option gives; end the process with one message when it is none, or too small."""
     text = os.environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit()) or int(text) < least:
+    found = whole_number(text)
+    if found is None or found < least:
         _refuse(f"{name}={text}: expected a whole number of at least {least:,}")
-    return int(text)
+    return found
 
 
 def choice(name: str, choices: Sequence[str]) -> str:

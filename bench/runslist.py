@@ -6,7 +6,6 @@ without a service. `AGOLA_BENCH_RUNS` says how many runs; the goals are for 1,00
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -18,12 +17,13 @@ from pathlib import Path
 
 import httpx2
 
+from bench import options
 from bench.archivedruns import import_runs, run_id
 from bench.machine import workplace
 from bench.processes import agola_core_command
 from bench.result import Line, limit, ratio
 
-COUNT = int(os.environ.get("AGOLA_BENCH_RUNS", "200000"))
+COUNT = options.number("AGOLA_BENCH_RUNS", 200_000, least=1000)
 FEW = 1000
 ROUNDS = 5
 CALLS = 20
