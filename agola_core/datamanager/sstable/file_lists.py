@@ -173,15 +173,15 @@ def paths(storage: ObjectStorage, cache: BlockCache, run: Run) -> Iterator[str]:
     Raises:
         CorruptionError: A list is missing or damaged.
     """
-
-    def below(ref: FileRef, depth: int, top: str) -> Iterator[str]:
-        yield ref.path
-        if depth:
-            for child in children(storage, cache, ref, top):
-                yield from below(child, depth - 1, top)
-
     for ref in run.files:
-        yield from below(ref, run.depth, ref.path)
+        yield from _paths_below(storage, cache, ref, run.depth, ref.path)
+
+
+def _paths_below(storage: ObjectStorage, cache: BlockCache, ref: FileRef, depth: int, top: str) -> Iterator[str]:
+    yield ref.path
+    if depth:
+        for child in children(storage, cache, ref, top):
+            yield from _paths_below(storage, cache, child, depth - 1, top)
 
 
 def decode_entry(entry: Entry, path: str) -> FileRef:

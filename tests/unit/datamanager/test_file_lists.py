@@ -1,7 +1,9 @@
 """Runs that are named by lists: what is written, read, shared, collected, damaged and repaired."""
 
+import gc
 import random
 import shutil
+import weakref
 
 import msgspec
 import pytest
@@ -13,7 +15,7 @@ from agola_core.datamanager.format.checksummed import encode_checksummed
 from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.datafile import write_files
 from agola_core.datamanager.sstable.entries import entry_key
-from agola_core.datamanager.sstable.file_lists import make_run, paths, walk
+from agola_core.datamanager.sstable.file_lists import make_run, paths, walk, walk_back
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table
 from agola_core.objectstorage.posix.storage import PosixStorage
@@ -162,6 +164,21 @@ def test_a_collector_keeps_shared_lists_and_takes_those_of_a_publisher_that_was_
     with open_store(store, retain_manifests=1) as dm:
         assert shared <= {garbage.path for garbage in dm.collect_garbage()}
         assert dm.verify() == []
+
+
+def test_a_cache_goes_with_those_who_walked_through_lists_by_it(store):
+    """A cycle would keep what it holds, indexes and descriptors, until Python's collector comes."""
+    with open_store(store) as dm:
+        cache, run = BlockCache(), manifest(dm).runs[-1]
+        gone = weakref.ref(cache)
+        gc.disable()
+        try:
+            assert {path for _, path in walk(dm.storage, cache, run)} < {*paths(dm.storage, cache, run)}
+            assert [*walk_back(dm.storage, cache, run, b"\xff")]
+            del cache
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("harm", ["missing", "flipped"])
