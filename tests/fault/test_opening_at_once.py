@@ -106,3 +106,21 @@ def test_reading_only_while_the_last_writer_closes_or_the_first_opens(tmp_path, 
     assert looks[0] is (step == "closes")
     for writer in writers:
         writer.close()
+
+
+def test_reading_only_while_the_last_writer_closes_after_its_log_was_noted(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "coordinator.db"
+    writers = [SQLiteCoordinator(path)]
+    writers[0].txn([], [PutOp("a", b"1")])
+
+    class Noted(read_only.OpenFiles):
+        def __init__(self, path):
+            super().__init__(path)
+            while writers:
+                writers.pop().close()
+
+    monkeypatch.setattr(read_only, "OpenFiles", Noted)
+    with closing(read_only.ReadOnlySQLiteCoordinator(path)) as reader:
+        assert [item.key for item in reader.list("").items] == ["a"]
+    assert not writers
+    assert not caplog.records  # nobody is told of a loss that is none

@@ -58,7 +58,8 @@ class _ReadOnlyDatabase(Database):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = str(Path(path).absolute())
         self.origin = Origin("the coordinator")
-        self._closed = self._lost = False
+        self._closed = False
+        self._lost = True  # until the first look has succeeded: one that fails is no news, it is opened anew
         self._data_version = -1
         if not Path(self.path).is_file():
             raise NotFoundError(f"there is no coordinator {self.path!r}")
