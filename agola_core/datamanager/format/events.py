@@ -24,7 +24,7 @@ import msgspec
 
 from agola_core.datamanager.types import Action, Put
 from agola_core.decoding import DECODE_ERRORS
-from agola_core.errors import CorruptionError
+from agola_core.errors import BadRequestError, CorruptionError
 
 EVENTS = "agola.event"
 """Batches: last position -> header and body."""
@@ -71,9 +71,16 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     id: str = ""
 
     def __post_init__(self) -> None:
-        """Take the tags from any collection, each once."""
+        """Take the tags from any collection, each once.
+
+        Raises:
+            BadRequestError: They are no collection, or of what cannot be a tag.
+        """
         if self.tags or type(self.tags) is not tuple:
-            tags = (self.tags,) if isinstance(self.tags, str) else tuple(dict.fromkeys(self.tags))
+            try:
+                tags = (self.tags,) if isinstance(self.tags, str) else tuple(dict.fromkeys(self.tags))
+            except TypeError as error:
+                raise BadRequestError(f"tags are a list of names, not {self.tags!r}"[:300]) from error
             msgspec.structs.force_setattr(self, "tags", tags)
 
 

@@ -509,6 +509,12 @@ def test_nobody_writes_events_as_objects(store, tmp_path):
         store.append([Event("A")], along=[Delete(EVENTS, "0000000000000001")])
 
 
+@pytest.mark.parametrize("tags", [5, None, [["account:1"]]])
+def test_tags_that_are_no_list_of_names_are_refused(tags):
+    with pytest.raises(BadRequestError, match="tags are a list of names, not"):
+        Event("A", tags=tags)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
