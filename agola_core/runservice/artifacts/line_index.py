@@ -2,7 +2,8 @@
 
 A line ends at its newline, or after 16 KiB where none comes, so that no line is too long to be shown. The index holds
 where about every 256 KiB a line begins: four thousand places for a log of 1 GiB. What is between two of them is a
-block; of each the index knows the group that is open at its beginning, and how many lines look like errors.
+block; of each the index knows the group that is open at its beginning. How many of its lines look like errors is
+counted when somebody first asks (see `log_view`): that takes ten times as long as all else, and few logs are asked.
 """
 
 from __future__ import annotations
@@ -13,26 +14,12 @@ from copy import copy
 
 import msgspec
 
-from agola_core.runservice.artifacts.line_marks import error_places, group_marks, is_error, may_hold_errors
+from agola_core.runservice.artifacts.line_marks import group_marks, may_begin_groups
 
 MAX_LINE_BYTES = 16 * 1024
 STRIDE_BYTES = 256 * 1024
-NO_GROUP = -1
+NO_GROUP = NOT_COUNTED = -1
 _NEWLINE = ord("\n")
-_MOST_EXAMINED = 200_000
-"""So many lines with a word for an error in them are looked at; of the rest a block is only said to have some."""
-
-
-class BlockMarks(msgspec.Struct, frozen=True, array_like=True):
-    """What is in a block.
-
-    Attributes:
-        group: The line that began the group that is open at the block's beginning; `NO_GROUP` for none.
-        errors: How many lines look like errors.
-    """
-
-    group: int
-    errors: int
 
 
 class LineIndex(msgspec.Struct, frozen=True):
@@ -42,15 +29,16 @@ class LineIndex(msgspec.Struct, frozen=True):
         size: The log's bytes.
         lines: Its lines; a last one without a newline counts.
         starts: Numbers of lines, from 0, each with the byte at which it begins; ascending, first the line 0.
-        marks: What is in each block; () in an index that an older version made.
-        is_exact: Whether the errors were counted, not guessed.
+        groups: For each block the line that began the group that is open at its beginning, or `NO_GROUP`; () in an
+            index that an older version made.
+        errors: For each block how many lines look like errors, or `NOT_COUNTED`; () where none was counted.
     """
 
     size: int
     lines: int
     starts: tuple[tuple[int, int], ...]
-    marks: tuple[BlockMarks, ...] = ()
-    is_exact: bool = True
+    groups: tuple[int, ...] = ()
+    errors: tuple[int, ...] = ()
 
     def before(self, line: int) -> tuple[int, int]:
         """Return the last indexed line that is not behind a line, and where it begins."""
@@ -65,11 +53,6 @@ class LineIndex(msgspec.Struct, frozen=True):
         after = self.starts[block + 1] if block + 1 < len(self.starts) else (self.lines, self.size)
         return *self.starts[block], *after
 
-    @property
-    def errors(self) -> int:
-        """How many lines look like errors."""
-        return sum(marks.errors for marks in self.marks)
-
 
 class LineCounter:
     """Makes the index of a log while its pieces pass by.
@@ -82,12 +65,10 @@ class LineCounter:
     def __init__(self, pieces: Iterable[bytes] = (), stride: int = STRIDE_BYTES) -> None:
         self._pieces = pieces
         self._stride = stride
-        self._starts, self._marks = [(0, 0)], list[BlockMarks]()
+        self._starts, self._groups = [(0, 0)], [NO_GROUP]
         self._lines = self._offset = 0
-        self._block = BlockMarks(NO_GROUP, 0)
         self._group, self._is_cut = NO_GROUP, False
-        self._examined = 0
-        self._held = b""
+        self._held, self._begins_groups = b"", False
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the pieces, once."""
@@ -100,54 +81,48 @@ class LineCounter:
         """The bytes that have passed by."""
         return self._offset + len(self._held)
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks have passed by whole."""
+        return len(self._starts) - 1
+
     def index(self, ahead: bytes = b"") -> LineIndex:
         """Return the index of what has passed by, and of what follows now but may yet change."""
         if ahead:
             counter = copy(self)
-            counter._starts, counter._marks = [*self._starts], [*self._marks]  # noqa: SLF001 - its own
+            counter._starts, counter._groups = [*self._starts], [*self._groups]  # noqa: SLF001 - its own
             counter.take(ahead)
             return counter.index()
         rest = sum(1 for _ in split_lines(self._held))
-        last = BlockMarks(self._block.group, self._block.errors + self._errors(self._held))
-        exact = self._examined <= _MOST_EXAMINED
-        return LineIndex(self.size, self._lines + rest, tuple(self._starts), (*self._marks, last), exact)
+        return LineIndex(self.size, self._lines + rest, tuple(self._starts), tuple(self._groups))
 
     def take(self, piece: bytes) -> None:
         """Count a piece."""
         data, place = self._held + piece, 0
+        begins_groups = self._begins_groups or may_begin_groups(data, len(self._held))
         while len(data) - place > MAX_LINE_BYTES:
             end = part_end(data, place)
-            self._take_part(data[place:end])
+            if begins_groups or self._group != NO_GROUP:  # seldom
+                self._take_groups(data[place:end])
+            self._take_part(data, place, end)
             place = end
         self._held = data[place:]
+        self._begins_groups = begins_groups and may_begin_groups(self._held)
 
-    def _take_part(self, part: bytes) -> None:
+    def _take_part(self, data: bytes, begin: int, end: int) -> None:
         """Count lines that are whole, or a line that was cut."""
+        self._is_cut = data[end - 1] != _NEWLINE
+        self._lines += 1 if self._is_cut else data.count(b"\n", begin, end)
+        self._offset += end - begin
+        if self._offset - self._starts[-1][1] >= self._stride:
+            self._starts.append((self._lines, self._offset))
+            self._groups.append(self._group)
+
+    def _take_groups(self, part: bytes) -> None:
         line = counted = 0
         for mark in group_marks(part, is_cut=self._is_cut):
             line, counted = line + part.count(b"\n", counted, mark.place), mark.place
             self._group = self._lines + line if mark.begins else NO_GROUP
-        self._block = BlockMarks(self._block.group, self._block.errors + self._errors(part))
-        self._is_cut = part[-1] != _NEWLINE
-        self._lines += 1 if self._is_cut else part.count(b"\n")
-        self._offset += len(part)
-        if self._offset - self._starts[-1][1] >= self._stride:
-            self._starts.append((self._lines, self._offset))
-            self._marks.append(self._block)
-            self._block = BlockMarks(self._group, 0)
-
-    def _errors(self, part: bytes) -> int:
-        lower = part.lower()
-        if not may_hold_errors(lower):
-            return 0
-        found = 0
-        for place in error_places(lower, 0, len(part)):
-            self._examined += 1
-            if self._examined > _MOST_EXAMINED:
-                return found or 1
-            begin = part.rfind(b"\n", 0, place) + 1
-            found += is_error(part[begin : part.find(b"\n", place) + 1 or len(part)])
-        return found
 
 
 def split_lines(data: bytes) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ _ERROR = re.compile(
 _WARNING = re.compile(rb"^\s*(?!0 )(?:\S{0,40} )?warn(?:ing)?s?\b|\bwarn(?:ing)?\b ?[:!\]]|::warning", re.IGNORECASE)
 _ERROR_WORDS = (b"error", b"fatal", b"panic", b"critical", b"fail", b"traceback (most", b"e   ")
 """A line without any of these, in lower case, is no error."""
-_GROUP, _GROUP_HEADS = b"group::", {b"::": True, b"::end": False}
+_BEGIN, _GROUP, _GROUP_HEADS = b"::group::", b"group::", {b"::": True, b"::end": False}
 _MAX_HEAD = 40
 """The most bytes before `group::` in a line that begins or ends a group, blanks included."""
 
@@ -40,11 +40,6 @@ def is_error(line: bytes) -> bool:
 def is_warning(line: bytes) -> bool:
     """Return whether a line looks like a warning, by what a terminal shows at its beginning."""
     return _WARNING.search(_shown(line)) is not None
-
-
-def may_hold_errors(lower: bytes) -> bool:
-    """Return whether lines in lower case may be errors; quick."""
-    return any(word in lower for word in _ERROR_WORDS)
 
 
 def error_places(lower: bytes, begin: int, end: int) -> Iterator[int]:
@@ -77,6 +72,12 @@ def error_places_backwards(lower: bytes, begin: int, end: int) -> Iterator[int]:
         for word, place in places.items():
             if place >= line:
                 places[word] = lower.rfind(word, begin, line)
+
+
+def may_begin_groups(data: bytes, begin: int = 0) -> bool:
+    """Return whether bytes may have lines that begin groups, by a word that ends behind a place; quick."""
+    begin = max(0, begin - len(_BEGIN) + 1)
+    return data.find(b":", begin) >= 0 and data.find(_BEGIN, begin) >= 0  # one byte is found in a tenth of the time
 
 
 def group_marks(lines: bytes, *, is_cut: bool = False) -> Iterator[GroupMark]:

@@ -7,8 +7,10 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 
+import msgspec
+
 from agola_core.errors import ConflictError
-from agola_core.runservice.artifacts.line_index import LineCounter, LineIndex
+from agola_core.runservice.artifacts.line_index import NOT_COUNTED, LineCounter, LineIndex
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runtime.context import Context
@@ -58,10 +60,20 @@ class LiveLogs:
             if index is None:
                 growing.begin_again()
                 index = growing.read_on(client, task_id, step, context)
+            errors, blocks = growing.errors, growing.blocks
         if index is None:
             raise _emptied()
+        if errors:
+            known = tuple(errors.get(block, NOT_COUNTED) for block in range(len(index.starts)))
+            index = msgspec.structs.replace(index, errors=known)
         with closing(_LiveReader(client, task_id, step)) as reader:
-            yield LogView(reader, index, context)
+            view = LogView(reader, index, context)
+            try:
+                yield view
+            finally:
+                with growing.lock:
+                    found = enumerate(view.errors[:blocks])
+                    errors.update((block, count) for block, count in found if count != NOT_COUNTED)
 
 
 class _Growing:
@@ -74,6 +86,12 @@ class _Growing:
     def begin_again(self) -> None:
         self._counter = LineCounter()
         self._last = b""
+        self.errors: dict[int, int] = {}  # of whole blocks
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks have been read whole: nothing changes them."""
+        return self._counter.blocks
 
     def read_on(self, client: ExecutorClient, task_id: str, step: int | None, context: Context) -> LineIndex | None:
         """Read what came since the last look; return None if the log is not what it was: its step has emptied it."""

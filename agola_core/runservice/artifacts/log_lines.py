@@ -10,7 +10,7 @@ import msgspec
 
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.line_index import STRIDE_BYTES, LineCounter, LineIndex
+from agola_core.runservice.artifacts.line_index import NOT_COUNTED, STRIDE_BYTES, LineCounter, LineIndex
 from agola_core.runservice.artifacts.log_view import LogView
 from agola_core.runservice.model import object_paths
 from agola_core.runtime.context import Context
@@ -46,7 +46,13 @@ def open_view(storage: ObjectStorage, task_id: str, step: int | None, context: C
     """
     index = _index(storage, task_id, step)
     with closing(storage.open_reader(object_paths.log(task_id, step))) as reader:
-        yield LogView(reader, index, context)
+        view = LogView(reader, index, context)
+        try:
+            yield view
+        finally:  # what was counted in time is known from now on
+            if view.errors != index.errors and any(errors != NOT_COUNTED for errors in view.errors):
+                counted = msgspec.structs.replace(index, errors=view.errors)
+                _write_index(storage, object_paths.log_index(task_id, step), counted)
 
 
 def _index(storage: ObjectStorage, task_id: str, step: int | None) -> LineIndex:
@@ -55,7 +61,8 @@ def _index(storage: ObjectStorage, task_id: str, step: int | None) -> LineIndex:
     size = storage.stat(object_paths.log(task_id, step)).size
     try:
         index = msgspec.msgpack.decode(storage.read(path), type=LineIndex)
-        if index.size == size and index.starts and len(index.marks) == len(index.starts):
+        blocks = len(index.starts)
+        if blocks and index.size == size and len(index.groups) == blocks and len(index.errors) in (0, blocks):
             return index
     except (NotFoundError, msgspec.MsgspecError):
         pass

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from agola_core.objectstorage.port import ObjectReader
-from agola_core.runservice.artifacts.line_index import NO_GROUP, LineIndex, part_end, split_lines
+from agola_core.runservice.artifacts.line_index import NO_GROUP, NOT_COUNTED, LineIndex, part_end, split_lines
 from agola_core.runservice.artifacts.line_marks import (
     error_places,
     error_places_backwards,
@@ -22,6 +22,8 @@ SHORT_GROUP = 50
 """A group of at most so many lines is always sent whole."""
 _MOST_BYTES = 1 << 20
 _KEPT_BLOCKS = 4
+_MOST_EXAMINED = 200_000
+"""To count errors, about so many lines with a word for an error in them are looked at; the next view goes on."""
 
 
 class Group(NamedTuple):
@@ -81,6 +83,8 @@ class LogView:
         self._parts: dict[int, list[tuple[int, int, int]]] = {}
         self._marks: dict[int, list[_Mark]] = {}
         self._begins: dict[int, int] = {}  # of lines that are likely to be asked for
+        self._errors = list(index.errors) or [NOT_COUNTED] * len(index.starts)
+        self._examined = 0
 
     # Windows
 
@@ -225,7 +229,7 @@ class LogView:
             place -= 1  # the line that ends a group is its last one
         elif place >= 0 and not marks[place].begins:
             return None
-        first = marks[place].line if place >= 0 else self.index.marks[block].group
+        first = marks[place].line if place >= 0 else self.index.groups[block]
         if first == NO_GROUP:
             return None
         end, has_ended = self._group_end(block, first, place + 1)
@@ -235,7 +239,7 @@ class LogView:
         marks = self._marks_of(block)
         if next_mark >= len(marks):
             last = len(self.index.starts) - 1
-            while block < last and self.index.marks[block + 1].group == first:
+            while block < last and self.index.groups[block + 1] == first:
                 block += 1
             marks, next_mark = self._marks_of(block), 0
             if not marks or marks[0].line <= first:
@@ -262,7 +266,7 @@ class LogView:
         if (known := self._marks.get(block)) is not None:
             return known
         data, number = self._block(block), self.index.starts[block][0]
-        is_open, is_cut = self.index.marks[block].group != NO_GROUP, self._is_cut(block, data)
+        is_open, is_cut = self.index.groups[block] != NO_GROUP, self._is_cut(block, data)
         found: list[_Mark] = []
         for begin, end, lines in self._parts_of(block):
             part, line, counted = data[begin:end], number, 0
@@ -283,6 +287,33 @@ class LogView:
         begin = self.index.starts[block][1]
         return begin > 0 and b"group::" in data[:60] and self._reader.read(begin - 1, 1) != b"\n"
 
+    # Errors
+
+    @property
+    def errors(self) -> tuple[int, ...]:
+        """How many lines of each block look like errors, as far as they were counted (see `LineIndex.errors`)."""
+        return tuple(self._errors)
+
+    def count_errors(self) -> tuple[int, bool]:
+        """Return how many lines look like errors, and whether these are all: many that only might are not looked at."""
+        for block, errors in enumerate(self._errors):
+            if errors == NOT_COUNTED and self._examined < _MOST_EXAMINED:
+                self._errors_of(block)
+        return sum(errors for errors in self._errors if errors != NOT_COUNTED), NOT_COUNTED not in self._errors
+
+    def _errors_of(self, block: int) -> int:
+        """Return how many lines of a block look like errors."""
+        if self._errors[block] == NOT_COUNTED:
+            data, lower, begin, found = self._block(block), self._lower(block), 0, 0
+            while begin < len(data):
+                end = part_end(data, begin)
+                for place in error_places(lower, begin, end):
+                    self._examined += 1
+                    found += self._is_error(block, begin, place, end)
+                begin = end
+            self._errors[block] = found
+        return self._errors[block]
+
     # Ways to other lines
 
     def next_error(self, line: int) -> int | None:
@@ -292,7 +323,7 @@ class LogView:
     def previous_error(self, line: int) -> int | None:
         """Return the last line before a line that looks like an error."""
         for block in range(self.index.block(line - 1), -1, -1) if line > 0 else ():
-            if self.index.marks[block].errors:
+            if self._errors_of(block):
                 lower, until = self._lower(block), self._place_of(line, block)
                 for begin, end, _ in reversed(self._parts_of(block)):
                     for place in error_places_backwards(lower, begin, min(end, until)) if begin < until else ():
@@ -304,7 +335,7 @@ class LogView:
         for block in range(self.index.block(line), len(self.index.starts)):
             if self.index.starts[block][0] >= before:
                 break
-            if self.index.marks[block].errors:
+            if self._errors_of(block):
                 lower, start, until = self._lower(block), self._place_of(line, block), self._place_of(before, block)
                 for begin, end, _ in self._parts_of(block):
                     for place in error_places(lower, max(begin, start), min(end, until)) if end > start else ():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import agola_core
 from agola_core.errors import DeadlineError, NotFoundError
-from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, split_lines
+from agola_core.runservice.artifacts import log_view
+from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, NOT_COUNTED, LineCounter, split_lines
 from agola_core.runservice.artifacts.log_lines import open_view, write_log
 from agola_core.runservice.model import object_paths
 from agola_core.runtime.context import Context
@@ -107,7 +108,7 @@ def test_a_long_log_without_a_good_index_gets_one(storage, damage):
     for _ in range(2):
         found = read_lines(storage, "t", None, 40_000, 2)
         assert (found.lines, found.total, found.size) == (LONG[40_000:40_002], 50_000, 350_000)
-    assert b"marks" in storage.read(object_paths.log_index("t", None))
+    assert b"groups" in storage.read(object_paths.log_index("t", None))
 
 
 def test_a_short_log_has_no_index(storage):
@@ -140,9 +141,48 @@ def test_lines_with_a_text_are_found_anywhere_in_a_log(storage):
         assert view.find(b"error: IT", 10) == ([(number, lines[number]) for number in range(7, 60_000, 9999)], True)
         assert view.find(b"fine", 10) == ([(number, lines[number]) for number in range(11) if number != 7], False)
         assert view.find(b"nowhere", 10) == ([], True)
-        assert view.index.errors == 6
         assert view.previous_error(60_000) == 7 + 5 * 9999
+        assert view.count_errors() == (6, True)
     ended = Context()
     ended.cancel()
     with open_view(storage, "t", 0, ended) as view, pytest.raises(DeadlineError):
         view.find(b"nowhere", 10)
+
+
+def test_errors_are_counted_when_somebody_asks_and_known_from_then_on(storage, monkeypatch):
+    lines = [b"line %06d %s\n" % (number, b"error: it" if number % 9999 == 7 else b"fine") for number in range(60_000)]
+    looked, real = [], log_view.error_places
+    monkeypatch.setattr(log_view, "error_places", lambda *asked: looked.append(asked[1:]) or real(*asked))
+    index = write_log(storage, "t", 0, lines)
+    assert (looked, index.errors) == ([], ())
+    with open_view(storage, "t", 0, Context()) as view:
+        assert view.lines(59_999, 1)[1] == lines[-1:]
+        view.next_text(b"nowhere", 0)
+    assert looked == []
+    with open_view(storage, "t", 0, Context()) as view:
+        assert view.next_error(0) == 7
+    with open_view(storage, "t", 0, Context()) as view:  # what is found once is not lost
+        assert view.errors[0] > 0
+        assert set(view.errors[1:]) == {NOT_COUNTED}
+        assert view.count_errors() == (6, True)
+    looked.clear()
+    with open_view(storage, "t", 0, Context()) as view:
+        assert view.count_errors() == (6, True)
+    assert looked == []
+
+
+def test_many_lines_that_might_be_errors_are_counted_in_turns(storage, monkeypatch):
+    monkeypatch.setattr(log_view, "_MOST_EXAMINED", 20_000)
+    write_log(
+        storage,
+        "t",
+        0,
+        [*[b"no terror is here, says line %06d\n" % number for number in range(50_000)], b"error: it\n"],
+    )
+    told = []
+    while not told or not told[-1][1]:
+        with open_view(storage, "t", 0, Context()) as view:
+            told.append(view.count_errors())
+    assert len(told) in (2, 3)
+    assert told[-1] == (1, True)
+    assert set(told[:-1]) == {(0, False)}

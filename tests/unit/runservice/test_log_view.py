@@ -103,10 +103,10 @@ def test_windows_follow_each_other_and_each_line_is_in_its_group(data, count, pl
 def test_the_ways_to_errors_and_texts_lead_where_a_reader_from_the_beginning_finds_them(data, place):
     lines, looked = list(split_lines(data)), view(data)
     errors = [number for number, line in enumerate(lines) if is_error(line)]
-    assert looked.index.errors == len(errors)
     line = place % (len(lines) + 1)
     assert looked.next_error(line) == next((number for number in errors if number >= line), None)
     assert looked.previous_error(line) == next((number for number in reversed(errors) if number < line), None)
+    assert looked.count_errors() == (len(errors), True)
     texts = [number for number, text in enumerate(lines) if b"plain" in text]
     assert looked.next_text(b"PLAIN", line) == next((number for number in texts if number >= line), None)
     assert looked.previous_text(b"PLAIN", line) == next((number for number in reversed(texts) if number < line), None)
@@ -169,3 +169,10 @@ def test_a_growing_log_that_its_step_empties_is_looked_into_anew():
             whole = LineCounter()
             whole.take(log)
             assert view.index == whole.index()
+    for log in (b"error: it\n" * 90_000, b"fine\n" * 200_000, b"fine\n" * 200_000 + b"error: it\n" * 90_000):
+        client.log = log
+        for _ in range(2):
+            with looked() as view:
+                assert view.count_errors() == (log.count(b"error"), True)
+        with looked() as view:  # but for the last block, what was counted is known
+            assert [errors >= 0 for errors in view.errors] == [True] * (len(view.errors) - 1) + [False]

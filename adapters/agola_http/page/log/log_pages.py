@@ -10,6 +10,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError
+from agola_core.runservice.artifacts.line_index import NOT_COUNTED
 from agola_core.runservice.artifacts.log_view import LogView, Piece
 from agola_core.runservice.model.line_times import GrowingTimes
 from agola_http.page.area import PART, TASK, PageArea, for_people, shows
@@ -23,6 +24,8 @@ from agola_http.server.state import State
 
 WINDOW, _MAX_WINDOW = 500, 2000
 _MOST_FOUND, _MAX_TEXT = 200, 200
+_COUNTED_AT_ONCE = 16 * 1024 * 1024
+"""The errors of a log of so many bytes are counted when it is shown; of a larger one when one is asked for."""
 STEP = Param("step", ParamKind.TEXT, "The step's number, or `setup`.", required=True)
 FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
 AT = Param("at", ParamKind.INTEGER, "The number of a line, from 1, with those around it.")
@@ -73,8 +76,9 @@ class LogPages(PageArea):
             else:
                 start = min(line, total)
                 found = view.next_text(text, start) if text else view.next_error(start)
+            errors = errors_of(view) if call.flag("part") and not text else ""
         if call.flag("part"):
-            headers = {"X-Total": str(total), "X-Errors": errors_of(view), "Cache-Control": "no-cache"}
+            headers = {"X-Total": str(total), "X-Errors": errors, "Cache-Control": "no-cache"}
             return Response("" if found is None else str(found + 1), 200, headers, media_type="text/plain")
         seen = f"&at={found + 1}#L{found + 1}" if found is not None else f"&at={max(1, line)}&missing"
         return redirect(_log_address(call) + seen)
@@ -203,13 +207,14 @@ def shown_lines(
         "first": pieces[0].first + 1 if pieces else 0,
         "last": last,
         "total": view.index.lines,
-        "errors": errors_of(view),
+        "errors": errors_of(view) if view.index.size <= _COUNTED_AT_ONCE or NOT_COUNTED not in view.errors else "",
     }
 
 
 def errors_of(view: LogView) -> str:
     """Return how many lines look like errors, in words."""
-    return f"{view.index.errors:,}{'' if view.index.is_exact else '+'}"
+    errors, is_exact = view.count_errors()
+    return f"{errors:,}{'' if is_exact else '+'}"
 
 
 def _log_address(call: Call) -> str:
