@@ -112,8 +112,9 @@ class Participant(Closing):
                 self._unread = True
         except CompactedError:
             self._unread = True
-            revision = self._coordinator.list(mode.KEY, limit=1).revision
+            old, revision = self._watch, self._coordinator.list(mode.KEY, limit=1).revision
             self._watch = self._coordinator.watch(mode.KEY, revision + 1)
+            old.close()
             if self._closed:  # `close` may not have seen it
                 self._watch.close()
         except ClosedError:

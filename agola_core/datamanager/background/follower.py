@@ -72,8 +72,11 @@ class Follower:
                     return
                 raise
             except CompactedError:  # too far behind: read the newest state, then watch from there
-                self._watch.close()
+                old = self._watch  # stays if the next line fails: the next round tries again
                 self._watch = self._watch_from_now()
+                old.close()
+                if self._stopping.is_set():  # `close` may not have seen it
+                    self._watch.close()
                 batches = []
             gather = _GATHER_SECONDS
             if batches and all(self._is_known(batch) for batch in batches):

@@ -140,8 +140,9 @@ class Mirror:
                     return None
                 raise
             except (CompactedError, UnavailableError):
-                self._watch.close()
+                old = self._watch  # stays if the next line fails: whoever follows again tries again
                 self._watch = self._coordinator.watch(run_keys.PREFIX, self._load() + 1)
+                old.close()
                 if self.closed:  # `close` may not have seen it
                     self._watch.close()
         runs, self._loaded = self._loaded, set()
