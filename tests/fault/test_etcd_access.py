@@ -63,6 +63,40 @@ def test_an_expired_login_is_renewed(guarded_etcd, opened):
         coordinator.get("a")
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_watch_that_loses_its_right_ends_alone(guarded_etcd, opened, monkeypatch, when):
+    """The right goes before or after etcd has confirmed the watch on a new stream."""
+    coordinator = opened(guarded_etcd.url("ci", user="ci", password_env="CI_PASSWORD", timeout=30))
+    start = put(coordinator, "start") + 1
+    lost, kept = coordinator.watch("a/", start), coordinator.watch("b/", start)
+    for watch, key in ((lost, "a/0"), (kept, "b/0")):
+        put(coordinator, key)
+        assert watch.next(30) is not None
+    check, revoked = coordinator._watches._check_history, threading.Event()
+
+    def revoke():
+        role = ("role", "grant-permission", "ci", "--prefix=true", "readwrite", "ci/b/")
+        control(*role, "--user=root:root", endpoint=guarded_etcd.endpoint)
+        control("role", "revoke-permission", "ci", "ci/", "ci0", "--user=root:root", endpoint=guarded_etcd.endpoint)
+        revoked.set()
+
+    def late(watch, revision):
+        if watch is lost and not revoked.is_set():
+            revoke()
+        check(watch, revision)
+
+    if when == "after":
+        monkeypatch.setattr(coordinator._watches, "_check_history", late)
+    else:
+        revoke()
+    coordinator._watches._stream.call.cancel()  # as a connection ends: the next stream asks for both
+    with pytest.raises(AccessDeniedError):
+        lost.next(60)
+    control("put", "ci/b/1", "x", "--user=root:root", endpoint=guarded_etcd.endpoint)
+    batch = kept.next(60)
+    assert [event.key for event in batch.events] == ["b/1"]
+
+
 def test_nobody_is_refused_while_another_logs_in_again(guarded_etcd, opened):
     coordinator = opened(guarded_etcd.url("ci", user="ci", password_env="CI_PASSWORD", timeout=30))
     put(coordinator, "a")

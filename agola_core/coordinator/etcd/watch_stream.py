@@ -316,6 +316,9 @@ class WatchStream:
         request = rpc.RangeRequest(key=self._keys.encode(seen.key), revision=seen.mod_revision)
         try:
             found = self._client.ask(rpc.RANGE, request).kvs
+        except AccessDeniedError as error:  # the right was taken meanwhile: from this watch, perhaps from no other
+            self._fail(watch, error)
+            return
         except AgolaError as error:
             if isinstance(error, UnavailableError):
                 raise
