@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from agola_core.runtime.clock import until_next
+from agola_core.runtime.failures import log_failure
 from agola_core.runtime.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
@@ -86,10 +87,10 @@ class Loop:
             try:
                 self._work()
                 self.failures = 0
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - it is logged, and the next round tries again
                 self.failures += 1
                 if not self._stopping.is_set():
-                    logger.exception("loop %s failed (%d in a row)", self.name, self.failures)
+                    log_failure(logger, error, "loop %s failed (%d in a row)", self.name, self.failures)
             if self.failures:
                 self._stopping.wait(min(0.05 * 2 ** min(self.failures, 10), self._max_backoff))
             elif not self._stopping.is_set():  # a stop before the clear above must not be missed

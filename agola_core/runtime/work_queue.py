@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from agola_core.runtime.failures import log_failure
 from agola_core.runtime.forks import fork_safe
 
 logger = logging.getLogger(__name__)
@@ -99,9 +100,9 @@ class WorkQueue:
     def _do(self, work: Work, key: str) -> None:
         try:
             work(key)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - it is logged, and the next sweep tries again
             if not self._stopping:
-                logger.exception("work on %s failed; the next sweep tries again", key)
+                log_failure(logger, error, "work on %s failed; the next sweep tries again", key)
         with self._condition:
             self._running.discard(key)
             if key in self._queued and not self._stopping:

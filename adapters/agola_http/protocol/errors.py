@@ -24,6 +24,7 @@ from agola_core.errors import (
     UnavailableError,
     api_error,
 )
+from agola_core.runtime.failures import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def describe(error: BaseException, request: str) -> Told:
             logger.info("%s: %s", request, error)
         return Told(STATUS[found.kind], str(found), _code(found))
     mark = uuid.uuid4().hex[:12]
-    logger.error("%s failed: id=%s", request, mark, exc_info=error)
+    log_failure(logger, error, "%s failed: id=%s", request, mark)
     if found is not None:
         return Told(500, str(found), _code(found), mark)
     if isinstance(
