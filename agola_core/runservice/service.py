@@ -19,10 +19,10 @@ from agola_core.runservice.archive.queries import RunQueries
 from agola_core.runservice.archive.recent_samples import RecentSamples
 from agola_core.runservice.artifacts.artifact_store import ArtifactStore
 from agola_core.runservice.artifacts.fetcher import Fetcher
-from agola_core.runservice.artifacts.log_view import LogView
-from agola_core.runservice.artifacts.logs import LogReader
 from agola_core.runservice.artifacts.releases import Releases
 from agola_core.runservice.artifacts.reports import ReportReader
+from agola_core.runservice.logs.log_reader import LogReader
+from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model.line_times import GrowingTimes
 from agola_core.runservice.model.options import ServiceOptions
 from agola_core.runservice.model.protocol import ExecutorDirectory

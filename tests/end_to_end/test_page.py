@@ -14,8 +14,8 @@ from msgspec.structs import replace
 import agola_core
 from agola_core import Put
 from agola_core.runconfig import RunContext, parse_config, run_tasks
-from agola_core.runservice.artifacts.line_index import split_lines
-from agola_core.runservice.artifacts.log_lines import write_log
+from agola_core.runservice.logs.line_index import split_lines
+from agola_core.runservice.logs.log_lines import write_log
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
     ExecutorPhase,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 import agola_core
 from agola_core import Put, RecoveryError
-from agola_core.runservice.artifacts.log_lines import write_log
+from agola_core.runservice.logs.log_lines import write_log
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (

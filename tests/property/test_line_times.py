@@ -13,9 +13,9 @@ import agola_core
 from agola_core.executor.tasks.directory import TaskDirectories
 from agola_core.executor.tasks.log_times import TaskTimes
 from agola_core.executor.tasks.log_watcher import LogWatcher
-from agola_core.runservice.artifacts.line_index import split_lines
-from agola_core.runservice.artifacts.log_lines import write_log
-from agola_core.runservice.artifacts.log_times import read_times, write_times
+from agola_core.runservice.logs.line_index import split_lines
+from agola_core.runservice.logs.log_lines import write_log
+from agola_core.runservice.logs.log_times import read_times, write_times
 from agola_core.runservice.model import line_times, object_paths
 from agola_core.runservice.model.line_times import GrowingTimes, LineClock, encode, parse, shown
 

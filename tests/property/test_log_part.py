@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agola_core
-from agola_core.runservice.artifacts import log_part
-from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES
-from agola_core.runservice.artifacts.log_part import beginning, stamped, stored_from
+from agola_core.runservice.logs import log_part
+from agola_core.runservice.logs.line_index import MAX_LINE_BYTES
+from agola_core.runservice.logs.log_part import beginning, stamped, stored_from
 from agola_core.runservice.model.line_times import GrowingTimes, LineClock, LineTimes, shown
 from agola_core.runservice.model.requests import LogPart
 

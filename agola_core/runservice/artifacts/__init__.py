@@ -1,1 +1,1 @@
-"""Logs, workspace archives, caches and sources in object storage."""
+"""What runs leave in object storage: logs as they are fetched, workspace archives, caches, sources and reports."""

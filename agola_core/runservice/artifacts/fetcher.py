@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 
 from agola_core.errors import AgolaError, APIError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.log_lines import write_log
-from agola_core.runservice.artifacts.log_times import write_times
 from agola_core.runservice.artifacts.references import refer, release
 from agola_core.runservice.artifacts.reports import ReportSpotter, summarize
+from agola_core.runservice.logs.log_lines import write_log
+from agola_core.runservice.logs.log_times import write_times
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
 from agola_core.runservice.model.line_times import MAX_BYTES

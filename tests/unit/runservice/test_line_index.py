@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import agola_core
 from agola_core.errors import DeadlineError, NotFoundError
-from agola_core.runservice.artifacts import log_view
-from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, NOT_COUNTED, LineCounter, split_lines
-from agola_core.runservice.artifacts.log_lines import open_view, write_log
+from agola_core.runservice.logs import log_view
+from agola_core.runservice.logs.line_index import MAX_LINE_BYTES, NOT_COUNTED, LineCounter, split_lines
+from agola_core.runservice.logs.log_lines import open_view, write_log
 from agola_core.runservice.model import object_paths
 from agola_core.runtime.context import Context
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agola_core.errors import ConflictError
-from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, LineCounter, split_lines
-from agola_core.runservice.artifacts.line_marks import ends_group, group_marks, group_name, is_error, is_warning
-from agola_core.runservice.artifacts.live_logs import LiveLogs
-from agola_core.runservice.artifacts.log_view import SHORT_GROUP, LogView
+from agola_core.runservice.logs.line_index import MAX_LINE_BYTES, LineCounter, split_lines
+from agola_core.runservice.logs.line_marks import ends_group, group_marks, group_name, is_error, is_warning
+from agola_core.runservice.logs.live_logs import LiveLogs
+from agola_core.runservice.logs.log_view import SHORT_GROUP, LogView
 from agola_core.runtime.context import Context
 
 LINES = [b"plain\n", b"error: it broke\n", b"a terror\n", b"::group::build\n", b"::endgroup::\n", b" ::group::in\n"]

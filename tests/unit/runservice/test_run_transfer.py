@@ -16,8 +16,8 @@ from agola_core.datamanager import ExportFormat
 from agola_core.runservice.archive import transfer
 from agola_core.runservice.archive.agola_form import agola_data
 from agola_core.runservice.archive.transfer import Include
-from agola_core.runservice.artifacts.log_times import read_times
 from agola_core.runservice.inprocess import InProcessDirectory
+from agola_core.runservice.logs.log_times import read_times
 from agola_core.runservice.model.line_times import LineClock, encode, parse
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import (

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import accumulate
 
-from agola_core.runservice.artifacts.line_marks import ends_group, group_name
-from agola_core.runservice.artifacts.log_view import Group, Piece
+from agola_core.runservice.logs.line_marks import ends_group, group_name
+from agola_core.runservice.logs.log_view import Group, Piece
 from agola_http.page.log.line_time import Stamps, time_html
 from agola_http.page.log.log_rows import Row, html, rows
 from agola_http.page.log.terminal import Style, spans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from agola_core.runservice.artifacts.line_index import split_lines
+from agola_core.runservice.logs.line_index import split_lines
 from agola_core.runservice.model.line_times import GrowingTimes
 from agola_http.page.log.groups import GroupTracker, heading
 from agola_http.page.log.line_time import time_html

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from agola_core.errors import BadRequestError
-from agola_core.runservice.artifacts.line_index import NOT_COUNTED
-from agola_core.runservice.artifacts.log_view import LogView, Piece
+from agola_core.runservice.logs.line_index import NOT_COUNTED
+from agola_core.runservice.logs.log_view import LogView, Piece
 from agola_core.runservice.model.line_times import GrowingTimes
 from agola_http.page.area import PART, TASK, PageArea, for_people, shows
 from agola_http.page.log.groups import window_html

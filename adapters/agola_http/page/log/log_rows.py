@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
-from agola_core.runservice.artifacts.line_marks import ends_group, is_error, is_warning
+from agola_core.runservice.logs.line_marks import ends_group, is_error, is_warning
 from agola_http.page.log.terminal import Span, Style, spans
 
 _URL = re.compile(r"https?://[^\s<>\"'`\x00-\x1f]{1,2000}")

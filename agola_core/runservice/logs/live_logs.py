@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 import msgspec
 
 from agola_core.errors import ConflictError
-from agola_core.runservice.artifacts.line_index import NOT_COUNTED, LineCounter, LineIndex
-from agola_core.runservice.artifacts.log_view import LogView
+from agola_core.runservice.logs.line_index import NOT_COUNTED, LineCounter, LineIndex
+from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runtime.context import Context
 from agola_core.runtime.forks import fork_safe

@@ -14,7 +14,7 @@ from copy import copy
 
 import msgspec
 
-from agola_core.runservice.artifacts.line_marks import group_marks, may_begin_groups
+from agola_core.runservice.logs.line_marks import group_marks, may_begin_groups
 
 MAX_LINE_BYTES = 16 * 1024
 STRIDE_BYTES = 256 * 1024

@@ -10,8 +10,8 @@ import msgspec
 
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.line_index import NOT_COUNTED, STRIDE_BYTES, LineCounter, LineIndex
-from agola_core.runservice.artifacts.log_view import LogView
+from agola_core.runservice.logs.line_index import NOT_COUNTED, STRIDE_BYTES, LineCounter, LineIndex
+from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model import object_paths
 from agola_core.runtime.context import Context
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.line_index import MAX_LINE_BYTES, split_lines
+from agola_core.runservice.logs.line_index import MAX_LINE_BYTES, split_lines
 from agola_core.runservice.model.line_times import GrowingTimes, milliseconds, shown
 from agola_core.runservice.model.requests import LogPart
 

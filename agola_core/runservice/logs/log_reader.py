@@ -9,11 +9,11 @@ from functools import partial
 
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runservice.artifacts.live_logs import LiveLogs
-from agola_core.runservice.artifacts.log_lines import open_view
-from agola_core.runservice.artifacts.log_part import beginning, stamped, stored_from
-from agola_core.runservice.artifacts.log_times import read_times
-from agola_core.runservice.artifacts.log_view import LogView
+from agola_core.runservice.logs.live_logs import LiveLogs
+from agola_core.runservice.logs.log_lines import open_view
+from agola_core.runservice.logs.log_part import beginning, stamped, stored_from
+from agola_core.runservice.logs.log_times import read_times
+from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.line_times import GrowingTimes
 from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory

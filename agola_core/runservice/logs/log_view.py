@@ -8,8 +8,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from agola_core.objectstorage.port import ObjectReader
-from agola_core.runservice.artifacts.line_index import NO_GROUP, NOT_COUNTED, LineIndex, part_end, split_lines
-from agola_core.runservice.artifacts.line_marks import (
+from agola_core.runservice.logs.line_index import NO_GROUP, NOT_COUNTED, LineIndex, part_end, split_lines
+from agola_core.runservice.logs.line_marks import (
     error_places,
     error_places_backwards,
     group_marks,
