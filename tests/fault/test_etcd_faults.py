@@ -382,7 +382,7 @@ def test_close_ends_everything_cleanly_also_while_etcd_is_away(agola_etcd, proxy
     for damage in (lambda: None, proxy.refuse, proxy.drop_answers):
         proxy.heal()
         coordinator = open_coordinator(agola_etcd.through(proxy.endpoint).url("close"))
-        watch = coordinator.watch("", 1)
+        watch = coordinator.watch("", put(coordinator, "a") + 1)  # other tests compact what was before
         waiting, outcome = in_background(watch.next)
         damage()
         reading, read = in_background(lambda coordinator=coordinator: [coordinator.get("a") for _ in range(10_000)])

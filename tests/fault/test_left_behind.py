@@ -108,11 +108,12 @@ def test_a_lock_that_was_acquired_unheard_is_released(coordinator, instance):
 
 @pytest.mark.parametrize("error", [UnavailableError, UnknownOutcomeError])
 def test_an_instance_that_could_not_be_published_leaves_nothing(coordinator, error):
+    before = set(threading.enumerate())
     coordinator.refuse = lambda then: error("no answer")
     with pytest.raises(error):
         Instance(coordinator, "me", 10.0, 1)
     assert list_instances(coordinator) == []
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lease-")]
+    assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("lease-")]
 
 
 def test_a_store_whose_loops_could_not_be_started_leaves_nothing(coordinator, tmp_path):
