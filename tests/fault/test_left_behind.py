@@ -123,10 +123,12 @@ def test_a_store_whose_loops_could_not_be_started_leaves_nothing(coordinator, tm
         raise UnavailableError("no answer")
 
     coordinator.watch = refuse
+    before = set(threading.enumerate())
     with pytest.raises(UnavailableError, match="no answer"):
         DataManager(coordinator, storage, ["note"])
     assert list_instances(coordinator) == []
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("lease-", "datamanager-"))]
+    left = [thread.name for thread in set(threading.enumerate()) - before]
+    assert not [name for name in left if name.startswith(("lease-", "datamanager-"))]
 
 
 def test_an_instance_whose_lease_ends_while_it_is_published_takes_another(coordinator, instance):
