@@ -13,6 +13,7 @@ import pytest
 from agola_core.coordinator import Compare, DeleteOp, DeleteRangeOp, GetOp, PutOp, Target, open_coordinator
 from agola_core.coordinator.etcd import marks
 from agola_core.coordinator.etcd import messages as rpc
+from agola_core.coordinator.etcd.client import Endpoint
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import iterate
 from agola_core.errors import (
@@ -394,6 +395,24 @@ def test_close_ends_everything_cleanly_also_while_etcd_is_away(agola_etcd, proxy
         assert isinstance(read[0], ClosedError)
     ours = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith(("etcd", "watch"))]
     assert not ours
+
+
+def test_close_asks_an_absent_etcd_once_and_one_that_a_watch_has_lost_never(agola_etcd, proxy, monkeypatch):
+    asked, unary = [], Endpoint.unary
+    monkeypatch.setattr(Endpoint, "unary", lambda *args: asked.append(args[1]) or unary(*args))
+    for watched in (False, True):
+        proxy.heal()
+        coordinator = open_coordinator(agola_etcd.through(proxy.endpoint).url("close-absent"))
+        start = put(coordinator, "a") + 1
+        if watched:
+            coordinator.watch("", start)
+            eventually_true(lambda: getattr(coordinator._watches._stream, "answered", False))  # noqa: B023
+        proxy.refuse()
+        if watched:
+            eventually_true(lambda: not coordinator._client.answers)  # noqa: B023
+        asked.clear()
+        coordinator.close()
+        assert asked.count(rpc.TXN) == (0 if watched else 1)
 
 
 def test_an_absent_etcd_costs_next_to_nothing(agola_etcd, proxy, opened):

@@ -179,6 +179,20 @@ class EtcdClient:
         """
         return self._request(method, request, timeout or self.settings.timeout, once=True)
 
+    def try_once(self, method: Method, request: Any, timeout: float) -> bool:
+        """Send a request to the preferred endpoint, once and to no other; return whether it was answered."""
+        try:
+            self._endpoints[self._current].unary(method, request, timeout, _metadata(self._token))
+        except (grpc.RpcError, ValueError):  # gRPC raises the latter for a closed channel
+            return False
+        return True
+
+    def doubt(self, name: str) -> None:
+        """Take an endpoint for one that does not answer, until it does."""
+        for endpoint in self._endpoints:
+            if endpoint.name == name:
+                endpoint.answers = False
+
     @property
     def answers(self) -> bool:
         """Whether the preferred endpoint answered its most recent request."""

@@ -235,10 +235,8 @@ class Marks:
             return
         end = self._own[:-1] + bytes([self._own[-1] + 1])
         deletion = rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=self._own, range_end=end))
-        try:
-            self._client.ask(rpc.TXN, rpc.TxnRequest(success=[deletion]), _CLOSE_SECONDS)
-        except AgolaError:
-            logger.debug("the marks of a closed coordinator remain until they are swept", exc_info=True)
+        if not self._client.try_once(rpc.TXN, rpc.TxnRequest(success=[deletion]), _CLOSE_SECONDS):
+            logger.debug("the marks of a closed coordinator remain until they are swept")
 
 
 def _unmoved(mark: _Mark) -> Any:

@@ -225,6 +225,7 @@ class WatchStream:
         except grpc.RpcError as error:
             if self._is_over(stream):
                 return
+            self._client.doubt(where)
             if stream.silent:
                 said = f"etcd at {where} was silent for {self._patience_with(stream):g} s"
                 if stream.answered:
