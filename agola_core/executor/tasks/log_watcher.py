@@ -46,7 +46,7 @@ class LogWatcher:
         self._lock = threading.Lock()
         self._numbers = count()
         self._pending: dict[int, _Pending] = {}
-        self._watched: dict[int, tuple[int, Grown]] = {}
+        self._watched: dict[int, dict[int, Grown]] = {}  # a step may have made several logs one file
         self._watches: dict[int, int] = {}
         self._looked_at: dict[int, Grown] = {}
         self._thread: threading.Thread | None = None
@@ -72,7 +72,10 @@ class LogWatcher:
             self._pending.pop(number, None)
             self._looked_at.pop(number, None)
             watch = self._watches.pop(number, None)
-            if watch is not None and watch in self._watched:
+            if watch is None:
+                return
+            del self._watched[watch][number]
+            if not self._watched[watch]:
                 del self._watched[watch]
                 if not self._closed.is_set():
                     self._remove(self._inotify, watch)
@@ -119,9 +122,12 @@ class LogWatcher:
             with self._lock:
                 self._sleeps = False
                 called = self._begin(now) | self._looked_at
-                called.update(self._watched[watch] for watch in self._read() if watch in self._watched)
+                for watch in self._read():
+                    called |= self._watched.get(watch, {})
                 late = [number for number, at in due.items() if at <= now]
-                called.update(self._watched[self._watches[number]] for number in late if number in self._watches)
+                for number in late:
+                    if (watched := self._watches.get(number)) is not None:
+                        called[number] = self._watched[watched][number]
             for number in late:
                 del due[number]
             for number, grown in called.items():
@@ -151,7 +157,7 @@ class LogWatcher:
             path = os.fsencode(item.path)
             watch = self._add(self._inotify, path, _MODIFY | _DONT_FOLLOW) if self._inotify >= 0 else -1
             if watch >= 0:
-                self._watched[watch] = number, item.grown
+                self._watched.setdefault(watch, {})[number] = item.grown
                 self._watches[number] = watch
             else:
                 self._looked_at[number] = item.grown

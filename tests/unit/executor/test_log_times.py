@@ -49,6 +49,23 @@ def test_what_a_command_writes_is_noticed_until_the_watch_ends(watcher, tmp_path
         pass
 
 
+def test_logs_that_a_step_made_one_file_are_watched_each(watcher, tmp_path):
+    path, other = tmp_path / "0.log", tmp_path / "1.log"
+    path.touch()
+    os.link(path, other)
+    calls, others, answers = queue.Queue(), queue.Queue(), iter([0.2])
+    first = watcher.add(path, lambda: calls.put(1) or 0.0)
+    calls.get(timeout=SECONDS)
+    watcher.add(other, lambda: others.put(1) or next(answers, 0.0))
+    others.get(timeout=SECONDS)
+    watcher.remove(first)  # the other one is due again after that
+    others.get(timeout=SECONDS)
+    while not others.empty():
+        others.get()
+    path.write_bytes(b"x")
+    others.get(timeout=SECONDS)
+
+
 def test_a_log_that_is_to_be_looked_at_again_is(watcher, tmp_path):
     path = tmp_path / "0.log"
     path.touch()
