@@ -3,7 +3,7 @@
 A line ends at its newline, or after 16 KiB where none comes, so that no line is too long to be shown. The index holds
 where about every 256 KiB a line begins: four thousand places for a log of 1 GiB. What is between two of them is a
 block; of each the index knows the group that is open at its beginning. How many of its lines look like errors is
-counted when somebody first asks (see `log_view`): that takes ten times as long as all else, and few logs are asked.
+counted when somebody asks (see `log_view`): that takes longer than all else, and few logs are asked.
 """
 
 from __future__ import annotations
@@ -139,6 +139,17 @@ def part_end(data: bytes, place: int) -> int:
     if len(data) - place <= MAX_LINE_BYTES:
         return len(data)
     return data.rfind(b"\n", place, place + MAX_LINE_BYTES) + 1 or _line_end(data, place)
+
+
+def has_cut_lines(data: bytes) -> bool:
+    """Return whether bytes that begin with a line have one that is cut before their end."""
+    place = 0
+    while len(data) - place > MAX_LINE_BYTES:
+        end = data.rfind(b"\n", place, place + MAX_LINE_BYTES) + 1
+        if not end:
+            return True
+        place = end
+    return False
 
 
 def _line_end(data: bytes, place: int) -> int:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
 from agola_core.objectstorage.port import ObjectReader
-from agola_core.runservice.logs.line_index import NO_GROUP, NOT_COUNTED, LineIndex, part_end, split_lines
-from agola_core.runservice.logs.line_marks import (
-    error_places,
-    error_places_backwards,
-    group_marks,
-    group_name,
-    is_error,
+from agola_core.runservice.logs.line_index import (
+    NO_GROUP,
+    NOT_COUNTED,
+    LineIndex,
+    has_cut_lines,
+    part_end,
+    split_lines,
 )
+from agola_core.runservice.logs.line_marks import group_marks, group_name, is_error, likely_errors, shown
+from agola_core.runtime.byte_search import find
 from agola_core.runtime.context import Context
 
 SHORT_GROUP = 50
 """A group of at most so many lines is always sent whole."""
 _MOST_BYTES = 1 << 20
 _KEPT_BLOCKS = 4
-_MOST_EXAMINED = 200_000
-"""To count errors, about so many lines with a word for an error in them are looked at; the next view goes on."""
+_COUNTED_BYTES = 16 << 20
+"""About so much of a log is counted at once."""
+_MOST_EXAMINED = 8_000
+"""So many lines that may be errors are counted at once, and the rest of their block."""
 
 
 class Group(NamedTuple):
@@ -84,6 +89,7 @@ class LogView:
         self._marks: dict[int, list[_Mark]] = {}
         self._begins: dict[int, int] = {}  # of lines that are likely to be asked for
         self._errors = list(index.errors) or [NOT_COUNTED] * len(index.starts)
+        self._bare = -1, b""  # a block without what colours it
         self._examined = 0
 
     # Windows
@@ -294,25 +300,45 @@ class LogView:
         """How many lines of each block look like errors, as far as they were counted (see `LineIndex.errors`)."""
         return tuple(self._errors)
 
-    def count_errors(self) -> tuple[int, bool]:
-        """Return how many lines look like errors, and whether these are all: many that only might are not looked at."""
-        for block, errors in enumerate(self._errors):
-            if errors == NOT_COUNTED and self._examined < _MOST_EXAMINED:
-                self._errors_of(block)
+    def known_errors(self) -> tuple[int, bool]:
+        """Return how many lines look like errors, and whether these are all, as far as they were counted."""
         return sum(errors for errors in self._errors if errors != NOT_COUNTED), NOT_COUNTED not in self._errors
 
-    def _errors_of(self, block: int) -> int:
-        """Return how many lines of a block look like errors."""
-        if self._errors[block] == NOT_COUNTED:
-            data, lower, begin, found = self._block(block), self._lower(block), 0, 0
-            while begin < len(data):
-                end = part_end(data, begin)
-                for place in error_places(lower, begin, end):
-                    self._examined += 1
-                    found += self._is_error(block, begin, place, end)
-                begin = end
-            self._errors[block] = found
-        return self._errors[block]
+    def count_errors(self) -> tuple[int, bool]:
+        """Count on, in some MiB at most, and return what is known then (see `known_errors`)."""
+        size = 0
+        for block, errors in enumerate(self._errors):
+            if errors == NOT_COUNTED and size < _COUNTED_BYTES and self._examined < _MOST_EXAMINED:
+                self._errors[block] = sum(1 for _ in self._errors_from(block, 0))
+                size += len(self._block(block))
+        return self.known_errors()
+
+    def _errors_from(self, block: int, line: int) -> Iterator[int]:
+        """Yield the lines of a block, from one on, that look like errors."""
+        first = self.index.starts[block][0]
+        if self._errors[block] == 0:
+            return
+        if has_cut_lines(self._block(block)):
+            lines = enumerate(split_lines(self._block(block)), first)
+            yield from (number for number, data in lines if number >= line and is_error(data))
+            return
+        text, place = self._shown(block), 0
+        if line > first:
+            place = len(text) - len(text.split(b"\n", line - first)[-1])
+            first = line
+        for found in likely_errors(text, place):
+            self._examined += 1
+            if found.is_error:
+                first, place = first + text.count(b"\n", place, found.place), found.place
+                yield first
+
+    def _shown(self, block: int) -> bytes:
+        """Return a block as a terminal shows it, in lower case; of one without colours that is all that differs."""
+        if b"\x1b" not in self._block(block):
+            return self._lower(block)
+        if block != self._bare[0]:
+            self._bare = block, shown(self._block(block))
+        return self._bare[1]
 
     # Ways to other lines
 
@@ -323,31 +349,27 @@ class LogView:
     def previous_error(self, line: int) -> int | None:
         """Return the last line before a line that looks like an error."""
         for block in range(self.index.block(line - 1), -1, -1) if line > 0 else ():
-            if self._errors_of(block):
-                lower, until = self._lower(block), self._place_of(line, block)
-                for begin, end, _ in reversed(self._parts_of(block)):
-                    for place in error_places_backwards(lower, begin, min(end, until)) if begin < until else ():
-                        if self._is_error(block, begin, place, end):
-                            return self._line_of(block, place)
+            found = [number for number in self._errors_from(block, 0) if number < line]
+            if found:
+                return found[-1]
+            self._found_none(block, 0, line)
         return None
 
     def _next_error(self, line: int, before: int) -> int | None:
         for block in range(self.index.block(line), len(self.index.starts)):
             if self.index.starts[block][0] >= before:
                 break
-            if self._errors_of(block):
-                lower, start, until = self._lower(block), self._place_of(line, block), self._place_of(before, block)
-                for begin, end, _ in self._parts_of(block):
-                    for place in error_places(lower, max(begin, start), min(end, until)) if end > start else ():
-                        if self._is_error(block, begin, place, end):
-                            return self._line_of(block, place)
+            found = next(self._errors_from(block, line), None)
+            if found is not None:
+                return found if found < before else None
+            self._found_none(block, line, self.index.lines)
         return None
 
-    def _is_error(self, block: int, begin: int, place: int, end: int) -> bool:
-        """Return whether the line at a place in a part looks like an error."""
-        data = self._block(block)
-        line = data.rfind(b"\n", begin, place) + 1 or begin
-        return is_error(data[line : data.find(b"\n", place, end) + 1 or end])
+    def _found_none(self, block: int, begin: int, end: int) -> None:
+        """Remember that a block has no errors, if all of it was looked at."""
+        first, _, after, _ = self.index.span(block)
+        if begin <= first and end >= after:
+            self._errors[block] = 0
 
     def _place_of(self, line: int, block: int) -> int:
         """Return where a line begins within a block; for one before or after it, the block's beginning or end."""
@@ -360,7 +382,7 @@ class LogView:
         """Return the first line from a line on that has a text, whatever the case of ASCII letters."""
         wanted = text.lower()
         for block in range(self.index.block(line), len(self.index.starts)) if line < self.index.lines else ():
-            place = self._lower(block).find(wanted, self._place_of(line, block))
+            place = find(self._lower(block), wanted, self._place_of(line, block))
             if place >= 0:
                 return self._line_of(block, place)
         return None

@@ -1,10 +1,12 @@
 """Windows of logs by their groups, and the ways to errors and texts, against logs that are read from the beginning."""
 
+import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agola_core.errors import ConflictError
 from agola_core.runservice.logs.line_index import MAX_LINE_BYTES, LineCounter, split_lines
@@ -23,7 +25,16 @@ ODD = [
     b"::group::",
     b"\xff",
 ]
+LIKELY = [
+    *(b"er\x1b[31mror\x1b[0m: cut by colours\n", b"a ter\x1bMror: of another word\n", b"\x1b]0;error: title\x07fine\n"),
+    *(b"fine\rerror: written over\n", b"error: written over\rfine\n", b"x\r 0 failed\r\r\n", b"a\r\x0b Error\r\n"),
+    *(b"\x1b[1mE\x1b[0m   assert\n", b"12 tests failed\n", b"0 failed\n", b"0 fatal: no\n", b"x failed\n", b"faile\n"),
+    *(b"terror:\n", b"terror: ::error\n", b"[CRITICAL] low\n", b"uncritical: no\n", b" " * 397 + b"errors\n"),
+    *(b"x" * 391 + b" error: near\n", b"x" * 396 + b" error: far\n", b"\x1b]8;;error: never ends\n", b"a 0 error\n"),
+    *(b"x" * 30_000 + b" ", b"error: in a line that is cut\n", b"x" * (MAX_LINE_BYTES - 3) + b"error: at the cut\n"),
+]
 texts = st.lists(st.sampled_from([*LINES, *LINES, *ODD, b"plain\n" * 60, b"y" * 9000 + b"\n"])).map(b"".join)
+MIXED = [*LIKELY, *LINES, *ODD]
 
 
 class Reader:
@@ -113,6 +124,74 @@ def test_the_ways_to_errors_and_texts_lead_where_a_reader_from_the_beginning_fin
     assert looked.find(b"PLAIN", 5) == ([(number, lines[number]) for number in texts[:5]], len(texts) <= 5)
 
 
+ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+ERROR = re.compile(
+    rb"^\s*(?!0 )(?:\S{0,40} )?(?:(?:error|fatal|panic|fail(?:ed|ure)?)\b|traceback \(most|e   )"
+    rb"|\b(?:error|fatal|panic|critical)\b ?[:!\]]|::error",
+    re.IGNORECASE,
+)
+WARNING = re.compile(rb"^\s*(?!0 )(?:\S{0,40} )?warn(?:ing)?s?\b|\bwarn(?:ing)?\b ?[:!\]]|::warning", re.IGNORECASE)
+
+
+def told_simply(pattern, line):
+    text = ESCAPE.sub(b"", line).rstrip(b"\r\n").rpartition(b"\r")[2]
+    is_word_cut = re.match(rb"\w", text[400:401])
+    shown = re.sub(rb"\w+$", b"", text[:400]) if is_word_cut else text[:400]
+    return pattern.search(shown) is not None
+
+
+WORDS = [
+    b"error",
+    b"Fatal",
+    b"panic",
+    b"CRITICAL",
+    b"failed",
+    b"failure",
+    b"warn",
+    b"traceback (most",
+    b"E   ",
+    b"0 ",
+    b"x",
+]
+words = st.lists(
+    st.sampled_from([*WORDS, b"0 ", b"x", b" ", b":", b"::", b"!", b"]", b"\t", b"\r", b"\x1b[1m", b"\x1bM", b"x" * 39])
+)
+
+
+@given(words.map(b"".join), st.sampled_from([b"", b"\n", b"\r\n"]))
+def test_errors_and_warnings_are_what_the_simple_patterns_tell(text, end):
+    line = text + end
+    assert (is_error(line), is_warning(line)) == (told_simply(ERROR, line), told_simply(WARNING, line))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, len(MIXED) - 1), st.sampled_from([1, 1, 1, 80]))),
+    st.sampled_from([50, 3000, 20_000]),
+    st.integers(0, 10**6),
+)
+def test_errors_are_found_as_line_by_line_at_every_border_of_blocks(parts, stride, place):
+    data = b"".join(MIXED[line] * count for line, count in parts)
+    lines = list(split_lines(data))
+    errors = [number for number, line in enumerate(lines) if is_error(line)]
+    line = place % (len(lines) + 1)
+    for counted in (False, True):
+        looked = view(data, stride)
+        if counted:
+            assert all_errors(looked) == len(errors)
+        assert looked.next_error(line) == next((number for number in errors if number >= line), None)
+        assert looked.previous_error(line) == next((number for number in reversed(errors) if number < line), None)
+        assert all_errors(looked) == len(errors)
+        assert sum(looked.errors) == len(errors)
+
+
+def all_errors(looked):
+    """Count on until all lines were looked at, as the page does."""
+    while not (counted := looked.count_errors())[1]:
+        looked = LogView(looked._reader, replace(looked.index, errors=looked.errors), Context())
+    return counted[0]
+
+
 @pytest.mark.parametrize(
     ("line", "error", "warning"),
     [
@@ -171,8 +250,10 @@ def test_a_growing_log_that_its_step_empties_is_looked_into_anew():
             assert view.index == whole.index()
     for log in (b"error: it\n" * 90_000, b"fine\n" * 200_000, b"fine\n" * 200_000 + b"error: it\n" * 90_000):
         client.log = log
-        for _ in range(2):
+        counted = 0, False
+        while not counted[1]:
             with looked() as view:
-                assert view.count_errors() == (log.count(b"error"), True)
+                counted = view.count_errors()
+        assert counted[0] == log.count(b"error")
         with looked() as view:  # but for the last block, what was counted is known
             assert [errors >= 0 for errors in view.errors] == [True] * (len(view.errors) - 1) + [False]

@@ -24,8 +24,8 @@ from agola_http.server.state import State
 
 WINDOW, _MAX_WINDOW = 500, 2000
 _MOST_FOUND, _MAX_TEXT = 200, 200
-_COUNTED_AT_ONCE = 16 * 1024 * 1024
-"""The errors of a log of so many bytes are counted when it is shown; of a larger one when one is asked for."""
+_COUNTED_AT_ONCE = 4 * 1024 * 1024
+"""The errors of a log of so many bytes are counted when it is shown; those of a larger one when the script asks."""
 STEP = Param("step", ParamKind.TEXT, "The step's number, or `setup`.", required=True)
 FROM = Param("from", ParamKind.INTEGER, "The number of the first line, from 1; without it the last lines are shown.")
 AT = Param("at", ParamKind.INTEGER, "The number of a line, from 1, with those around it.")
@@ -76,12 +76,22 @@ class LogPages(PageArea):
             else:
                 start = min(line, total)
                 found = view.next_text(text, start) if text else view.next_error(start)
-            errors = errors_of(view) if call.flag("part") and not text else ""
+            errors = told_errors(*view.known_errors())
         if call.flag("part"):
             headers = {"X-Total": str(total), "X-Errors": errors, "Cache-Control": "no-cache"}
             return Response("" if found is None else str(found + 1), 200, headers, media_type="text/plain")
         seen = f"&at={found + 1}#L{found + 1}" if found is not None else f"&at={max(1, line)}&missing"
         return redirect(_log_address(call) + seen)
+
+    @shows(f"{TASK}/log/errors", STEP, waits=True)
+    @for_people
+    def errors(self, call: Call) -> Response:
+        """Count the lines that look like errors, for the script: of a long log some MiB: the next answer goes on."""
+        with self._view(call) as view:
+            told = told_errors(*view.count_errors())
+            counted = sum(errors != NOT_COUNTED for errors in view.errors)
+        headers = {"X-Counted": str(counted), "Cache-Control": "no-cache"}
+        return Response(told, 200, headers, media_type="text/plain")
 
     def _view(self, call: Call) -> AbstractContextManager[LogView]:
         return viewed(self._state, call, call.path_params["task_id"], call.text("step"))
@@ -207,13 +217,12 @@ def shown_lines(
         "first": pieces[0].first + 1 if pieces else 0,
         "last": last,
         "total": view.index.lines,
-        "errors": errors_of(view) if view.index.size <= _COUNTED_AT_ONCE or NOT_COUNTED not in view.errors else "",
+        "errors": told_errors(*(view.count_errors() if view.index.size <= _COUNTED_AT_ONCE else view.known_errors())),
     }
 
 
-def errors_of(view: LogView) -> str:
-    """Return how many lines look like errors, in words."""
-    errors, is_exact = view.count_errors()
+def told_errors(errors: int, is_exact: bool) -> str:
+    """Return how many lines look like errors, in words; `+` tells that not all lines were looked at yet."""
     return f"{errors:,}{'' if is_exact else '+'}"
 
 

@@ -11,6 +11,25 @@ function logTools(log, show, left) { // show: shows a line, wherever it is
   setWrap(wrap.checked);
   wrap.addEventListener("change", () => { setWrap(wrap.checked); if (wrap.checked) localStorage.removeItem(NO_WRAP); else localStorage.setItem(NO_WRAP, "yes"); });
   log.addEventListener("mouseover", (event) => { if (event.target.localName === "time") tellTimes(event.target.parentNode); }, { signal: left });
+  const errors = document.getElementById("errors");
+  let counting = false;
+  function tellErrors(found) { // what was found so far; true while that is not all
+    if (found !== "0+") document.getElementById("error-count").textContent = `${found} found`;
+    return found.endsWith("+");
+  }
+  async function countErrors() { // a long log is counted in pieces; what cannot be kept is not counted again and again
+    if (counting) return;
+    counting = true;
+    try {
+      for (let before = 0, more = true; more;) {
+        const answer = await ask(errors.dataset.count, { signal: left }), counted = Number(answer.headers.get("X-Counted"));
+        more = tellErrors(await answer.text()) && counted > before;
+        before = counted;
+      }
+    } catch { /* the next jump tries again */ }
+    counting = false;
+  }
+  if (errors.dataset.more !== undefined) countErrors();
   for (const form of document.querySelectorAll("form[data-jump]")) form.addEventListener("submit", async (event) => {
     const to = event.submitter?.getAttribute("formaction") || form.getAttribute("action");
     if (!to.endsWith("/next")) return; // the list of what was found is a page of its own
@@ -21,7 +40,7 @@ function logTools(log, show, left) { // show: shows a line, wherever it is
     try {
       let answer = await next(marked ? numberOf(marked) : 0), line = Number(await answer.text()), around = "";
       if (!line && marked) { answer = await next(0); line = Number(await answer.text()); around = "from the other end: "; }
-      if (form.id) document.getElementById("error-count").textContent = `${answer.headers.get("X-Errors")} found`;
+      if (form.id && tellErrors(answer.headers.get("X-Errors"))) countErrors();
       if (line) await show(line);
       state.textContent = line ? `${around}line ${line} of ${answer.headers.get("X-Total")}` : "no line like this";
     } catch (error) { if (!left.aborted) state.textContent = `not found: ${why(error)}`; }
