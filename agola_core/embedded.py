@@ -29,7 +29,7 @@ from agola_core.objectstorage.port import ObjectStorage
 from agola_core.objectstorage.read_only import ReadOnlyStorage
 from agola_core.private import warn_when_open
 from agola_core.runtime.lazy import LazyModule
-from agola_core.runtime.process import may_live
+from agola_core.runtime.processes.liveness import may_live
 from agola_core.sequence import Sequence as Place
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import IO, Self, cast
 
 import msgspec
 
-from agola_core.compression import ZstdError, open_zstd
+from agola_core.encoding.compression import ZstdError, open_zstd
 from agola_core.errors import BadRequestError
 
 _ZSTD = b"\x28\xb5\x2f\xfd"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agola_core.numerals import whole_number
+from agola_core.encoding.numerals import whole_number
 
 
 def number(name: str, default: int, least: int) -> int:

@@ -9,7 +9,7 @@ from typing import Self
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target
 from agola_core.errors import AgolaError, FencedError, NotFoundError
 from agola_core.runtime.clock import boot_clock, until_next
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 
 class LeaseKeeper:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from agola_core.datamanager.check.repair import Repair
     from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
     from agola_core.datamanager.identity.instance import list_instances
+    from agola_core.datamanager.log.commit.pending_wal import CoordinatorOps
     from agola_core.datamanager.log.feed import Feed
-    from agola_core.datamanager.log.pending_wal import CoordinatorOps
     from agola_core.datamanager.manager import DataManager
     from agola_core.datamanager.objects.codec import Codec
     from agola_core.datamanager.objects.history import History, ObjectChange, changes_of
@@ -55,7 +55,7 @@ __getattr__ = lazy_names(
         "format.checksummed": "decode_checksummed encode_checksummed",
         "identity.instance": "list_instances",
         "log.feed": "Feed",
-        "log.pending_wal": "CoordinatorOps",
+        "log.commit.pending_wal": "CoordinatorOps",
         "manager": "DataManager",
         "objects.codec": "Codec",
         "objects.history": "History ObjectChange changes_of",

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 from agola_core.coordinator.port import Compare, Coordinator
 from agola_core.datamanager.format.control import read_control
 from agola_core.datamanager.format.events import MARKS, RESERVED
+from agola_core.datamanager.log.commit.pending_wal import CoordinatorOps, EventsAppend
 from agola_core.datamanager.log.feed import Feed
-from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend
 from agola_core.datamanager.objects.history import History
 from agola_core.datamanager.objects.update import UPDATE_TRIES, update
 from agola_core.datamanager.open_store import OpenStore
@@ -39,7 +39,7 @@ from agola_core.errors import (
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime.lazy import LazyModule
 from agola_core.runtime.progress import Progress, ignore
-from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.threads.supervisor import Supervisor
 from agola_core.sequence import Sequence
 
 if TYPE_CHECKING:

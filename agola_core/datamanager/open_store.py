@@ -18,13 +18,13 @@ from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.identity.opening import StoreOpener
 from agola_core.datamanager.identity.read_only_instance import ReadOnlyInstance
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import Options
 from agola_core.datamanager.validate import check_data_types
 from agola_core.errors import BadRequestError, ClosedError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 
 class OpenStore:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, BadRequestError
 from agola_core.runtime.clock import MOST_SECONDS
 from agola_core.sequence import Sequence

@@ -9,8 +9,8 @@ from collections.abc import Sequence as Items
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import write_payload
 from agola_core.datamanager.format.versions import Condition, split_conditions
-from agola_core.datamanager.log.group_commit import GroupCommit
-from agola_core.datamanager.log.pending_wal import CoordinatorOps, EventsAppend, PendingWal, check_limits
+from agola_core.datamanager.log.commit.group_commit import GroupCommit
+from agola_core.datamanager.log.commit.pending_wal import CoordinatorOps, EventsAppend, PendingWal, check_limits
 from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.types import Action, ChangeGroupsToken, Durability, NewWal, Verdict
 from agola_core.datamanager.validate import check_groups, check_timeout, check_token, check_wal_id

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import apsw
 
 from agola_core.db.tx import Reading, Tx, translated
-from agola_core.decoding import newer
+from agola_core.encoding.decoding import newer
 from agola_core.errors import BadRequestError, ClosedError, UnavailableError
-from agola_core.runtime.connections import Connections, switch_to_wal
 from agola_core.runtime.context import Context, check_call
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.connections import Connections, switch_to_wal
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 T = TypeVar("T")
 

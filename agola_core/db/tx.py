@@ -18,7 +18,7 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.runtime.context import Context
-from agola_core.runtime.forks import Origin
+from agola_core.runtime.processes.forks import Origin
 
 R = TypeVar("R")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 
 from agola_core.datamanager.format.events import Event, QueryItem, unplaced
-from agola_core.datamanager.log.pending_wal import EventsAppend, StreamAppend
+from agola_core.datamanager.log.commit.pending_wal import EventsAppend, StreamAppend
 from agola_core.datamanager.types import Put
 from agola_core.errors import BadRequestError
 from agola_core.events.types import AppendCondition, Query, StreamEvents, check_name, is_name

@@ -30,7 +30,7 @@ from agola_core.runservice.model.protocol import RunserviceClient
 from agola_core.runservice.model.types import Executor as ExecutorStatus
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask
 from agola_core.runtime import faultpoints
-from agola_core.runtime.supervisor import Loop, Supervisor
+from agola_core.runtime.threads.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import msgspec
 
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, KeyValue, PutOp, Target, iterate
 from agola_core.datamanager import list_instances
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, DeadlineError
 from agola_core.runtime import faultpoints
-from agola_core.runtime.process import may_live
+from agola_core.runtime.processes.liveness import may_live
 
 KEY = "rs/maintenance"
 """Agola's key `maintenance`, under the run service's prefix."""

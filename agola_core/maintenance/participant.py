@@ -20,8 +20,8 @@ from agola_core.runtime import faultpoints
 from agola_core.runtime.clock import until_next
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.supervisor import Loop, Supervisor
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.supervisor import Loop, Supervisor
 
 logger = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from agola_core.readdb.projection import Projection, SnapshotSource, Source, che
 from agola_core.readdb.tables import Place, Tables
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.context import Context, check_call, check_context
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 from agola_core.runtime.progress import Meter, Progress, ignore
-from agola_core.runtime.supervisor import Loop, Supervisor
+from agola_core.runtime.threads.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from agola_core import private
 from agola_core.address import check_directory
 from agola_core.errors import BadRequestError, disk_error
 from agola_core.runtime.clock import boot_id
-from agola_core.runtime.process import is_running, start_time
+from agola_core.runtime.processes.liveness import is_running, start_time
 
 _SQLITE = b"SQLite format 3\0"
 _HEAD_BYTES = 1 << 16

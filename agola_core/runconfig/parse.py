@@ -9,12 +9,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agola_core.errors import ConfigError
-from agola_core.runconfig.dependencies import check_graph, expand_depends, parse_depends
 from agola_core.runconfig.findings import Finding, FindingKind
-from agola_core.runconfig.matrix import TaskCell, expand_task
 from agola_core.runconfig.model import Config, RunDefinition, RuntimeDefinition, TaskDefinition
-from agola_core.runconfig.runtime import parse_logins, parse_runtime
-from agola_core.runconfig.steps import parse_step
+from agola_core.runconfig.tasks.dependencies import check_graph, expand_depends, parse_depends
+from agola_core.runconfig.tasks.matrix import TaskCell, expand_task
+from agola_core.runconfig.tasks.runtime import parse_logins, parse_runtime
+from agola_core.runconfig.tasks.steps import parse_step
 from agola_core.runconfig.values import (
     check_name,
     parse_attempts,

@@ -39,12 +39,12 @@ from agola_core.runservice.scheduling.sweeps import Sweeps
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.events import EventFeed
 from agola_core.runservice.state.instances import InstanceLease
-from agola_core.runservice.state.pending import PendingRuns
+from agola_core.runservice.state.memory.pending import PendingRuns
 from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore
 from agola_core.runtime.context import Context
 from agola_core.runtime.progress import Progress, ignore
-from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.threads.supervisor import Supervisor
 
 _FOLLOW_SECONDS = 10.0
 

@@ -10,7 +10,7 @@ from agola_core import ConflictError, NotFoundError, Options, Put
 from agola_core.coordinator.port import DeleteOp
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.log import outcome_resolver
+from agola_core.datamanager.log.commit import outcome_resolver
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.events import AppendCondition, Event, EventStore, Query
 from agola_core.objectstorage.factory import open_storage

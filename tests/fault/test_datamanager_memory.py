@@ -6,7 +6,7 @@ import pytest
 
 import agola_core
 from agola_core import Options, Put
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 
 OPTIONS = Options(
     background=False,

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from agola_core.compression import compress
+from agola_core.encoding.compression import compress
 from agola_core.errors import DeadlineError
 from agola_core.runservice.archive import transfer
 

@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import write_files
-from agola_core.datamanager.sstable.entries import entry_key, merge
 from agola_core.datamanager.sstable.file_lists import make_run, walk
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import write_files
+from agola_core.datamanager.sstable.files.entries import entry_key, merge
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, decode_manifest, encode_manifest
 from agola_core.datamanager.sstable.table import Table, scan_run, scan_run_back
 from agola_core.datamanager.types import Options

@@ -19,7 +19,7 @@ from agola_core.datamanager.background import checkpoint, garbage_collector, mai
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import instance, opening
 from agola_core.datamanager.identity.lineage import NewLineage
-from agola_core.datamanager.log import conflict_check, outcome_resolver
+from agola_core.datamanager.log.commit import conflict_check, outcome_resolver
 from agola_core.datamanager.manager import DataManager
 from agola_core.datamanager.sstable import compaction
 from agola_core.datamanager.types import ChangeGroupsToken

@@ -322,8 +322,8 @@ _IN_PLACE_OF = (
 _PLACES = (
     "agola_core.datamanager",
     "agola_core.coordinator.lock",
-    "agola_core.runtime.leader_queue",
-    "agola_core.runtime.parallel",
+    "agola_core.runtime.threads.leader_queue",
+    "agola_core.runtime.threads.parallel",
 )
 _FLOOR = 200
 """Bytes in the place of `tiers.FLOOR`, so that small stores have several runs."""
@@ -332,7 +332,7 @@ _MORE_PLACES = (
     "agola_core.runtime.clock",
     "agola_core.runtime.context",
     "agola_core.runtime.progress",
-    "agola_core.runtime.supervisor",
+    "agola_core.runtime.threads.supervisor",
 )
 
 

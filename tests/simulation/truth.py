@@ -16,8 +16,8 @@ from agola_core.datamanager.format.batches import list_batches, read_actions, re
 from agola_core.datamanager.format.lineages import stored_lineages
 from agola_core.datamanager.format.records import CheckpointRecord, InstanceRecord, LineageRecord, SyncRecord, WalRecord
 from agola_core.datamanager.identity.idempotency_keys import read_inherited_keys
-from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.file_lists import paths
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.table import Table
 from agola_core.datamanager.types import Action, Event

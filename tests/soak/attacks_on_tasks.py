@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
-from agola_core.source import pack_tree
+from agola_core.source.tree import pack_tree
 from tests.soak.attacked import API, Target, expect
 from tests.soak.trial import Violation
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agola_core import AgolaError, Durability, Put
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.log import outcome_resolver
+from agola_core.datamanager.log.commit import outcome_resolver
 from agola_core.objectstorage.posix.storage import PosixStorage
 from agola_pytest.faults.faulty_storage import Fault, FaultyStorage
 from tests.soak.failing import FailingDisk

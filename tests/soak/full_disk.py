@@ -23,7 +23,7 @@ import msgspec
 import agola_core
 from agola_core import AgolaError, Durability, Options, Put
 from agola_core.datamanager import DataManager
-from agola_core.datamanager.log import outcome_resolver
+from agola_core.datamanager.log.commit import outcome_resolver
 from agola_core.errors import OutOfSpaceError, UnknownOutcomeError
 from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
 from agola_core.runtime import faultpoints

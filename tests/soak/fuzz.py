@@ -30,14 +30,14 @@ import msgspec
 import agola_core
 from agola_cli.main import SettingsFile, cli
 from agola_core import ChangeGroupsToken, Options, Put, Sequence
-from agola_core.compression import compress
 from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.datamanager.format import events
 from agola_core.datamanager.format.batches import decode_batch, encode_batch
 from agola_core.datamanager.format.records import WalRecord, decode_actions, decode_wal, encode_actions, encode_wal
-from agola_core.datamanager.sstable.datafile import FileRef
 from agola_core.datamanager.sstable.file_lists import decode_entry
+from agola_core.datamanager.sstable.files.datafile import FileRef
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run, decode_manifest, encode_manifest
+from agola_core.encoding.compression import compress
 from agola_core.errors import AgolaError
 from agola_core.executor.archives.globs import compile_globs
 from agola_core.executor.archives.unpack import unpack

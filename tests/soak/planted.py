@@ -23,7 +23,7 @@ from agola_core.datamanager.format import lineages, records
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.identity import binding, instance, opening
 from agola_core.datamanager.identity.lineage import NewLineage
-from agola_core.datamanager.log import conflict_check
+from agola_core.datamanager.log.commit import conflict_check
 from agola_core.datamanager.sstable import manifest
 from agola_core.objectstorage.posix import durable
 from tests.soak import clock, concurrent, errors, full_disk, fuzz, kill, power, rot, zombie

@@ -2,8 +2,8 @@
 
 from agola_core.datamanager.check.verify import verify_manifest
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.file_lists import walk
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 
 
 def verify_data_files(storage, manifest):

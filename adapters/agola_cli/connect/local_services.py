@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.private import Access, make_directories
-from agola_core.runtime.process import is_running, start_time
+from agola_core.runtime.processes.liveness import is_running, start_time
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Note(msgspec.Struct, frozen=True):
         host: The address that it listens on.
         port: The port.
         pid: Its process.
-        start: When that was started (see `agola_core.runtime.process`).
+        start: When that was started (see `agola_core.runtime.processes.liveness`).
         tokens: The directory of its tokens.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from agola_core.address import no_directory
-from agola_core.git_command import run_git
+from agola_core.source.git_command import run_git
 
 
 class DirectoryType(click.Path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agola_core.numerals import decimal_number, whole_number
+from agola_core.encoding.numerals import decimal_number, whole_number
 from agola_core.runservice.model.options import RetentionRule
 from agola_core.runtime.clock import MOST_SECONDS
 

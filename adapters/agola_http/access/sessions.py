@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import Response
 
-from agola_core.numerals import whole_number
+from agola_core.encoding.numerals import whole_number
 
 SECONDS = 7 * 24 * 3600
 COOKIE = "agola_session"

@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, Garbage, ImportResult
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.maintenance import MaintenanceStatus
 from agola_core.runservice.archive.transfer import Include

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from starlette.responses import Response
 
+from agola_core.encoding.numerals import whole_number
 from agola_core.errors import BadRequestError
-from agola_core.numerals import whole_number
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import ExecutorTask
 from agola_http.access.control import Access

@@ -17,7 +17,7 @@ from typing import TypeVar
 import httpx2
 import msgspec
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, BadRequestError, UnavailableError
 from agola_http.outbound.deadlines import DeadlineTransport
 from agola_http.outbound.waiting import within

@@ -7,7 +7,7 @@ import uuid
 
 import msgspec
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import (
     AgolaError,
     APIError,

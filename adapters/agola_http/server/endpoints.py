@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from agola_core import numerals
+from agola_core.encoding import numerals
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.gojson import encode
 from agola_core.runtime.context import Context

@@ -10,7 +10,7 @@ from agola_core.datamanager import DataManager
 from agola_core.maintenance import Gate
 from agola_core.runservice.archive.stored_notes import StoredNotes
 from agola_core.runservice.service import RunService
-from agola_core.runtime.patient import Patient
+from agola_core.runtime.threads.patient import Patient
 from agola_http.access.control import Access
 from agola_http.outbound.listen_policy import ListenPolicy
 from agola_http.server.connections.limits import Limits

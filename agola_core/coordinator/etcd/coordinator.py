@@ -32,8 +32,8 @@ from agola_core.coordinator.port import (
     check_reads,
 )
 from agola_core.errors import BadRequestError, CompactedError, NotFoundError, OutOfSpaceError, UnavailableError
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.supervisor import Supervisor
 
 _LARGEST_LEASE = 2**63 - 1
 

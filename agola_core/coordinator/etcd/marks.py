@@ -27,7 +27,7 @@ from agola_core.errors import (
     UnknownOutcomeError,
 )
 from agola_core.runtime.clock import boot_clock
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agola_core.encoding.numerals import decimal_number, whole_number
 from agola_core.errors import BadRequestError
-from agola_core.numerals import decimal_number, whole_number
 
 DEFAULT_PORT = 2379
 _PARAMETERS = ("ca", "cert", "key", "password_env", "timeout", "tls", "user")

@@ -17,7 +17,7 @@ from agola_core.coordinator.etcd.keys import Keyspace
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError
 from agola_core.runtime.closing import Closing
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 _KEPT_BATCHES = 2048
 _KEPT_BYTES = 16 * 1024 * 1024

@@ -31,7 +31,7 @@ from agola_core.errors import (
     CompactedError,
     UnavailableError,
 )
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 

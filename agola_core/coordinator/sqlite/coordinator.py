@@ -1,6 +1,6 @@
 """The embedded coordinator: transactions, leases and watches on one SQLite database.
 
-Group commit: concurrent transactions share one SQLite transaction and so one fsync (see `runtime.leader_queue`);
+Group commit: concurrent transactions share one SQLite transaction and so one fsync (see `leader_queue`);
 each has its own revision and its own verdict.
 """
 
@@ -37,9 +37,9 @@ from agola_core.errors import (
     UnknownOutcomeError,
 )
 from agola_core.runtime.clock import boot_clock, boot_id
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.leader_queue import LeaderQueue, Waiting
-from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.leader_queue import LeaderQueue, Waiting
+from agola_core.runtime.threads.supervisor import Supervisor
 
 _SWEEP_SECONDS = 1.0
 _LEAST_SWEEP_SECONDS = 0.02

@@ -18,7 +18,7 @@ from agola_core import private
 from agola_core.coordinator.sqlite import schema as sql
 from agola_core.coordinator.sqlite.errors import explain
 from agola_core.coordinator.sqlite.files import OpenFiles
-from agola_core.decoding import newer
+from agola_core.encoding.decoding import newer
 from agola_core.errors import (
     AgolaError,
     ClosedError,
@@ -27,8 +27,8 @@ from agola_core.errors import (
     UnavailableError,
     disk_error,
 )
-from agola_core.runtime.connections import Connections, switch_to_wal
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.connections import Connections, switch_to_wal
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 

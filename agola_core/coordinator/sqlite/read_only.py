@@ -18,10 +18,10 @@ from agola_core.coordinator.sqlite import schema as sql
 from agola_core.coordinator.sqlite.database import IDLE_READERS, Database, one
 from agola_core.coordinator.sqlite.files import OpenFiles
 from agola_core.coordinator.sqlite.reads import SQLiteReads
-from agola_core.decoding import newer
+from agola_core.encoding.decoding import newer
 from agola_core.errors import FormatError, NotFoundError, RecoveryError, UnavailableError
-from agola_core.runtime.connections import Connections
-from agola_core.runtime.forks import Origin
+from agola_core.runtime.processes.connections import Connections
+from agola_core.runtime.processes.forks import Origin
 
 _TRIES = 3
 """How often it is opened: the side files may come or go while it is, with the first or the last of its writers."""

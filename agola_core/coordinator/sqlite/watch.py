@@ -15,8 +15,8 @@ from collections.abc import Callable
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
 from agola_core.runtime.closing import Closing
-from agola_core.runtime.file_events import FileEvents
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.file_events import FileEvents
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 _RECENT = 4096
 _PAGE = 512

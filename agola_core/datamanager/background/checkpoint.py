@@ -21,8 +21,8 @@ from agola_core.datamanager.format.control import Control, require_control
 from agola_core.datamanager.format.records import CheckpointRecord
 from agola_core.datamanager.identity.instance import Instance, InstanceLock
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.compaction import Compactor
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, write_manifest
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import Options

@@ -10,7 +10,7 @@ import threading
 
 from agola_core.datamanager.background.sync import Syncer
 from agola_core.datamanager.log.log import Log
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 from agola_core.sequence import Sequence
 
 FLIGHTS = 8

@@ -22,13 +22,13 @@ from agola_core.datamanager.format.records import WalRecord, decode_wal
 from agola_core.datamanager.identity.instance import Instance, InstanceLock, list_instances
 from agola_core.datamanager.identity.manifest_history import StoredManifest, retained, stored_manifests
 from agola_core.datamanager.sstable import file_lists
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError, NotFoundError, UnavailableError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage
 from agola_core.runtime import faultpoints
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.threads.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from agola_core.datamanager.background.wal_cleanup import WalCleanup
 from agola_core.datamanager.identity.binding import Binder
 from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.types import Durability, Options
 from agola_core.errors import (
     AgolaError,
@@ -30,8 +30,8 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.supervisor import Loop, Supervisor
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from agola_core.datamanager.format.records import SyncRecord, decode_wal
 from agola_core.datamanager.log.log import Log
 from agola_core.errors import CorruptionError, RecoveryError
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ from itertools import chain
 
 import msgspec
 
-from agola_core.datamanager.sstable.block import decode_block
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import (
+from agola_core.datamanager.sstable.file_lists import children
+from agola_core.datamanager.sstable.files.block import decode_block
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import (
     MAGIC,
     FileRef,
     Footer,
@@ -20,12 +21,11 @@ from agola_core.datamanager.sstable.datafile import (
     key_hashes,
     read_tail,
 )
-from agola_core.datamanager.sstable.entries import entry_key, split_key
-from agola_core.datamanager.sstable.file_lists import children
+from agola_core.datamanager.sstable.files.entries import entry_key, split_key
 from agola_core.datamanager.sstable.manifest import Run, Totals
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.threads.parallel import parallel_map
 
 _SPAN = 4 * 1024 * 1024
 _SPANS_AHEAD = 2

@@ -34,8 +34,8 @@ from agola_core.datamanager.format.records import CheckpointRecord, decode_wal
 from agola_core.datamanager.format.wal_reader import wals_after
 from agola_core.datamanager.identity.binding import read_binding, write_binding
 from agola_core.datamanager.identity.manifest_history import StoredManifest, stored_manifests
-from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.compaction import Compactor
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, read_manifest, write_manifest
 from agola_core.datamanager.types import Options
 from agola_core.errors import ConflictError, CorruptionError, FencedError, FormatError, NotFoundError, RecoveryError

@@ -19,10 +19,10 @@ from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.events import place
 from agola_core.datamanager.format.records import PayloadRef, WalRecord, decode_actions, decode_wal
 from agola_core.datamanager.types import Action
-from agola_core.decoding import check_magic
+from agola_core.encoding.decoding import check_magic
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.threads.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 MAGIC = b"agola-wals-1\n"

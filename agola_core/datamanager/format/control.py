@@ -16,7 +16,7 @@ from agola_core.datamanager.format.records import (
     SyncRecord,
     decode,
 )
-from agola_core.decoding import check_json_format
+from agola_core.encoding.decoding import check_json_format
 from agola_core.errors import RecoveryError
 from agola_core.sequence import Sequence
 

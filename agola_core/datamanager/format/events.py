@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from agola_core.datamanager.types import Action, Put
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, CorruptionError
 
 EVENTS = "agola.event"

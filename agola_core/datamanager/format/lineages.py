@@ -8,7 +8,7 @@ from agola_core.datamanager.format import layout
 from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.format.records import FORMAT, LineageRecord
-from agola_core.decoding import DECODE_ERRORS, check_json_format
+from agola_core.encoding.decoding import DECODE_ERRORS, check_json_format
 from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints

@@ -16,7 +16,7 @@ import msgspec
 
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.types import Action, Put
-from agola_core.decoding import DECODE_ERRORS, newer
+from agola_core.encoding.decoding import DECODE_ERRORS, newer
 from agola_core.errors import CorruptionError
 from agola_core.sequence import Sequence
 

@@ -16,7 +16,7 @@ from agola_core.coordinator.port import Coordinator
 from agola_core.datamanager.format import layout
 from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.format.control import RECOVERY_ADVICE, Control, require_control
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError, NotFoundError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints

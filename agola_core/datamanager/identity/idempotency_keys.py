@@ -22,11 +22,11 @@ from agola_core.datamanager.format.batches import list_batches, read_batch
 from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
 from agola_core.datamanager.format.lineages import StoredLineage
 from agola_core.datamanager.format.records import WalIdRecord, WalRecord
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.threads.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

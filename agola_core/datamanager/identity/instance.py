@@ -25,8 +25,8 @@ from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import InstanceRecord
 from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.process import start_time
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.processes.liveness import start_time
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from agola_core.datamanager.identity.binding import check_binding, read_binding,
 from agola_core.datamanager.identity.idempotency_keys import InheritedKeys
 from agola_core.datamanager.identity.lineage import NewLineage, switch
 from agola_core.datamanager.identity.manifest_history import newest_first, stored_manifests
-from agola_core.datamanager.sstable.block_cache import BlockCache
 from agola_core.datamanager.sstable.compaction import Compactor, Flushed
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, Origin, Run
 from agola_core.datamanager.sstable.table import missing_files
 from agola_core.datamanager.types import Options

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import threading
 
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 from agola_core.sequence import Sequence
 
 

@@ -27,12 +27,12 @@ from agola_core.datamanager.log.durability_gate import DurabilityGate
 from agola_core.datamanager.log.group_revisions import GroupRevisions
 from agola_core.datamanager.log.log_reader import LogReader
 from agola_core.datamanager.log.recent_wals import RecentWals
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.view import View
 from agola_core.errors import ClosedError, CompactedError, CorruptionError, RecoveryError
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

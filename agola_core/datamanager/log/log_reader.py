@@ -12,7 +12,7 @@ from agola_core.datamanager.format import keys
 from agola_core.datamanager.format.batches import read_actions
 from agola_core.datamanager.format.control import Control
 from agola_core.datamanager.format.records import CheckpointRecord, Wal, decode_wal
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.table import Table
 from agola_core.errors import CompactedError, CorruptionError, RecoveryError

@@ -8,7 +8,7 @@ from collections.abc import Sequence as Items
 from itertools import islice
 
 from agola_core.datamanager.format.records import Wal
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 from agola_core.sequence import Sequence
 
 _RECENT_WALS = 16 * 1024

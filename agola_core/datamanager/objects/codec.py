@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from agola_core.datamanager.log.feed import Feed
 from agola_core.datamanager.types import Event
 from agola_core.errors import ClosedError, CompactedError, FencedError
 from agola_core.runtime.closing import Closing
-from agola_core.runtime.supervisor import Loop, Supervisor
+from agola_core.runtime.threads.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from agola_core.datamanager.format.wal_reader import wals_after
 from agola_core.datamanager.identity.instance import Instance, pin_everything
 from agola_core.datamanager.identity.manifest_history import StoredManifest, newest_first, stored_manifests
 from agola_core.datamanager.read.reader import Reader
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 from agola_core.datamanager.sstable.manifest import Manifest, read_manifest
 from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import Table, missing_files
@@ -38,8 +38,8 @@ from agola_core.errors import (
     NotFoundError,
 )
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.forks import Origin
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.processes.forks import Origin
+from agola_core.runtime.threads.parallel import parallel_map
 from agola_core.sequence import Sequence
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from agola_core.datamanager.format.batches import read_actions
 from agola_core.datamanager.format.records import WalRecord
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import write_files
-from agola_core.datamanager.sstable.entries import Entry, entry_key, merge
 from agola_core.datamanager.sstable.file_lists import make_run, with_lists
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import write_files
+from agola_core.datamanager.sstable.files.entries import Entry, entry_key, merge
 from agola_core.datamanager.sstable.manifest import Manifest, Run
 from agola_core.datamanager.sstable.memtable import Memtable
 from agola_core.datamanager.sstable.table import scan_run

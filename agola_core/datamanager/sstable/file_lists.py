@@ -13,12 +13,12 @@ from collections.abc import Sequence as Items
 
 import msgspec
 
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import FileRef, write_files
-from agola_core.datamanager.sstable.entries import Entry, entry_key
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import FileRef, write_files
+from agola_core.datamanager.sstable.files.entries import Entry, entry_key
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.types import Options
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import AgolaError, CorruptionError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runtime import faultpoints

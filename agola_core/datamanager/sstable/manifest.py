@@ -8,8 +8,8 @@ from datetime import datetime
 import msgspec
 
 from agola_core.datamanager.format.checksummed import decode_checksummed, encode_checksummed
-from agola_core.datamanager.sstable.datafile import FileRef
-from agola_core.decoding import DECODE_ERRORS, newer
+from agola_core.datamanager.sstable.files.datafile import FileRef
+from agola_core.encoding.decoding import DECODE_ERRORS, newer
 from agola_core.errors import AgolaError, CorruptionError, FormatError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.sequence import Sequence

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, takewhile
 
 from agola_core.datamanager.sstable import file_lists
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import key_hash
-from agola_core.datamanager.sstable.entries import Entry, entry_key, merge, merge_back, type_bounds
 from agola_core.datamanager.sstable.events.cache import EventCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import key_hash
+from agola_core.datamanager.sstable.files.entries import Entry, entry_key, merge, merge_back, type_bounds
+from agola_core.datamanager.sstable.files.open_file import OpenFile
 from agola_core.datamanager.sstable.manifest import Manifest, Run
-from agola_core.datamanager.sstable.open_file import OpenFile
 from agola_core.objectstorage.port import ObjectStorage
 
 

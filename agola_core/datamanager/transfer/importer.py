@@ -14,9 +14,9 @@ import msgspec
 
 from agola_core.coordinator.port import Compare, Op
 from agola_core.datamanager.format.events import RESERVED
-from agola_core.datamanager.sstable.datafile import FileRef, write_files
-from agola_core.datamanager.sstable.entries import Entry, entry_key
 from agola_core.datamanager.sstable.file_lists import make_run
+from agola_core.datamanager.sstable.files.datafile import FileRef, write_files
+from agola_core.datamanager.sstable.files.entries import Entry, entry_key
 from agola_core.datamanager.sstable.manifest import Imported, Run
 from agola_core.datamanager.transfer.event_check import EventsCheck
 from agola_core.datamanager.transfer.export_format import ExportEntry

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePath
 from typing import IO, cast
 
-from agola_core.compression import ZstdError, compress, open_zstd
+from agola_core.encoding.compression import ZstdError, compress, open_zstd
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 20

@@ -16,7 +16,7 @@ from agola_core.datamanager.open_store import OpenStore
 from agola_core.datamanager.sstable.manifest import Origin
 from agola_core.datamanager.transfer.importer import Importer, ImportParts, ImportResult
 from agola_core.errors import AgolaError, ConflictError
-from agola_core.runtime.process import may_live
+from agola_core.runtime.processes.liveness import may_live
 from agola_core.runtime.progress import Progress
 
 _LOCK_SECONDS = 60.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from agola_core.encoding.numerals import whole_number
 from agola_core.executor.files import read_own
-from agola_core.numerals import whole_number
 
 BEGUN: Final = "begun"
 _MAX_BYTES = 64

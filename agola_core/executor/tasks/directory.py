@@ -30,7 +30,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_core import private
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.executor.files import open_own
 from agola_core.executor.masking import patterns_of, without_begun

@@ -20,7 +20,7 @@ from agola_core.objectstorage.cloud.errors import ServiceError, translate
 from agola_core.objectstorage.cloud.outcomes import row_of
 from agola_core.objectstorage.cloud.url import CloudOptions
 from agola_core.objectstorage.remote import backoff
-from agola_core.runtime.forks import Origin
+from agola_core.runtime.processes.forks import Origin
 
 logger = logging.getLogger(__name__)
 

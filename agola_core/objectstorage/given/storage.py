@@ -23,7 +23,7 @@ from agola_core.objectstorage.given.errors import MISSING, row_of, translated
 from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable
 from agola_core.objectstorage.remote import RangeReader, chunks, named
 from agola_core.objectstorage.settle import Found, Written, look, settle
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 _RANGE = 8 * 1024 * 1024
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "updated", "created")

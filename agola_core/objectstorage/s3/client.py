@@ -22,7 +22,7 @@ from agola_core.objectstorage.s3.protocol.connection import Answer, Connections
 from agola_core.objectstorage.s3.protocol.endpoint import endpoint_of
 from agola_core.objectstorage.s3.protocol.requests import Request, error_of
 from agola_core.objectstorage.s3.url import S3Options
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 

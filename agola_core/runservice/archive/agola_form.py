@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agola_core.datamanager import as_go
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, RUN_COUNTER
 from agola_core.runservice.model.types import (

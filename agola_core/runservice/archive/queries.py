@@ -8,7 +8,7 @@ from collections.abc import Sequence as Items
 import msgspec
 
 from agola_core.datamanager import ChangeGroupsToken, DataManager
-from agola_core.decoding import decoded
+from agola_core.encoding.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_ended, find_tasks

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agola_core.datamanager import Counters
 from agola_core.runservice.archive.store_history import StoreSample, sample_of
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 HOUR = 3600.0
 _FINE_SECONDS, _COARSE_SECONDS = 1.0, 10.0

@@ -14,7 +14,7 @@ from agola_core.datamanager import LastVerify, read_verify
 from agola_core.errors import AgolaError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.archive.store_history import LastExport, StoreHistory, read_export, read_history
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 

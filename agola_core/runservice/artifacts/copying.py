@@ -15,8 +15,8 @@ from agola_core.errors import NotFoundError
 from agola_core.objectstorage.port import ObjectInfo, ObjectStorage, is_portable
 from agola_core.runservice.artifacts.references import KINDS
 from agola_core.runtime import faultpoints
-from agola_core.runtime.parallel import parallel_map
 from agola_core.runtime.progress import Meter, Progress, ignore
+from agola_core.runtime.threads.parallel import parallel_map
 
 faultpoints.declare("copy.before-object")
 

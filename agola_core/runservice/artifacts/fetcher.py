@@ -26,11 +26,11 @@ from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirecto
 from agola_core.runservice.model.types import Executor, ExecutorTask, RunTask
 from agola_core.runservice.rules import advance
 from agola_core.runservice.rules.advance import Fetched
-from agola_core.runservice.state.mirror import Mirror
-from agola_core.runservice.state.pending import PendingRuns
+from agola_core.runservice.state.memory.mirror import Mirror
+from agola_core.runservice.state.memory.pending import PendingRuns
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.work_queue import WorkQueue
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from agola_core.coordinator.port import Compare, DeleteOp, PutOp, iterate
-from agola_core.decoding import decoded
+from agola_core.encoding.decoding import decoded
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.artifacts.references import release
 from agola_core.runservice.state import run_keys

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.model import object_paths

@@ -14,7 +14,7 @@ from agola_core.runservice.logs.line_index import NOT_COUNTED, LineCounter, Line
 from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runtime.context import Context
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 _KEPT = 32
 _COMPARED_BYTES = 64

@@ -19,7 +19,7 @@ from agola_core.runservice.model.line_times import GrowingTimes
 from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.model.requests import WHOLE_LOG, LogPart
 from agola_core.runservice.model.types import Executor, ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
-from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.memory.mirror import Mirror
 from agola_core.runtime.context import Context
 
 _WAIT_SECONDS = 1.0

@@ -14,9 +14,9 @@ from collections import deque
 from agola_core.errors import AgolaError
 from agola_core.runservice.model.protocol import ExecutorDirectory
 from agola_core.runservice.model.types import ExecutorTask
-from agola_core.runservice.state.mirror import Mirror
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.work_queue import WorkQueue
+from agola_core.runservice.state.memory.mirror import Mirror
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 

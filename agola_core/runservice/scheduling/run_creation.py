@@ -26,7 +26,7 @@ from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore, checked
 from agola_core.runservice.state.store import event_op
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 faultpoints.declare("create.before-commit")
 

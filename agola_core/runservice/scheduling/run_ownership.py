@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from hashlib import blake2b
 from threading import Lock
 
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.work_queue import WorkQueue
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.work_queue import WorkQueue
 
 _TICK_SECONDS = 0.25
 

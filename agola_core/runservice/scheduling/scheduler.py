@@ -25,8 +25,8 @@ from agola_core.runservice.scheduling.run_ownership import RunOwnership
 from agola_core.runservice.scheduling.slots import ExecutorSlots, WaitingRuns
 from agola_core.runservice.scheduling.transition import Limits, RunSnapshot, Transition
 from agola_core.runservice.state.change_groups import GroupsToken
-from agola_core.runservice.state.mirror import Changes
-from agola_core.runservice.state.pending import PendingRuns
+from agola_core.runservice.state.memory.mirror import Changes
+from agola_core.runservice.state.memory.pending import PendingRuns
 from agola_core.runservice.state.run_record import delete_ops, part_sizes
 from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore

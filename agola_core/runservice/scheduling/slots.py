@@ -15,8 +15,8 @@ from agola_core.coordinator.port import Compare, Op, PutOp
 from agola_core.runservice.model.types import Executor, RunConfigTask
 from agola_core.runservice.rules.placement import choose_executor, fits, has_free_slot
 from agola_core.runservice.state import run_keys
-from agola_core.runservice.state.mirror import Mirror
-from agola_core.runtime.forks import fork_safe
+from agola_core.runservice.state.memory.mirror import Mirror
+from agola_core.runtime.processes.forks import fork_safe
 
 
 class ExecutorSlots:

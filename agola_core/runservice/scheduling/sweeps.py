@@ -22,7 +22,7 @@ from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.instances import InstanceLease
 from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import SecretStore
-from agola_core.runtime.supervisor import Supervisor
+from agola_core.runtime.threads.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 

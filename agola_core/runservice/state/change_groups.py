@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, GetOp, Op, PutOp, iterate
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, TokenExpiredError
 from agola_core.runservice.state import run_keys
 from agola_core.runtime import faultpoints

@@ -8,7 +8,7 @@ from typing import Self
 
 from agola_core.errors import BadRequestError, ClosedError
 from agola_core.runservice.model.types import RunEvent
-from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.memory.mirror import Mirror
 
 NOTHING = "0000000000000-0000000000000"
 """A sequence before every event."""

@@ -10,11 +10,11 @@ import msgspec
 
 from agola_core.coordinator.lock import LeaseKeeper
 from agola_core.coordinator.port import PutOp, iterate
-from agola_core.decoding import decoded
+from agola_core.encoding.decoding import decoded
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 from agola_core.runtime import faultpoints
-from agola_core.runtime.process import may_live, start_time
+from agola_core.runtime.processes.liveness import may_live, start_time
 
 faultpoints.declare("service.before-publish")
 

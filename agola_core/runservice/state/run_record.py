@@ -12,9 +12,9 @@ from itertools import islice
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.compression import ZstdError, compress, decompress
 from agola_core.coordinator.port import DeleteOp, KeyValue, Op, PutOp
-from agola_core.decoding import decoded
+from agola_core.encoding.compression import ZstdError, compress, decompress
+from agola_core.encoding.decoding import decoded
 from agola_core.errors import CorruptionError
 from agola_core.runservice.model.types import Run, RunTask
 from agola_core.runservice.state import run_keys

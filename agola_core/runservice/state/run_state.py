@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from agola_core.coordinator.port import Coordinator
 from agola_core.runservice.model.types import Run
-from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.memory.mirror import Mirror
 from agola_core.runservice.state.store import RunStore
 
 

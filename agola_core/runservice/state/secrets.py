@@ -15,7 +15,7 @@ from threading import Lock
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import BadRequestError, ConflictError, CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.model import object_paths

@@ -19,14 +19,14 @@ from agola_core.coordinator.port import (
     Target,
     iterate,
 )
-from agola_core.decoding import decoded
+from agola_core.encoding.decoding import decoded
 from agola_core.errors import ConflictError, NotFoundError
 from agola_core.runservice.model.types import Executor, ExecutorTask, Run, RunEvent, RunTask
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.change_groups import ChangeGroups, GroupsToken
 from agola_core.runservice.state.run_record import decode_header, decode_part, run_ops, with_parts
 from agola_core.runtime import faultpoints
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 from agola_core.sequence import Sequence
 
 faultpoints.declare("runservice.before-txn")

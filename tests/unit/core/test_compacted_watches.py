@@ -11,7 +11,7 @@ from agola_core.datamanager.background.follower import Follower
 from agola_core.errors import ClosedError, UnavailableError
 from agola_core.maintenance import Participant
 from agola_core.runservice.state import run_keys
-from agola_core.runservice.state.mirror import Mirror
+from agola_core.runservice.state.memory.mirror import Mirror
 
 OPTIONS = Options(background=False)
 

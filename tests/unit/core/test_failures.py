@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from agola_core.errors import DeadlineError, RecoveryError, UnavailableError
-from agola_core.runtime.supervisor import Supervisor
-from agola_core.runtime.work_queue import WorkQueue
+from agola_core.runtime.threads.supervisor import Supervisor
+from agola_core.runtime.threads.work_queue import WorkQueue
 from agola_http.protocol.errors import describe
 
 

@@ -12,7 +12,7 @@ import pytest
 from agola_core.coordinator import PutOp
 from agola_core.coordinator.sqlite import watch
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
-from agola_core.runtime.file_events import FileEvents
+from agola_core.runtime.processes.file_events import FileEvents
 
 LONG = 60.0
 
@@ -123,7 +123,7 @@ def test_a_watch_sees_another_process_with_and_without_events(tmp_path, monkeypa
 def test_a_process_without_descriptors_for_it_gets_none_and_keeps_those_that_it_has(tmp_path):
     script = """
 import os, resource, sys
-from agola_core.runtime.file_events import FileEvents
+from agola_core.runtime.processes.file_events import FileEvents
 FileEvents.of(sys.argv[1], ["a"]).close()
 free = os.open("/dev/null", os.O_RDONLY)
 os.close(free)

@@ -9,7 +9,7 @@ from agola_core.coordinator import lock as leases
 from agola_core.coordinator.sqlite import watch
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.runtime import clock
-from agola_core.runtime.supervisor import Loop
+from agola_core.runtime.threads.supervisor import Loop
 
 
 class _Poller:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from agola_core.errors import DeadlineError, UnavailableError, UnknownOutcomeError
-from agola_core.runtime.leader_queue import LeaderQueue, Waiting
+from agola_core.runtime.threads.leader_queue import LeaderQueue, Waiting
 
 JOIN_SECONDS = 30
 

@@ -10,11 +10,11 @@ from agola_cli.main import cli
 from agola_cli.options.types import DURATION, RETENTION, TIME, Decimal, Whole
 from agola_core import Options, Put
 from agola_core.coordinator.etcd.settings import parse_url
+from agola_core.encoding.numerals import decimal_number, whole_number
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.events import Event, Query
 from agola_core.executor.drivers.exitfile import read_exit_code
 from agola_core.executor.drivers.host.accounts import find_account
-from agola_core.numerals import decimal_number, whole_number
 from agola_core.objectstorage.cloud.url import parse_cloud_url
 from agola_core.objectstorage.s3.url import parse_s3_url
 from agola_core.runconfig import parse_config

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.threads.parallel import parallel_map
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 50])

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from agola_core import NotFoundError, UnavailableError
-from agola_core.runtime.patient import Patient
+from agola_core.runtime.threads.patient import Patient
 
 
 def test_what_a_call_returns_or_raises_is_its_callers():

@@ -14,7 +14,7 @@ from agola_core.coordinator.port import PutOp
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import InstanceRecord
 from agola_core.maintenance import mode
-from agola_core.runtime.process import is_running, may_live, start_time
+from agola_core.runtime.processes.liveness import is_running, may_live, start_time
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import agola_core
 from agola_core import Options
 from agola_core.coordinator import PutOp
 from agola_core.runservice.state import run_keys
-from agola_core.runservice.state.mirror import Mirror
-from agola_core.runtime.work_queue import WorkQueue
+from agola_core.runservice.state.memory.mirror import Mirror
+from agola_core.runtime.threads.work_queue import WorkQueue
 
 
 def test_a_key_of_low_priority_is_done_once_however_often_sweeps_ask_for_it():

@@ -10,8 +10,8 @@ import pytest
 
 import agola_core
 from agola_core import BadRequestError, Delete, FencedError, Options, Put
-from agola_core.compression import compress
 from agola_core.datamanager import Compression, ExportFormat
+from agola_core.encoding.compression import compress
 
 TYPES = ["note", "other"]
 QUIET = Options(background=False, block_size=200, file_size=1000, max_wal_bytes=4 << 20)

@@ -12,10 +12,10 @@ import agola_core
 from agola_core import CorruptionError, FormatError, Options, Put
 from agola_core.datamanager.check.verify import verify_manifest
 from agola_core.datamanager.format.checksummed import encode_checksummed
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import write_files
-from agola_core.datamanager.sstable.entries import entry_key
 from agola_core.datamanager.sstable.file_lists import make_run, paths, walk, walk_back
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import write_files
+from agola_core.datamanager.sstable.files.entries import entry_key
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table
 from agola_core.objectstorage.posix.storage import PosixStorage

@@ -14,7 +14,7 @@ import pytest
 
 import agola_core
 from agola_core import Delete, Options, Put
-from agola_core.compression import decompress  # zstd itself is not ours to write again
+from agola_core.encoding.compression import decompress  # zstd itself is not ours to write again
 from agola_core.events import Event, EventStore, StreamEvents
 
 SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agola_core.compression import compress
+from agola_core.encoding.compression import compress
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.globs import compile_globs
 from agola_core.executor.archives.pack import make_archive

@@ -14,7 +14,7 @@ from agola_core.executor.archives.unpack import unpack
 from agola_core.executor.drivers.container.files import repack
 from agola_core.executor.drivers.host.accounts import acting_as, find_account
 from agola_core.runservice.model.types import ArchiveContents
-from agola_core.source import pack_tree
+from agola_core.source.tree import pack_tree
 from agola_core.tar_stream import Limits
 
 

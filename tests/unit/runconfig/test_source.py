@@ -14,11 +14,12 @@ import pytest
 from agola_cli.connect.caller import login_name
 from agola_cli.options.directories import default_data_dir
 from agola_cli.runs.launch.checkout import checkout_as, describe_checkout
-from agola_core import git_command, repository_copy, source
-from agola_core.compression import open_zstd
+from agola_core.encoding.compression import open_zstd
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.unpack import unpack
-from agola_core.source import pack_tree
+from agola_core.source import git_command, repository_copy
+from agola_core.source import tree as source
+from agola_core.source.tree import pack_tree
 
 
 def git(path, *arguments):

@@ -18,7 +18,7 @@ from agola_core.runservice.archive.projection import RUN, RunProjection, find_en
 from agola_core.runservice.archive.run_search import find_runs, select, select_ordered
 from agola_core.runservice.model.requests import RunQuery
 from agola_core.runservice.model.types import Run, RunPhase, RunResult
-from agola_core.runservice.state.active_runs import ActiveRuns
+from agola_core.runservice.state.memory.active_runs import ActiveRuns
 from agola_core.runservice.state.store import StoredRun
 from agola_core.runtime.context import Context
 from agola_core.sequence import Sequence

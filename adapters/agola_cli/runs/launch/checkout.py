@@ -8,8 +8,8 @@ import msgspec
 
 from agola_cli.output.records import printable
 from agola_core.errors import BadRequestError
-from agola_core.git_command import run_git
-from agola_core.source import is_checkout
+from agola_core.source.git_command import run_git
+from agola_core.source.tree import is_checkout
 
 _SHOWN_CHARACTERS = 200
 

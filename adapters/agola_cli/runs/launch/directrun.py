@@ -25,8 +25,8 @@ from agola_cli.runs.launch.checkout import Checkout, checkout_as
 from agola_cli.runs.launch.submission import Wanted, prepare, wanted_options
 from agola_core.errors import BadRequestError, ConfigError
 from agola_core.executor import ExecutorOptions
-from agola_core.git_command import run_git
-from agola_core.source import pack_tree
+from agola_core.source.git_command import run_git
+from agola_core.source.tree import pack_tree
 
 _UUID_KEY = "agola.repouuid"
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")

@@ -22,7 +22,7 @@ from agola_cli.runs.launch.submission import Submission
 from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import Run, RunResult, TaskStatus
-from agola_core.source import pack_tree
+from agola_core.source.tree import pack_tree
 from agola_core.standalone import Standalone
 
 

@@ -14,7 +14,7 @@ from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.launch.session import Session
 from agola_cli.runs.launch.submission import Submission
 from agola_core.errors import AgolaError
-from agola_core.source import list_tree
+from agola_core.source.tree import list_tree
 
 _ROUND_SECONDS = 0.5
 Snapshot = dict[str, tuple[int, ...]]

@@ -10,7 +10,7 @@ import anyio.from_thread
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from agola_core.numerals import whole_number
+from agola_core.encoding.numerals import whole_number
 from agola_http.protocol.errors import RefusedError
 from agola_http.server.connections.limits import Limits
 

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from agola_core.datamanager.format.events import Batch
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 _BATCHES = 4096
 _LARGEST_BATCH = 64 * 1024

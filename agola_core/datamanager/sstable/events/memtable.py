@@ -24,7 +24,7 @@ from agola_core.datamanager.format.events import (
     decode_indexed,
     key,
 )
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 
 class MemoryBatch:

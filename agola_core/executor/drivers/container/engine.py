@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from agola_core.encoding.numerals import whole_number
 from agola_core.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
 from agola_core.executor.drivers.archs import go_arch
 from agola_core.executor.drivers.container.images import registry_login, split_image
-from agola_core.numerals import whole_number
 from agola_core.runservice.model.types import RegistryAuth
 
 _SECONDS = 60

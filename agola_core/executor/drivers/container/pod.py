@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, cast
 
+from agola_core.encoding.numerals import whole_number
 from agola_core.errors import BadRequestError, ConfigError, NotFoundError, UnavailableError
 from agola_core.executor.archives.pack import Packed
 from agola_core.executor.drivers.container import files
@@ -21,7 +22,6 @@ from agola_core.executor.drivers.container.process import ContainerProcess
 from agola_core.executor.drivers.exitfile import BEGUN
 from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_own
-from agola_core.numerals import whole_number
 from agola_core.runservice.model.types import ArchiveContents
 
 INSIDE = "/mnt/agola"

@@ -11,8 +11,8 @@ import pwd
 from collections.abc import Iterator
 from functools import cache
 
+from agola_core.encoding.numerals import whole_number
 from agola_core.errors import ConfigError
-from agola_core.numerals import whole_number
 
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}
 

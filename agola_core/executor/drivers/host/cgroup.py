@@ -15,7 +15,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from agola_core.runtime.process import start_time
+from agola_core.runtime.processes.liveness import start_time
 
 _MOUNT = Path("/sys/fs/cgroup")
 _PREFERRED = ("", "pids", "freezer", "name=systemd")

@@ -35,7 +35,7 @@ from agola_core.executor.drivers.host.process import (
 from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_below, open_own
 from agola_core.runservice.model.types import ArchiveContents, ExecutorPhase, ExecutorTask
-from agola_core.runtime.process import start_time
+from agola_core.runtime.processes.liveness import start_time
 
 if TYPE_CHECKING:
     from agola_core.executor.archives.pack import Packed

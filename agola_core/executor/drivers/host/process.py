@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agola_core.executor.drivers.exitfile import has_begun, read_exit_code
 from agola_core.executor.drivers.host.cgroup import Cgroup
-from agola_core.runtime.process import start_time
+from agola_core.runtime.processes.liveness import start_time
 
 MARKER = "AGOLA_TASK_MARKER"
 """In the environment of every command, so that what has left its session is found without control groups."""

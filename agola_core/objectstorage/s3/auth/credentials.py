@@ -20,7 +20,7 @@ from typing import Any
 from agola_core.objectstorage.s3.auth.configuration import ROLES, Configuration
 from agola_core.objectstorage.s3.auth.signing import Credentials
 from agola_core.objectstorage.s3.url import S3Options, explicit_credentials
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 _EARLY_SECONDS = 300.0
 _PROCESS_SECONDS = 60.0

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import zlib
 
-from agola_core.numerals import whole_number
+from agola_core.encoding.numerals import whole_number
 from agola_core.objectstorage.s3.protocol.connection import Answer, TruncatedBodyError
 from agola_core.objectstorage.s3.protocol.requests import Pairs
 from agola_core.objectstorage.s3.url import Checksum

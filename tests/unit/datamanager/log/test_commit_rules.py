@@ -17,7 +17,7 @@ from agola_core import (
 )
 from agola_core.coordinator import PutOp
 from agola_core.datamanager.format import records
-from agola_core.datamanager.log.pending_wal import PendingWal
+from agola_core.datamanager.log.commit.pending_wal import PendingWal
 from agola_core.runtime import faultpoints
 
 

@@ -11,7 +11,7 @@ from agola_core.coordinator import open_coordinator
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.log import log as log_module
-from agola_core.datamanager.log.pending_wal import PendingWal
+from agola_core.datamanager.log.commit.pending_wal import PendingWal
 from agola_core.objectstorage.posix.storage import PosixStorage
 
 

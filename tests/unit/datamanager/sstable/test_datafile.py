@@ -8,12 +8,12 @@ import pytest
 
 from agola_core.datamanager.check.data_files import Finding, verify_file
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.sstable.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import read_footer, write_files
-from agola_core.datamanager.sstable.entries import entry_key, merge, split_key
+from agola_core.datamanager.sstable.files.block import LONE_PLAIN, LONE_ZSTD, PLAIN, ZSTD, encode_lone
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import read_footer, write_files
+from agola_core.datamanager.sstable.files.entries import entry_key, merge, split_key
+from agola_core.datamanager.sstable.files.open_file import open_file
 from agola_core.datamanager.sstable.manifest import Run
-from agola_core.datamanager.sstable.open_file import open_file
 from agola_core.datamanager.sstable.table import scan_run
 from agola_core.datamanager.types import Options
 from agola_core.errors import CorruptionError

@@ -10,11 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agola_core.compression import compress
 from agola_core.datamanager.check.data_files import verify_file
-from agola_core.datamanager.sstable.block import LONE_ZSTD, ZSTD, decode_block, encode_block
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import (
+from agola_core.datamanager.sstable.files.block import LONE_ZSTD, ZSTD, decode_block, encode_block
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import (
     END,
     MAGIC,
     TRAILER,
@@ -26,10 +25,11 @@ from agola_core.datamanager.sstable.datafile import (
     read_footer,
     write_files,
 )
-from agola_core.datamanager.sstable.entries import entry_key, split_key
+from agola_core.datamanager.sstable.files.entries import entry_key, split_key
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table, scan_run
 from agola_core.datamanager.types import Options
+from agola_core.encoding.compression import compress
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.posix.storage import PosixStorage
 

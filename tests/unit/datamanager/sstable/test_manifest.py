@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agola_core.datamanager.format.checksummed import encode_checksummed
-from agola_core.datamanager.sstable.datafile import FileRef
+from agola_core.datamanager.sstable.files.datafile import FileRef
 from agola_core.datamanager.sstable.manifest import (
     Manifest,
     Origin,

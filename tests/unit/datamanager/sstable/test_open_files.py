@@ -6,7 +6,7 @@ from pathlib import Path
 
 import agola_core
 from agola_core import Options, Put
-from agola_core.datamanager.sstable.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
 
 OPTIONS = Options(background=False, grace_period=0, retain_manifests=1, file_size=200_000)
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agola_core.datamanager.sstable.packed_keys import PackedKeys
+from agola_core.datamanager.sstable.files.packed_keys import PackedKeys
 
 KEYS = st.binary(max_size=6) | st.binary(max_size=3).map(lambda end: b"object\0" + end)
 

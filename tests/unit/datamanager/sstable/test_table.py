@@ -9,9 +9,9 @@ import weakref
 import pytest
 
 from agola_core.datamanager.check.data_files import verify_file
-from agola_core.datamanager.sstable.block_cache import BlockCache
-from agola_core.datamanager.sstable.datafile import write_files
-from agola_core.datamanager.sstable.entries import entry_key
+from agola_core.datamanager.sstable.files.block_cache import BlockCache
+from agola_core.datamanager.sstable.files.datafile import write_files
+from agola_core.datamanager.sstable.files.entries import entry_key
 from agola_core.datamanager.sstable.manifest import Run
 from agola_core.datamanager.sstable.table import Table, missing_files
 from agola_core.datamanager.types import Options
@@ -58,7 +58,7 @@ class CountingReader:
 
 @pytest.fixture
 def storage(tmp_path, monkeypatch):
-    monkeypatch.setattr("agola_core.datamanager.sstable.open_file._WHOLE", 0)  # as if its files were large ones
+    monkeypatch.setattr("agola_core.datamanager.sstable.files.open_file._WHOLE", 0)  # as if its files were large ones
     return CountingStorage(PosixStorage(tmp_path))
 
 
@@ -329,7 +329,7 @@ def test_a_small_file_is_read_by_one_range_for_all_its_objects(storage, write, m
     (small,) = write(numbered(range(20)), with_filter=False)
     (large,) = write(numbered(range(21)), with_filter=False)
     assert large.size > small.size
-    monkeypatch.setattr("agola_core.datamanager.sstable.open_file._WHOLE", small.size)
+    monkeypatch.setattr("agola_core.datamanager.sstable.files.open_file._WHOLE", small.size)
     for ref, ranges in ((small, 1), (large, 3)):
         table = Table(storage, manifest_of([[ref]]), BlockCache())
         assert requests(storage, lambda: [table.get("note", key) for key in ("0000", "0019")])[1] == ranges  # noqa: B023

@@ -20,8 +20,8 @@ from array import array
 from collections.abc import Iterator
 from itertools import accumulate
 
-from agola_core.compression import ZstdError, compress, decompress
-from agola_core.datamanager.sstable.entries import Entry
+from agola_core.datamanager.sstable.files.entries import Entry
+from agola_core.encoding.compression import ZstdError, compress, decompress
 from agola_core.errors import CorruptionError
 
 PLAIN, ZSTD, LONE_PLAIN, LONE_ZSTD = range(4)

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agola_core.compression import compress
+from agola_core.encoding.compression import compress
 from agola_core.errors import BadRequestError
-from agola_core.git_command import WORK_SECONDS, run_git
-from agola_core.repository_copy import copy_repository
+from agola_core.source.git_command import WORK_SECONDS, run_git
+from agola_core.source.repository_copy import copy_repository
 
 if TYPE_CHECKING:
     import tarfile

@@ -11,8 +11,8 @@ import enum
 from collections.abc import Sequence as Items
 
 from agola_core.datamanager.format.events import FIRST, Event, same_event
+from agola_core.datamanager.log.commit.pending_wal import EventsAppend, PendingWal, StreamAppend
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import EventsAppend, PendingWal, StreamAppend
 from agola_core.datamanager.sstable.events.index import EventIndex
 from agola_core.datamanager.sstable.view import View
 from agola_core.datamanager.types import ChangeGroupsToken

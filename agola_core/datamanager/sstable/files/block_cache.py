@@ -8,11 +8,11 @@ from collections import OrderedDict
 from collections.abc import Collection
 from weakref import WeakMethod
 
-from agola_core.datamanager.sstable.block import Block, LoneValue
-from agola_core.datamanager.sstable.datafile import FileRef
-from agola_core.datamanager.sstable.open_file import OpenFile, open_file
+from agola_core.datamanager.sstable.files.block import Block, LoneValue
+from agola_core.datamanager.sstable.files.datafile import FileRef
+from agola_core.datamanager.sstable.files.open_file import OpenFile, open_file
 from agola_core.objectstorage.port import ObjectStorage
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 _OPEN_FILES = 256
 _FEWEST_OPEN_FILES = 16

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from agola_core.errors import UnavailableError
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from agola_core.datamanager.format.records import PayloadRef
 from agola_core.datamanager.format.versions import Condition
 from agola_core.datamanager.types import Action, ChangeGroupsToken
 from agola_core.errors import BadRequestError
-from agola_core.runtime.leader_queue import Waiting
+from agola_core.runtime.threads.leader_queue import Waiting
 
 _NO_TOKEN = ChangeGroupsToken()
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from threading import Lock
 
 from agola_core.runservice.rules.advance import Fetched
-from agola_core.runtime.forks import fork_safe
-from agola_core.runtime.work_queue import WorkQueue
+from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.work_queue import WorkQueue
 
 
 class PendingRuns:

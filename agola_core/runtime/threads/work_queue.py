@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from agola_core.runtime.failures import log_failure
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 logger = logging.getLogger(__name__)
 

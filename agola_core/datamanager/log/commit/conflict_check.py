@@ -8,10 +8,10 @@ from __future__ import annotations
 from agola_core.coordinator.port import GetOp, KeyValue
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import WalIdRecord
-from agola_core.datamanager.log.event_rules import Decision, EventRules
+from agola_core.datamanager.log.commit.event_rules import Decision, EventRules
+from agola_core.datamanager.log.commit.object_rules import ObjectRules
+from agola_core.datamanager.log.commit.pending_wal import PendingWal
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.object_rules import ObjectRules
-from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import BadRequestError, ConflictError, FencedError, TokenExpiredError, UnavailableError
 from agola_core.sequence import Sequence

@@ -7,8 +7,8 @@ process's view would refuse is checked once more after catching up, because anot
 from __future__ import annotations
 
 from agola_core.datamanager.format.versions import Condition, object_digest
+from agola_core.datamanager.log.commit.pending_wal import PendingWal
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.sstable.view import View
 from agola_core.errors import AgolaError, ConflictError
 

@@ -7,12 +7,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from agola_core.datamanager.sstable.block import LONE, Block, LoneValue, decode_block
-from agola_core.datamanager.sstable.datafile import FileRef, Footer, KeyFilter, read_footer
-from agola_core.datamanager.sstable.packed_keys import PackedKeys
+from agola_core.datamanager.sstable.files.block import LONE, Block, LoneValue, decode_block
+from agola_core.datamanager.sstable.files.datafile import FileRef, Footer, KeyFilter, read_footer
+from agola_core.datamanager.sstable.files.packed_keys import PackedKeys
 from agola_core.errors import CorruptionError, NotFoundError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
-from agola_core.runtime.parallel import parallel_map
+from agola_core.runtime.threads.parallel import parallel_map
 
 _FILE_BYTES = 1000
 """Bytes of memory that a file takes beside its index, about."""

@@ -1,6 +1,6 @@
 """Group commit: callers of `write_wal` that wait at the same time share one coordinator transaction.
 
-The leader (see `runtime.leader_queue`) checks each WAL for conflicts (see `conflict_check`) and commits the accepted
+The leader (see `leader_queue`) checks each WAL for conflicts (see `conflict_check`) and commits the accepted
 ones in one transaction that compares the log's head. Every change of a change group moves the head too, so that one
 compare guards all groups. If another process has moved the head, the leader catches up and checks again.
 """
@@ -21,15 +21,15 @@ from agola_core.datamanager.format.records import (
     WalIdRecord,
     WalRecord,
 )
-from agola_core.datamanager.log.conflict_check import ConflictCheck, refuse_guarded
-from agola_core.datamanager.log.event_rules import EventRules
+from agola_core.datamanager.log.commit.conflict_check import ConflictCheck, refuse_guarded
+from agola_core.datamanager.log.commit.event_rules import EventRules
+from agola_core.datamanager.log.commit.outcome_resolver import OutcomeResolver
+from agola_core.datamanager.log.commit.pending_wal import PendingWal
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.outcome_resolver import OutcomeResolver
-from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.datamanager.types import ChangeGroupsToken
 from agola_core.errors import UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
-from agola_core.runtime.leader_queue import LeaderQueue
+from agola_core.runtime.threads.leader_queue import LeaderQueue
 from agola_core.sequence import texts
 
 faultpoints.declare("commit.before-txn", "commit.after-txn")

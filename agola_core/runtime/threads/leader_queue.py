@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from agola_core.errors import DeadlineError, UnknownOutcomeError
-from agola_core.runtime.forks import fork_safe
+from agola_core.runtime.processes.forks import fork_safe
 
 _SLOW_SECONDS = 0.001
 _GATHER_PART = 0.5

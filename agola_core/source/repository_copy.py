@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from agola_core.errors import BadRequestError
-from agola_core.git_command import WORK_SECONDS, run_git
+from agola_core.source.git_command import WORK_SECONDS, run_git
 
 MAX_BYTES = 64 * 1024**2
 """A repository whose objects are larger is copied without its older history; a partial clone without any."""

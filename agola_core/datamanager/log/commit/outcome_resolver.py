@@ -10,8 +10,8 @@ from agola_core.coordinator.port import PutOp, TxnResult
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.batches import list_batches, read_batch
 from agola_core.datamanager.format.records import WalIdRecord, WalRecord
+from agola_core.datamanager.log.commit.pending_wal import PendingWal
 from agola_core.datamanager.log.log import Log
-from agola_core.datamanager.log.pending_wal import PendingWal
 from agola_core.errors import ClosedError, UnavailableError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
 from agola_core.sequence import Sequence

@@ -19,7 +19,7 @@ from weakref import WeakSet
 import apsw
 
 from agola_core.errors import UnavailableError
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ from itertools import accumulate, chain
 import msgspec
 
 from agola_core.datamanager.format import layout
-from agola_core.datamanager.sstable.block import LARGEST_BLOCK, encode_block, encode_lone
-from agola_core.datamanager.sstable.entries import Entry, entry_key, split_key
+from agola_core.datamanager.sstable.files.block import LARGEST_BLOCK, encode_block, encode_lone
+from agola_core.datamanager.sstable.files.entries import Entry, entry_key, split_key
 from agola_core.datamanager.types import Options
-from agola_core.decoding import DECODE_ERRORS
+from agola_core.encoding.decoding import DECODE_ERRORS
 from agola_core.errors import CorruptionError
 from agola_core.objectstorage.port import ObjectReader, ObjectStorage
 from agola_core.runtime import faultpoints

@@ -19,11 +19,11 @@ from agola_core.coordinator.port import Coordinator, KeyValue, WatchBatch, Watch
 from agola_core.errors import ClosedError, CompactedError, UnavailableError
 from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorTask, Run, RunEvent, RunTask
 from agola_core.runservice.state import run_keys
-from agola_core.runservice.state.active_runs import ActiveRuns
-from agola_core.runservice.state.held_tasks import HeldTasks
+from agola_core.runservice.state.memory.active_runs import ActiveRuns
+from agola_core.runservice.state.memory.held_tasks import HeldTasks
 from agola_core.runservice.state.run_record import decode_header, decode_part
 from agola_core.runservice.state.store import StoredRun, decode_event, decode_executor, decode_task
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 

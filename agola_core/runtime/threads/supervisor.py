@@ -11,7 +11,7 @@ from typing import Self
 
 from agola_core.runtime.clock import until_next
 from agola_core.runtime.failures import log_failure
-from agola_core.runtime.forks import Origin, fork_safe
+from agola_core.runtime.processes.forks import Origin, fork_safe
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Parses what a task of a run configuration consists of: steps, runtime, dependencies, matrix."""

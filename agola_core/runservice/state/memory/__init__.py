@@ -1,0 +1,1 @@
+"""The state in memory: the mirror of the coordinator with its indexes, and the runs waiting to be advanced."""

@@ -1,0 +1,1 @@
+"""Threads: their owner, the queues from which they take work, parallel calls, and calls that may hang."""
