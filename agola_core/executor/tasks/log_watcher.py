@@ -7,6 +7,7 @@ all tasks; it begins with the first one, and sleeps while nothing is written.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import select
 import struct
@@ -17,7 +18,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
-_MODIFY, _IGNORED, _OVERFLOW, _DONT_FOLLOW = 0x2, 0x8000, 0x4000, 0x2000000
+logger = logging.getLogger(__name__)
+
+_MODIFY, _OVERFLOW, _DONT_FOLLOW = 0x2, 0x4000, 0x2000000
 _HEAD = struct.Struct("iIII")
 _BUFFER = 1 << 16
 _REST_SECONDS = 0.004
@@ -52,7 +55,7 @@ class LogWatcher:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._sleeps = False
-        self._inotify = -1
+        self._inotify = self._woken = self._wake = -1
 
     def add(self, path: Path, grown: Grown) -> int:
         """Watch a log, which may not be there yet, and return the number of the watch."""
@@ -90,20 +93,31 @@ class LogWatcher:
             self._closed.set()
             os.write(self._wake, b".")
         thread.join()
-        for file in (self._inotify, self._woken, self._wake):
-            if file >= 0:
-                os.close(file)
+        self._close_files()
 
     def _start(self) -> None:
+        """Begin the thread; where the system gives none, the next log tries again: a time is no reason to fail."""
         try:
             libc = ctypes.CDLL(None, use_errno=True)
             self._add, self._remove = libc.inotify_add_watch, libc.inotify_rm_watch
             self._inotify = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         except AttributeError:  # there is no inotify
             self._inotify = -1
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._thread = threading.Thread(target=self._watch, name="log-times", daemon=True)
-        self._thread.start()
+        try:
+            self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            thread = threading.Thread(target=self._watch, name="log-times", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError) as error:
+            logger.warning("logs are not watched, their times are those of their steps' ends: %s", error)
+            self._close_files()
+        else:
+            self._thread = thread
+
+    def _close_files(self) -> None:
+        for file in (self._inotify, self._woken, self._wake):
+            if file >= 0:
+                os.close(file)
+        self._inotify = self._woken = self._wake = -1
 
     def _watch(self) -> None:
         poll = select.poll()
@@ -150,7 +164,7 @@ class LogWatcher:
             if item.due > now:
                 break
             del self._pending[number]
-            if not item.path.exists():
+            if not os.path.lexists(item.path):  # a step may have put a link in its place, to anywhere
                 self._pending[number] = item._replace(due=now + _LOOK_SECONDS)
                 continue
             begun[number] = item.grown

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import threading
 
 import pytest
 
@@ -74,6 +75,38 @@ def test_a_log_that_is_to_be_looked_at_again_is(watcher, tmp_path):
     path.write_bytes(b"x")
     for _ in range(3):
         calls.get(timeout=SECONDS)
+
+
+def test_a_link_to_what_cannot_be_looked_at_ends_no_watch_of_other_tasks(watcher, tmp_path):
+    path, other = tmp_path / "0.log", tmp_path / "1.log"
+    path.symlink_to("x" * 300)  # no name is so long
+    other.touch()
+    first, others = queue.Queue(), queue.Queue()
+    watcher.add(path, lambda: first.put(1) or 0.0)
+    first.get(timeout=SECONDS)
+    watcher.add(other, lambda: others.put(1) or 0.0)
+    others.get(timeout=SECONDS)
+
+
+@pytest.mark.parametrize("missing", [(threading.Thread, "start", RuntimeError), (os, "pipe2", OSError)])
+def test_logs_for_which_there_is_no_thread_are_watched_when_there_is_one(
+    watcher, tmp_path, monkeypatch, caplog, missing
+):
+    place, name, error = missing
+    first, others = queue.Queue(), queue.Queue()
+    for path in (tmp_path / "0.log", tmp_path / "1.log"):
+        path.touch()
+
+    def refuse(*_):
+        raise error("there is none")
+
+    with monkeypatch.context() as full:
+        full.setattr(place, name, refuse)
+        watcher.add(tmp_path / "0.log", lambda: first.put(1) or 0.0)
+    assert "logs are not watched" in caplog.text
+    watcher.add(tmp_path / "1.log", lambda: others.put(1) or 0.0)
+    first.get(timeout=SECONDS)
+    others.get(timeout=SECONDS)
 
 
 @pytest.fixture
