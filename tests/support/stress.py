@@ -1,6 +1,6 @@
 """Repeats a selection of tests beside a process that burns a core, and says how often it failed.
 
-make stress TESTS="tests/unit/test_feed.py -k gap" TIMES=20
+make stress TESTS="tests/unit/datamanager/test_datamanager.py -k feed" TIMES=20
 """
 
 import multiprocessing

@@ -32,7 +32,7 @@ from agola_core.runservice.archive.projection import DATA_TYPES
 from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.standalone import Standalone, open_store
 
-FORMATS = Path(__file__).parents[2] / "data" / "formats"
+FORMATS = Path(__file__).parents[3] / "data" / "formats"
 VERSION_1 = FORMATS / "v1"
 EXPECTED = json.loads((VERSION_1 / "expected.json").read_text())
 TYPES = ["note", "other", "tag"]

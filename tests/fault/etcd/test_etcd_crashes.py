@@ -11,7 +11,7 @@ import pytest
 
 import agola_core
 from agola_core import Options
-from tests.fault.test_datamanager_crashes import WORKER, check_acknowledged, contents, work
+from tests.fault.datamanager.test_datamanager_crashes import WORKER, check_acknowledged, contents, work
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from agola_core.coordinator.etcd.messages import Method, _message
 from agola_core.coordinator.outcomes import Outcome
 from agola_pytest.servers.etcd import control, start_etcd
 from agola_pytest.servers.etcd_cluster import start_etcd_cluster
-from tests.fault.test_etcd_access import guard, openssl
+from tests.fault.etcd.test_etcd_access import guard, openssl
 from tests.support.etcd import eventually, put
 
 ALARM = Method("/etcdserverpb.Maintenance/Alarm", _message("AlarmRequest"), _message("AlarmResponse"))
@@ -193,7 +193,7 @@ def test_what_was_sent_and_not_answered_is_unknown(agola_etcd, proxy, opened):
 
 
 def test_the_table_is_the_one_that_is_documented():
-    page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "guarantees.md").read_text()
     for row in TABLE:
         code = row.code.name if row.code else "any"
         assert f"| {code} | {row.words or 'any'} | {row.verdict.outcome} |" in page
