@@ -96,6 +96,7 @@ class Reporter:
                 with self._condition:
                     if task.id not in self._later:
                         self._due.setdefault(task.id, task)
+                    self._due, self._later = {**self._later, **self._due}, {}  # nothing waits for what is refused
                     if self._stopping:
                         return
                     self._condition.wait_for(lambda: self._stopping, pause)

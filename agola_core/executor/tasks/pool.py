@@ -6,11 +6,14 @@ good part of a short task's cost.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 
 from agola_core.errors import UnavailableError
 from agola_core.executor.tasks.runner import TaskRunner
+
+logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
 
@@ -86,7 +89,10 @@ class TaskPool:
     def _work(self, runner: TaskRunner | None) -> None:
         while runner is not None:
             threading.current_thread().name = f"task-{runner.task.id}"
-            runner.run()
+            try:
+                runner.run()
+            except Exception:  # its place is the next one's all the same
+                logger.exception("the end of task %s failed", runner.task.id)
             runner = self._next()
 
     def _next(self) -> TaskRunner | None:

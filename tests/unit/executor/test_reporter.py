@@ -4,7 +4,7 @@ import threading
 
 from msgspec.structs import replace
 
-from agola_core.errors import UnavailableError
+from agola_core.errors import InternalError, UnavailableError
 from agola_core.executor.reporter import Reporter
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
@@ -14,13 +14,16 @@ SECONDS = 30.0
 class Service:
     """Takes reports, and refuses some first."""
 
-    def __init__(self, refused=0):
+    def __init__(self, refused=0, never=""):
         self.refused = refused
+        self.never = never
         self.taken = []
         self._condition = threading.Condition()
 
     def take(self, task):
         with self._condition:
+            if task.id == self.never:
+                raise InternalError("the service has a defect")
             if self.refused:
                 self.refused -= 1
                 raise UnavailableError("not now")
@@ -65,3 +68,13 @@ def test_a_report_that_was_refused_gives_way_to_a_newer_one():
     reporter.report(task("a", "success"))
     assert service.has("a success")
     assert reporter.stop(SECONDS)
+
+
+def test_a_report_that_is_always_refused_keeps_no_other_one():
+    service = Service(never="a")
+    reporter = Reporter(service.take)
+    reporter.report(task("a", "success"))
+    reporter.report(task("b", "running"))
+    reporter.start()
+    assert service.has("b running")
+    assert not reporter.stop(SECONDS)

@@ -111,3 +111,16 @@ def test_a_task_for_which_there_is_no_thread_is_not_taken_and_can_come_again(mon
     work.end()
     pool.close()
     work.thread.join(SECONDS)
+
+
+def test_a_task_whose_end_fails_gives_its_place_to_the_next_one(caplog):
+    pool = TaskPool(1)
+    first, second = Work(pool, "a"), Work(pool, "b")
+    first.run = lambda: 1 / 0
+    pool.add(first)
+    pool.add(second)
+    assert second.runs.wait(SECONDS)
+    assert "the end of task a failed" in caplog.text
+    second.end()
+    pool.close()
+    second.thread.join(SECONDS)
