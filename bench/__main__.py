@@ -10,30 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from bench import (
-    append,
-    checkpoint,
-    commit,
-    commit_etcd,
-    commits3,
-    events,
-    executors,
-    hop,
-    idle,
-    loglag,
-    logs,
-    moves,
-    opening,
-    read,
-    readdb,
-    runs,
-    runslist,
-    runstart,
-    scale,
-    tasks,
-)
+from bench.commits import append, commit, commit_etcd, commits3
 from bench.machine import describe as machine_facts
 from bench.result import HEADINGS, Line
+from bench.runservice import executors, hop, idle, loglag, logs, runs, runslist, runstart, tasks
+from bench.stores import checkpoint, events, moves, opening, read, readdb, scale
 
 BENCHES = {
     "commit-s3": commits3.run,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.history import Read, Refusal, Unknown, Write, violations
+from tests.soak.histories.history import Read, Refusal, Unknown, Write, violations
 from tests.soak.planted import BUGS
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ def test_two_datamanagers_on_etcd_agree_with_the_model(agola_etcd):
             self.url = agola_etcd.url(f"model-{run}/{next(stores)}")
 
         def restore_an_old_coordinator(self):
-            """No rule here: it copies SQLite's files. `tests/soak/etcd_nemesis.py` restores snapshots of etcd."""
+            """No rule here: it copies SQLite's files. The campaign `nemesis` restores snapshots of etcd."""
 
         def open_one(self, **options):
             return agola_core.open(

@@ -16,7 +16,7 @@ from agola_core.errors import BadRequestError
 from agola_http.protocol.records import MAX_LIMIT
 from agola_http.routes.runs import parse_query
 from agola_http.server.endpoints import Call
-from tests.soak.fuzz import targets
+from tests.soak.parsers.fuzz import targets
 
 names = st.text(string.ascii_letters + "-_.", min_size=1, max_size=12)
 counters = st.integers(0, 2**64 - 1)

@@ -13,7 +13,7 @@ from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import ExecutorPhase, RunPhase, RunResult, TaskStatus
 from agola_core.runservice.service import RunService
 from agola_core.runservice.state.run_record import decode_header, decode_part, part_sizes, run_ops, with_parts
-from bench.activeruns import fill
+from bench.runservice.activeruns import fill
 from tests.support.runs import PlayedExecutor, request, settled, task
 
 ETCD_OPS = 128

@@ -11,23 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.simulation import campaign as simulation
-from tests.soak import (
-    attack,
-    clock,
-    concurrent,
-    coverage,
-    errors,
-    full_disk,
-    fuzz,
-    kill,
-    kill_remote,
-    ledger,
-    nemesis,
-    power,
-    rot,
-    zombie,
-    zombie_remote,
-)
+from tests.soak import ledger, rot
+from tests.soak.attacks import campaign as attack
+from tests.soak.disks import errors, full_disk, power
+from tests.soak.histories import concurrent, nemesis
+from tests.soak.parsers import coverage, fuzz
+from tests.soak.processes import clock, kill, kill_remote, zombie, zombie_remote
 from tests.soak.trial import Campaign, Skipped, Violation
 
 _MODULES = (

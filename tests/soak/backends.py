@@ -18,7 +18,7 @@ from agola_core.objectstorage import ObjectStorage, open_storage
 from agola_core.objectstorage.posix.storage import PosixFlatStorage, PosixStorage
 from agola_pytest.servers.etcd import EtcdMissingError, EtcdServer, start_etcd
 from agola_pytest.servers.s3 import S3MissingError, S3Program, S3Server, missing_reason, start_s3
-from tests.soak.kill import MEMORY, OPTIONS, EmbeddedStore
+from tests.soak.processes.kill import MEMORY, OPTIONS, EmbeddedStore
 from tests.soak.trial import Skipped, run_child
 
 _PLACES = (

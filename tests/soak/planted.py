@@ -26,7 +26,11 @@ from agola_core.datamanager.identity.lineage import NewLineage
 from agola_core.datamanager.log.commit import conflict_check
 from agola_core.datamanager.sstable import manifest
 from agola_core.objectstorage.posix import durable
-from tests.soak import clock, concurrent, errors, full_disk, fuzz, kill, power, rot, zombie
+from tests.soak import rot
+from tests.soak.disks import errors, full_disk, power
+from tests.soak.histories import concurrent
+from tests.soak.parsers import fuzz
+from tests.soak.processes import clock, kill, zombie
 from tests.soak.trial import Skipped, Violation
 
 _CUTS = 12

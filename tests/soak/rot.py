@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agola_core import Durability
 from agola_core.errors import AgolaError
-from tests.soak.kill import MEMORY, EmbeddedStore, work
+from tests.soak.processes.kill import MEMORY, EmbeddedStore, work
 from tests.soak.trial import Campaign, Say, Violation, run_child
 
 DAMAGES = 12

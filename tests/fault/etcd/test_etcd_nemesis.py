@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.soak.etcd_nemesis import Event, campaign
+from tests.soak.histories.etcd_nemesis import Event, campaign
 
 
 @pytest.mark.timeout(600)

@@ -194,7 +194,7 @@ import sys
 from pathlib import Path
 from agola_core.errors import OutOfSpaceError
 from agola_core.objectstorage import open_storage
-from tests.soak.full_disk import mount
+from tests.soak.disks.full_disk import mount
 
 directory = Path(sys.argv[1])
 if not mount(directory, 1 << 20):

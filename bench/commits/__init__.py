@@ -1,0 +1,1 @@
+"""What commits cost: WALs and events, on SQLite, etcd and S3."""

@@ -1,0 +1,1 @@
+"""What stores cost: reads, checkpoints, openings, exports, query copies, at every size."""

@@ -1,0 +1,1 @@
+"""Parsers that are given what they were not made for."""

@@ -1,0 +1,1 @@
+"""Processes that are killed or stopped, and the clock that jumps."""
