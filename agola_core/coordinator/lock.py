@@ -10,6 +10,7 @@ from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, T
 from agola_core.errors import AgolaError, FencedError, NotFoundError
 from agola_core.runtime.clock import boot_clock, until_next
 from agola_core.runtime.processes.forks import Origin, fork_safe
+from agola_core.runtime.threads.start import start_thread
 
 
 class LeaseKeeper:
@@ -31,8 +32,7 @@ class LeaseKeeper:
         asked = boot_clock()
         self.lease = coordinator.grant_lease(ttl)
         self._deadline = asked + ttl
-        self._thread = threading.Thread(target=self._run, name=f"lease-{self.lease}", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(f"lease-{self.lease}", self._run)
 
     @property
     def held(self) -> bool:

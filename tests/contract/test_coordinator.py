@@ -21,7 +21,7 @@ from agola_core.coordinator.etcd.coordinator import EtcdCoordinator
 from agola_core.coordinator.lock import try_lock
 from agola_core.coordinator.port import iterate, prefix_end
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
-from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError
+from agola_core.errors import BadRequestError, ClosedError, CompactedError, NotFoundError, UnavailableError
 from tests.simulation.memory_coordinator import Cluster, MemoryCoordinator
 
 
@@ -322,6 +322,31 @@ def test_a_fresh_coordinator_tells_a_watch_of_compaction(backend):
     first.compact(start + 15)
     with backend.open().watch("", start + 3) as watch, pytest.raises(CompactedError):
         watch.next(5)
+
+
+def test_a_watch_or_lock_for_which_there_is_no_thread_is_refused_and_later_ones_work(backend, monkeypatch):
+    coordinator = backend.open()
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.endswith("-watch") or thread.name.startswith("lease-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = put(coordinator, "a")
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(UnavailableError, match="no thread can be started for lease-"):
+            try_lock(coordinator, "lock", owner="me")
+        if not isinstance(coordinator, MemoryCoordinator):  # its watches have none
+            with pytest.raises(UnavailableError, match=r"no thread can be started for .*-watch"):
+                coordinator.watch("a", before)
+            coordinator.close()
+            coordinator = backend.open()
+            with pytest.raises(UnavailableError):
+                coordinator.watch("a", before)
+    with coordinator.watch("a", before) as watch:
+        assert watch.next(5).revision == before
 
 
 def test_closing_ends_waiting_watches(backend):

@@ -1,6 +1,7 @@
 """The history of a store: bounded, unchanged while nothing changes, told while storage is away, needed by nobody."""
 
 import os
+import threading
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_notes_are_told_while_storage_is_away_and_come_back(dm):
     moved.rename(root)
     assert notes.read().away_since is None
     assert notes.read(max_age=3600.0) == notes.read(max_age=3600.0)
+
+
+def test_notes_for_which_there_is_no_thread_are_read_when_there_is_one(dm, monkeypatch):
+    notes = StoredNotes(lambda: dm.storage)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        assert notes.read().away_since is not None
+    assert notes.read().away_since is None
 
 
 def test_a_storage_that_hangs_holds_nobody_up(dm):

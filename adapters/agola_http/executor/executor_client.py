@@ -20,6 +20,7 @@ import msgspec
 from agola_core.errors import UnavailableError
 from agola_core.runservice.model.protocol import ExecutorClient
 from agola_core.runservice.model.types import Executor, ExecutorTask
+from agola_core.runtime.threads.start import start_thread
 from agola_http.outbound.listen_policy import Address, ListenPolicy
 from agola_http.protocol.names import OFFSET_HEADER, PREFIX
 
@@ -150,7 +151,7 @@ def _resolve(host: str, port: int) -> list[Address]:
         except OSError as error:
             answer.set_exception(error)
 
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    start_thread("resolve", ask)
     try:
         found = answer.result(_RESOLVE_SECONDS)
     except TimeoutError as error:

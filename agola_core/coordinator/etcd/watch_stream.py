@@ -32,6 +32,7 @@ from agola_core.errors import (
     UnavailableError,
 )
 from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.start import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +114,11 @@ class WatchStream:
         with self._lock:
             if self._closing.is_set():
                 raise ClosedError("the coordinator was closed")
+            if self._thread is None:
+                self._thread = start_thread("etcd-watch", self._run)
             self._watches.add(watch)
             if self._stream is not None:
                 self._request(self._stream, watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="etcd-watch", daemon=True)
-                self._thread.start()
         return watch
 
     def beat(self) -> None:

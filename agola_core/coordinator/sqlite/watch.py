@@ -17,6 +17,7 @@ from agola_core.errors import AgolaError, ClosedError, RecoveryError
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.processes.file_events import FileEvents
 from agola_core.runtime.processes.forks import Origin, fork_safe
+from agola_core.runtime.threads.start import start_thread
 
 _RECENT = 4096
 _PAGE = 512
@@ -81,12 +82,12 @@ class WatchHub:
         with self.lock:
             if self.closed:
                 raise ClosedError("the coordinator was closed")
-            self._watches.add(watch)
             if self._poller is None:
-                directory, name = os.path.split(os.path.realpath(self._path))
-                self._events = FileEvents.of(directory, (name, f"{name}-wal"))
-                self._poller = threading.Thread(target=self._poll, name="sqlite-watch", daemon=True)
-                self._poller.start()
+                if self._events is None:
+                    directory, name = os.path.split(os.path.realpath(self._path))
+                    self._events = FileEvents.of(directory, (name, f"{name}-wal"))
+                self._poller = start_thread("sqlite-watch", self._poll)
+            self._watches.add(watch)
         return watch
 
     def committed(self, batches: list[Change]) -> None:

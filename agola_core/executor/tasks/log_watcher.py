@@ -18,6 +18,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from agola_core.errors import UnavailableError
+from agola_core.runtime.threads.start import start_thread
+
 logger = logging.getLogger(__name__)
 
 _MODIFY, _OVERFLOW, _DONT_FOLLOW = 0x2, 0x4000, 0x2000000
@@ -105,13 +108,10 @@ class LogWatcher:
             self._inotify = -1
         try:
             self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            thread = threading.Thread(target=self._watch, name="log-times", daemon=True)
-            thread.start()
-        except (OSError, RuntimeError) as error:
+            self._thread = start_thread("log-times", self._watch)
+        except (OSError, UnavailableError) as error:
             logger.warning("logs are not watched, their times are those of their steps' ends: %s", error)
             self._close_files()
-        else:
-            self._thread = thread
 
     def _close_files(self) -> None:
         for file in (self._inotify, self._woken, self._wake):

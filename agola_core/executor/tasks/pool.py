@@ -12,6 +12,7 @@ from collections import deque
 
 from agola_core.errors import UnavailableError
 from agola_core.executor.tasks.runner import TaskRunner
+from agola_core.runtime.threads.start import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +69,12 @@ class TaskPool:
                 self._condition.notify()
                 return
         try:
-            threading.Thread(target=self._work, args=(runner,), name="task", daemon=True).start()
-        except RuntimeError as error:
+            start_thread(f"task {runner.task.id!r}", self._work, runner)
+        except UnavailableError:
             with self._condition:
                 del self._runners[runner.task.id]
                 self._active -= 1
-            raise UnavailableError(f"no thread can be started for task {runner.task.id!r}: {error}") from error
+            raise
 
     def remove(self, runner: TaskRunner) -> None:
         """Remove a task that has ended."""

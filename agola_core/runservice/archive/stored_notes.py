@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from agola_core.datamanager import LastVerify, read_verify
-from agola_core.errors import AgolaError
+from agola_core.errors import AgolaError, UnavailableError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.archive.store_history import LastExport, StoreHistory, read_export, read_history
 from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.start import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,13 @@ class StoredNotes:
             if notes.away_since is None and time.monotonic() - self._read_at < max_age:
                 return notes
             if (done := self._reading) is None:
-                done = self._reading = threading.Event()
-                threading.Thread(target=self._read, args=(done,), name="stored-notes", daemon=True).start()
+                done = threading.Event()
+                try:
+                    start_thread("stored-notes", self._read, done)
+                except UnavailableError as error:
+                    self._failed(str(error))
+                    return self._notes
+                self._reading = done
         answered = done.wait(self._patience if notes.away_since is None else self._patience_away)
         with self._lock:
             if not answered and self._reading is done:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from agola_core.errors import UnavailableError
 from agola_core.runtime.processes.forks import fork_safe
+from agola_core.runtime.threads.start import start_thread
 
 T = TypeVar("T")
 
@@ -31,14 +32,18 @@ class Patient:
         """Return what a call returns, or raise what it raises.
 
         Raises:
-            UnavailableError: It does not end in time, or too many others have not ended.
+            UnavailableError: It does not end in time, too many others have not ended, or there is no thread for it.
         """
         with self._lock:
             if self._running >= self._most:
                 raise UnavailableError(f"{self._running} calls have not ended yet")
             self._running += 1
         future: Future[T] = Future()
-        threading.Thread(target=self._run, args=(future, work), name="patient", daemon=True).start()
+        try:
+            start_thread("patient", self._run, future, work)
+        except UnavailableError:
+            self._ended()
+            raise
         try:
             return future.result(self._patience)
         except TimeoutError:

@@ -39,3 +39,17 @@ def test_calls_that_hang_are_left_alone_and_counted():
     go.set()
     assert ended.acquire()
     assert ended.acquire()
+
+
+def test_a_call_for_which_there_is_no_thread_does_not_count(monkeypatch):
+    patient = Patient(most=1)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="no thread can be started for patient"):
+                patient.call(lambda: 5)
+    assert patient.call(lambda: 5) == 5
