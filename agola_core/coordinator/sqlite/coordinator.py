@@ -6,6 +6,7 @@ each has its own revision and its own verdict.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ from agola_core.errors import (
     RecoveryError,
     UnknownOutcomeError,
 )
-from agola_core.runtime.clock import boot_clock, boot_id
+from agola_core.runtime.clock import boot_clock, boot_id, until_next
 from agola_core.runtime.processes.forks import fork_safe
 from agola_core.runtime.threads.leader_queue import LeaderQueue, Waiting
 from agola_core.runtime.threads.supervisor import Supervisor
@@ -173,8 +174,8 @@ class SQLiteCoordinator(SQLiteReads):
 
     def _sweep_pause(self) -> float:
         """Return the seconds until the next sweep: a lease that ends earlier is not left to wait for it."""
-        left = _SWEEP_SECONDS if self._next_end is None else self._next_end - self._clock()
-        return float(min(max(left, _LEAST_SWEEP_SECONDS), _SWEEP_SECONDS))
+        left = math.inf if self._next_end is None else self._next_end - self._clock()
+        return min(max(left, _LEAST_SWEEP_SECONDS), until_next(_SWEEP_SECONDS))
 
     def close(self) -> None:
         """Release all resources (see the port)."""

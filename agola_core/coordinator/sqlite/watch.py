@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from agola_core.coordinator.port import KeyValue, WatchBatch, WatchEvent
 from agola_core.errors import AgolaError, ClosedError, RecoveryError
+from agola_core.runtime.clock import until_next
 from agola_core.runtime.closing import Closing
 from agola_core.runtime.processes.file_events import FileEvents
 from agola_core.runtime.processes.forks import Origin, fork_safe
@@ -198,7 +199,7 @@ class WatchHub:
         if self._events is None or self._events.deaf:
             self._stop_polling.wait(_POLL)
             return False
-        if not self._events.wait(pause):
+        if not self._events.wait(until_next(pause) if pause == _LONGEST_POLL else pause):
             return False
         with self._events.muted():
             self._stop_polling.wait(gap)

@@ -9,6 +9,7 @@ from agola_core.coordinator import lock as leases
 from agola_core.coordinator.sqlite import watch
 from agola_core.coordinator.sqlite.coordinator import SQLiteCoordinator
 from agola_core.runtime import clock
+from agola_core.runtime.processes.file_events import FileEvents
 from agola_core.runtime.threads.supervisor import Loop
 
 
@@ -58,6 +59,18 @@ def test_the_looks_after_a_write_go_on_while_another_process_writes(tmp_path):
         assert pauses[:8] == [0.001, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064]
         assert pauses[8] == watch._LONGEST_POLL
         assert coordinator._hub.revision == start + 1  # seen by the look that knew that nobody wrote any more
+
+
+def test_an_idle_coordinator_looks_for_writes_and_for_ended_leases_at_the_same_instants(tmp_path, monkeypatch):
+    monkeypatch.setattr(clock, "boot_clock", lambda: 100.75)
+    with (
+        closing(FileEvents(tmp_path, ["c.db"])) as events,
+        closing(SQLiteCoordinator(tmp_path / "c.db")) as coordinator,
+    ):
+        hub, waits = coordinator._hub, []
+        hub._events, events.wait = events, waits.append
+        hub._wait(watch._LONGEST_POLL, 0.0)
+        assert [*waits, coordinator._sweep_pause()] == [0.25, 0.25]
 
 
 def test_the_keepers_of_a_machine_renew_their_leases_at_the_same_instants(tmp_path, monkeypatch):
