@@ -72,7 +72,7 @@ class AgolaFactory(InfrastructureFactory[AgolaTrackingRecorder], DCBInfrastructu
         """Return a recorder of aggregates' events, or of their snapshots."""
         if purpose == "events":
             return AgolaAggregateRecorder(self.store, self._id_type)
-        return AgolaSnapshotRecorder(self.store, purpose, self._id_type)
+        return AgolaSnapshotRecorder(self.store, purpose)
 
     def application_recorder(self) -> AgolaApplicationRecorder:
         """Return an application's recorder."""

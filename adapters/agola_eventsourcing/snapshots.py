@@ -13,7 +13,7 @@ from agola_core.datamanager import Put
 from agola_core.errors import BadRequestError, ConflictError
 from agola_core.events import EventStore
 from agola_eventsourcing.errors import translated
-from agola_eventsourcing.streams import IdType, change_group, id_reader
+from agola_eventsourcing.streams import change_group
 
 SNAPSHOTS = "eventsourcing.snapshot"
 """The type of snapshots: purpose, NUL, originator, NUL, an inverse of the version -> topic and state."""
@@ -32,14 +32,12 @@ class AgolaSnapshotRecorder(AggregateRecorder):
     Args:
         store: The store, which stays the factory's to close.
         purpose: What is recorded; recorders of one purpose share it.
-        id_type: Whether ids of aggregates are UUIDs or text.
     """
 
-    def __init__(self, store: EventStore, purpose: str, id_type: IdType = "uuid") -> None:
+    def __init__(self, store: EventStore, purpose: str) -> None:
         super().__init__()
         self.store = store
         self._purpose = purpose
-        self._read_id = id_reader(id_type)
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int] | None:
         """Write snapshots as one WAL, all or none.

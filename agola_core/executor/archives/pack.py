@@ -72,13 +72,16 @@ def open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def make_archive(
-    target: Path, contents: Iterable[ArchiveContents], working_dir: str | Path, opened: OpenDirectory = open_directory
+def write_archive(
+    write: Callable[[bytes], object],
+    contents: Iterable[ArchiveContents],
+    working_dir: str | Path,
+    opened: OpenDirectory = open_directory,
 ) -> Packed:
     """Write an archive of the selected files.
 
     Args:
-        target: The tar file to write.
+        write: Takes the bytes of the tar archive.
         contents: Which files; a matched directory adds only itself, `dir/**` its content.
         working_dir: Where relative source directories start.
         opened: Opens the source directories.
@@ -86,17 +89,6 @@ def make_archive(
     Raises:
         BadRequestError: A source directory is missing, or a path is malformed.
     """
-    with target.open("wb") as file:
-        return write_archive(file.write, contents, working_dir, opened)
-
-
-def write_archive(
-    write: Callable[[bytes], object],
-    contents: Iterable[ArchiveContents],
-    working_dir: str | Path,
-    opened: OpenDirectory = open_directory,
-) -> Packed:
-    """Write an archive through a function that takes its bytes (see `make_archive`)."""
     packer = _Packer(TarWriter(write))
     for item in contents:
         wanted, destination = compile_globs(item.paths), inside(item.dest_dir)

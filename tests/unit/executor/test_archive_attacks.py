@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from agola_core.encoding.compression import compress
 from agola_core.errors import BadRequestError
 from agola_core.executor.archives.globs import compile_globs
-from agola_core.executor.archives.pack import make_archive
 from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.types import ArchiveContents
 from agola_core.tar_stream import Limits, read_members
+from tests.support.archives import make_archive
 
 FILE, LINK, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 BLOCK = tarfile.BLOCKSIZE

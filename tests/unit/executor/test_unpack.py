@@ -9,13 +9,14 @@ import tarfile
 import pytest
 
 from agola_core.errors import BadRequestError
-from agola_core.executor.archives.pack import Packed, make_archive
+from agola_core.executor.archives.pack import Packed
 from agola_core.executor.archives.unpack import unpack
 from agola_core.executor.drivers.container.files import repack
 from agola_core.executor.drivers.host.accounts import acting_as, find_account
 from agola_core.runservice.model.types import ArchiveContents
 from agola_core.source.tree import pack_tree
 from agola_core.tar_stream import Limits
+from tests.support.archives import make_archive
 
 
 def tar(*members):
