@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -73,18 +74,24 @@ class LeaseKeeper:
 
 
 class Lock:
-    """A lock acquired by `try_lock`; a context manager that releases it.
+    """A lock that was acquired; a context manager that releases it.
+
+    Args:
+        keeper: Renews the lease under which it is held.
+        name: The lock's key.
+        token: Revision at which the key was created.
+        release: Releases it.
 
     Attributes:
         name: The lock's key.
         token: Fencing token; increases with every acquisition of the lock.
     """
 
-    def __init__(self, coordinator: Coordinator, keeper: LeaseKeeper, name: str, token: int) -> None:
+    def __init__(self, keeper: LeaseKeeper, name: str, token: int, release: Callable[[Lock], None]) -> None:
         self.name = name
         self.token = token
-        self._coordinator = coordinator
         self._keeper = keeper
+        self._release = release
 
     @property
     def fence(self) -> Compare:
@@ -103,12 +110,7 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock; harmless if it was lost."""
-        try:
-            self._coordinator.txn([self.fence], [DeleteOp(self.name)])
-        except AgolaError:  # the lease expires by itself
-            pass
-        finally:
-            self._keeper.close()
+        self._release(self)
 
     def __enter__(self) -> Self:
         """Return the lock."""
@@ -149,4 +151,13 @@ def try_lock(coordinator: Coordinator, name: str, *, owner: str, ttl: float = 10
     if not result.succeeded:
         keeper.close()
         return None
-    return Lock(coordinator, keeper, name, result.revision)
+
+    def release(lock: Lock) -> None:
+        try:
+            coordinator.txn([lock.fence], [DeleteOp(name)])
+        except AgolaError:  # the lease expires by itself
+            pass
+        finally:
+            keeper.close()
+
+    return Lock(keeper, name, result.revision, release)

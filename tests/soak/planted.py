@@ -116,7 +116,7 @@ def publish_without_compares() -> None:
             publish(self, *arguments)
 
     checkpoint.Checkpointer._publish = careless  # type: ignore[method-assign]
-    instance.InstanceLock.check = lambda self: None  # type: ignore[method-assign]
+    instance.Lock.check = lambda self: None  # type: ignore[method-assign]
 
 
 def take_young_payloads_for_kept() -> None:

@@ -14,12 +14,13 @@ from datetime import datetime
 
 import msgspec
 
+from agola_core.coordinator.lock import Lock
 from agola_core.coordinator.port import Compare, PutOp
 from agola_core.datamanager.background.sync import Syncer
 from agola_core.datamanager.format import keys, layout, records
 from agola_core.datamanager.format.control import Control, require_control
 from agola_core.datamanager.format.records import CheckpointRecord
-from agola_core.datamanager.identity.instance import Instance, InstanceLock
+from agola_core.datamanager.identity.instance import Instance
 from agola_core.datamanager.log.log import Log
 from agola_core.datamanager.sstable.compaction import Compactor
 from agola_core.datamanager.sstable.files.block_cache import BlockCache
@@ -155,7 +156,7 @@ class Checkpointer:
                 self._publish(lock, control, view, self._write(lock, view, compact))
         return True
 
-    def _write(self, lock: InstanceLock, view: View, compact: Progress | None) -> Manifest:
+    def _write(self, lock: Lock, view: View, compact: Progress | None) -> Manifest:
         """Write the data files of the next manifest and return it; nothing refers to them yet."""
         old = view.manifest
         with self._instance.pin(old.number):
@@ -174,7 +175,7 @@ class Checkpointer:
             origin=Origin.CHECKPOINT,
         )
 
-    def _publish(self, lock: InstanceLock, control: Control, view: View, manifest: Manifest) -> None:
+    def _publish(self, lock: Lock, control: Control, view: View, manifest: Manifest) -> None:
         path = layout.manifest(view.lineage.root, manifest.number, self._new_uuid()[:16])
         faultpoints.reach("checkpoint.before-manifest")
         lock.check()

@@ -13,13 +13,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from agola_core.coordinator.lock import Lock
 from agola_core.coordinator.port import Compare, PutOp, iterate
 from agola_core.datamanager.format import keys, layout
 from agola_core.datamanager.format.batches import list_batches, read_batch
 from agola_core.datamanager.format.control import Control, require_control
 from agola_core.datamanager.format.lineages import past_lineages
 from agola_core.datamanager.format.records import WalRecord, decode_wal
-from agola_core.datamanager.identity.instance import Instance, InstanceLock, list_instances
+from agola_core.datamanager.identity.instance import Instance, list_instances
 from agola_core.datamanager.identity.manifest_history import StoredManifest, retained, stored_manifests
 from agola_core.datamanager.sstable import file_lists
 from agola_core.datamanager.sstable.files.block_cache import BlockCache
@@ -96,7 +97,7 @@ class GarbageCollector:
                 self._delete(lock, found)
             return found
 
-    def _delete(self, lock: InstanceLock, found: list[Garbage]) -> None:
+    def _delete(self, lock: Lock, found: list[Garbage]) -> None:
         for garbage in found:
             faultpoints.reach("collect.before-delete")
             lock.check()  # invariant 8: whoever lost the lock deletes nothing

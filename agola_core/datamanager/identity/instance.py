@@ -19,11 +19,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agola_core.coordinator.lock import LeaseKeeper
+from agola_core.coordinator.lock import LeaseKeeper, Lock
 from agola_core.coordinator.port import Compare, Coordinator, DeleteOp, PutOp, Target, iterate
 from agola_core.datamanager.format import keys, records
 from agola_core.datamanager.format.records import InstanceRecord
-from agola_core.errors import AgolaError, DeadlineError, FencedError, NotFoundError, UnknownOutcomeError
+from agola_core.errors import AgolaError, DeadlineError, NotFoundError, UnknownOutcomeError
 from agola_core.runtime import faultpoints
 from agola_core.runtime.processes.forks import fork_safe
 from agola_core.runtime.processes.liveness import start_time
@@ -34,38 +34,6 @@ faultpoints.declare("instance.before-publish", "instance.before-lock", "instance
 
 _LOCK_POLL_SECONDS = 0.05
 _COLLECTION_SECONDS = 60.0
-
-
-class InstanceLock:
-    """A lock that an instance holds until `release` or the end of its lease. A context manager."""
-
-    def __init__(self, instance: Instance, name: str, token: int, keeper: LeaseKeeper) -> None:
-        self.name = name
-        self.token = token
-        self._instance = instance
-        self._keeper = keeper
-
-    @property
-    def fence(self) -> Compare:
-        """The condition that a fenced transaction includes."""
-        return Compare(self.name, self.token, Target.CREATE_REVISION)
-
-    def check(self) -> None:
-        """Raise `FencedError` unless the lock is still held for certain."""
-        if not self._keeper.held:
-            raise FencedError(f"lock {self.name} was lost")
-
-    def release(self) -> None:
-        """Release the lock; harmless if it was lost."""
-        self._instance.unlock(self)
-
-    def __enter__(self) -> InstanceLock:
-        """Return the lock."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release the lock."""
-        self.release()
 
 
 class Instance:
@@ -148,7 +116,7 @@ class Instance:
         self._keeper.close()
         self._keeper = LeaseKeeper(self.coordinator, self._ttl)
 
-    def try_lock(self, name: str) -> InstanceLock | None:
+    def try_lock(self, name: str) -> Lock | None:
         """Acquire a lock without waiting; return None if another instance, or this one, holds it."""
         self._release_left()
         if self.coordinator.get(name) is not None:
@@ -168,9 +136,9 @@ class Instance:
         if not result.succeeded:
             return None
         self._held.add(name)
-        return InstanceLock(self, name, result.revision, keeper)
+        return Lock(keeper, name, result.revision, self._unlock)
 
-    def lock(self, name: str, timeout: float) -> InstanceLock:
+    def lock(self, name: str, timeout: float) -> Lock:
         """Acquire a lock, waiting while another instance, or this one, holds it.
 
         Args:
@@ -195,8 +163,7 @@ class Instance:
         """
         self.lock(keys.COLLECT_LOCK, _COLLECTION_SECONDS).release()
 
-    def unlock(self, lock: InstanceLock) -> None:
-        """Release a lock; harmless if it was lost."""
+    def _unlock(self, lock: Lock) -> None:
         faultpoints.reach("instance.before-unlock")
         self._held.discard(lock.name)
         try:

@@ -20,7 +20,7 @@ from agola_core.datamanager.transfer.export_format import (
     SectionEntry,
     encode_entry,
 )
-from agola_core.datamanager.transfer.parallel_compression import Compression, compress_stream
+from agola_core.datamanager.transfer.parallel_compression import Compression, compress_stream, gathered
 from agola_core.runtime.progress import Meter, Progress, ignore
 
 _PIECE = 256 * 1024
@@ -132,20 +132,10 @@ class Export:
             self._entries[data_type] = count
 
     def _joined(self, lines: Iterator[bytes]) -> Iterator[bytes]:
-        held: list[bytes] = []
-        size = 0
-        for line in lines:
-            held.append(line)
-            size += len(line)
-            if size >= _PIECE:
-                yield self._piece(held, size)
-                held, size = [], 0
-        if held:
-            yield self._piece(held, size)
-
-    def _piece(self, held: list[bytes], size: int) -> bytes:
-        self._meter.add(len(held), size)
-        return b"".join(held)
+        for group in gathered(lines, _PIECE):
+            piece = b"".join(group)
+            self._meter.add(len(group), len(piece))
+            yield piece
 
 
 def _item(section: str, item_id: str, data: Iterator[bytes]) -> Iterator[bytes]:

@@ -61,17 +61,22 @@ def compress_stream(pieces: Iterator[bytes], compression: Compression) -> Iterat
             return _in_threads(_blocks(pieces), _zstd)
 
 
-def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def gathered(pieces: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yield the pieces in groups of about a size in bytes, or a little more."""
     held: list[bytes] = []
-    size = 0
+    have = 0
     for piece in pieces:
         held.append(piece)
-        size += len(piece)
-        if size >= _BLOCK:
-            yield b"".join(held)
-            held, size = [], 0
+        have += len(piece)
+        if have >= size:
+            yield held
+            held, have = [], 0
     if held:
-        yield b"".join(held)
+        yield held
+
+
+def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    return map(b"".join, gathered(pieces, _BLOCK))
 
 
 def _in_threads(blocks: Iterator[bytes], work: Callable[[bytes], bytes]) -> Iterator[bytes]:
