@@ -183,6 +183,7 @@ class TaskRunner:
             begun = self.state.is_set_up  # by an earlier executor
             if not begun:
                 self.state.set_up(ExecutorPhase.FAILED)
+            self.times.end()
             self.state.fail_running_steps()
             self.state.end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
             return
@@ -205,7 +206,7 @@ class TaskRunner:
     def _close(self, pod: Pod) -> None:
         try:
             pod.close()
-        except AgolaError as error:  # leftovers are removed later, and do not concern the result
+        except (AgolaError, OSError) as error:  # leftovers are removed later, and do not concern the result
             logger.warning("task %s: its pod cannot be removed yet: %s", self.task.id, error)
         self.times.end()
         self.directory.free_space()

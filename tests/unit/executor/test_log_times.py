@@ -16,7 +16,7 @@ SECONDS = 20.0
 
 
 @pytest.fixture(params=["inotify", "looking"])
-def watcher(request, monkeypatch):
+def watcher(request, monkeypatch, tmp_path):  # it ends before the directory goes
     if request.param == "looking":  # as where the user has used up its watches
 
         class Used:
