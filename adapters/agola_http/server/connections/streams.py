@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from agola_core.errors import DeadlineError
 from agola_core.runtime.context import Context
+from agola_core.runtime.failures import log_failure
 from agola_http.access.principals import Principal
 from agola_http.outbound.waiting import waiting_for
 from agola_http.protocol.errors import RefusedError
@@ -207,7 +208,7 @@ class Streams:
             return
         except Exception as error:
             mark = uuid.uuid4().hex[:12]
-            logger.error("%r broke off: id=%s", scope["path"], mark, exc_info=error)
+            log_failure(logger, error, "%r broke off: id=%s", scope["path"], mark)
             await break_connection(scope)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
