@@ -199,6 +199,10 @@ class WatchStream:
                     continue
                 self._turn += 1
                 self._closing.wait(self._backoff.next())
+            except Exception as error:  # a defect: nobody may wait for a thread that is gone
+                logger.exception("the stream of the watches failed")
+                for watch in list(self._watches):
+                    self._fail(watch, UnavailableError(f"the stream of etcd's watches failed: {error}"))
 
     def _follow(self) -> None:
         """Read one stream until it ends; raise the reason."""
@@ -212,7 +216,10 @@ class WatchStream:
                     self._request(stream, watch)
             self._stream = stream
         try:
-            stream.call, where = self._client.watch(stream.requests(), self._turn)
+            try:
+                stream.call, where = self._client.watch(stream.requests(), self._turn)
+            except RuntimeError as error:  # gRPC has no thread for it
+                raise UnavailableError(f"no stream to etcd at {where} can be started: {error}") from error
             if self._is_over(stream):  # a `close` before the line above did not see the call
                 return
             for answer in stream.call:
@@ -314,8 +321,8 @@ class WatchStream:
         seen = watch.witness
         if seen is None:
             return
-        request = rpc.RangeRequest(key=self._keys.encode(seen.key), revision=seen.mod_revision)
         try:
+            request = rpc.RangeRequest(key=self._keys.encode(seen.key), revision=seen.mod_revision)
             found = self._client.ask(rpc.RANGE, request).kvs
         except AccessDeniedError as error:  # the right was taken meanwhile: from this watch, perhaps from no other
             self._fail(watch, error)
@@ -323,6 +330,6 @@ class WatchStream:
         except AgolaError as error:
             if isinstance(error, UnavailableError):
                 raise
-            return  # compacted: cannot be checked
+            return  # compacted, or a name that is none of ours: cannot be checked
         if [(item.mod_revision, item.value) for item in found] != [(seen.mod_revision, seen.value)]:
             self._client.give_up(f"revision {seen.mod_revision} of key {seen.key!r} is not what it was")

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from agola_core.coordinator import DeleteOp, PutOp
+from agola_core.coordinator.etcd import messages as rpc
 from agola_core.errors import CompactedError
 from agola_pytest.servers.etcd import coordinator_url
 from agola_pytest.servers.etcd_cluster import start_etcd_cluster
@@ -142,6 +143,29 @@ def test_a_watch_that_comes_back_when_it_is_on_the_stream_loses_no_part_of_a_tra
     batch = watch.next(30)
     assert (batch.revision, [event.key for event in batch.events]) == (revision, names)
     revision = put(coordinator, "k4")
+    assert watch.next(30).revision == revision
+
+
+def test_a_stream_for_which_there_is_no_thread_and_a_foreign_key_end_no_watch(agola_etcd, opened, monkeypatch):
+    coordinator = opened(agola_etcd.url("odd"))
+    start, failures = coordinator._client.watch, [RuntimeError("can't start new thread")]
+    monkeypatch.setattr("agola_core.coordinator.etcd.watch_stream._LONGEST_PAUSE", 0.01)
+
+    def without_a_thread(*args):
+        if failures:
+            raise failures.pop()  # as gRPC does
+        return start(*args)
+
+    monkeypatch.setattr(coordinator._client, "watch", without_a_thread)
+    watch = coordinator.watch("", put(coordinator, "start") + 1)
+    revision = put(coordinator, "a")
+    assert watch.next(30).revision == revision
+    foreign = rpc.PutRequest(key=coordinator._keys.encode("b") + b"\xfe", value=b"somebody else's")
+    request = rpc.TxnRequest(success=[rpc.RequestOp(request_put=foreign)])
+    revision = coordinator._client.ask(rpc.TXN, request).header.revision
+    assert watch.next(30).revision == revision
+    coordinator._watches._stream.end()  # on the next one the watch's last key is compared
+    revision = put(coordinator, "c")
     assert watch.next(30).revision == revision
 
 
