@@ -206,7 +206,7 @@ class Streams:
             logger.warning("%r: the reader took nothing for %g s", scope["path"], self._limits.stall_seconds)
             await break_connection(scope)
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged
             mark = uuid.uuid4().hex[:12]
             log_failure(logger, error, "%r broke off: id=%s", scope["path"], mark)
             await break_connection(scope)
