@@ -143,7 +143,7 @@ def view_run(run: Run, now: datetime) -> RunView:
 def view_tasks(bundle: RunBundle, now: datetime) -> list[TaskView]:
     """Return what is shown of a run's tasks: those that failed or wait first, the rest in the order of the graph."""
     config = bundle.run_config.tasks
-    ordered = sorted(config.values(), key=lambda task: (task.level, _natural(task.name)))
+    ordered = sorted(config.values(), key=lambda task: (task.level, natural(task.name)))
     tasks = [
         _view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks
     ]
@@ -246,7 +246,7 @@ def _view_step(key: str, name: str, step: RunTaskStep, now: datetime) -> StepVie
     )
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Return what names are ordered by: numbers in them as numbers, so that part 2 stands before part 10."""
     return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(_DIGITS.split(name))]
 

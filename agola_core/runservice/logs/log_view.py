@@ -23,7 +23,7 @@ from agola_core.runtime.context import Context
 
 SHORT_GROUP = 50
 """A group of at most so many lines is always sent whole."""
-_MOST_BYTES = 1 << 20
+_MOST_BYTES, _ROW_BYTES = 1 << 20, 64
 _KEPT_BLOCKS = 4
 _COUNTED_BYTES = 16 << 20
 """About so much of a log is counted at once."""
@@ -94,63 +94,72 @@ class LogView:
 
     # Windows
 
-    def window(self, first: int, count: int) -> list[Piece]:
+    def window(self, first: int, count: int, size: int = _MOST_BYTES) -> list[Piece]:
         """Return what is seen from a line on; a long group that begins there is folded, one that began before is not.
 
         Args:
             first: The line, from 0.
             count: The most lines that are sent; a folded group counts as one.
+            size: About the most bytes of a page that they take; a short group is sent whole, and one line always.
         """
         pieces: list[Piece] = []
-        size, line = 0, first
-        while count > 0 and line < self.index.lines and size < _MOST_BYTES:
-            piece, line = self._from(line, count, is_first=line == first)
+        line = first
+        while count > 0 and line < self.index.lines and size > 0:
+            piece, line = self._from(line, count, size, is_first=line == first)
             count -= max(1, len(piece.lines))
-            size += sum(map(len, piece.lines))
+            size -= _size(piece.lines)
             pieces.append(piece)
         return pieces
 
-    def before(self, end: int, count: int) -> list[Piece]:
+    def before(self, end: int, count: int, size: int = _MOST_BYTES) -> list[Piece]:
         """Return what is seen before a line (see `window`)."""
         pieces: list[Piece] = []
-        size, end = 0, min(end, self.index.lines)
-        while count > 0 and end > 0 and size < _MOST_BYTES:
-            piece = self._until(end, count)
+        end = min(end, self.index.lines)
+        while count > 0 and end > 0 and size > 0:
+            piece = self._until(end, count, size)
             end = piece.first
             count -= max(1, len(piece.lines))
-            size += sum(map(len, piece.lines))
+            size -= _size(piece.lines)
             pieces.append(piece)
         return pieces[::-1]
 
-    def around(self, line: int, count: int) -> list[Piece]:
-        """Return what is seen around a line; its group is not folded."""
+    def around(self, line: int, count: int, size: int = _MOST_BYTES) -> list[Piece]:
+        """Return what is seen around a line (see `window`); its group is not folded."""
         line = max(0, min(line, self.index.lines - 1))
-        return joined(self.before(line, count // 2), self.window(line, count - count // 2))
+        return joined(self.before(line, count // 2, size // 2), self.window(line, count - count // 2, size // 2))
 
-    def _from(self, line: int, count: int, *, is_first: bool) -> tuple[Piece, int]:
+    def _from(self, line: int, count: int, size: int, *, is_first: bool) -> tuple[Piece, int]:
         """Return the piece that begins with a line, and the line after what it stands for."""
         group = self.group_at(line)
         if group is None:
-            return self._piece(line, min(line + count, self._next_begin(line)), None)
-        is_inside = line > group.first and is_first
-        if is_inside or not group.has_ended or group.end - group.first <= SHORT_GROUP:
-            return self._piece(line, min(line + count, group.end), group)
-        return self._folded(group), group.end
+            piece = self._piece(line, min(line + count, self._next_begin(line)), None, size)
+        elif group.has_ended and group.end - group.first > SHORT_GROUP and not (line > group.first and is_first):
+            return self._folded(group), group.end
+        else:
+            is_short = group.has_ended and group.end - group.first <= SHORT_GROUP
+            piece = self._piece(line, min(line + count, group.end), group, _MOST_BYTES if is_short else size)
+        return piece, line + max(1, len(piece.lines))
 
-    def _until(self, end: int, count: int) -> Piece:
+    def _until(self, end: int, count: int, size: int) -> Piece:
         """Return the piece that ends before a line."""
         group = self.group_at(end - 1)
         if group is None:
-            return self._piece(max(end - count, self._previous_end(end - 1)), end, None)[0]
+            return self._last_of(max(end - count, self._previous_end(end - 1)), end, None, size)
         if group.end - group.first <= SHORT_GROUP:
-            return self._piece(group.first, end, group)[0]
+            return self._last_of(group.first, end, group, _MOST_BYTES)
         if group.end > end or not group.has_ended:
-            return self._piece(max(end - count, group.first), end, group)[0]
+            return self._last_of(max(end - count, group.first), end, group, size)
         return self._folded(group)
 
-    def _piece(self, first: int, end: int, group: Group | None) -> tuple[Piece, int]:
+    def _piece(self, first: int, end: int, group: Group | None, size: int) -> Piece:
         begin, lines = self.lines(first, end - first)
-        return Piece(first, begin, lines, group), first + max(1, len(lines))
+        return Piece(first, begin, lines[: _fitting(lines, size)], group)
+
+    def _last_of(self, first: int, end: int, group: Group | None, size: int) -> Piece:
+        """Return the last lines of a piece."""
+        begin, lines = self.lines(first, end - first)
+        left = len(lines) - _fitting(lines[::-1], size)
+        return Piece(first + left, begin + sum(map(len, lines[:left])), lines[left:], group)
 
     def _folded(self, group: Group) -> Piece:
         return Piece(group.first, self.lines(group.first, 1)[0], [], group, self._next_error(group.first, group.end))
@@ -409,6 +418,20 @@ class LogView:
             found.append((line, self.lines(line, 1)[1][0]))
             line = self.next_text(text, line + 1)
         return found[:most], len(found) <= most
+
+
+def _size(lines: list[bytes]) -> int:
+    """Return about how many bytes of a page lines take."""
+    return sum(map(len, lines)) + _ROW_BYTES * len(lines)
+
+
+def _fitting(lines: list[bytes], size: int) -> int:
+    """Return how many of the first lines take about so many bytes of a page; one at least."""
+    for number, line in enumerate(lines):
+        size -= len(line) + _ROW_BYTES
+        if size < 0:
+            return max(1, number)
+    return len(lines)
 
 
 def joined(before: list[Piece], after: list[Piece]) -> list[Piece]:

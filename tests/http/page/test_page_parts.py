@@ -160,7 +160,9 @@ def test_a_restarted_run_did_not_wait_for_the_tasks_that_it_kept():
     )
     assert critical_path(run, at(30)) == {"again"}
     bars = {bar.ids[0]: bar for bar in timeline(run, at(30)).bars}
-    assert [(piece.kind, piece.x, piece.width) for piece in bars["kept"].pieces] == [("ran", 0.0, 0.0)]
+    (kept,) = bars["kept"].pieces
+    assert (kept.kind, kept.x, kept.width, kept.drawn) == ("ran", 0.0, 0.0, ("0.0%", "4"))  # it can be seen and met
+    assert kept._replace(x=100.0).drawn == ("99.0%", "4")
     assert [(piece.kind, piece.x, piece.width) for piece in bars["again"].pieces] == [
         ("queued", 0.0, 20.0),
         ("ran", 20.0, 80.0),

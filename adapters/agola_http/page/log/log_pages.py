@@ -23,6 +23,8 @@ from agola_http.server.endpoints import Call, Param, ParamKind, stream_answer, w
 from agola_http.server.state import State
 
 WINDOW, _MAX_WINDOW = 500, 2000
+WINDOW_BYTES, _ROWS_BYTES = 40 * 1024, 1024 * 1024
+"""About how much of a page's bytes are for its log at first, and for rows that the script asks for."""
 _MOST_FOUND, _MAX_TEXT = 200, 200
 _COUNTED_AT_ONCE = 4 * 1024 * 1024
 """The errors of a log of so many bytes are counted when it is shown; those of a larger one when the script asks."""
@@ -52,7 +54,7 @@ class LogPages(PageArea):
         if not 0 < count <= _MAX_WINDOW:
             raise BadRequestError(f"count must be from 1 to {_MAX_WINDOW}")
         with self._view(call) as view:
-            pieces = asked_pieces(call, view, count)
+            pieces = asked_pieces(call, view, count, _ROWS_BYTES)
             shown = shown_lines(pieces, view, _log_address(call), asked_times(self._state, call, call.text("step")))
             response = page("log_rows.html", shown)
         response.headers["X-Total"] = str(view.index.lines)
@@ -177,8 +179,14 @@ def asked_times(state: State, call: Call, key: str, task_id: str = "") -> Growin
     return state.service.log_times(call.path_params["run_id"], task_id, step_number(key))
 
 
-def asked_pieces(call: Call, view: LogView, count: int) -> list[Piece]:
+def asked_pieces(call: Call, view: LogView, count: int, size: int) -> list[Piece]:
     """Return what a request asks for of a log: lines from one on, before one or around one, else the last ones.
+
+    Args:
+        call: The request.
+        view: The log.
+        count: The most lines.
+        size: About the most bytes of a page.
 
     Raises:
         BadRequestError: It names no line.
@@ -189,9 +197,9 @@ def asked_pieces(call: Call, view: LogView, count: int) -> list[Piece]:
             if line < 1:
                 raise BadRequestError(f"{name} must be a line's number, from 1")
             if name == "at":
-                return view.around(line - 1, count)
-            return view.window(line - 1, count) if name == "from" else view.before(line - 1, count)
-    return view.before(view.index.lines, count)
+                return view.around(line - 1, count, size)
+            return view.window(line - 1, count, size) if name == "from" else view.before(line - 1, count, size)
+    return view.before(view.index.lines, count, size)
 
 
 def shown_lines(

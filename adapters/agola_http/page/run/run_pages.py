@@ -23,6 +23,7 @@ from agola_http.page.log.log_pages import (
     STEP,
     TIMES,
     WINDOW,
+    WINDOW_BYTES,
     asked_pieces,
     asked_times,
     log_path,
@@ -34,7 +35,7 @@ from agola_http.page.render import part
 from agola_http.page.run import graph
 from agola_http.page.run.results import ResultsView, view_results
 from agola_http.page.run.task_list import TaskFold, choose, choose_step, folds
-from agola_http.page.run.timeline import BAR, ROW, timeline
+from agola_http.page.run.timeline import timeline
 from agola_http.page.views import SETUP, StepView, TaskView, view_run, view_tasks
 from agola_http.protocol.names import PREFIX
 from agola_http.server.application import RETRY_SECONDS
@@ -122,7 +123,7 @@ class RunPages(PageArea):
             "more": "&" + urlencode(asked) if asked else "",
             "tasks_by_id": {task.id: task for task in tasks},
         }
-        values |= _drawing(chosen.view, bundle, task_folds, now)
+        values |= _drawing(chosen.view, bundle, folds(tasks, "", "", opened), now)
         if call.flag("part"):
             return part(call, "run_detail.html", values, finished=run.is_finished)
         live = {"view": chosen.view, "task": chosen.task.id if chosen.task else "", **asked}
@@ -170,7 +171,7 @@ class RunPages(PageArea):
         with viewed(self._state, call, task_id, key) as view:
             stamps = asked_times(self._state, call, key, task_id)
             own = f"{address}?step={key}{'&times=on' if stamps else ''}"
-            return shown_lines(asked_pieces(call, view, WINDOW), view, own, stamps)
+            return shown_lines(asked_pieces(call, view, WINDOW, WINDOW_BYTES), view, own, stamps)
 
     def _results(self, service: RunService, bundle: RunBundle) -> ResultsView:
         """Return what the tasks reported and saved, as far as storage tells."""
@@ -219,13 +220,15 @@ def _proposed(chosen: Chosen, tasks: list[TaskView]) -> str:
 
 
 def _drawing(view: str, bundle: RunBundle, task_folds: list[TaskFold], now: datetime) -> dict[str, object]:
+    """Return what a drawing shows, with what is folded in it: what nobody opened, searched for or not."""
+    closed = {task.id: fold for fold in task_folds if not fold.is_open for task in fold.tasks}
+    folds_by_id = {fold.id: fold for fold in task_folds}
     if view == "graph":
-        return {"graph": graph.layout(bundle.run_config), "box_width": graph.WIDTH, "box_height": graph.HEIGHT}
+        drawn = graph.layout(bundle.run_config, {name: (fold.id, fold.name) for name, fold in closed.items()})
+        return {"graph": drawn, "folds_by_id": folds_by_id, "box_width": graph.WIDTH, "box_height": graph.HEIGHT}
     if view == "timeline":
-        closed = {task.id: fold.id for fold in task_folds if not fold.is_open for task in fold.tasks}
-        folds_by_id = {fold.id: fold for fold in task_folds}
-        drawn = timeline(bundle, now, closed)
-        return {"timeline": drawn, "folds_by_id": folds_by_id, "row_height": ROW, "bar_height": BAR}
+        bars = timeline(bundle, now, {name: fold.id for name, fold in closed.items()})
+        return {"timeline": bars, "folds_by_id": folds_by_id}
     return {}
 
 

@@ -11,17 +11,32 @@ from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import RunTask
 from agola_http.page.views import in_words, step_name, took
 
-ROW, BAR, MARGIN = 30, 10, 22
+ROW, MARGIN = 30, 22  # in pixels; style.css has the height of a row, too
 _MARKS = 5
+_SHORT, _SHORT_PIXELS = 1.0, "4"
+"""Percent of the width: 4 pixels of a phone's; on a desk one percent are more."""
 
 
 class Piece(NamedTuple):
-    """A part of a bar: what it is, and where it is, in percent of the width."""
+    """A part of a bar: what it is, and where it is, in percent of the width.
+
+    One that is shorter than can be seen and met is drawn as wide as can be.
+    """
 
     kind: str
     title: str
     x: float
     width: float
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is drawn wider than it is."""
+        return self.width < _SHORT
+
+    @property
+    def drawn(self) -> tuple[str, str]:
+        """Where it is drawn, and how wide."""
+        return f"{min(self.x, 100 - _SHORT)}%", _SHORT_PIXELS if self.is_short else f"{self.width}%"
 
 
 class Bar(NamedTuple):

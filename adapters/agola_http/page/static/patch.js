@@ -17,13 +17,16 @@ function patch(old, fresh) {
   patchChildren(old, fresh);
 }
 
+// What is known by its id, or among many of a kind by where it leads.
+const keyOf = (node) => node.id || (/^(details|svg)$/.test(node.parentNode?.localName) && node.getAttribute?.("href")) || "";
+
 function patchChildren(old, fresh) {
-  const wanted = new Set([...fresh.children].map((child) => child.id).filter(Boolean));
-  for (const child of [...old.children]) if (child.id && !wanted.has(child.id)) child.remove();
-  const known = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+  const wanted = new Set([...fresh.children].map(keyOf).filter(Boolean));
+  for (const child of [...old.children]) if (keyOf(child) && !wanted.has(keyOf(child))) child.remove();
+  const known = new Map([...old.children].filter(keyOf).map((child) => [keyOf(child), child]));
   let place = old.firstChild;
   for (const want of [...fresh.childNodes]) {
-    const have = want.id ? known.get(want.id) : place && !place.id && place.nodeName === want.nodeName ? place : null;
+    const key = keyOf(want), have = key ? known.get(key) : place && !keyOf(place) && place.nodeName === want.nodeName ? place : null;
     if (!have) { old.insertBefore(want.cloneNode(true), place); continue; }
     if (have === place) place = place.nextSibling;
     else if (old.moveBefore) old.moveBefore(have, place);

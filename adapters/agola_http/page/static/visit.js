@@ -36,7 +36,7 @@ const selectedIn = (log) => !getSelection().isCollapsed && log.contains(getSelec
 
 if (runScreen) {
   document.addEventListener("click", async (event) => {
-    const link = event.target.closest("a[data-visit], a.row");
+    const link = event.target.closest("a[data-visit], .tasks a, .drawing svg a");
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     await visit(link.getAttribute("href"), "pushState");
