@@ -324,6 +324,7 @@ _PLACES = (
     "agola_core.coordinator.lock",
     "agola_core.runtime.threads.leader_queue",
     "agola_core.runtime.threads.parallel",
+    "agola_core.runtime.threads.start",
 )
 _FLOOR = 200
 """Bytes in the place of `tiers.FLOOR`, so that small stores have several runs."""
@@ -334,6 +335,11 @@ _MORE_PLACES = (
     "agola_core.runtime.progress",
     "agola_core.runtime.threads.supervisor",
 )
+
+
+def _refuse(thread: threading.Thread) -> None:
+    """A real thread runs beside the world, whose order it breaks: the module that starts it belongs to `_PLACES`."""
+    raise AssertionError(f"thread {thread.name!r} would be a real one")
 
 
 @contextmanager
@@ -351,6 +357,8 @@ def installed(world: World) -> Iterator[None]:
                 replaced.append((module, attribute, real))
     replaced.append((tiers, "FLOOR", tiers.FLOOR))
     tiers.FLOOR = _FLOOR
+    replaced.append((threading.Thread, "start", threading.Thread.start))
+    threading.Thread.start = _refuse  # type: ignore[method-assign]
     told = sys.unraisablehook
     sys.unraisablehook = lambda found: None if isinstance(found.exc_value, Crash) else told(found)
     try:
