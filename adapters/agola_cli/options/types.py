@@ -91,16 +91,15 @@ class Time(click.ParamType):  # type: ignore[type-arg] # no generic before click
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> datetime:
-        """Return the time that a text says."""
+        """Return the time that a text says, by this machine's zone if it names none."""
         if isinstance(value, datetime):
             return value
         try:
             if value[-1:] in _UNITS and (age := whole_number(value[:-1])) is not None:
                 return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: age})
-            parsed = datetime.fromisoformat(value)
-        except (ValueError, OverflowError):  # none, or an age that goes back beyond all time
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):  # none, or one that goes back beyond all time
             self.fail(f"{value[:80]!r} is neither a time such as 2026-01-31T12:00 nor an age such as 7d", param, ctx)
-        return parsed if parsed.tzinfo else parsed.astimezone()
 
 
 class Regexp(click.ParamType):  # type: ignore[type-arg]

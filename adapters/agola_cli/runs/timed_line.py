@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -31,7 +32,11 @@ def timed_line(line: str) -> TimedLine:
 @lru_cache(maxsize=1024)
 def shown_time(time: datetime | None) -> str:
     """Return a time as it is shown before a line."""
-    return UNKNOWN if time is None else time.astimezone().isoformat(timespec="milliseconds")
+    if time is None:
+        return UNKNOWN
+    with suppress(ValueError, OverflowError):  # by an executor's clock it is the end of all time, and here beyond
+        time = time.astimezone()
+    return time.isoformat(timespec="milliseconds")
 
 
 @lru_cache(maxsize=1024)

@@ -114,9 +114,7 @@ def describe(error: BaseException, request: str) -> Told:
     log_failure(logger, error, "%s failed: id=%s", request, mark)
     if found is not None:
         return Told(500, str(found), _code(found), mark)
-    if isinstance(
-        error, UnavailableError | RecoveryError
-    ):  # it serves again once somebody has brought the backend back
+    if isinstance(error, UnavailableError | RecoveryError):  # it serves again once the backend is brought back
         return Told(503, f"a backend is unavailable: try again later (id {mark})", mark=mark)
     return Told(500, f"internal server error (id {mark})", mark=mark)
 

@@ -1,6 +1,8 @@
 """Text that is nested without end, and numbers without end: one clear error of ours from every parser."""
 
 import base64
+import time
+from datetime import UTC, datetime
 
 import click
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from agola_cli.config.settings import read_settings
 from agola_cli.options.types import Time
 from agola_cli.options.variables import read_variables
+from agola_cli.runs.timed_line import shown_time
 from agola_core import BadRequestError, ConfigError, CorruptionError
 from agola_core.coordinator.etcd.settings import parse_url
 from agola_core.coordinator.port import KeyValue, PutOp
@@ -57,6 +60,24 @@ def test_files_ofread_variables(tmp_path, text):
 def test_times(text):
     with pytest.raises(click.BadParameter, match="neither a time"):
         Time().convert(text, None, None)
+
+
+@pytest.fixture(params=["Asia/Tokyo", "America/Lima"])
+def zone(request, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", request.param)
+        time.tzset()
+        yield request.param
+    time.tzset()
+
+
+def test_times_at_the_ends_of_the_calendar(zone):
+    for text in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01"):
+        with pytest.raises(click.BadParameter, match="neither a time"):
+            Time().convert(text, None, None)
+    last = datetime.max.replace(tzinfo=UTC)
+    assert shown_time(last)[:4] == "9999"
+    assert Time().convert("2030-01-01T12:00", None, None).hour == {"Asia/Tokyo": 3, "America/Lima": 17}[zone]
 
 
 def test_addresses():

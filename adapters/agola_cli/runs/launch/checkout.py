@@ -1,4 +1,4 @@
-"""Asks git for the branch, tag and commit of the directory that is run, and the machine for who runs it."""
+"""Asks git for the branch, tag and commit of the directory that is run."""
 
 from __future__ import annotations
 

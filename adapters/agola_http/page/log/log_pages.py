@@ -101,7 +101,7 @@ class LogPages(PageArea):
     @shows(f"{TASK}/log/follow", STEP, _SKIP, TIMES, waits=True, in_maintenance=False)
     @for_people
     def follow(self, call: Call) -> Response:
-        """Stream the rows of a log while it grows, for the script (see `log_rows.growing`)."""
+        """Stream the rows of a log while it grows, for the script (see `growing.growing`)."""
         number, skip = step_number(call.text("step")), call.integer("skip", 0)
         pieces = self._state.service.open_log(
             call.path_params["run_id"], call.path_params["task_id"], number, follow=True
