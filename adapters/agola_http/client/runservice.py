@@ -1,4 +1,4 @@
-"""Client of a run service over HTTP, with the methods of `RunService` and the errors that it raises.
+"""Client of a run service over HTTP, with the methods of `RunService` and the errors that it raises; and of its store.
 
 Example:
     >>> from agola_http.client import Client
@@ -14,17 +14,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec.structs import replace
 
-from agola_core.datamanager import Checkpoint, Compacted, Compression, ExportFormat, Garbage, ImportResult
-from agola_core.encoding.decoding import DECODE_ERRORS
-from agola_core.errors import InternalError, NotFoundError, UnavailableError
-from agola_core.maintenance import MaintenanceStatus
-from agola_core.runservice.archive.transfer import Include
+from agola_core.errors import NotFoundError, UnavailableError
 from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import (
     WHOLE_LOG,
@@ -38,19 +34,16 @@ from agola_core.runservice.model.requests import (
     RunTaskActionType,
 )
 from agola_core.runservice.model.types import Executor, Run, RunEvent, RunPhase
-from agola_core.runtime.closing import Closing
 from agola_http.client.event_stream import read_events
+from agola_http.client.store import StoreClient, decoded
 from agola_http.outbound.connection import Params
 from agola_http.outbound.transport import Transport
-from agola_http.protocol.names import JSON, OFFSET_HEADER, PREFIX
+from agola_http.protocol.names import OFFSET_HEADER, PREFIX
 from agola_http.protocol.records import (
     MAX_LIMIT,
-    Checkpointed,
     GetRunsResponse,
     RunResponse,
-    ServiceStatus,
     Source,
-    Version,
 )
 
 T = TypeVar("T")
@@ -59,8 +52,8 @@ _CHUNK = 1 << 18
 _ASK_SECONDS = 0.2
 
 
-class Client(Closing):
-    """A client of one run service. Thread-safe; a context manager.
+class Client(StoreClient):
+    """A client of one run service and its store. Thread-safe; a context manager.
 
     Every method raises what the server raised, `UnavailableError` when it cannot be reached or breaks off, and
     `DeadlineError` when the time is over. Only calls that change nothing are retried automatically.
@@ -79,11 +72,7 @@ class Client(Closing):
     def __init__(
         self, url: str, token: str = "", *, timeout: float = 30.0, retries: int = 3, authority: Path | None = None
     ) -> None:
-        self._transport = Transport(url, token, timeout=timeout, retries=retries, authority=authority)
-
-    def close(self) -> None:
-        """Close the connections. Closing twice is harmless."""
-        self._transport.close()
+        super().__init__(Transport(url, token, timeout=timeout, retries=retries, authority=authority))
 
     # Runs
 
@@ -188,7 +177,7 @@ class Client(Closing):
                             return
                         seen = event.id
                         if event.name == "run":
-                            yield _decoded(event.data, RunEvent)
+                            yield decoded(event.data, RunEvent)
                 raise UnavailableError("the run events broke off")
             except UnavailableError:
                 failures += 1
@@ -251,7 +240,7 @@ class Client(Closing):
         """Store a source archive for later runs, and return its id."""
         return self._call("POST", "/sources", Source, content=data).id
 
-    # Operations
+    # Executors
 
     def executors(self) -> list[Executor]:
         """Return the registered executors."""
@@ -260,96 +249,6 @@ class Client(Closing):
     def delete_executor(self, executor_id: str) -> None:
         """Remove an executor; its unfinished tasks fail, or are retried on another one."""
         self._transport.call("DELETE", f"{PREFIX}/executors/{_segment(executor_id)}")
-
-    def status(self) -> ServiceStatus:
-        """Return the state of the store, its last export and its last verify."""
-        return self._call("GET", "/status", ServiceStatus)
-
-    def version(self) -> Version:
-        """Return the version of the service."""
-        return _decoded(self._transport.call("GET", "/version").content, Version)
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """Return the retained checkpoints, oldest first."""
-        return self._call("GET", "/checkpoints", list[Checkpoint])
-
-    def checkpoint(self) -> Checkpointed:
-        """Make a checkpoint now."""
-        return _decoded(self._transport.call("POST", f"{PREFIX}/checkpoints", patient=True).content, Checkpointed)
-
-    def compact(self) -> Compacted:
-        """Rewrite the whole store, without deleted and replaced objects."""
-        return _decoded(self._transport.call("POST", f"{PREFIX}/compactions", patient=True).content, Compacted)
-
-    def collect_garbage(self, *, dry_run: bool = False) -> list[Garbage]:
-        """Delete objects in storage that nothing refers to, and return them.
-
-        Args:
-            dry_run: Only return them.
-        """
-        params = [("dry_run", "")] if dry_run else []
-        response = self._transport.call("POST", f"{PREFIX}/garbage", params, patient=True)
-        return _decoded(response.content, list[Garbage])
-
-    def maintenance_status(self) -> MaintenanceStatus:
-        """Return the mode and the state of each instance."""
-        return self._call("GET", "/maintenance", MaintenanceStatus)
-
-    def enable_maintenance(self) -> None:
-        """Turn maintenance mode on.
-
-        Raises:
-            BadRequestError: It is already on.
-        """
-        self._transport.call("PUT", f"{PREFIX}/maintenance")
-
-    def disable_maintenance(self) -> None:
-        """Turn maintenance mode off.
-
-        Raises:
-            BadRequestError: It is already off.
-        """
-        self._transport.call("DELETE", f"{PREFIX}/maintenance")
-
-    def export_stream(
-        self,
-        form: ExportFormat = ExportFormat.NATIVE,
-        compression: Compression = Compression.NONE,
-        include: Iterable[Include] = (),
-        at: str = "",
-    ) -> Iterator[bytes]:
-        """Yield the whole store as one consistent snapshot.
-
-        Args:
-            form: The native format, or Agola 0.2's.
-            compression: Compression of the stream.
-            include: Parts to add to the native format.
-            at: A past moment: a sequence, or a time with its zone; "" for now.
-
-        Raises:
-            UnavailableError: The stream was cut off: the bytes so far are not a valid export.
-        """
-        params = [("format", form.value), ("packing", compression.value), ("include", ",".join(sorted(include)))]
-        params += [("at", at)] if at else []
-        with self._transport.pieces(f"{PREFIX}/export", params) as pieces:
-            yield from pieces
-
-    def import_(self, file: IO[bytes], *, dry_run: bool = False) -> ImportResult:
-        """Replace the content of the store by an export, or change nothing; return what was imported.
-
-        The service must be in maintenance mode.
-
-        Args:
-            file: A binary file.
-            dry_run: Only check it.
-
-        Raises:
-            BadRequestError: The stream is not a valid export, or the service is not in maintenance mode.
-        """
-        params = [("result", ""), *([("dry_run", "")] if dry_run else [])]
-        pieces = iter(lambda: file.read(_CHUNK), b"")
-        response = self._transport.call("POST", f"{PREFIX}/import", params, pieces, patient=True)
-        return _decoded(response.content, ImportResult)
 
     # Helpers
 
@@ -363,21 +262,6 @@ class Client(Closing):
         asked = RunTaskActionsRequest(action, annotations, token)
         path = f"{PREFIX}/runs/{_segment(run_id)}/tasks/{_segment(task_id)}/actions"
         self._transport.call("PUT", path, content=msgspec.json.encode(asked))
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        kind: type[T],
-        params: Params = (),
-        *,
-        body: object = None,
-        content: Iterable[bytes] | None = None,
-    ) -> T:
-        headers = {"Content-Type": JSON} if body is not None else {}
-        data = msgspec.json.encode(body) if body is not None else content
-        response = self._transport.call(method, PREFIX + path, params, data, headers, patient=content is not None)
-        return _decoded(response.content, kind)
 
 
 def _log_params(run_id: str, task_id: str, step: int | None, part: LogPart) -> list[tuple[str, str]]:
@@ -402,13 +286,6 @@ def _query_params(query: RunQuery, start: str, limit: int) -> Params:
         *([("asc", "")] if query.ascending else []),
         *([("lastrun", "")] if query.last_run else []),
     ]
-
-
-def _decoded(data: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except DECODE_ERRORS as error:
-        raise InternalError(f"the service answered with what it should not: {error}") from error
 
 
 def _segment(text: str) -> str:
