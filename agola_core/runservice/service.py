@@ -193,6 +193,10 @@ class RunService:
         """Return a run, active or archived; None if there is none."""
         return self._queries.find(run_id)
 
+    def known_run(self, run_id: str) -> Run | None:
+        """Return a run as memory or the readdb has it, without storage or the coordinator; None for nothing."""
+        return self._queries.known(run_id)
+
     def run_config(self, run_id: str) -> RunConfig:
         """Return the configuration of a run.
 

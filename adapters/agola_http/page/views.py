@@ -12,6 +12,7 @@ from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     Run,
+    RunConfig,
     RunConfigTask,
     RunPhase,
     RunResult,
@@ -148,6 +149,20 @@ def view_tasks(bundle: RunBundle, now: datetime) -> list[TaskView]:
         _view_task(task, config, bundle.run.tasks[task.id], now) for task in ordered if task.id in bundle.run.tasks
     ]
     return sorted(tasks, key=lambda task: _RANKS.get(task.state, len(_RANKS)))
+
+
+def unnamed_config(run: Run) -> RunConfig:
+    """Return a configuration in the place of one that cannot be read: ids and numbers stand for names."""
+    tasks = {
+        task.id: RunConfigTask(
+            id=task.id,
+            name=task.id,
+            depends={},
+            steps=[RunStep(name=f"step {number}") for number in range(1, len(task.steps) + 1)],
+        )
+        for task in run.tasks.values()
+    }
+    return RunConfig(id=run.id, name=run.name, group=run.group, tasks=tasks)
 
 
 def branch_of(run: Run) -> str:

@@ -12,7 +12,7 @@ from agola_core.encoding.decoding import decoded
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.readdb import ReadDB
 from agola_core.runservice.archive.projection import RUN, RUN_CONFIG, find_ended, find_tasks
-from agola_core.runservice.archive.run_search import find_runs, select, select_ordered
+from agola_core.runservice.archive.run_search import find_run, find_runs, select, select_ordered
 from agola_core.runservice.model.requests import RunBundle, RunQuery
 from agola_core.runservice.model.types import Run, RunConfig
 from agola_core.runservice.rules.retention import Ended
@@ -57,6 +57,10 @@ class RunQueries:
         """Return a run, active or archived; None when there is none."""
         stored = self._store.find_run(run_id)
         return stored.run if stored is not None else self.find_archived(run_id)
+
+    def known(self, run_id: str) -> Run | None:
+        """Return what memory or the readdb has of a run, and ask nobody else; None for nothing."""
+        return self._state.mirror.run(run_id) or self._readdb.read(Context(), lambda tx: find_run(tx, run_id))
 
     def find_archived(self, run_id: str) -> Run | None:
         """Return an archived run; None when there is none."""

@@ -32,6 +32,11 @@ def find_runs(tx: Tx, query: RunQuery) -> list[Run]:
     return [_decode(data) for run_id in islice(found, query.limit) for (data,) in tx.rows(sql, (run_id,))]
 
 
+def find_run(tx: Tx, run_id: str) -> Run | None:
+    """Return an archived run; None when there is none."""
+    return next((_decode(data) for (data,) in tx.rows("SELECT data FROM run WHERE id = ?", (run_id,))), None)
+
+
 class _Search:
     """One query of archived runs.
 

@@ -19,6 +19,7 @@ from agola_core.runservice.model.requests import RunCreateRequest
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     FetchPhase,
+    Run,
     RunConfigTask,
     RunPhase,
     RunResult,
@@ -122,6 +123,30 @@ def test_a_run_is_shown_without_its_log_while_storage_is_away(shown):
             assert ask(server, path, *PEOPLE)[0] == 200
     status, _, body = ask(server, page, *PEOPLE)
     assert (status, "said" in body, "refresh" in body) == (200, True, False)
+
+
+def test_what_is_known_of_a_run_is_shown_while_its_configuration_cannot_be_read(shown):
+    server, known = shown
+    run_id = str(Sequence(1, 2000))  # which nobody has asked for yet
+    config = server.datamanager.read_object("runconfig", known)[0]
+    run = msgspec.json.decode(server.datamanager.read_object("run", known)[0], type=Run)
+    again = msgspec.json.encode(replace(run, id=run_id, restarted_from=known))
+    server.datamanager.write_wal([Put("runconfig", run_id, config), Put("run", run_id, again)])
+    server.datamanager.checkpoint(force=True)
+    assert f"/page/runs/{run_id}" in ask(server, "/", *PEOPLE)[2]
+    with away(server):
+        for view in ("", "?part", "?view=graph", "?view=timeline", "?view=results", "/tasks/t/log?step=1"):
+            status, kind, body = ask(server, f"/page/runs/{run_id}{view}", *PEOPLE)
+            assert (status, kind) == (200, "text/html"), view
+            assert "Storage cannot be read now, and with it the configuration" in body, view
+            assert ("refresh" in body) is (view != "?part")
+        assert "step 2" in body
+        assert "restart of" in body
+        check_error(server, f"{API}/runs/{run_id}", 503)
+        check_error(server, "/page/runs/none", 503)
+    body = ask(server, f"/page/runs/{run_id}", *PEOPLE)[2]
+    assert "configuration" not in body
+    assert "say" in body
 
 
 def test_a_storage_that_hangs_holds_no_page_up(shown):

@@ -36,7 +36,7 @@ from agola_http.page.run import graph
 from agola_http.page.run.results import ResultsView, view_results
 from agola_http.page.run.task_list import TaskFold, choose, choose_step, folds
 from agola_http.page.run.timeline import timeline
-from agola_http.page.views import SETUP, StepView, TaskView, view_run, view_tasks
+from agola_http.page.views import SETUP, StepView, TaskView, unnamed_config, view_run, view_tasks
 from agola_http.protocol.names import PREFIX
 from agola_http.server.application import RETRY_SECONDS
 from agola_http.server.endpoints import Call, Param, ParamKind
@@ -97,9 +97,9 @@ class RunPages(PageArea):
 
     def _screen(self, call: Call, task_id: str) -> Response:
         with self._state.backend.gate.enter() as service:
-            bundle = self._state.patient.call(partial(service.get_run, call.path_params["run_id"]))
-            before = service.find_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
-            results = self._results(service, bundle)
+            bundle, is_whole = self._bundle(service, call.path_params["run_id"])
+            before = service.known_run(bundle.run.restarted_from) if bundle.run.restarted_from else None
+            results = self._results(service, bundle, is_whole=is_whole)
         now, text = datetime.now(UTC), call.text("q")[:_MAX_TEXT].strip()
         run, tasks = view_run(bundle.run, now), view_tasks(bundle, now)
         chosen = _chosen(call, tasks, task_id)
@@ -110,6 +110,7 @@ class RunPages(PageArea):
         task_folds = folds(tasks, text, chosen.task.id if chosen.task else "", opened)
         values: dict[str, object] = {
             "run": run,
+            "is_whole": is_whole,
             "before": view_run(before, now) if before else None,
             "setup_errors": bundle.run_config.setup_errors,
             "results": results,
@@ -130,13 +131,29 @@ class RunPages(PageArea):
         if chosen.step:
             live["step"] = chosen.step.key
         live_url = f"{address}?" + urlencode({**live, "auto": chosen.auto, "part": ""})
-        return self._page(call, "run.html", "runs", live_url=live_url, **values, **self._log(call, bundle, chosen))
+        values |= self._log(call, bundle, chosen, is_whole=is_whole)
+        return self._page(call, "run.html", "runs", live_url=live_url, **values)
 
-    def _log(self, call: Call, bundle: RunBundle, chosen: Chosen) -> dict[str, object]:
+    def _bundle(self, service: RunService, run_id: str) -> tuple[RunBundle, bool]:
+        """Return a run, and whether its configuration is known: while storage is away there may be its state alone.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        try:
+            return self._state.patient.call(partial(service.get_run, run_id)), True
+        except AWAY as error:
+            known = service.known_run(run_id)
+            if known is None:
+                raise
+            tell_away(f"the configuration of run {run_id}", error)
+            return RunBundle(known, unnamed_config(known)), False
+
+    def _log(self, call: Call, bundle: RunBundle, chosen: Chosen, *, is_whole: bool) -> dict[str, object]:
         """Return what is shown of the chosen step's log."""
         task, step = chosen.task, chosen.step
         if chosen.view or task is None or step is None or not step.has_log:
-            return {"raw_url": "", "away": 0}
+            return {"raw_url": "", "away": 0 if is_whole else RETRY_SECONDS}
         number = step_number(step.key)
         status = bundle.run.tasks[task.id]
         state = status.setup_step if number is None else status.steps[number]
@@ -146,8 +163,8 @@ class RunPages(PageArea):
         raw = urlencode({"runid": bundle.run.id, "taskid": task.id, **which, **times})
         address, is_asked = log_path(bundle.run.id, task.id), bool({"at", "from", "before"} & set(call.query_params))
         shown: dict[str, object] = {"rows": [], "first": 0, "last": 0, "total": 0, "errors": "", "untimed": False}
-        follow, away = not stored and not is_asked, False
-        if not follow and not state.log_lost:
+        follow, away = not stored and not is_asked, not is_whole
+        if is_whole and not follow and not state.log_lost:
             try:
                 shown = self._state.patient.call(partial(self._shown, call, task.id, step.key, address))
             except AWAY as error:
@@ -173,16 +190,17 @@ class RunPages(PageArea):
             own = f"{address}?step={key}{'&times=on' if stamps else ''}"
             return shown_lines(asked_pieces(call, view, WINDOW, WINDOW_BYTES), view, own, stamps)
 
-    def _results(self, service: RunService, bundle: RunBundle) -> ResultsView:
+    def _results(self, service: RunService, bundle: RunBundle, *, is_whole: bool) -> ResultsView:
         """Return what the tasks reported and saved, as far as storage tells."""
         if not any(task.reports for task in bundle.run.tasks.values()):
             return view_results(bundle, RunTests())
-        try:
-            return view_results(bundle, self._state.patient.call(partial(service.run_tests, bundle)))
-        except AWAY as error:
-            tell_away(f"what the tasks of run {bundle.run.id} reported", error)
-            problem = "storage cannot be read now: what the tasks reported is not known"
-            return msgspec.structs.replace(view_results(bundle, RunTests()), problems=(problem,))
+        if is_whole:
+            try:
+                return view_results(bundle, self._state.patient.call(partial(service.run_tests, bundle)))
+            except AWAY as error:
+                tell_away(f"what the tasks of run {bundle.run.id} reported", error)
+        problem = "storage cannot be read now: what the tasks reported is not known"
+        return msgspec.structs.replace(view_results(bundle, RunTests()), problems=(problem,))
 
 
 def _place(call: Call) -> str:
