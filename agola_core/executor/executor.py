@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import msgspec
-from msgspec.structs import replace
 
 from agola_core import private
 from agola_core.address import check_directory
-from agola_core.errors import AgolaError, APIError, BadRequestError, NotFoundError, UnavailableError, disk_error
+from agola_core.errors import AgolaError, APIError, UnavailableError, disk_error
 from agola_core.executor.drivers.port import Driver
 from agola_core.executor.files import kept_text
+from agola_core.executor.reconciler import Reconciler
 from agola_core.executor.reporter import Reporter
 from agola_core.executor.tasks.directory import PASSED_THROUGH, TaskDirectories, TaskDirectory
 from agola_core.executor.tasks.files import TaskFiles
@@ -38,7 +37,7 @@ _HEARTBEAT_SECONDS = 2.0
 _LIMITS_SECONDS = 0.25
 _CLEAN_SECONDS = 60.0
 
-faultpoints.declare("executor.before-heartbeat", "executor.before-remove")
+faultpoints.declare("executor.before-heartbeat")
 
 
 class ExecutorOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +99,9 @@ class Executor:
         self.token = self._options.listen_token or kept
         self._pool = TaskPool(self._options.active_tasks_limit)
         self._watcher = LogWatcher()
-        self._kept: set[str] = set()
-        self._taking = threading.Lock()
         self._files = TaskFiles(self._directories, self._pool, self.id)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
+        self._reconciler = Reconciler(self.id, service, self._directories, self._pool, self._reporter, self._add)
         self._supervisor = Supervisor("executor")
         self._limits_loop: Loop | None = None
         self._limits_rest = False
@@ -150,7 +148,7 @@ class Executor:
         self._pool.close()
         self._watcher.close()
         if self._reporter.stop(5.0) and not self._lock_file.closed:
-            self._forget_stored()
+            self._reconciler.forget_stored()
         self._lock_file.close()
 
     def kill(self) -> None:
@@ -177,10 +175,7 @@ class Executor:
             BadRequestError: The task is malformed.
             UnavailableError: There is no thread for it; the next heartbeat tries again.
         """
-        if len(task.status.steps) != len(task.steps):
-            raise BadRequestError(f"task {task.id!r} has {len(task.steps)} steps, its status {len(task.status.steps)}")
-        with self._taking:  # the service tells of it, and a heartbeat may find it at the same time
-            self._take(task)
+        self._reconciler.take(task)
 
     def directory_of(self, task_id: str) -> TaskDirectory:
         """Return the directory of a task that ran here; it is there as long as the service knows the task.
@@ -220,30 +215,6 @@ class Executor:
         """
         return self._files.archive_size(task_id, step)
 
-    def _take(self, task: ExecutorTask) -> None:
-        runner = self._pool.get(task.id)
-        if runner is not None:
-            if task.stop or not _is_known(task, runner.task):  # a new start waits for the old one's end
-                runner.stop()
-            return
-        if task.status.phase is not ExecutorPhase.NOT_STARTED:
-            return
-        directory = self._directories.of(task.id)
-        local = directory.load()
-        if local is not None and _is_known(task, local):
-            return  # it has run here
-        if task.stop:
-            status = replace(task.status, phase=ExecutorPhase.STOPPED)
-            self._reporter.report(replace(task, status=status))
-            return
-        try:
-            self._directories.remove(directory)
-        except OSError as error:
-            logger.error("task %s cannot be taken: %s", task.id, error)
-            self._report_failed(task, f"the executor cannot take the task: {error.strerror}")
-            return
-        self._add(task, self._directories.of(task.id))
-
     def _add(self, task: ExecutorTask, directory: TaskDirectory) -> None:
         state = TaskState(task, directory, self._reporter.report)
         limits = self._options.limits
@@ -254,7 +225,7 @@ class Executor:
 
     def _ended(self, runner: TaskRunner) -> None:
         if self._options.keep_failed and runner.task.status.phase is ExecutorPhase.FAILED:
-            self._kept.add(runner.task.id)
+            self._reconciler.keep(runner.task.id)
         self._files.remember(runner.task)
         self._pool.remove(runner)
 
@@ -273,7 +244,7 @@ class Executor:
     def _heartbeat(self) -> None:
         try:
             self._send_status()
-            self._reconcile()
+            self._reconciler.reconcile()
         except (UnavailableError, APIError) as error:
             logger.warning("the run service does not answer as it should: %s", error)
 
@@ -294,91 +265,8 @@ class Executor:
             )
         )
 
-    def _reconcile(self) -> None:
-        """Repair the effects of lost calls: start or stop tasks, and remove data that is no longer needed."""
-        here = self._here()
-        held = {task.id: task for task in self._service.executor_tasks(self.id)}
-        for task in held.values():
-            if task.stop or not task.status.phase.is_finished:
-                self._compare(task)
-        self._forget_unknown(here, held)
-
-    def _here(self) -> dict[str, int]:
-        """Return the tasks that are here, each with the inode of its directory; 0 for one that has none yet."""
-        return dict.fromkeys((runner.task.id for runner in self._pool.all()), 0) | self._directories.inodes()
-
-    def _forget_unknown(self, here: Mapping[str, int], held: Collection[str]) -> None:
-        """Remove all tasks but those that the service holds: it has stored what the others left.
-
-        Args:
-            here: The tasks that were here before the service was asked, so that it knew them all.
-            held: Those that it holds.
-        """
-        for task_id in here.keys() - held:
-            self._forget(task_id, here[task_id])
-        self._directories.sweep()
-
-    def _forget_stored(self) -> None:
-        """Remove what the service has stored since the last heartbeat: until the next start nobody would."""
-        here = self._here()
-        if not here:
-            return
-        try:
-            self._forget_unknown(here, [task.id for task in self._service.executor_tasks(self.id)])
-        except (AgolaError, OSError) as error:
-            logger.warning("what ended tasks left is removed at the next start: %s", error)
-
-    def _compare(self, task: ExecutorTask) -> None:
-        """Start, stop or report a task if the service's state of it is outdated."""
-        runner = self._pool.get(task.id)
-        local = runner.task if runner is not None else self._directories.of(task.id).load()
-        if local is not None and not _is_known(task, local):
-            local = None
-        if task.stop or task.status.phase is ExecutorPhase.NOT_STARTED:
-            self.submit(task)
-        if local is None and task.status.phase is ExecutorPhase.RUNNING:
-            self._report_failed(task, "the executor has lost the task")
-        elif local is not None and not task.status.phase.is_finished and local.status != task.status:
-            self._reporter.report(local)
-
-    def _forget(self, task_id: str, inode: int) -> None:
-        """Remove a task that the service no longer knows; a running one is stopped first.
-
-        Args:
-            task_id: The task.
-            inode: Its directory's, when it was seen: the same task may have come again since, with another directory.
-        """
-        if self._pool.get(task_id) is not None:
-            self._stop_unknown(task_id)
-            return  # its directory goes in a later round
-        if task_id in self._kept:
-            return
-        directory = self._directories.of(task_id)
-        faultpoints.reach("executor.before-remove")
-        with self._taking:
-            if directory.inode() == inode:
-                self._directories.remove(directory)
-
-    def _stop_unknown(self, task_id: str) -> None:
-        try:
-            self._service.executor_task(self.id, task_id)  # it may have come again since
-        except NotFoundError:
-            runner = self._pool.get(task_id)
-            if runner is not None:
-                logger.warning("task %s is stopped: the service does not know it any more", task_id)
-                runner.stop()
-
-    def _report_failed(self, task: ExecutorTask, reason: str) -> None:
-        status = replace(task.status, phase=ExecutorPhase.FAILED)
-        self._reporter.report(replace(task, status=status, fail_error=reason))
-
     def _clean(self) -> None:
         try:
             self._driver.clean(self.id, self._pool.__contains__)
         except AgolaError as error:
             logger.warning("what earlier tasks left cannot be removed: %s", error)
-
-
-def _is_known(task: ExecutorTask, local: ExecutorTask) -> bool:
-    """Return whether the executor has this attempt of the task, or a later one."""
-    return task.run_id == local.run_id and task.attempt <= local.attempt

@@ -137,15 +137,15 @@ def test_a_task_that_came_again_since_it_was_seen_keeps_its_directory(tmp_path):
     executor = Executor(tmp_path, None, HostDriver())
     directory = executor.directory_of("a")
     directory.create()
-    seen = executor._here()
+    seen = executor._reconciler._here()
     executor._directories.remove(directory)
     again = executor.directory_of("a")
     again.create()
-    executor._forget_unknown(seen, [])  # the service forgot the first, not this one
+    executor._reconciler._forget_unknown(seen, [])  # the service forgot the first, not this one
     assert again.path.exists()
-    executor._forget_unknown(executor._here(), ["a"])
+    executor._reconciler._forget_unknown(executor._reconciler._here(), ["a"])
     assert again.path.exists()
-    executor._forget_unknown(executor._here(), [])
+    executor._reconciler._forget_unknown(executor._reconciler._here(), [])
     assert not again.path.exists()
     executor.close()
 
@@ -166,7 +166,7 @@ def test_a_task_told_and_found_at_the_same_time_is_taken_once(tmp_path, monkeypa
         if not removed:
             removed.append(directory.inode())
             second.start()
-            if not executor._taking.locked():  # nothing holds it up: it takes the task, and begins it
+            if not executor._reconciler._taking.locked():  # nothing holds it up: it takes the task, and begins it
                 second.join()
                 wait_for_end(executor)
         else:
