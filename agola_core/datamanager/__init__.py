@@ -1,7 +1,8 @@
 """The datamanager: a log of events, committed through a coordinator, checkpointed to object storage.
 
 It imports the ports of the coordinator and the object storage. The readdb, maintenance, the run service and the
-adapters import only the names below; the event store, which is part of the commit path, imports from its rooms.
+adapters import only the names below. From its rooms import the event store, which is part of the commit path, and
+`embedded`, which opens stores.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """SQLite databases whose transactions are bound to a context: a deadline and a cancellation.
 
-It imports only errors and contexts; the readdb uses it.
+It imports only errors and helpers; the readdb and the queries of the run service use it.
 """
 
 from agola_core.db.database import Database, Purpose

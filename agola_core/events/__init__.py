@@ -1,6 +1,6 @@
 """The event store: streams with expected versions, queries with append conditions, subscriptions.
 
-Imports the datamanager, whose log decides and keeps everything; only adapters import it.
+Imports the datamanager, whose log decides and keeps everything; only `aio` and adapters import it.
 """
 
 from agola_core.datamanager.format.events import Event, RecordedEvent

@@ -1,6 +1,6 @@
 """Maintenance mode: `mode` is the shared state, `participant` an instance's part, `gate` admits and drains calls.
 
-Uses the coordinator's port and the datamanager's records of instances; used by the run service.
+Uses the coordinator's port and the datamanager's records of instances; `standalone` and the adapters use it.
 """
 
 from agola_core.maintenance.gate import Gate

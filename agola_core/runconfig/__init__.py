@@ -1,6 +1,6 @@
 """Run configurations: `.agola/config.yml` and the like are read, checked, and converted to the tasks of a run.
 
-Stands on the run service's shared types.
+Imports from the run service only `model`.
 """
 
 from agola_core.runconfig.convert import RunContext, run_tasks

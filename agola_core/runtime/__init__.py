@@ -1,1 +1,4 @@
-"""Runtime support for the whole core: threads, deadlines, clocks, processes, forks, and fault points for tests."""
+"""Runtime support for the whole core: deadlines, clocks, failures, progress, and fault points for tests.
+
+`threads` stands on `processes`, both on the modules beside them; nothing here knows a store or a run.
+"""

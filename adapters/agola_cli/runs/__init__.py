@@ -1,1 +1,1 @@
-"""Commands on runs: start one here, list, show, read logs, stop, restart, approve and delete."""
+"""Commands on runs: start one here, list, show, read logs, take artifacts, stop, restart, approve and delete."""

@@ -1,1 +1,1 @@
-"""Commands on a store: its status and maintenance, export and import."""
+"""Commands on a store: its objects, status and upkeep, maintenance mode, export and import."""

@@ -1,1 +1,1 @@
-"""The write-ahead log in one process: group commit, conflict checks, lost answers, and the feed of committed WALs."""
+"""The write-ahead log in one process: its head and view, who waits for it, and the feed; `commit` adds to it."""

@@ -1,1 +1,4 @@
-"""The LSM tree: a memtable over sorted data files, manifests, compaction, and the views that readers get."""
+"""The LSM tree: a memtable over sorted `files`, manifests, compaction, and the views that readers get.
+
+`files` knows nothing of the rest; `events` finds events in a view.
+"""

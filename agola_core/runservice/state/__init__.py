@@ -1,1 +1,1 @@
-"""Active runs, executors and their tasks: in the coordinator, and mirrored in memory."""
+"""Active runs, executors and their tasks: in the coordinator, and mirrored in `memory`."""

@@ -1,1 +1,1 @@
-"""Threads: their owner, the queues from which they take work, parallel calls, and calls that may hang."""
+"""Threads: their start and owner, the queues from which they take work, parallel calls, and calls that may hang."""
