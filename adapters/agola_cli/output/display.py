@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import click
 
-from agola_cli.output.records import coloured, duration, styled, task_mark
+from agola_cli.output.records import coloured, duration, printable, styled, task_mark
 from agola_cli.output.reported import result_lines
 from agola_core.runservice.model.reports import RunTests
 from agola_core.runservice.model.requests import RunBundle
@@ -79,9 +79,10 @@ class PlainDisplay:
         self._tails: dict[tuple[str, int], deque[str]] = {}
         self._steps: dict[str, int] = {}
         ordered = sorted(self._tasks.values(), key=lambda task: (task.level, task.name))
-        width = max((len(task.name) for task in ordered), default=0)
+        names = {task.id: printable(task.name) for task in ordered}
+        width = max(map(len, names.values()), default=0)
         self._prefixes = {
-            task.id: styled(task.name.ljust(width), _PREFIX_COLOURS[number % len(_PREFIX_COLOURS)])
+            task.id: styled(names[task.id].ljust(width), _PREFIX_COLOURS[number % len(_PREFIX_COLOURS)])
             for number, task in enumerate(ordered)
         }
 
@@ -95,7 +96,8 @@ class PlainDisplay:
                 self.end_task(task)
             if task.waiting_approval and task_id not in self._asked:
                 self._asked.add(task_id)
-                command = f"agola-core runs approve {run.id} {shlex.quote(self._tasks[task_id].name)}"
+                name = printable(shlex.quote(self._tasks[task_id].name))
+                command = f"agola-core runs approve {run.id} {name}"
                 self.say(f"{self._prefixes[task_id]} ? waits for approval: {command}{self._option}")
 
     def step(self, task_id: str, step: int) -> None:
@@ -165,10 +167,10 @@ def summarize(
         item = tasks[task.id]
         number = next((n for n, step in enumerate(task.steps) if step.phase is ExecutorPhase.FAILED), None)
         step = f", step {number} {step_name(item.steps[number])!r}" if number is not None else ""
-        yield f"  {task_mark(task.status)} {item.name}{step}: {describe_task(task, item)}"
+        yield f"  {task_mark(task.status)} {printable(item.name)}{step}: {describe_task(task, item)}"
         if number is not None:
             yield from (f"      | {line}" for line in tails.get((task.id, number), ()))
-            command = f"agola-core runs logs {run.id} --task {shlex.quote(item.name)} --step {number}"
+            command = f"agola-core runs logs {run.id} --task {printable(shlex.quote(item.name))} --step {number}"
             yield f"      its log: {command}{option}"
     yield from result_lines(tests, f"agola-core runs show {run.id} --json{option}")
     yield f"look at it again: agola-core runs show {run.id}{option}"
@@ -206,8 +208,8 @@ def describe_run(run: Run) -> str:
 
 
 def step_name(step: object) -> str:
-    """Return what users call a step."""
+    """Return what users call a step, as one line for a terminal."""
     name = getattr(step, "name", "")
     if isinstance(step, RunStep):
-        return name or step.command.strip().split("\n")[0]
-    return name or type(step).__name__
+        return printable(name or step.command.strip().split("\n")[0])
+    return printable(name or type(step).__name__)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from agola_cli.output.display import describe_task
-from agola_cli.output.records import counted, task_mark
+from agola_cli.output.records import counted, printable, task_mark
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import RunConfigTask, RunTask
 
@@ -25,7 +25,7 @@ def draw_graph(bundle: RunBundle, width: int) -> Iterator[str]:
     """
     configured = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
     rows = [(item, bundle.run.tasks[item.id]) for item in configured if item.id in bundle.run.tasks]
-    names = {item.id: item.name for item, _ in rows}
+    names = {item.id: printable(item.name) for item, _ in rows}
     states = [describe_task(task, item) for item, task in rows]
     state_width = max((len(click.unstyle(state)) for state in states), default=0)
     room = max(0, width - state_width - 2)
@@ -41,7 +41,7 @@ def draw_graph(bundle: RunBundle, width: int) -> Iterator[str]:
 
 
 def _label(item: RunConfigTask, task: RunTask, names: dict[str, str], room: int) -> str:
-    label = f"{'  ' * (item.level + 1)}{task_mark(task.status)} {item.name}"
+    label = f"{'  ' * (item.level + 1)}{task_mark(task.status)} {printable(item.name)}"
     above = sorted(names[parent] for parent in item.depends or {} if parent in names)
     if not above:
         return label

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from agola_cli.output.display import PlainDisplay
-from agola_cli.output.records import duration, task_mark
+from agola_cli.output.records import duration, printable, task_mark
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.runservice.model.types import Run, RunConfigTask, RunTask, TaskStatus
 
@@ -96,4 +96,4 @@ def _line(item: RunConfigTask, task: RunTask) -> tuple[str, str]:
     mark = "?" if task.waiting_approval else task_mark(task.status)
     took = duration(task.start_time, task.end_time)
     style = "yellow" if item.ignore_failure and task.status is TaskStatus.FAILED else _STYLES.get(task.status, "dim")
-    return f"{'  ' * item.level}{mark} {item.name} {took}", style
+    return f"{'  ' * item.level}{mark} {printable(item.name)} {took}", style

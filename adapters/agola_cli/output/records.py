@@ -87,12 +87,12 @@ def print_records(
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns; states are coloured on a terminal.
+    """Print rows in columns, each on one line; states are coloured on a terminal.
 
     Where a terminal is too narrow the last columns are left out, down to the first four, and named on standard error;
     when those do not fit either, each row becomes a block of lines, so that nothing is cut.
     """
-    lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
+    lines = [list(headings), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     space = _terminal_width()
     while space is not None and len(widths) > _LEAST_COLUMNS and _width(widths) > space:

@@ -9,7 +9,7 @@ from agola_cli.connect.run_names import pages, resolve_run
 from agola_cli.connect.target import Connection, Service, Target, target_options
 from agola_cli.options.common import confirm, json_option, yes_option
 from agola_cli.options.variables import environment_option, given_variable
-from agola_cli.output.records import counted
+from agola_cli.output.records import counted, printable
 from agola_cli.runs.follow import ENDING_SECONDS, follow_run
 from agola_cli.runs.interruption import Interruption
 from agola_cli.runs.logs import chosen_tasks
@@ -177,7 +177,9 @@ def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) ->
         names = {task.id: task.name for task in bundle.run_config.tasks.values()}
         waiting = {names[task.id]: task.id for task in bundle.run.tasks.values() if task.waiting_approval}
         if not task_names and len(waiting) > 1:
-            raise BadRequestError(f"several tasks wait; name those to approve: {', '.join(sorted(waiting))}")
+            raise BadRequestError(
+                f"several tasks wait; name those to approve: {', '.join(map(printable, sorted(waiting)))}"
+            )
         if not task_names and not waiting:
             raise BadRequestError(f"no task of run {bundle.run.id} waits for approval")
         if not task_names:
@@ -188,7 +190,7 @@ def approve_command(run_id: str, task_names: tuple[str, ...], target: Target) ->
             chosen = chosen or asked
         for name, task_id in chosen:
             service.approve_task(bundle.run.id, task_id)
-            click.echo(f"approved: {name}", err=True)
+            click.echo(f"approved: {printable(name)}", err=True)
 
 
 @click.command("delete")

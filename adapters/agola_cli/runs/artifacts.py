@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import click
 from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.directories import DirectoryType
-from agola_cli.output.records import echo_foreign
+from agola_cli.output.records import echo_foreign, printable
 from agola_cli.runs.logs import chosen_tasks
 from agola_core.errors import BadRequestError, NotFoundError
 from agola_core.executor.archives.unpack import unpack
 from agola_core.runservice.model.requests import RunBundle
 from agola_core.tar_stream import read_members
+
+_MAX_NAME_BYTES = 200
 
 
 @click.command("artifacts")
@@ -86,7 +89,7 @@ def unpack_artifacts(service: Service, bundle: RunBundle, task_names: tuple[str,
             count = unpack(pieces, target, overwrite=True)
         except (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
             raise BadRequestError(f"{name}: nothing can be unpacked in {str(target)!r}: {error.strerror}") from error
-        click.echo(f"{name}: {count} entries in {target}", err=True)
+        click.echo(printable(f"{name}: {count} entries in {target}"), err=True)
 
 
 def _archives(
@@ -98,7 +101,7 @@ def _archives(
                 pieces = service.open_archive(bundle.run.id, item.id, step)
                 first = next(pieces, b"")
             except NotFoundError as error:  # the step did not come to it
-                click.echo(f"{item.name}, step {step}: {error}", err=True)
+                click.echo(f"{printable(item.name)}, step {step}: {error}", err=True)
                 continue
             yield item.name, _chained(first, pieces)
 
@@ -111,4 +114,7 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 def _file_name(task: str) -> str:
     """Return the name of a task's directory."""
     name = task.replace("/", "_").replace("\0", "_")
+    data = name.encode(errors="surrogateescape")
+    if len(data) > _MAX_NAME_BYTES:  # one of a matrix of many values
+        name = f"{data[:_MAX_NAME_BYTES].decode(errors='ignore')}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
     return "_" if name in {"", ".", ".."} else name

@@ -16,6 +16,7 @@ from agola_cli.connect.run_names import resolve_run
 from agola_cli.connect.target import Service, Target, target_options
 from agola_cli.options.types import REGEXP, TIME, Whole
 from agola_cli.output.display import PlainDisplay, step_name
+from agola_cli.output.records import printable
 from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_cli.runs.patience import Patience
@@ -234,8 +235,8 @@ def chosen_tasks(bundle: RunBundle, names: tuple[str, ...]) -> list[RunConfigTas
 def _logs(tasks: list[RunConfigTask], step: int | None, *, setup: bool) -> Iterator[tuple[str, int | None, str]]:
     for task in tasks:
         if setup:
-            yield task.id, None, f"{task.name}: set-up"
+            yield task.id, None, f"{printable(task.name)}: set-up"
             continue
         for number, item in enumerate(task.steps):
             if step is None or number == step:
-                yield task.id, number, f"{task.name}: {step_name(item)}"
+                yield task.id, number, f"{printable(task.name)}: {step_name(item)}"

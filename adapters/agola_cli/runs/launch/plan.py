@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import click
 import msgspec
 
-from agola_cli.output.records import print_table
+from agola_cli.output.records import print_table, printable
 from agola_core.errors import ConfigError
 from agola_core.runservice.model.graph import graph_errors, with_levels
 from agola_core.runservice.model.types import DependCondition, RunConfigTask
@@ -81,7 +81,7 @@ def graph_lines(name: str, tasks: list[PlannedTask], form: str) -> Iterator[str]
         for task in tasks:
             after = f" (after {', '.join(task.depends)})" if task.depends else ""
             skipped = f": skipped, {task.skipped}" if task.skipped else ""
-            yield f"{'  ' * (task.level + 1)}{task.name}{after}{skipped}"
+            yield printable(f"{'  ' * (task.level + 1)}{task.name}{after}{skipped}")
 
 
 def _fate(task: PlannedTask) -> str:
