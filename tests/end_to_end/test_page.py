@@ -5,6 +5,7 @@ import re
 import shutil
 import textwrap
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -423,6 +424,7 @@ def test_lists_are_filtered_and_new_runs_appear(agola_runservice, open_page):
     assert "failed" in badge.text()
 
 
+EVENT = {"webhook_event": "pull_request", "run_creation_trigger": "webhook"}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}</script>\u202e"
 
 
@@ -435,7 +437,9 @@ def test_lists_tell_commits_and_histories_and_hostile_names_are_text(agola_runse
     ended = [stored(client, create(client, hostile, "/project/p9/branch/x", annotations=said | links))]
     for code in (0, 1):
         text = f"runs: [{{name: steady{code}, tasks: [{{name: unsteady, steps: [{{run: exit {code}}}]}}]}}]"
-        ended.append(finished(client, create(client, text, "/project/p1/branch/a", annotations={"branch": "b"})))
+        ended.append(
+            finished(client, create(client, text, "/project/p1/branch/a", annotations={"branch": "b", **EVENT}))
+        )
     page = open_page(agola_runservice.url)
     row = page.locator(f"#run-{ended[0].id}").inner_text()
     for part in (f"{HOSTILE} #1", HOSTILE, "f00df00df0", "by ann"):
@@ -470,6 +474,14 @@ def test_lists_tell_commits_and_histories_and_hostile_names_are_text(agola_runse
     assert page.get_by_label("Started by").input_value() == "ann"
     page.goto(f"{agola_runservice.url}/?user=an")
     assert page.locator("tbody tr").count() == 0
+    page.get_by_role("link", name="All runs").click()
+    page.get_by_label("Event").select_option("pull request")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/?*event=pull_request*")
+    assert page.locator("tbody tr").count() == 2
+    page.goto(f"{agola_runservice.url}/?event={quote(HOSTILE)}")
+    assert page.locator("tbody tr").count() == 0
+    assert page.get_by_label("Event").input_value() == HOSTILE
     assert page.problems == []
 
 

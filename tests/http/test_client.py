@@ -54,6 +54,11 @@ def test_lists_are_read_page_by_page(client):
     assert [run.id for run in client.iterate_runs(RunQuery(groups=group))] == ids[::-1]
     after = RunQuery(groups=group, limit=1, start=ids[1], ascending=True, phases=(RunPhase.QUEUED,))
     assert [run.id for run in client.list_runs(after)] == [ids[2]]
+    said = {"push": {"webhook_event": "push"}, "manual": {"run_creation_trigger": "manual"}}
+    made = {event: client.create_run(request(annotations=said[event])).run.id for event in said}
+    for events in (("push",), ("manual",), ("push", "manual")):
+        found = client.list_runs(RunQuery(events=events, ascending=True))
+        assert [run.id for run in found] == [made[event] for event in events]
 
 
 def test_logs_sources_and_operations(client, server):

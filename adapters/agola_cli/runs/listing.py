@@ -56,6 +56,9 @@ for _command in (artifacts_command, logs_command, stop_command, restart_command,
     help="Only runs with this result; repeatable.",
 )
 @click.option("--group", "groups", multiple=True, help="Only this group and those below it.")
+@click.option(
+    "--event", "events", multiple=True, help="Only runs that push, tag, pull_request or manual made begin; repeatable."
+)
 @click.option("--since", type=TIME, help="Only runs created at or after this time, such as 2h (ago) or 2026-03-01.")
 @click.option("--until", type=TIME, help="Only runs created before this time, such as 2h (ago) or 2026-03-01.")
 @click.option(
@@ -68,6 +71,7 @@ def list_command(
     phases: tuple[str, ...],
     results: tuple[str, ...],
     groups: tuple[str, ...],
+    events: tuple[str, ...],
     since: datetime | None,
     until: datetime | None,
     order: str,
@@ -80,12 +84,14 @@ def list_command(
     agola-core runs list --group /user/local -o csv
     agola-core runs list --phase running --json | jq -r '.[].run.id'
     agola-core runs list --result failed --since 7d --until 1d
+    agola-core runs list --event manual --event pull_request
     agola-core runs list --order oldest --limit 10
     """
     query = RunQuery(
         phases=tuple(RunPhase(item) for item in phases),
         results=tuple(RunResult(item) for item in results),
         groups=groups,
+        events=tuple(filter(None, events)),
         ascending=order == "oldest",
     )
     with target.open_service() as connection:

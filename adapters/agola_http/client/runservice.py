@@ -281,6 +281,7 @@ def _query_params(query: RunQuery, start: str, limit: int) -> Params:
         *(("phase", phase.value) for phase in query.phases),
         *(("result", result.value) for result in query.results),
         *(("group", group) for group in query.groups),
+        *(("event", event) for event in query.events),
         *([("start", start)] if start else []),
         ("limit", str(limit)),
         *([("asc", "")] if query.ascending else []),

@@ -30,8 +30,9 @@ _WORDS = {
     "waiting": "waiting for approval",
     "ignored": "failed, ignored",
     "setuperror": "set-up error",
+    "pull_request": "pull request",
 }
-"""How states are read, where that differs from how they are written."""
+"""How states and events are read, where that differs from how they are written."""
 
 
 @cache

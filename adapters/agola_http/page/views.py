@@ -9,6 +9,7 @@ import msgspec
 
 from agola_core.errors import NotFoundError
 from agola_core.runservice.model.requests import RunBundle
+from agola_core.runservice.model.run_event import event_of
 from agola_core.runservice.model.types import (
     ExecutorPhase,
     Run,
@@ -104,6 +105,7 @@ class RunView(msgspec.Struct, frozen=True):
     commit_url: str
     message: str
     by: str
+    event: str
     is_finished: bool
     can_stop: bool
     restarted_from: str
@@ -135,6 +137,7 @@ def view_run(run: Run, now: datetime) -> RunView:
         commit_url=_web_url(run.annotations.get("commit_link", "")),
         message=commit_message(run),
         by=started_by(run),
+        event=event_of(run),
         is_finished=run.phase.is_finished,
         can_stop=run.phase is RunPhase.QUEUED or (run.phase is RunPhase.RUNNING and not run.stop),
         restarted_from=run.restarted_from,

@@ -2,7 +2,8 @@
 
 A list is wanted in the order of ids, filtered by phase, result and groups, whatever the number of runs. So each run is
 listed under its group and under each group above it, and for each of those the newest run of every group is kept;
-`owner` is the number of the run's own group.
+`owner` is the number of the run's own group. A run that says what made it begin is listed under each of these paths
+with that event once more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from agola_core.datamanager import Action, Put
 from agola_core.db import Tx
+from agola_core.runservice.model.run_event import event_of
 from agola_core.runservice.model.types import Run
 
 RUN = "run"
@@ -43,7 +45,7 @@ class RunProjection:
     """Tables of archived runs and of the task ids of all runs: configurations are stored when runs are created."""
 
     name = "runs"
-    version = 5
+    version = 6
     data_types = (RUN, RUN_CONFIG)
     schema = """
     CREATE TABLE kind (
@@ -54,16 +56,20 @@ class RunProjection:
     );
     CREATE TABLE path (
         number INTEGER PRIMARY KEY,
-        path TEXT NOT NULL UNIQUE
+        event TEXT NOT NULL,
+        path TEXT NOT NULL,
+        UNIQUE (event, path)
     );
     CREATE TABLE run (
         id TEXT PRIMARY KEY,
         grouppath TEXT NOT NULL,
         kind INTEGER NOT NULL,
+        event TEXT NOT NULL,
         endtime TEXT,
         data BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX run_group ON run (grouppath, kind, id);
+    CREATE INDEX run_event ON run (grouppath, kind, event, id) WHERE event != '';
     CREATE TABLE listed (
         path INTEGER NOT NULL,
         kind INTEGER NOT NULL,
@@ -110,45 +116,51 @@ class _Runs:
     def __init__(self, tx: Tx) -> None:
         self._tx = tx
         self._kinds: dict[tuple[str, str], int] = {}
-        self._paths: dict[str, list[int]] = {}
-        self._touched: dict[tuple[str, int], None] = {}
+        self._paths: dict[tuple[str, str], list[int]] = {}
+        self._touched: dict[tuple[str, int, str], None] = {}
 
     def add(self, run_id: str, run: Run, data: bytes) -> None:
         """Add a run that is not there."""
-        path, kind = run.group + "/", self._kind(run.phase.value, run.result.value)
+        path, kind, event = run.group + "/", self._kind(run.phase.value, run.result.value), event_of(run)
         ended = run.end_time or run.enqueue_time
-        row = (run_id, path, kind, ended.isoformat() if ended else None, data)
-        self._tx.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", row)
-        numbers = self._numbers(path)
-        rows = [(number, kind, run_id, numbers[-1]) for number in numbers]
-        self._tx.executemany("INSERT INTO listed VALUES (?, ?, ?, ?)", rows)
-        self._touched[path, kind] = None
+        row = (run_id, path, kind, event, ended.isoformat() if ended else None, data)
+        self._tx.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)", row)
+        owner = self._numbers(path, "")[-1]
+        for listed in {"", event}:
+            rows = [(number, kind, run_id, owner) for number in self._numbers(path, listed)]
+            self._tx.executemany("INSERT INTO listed VALUES (?, ?, ?, ?)", rows)
+            self._touched[path, kind, listed] = None
 
     def remove(self, run_id: str) -> None:
         """Remove a run if it is there."""
-        found = next(self._tx.rows("SELECT grouppath, kind FROM run WHERE id = ?", (run_id,)), None)
+        found = next(self._tx.rows("SELECT grouppath, kind, event FROM run WHERE id = ?", (run_id,)), None)
         if found is None:
             return
-        path, kind = found
+        path, kind, event = found
         self._tx.execute("DELETE FROM run WHERE id = ?", (run_id,))
-        self._tx.executemany(
-            "DELETE FROM listed WHERE path = ? AND kind = ? AND run = ?",
-            [(number, kind, run_id) for number in self._numbers(path)],
-        )
-        self._touched[path, kind] = None
+        for listed in {"", event}:
+            self._tx.executemany(
+                "DELETE FROM listed WHERE path = ? AND kind = ? AND run = ?",
+                [(number, kind, run_id) for number in self._numbers(path, listed)],
+            )
+            self._touched[path, kind, listed] = None
 
     def update_newest(self) -> None:
         """Find the newest runs of the groups that have changed."""
-        for path, kind in self._touched:
-            sql = "SELECT max(id) FROM run WHERE grouppath = ? AND kind = ?"
-            newest = next(self._tx.rows(sql, (path, kind)))[0]
-            numbers = self._numbers(path)
+        for path, kind, event in self._touched:  # all before others come, as a run may have gone from one to another
+            owner = self._numbers(path, "")[-1]
             self._tx.executemany(
                 "DELETE FROM newest WHERE path = ? AND owner = ? AND kind = ?",
-                [(number, numbers[-1], kind) for number in numbers],
+                [(number, owner, kind) for number in self._numbers(path, event)],
             )
+        for path, kind, event in self._touched:
+            sql = "SELECT max(id) FROM run WHERE grouppath = :path AND kind = :kind"
+            if event:
+                sql += " AND event = :event AND event != ''"  # so SQLite takes the index of those that have one
+            newest = next(self._tx.rows(sql, {"path": path, "kind": kind, "event": event}))[0]
             if newest is not None:
-                rows = [(number, kind, newest, numbers[-1]) for number in numbers]
+                owner = self._numbers(path, "")[-1]
+                rows = [(number, kind, newest, owner) for number in self._numbers(path, event)]
                 self._tx.executemany("INSERT INTO newest VALUES (?, ?, ?, ?)", rows)
 
     def _kind(self, phase: str, result: str) -> int:
@@ -159,15 +171,15 @@ class _Runs:
             number = self._kinds[phase, result] = next(self._tx.rows(sql, (phase, result)))[0]
         return number
 
-    def _numbers(self, path: str) -> list[int]:
-        """Return the numbers of the paths under which a group's runs are listed; the last is its own."""
-        numbers = self._paths.get(path)
+    def _numbers(self, path: str, event: str) -> list[int]:
+        """Return the numbers of the paths under which a group's runs of an event are listed; the last is its own."""
+        numbers = self._paths.get((path, event))
         if numbers is None:
             above = [path[: index + 1] for index, character in enumerate(path) if character == "/"]
-            paths = [(name,) for name in (ALL, *above)]
-            self._tx.executemany("INSERT OR IGNORE INTO path (path) VALUES (?)", paths)
-            sql = "SELECT number FROM path WHERE path = ?"
-            numbers = self._paths[path] = [next(self._tx.rows(sql, name))[0] for name in paths]
+            paths = [(event, name) for name in (ALL, *above)]
+            self._tx.executemany("INSERT OR IGNORE INTO path (event, path) VALUES (?, ?)", paths)
+            sql = "SELECT number FROM path WHERE event = ? AND path = ?"
+            numbers = self._paths[path, event] = [next(self._tx.rows(sql, name))[0] for name in paths]
         return numbers
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from agola_core.db import Tx
 from agola_core.runservice.archive.projection import ALL
 from agola_core.runservice.model.requests import RunQuery
+from agola_core.runservice.model.run_event import event_of
 from agola_core.runservice.model.types import Run
 
 _WALKED = 2000
@@ -50,8 +51,10 @@ class _Search:
         self._start = query.start
         self._ascending = query.ascending
         wanted = {group.rstrip("/") + "/" for group in query.groups} or {ALL}
-        sql = "SELECT number FROM path WHERE path = ?"
-        self.paths = [number for path in wanted for (number,) in tx.rows(sql, (path,))]
+        self._events = set(query.events) or {""}
+        sql = "SELECT number FROM path WHERE event = ? AND path = ?"
+        asked = product(self._events, wanted)
+        self.paths = [number for event, path in asked for (number,) in tx.rows(sql, (event, path))]
         self.kinds = [
             number
             for number, phase, result in tx.rows("SELECT number, phase, result FROM kind")
@@ -106,13 +109,15 @@ class _Search:
             for (owner,) in self._tx.rows(sql, (path, kind, self._start))
         }
         sql = """
-        SELECT max(id) FROM run WHERE grouppath = (SELECT path FROM path WHERE number = ?) AND kind = ? AND id < ?
+        SELECT max(id) FROM run
+        WHERE grouppath = (SELECT path FROM path WHERE number = :owner) AND kind = :kind AND id < :start
         """
+        if self._events != {""}:
+            sql += " AND event = :event AND event != ''"
         found = [
             (run_id, owner)
-            for owner in owners
-            for kind in self.kinds
-            for (run_id,) in self._tx.rows(sql, (owner, kind, self._start))
+            for owner, kind, event in product(owners, self.kinds, self._events)
+            for (run_id,) in self._tx.rows(sql, {"owner": owner, "kind": kind, "start": self._start, "event": event})
             if run_id is not None
         ]
         return sorted(found, reverse=True)
@@ -164,5 +169,6 @@ def matches(run: Run, query: RunQuery) -> bool:
         (not query.start or (run.id > query.start if query.ascending else run.id < query.start))
         and (not query.phases or run.phase in query.phases)
         and (not query.results or run.result in query.results)
+        and (not query.events or event_of(run) in query.events)
         and (not query.groups or any(path.startswith(group.rstrip("/") + "/") for group in query.groups))
     )

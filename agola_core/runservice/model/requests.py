@@ -79,6 +79,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
         phases: Only these; none for all.
         results: Only these; none for all.
         groups: Only runs of these groups and of those below them; none for all.
+        events: Only runs that one of these made begin (see `run_event`); none for all.
         start: Only runs after this id, in the order of the list.
         limit: The most runs to return.
         ascending: Oldest first, instead of newest first.
@@ -88,6 +89,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[RunPhase, ...] = ()
     results: tuple[RunResult, ...] = ()
     groups: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     start: str = ""
     limit: int = 25
     ascending: bool = False

@@ -1,5 +1,6 @@
 """`agola-core directrun`, as a person in a git checkout meets it."""
 
+import json
 import subprocess
 
 import pytest
@@ -88,6 +89,9 @@ def test_the_run_belongs_to_the_user_and_the_branch_is_master_unless_said(checko
     assert groups == {f"/user/u1/branch/master/{own}", f"/user/u1/branch/a%2Fb/{own}", f"/user/u1/tag/v1/{own}"}
     assert {item["run"]["annotations"]["message"] for item in checkout.runs()} == {"Say why"}
     assert {item["run"]["annotations"]["user"] for item in checkout.runs()} == {"u1"}
+    for event, count in (("manual", len(checkout.runs())), ("push", 0)):
+        listed = checkout.run("runs", "list", "--json", "--event", event, "--limit", "99")
+        assert len(json.loads(listed.stdout)) == count
     assert checkout.run("run", env={"LOGNAME": "ann\n\x1b[2J"}).returncode == 0
     said = checkout.runs()[0]["run"]["annotations"]
     assert (said["branch"], said["message"], said["user"]) == ("feature", "Say why", "ann")

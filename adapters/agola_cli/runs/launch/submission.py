@@ -19,6 +19,7 @@ from agola_core.runconfig import RunContext, find_config, run_tasks
 from agola_core.runconfig.convert import choose_runs
 from agola_core.runconfig.model import CloneStep, Config, RunDefinition, Variable
 from agola_core.runservice.model.requests import RunCreateRequest
+from agola_core.runservice.model.run_event import MANUAL, TRIGGER
 from agola_core.runservice.model.types import RunConfigTask
 
 _EVERYTHING = Selection()
@@ -87,7 +88,7 @@ class Submission(msgspec.Struct, frozen=True):
             environment={**given.environment, **given.secrets},
             secrets=[*self.variables.values(), *given.secrets.values()],
             cache_group=cache_group,
-            annotations={**self.checkout.annotations, **({"user": user} if user else {})},
+            annotations={**self.checkout.annotations, TRIGGER: MANUAL, **({"user": user} if user else {})},
         )
 
 

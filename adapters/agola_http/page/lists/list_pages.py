@@ -29,6 +29,8 @@ _START = Param("start", ParamKind.TEXT, "Only runs older than this id.")
 _STATE = Param("state", ParamKind.TEXT, "Only runs with this result or phase, or that wait for approval.")
 _BRANCH = Param("branch", ParamKind.TEXT, "Only runs of this branch.")
 _USER = Param("user", ParamKind.TEXT, "Only runs that this one started, whatever the case of its letters.")
+_EVENT = Param("event", ParamKind.TEXT, "Only runs that this made begin: push, tag, pull_request, manual.")
+_EVENTS = ("push", "tag", "pull_request", "manual")
 _TEXT = Param("text", ParamKind.TEXT, "Only runs with this in name, commit, message or who started them.")
 
 
@@ -39,13 +41,14 @@ class _Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     group: str = ""
     branch: str = ""
     user: str = ""
+    event: str = ""
     text: str = ""
 
 
 class ListPages(PageArea):
     """Handlers of lists."""
 
-    @shows("/", _STATE, GROUP, _BRANCH, _USER, _TEXT, _START, PART)
+    @shows("/", _STATE, GROUP, _BRANCH, _USER, _EVENT, _TEXT, _START, PART)
     @for_people
     def runs(self, call: Call) -> Response:
         """Show runs, and the history of a group that is asked for."""
@@ -63,7 +66,14 @@ class ListPages(PageArea):
             return part(call, "runs_list.html", values)
         live = "/?" + urlencode({**filters, **({"start": start} if start else {}), "part": ""})
         states = [*_RESULTS, *_PHASES, WAITING]
-        values |= {"states": states, "asked": asked, "live_url": live, **self._history(asked.group, now)}
+        events = [*_EVENTS, *({asked.event} - {"", *_EVENTS})]
+        values |= {
+            "states": states,
+            "events": events,
+            "asked": asked,
+            "live_url": live,
+            **self._history(asked.group, now),
+        }
         return self._page(call, "runs.html", "runs", **values)
 
     @shows("/page/groups", GROUP)
@@ -106,6 +116,7 @@ def _find(service: RunService, asked: _Asked, start: str) -> tuple[list[Run], st
         phases=(phase,) if phase else (),
         results=(_RESULTS[asked.state],) if asked.state in _RESULTS else (),
         groups=(asked.group,) if asked.group else (),
+        events=(asked.event,) if asked.event else (),
         start=start,
         limit=_LOOKED_AT if picks else _RUNS + 1,
     )
