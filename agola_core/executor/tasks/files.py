@@ -21,6 +21,8 @@ from agola_core.runservice.model.types import ExecutorTask
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 _MUCH_BYTES = 1 << 16
 _QUIET_SECONDS = 1.0
+_TOLD_SECONDS = 0.25
+"""Seconds between looks at a quiet log whose growth the kernel tells of."""
 _CHUNK = 1 << 20
 _MOST_REMEMBERED = 256
 
@@ -143,6 +145,7 @@ class TaskFiles:
             while True:
                 runner = self._pool.get(task_id)
                 ended = runner is None or not follow or _step_ended(runner.task, step)
+                growths, before = runner.state.growths if runner is not None else 0, offset
                 if file is None:
                     with contextlib.suppress(FileNotFoundError):
                         file = _open_file(path)
@@ -159,8 +162,13 @@ class TaskFiles:
                 if time.monotonic() > quiet_until:  # a reader that has gone away is noticed when it gets something
                     quiet_until = time.monotonic() + _QUIET_SECONDS
                     yield b""
+                told = offset == before and file is not None and runner.times.is_told(step)
                 with runner.state.condition:
-                    if not _step_ended(runner.task, step):
+                    if _step_ended(runner.task, step):
+                        continue
+                    if told:
+                        runner.state.wait_growth(growths, _TOLD_SECONDS)
+                    else:
                         runner.state.condition.wait(pause)
         finally:
             if file is not None:

@@ -27,19 +27,38 @@ class TaskTimes:
         directory: The task's directory.
         watcher: Tells when commands write.
         clock: Milliseconds since 1970.
+        grown: Called when one of the logs may have grown.
     """
 
-    def __init__(self, directory: TaskDirectory, watcher: LogWatcher, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        directory: TaskDirectory,
+        watcher: LogWatcher,
+        clock: Callable[[], int],
+        grown: Callable[[], None] = lambda: None,
+    ) -> None:
         self._directory = directory
         self._watcher = watcher
         self._clock = clock
         self._lock = threading.Lock()
         self._logs: dict[int | None, _LogTimes] = {}
-        self._watches: list[int] = []
+        self._grown = grown
+        self._watches: dict[int, int] = {}
 
     def watch(self, step: int) -> None:
         """Begin to record a log that a command is about to write, or writes already."""
-        self._watches.append(self._watcher.add(self._directory.log(step), lambda: self.look(step)))
+
+        def grown() -> float:
+            again = self.look(step)
+            self._grown()
+            return again
+
+        self._watches[step] = self._watcher.add(self._directory.log(step), grown)
+
+    def is_told(self, step: int | None) -> bool:
+        """Return whether `grown` is called at once whenever a log grows."""
+        number = self._watches.get(step) if step is not None else None
+        return number is not None and self._watcher.is_told(number)
 
     def record(self, step: int | None) -> None:
         """Record how a log has grown.
@@ -57,9 +76,8 @@ class TaskTimes:
 
     def end(self) -> None:
         """Record the rest, once nothing writes any more."""
-        for number in self._watches:
-            self._watcher.remove(number)
-        self._watches.clear()
+        while self._watches:
+            self._watcher.remove(self._watches.popitem()[1])
         with self._lock:
             for step, log in self._logs.items():
                 log.look(self._clock(), force=True)

@@ -86,6 +86,11 @@ class LogWatcher:
                 if not self._closed.is_set():
                     self._remove(self._inotify, watch)
 
+    def is_told(self, number: int) -> bool:
+        """Return whether the kernel tells of a watched log's growth: from then on none is missed."""
+        with self._lock:
+            return number in self._watches
+
     def close(self) -> None:
         """End the thread."""
         with self._lock:

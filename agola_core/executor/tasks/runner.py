@@ -77,7 +77,7 @@ class TaskRunner:
         watcher: LogWatcher,
     ) -> None:
         self.state = state
-        self.times = TaskTimes(directory, watcher, state.milliseconds)
+        self.times = TaskTimes(directory, watcher, state.milliseconds, state.log_grown)
         self.directory = directory
         self._driver = driver
         self._service = service

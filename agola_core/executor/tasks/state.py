@@ -33,6 +33,7 @@ class TaskState:
     Attributes:
         task: The task with its newest status.
         condition: Notified when the status changes; followers of logs wait on it.
+        growths: How often one of its logs may have grown, as far as somebody tells of it.
         began: When each step began, by `ticks`.
     """
 
@@ -46,6 +47,8 @@ class TaskState:
     ) -> None:
         self.task = task
         self.condition = threading.Condition()
+        self.growths = 0
+        self._waiting = 0
         self._directory = directory
         self._report = report
         self._clock = clock
@@ -58,6 +61,27 @@ class TaskState:
             for number, step in enumerate(task.status.steps)
             if step.start_time is not None
         }
+
+    def log_grown(self) -> None:
+        """Wake the followers that wait for a log to grow; those that look often anyway are left alone."""
+        with self.condition:
+            self.growths += 1
+            if self._waiting:
+                self.condition.notify_all()
+
+    def wait_growth(self, growths: int, seconds: float) -> None:
+        """Wait until a log grows or the status changes; the caller holds the condition.
+
+        Args:
+            growths: What `growths` was before the log was read.
+            seconds: The longest wait.
+        """
+        if self.growths == growths:
+            self._waiting += 1
+            try:
+                self.condition.wait(seconds)
+            finally:
+                self._waiting -= 1
 
     def milliseconds(self) -> int:
         """Return the time in milliseconds since 1970, by the clock as it was set when this process took the task."""
