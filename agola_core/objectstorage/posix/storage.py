@@ -182,6 +182,8 @@ class PosixStorage:
         try:
             with object_errors(start), os.scandir(f"{self._data}/{start}") as entries:
                 for entry in entries:
+                    if not _is_text(entry.name):
+                        continue  # a stray file is none of ours
                     if entry.is_dir(follow_symlinks=False):
                         names.append(f"{entry.name}/")
                     elif entry.is_file(follow_symlinks=False):
@@ -205,6 +207,7 @@ class PosixStorage:
 
     def _relative(self, path: str) -> str:
         """Return where a file lies below the directory of all objects."""
+        _check_text(path)
         _check_tree_key(path)
         return path
 
@@ -307,12 +310,13 @@ class PosixFlatStorage(PosixStorage):
             for name in files:
                 target = f"{directory}/{name}"
                 key = decode_flat(target[len(self._data) + 1 :])
-                if key is not None:  # a stray file is none of ours
+                if key is not None and _is_text(key):  # a stray file is none of ours
                     yield key, target
 
     def _relative(self, path: str) -> str:
         if not path:
             raise BadRequestError("object key '' is empty")
+        _check_text(path)
         return encode_flat(path)
 
 
@@ -329,6 +333,17 @@ def _leads_away(target: str, root: str) -> bool:
 def _passed(directory: str, start_after: str) -> bool:
     """Return whether all keys below a directory sort before or at `start_after`."""
     return start_after > directory and not start_after.startswith(directory)
+
+
+def _is_text(name: str) -> bool:
+    """Return whether the name of a file is text: Python stands lone surrogates for bytes that are no UTF-8."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _check_text(path: str) -> None:
+    """Raise `BadRequestError` for a key that is no text: other storages could not hold it, nor an export."""
+    if not _is_text(path):
+        raise BadRequestError(f"object key {path[:80]!r} has no UTF-8 form")
 
 
 def _check_tree_key(path: str) -> None:

@@ -286,6 +286,23 @@ def test_a_stray_file_breaks_no_list(tmp_path):
     assert all(storage.stat(info.path) for info in storage.list())
 
 
+@pytest.mark.parametrize("kind", ["posix", "posixflat"])
+def test_names_that_are_no_text_are_no_keys(kind, tmp_path):
+    """Somebody else's file with such a name ended an export, whose records are text."""
+    storage = open_storage(f"{kind}://{tmp_path}/root")
+    storage.write("key", b"")
+    for name in (b"z\xff", b"z\xff.d/z"):
+        path = os.fsencode(tmp_path / "root/data") + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "wb"):  # noqa: PTH123
+            pass
+    assert [info.path for info in storage.list()] == ["key"]
+    assert [info.path for info in storage.list(recursive=False)] == ["key"]
+    for use in (lambda key: storage.write(key, b""), storage.read, storage.stat, storage.delete):
+        with pytest.raises(BadRequestError, match="no UTF-8 form"):
+            use("z\udcff")
+
+
 def test_lists_are_in_byte_order_and_not_in_the_order_of_a_walk(storage):
     keys = ["a", "a!b", "a-b/c", "a0", "b/a", "b0", "ÿ", "\U00010000"]
     for key in keys:
