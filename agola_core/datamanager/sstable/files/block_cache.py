@@ -87,9 +87,10 @@ class BlockCache:
         key = (file.top, file.ref.path, index)
         block = self._blocks.get(key)
         if block is not None:
-            with self._lock:
-                if key in self._blocks:
-                    self._blocks.move_to_end(key)
+            try:  # noqa: SIM105 - `suppress` costs as much as the lock would
+                self._blocks.move_to_end(key)
+            except KeyError:  # another thread has dropped it just now
+                pass
             return block
         block = file.read(index)
         if block.size > self._limit // _LARGEST_SHARE:
@@ -116,7 +117,7 @@ class BlockCache:
                 self._index_size -= self._files.pop(path).size
             for file in [file for file in self._descriptors if file.top not in tops]:
                 del self._descriptors[file]
-            for key in [key for key in self._blocks if key[0] not in tops]:
+            for key in [key for key in list(self._blocks) if key[0] not in tops]:  # readers move keys without the lock
                 self._size -= self._blocks.pop(key).size
 
     def _keep_file(self, file: OpenFile) -> None:

@@ -121,6 +121,17 @@ def test_a_token_survives_as_text_and_guards_the_same(dm):
     dm.write_wal([Put("note", "c", b"")], ChangeGroupsToken.decode(after.encode()))
 
 
+def test_tokens_without_groups_follow_the_log_and_share_nothing(dm):
+    before, again = dm.change_groups_token(()), dm.change_groups_token(())
+    assert before == again
+    again.groups["g"] = 1  # a caller's own
+    written = dm.write_wal([Put("note", "a", b"1")])
+    _, read = dm.read_object("note", "a")
+    assert read == dm.change_groups_token([]) == written
+    assert before.sequence < read.sequence
+    assert before.revision < read.revision
+
+
 def test_a_token_of_another_process_that_has_seen_more_is_no_conflict(tmp_path):
     with open_store(tmp_path) as dm, open_store(tmp_path) as other:
         token = other.write_wal([Put("note", "a", b"")], dm.change_groups_token(["g"]))
