@@ -1,7 +1,8 @@
 """`agola-core`: the table of commands, and the exit code and message of every error.
 
-Exit codes: 0 success; 1 a run or a check failed; 2 usage or configuration; 3 something cannot be reached; 4 refused;
-70 a defect of agola-core itself; 74 the output cannot be written; 130 interrupted; 141 whoever read the output is gone.
+Exit codes: 0 success; 1 a run or a check failed, or the answer to a question was no; 2 usage or configuration;
+3 something cannot be reached; 4 refused; 70 a defect of agola-core itself; 74 the output cannot be written;
+130 interrupted; 141 whoever read the output is gone.
 """
 
 from __future__ import annotations
@@ -190,9 +191,9 @@ def cli(context: click.Context, verbose: int, config_file: Path | None) -> None:
     agola-core directrun start --url http://127.0.0.1:4000
     agola-core export -o backup.zst   one consistent snapshot
 
-    Exit codes: 0 success, 1 a run or a check failed, 2 usage or configuration, 3 something cannot be reached,
-    4 refused, 70 a defect of agola-core itself, 74 the output cannot be written, 130 interrupted,
-    141 the output was closed.
+    Exit codes: 0 success, 1 a run or a check failed or you answered no, 2 usage or configuration,
+    3 something cannot be reached, 4 refused, 70 a defect of agola-core itself, 74 the output cannot be written,
+    130 interrupted, 141 the output was closed.
     """
     quiet = logging.WARNING if context.invoked_subcommand in _SERVERS else logging.ERROR
     level = (quiet, logging.INFO, logging.DEBUG)[min(verbose, 2)]

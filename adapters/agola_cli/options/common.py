@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import click
 
@@ -97,8 +97,16 @@ def read_token(token_file: Path | None) -> str:
     return token
 
 
+class DeclinedError(click.ClickException):
+    """The answer to a question was no."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the message as it is: it is no error."""
+        click.echo(self.message, file=file, err=True)
+
+
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone.
+    """Ask before something that cannot be undone. Whoever calls it has checked everything that can be checked before.
 
     Args:
         question: What is about to happen.
@@ -106,10 +114,19 @@ def confirm(question: str, *, yes: bool) -> None:
 
     Raises:
         click.UsageError: Standard input is not a terminal, so nobody can be asked.
-        click.Abort: The answer was no.
+        DeclinedError: The answer was no, or the end of the input.
+        click.Abort: Ctrl-C.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question}: say --yes")
-    click.confirm(f"{question}; go on?", abort=True)
+    try:
+        agreed = click.confirm(f"{question}; go on?", err=True)
+    except click.Abort as error:
+        if not isinstance(error.__context__, EOFError):
+            raise
+        agreed = False
+        click.echo(err=True)
+    if not agreed:
+        raise DeclinedError("nothing was changed")

@@ -65,6 +65,17 @@ class Destination:
             with agola_core.open(directory, data_types=data_types, options=QUIET) as store:
                 return _import(store, stream, progress, dry_run=True)
 
+    def check_replaceable(self) -> None:
+        """Check that the content of the existing store may be replaced now.
+
+        Raises:
+            BadRequestError: It is a run service's, and not in maintenance mode.
+            ConflictError: It is, but somebody else still uses it.
+        """
+        with agola_core.open(self._address, options=QUIET) as store:
+            if is_run_service(store.data_types):
+                maintenance.barrier(store.coordinator, store.options.instance)
+
     def replace(self, stream: IO[bytes], progress: Progress) -> ImportResult:
         """Replace the content of the existing store."""
         data_types, stream = _data_types(stream)

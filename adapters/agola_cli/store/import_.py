@@ -100,8 +100,10 @@ def import_command(
         else:
             with _source(file or "-", from_url, target.token_file, bar) as stream:
                 if destination is None:
-                    _ask(file or "-", yes=yes or dry_run)
-                    with target.client() as client:
+                    with target.client() as client, _how_to_enter_maintenance():
+                        if not dry_run and not client.maintenance_status().enabled:
+                            raise BadRequestError("not in maintenance mode")
+                        _ask(file or "-", yes=yes or dry_run)
                         result = client.import_(stream, dry_run=dry_run)
                 else:
                     result = _import(
@@ -128,17 +130,26 @@ def _import(
         return destination.check(stream, progress)
     there = destination.exists()
     if there:
+        with _how_to_enter_maintenance():
+            destination.check_replaceable()
+    if stream.seekable() and (artifacts is not None or (there and not yes)):
+        destination.check(stream, progress)
+        stream.seek(0)
+    if there:
         _ask(name, yes=yes)
     if artifacts is not None:  # first: until the import nothing refers to them, and the store serves none without
-        if stream.seekable():
-            destination.check(stream, progress)
-            stream.seek(0)
         with destination.opened_storage() as target:
             copying.copy(artifacts, target, progress)
     if not there:
         return destination.create(stream, progress)
-    try:
+    with _how_to_enter_maintenance():
         return destination.replace(stream, progress)
+
+
+@contextmanager
+def _how_to_enter_maintenance() -> Iterator[None]:
+    try:
+        yield
     except BadRequestError as error:
         if "not in maintenance mode" not in str(error):
             raise

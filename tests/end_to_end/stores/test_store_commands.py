@@ -7,6 +7,7 @@ import socket
 import pytest
 
 import agola_core
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -23,8 +24,6 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert backup.read_bytes() == used.run("export").stdout.encode()
     used.run("run", ".")
     assert len(used.runs()) == 2
-    assert used.run("import", backup).returncode == 2
-    assert "--yes" in used.run("import", backup).stderr
     checked = used.run("import", backup, "--dry-run")
     assert checked.returncode == 0
     assert "checked: 1 run, 1 runconfig, 1 runcounter" in checked.stderr
@@ -33,6 +32,7 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert refused.returncode == 2
     assert "not in maintenance mode" in refused.stderr
     assert used.run("maintenance", "on").returncode == 0
+    assert "--yes" in used.run("import", backup).stderr
     assert used.run("import", backup, "--yes").returncode == 0
     assert [item["state"] for item in used.runs()] == ["success"]
     backup.write_bytes(backup.read_bytes()[:-20])
@@ -46,6 +46,32 @@ def test_an_export_comes_back_by_an_import(used, tmp_path):
     assert used.run("maintenance", "off").returncode == 0
     assert used.run("run", ".").returncode == 0
     assert len(used.runs()) == 2
+
+
+def test_a_question_comes_after_everything_that_refuses_and_no_changes_nothing(used, tmp_path):
+    def on_a_terminal(answer, *arguments):
+        screen = Terminal(used.command(*arguments), used.path, {"AGOLA_DATA_DIR": str(used.data_dir)})
+        if answer:
+            screen.wait_for("go on?")
+            screen.type(answer)
+        return screen.wait(), screen.text
+
+    no, end_of_input, interrupt = b"n\n", b"\x04", b"\x03"
+    backup, torn = tmp_path / "backup", tmp_path / "torn"
+    assert used.run("export", "-o", backup).returncode == 0
+    torn.write_bytes(backup.read_bytes()[:-20])
+    code, text = on_a_terminal(None, "import", backup)
+    assert (code, "not in maintenance mode" in text, "go on?" in text) == (2, True, False), text
+    for answer in (no, end_of_input):
+        code, text = on_a_terminal(answer, "runs", "delete", "last")
+        assert (code, text.splitlines()[-1]) == (1, "nothing was changed")
+    assert on_a_terminal(interrupt, "runs", "delete", "last")[0] == 130
+    assert used.run("maintenance", "on").returncode == 0
+    code, text = on_a_terminal(None, "import", torn)
+    assert (code, "nothing was imported" in text, "go on?" in text) == (2, True, False), text
+    code, text = on_a_terminal(no, "import", backup)
+    assert (code, text.splitlines()[-1]) == (1, "nothing was changed")
+    assert len(used.runs()) == 1
 
 
 def test_an_export_and_a_verify_are_told_by_status(used, tmp_path):
