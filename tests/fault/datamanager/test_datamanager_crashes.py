@@ -13,6 +13,7 @@ import agola_core
 import agola_core.runservice.service  # declares the run service's points
 from agola_core import Options
 from agola_core.runtime import faultpoints
+from tests.support.leases import end_leases
 
 # Writes WALs and does every procedure between them; prints each WAL once it is acknowledged.
 WORKER = textwrap.dedent("""
@@ -152,6 +153,7 @@ def test_a_kill_of_the_recovery_itself_is_survived(whole, tmp_path, first, secon
         killed = open_killed_at(copy, point)
         # After the switch the marker alone is left to write: other points are not passed again.
         assert killed.returncode == -9 or first == RECOVERY_POINTS[-1] != second, killed.stderr
+        end_leases(copy)
     assert contents(copy) == contents(whole)
 
 

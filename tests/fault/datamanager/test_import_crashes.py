@@ -17,6 +17,7 @@ from agola_core.runservice.archive import transfer
 from agola_core.runservice.state import run_keys
 from agola_core.runservice.state.store import RunStore
 from agola_core.standalone import open_store
+from tests.support.leases import end_leases
 
 IMPORTER = textwrap.dedent("""
     import sys
@@ -87,6 +88,7 @@ def test_a_kill_leaves_the_old_state_or_the_new_one_whole(tmp_path, stream, poin
     killed = work(path, stream, f"{point}:{2 if point == 'import.before-reset' else 1}:kill")
     assert killed.returncode == -9, killed.stderr
     assert "imported" not in killed.stdout
+    end_leases(path)
     assert state(path) == (new if point in SWITCHED else old)
     if point in {"lineage.before-txn", "lineage.before-marker"}:
         again = work(path, stream, "")
