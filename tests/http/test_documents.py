@@ -111,6 +111,18 @@ def test_a_part_of_a_log_with_times(archived, timed, query, body):
     assert answer.body.count(UNKNOWN) == 2
 
 
+def test_times_of_a_stored_log_are_asked_for_once(archived, timed):
+    """A log of an older version has none: each megabyte of it asked storage twice more."""
+    times = archived.service.log_times(RUN_ID, "t1", 0)
+    times.reach(8)
+    timed(10)
+    times.reach(10)
+    assert times.at(8) is None
+    again = archived.service.log_times(RUN_ID, "t1", 0)
+    again.reach(10)
+    assert again.at(8) == 1_000_000_000_042
+
+
 def test_a_followed_part_that_is_cut_off_goes_on_where_it_was(archived, timed):
     timed(10)
 

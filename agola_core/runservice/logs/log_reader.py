@@ -91,15 +91,21 @@ class LogReader:
             NotFoundError: There is no such run, task or step.
         """
         is_stored = self._is_stored(run_id, task_id, step)
+        is_whole = False
 
         def read(offset: int) -> bytes:
+            nonlocal is_whole
+            if is_whole:  # stored times do not grow, and a log of an older version has none
+                return b""
             task = self._find_task(run_id, task_id, step)
             try:
                 if not _is_settled(task, step):
                     client = self._client(run_id, task_id)
                     return b"".join(client.open_times(task_id, step, offset=offset)) if client else b""
                 size = self._storage.stat(object_paths.log(task_id, step)).size
-                return read_times(self._storage, task_id, step, size, _state(task, step).start_time)[offset:]
+                data = read_times(self._storage, task_id, step, size, _state(task, step).start_time)
+                is_whole = True
+                return data[offset:]
             except AgolaError:  # they are shown as unknown
                 return b""
 
