@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError, NotFoundError, UnavailableError
+from agola_core.runservice.model.line_times import MAX_BYTES
 from agola_core.runservice.model.requests import RunCreateRequest, RunQuery
 from agola_core.runservice.model.types import (
     Executor,
@@ -192,6 +193,27 @@ def test_a_log_whose_executor_knows_no_times_or_damaged_ones_has_none(service, d
         times.reach(1)
         assert times.at(1) is None
         assert b"".join(service.open_log(run.id, name, 0)) == f"log 0 of {name}".encode()
+
+
+def test_times_without_end_of_a_growing_log_are_not_read_to_their_end(open_service, directory):
+    """A step can make the file of its times as large as it likes, without a byte of disk."""
+    sent = []
+
+    class Endless(PlayedExecutor):
+        def open_times(self, task_id, step, *, offset=0):
+            while len(sent) < 1000:  # a gigabyte ends the test
+                sent.append(offset)
+                yield bytes(1 << 20)
+
+    service = open_service()
+    executor = Endless(service, directory)
+    run = service.create_run(request(task("a"))).run
+    executor.wait_task("a")
+    times = service.log_times(run.id, "a", 0)
+    for _ in range(3):
+        times.reach(1)
+    assert times.at(1) is None
+    assert len(sent) == MAX_BYTES // (1 << 20) + 1  # once, and not for each piece of the log
 
 
 def test_f5_a_silent_executors_tasks_fail_when_its_lease_ends(open_service, directory):

@@ -16,6 +16,7 @@ from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.tasks.directory import TaskDirectories
 from agola_core.executor.tasks.pool import TaskPool
 from agola_core.executor.tasks.runner import TaskRunner
+from agola_core.runservice.model.line_times import MAX_BYTES
 from agola_core.runservice.model.types import ExecutorTask
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
@@ -94,7 +95,7 @@ class TaskFiles:
             file = _open_file(self._directories.of(task_id).times(step))
         except FileNotFoundError as error:
             raise self._missing("times", task_id, step) from error
-        return _read_to_end(file, offset)
+        return _read_to_end(file, offset, MAX_BYTES + 1)  # a step can make it larger: such times are not used
 
     def open_archive(self, task_id: str, step: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield an archive that a step saved to the workspace."""
@@ -190,9 +191,14 @@ def _open_file(path: Path) -> FileIO:
     return FileIO(open_own(path))
 
 
-def _read_to_end(file: FileIO, offset: int) -> Iterator[bytes]:
+def _read_to_end(file: FileIO, offset: int, end: int | None = None) -> Iterator[bytes]:
     with file:
-        yield from _pieces(file, offset)
+        for piece in _pieces(file, offset):
+            taken = piece if end is None else piece[: max(0, end - offset)]
+            yield taken
+            offset += len(piece)
+            if len(taken) < len(piece):
+                return
 
 
 def _pieces(file: FileIO, offset: int) -> Iterator[bytes]:

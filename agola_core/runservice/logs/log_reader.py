@@ -15,7 +15,8 @@ from agola_core.runservice.logs.log_part import beginning, stamped, stored_from
 from agola_core.runservice.logs.log_times import read_times
 from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model import object_paths
-from agola_core.runservice.model.line_times import GrowingTimes
+from agola_core.runservice.model.bounds import Bounded
+from agola_core.runservice.model.line_times import MAX_BYTES, GrowingTimes
 from agola_core.runservice.model.protocol import ExecutorClient, ExecutorDirectory
 from agola_core.runservice.model.requests import WHOLE_LOG, LogPart
 from agola_core.runservice.model.types import Executor, ExecutorPhase, FetchPhase, Run, RunTask, RunTaskStep
@@ -95,16 +96,22 @@ class LogReader:
 
         def read(offset: int) -> bytes:
             nonlocal is_whole
-            if is_whole:  # stored times do not grow, and a log of an older version has none
+            if is_whole:
                 return b""
             task = self._find_task(run_id, task_id, step)
             try:
                 if not _is_settled(task, step):
                     client = self._client(run_id, task_id)
-                    return b"".join(client.open_times(task_id, step, offset=offset)) if client else b""
+                    if client is None:
+                        return b""
+                    pieces = Bounded(client.open_times(task_id, step, offset=offset), MAX_BYTES - offset)
+                    try:
+                        return b"".join(pieces)
+                    finally:
+                        is_whole = pieces.too_large  # a step has written to the file: it tells nothing
                 size = self._storage.stat(object_paths.log(task_id, step)).size
                 data = read_times(self._storage, task_id, step, size, _state(task, step).start_time)
-                is_whole = True
+                is_whole = True  # stored times do not grow, and a log of an older version has none
                 return data[offset:]
             except AgolaError:  # they are shown as unknown
                 return b""
