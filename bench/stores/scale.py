@@ -9,6 +9,7 @@ it ends.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def run() -> list[Line]:
     tenth = max(1000, OBJECTS // 10)
     with _storage() as place:
         many, few = _made(place, OBJECTS), _made(place, tenth)
+        os.sync()  # no turn waits for the disk to take what was just made
         turns = {
             operation: [(_take(operation, many, turn), _take(operation, few, turn)) for turn in range(rounds)]
             for operation, (_, rounds) in OPERATIONS.items()

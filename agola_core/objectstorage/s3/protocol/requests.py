@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import escape
 
 from agola_core.objectstorage.s3.protocol.connection import Answer, TruncatedBodyError
 
@@ -161,11 +160,16 @@ def part_of(answer: Answer) -> Part:
     return Part(_field(answer.headers, "etag"), answer.headers.get("x-amz-checksum-crc32", ""))
 
 
+def _escaped(text: str) -> str:
+    """Return a text for XML; `xml.sax.saxutils` would import all of `urllib.request`."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def complete_upload(key: str, upload_id: str, parts: Iterable[Part], *, if_absent: bool) -> Request:
     """Return the request that makes one object of the parts; with `if_absent` only where there is none."""
     items = "".join(
-        f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(part.etag)}</ETag>"
-        f"{f'<ChecksumCRC32>{escape(part.crc32)}</ChecksumCRC32>' if part.crc32 else ''}</Part>"
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{_escaped(part.etag)}</ETag>"
+        f"{f'<ChecksumCRC32>{_escaped(part.crc32)}</ChecksumCRC32>' if part.crc32 else ''}</Part>"
         for number, part in enumerate(parts, 1)
     )
     body = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{items}</CompleteMultipartUpload>'
