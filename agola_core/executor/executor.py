@@ -105,6 +105,7 @@ class Executor:
         self._supervisor = Supervisor("executor")
         self._limits_loop: Loop | None = None
         self._limits_rest = False
+        self._failing: type[Exception] | None = None
 
     # Lifecycle
 
@@ -127,7 +128,7 @@ class Executor:
         try:
             self._send_status()
         except UnavailableError as error:
-            logger.warning("the run service cannot be reached, it is tried again: %s", error)
+            self._note_failure(error)
         self._supervisor.loop("heartbeat", self._heartbeat, interval=_HEARTBEAT_SECONDS)
         self._limits_loop = self._supervisor.loop("limits", self._check_limits, interval=self._limits_pause)
         self._supervisor.loop("clean", self._clean, interval=_CLEAN_SECONDS)
@@ -246,7 +247,17 @@ class Executor:
             self._send_status()
             self._reconciler.reconcile()
         except (UnavailableError, APIError) as error:
-            logger.warning("the run service does not answer as it should: %s", error)
+            self._note_failure(error)
+        else:
+            if self._failing is not None:
+                logger.warning("the run service answers again")
+            self._failing = None
+
+    def _note_failure(self, error: Exception) -> None:
+        """Log what the run service fails with: once, until it answers or fails in another way."""
+        if type(error) is not self._failing:
+            logger.warning("%s; it is tried again until it answers", error)
+        self._failing = type(error)
 
     def _send_status(self) -> None:
         faultpoints.reach("executor.before-heartbeat")

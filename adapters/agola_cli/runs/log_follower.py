@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from agola_cli.output.display import Display
 from agola_cli.runs.patience import AWAY, Patience
 from agola_cli.runs.timed_line import shown_time, timed_line
-from agola_core.errors import AgolaError
+from agola_core.errors import AgolaError, NotFoundError
 from agola_core.runservice.model.graph import ancestors
 from agola_core.runservice.model.requests import WHOLE_LOG, LogPart
 from agola_core.runservice.model.types import ExecutorPhase, Run, RunConfigTask, RunTask, TaskStatus
@@ -31,7 +31,7 @@ class LogFollower:
         part: Which lines of each log, and whether with their times.
 
     Attributes:
-        has_lost: Whether a log could not be read because the service stayed away.
+        has_lost: Whether a log could not be read.
     """
 
     def __init__(
@@ -85,9 +85,10 @@ class LogFollower:
                 pieces = self._patience.follow_log(run_id, task_id, step, self._part)
                 for_each_line(pieces, lambda line: self._show(task_id, line))
             except AgolaError as error:
-                self._display.say(f"the log of step {step} cannot be read: {error}")
+                self.has_lost = True
+                why = "it is not in the store" if isinstance(error, NotFoundError) else error
+                self._display.say(f"the log of step {step} cannot be read: {why}")
                 if isinstance(error, AWAY):  # it was waited for, and the next steps are no nearer
-                    self.has_lost = True
                     break
         with self._changed:
             self._changed.wait_for(lambda: self._tasks[task_id].status.is_finished)

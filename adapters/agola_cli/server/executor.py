@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from agola_cli.connect.local_services import find_token
-from agola_cli.connect.remote import why_unreachable
 from agola_cli.options.common import tasks_option
 from agola_cli.options.directories import DirectoryType
 from agola_cli.options.types import DURATION, Decimal, Whole
@@ -152,8 +151,6 @@ def executor_command(
         raise BadRequestError("executor needs the extra http: pip install 'agola-core[http]'") from error
     if not token:
         url, token = find_token(url, "executor")
-    if (reason := why_unreachable(url)) is not None:
-        click.echo(f"agola-core: {url} cannot be reached yet: {reason}; it is tried again until it can be", err=True)
     chosen = make_driver(
         driver,
         isolation=Isolation(isolation),

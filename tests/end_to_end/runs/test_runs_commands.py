@@ -95,6 +95,11 @@ def test_a_log_that_cannot_be_read_is_told_among_the_others(used):
     assert "the log of build: echo built cannot be read: it is not in the store\n" in done.stderr
     assert done.stderr.endswith("1 of the logs could not be read\n")
     assert done.returncode == 3
+    followed = used.run("runs", "logs", "last", "--follow")
+    assert "the log of step 0 cannot be read: it is not in the store" in followed.stdout + followed.stderr
+    assert "| tried" in followed.stdout
+    assert followed.stderr.endswith("not all of the logs could be read\n")
+    assert followed.returncode == 3
 
 
 def test_what_has_ended_cannot_be_stopped_or_approved(used):

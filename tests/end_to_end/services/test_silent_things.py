@@ -11,7 +11,7 @@ from agola_core import Put
 
 def test_an_executor_without_its_service_says_so_at_once(tree, wait_for_line, tmp_path):
     process = tree.start("executor", "--url", "http://127.0.0.1:1", "--directory", tmp_path / "executor")
-    wait_for_line(process, "http://127.0.0.1:1 cannot be reached yet: Connection refused; it is tried again")
+    wait_for_line(process, "http://127.0.0.1:1 cannot be reached: [Errno 111] Connection refused; it is tried again")
     process.kill()
     process.communicate(timeout=60)
 
