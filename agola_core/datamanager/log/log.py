@@ -193,8 +193,12 @@ class Log:
             self.changed.notify_all()
 
     def take_synced(self, sequence: Sequence) -> None:
-        """Note that storage has the log up to a WAL, and let the writers through who waited for it."""
-        self._gate.let_through(sequence)
+        """Note that storage has the log up to a WAL, and let the writers through who waited for it.
+
+        A WAL of a later lineage lets nobody through before the log has switched to it: its writers wait for others.
+        """
+        if sequence.epoch == self.lineage.epoch:
+            self._gate.let_through(sequence)
 
     def adopt(self, checkpoint: CheckpointRecord, revision: int) -> None:
         """Switch the view to a newer manifest; views already handed out stay as they are."""

@@ -99,6 +99,41 @@ def test_readers_keep_their_view_while_the_log_is_read_anew(tmp_path, behind):
         dm.write_wal([Put("note", "n", b"4")], token)
 
 
+class BesideOthers:
+    """An import that others may have the store open for."""
+
+    sections = frozenset()
+
+    def barrier(self):
+        return ()
+
+    def check(self, data_type, object_id, data):
+        pass
+
+    def operations(self):
+        return ()
+
+
+def test_an_import_while_a_process_looks_lets_no_writer_through_that_waits_for_storage(tmp_path):
+    """What storage has of the new lineage is not the WAL of the old one, whose number is smaller."""
+    with open_store(tmp_path) as dm, open_store(tmp_path) as other:
+        exported = io.BytesIO()
+        dm.export(exported)
+        exported.seek(0)
+        other.write_wal([Put("note", "n", b"1")])
+        log, gets = other._store.log, []
+
+        def import_before_the_third():  # after those of the head and the checkpoint
+            gets.append(log.synced)
+            if len(gets) == 3:
+                dm.import_(exported, parts=BesideOthers())
+
+        log.coordinator = Watched(log.coordinator, "get", import_before_the_third)
+        log.catch_up()
+        assert len(gets) >= 3
+        assert log.synced.epoch == log.lineage.epoch
+
+
 def test_a_token_is_not_newer_than_what_is_read_after_a_refused_write(tmp_path):
     with open_store(tmp_path) as dm, open_store(tmp_path) as other:
         token = other.change_groups_token(["g"])
