@@ -186,7 +186,7 @@ class Executor:
         """
         return self._directories.of(task_id)
 
-    # What the service reads (see `task_files`)
+    # What the service reads (see `tasks.files`)
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
         """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""

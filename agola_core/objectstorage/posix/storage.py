@@ -283,7 +283,7 @@ class PosixStorage:
 class PosixFlatStorage(PosixStorage):
     """Objects as files whose paths are an escaped form of their keys, so any key may begin another.
 
-    The escaping is Agola 0.2's (see `flatnames`). For the library; a service's configuration may not choose it.
+    The escaping is Agola 0.2's (see `flat_names`). For the library; a service's configuration may not choose it.
     """
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
