@@ -343,7 +343,7 @@ def _is_text(name: str) -> bool:
 def _check_text(path: str) -> None:
     """Raise `BadRequestError` for a key that is no text: other storages could not hold it, nor an export."""
     if not _is_text(path):
-        raise BadRequestError(f"object key {path[:80]!r} has no UTF-8 form")
+        raise BadRequestError(f"object key {path[:80]!r} is not valid Unicode")
 
 
 def _check_tree_key(path: str) -> None:
