@@ -229,7 +229,8 @@ def test_another_endpoint_takes_over(tmp_path, etcd_programs, opened):
         assert seen == expected
 
 
-def test_a_member_without_majority_refuses_at_once(tmp_path, etcd_programs, opened):
+def test_a_member_without_majority_refuses_at_once(tmp_path, etcd_programs, opened, monkeypatch):
+    monkeypatch.setattr(marks, "_SETTLE_SECONDS", 0.5)
     with start_etcd_cluster(tmp_path) as cluster:
         coordinator = opened(cluster.url("minority", timeout=3))
         put(coordinator, "a", b"1")

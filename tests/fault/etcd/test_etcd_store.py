@@ -51,6 +51,12 @@ def names(store):
     return [key for key, _ in store.list_objects("n")]
 
 
+def give_up_after(seconds, monkeypatch):
+    """Let a store and its coordinator wait less long for an etcd that could tell what became of a commit."""
+    monkeypatch.setattr("agola_core.datamanager.log.commit.outcome_resolver._RESOLVE_SECONDS", seconds)
+    monkeypatch.setattr("agola_core.coordinator.etcd.marks._SETTLE_SECONDS", seconds)
+
+
 # Etcd away
 
 
@@ -60,7 +66,7 @@ def test_a_store_whose_etcd_is_away_does_not_open_and_says_where_it_looked(open_
 
 
 def test_a_write_waits_for_etcd_and_is_told_when_the_time_is_over(agola_etcd, proxy, open_store, monkeypatch):
-    monkeypatch.setattr("agola_core.datamanager.log.commit.outcome_resolver._RESOLVE_SECONDS", 1)
+    give_up_after(1, monkeypatch)
     store = open_store(agola_etcd.through(proxy.endpoint).url("away", timeout=1), options=Options(lock_ttl=2))
     other = open_store(agola_etcd.url("away"))
     write(store, "a")
@@ -96,7 +102,7 @@ def test_a_commit_that_lost_its_answer_is_settled_before_its_writer_hears(agola_
 
 
 def test_a_commit_that_cannot_be_settled_says_how_to_retry(agola_etcd, proxy, open_store, monkeypatch):
-    monkeypatch.setattr("agola_core.datamanager.log.commit.outcome_resolver._RESOLVE_SECONDS", 0.5)
+    give_up_after(0.5, monkeypatch)
     store = open_store(agola_etcd.through(proxy.endpoint).url("unsettled", timeout=0.5))
     write(store, "a")
     with (
