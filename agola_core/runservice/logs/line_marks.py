@@ -14,7 +14,7 @@ from agola_core.runtime.byte_search import find
 
 _MARKED_BYTES = 400
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")
+_WORD = b"abcdefghijklmnopqrstuvwxyz0123456789_"
 _HEAD = rb"[^\S\n]*+(?!0 )(?:\S{0,40}+ )?(?:(?:error|fatal|panic|fail(?:ed|ure)?)\b|traceback \(most|e   )"
 _ERROR_HEAD = re.compile(_HEAD)
 _ERROR_WITHIN = re.compile(rb"\b(?:error|fatal|panic|critical)\b ?[:!\]]|::error")
@@ -106,8 +106,8 @@ def _matches(head: re.Pattern[bytes], within: re.Pattern[bytes], text: bytes, be
     begin = text.rfind(b"\r", begin, end) + 1 or begin  # what was written over is gone
     if end - begin > _MARKED_BYTES:
         end = begin + _MARKED_BYTES
-        while text[end] in _WORD and end > begin:  # no word is cut
-            end -= 1
+        if text[end] in _WORD:  # no word is cut
+            end = begin + len(text[begin:end].rstrip(_WORD))
     return (head.match(text, begin, end) or within.search(text, begin, end)) is not None
 
 
