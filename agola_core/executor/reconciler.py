@@ -130,8 +130,17 @@ class Reconciler:
             self.take(task)
         if local is None and task.status.phase is ExecutorPhase.RUNNING:
             self._report_failed(task, "the executor has lost the task")
-        elif local is not None and not task.status.phase.is_finished and local.status != task.status:
+        elif local is not None and self._lacks(task, local):
             self._reporter.report(local)
+
+    def _lacks(self, task: ExecutorTask, local: ExecutorTask) -> bool:
+        """Return whether the service lacks a status; it may have heard of the end since it was asked."""
+        if task.status.phase.is_finished or local.status == task.status:
+            return False
+        try:
+            return not self._service.executor_task(self._id, task.id).status.phase.is_finished
+        except NotFoundError:
+            return False
 
     def _forget(self, task_id: str, inode: int) -> None:
         """Remove a task that the service no longer knows; a running one is stopped first.

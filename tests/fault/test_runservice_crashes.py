@@ -99,7 +99,7 @@ def chain(number, marks):
     for position in range(TASKS):
         name = f"r{number}-{position}"
         depends = {f"r{number}-{position - 1}": Depend(f"r{number}-{position - 1}")} if position else {}
-        step = RunStep(command=f"echo {name} >> {marks}")
+        step = RunStep(command=f"echo {name} | tee -a {marks}")  # it leaves a log to fetch
         tasks[name] = RunConfigTask(id=name, name=name, depends=depends, steps=[step])
     return RunCreateRequest(run_config_tasks=tasks, name="r", group=f"/project/p/branch/{number}")
 

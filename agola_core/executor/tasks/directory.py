@@ -3,7 +3,7 @@
 ::
 
     TASKS/TASK-ID/task.jsonl         the task, then a line for each change of its status and for each process
-                  setup.log  setup.times
+                  setup.log  setup.times   once the set-up has more to say than its first line (see `first_line`)
                   steps/N.log        the log of step N
                   steps/N.times      when it grew
                   steps/N.exit       its exit code, written by its shell
@@ -72,6 +72,11 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Line).decode
 
 
+def first_line(task: ExecutorTask) -> bytes:
+    """Return the first line of a set-up's log, mostly its only one: there is no file for it alone."""
+    return f"executor starts task {task.task_name!r}\n".encode(errors="surrogateescape")
+
+
 class TaskDirectory:
     """One task's directory.
 
@@ -109,15 +114,21 @@ class TaskDirectory:
         """Return the path of the times of a log's lines."""
         return self.log(step).with_suffix(".times")
 
-    def append_log(self, step: int | None, text: str) -> None:
+    def append_log(self, step: int | None, text: str, first: bytes = b"") -> None:
         """Add a line to a step's log.
+
+        Args:
+            step: The step's number; None for the set-up.
+            text: The line.
+            first: What a log begins with that has no file yet.
 
         Raises:
             OSError: It cannot be written, or the path is not a directory of this task.
         """
         descriptor = open_own(self.log(step), _APPEND)
         try:
-            os.write(descriptor, f"{text}\n".encode(errors="surrogateescape"))
+            begin = b"" if os.fstat(descriptor).st_size else first
+            os.write(descriptor, begin + f"{text}\n".encode(errors="surrogateescape"))
         finally:
             os.close(descriptor)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from agola_core.errors import NotFoundError
 from agola_core.executor.files import open_own
 from agola_core.executor.masking import masked, patterns_of
-from agola_core.executor.tasks.directory import TaskDirectories
+from agola_core.executor.tasks.directory import TaskDirectories, first_line
 from agola_core.executor.tasks.pool import TaskPool
 from agola_core.executor.tasks.runner import TaskRunner
 from agola_core.runservice.model.line_times import MAX_BYTES
-from agola_core.runservice.model.types import ExecutorTask
+from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 _MUCH_BYTES = 1 << 16
@@ -61,17 +61,25 @@ class TaskFiles:
         patterns = self._patterns(task_id, runner)
         if patterns is None and step is not None:  # its secrets are not known
             raise self._missing("log", task_id, step)
+        file, line = None, b""
         try:
             file = _open_file(path)
         except FileNotFoundError as error:
-            if runner is None or not follow:
+            line = self._first_line(task_id) if step is None else b""
+            if (runner is None or not follow) and not line:
                 raise self._missing("log", task_id, step) from error
-            file = None
         if not patterns:
-            return self._read_log(path, file, task_id, step, follow=follow, offset=offset)
+            return self._read_log(path, file, line, task_id, step, follow=follow, offset=offset)
         before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
-        pieces = self._read_log(path, file, task_id, step, follow=follow, offset=offset - before)
+        pieces = self._read_log(path, file, line, task_id, step, follow=follow, offset=offset - before)
         return masked(pieces, patterns, skip=before, goes_on=goes_on)
+
+    def _first_line(self, task_id: str) -> bytes:
+        """Return what the log of a set-up begins with, which may have no file yet; nothing before the set-up begins."""
+        runner = self._pool.get(task_id)
+        task = runner.task if runner is not None else self._directories.of(task_id).load()
+        has_begun = task is not None and task.status.setup_step.phase is not ExecutorPhase.NOT_STARTED
+        return first_line(task) if task is not None and has_begun else b""
 
     def _patterns(self, task_id: str, runner: TaskRunner | None) -> tuple[bytes, ...] | None:
         """Return what to hide in a task's logs; None where that is not known."""
@@ -114,6 +122,8 @@ class TaskFiles:
         try:
             return self._directories.of(task_id).log(step).lstat().st_size
         except FileNotFoundError as error:
+            if step is None and (line := self._first_line(task_id)):
+                return len(line)
             raise self._missing("log", task_id, step) from error
 
     def archive_size(self, task_id: str, step: int) -> int:
@@ -137,9 +147,19 @@ class TaskFiles:
         return NotFoundError(f"no {what} of task {task_id!r} step {step} on executor {self._executor_id}")
 
     def _read_log(
-        self, path: Path, file: FileIO | None, task_id: str, step: int | None, *, follow: bool, offset: int
+        self, path: Path, file: FileIO | None, line: bytes, task_id: str, step: int | None, *, follow: bool, offset: int
     ) -> Iterator[bytes]:
-        """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, once it is in storage."""
+        """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, once it is in storage.
+
+        Args:
+            path: Its file.
+            file: The file, open; None while there is none.
+            line: What stands for a file that is not there.
+            task_id: Its task.
+            step: Its step; None for the set-up.
+            follow: Whether to wait for more until the step has ended.
+            offset: The first byte.
+        """
         quiet_until = time.monotonic() + _QUIET_SECONDS
         pause = _LONGEST_PAUSE
         try:
@@ -151,6 +171,11 @@ class TaskFiles:
                     with contextlib.suppress(FileNotFoundError):
                         file = _open_file(path)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+                if file is None and step is None:
+                    line = line or self._first_line(task_id)
+                    if rest := line[offset:]:
+                        offset += len(rest)
+                        yield rest
                 if file is not None:
                     for piece in _pieces(file, offset):
                         if len(piece) >= _MUCH_BYTES:  # more comes before a long pause is over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,16 @@ class TaskTimes:
         with self._lock:
             self._log(step).look(self._clock(), force=True)
 
+    def record_first(self, size: int) -> None:
+        """Record that the set-up has said so many bytes, for which there is no file."""
+        with self._lock:
+            self._log(None).take(size, self._clock())
+
+    def is_empty(self, step: int) -> bool:
+        """Return whether the last look found a log and nothing in it."""
+        with self._lock:
+            return self._log(step).found_empty
+
     def look(self, step: int | None) -> float:
         """Record how a log has grown unless it has just been done; return the seconds until it is to be done again."""
         with self._lock:
@@ -102,6 +113,7 @@ class _LogTimes:
 
     Attributes:
         unsaved: The first record, while it is not in the file.
+        found_empty: Whether the last look found a log and nothing in it.
     """
 
     def __init__(self, log: Path, path: Path) -> None:
@@ -111,12 +123,15 @@ class _LogTimes:
         self._failed = False
         self._looked = False
         self.unsaved = b""
+        self.found_empty = False
 
     def look(self, now: int, *, force: bool = False) -> float:
         try:
             found = self._log.lstat()
         except OSError:
+            self.found_empty = False
             return 0.0
+        self.found_empty = not found.st_size and stat.S_ISREG(found.st_mode)
         if found.st_size < self._clock.size:  # a step has emptied its log
             self._clock, self.unsaved = LineClock(), b""
         if found.st_size == self._clock.size or self._failed or found.st_size > _MAX_LOG_BYTES:
@@ -125,8 +140,12 @@ class _LogTimes:
             return wait / 1000
         if not self._looked:  # while no executor ran, nobody looked: the last write is known
             now = min(now, int(found.st_mtime * 1000))
+        self.take(found.st_size, now)
+        return 0.0
+
+    def take(self, size: int, now: int) -> None:
         recorded = self._clock.recorded
-        data = self._clock.take(found.st_size, now)
+        data = self._clock.take(size, now)
         if not recorded:
             self.unsaved = data
         elif self.unsaved:
@@ -135,7 +154,6 @@ class _LogTimes:
         else:
             self._append(data, recorded)
         self._looked = True
-        return 0.0
 
     def save(self) -> None:
         data, self.unsaved = self.unsaved, b""

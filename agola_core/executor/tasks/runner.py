@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping
@@ -12,8 +13,9 @@ import msgspec
 
 from agola_core.errors import AgolaError, ConfigError, UnavailableError
 from agola_core.executor.drivers.port import Command, Driver, Pod, StepProcess
+from agola_core.executor.masking import masked, patterns_of
 from agola_core.executor.paths import working_directory
-from agola_core.executor.tasks.directory import RunningProcess, TaskDirectory
+from agola_core.executor.tasks.directory import RunningProcess, TaskDirectory, first_line
 from agola_core.executor.tasks.log_times import TaskTimes
 from agola_core.executor.tasks.log_watcher import LogWatcher
 from agola_core.executor.tasks.state import TaskState
@@ -185,8 +187,10 @@ class TaskRunner:
                 self.state.set_up(ExecutorPhase.FAILED)
             self.times.end()
             self.state.fail_running_steps()
-            self.state.end(ExecutorPhase.FAILED, **{"fail_error" if begun else "setup_error": str(error)})
+            setup_error, fail_error = ("", str(error)) if begun else (str(error), "")
+            self.state.end(ExecutorPhase.FAILED, setup_error=setup_error, fail_error=fail_error)
             return
+        texts: dict[int | None, str] = {}
         try:
             has_failed = False
             for number, step in enumerate(self.task.steps):
@@ -199,17 +203,34 @@ class TaskRunner:
                     has_failed = not self._run_step(pod, number, step)
         finally:
             self.state.save_results(self._failure)
-            self._close(pod)
+            if self._close(pod):
+                texts = self._texts()
         faultpoints.reach("executor.before-end")
-        self.state.end(self.state.result(self._failure), fail_error=self._failure)
+        self.state.end(self.state.result(self._failure), fail_error=self._failure, texts=texts)
 
-    def _close(self, pod: Pod) -> None:
+    def _close(self, pod: Pod) -> bool:
+        """Close the pod; return whether nothing of it is left, which could write into a log."""
+        is_closed = True
         try:
             pod.close()
         except (AgolaError, OSError) as error:  # leftovers are removed later, and do not concern the result
+            is_closed = False
             logger.warning("task %s: its pod cannot be removed yet: %s", self.task.id, error)
         self.times.end()
         self.directory.free_space()
+        return is_closed
+
+    def _texts(self) -> dict[int | None, str]:
+        """Return the logs that the report of the end brings along: empty ones, and a set-up's only line."""
+        found: dict[int | None, str] = {
+            number: ""
+            for number, step in enumerate(self.task.status.steps)
+            if step.phase is not ExecutorPhase.NOT_STARTED and self.times.is_empty(number)
+        }
+        if not os.path.lexists(self.directory.log(None)):
+            line = b"".join(masked([first_line(self.task)], patterns_of(self.task.secrets)))
+            found[None] = line.decode(errors="replace")
+        return found
 
     def _set_up(self) -> Pod:
         if self.state.is_set_up:
@@ -220,7 +241,7 @@ class TaskRunner:
         self.directory.create()
         self.directory.save(self.task)  # what cannot be saved is not begun: it could be begun twice
         self.state.set_up(ExecutorPhase.RUNNING)
-        self._log(None, f"executor starts task {self.task.task_name!r}")
+        self.times.record_first(len(first_line(self.task)))
         pod = self._driver.open_pod(self.task, self.directory.path, lambda text: self._log(None, text))
         self.state.begin()
         return pod
@@ -361,7 +382,7 @@ class TaskRunner:
 
     def _log(self, number: int | None, text: str) -> None:
         try:
-            self.directory.append_log(number, text)
+            self.directory.append_log(number, text, first_line(self.task) if number is None else b"")
             self.times.record(number)
         except OSError:
             logger.warning("task %s: cannot write to its log: %s", self.task.id, text)

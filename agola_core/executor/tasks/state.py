@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -141,10 +142,31 @@ class TaskState:
             if status.phase is ExecutorPhase.RUNNING:
                 self.change_step(number, ExecutorPhase.FAILED)
 
-    def end(self, phase: ExecutorPhase, *, setup_error: str = "", fail_error: str = "") -> None:
-        """End the task, save and report it."""
-        now = self._now()
-        status = replace(self.task.status, phase=phase, start_time=self.task.status.start_time or now, end_time=now)
+    def end(
+        self,
+        phase: ExecutorPhase,
+        *,
+        setup_error: str = "",
+        fail_error: str = "",
+        texts: Mapping[int | None, str] = MappingProxyType({}),
+    ) -> None:
+        """End the task, save and report it.
+
+        Args:
+            phase: How it ends.
+            setup_error: Why its set-up failed.
+            fail_error: Why it failed, where its steps do not tell.
+            texts: Logs that need not be fetched, by step; None for the set-up.
+        """
+        now, known = self._now(), self.task.status
+        status = replace(
+            known,
+            phase=phase,
+            start_time=known.start_time or now,
+            end_time=now,
+            setup_step=replace(known.setup_step, log_text=texts.get(None)),
+            steps=[replace(step, log_text=texts.get(number)) for number, step in enumerate(known.steps)],
+        )
         self._put(replace(self.task, status=status, setup_error=setup_error, fail_error=fail_error))
         self._save_if_possible("state")
         self.report()

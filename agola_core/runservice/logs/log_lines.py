@@ -55,6 +55,26 @@ def open_view(storage: ObjectStorage, task_id: str, step: int | None, context: C
                 _write_index(storage, object_paths.log_index(task_id, step), counted)
 
 
+class _Text:
+    """A log that is in memory (see `ObjectReader`)."""
+
+    remote = False
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._text[offset : offset + length]
+
+    def close(self) -> None:
+        return
+
+
+def text_view(text: bytes, context: Context) -> LogView:
+    """Return a view of a short log that a run holds itself."""
+    return LogView(_Text(text), LineCounter().index(text), context)
+
+
 def _index(storage: ObjectStorage, task_id: str, step: int | None) -> LineIndex:
     """Return the index of a log; a log without one, with another log's or an older version's, gets one now."""
     path = object_paths.log_index(task_id, step)

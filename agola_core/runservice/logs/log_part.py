@@ -29,6 +29,12 @@ def stored_from(storage: ObjectStorage, path: str, offset: int) -> Iterator[byte
             yield piece
 
 
+def pieces_of(text: bytes, offset: int) -> Iterator[bytes]:
+    """Yield a log that is in memory from a byte on."""
+    if len(text) > offset:
+        yield text[offset:]
+
+
 def beginning(opened: OpenedFrom, size: int, times: GrowingTimes, part: LogPart) -> int:
     """Return the byte at which a part of a log begins.
 

@@ -1,4 +1,4 @@
-"""Reads the logs of steps: from their executor while they grow, from storage afterwards."""
+"""Reads the logs of steps: from their executor while they grow, from storage or the run itself afterwards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from functools import partial
 from agola_core.errors import AgolaError, NotFoundError
 from agola_core.objectstorage.port import ObjectStorage
 from agola_core.runservice.logs.live_logs import LiveLogs
-from agola_core.runservice.logs.log_lines import open_view
-from agola_core.runservice.logs.log_part import beginning, stamped, stored_from
-from agola_core.runservice.logs.log_times import read_times
+from agola_core.runservice.logs.log_lines import open_view, text_view
+from agola_core.runservice.logs.log_part import beginning, pieces_of, stamped, stored_from
+from agola_core.runservice.logs.log_times import line_times, read_times
 from agola_core.runservice.logs.log_view import LogView
 from agola_core.runservice.model import object_paths
 from agola_core.runservice.model.bounds import Bounded
@@ -73,6 +73,9 @@ class LogReader:
         is_stored, times = self._is_stored(run_id, task_id, step), self.times(run_id, task_id, step)
         try:
             if is_stored:
+                text = self._text(run_id, task_id, step)
+                if text is not None:
+                    return beginning(lambda offset: pieces_of(text, offset), len(text), times, part)
                 path = object_paths.log(task_id, step)
                 size = self._storage.stat(path).size
                 return beginning(partial(stored_from, self._storage, path), size, times, part)
@@ -109,6 +112,9 @@ class LogReader:
                         return b"".join(pieces)
                     finally:
                         is_whole = pieces.too_large  # a step has written to the file: it tells nothing
+                if (text := _text_of(task, step)) is not None:
+                    is_whole = True
+                    return line_times(text, _state(task, step).start_time)[offset:]
                 size = self._storage.stat(object_paths.log(task_id, step)).size
                 data = read_times(self._storage, task_id, step, size, _state(task, step).start_time)
                 is_whole = True  # stored times do not grow, and a log of an older version has none
@@ -136,6 +142,9 @@ class LogReader:
             if _is_settled(task, step):
                 if _state(task, step).log_lost:
                     raise NotFoundError(f"the log of task {task_id!r} was lost with its executor")
+                if (text := _text_of(task, step)) is not None:
+                    yield text_view(text, context)
+                    return
                 with open_view(self._storage, task_id, step, context) as stored:
                     yield stored
                 return
@@ -216,7 +225,13 @@ class LogReader:
             self._ending = True
             self._mirror.condition.notify_all()
 
+    def _text(self, run_id: str, task_id: str, step: int | None) -> bytes | None:
+        return _text_of(self._find_task(run_id, task_id, step), step)
+
     def _open_stored(self, run_id: str, task_id: str, step: int | None, part: LogPart) -> Iterator[bytes]:
+        text = self._text(run_id, task_id, step)
+        if text is not None:
+            return self._shown(pieces_of(text, part.offset), run_id, task_id, step, part)
         path = object_paths.log(task_id, step)
         if part == WHOLE_LOG:
             return self._storage.open_stream(path)
@@ -271,6 +286,12 @@ def _state(task: RunTask, step: int | None) -> RunTaskStep:
     return task.setup_step if step is None else task.steps[step]
 
 
+def _text_of(task: RunTask, step: int | None) -> bytes | None:
+    """Return a log that the run itself holds; None for one that is in storage, or elsewhere."""
+    text = _state(task, step).log_text
+    return None if text is None else text.encode()
+
+
 def _is_settled(task: RunTask, step: int | None) -> bool:
-    """Return whether a log is no longer on its executor but in storage, or lost."""
+    """Return whether a log is no longer on its executor but in storage or in the run, or lost."""
     return _state(task, step).log_phase is FetchPhase.FINISHED

@@ -57,5 +57,12 @@ def read_times(
         pass
     if step is not None or begun is None or not 0 < size <= _MAX_LINE:
         return b""
-    line = storage.read(object_paths.log(task_id, step))
-    return LineClock().take(size, milliseconds(begun)) if line.find(b"\n") in {-1, size - 1} else b""
+    return line_times(storage.read(object_paths.log(task_id, step)), begun)
+
+
+def line_times(log: bytes, begun: datetime | None) -> bytes:
+    """Return the times of a log of one line that was written when its step began; b"" for any other log."""
+    size = len(log)
+    if not size or begun is None or log.find(b"\n") not in {-1, size - 1}:
+        return b""
+    return LineClock().take(size, milliseconds(begun))

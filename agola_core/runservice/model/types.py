@@ -299,6 +299,7 @@ class RunTaskStep(Record, frozen=True):
     Attributes:
         exit_code: Of a command that has ended. An addition.
         log_lost: The log will never be in storage: its executor is gone, or had none. An addition.
+        log_text: The whole log where it is not in storage: an empty one, or the only line of a set-up. An addition.
     """
 
     phase: ExecutorPhase | None = None
@@ -307,6 +308,7 @@ class RunTaskStep(Record, frozen=True):
     end_time: datetime | None = None
     exit_code: int | None = None
     log_lost: bool = False
+    log_text: str | None = None
 
 
 class RunTask(Record, frozen=True):
@@ -376,12 +378,15 @@ class ExecutorTaskStepStatus(Record, frozen=True):
 
     Attributes:
         exit_code: Of a command that has ended by itself; Agola leaves 0 out, too.
+        log_text: The whole log of an ended task's step, if it is empty or the only line of a set-up: nobody needs to
+            fetch it. An addition.
     """
 
     phase: ExecutorPhase = _always(ExecutorPhase.NOT_STARTED)
     start_time: datetime | None = None
     end_time: datetime | None = None
     exit_code: int | None = None
+    log_text: str | None = None
 
 
 class ExecutorTaskStatus(Record, frozen=True):

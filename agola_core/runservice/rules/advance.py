@@ -14,6 +14,7 @@ from agola_core.runservice.model.types import (
     DependCondition,
     ExecutorPhase,
     ExecutorTask,
+    ExecutorTaskStepStatus,
     FetchPhase,
     Run,
     RunConfig,
@@ -89,26 +90,33 @@ def take_status(task: RunTask, reported: ExecutorTask) -> RunTask:
     if task.status not in _FROM.get(wanted, set()):
         return task
     steps = [
-        replace(
-            step,
-            phase=state.phase,
-            start_time=state.start_time,
-            end_time=state.end_time,
-            exit_code=state.exit_code if state.phase.is_finished else None,
-        )
+        _take_step(step, state, state.exit_code if state.phase.is_finished else None, ended=wanted.is_finished)
         for step, state in zip(task.steps, reported.status.steps, strict=False)
     ]
-    setup = reported.status.setup_step
+    setup = _take_step(task.setup_step, reported.status.setup_step, None, ended=wanted.is_finished)
     reason = reported.setup_error or reported.fail_error
     return replace(
         task,
         status=wanted,
-        setup_step=replace(task.setup_step, phase=setup.phase, start_time=setup.start_time, end_time=setup.end_time),
+        setup_step=setup,
         steps=[*steps, *task.steps[len(steps) :]],
         start_time=reported.status.start_time,
         end_time=reported.status.end_time,
         reason=reason or task.reason,
         attempt=reported.attempt,
+    )
+
+
+def _take_step(step: RunTaskStep, state: ExecutorTaskStepStatus, code: int | None, *, ended: bool) -> RunTaskStep:
+    has_text = ended and state.log_text is not None and step.log_phase is FetchPhase.NOT_STARTED
+    return replace(
+        step,
+        phase=state.phase,
+        start_time=state.start_time,
+        end_time=state.end_time,
+        exit_code=code,
+        log_phase=FetchPhase.FINISHED if has_text else step.log_phase,
+        log_text=state.log_text if has_text else step.log_text,
     )
 
 

@@ -8,7 +8,14 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from agola_core.errors import BadRequestError, ForbiddenError, NotFoundError
-from agola_core.runservice.model.types import ZERO_TIME, Executor, ExecutorPhase, ExecutorTask
+from agola_core.runservice.model.types import (
+    ZERO_TIME,
+    Executor,
+    ExecutorPhase,
+    ExecutorTask,
+    ExecutorTaskStatus,
+    ExecutorTaskStepStatus,
+)
 from agola_core.runservice.state.run_state import RunState
 from agola_core.runservice.state.secrets import hidden
 from agola_core.runtime.clock import boot_clock
@@ -16,6 +23,7 @@ from agola_core.runtime.clock import boot_clock
 _REFRESH = timedelta(seconds=5)
 _RENEWALS = 12  # of an executor's lease in its time: each one is a commit
 MAX_ID_BYTES = 200
+_MAX_LOG_TEXT = 4096  # of a log that a report brings
 
 
 class ExecutorSide:
@@ -140,7 +148,7 @@ class ExecutorSide:
                 return task
             return replace(
                 task,
-                status=replace(reported.status, executor_id=executor_id),
+                status=_taken(reported, executor_id, task.secrets),
                 setup_error=hidden(reported.setup_error, task.secrets),
                 fail_error=hidden(reported.fail_error, task.secrets),
             )
@@ -152,6 +160,20 @@ class ExecutorSide:
                 return  # the usual case; what is known may be old, so it refuses nothing
         if self._store.change_task(reported.id, change) is None:
             raise BadRequestError(f"task {reported.id!r} does not exist")
+
+
+def _taken(reported: ExecutorTask, executor_id: str, secrets: list[str]) -> ExecutorTaskStatus:
+    """Return a reported status without secrets in its texts, and without texts that are no short logs."""
+
+    def checked(step: ExecutorTaskStepStatus) -> ExecutorTaskStepStatus:
+        if not step.log_text:
+            return step
+        is_short = len(step.log_text) <= _MAX_LOG_TEXT
+        return replace(step, log_text=hidden(step.log_text, secrets) if is_short else None)
+
+    status = reported.status
+    steps = [checked(step) for step in status.steps]
+    return replace(status, executor_id=executor_id, setup_step=checked(status.setup_step), steps=steps)
 
 
 def _same(token: str, shown: str) -> bool:

@@ -121,8 +121,12 @@ class Transition:
                     self._again.add(task_id)
                     continue
                 self._change(failed(task, reason, self._now))
-            if not known.status.is_finished:
-                tasks[task_id] = advance.take_status(known, self._held[task_id])
+            if known.status.is_finished:
+                continue
+            taken = tasks[task_id] = advance.take_status(known, self._held[task_id])
+            # Its report has brought all that it left. Else it goes when that is fetched, or with the run.
+            if ended and taken.status.is_finished and not advance.to_fetch(taken) and self._fits(2):
+                self._forget(task)
         self.run = replace(run, tasks=tasks)
 
     def _take_fetched(self, fetched: list[Fetched]) -> None:

@@ -52,5 +52,7 @@ def test_half_a_secret_is_not_shown_of_a_step_that_runs(executor, tmp_path, phas
     directory.save(task)
     directory.log(0).parent.mkdir(exist_ok=True)
     directory.log(0).write_bytes(b"so corre")
-    executor._pool._runners["a"] = SimpleNamespace(task=task, state=SimpleNamespace(condition=threading.Condition()))
+    executor._pool._runners["a"] = SimpleNamespace(
+        task=task, state=SimpleNamespace(condition=threading.Condition(), growths=0)
+    )
     assert b"".join(executor.open_log("a", 0, follow=False)) == shown
