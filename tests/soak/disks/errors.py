@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agola_core import AgolaError, Durability, Put
+from agola_core.coordinator.sqlite import settle
 from agola_core.datamanager import DataManager
 from agola_core.datamanager.log.commit import outcome_resolver
 from agola_core.objectstorage.posix.storage import PosixStorage
@@ -48,7 +49,8 @@ def trial(seed: int) -> Counter[str]:
 
 def _meet(directory: Path, seed: int, say: Say) -> None:
     logging.disable()
-    outcome_resolver._RESOLVE_SECONDS = 0.5  # a lasting fault does not end while an outcome is waited for
+    # A lasting fault does not end while an outcome is waited for.
+    outcome_resolver._RESOLVE_SECONDS = settle._SETTLE_SECONDS = 0.5
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     disk = FailingDisk(directory)
