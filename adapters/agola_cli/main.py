@@ -30,6 +30,7 @@ from agola_cli.config.settings import (
     shared_settings,
 )
 from agola_core.__about__ import __version__
+from agola_core.encoding.suggestions import did_you_mean
 from agola_core.errors import (
     AgolaError,
     BadRequestError,
@@ -111,6 +112,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that was typed, its defaults taken from the settings file."""
+        if args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}{did_you_mean(args[0], _COMMANDS)}")  # click looks for none
         name, command, rest = super().resolve_command(ctx, args)
         self.used = command
         if name is not None and command is not None:

@@ -1,1 +1,1 @@
-"""How values are decoded from what was stored or given: records, compressed bytes, numbers in texts."""
+"""How values are decoded that were stored or given: records, compressed bytes, numbers; what unknown names may mean."""

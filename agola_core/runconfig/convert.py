@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from agola_core.encoding.suggestions import did_you_mean
 from agola_core.errors import ConfigError
 from agola_core.runconfig.model import (
     CloneStep,
@@ -107,7 +108,9 @@ def choose_runs(config: Config, context: RunContext, name: str = "") -> list[Run
         return [run for run in config.runs if is_wanted(run, context)]
     found = [run for run in config.runs if run.name == name]
     if not found:
-        raise ConfigError(f"no run {name!r}; there are {', '.join(repr(run.name) for run in config.runs)}")
+        known = [run.name for run in config.runs]
+        hint = did_you_mean(name, known) or f"; there are {', '.join(map(repr, known))}"
+        raise ConfigError(f"no run {name!r}{hint}")
     return found
 
 

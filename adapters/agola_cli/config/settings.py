@@ -18,12 +18,13 @@ built-in default.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agola_core.encoding.suggestions import did_you_mean
 from agola_core.errors import ConfigError
 
 FILE_NAME = "agola-core.toml"
@@ -102,7 +103,7 @@ def command_defaults(
     options = options_of(command)
     for key in own:
         if key not in options:
-            raise ConfigError(f"no such option{_near(key, options)}", source=str(file), place=f"{place}.{key}")
+            raise ConfigError(f"no such option{did_you_mean(key, options)}", source=str(file), place=f"{place}.{key}")
     chosen = {**{key: value for key, value in inherited.items() if key in options}, **own}
     return {str(options[key].name): value for key, value in chosen.items()}
 
@@ -114,7 +115,7 @@ def _group_defaults(
     names = group.list_commands(context)
     for key, value in own.items():
         if isinstance(value, dict) and key not in names:
-            raise ConfigError(f"no such command{_near(key, names)}", source=str(file), place=f"{place}.{key}")
+            raise ConfigError(f"no such command{did_you_mean(key, names)}", source=str(file), place=f"{place}.{key}")
     below = {**inherited, **shared_settings(own)}
     return {
         name: command_defaults(command, own.get(name, {}), below, file, f"{place}.{name}")
@@ -137,9 +138,9 @@ def check_settings(group: click.Group, settings: Mapping[str, Any], file: Path) 
         if command is not None:
             command_defaults(command, value, {}, file, key)
         elif isinstance(value, dict):
-            raise ConfigError(f"no such command{_near(key, names)}", source=str(file), place=key)
+            raise ConfigError(f"no such command{did_you_mean(key, names)}", source=str(file), place=key)
         elif key not in known:
-            raise ConfigError(f"no command has this option{_near(key, known)}", source=str(file), place=key)
+            raise ConfigError(f"no command has this option{did_you_mean(key, known)}", source=str(file), place=key)
 
 
 def leaf_commands(group: click.Group, place: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -151,10 +152,3 @@ def leaf_commands(group: click.Group, place: str = "") -> Iterator[tuple[str, cl
             yield from leaf_commands(command, f"{place}{name} ")
         elif command is not None:
             yield f"{place}{name}", command
-
-
-def _near(key: str, known: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - few use it
-
-    near = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -21,6 +21,7 @@ from agola_cli.runs.launch.selection import is_called
 from agola_cli.runs.log_follower import LogFollower, for_each_line
 from agola_cli.runs.patience import Patience
 from agola_cli.runs.timed_line import shown_time, timed_line
+from agola_core.encoding.suggestions import did_you_mean
 from agola_core.errors import AgolaError, BadRequestError, NotFoundError, UnavailableError
 from agola_core.runservice.model.requests import LogPart, RunBundle
 from agola_core.runservice.model.types import ExecutorPhase, RunConfigTask, RunResult, RunTaskStep
@@ -227,8 +228,9 @@ def chosen_tasks(bundle: RunBundle, names: tuple[str, ...]) -> list[RunConfigTas
     tasks = sorted(bundle.run_config.tasks.values(), key=lambda item: (item.level, item.name))
     for name in names:
         if not any(is_called(task.name, name) for task in tasks):
-            known = ", ".join(sorted(repr(task.name) for task in tasks)) or "none"
-            raise NotFoundError(f"run {bundle.run.id} has no task {name!r}; there are {known}")
+            known = sorted(task.name for task in tasks)
+            hint = did_you_mean(name, known) or f"; there are {', '.join(map(repr, known)) or 'none'}"
+            raise NotFoundError(f"run {bundle.run.id} has no task {name!r}{hint}")
     return [task for task in tasks if not names or any(is_called(task.name, name) for name in names)]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
+from agola_core.encoding.suggestions import did_you_mean
 from agola_core.errors import ConfigError
 from agola_core.runconfig.findings import Finding, FindingKind, Report
 from agola_core.runconfig.yaml.scalars import as_text
@@ -298,12 +299,8 @@ def load_document(data: bytes, source: str, report: Report, *, lines: bool = Tru
 
 
 def _unknown(key: str, known: Known) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - few use it
-
     read = sorted(name for name, reason in known.items() if not reason)
-    longer = [name for name in read if len(name) > 2 and key.lower().startswith(name)]
-    close = longer or get_close_matches(key.lower(), read, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(read)}"
+    hint = did_you_mean(key, read) or f"; known are {', '.join(read)}"
     return f"unknown key {key!r} is ignored{hint}"
 
 

@@ -70,6 +70,7 @@ def test_logs_of_chosen_tasks(used):
     assert "try it | tried" in followed.stdout
     assert "build  | built" in followed.stdout
     for arguments, message in [
+        (["--task", "buld"], "has no task 'buld'; did you mean 'build'?"),
         (["--task", "missing"], "has no task 'missing'; there are 'build', 'try it'"),
         (["-f", "--step", "0"], "leave out --step, --setup"),
         (["--task", "build", "--step", "5"], "no such step"),

@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agola_cli.options.common import bundled
+from agola_core.encoding.suggestions import did_you_mean
 from agola_core.errors import BadRequestError
 from agola_core.runservice.model.types import RunConfigTask
 
@@ -32,7 +33,8 @@ class Selection(msgspec.Struct, frozen=True):
         """
         for name in (*self.names, *self.starts):
             if not any(is_called(task, name) for task in known):
-                raise BadRequestError(f"no task {name!r}; there are {', '.join(map(repr, sorted(known)))}")
+                hint = did_you_mean(name, known) or f"; there are {', '.join(map(repr, sorted(known)))}"
+                raise BadRequestError(f"no task {name!r}{hint}")
         if self.alone and not self.names:
             raise BadRequestError("--alone goes with --task")
 
