@@ -8,7 +8,7 @@ from tests.support.pages import DOCS, ROOT, SERVICE, Reader, page_blocks
 
 RUNS = ("python", "sh")
 # Pages whose commands need more than a directory; their own tests run them.
-ELSEWHERE = {"backup.md": "test_restore.py", "moving-from-agola.md": "test_moving.py"}
+ELSEWHERE = {"backup.md": "stores/test_restore.py", "moving-from-agola.md": "services/test_moving.py"}
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"examples", "_build"} & set(path.parts))
 
 
