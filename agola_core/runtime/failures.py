@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 
-from agola_core.errors import UnavailableError
+from agola_core.errors import RecoveryError, UnavailableError
 
 
-def log_failure(logger: logging.Logger, error: BaseException, message: str, *arguments: object) -> None:
-    """Log a failure with its traceback; that of a backend which is away for now, in one line with its causes.
+def log_failure(
+    logger: logging.Logger, error: BaseException, message: str, *arguments: object, level: int = logging.ERROR
+) -> None:
+    """Log a failure with its traceback; that of a backend which is away or is another one, in one line with its causes.
 
-    While a coordinator or storage is away every loop and every request fails: their tracebacks would hide the rest.
-    With debug logging they are there.
+    While a coordinator or storage is away, or until a store is recovered, every loop and every request fails: their
+    tracebacks would hide the rest. With debug logging they are there.
 
     Args:
         logger: The logger of the place where it failed.
         error: The failure.
         message: What failed, a format for the arguments.
         arguments: The format's arguments.
+        level: The level it is logged at.
     """
-    if isinstance(error, UnavailableError) and not logger.isEnabledFor(logging.DEBUG):
-        logger.error(f"{message}: %s", *arguments, _chain(error))
+    if isinstance(error, UnavailableError | RecoveryError) and not logger.isEnabledFor(logging.DEBUG):
+        logger.log(level, f"{message}: %s", *arguments, _chain(error))
     else:
-        logger.error(message, *arguments, exc_info=error)
+        logger.log(level, message, *arguments, exc_info=error)
 
 
 def _chain(error: BaseException) -> str:

@@ -128,6 +128,20 @@ def test_a_backend_that_is_away_is_told_as_such_and_its_chain_is_in_the_log(rais
     transport.close()
 
 
+def test_a_backend_that_is_another_one_is_told_as_such_with_what_the_operator_must_do(raising, caplog):
+    server = raising(errors.RecoveryError("secret address: wiped: open the store anew"))
+    answer = server.request("GET", f"{API}/raise")
+    mark = answer.headers["agola-error-id"]
+    assert answer.status == 503
+    assert "is another one than the service began with" in answer.message
+    assert "must restart the service" in answer.message
+    assert "agola-core recover" in answer.message
+    assert "try again later" not in answer.message
+    assert "secret" not in answer.message
+    (record,) = [record for record in caplog.records if mark in record.getMessage()]
+    assert record.getMessage().endswith("RecoveryError: secret address: wiped: open the store anew")
+
+
 def test_an_internal_error_shows_its_message_and_its_context_is_in_the_log(raising, caplog):
     server = raising(errors.InternalError("the executor failed"), ValueError("while fetching"))
     answer = server.request("GET", f"{API}/raise")

@@ -59,6 +59,13 @@ class ErrorDocument(msgspec.Struct, frozen=True):
     message: str
 
 
+_RECOVERY = (
+    "the coordinator or the storage is another one than the service began with: it was wiped, replaced, moved or set "
+    "back; the operator must restart the service with the store's own, or recover the store by agola-core recover"
+)
+"""The rest of a `RecoveryError` has addresses and paths: it is in the log."""
+
+
 class Told(msgspec.Struct, frozen=True):
     """The part of an error that a client is told.
 
@@ -97,7 +104,7 @@ def describe(error: BaseException, request: str) -> Told:
     """Return the part of an error that the client is told, and log the rest.
 
     The client is shown the innermost API error of the chain; of anything else only an id, and where a backend is
-    away for now, that trying again later may help.
+    away for now, that trying again later may help, or for a backend that is another one, what the operator must do.
 
     Args:
         error: The exception.
@@ -114,7 +121,9 @@ def describe(error: BaseException, request: str) -> Told:
     log_failure(logger, error, "%s failed: id=%s", request, mark)
     if found is not None:
         return Told(500, str(found), _code(found), mark)
-    if isinstance(error, UnavailableError | RecoveryError):  # it serves again once the backend is brought back
+    if isinstance(error, RecoveryError):
+        return Told(503, f"{_RECOVERY} (id {mark})", mark=mark)
+    if isinstance(error, UnavailableError):
         return Told(503, f"a backend is unavailable: try again later (id {mark})", mark=mark)
     return Told(500, f"internal server error (id {mark})", mark=mark)
 

@@ -20,7 +20,6 @@ from agola_core.coordinator.etcd.errors import Failure, Verdict, explain
 from agola_core.coordinator.etcd.messages import Method
 from agola_core.coordinator.etcd.settings import EtcdSettings
 from agola_core.errors import (
-    AgolaError,
     AuthenticationError,
     BadRequestError,
     ClosedError,
@@ -151,7 +150,7 @@ class EtcdClient:
         self._login = fork_safe(threading.Lock())
         self._cluster = 0
         self._revision = 0
-        self._broken: AgolaError | None = None
+        self._broken = ""
         try:
             if settings.user:
                 self._log_in("")
@@ -308,8 +307,8 @@ class EtcdClient:
 
     def check_usable(self) -> None:
         """Raise an error if this client can no longer be used."""
-        if self._broken is not None:
-            raise self._broken
+        if self._broken:
+            raise RecoveryError(self._broken)  # a new one: one for all would gather the frames of every request
         if self.closing.is_set():
             raise ClosedError("the coordinator was closed")
         self.origin.check()
@@ -322,11 +321,11 @@ class EtcdClient:
 
     def give_up(self, reason: str) -> NoReturn:
         """Refuse every request from now on: the cluster's content is not what this process has seen."""
-        self._broken = RecoveryError(
+        self._broken = (
             f"etcd at {self.settings.where}: {reason}; it was restored from a backup, wiped or replaced: "
             "open the store anew, with recover=True when it is behind its storage"
         )
-        raise self._broken
+        raise RecoveryError(self._broken)
 
     def _check_history(self, header: Any, seen: int, *, linearizable: bool) -> None:
         self.check_cluster(header.cluster_id)

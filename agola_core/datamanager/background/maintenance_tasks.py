@@ -30,6 +30,7 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
+from agola_core.runtime.failures import log_failure
 from agola_core.runtime.processes.forks import fork_safe
 from agola_core.runtime.threads.supervisor import Loop, Supervisor
 from agola_core.sequence import Sequence
@@ -137,8 +138,8 @@ class MaintenanceTasks:
                 if synced:
                     self.syncer.sync()
                 self._binder.mark()
-            except AgolaError:
-                logger.warning(_LEFT, exc_info=True)
+            except AgolaError as error:
+                log_failure(logger, error, _LEFT, level=logging.WARNING)
             except Exception as error:  # noqa: BLE001 - raised where it is waited for
                 failures.append(error)
 

@@ -55,7 +55,7 @@ def test_the_line_has_the_causes_each_once(caplog):
     [
         (UnavailableError("etcd cannot be reached"), True),
         (DeadlineError("etcd did not answer within 5 s"), True),
-        (RecoveryError("etcd was restored"), False),
+        (RecoveryError("etcd was restored"), True),
         (ZeroDivisionError("division by zero"), False),
     ],
     ids=repr,
