@@ -74,7 +74,7 @@ def test_only_the_chosen_tasks_run(graph):
     assert "built" not in done.stdout
     refused = graph.run("run", "--task", "tset")
     assert refused.returncode == 2
-    assert "no task 'tset'; there are " in refused.stderr
+    assert "no task 'tset'; did you mean 'test'?" in refused.stderr
     assert graph.run("run", "--alone").returncode == 2
 
 
