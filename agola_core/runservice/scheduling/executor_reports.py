@@ -22,6 +22,7 @@ from agola_core.runtime.clock import boot_clock
 
 _REFRESH = timedelta(seconds=5)
 _RENEWALS = 12  # of an executor's lease in its time: each one is a commit
+_SEEN_SECONDS = 10.0  # the mirror follows in milliseconds; until it has started, nobody asks it
 MAX_ID_BYTES = 200
 _MAX_LOG_TEXT = 4096  # of a log that a report brings
 
@@ -39,6 +40,7 @@ class ExecutorSide:
         self._mirror = state.mirror
         self._ttl = ttl
         self._now = state.now
+        self._catch_up = state.catch_up
         self._renewed: dict[str, tuple[int, float]] = {}  # by executor: its lease, and when that was last renewed
 
     def executors(self) -> list[Executor]:
@@ -79,6 +81,8 @@ class ExecutorSide:
         known = self._mirror.executors.get(executor.id)
         if known is None or self._differs(executor) or now - known.last_status_update_time >= _REFRESH:
             self._store.put_executor(replace(executor, last_status_update_time=now))
+            if proven:  # a former token counts no longer, and the mirror would still take it for the executor's
+                self._catch_up(_SEEN_SECONDS)
         for other in list(self._mirror.executors.values()):
             if (
                 other.dynamic
