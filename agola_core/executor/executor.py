@@ -99,7 +99,7 @@ class Executor:
         self.token = self._options.listen_token or kept
         self._pool = TaskPool(self._options.active_tasks_limit)
         self._watcher = LogWatcher()
-        self._files = TaskFiles(self._directories, self._pool, self.id)
+        self._files = TaskFiles(self._directories, self._pool, self.id, self._options.limits.max_log_bytes)
         self._reporter = Reporter(lambda task: service.send_task_status(self.id, task))
         self._reconciler = Reconciler(self.id, service, self._directories, self._pool, self._reporter, self._add)
         self._supervisor = Supervisor("executor")

@@ -84,9 +84,11 @@ def test_a_task_over_the_limit_waits(installation, make_task):
 def test_a_log_that_grows_too_large_fails_its_task(installation, make_task):
     installation.start_service()
     installation.start_executor("--max-log-bytes", "100000", "--stop-tasks")
-    run = installation.finished(installation.create(make_task("a", "yes", "echo never")))
+    run_id = installation.create(make_task("a", "yes", "echo never"))
+    run = installation.finished(run_id)
     assert run["result"] == "failed"
     assert "the log of step 0 is larger than 100000 bytes" in run["tasks"]["a"]["reason"]
+    assert installation.log(run_id, "a") == "y\n" * 50_000  # what is below the limit is kept
     assert installation.executor.alive
     assert installation.finished(installation.create(make_task("b", "true")))["result"] == "success"
 

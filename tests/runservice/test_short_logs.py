@@ -136,7 +136,7 @@ def test_a_log_is_fetched_unless_the_end_of_its_task_brings_it(text, ended):
 
 def test_a_set_ups_log_has_a_file_once_it_says_more_and_an_earlier_releases_is_gone_on_with(tmp_path):
     directories = TaskDirectories(tmp_path / "tasks")
-    files = TaskFiles(directories, TaskPool(0), "e")
+    files = TaskFiles(directories, TaskPool(0), "e", 1 << 20)
     begun = ExecutorTaskStatus(setup_step=ExecutorTaskStepStatus(phase=ExecutorPhase.RUNNING))
     for name, before in (("new", b""), ("old", b"executor starts task 'it'\n")):
         directory, task = directories.of(name), ExecutorTask(id=name, task_name="it", status=begun)

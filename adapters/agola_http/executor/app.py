@@ -97,7 +97,9 @@ def _of_size(pieces: Iterator[bytes], size: int, media_type: str, offset: int) -
 def _first(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
     """Yield only that many bytes: a log may have grown since its size was read."""
     for piece in pieces:
-        if piece and size:
+        if not size:
+            return
+        if piece:
             yield piece[:size]
             size -= min(size, len(piece))
 

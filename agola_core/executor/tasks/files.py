@@ -35,12 +35,14 @@ class TaskFiles:
         directories: The directories of all tasks.
         pool: The tasks that have not ended.
         executor_id: The executor, for error messages.
+        max_log_bytes: How much of a log is served; a larger one fails its task, and a step can make one of terabytes.
     """
 
-    def __init__(self, directories: TaskDirectories, pool: TaskPool, executor_id: str) -> None:
+    def __init__(self, directories: TaskDirectories, pool: TaskPool, executor_id: str, max_log_bytes: int) -> None:
         self._directories = directories
         self._pool = pool
         self._executor_id = executor_id
+        self._max_log_bytes = max_log_bytes
         self._lock = threading.Lock()
         self._hidden: dict[str, tuple[bytes, ...]] = {}
 
@@ -53,7 +55,7 @@ class TaskFiles:
                 del self._hidden[next(iter(self._hidden))]
 
     def open_log(self, task_id: str, step: int | None, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
-        """Yield a step's log; with `follow` also an empty piece now and then, while there is nothing new."""
+        """Yield a step's log up to its limit; with `follow` also an empty piece now and then, while nothing is new."""
         path = self._directories.of(task_id).log(step)
         runner = self._runner(task_id, step)
         goes_on = not follow and runner is not None and not _step_ended(runner.task, step)
@@ -68,11 +70,13 @@ class TaskFiles:
             line = self._first_line(task_id) if step is None else b""
             if (runner is None or not follow) and not line:
                 raise self._missing("log", task_id, step) from error
+        end = self._max_log_bytes
         if not patterns:
-            return self._read_log(path, file, line, task_id, step, follow=follow, offset=offset)
+            return self._read_log(path, file, line, task_id, step, follow=follow, offset=offset, end=end)
         before = min(offset, len(patterns[0]) - 1)  # a secret may begin before the place
-        pieces = self._read_log(path, file, line, task_id, step, follow=follow, offset=offset - before)
-        return masked(pieces, patterns, skip=before, goes_on=goes_on)
+        behind = end + len(patterns[0]) - 1  # or end behind the limit
+        pieces = self._read_log(path, file, line, task_id, step, follow=follow, offset=offset - before, end=behind)
+        return _first(masked(pieces, patterns, skip=before, goes_on=goes_on), end - offset)
 
     def _first_line(self, task_id: str) -> bytes:
         """Return what the log of a set-up begins with, which may have no file yet; nothing before the set-up begins."""
@@ -114,13 +118,13 @@ class TaskFiles:
         return _read_to_end(file, offset)
 
     def log_size(self, task_id: str, step: int | None) -> int:
-        """Return how many bytes of a step's log there are now.
+        """Return how many bytes of a step's log there are now, up to its limit.
 
         Raises:
             NotFoundError: There is no such log.
         """
         try:
-            return self._directories.of(task_id).log(step).lstat().st_size
+            return min(self._directories.of(task_id).log(step).lstat().st_size, self._max_log_bytes)
         except FileNotFoundError as error:
             if step is None and (line := self._first_line(task_id)):
                 return len(line)
@@ -147,7 +151,16 @@ class TaskFiles:
         return NotFoundError(f"no {what} of task {task_id!r} step {step} on executor {self._executor_id}")
 
     def _read_log(
-        self, path: Path, file: FileIO | None, line: bytes, task_id: str, step: int | None, *, follow: bool, offset: int
+        self,
+        path: Path,
+        file: FileIO | None,
+        line: bytes,
+        task_id: str,
+        step: int | None,
+        *,
+        follow: bool,
+        offset: int,
+        end: int,
     ) -> Iterator[bytes]:
         """Yield a log that is open, or whose step has not begun; it may be removed meanwhile, once it is in storage.
 
@@ -159,6 +172,7 @@ class TaskFiles:
             step: Its step; None for the set-up.
             follow: Whether to wait for more until the step has ended.
             offset: The first byte.
+            end: Where reading ends at the latest.
         """
         quiet_until = time.monotonic() + _QUIET_SECONDS
         pause = _LONGEST_PAUSE
@@ -177,7 +191,7 @@ class TaskFiles:
                         offset += len(rest)
                         yield rest
                 if file is not None:
-                    for piece in _pieces(file, offset):
+                    for piece in _pieces(file, offset, end):
                         if len(piece) >= _MUCH_BYTES:  # more comes before a long pause is over
                             pause = _FIRST_PAUSE
                         offset += len(piece)
@@ -218,15 +232,18 @@ def _open_file(path: Path) -> FileIO:
 
 def _read_to_end(file: FileIO, offset: int, end: int | None = None) -> Iterator[bytes]:
     with file:
-        for piece in _pieces(file, offset):
-            taken = piece if end is None else piece[: max(0, end - offset)]
-            yield taken
-            offset += len(piece)
-            if len(taken) < len(piece):
-                return
+        yield from _pieces(file, offset, end)
 
 
-def _pieces(file: FileIO, offset: int) -> Iterator[bytes]:
-    while piece := os.pread(file.fileno(), _CHUNK, offset):
+def _first(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Yield at most that many bytes, and every empty piece."""
+    for piece in pieces:
+        if size > 0 or not piece:
+            yield piece[:size]
+        size = max(0, size - len(piece))
+
+
+def _pieces(file: FileIO, offset: int, end: int | None = None) -> Iterator[bytes]:
+    while piece := os.pread(file.fileno(), _CHUNK if end is None else max(0, min(_CHUNK, end - offset)), offset):
         offset += len(piece)
         yield piece
