@@ -39,6 +39,7 @@ class Reporter:
         self._due: dict[str, ExecutorTask] = {}
         self._later: dict[str, ExecutorTask] = {}
         self._quiet_until = 0.0
+        self._sending: ExecutorTask | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="executor-report", daemon=True)
 
@@ -47,8 +48,10 @@ class Reporter:
         self._thread.start()
 
     def report(self, task: ExecutorTask) -> None:
-        """Send a task's status; it replaces one that is still waiting."""
+        """Send a task's status; it replaces one that is still waiting, and is not repeated while it is being sent."""
         with self._condition:
+            if task == self._sending:
+                return
             known = self._later.pop(task.id, None)
             if task.status.phase.is_finished or task.id in self._due:
                 self._due[task.id] = task
@@ -70,6 +73,7 @@ class Reporter:
     def _next(self) -> ExecutorTask | None:
         """Wait for a status that is to be sent, and take it; None when there is none and no other comes."""
         with self._condition:
+            self._sending = None
             while not self._due:
                 rest = self._quiet_until - self._ticks() if self._later and not self._stopping else 0.0
                 if self._later and rest <= 0.0:
@@ -79,7 +83,8 @@ class Reporter:
                     return None
                 else:
                     self._condition.wait(rest if self._later else None)
-            return self._due.pop(next(iter(self._due)))
+            self._sending = self._due.pop(next(iter(self._due)))
+            return self._sending
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE

@@ -78,3 +78,19 @@ def test_a_report_that_is_always_refused_keeps_no_other_one():
     reporter.start()
     assert service.has("b running")
     assert not reporter.stop(SECONDS)
+
+
+def test_a_status_that_is_being_sent_is_not_sent_twice_and_may_be_sent_again_later():
+    service, ended = Service(), task("a", "success")
+
+    def send(sent):
+        reporter.report(ended)  # as a heartbeat does that does not know of the end yet
+        service.take(sent)
+
+    reporter = Reporter(send)
+    reporter.start()
+    reporter.report(ended)
+    assert service.has("a success")
+    reporter.report(task("b", "success"))  # while it is sent, "a" is not being sent any more
+    assert service.has("a success", "b success", "a success")
+    assert reporter.stop(SECONDS)
