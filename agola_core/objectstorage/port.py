@@ -133,6 +133,18 @@ class ObjectStorage(Protocol):
         """Release connections; closing twice is harmless."""
 
 
+def check_text(*keys: str) -> None:
+    """Raise `BadRequestError` for a key, or the beginning of one, that no storage holds: it is not valid Unicode."""
+    for key in keys:
+        if not is_text(key):
+            raise BadRequestError(f"object key {key[:80]!r} is not valid Unicode")
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name is valid Unicode: Python puts lone surrogates for bytes of a file's name that are not."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def check_portable(path: str) -> str:
     """Return a key that every backend can hold as it is.
 
@@ -156,10 +168,9 @@ def is_portable(path: str) -> bool:
 def _not_portable(path: str) -> str | None:
     if not path:
         return "is empty"
-    try:
-        encoded = path.encode()
-    except UnicodeEncodeError:
+    if not is_text(path):
         return "is not valid Unicode"
+    encoded = path.encode()
     if len(encoded) > MAX_KEY_BYTES:
         return f"is longer than {MAX_KEY_BYTES} bytes"
     if any(character < " " or character == "\x7f" for character in path):

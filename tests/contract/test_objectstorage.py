@@ -257,6 +257,14 @@ def test_lists_have_s3_semantics(storage):
     assert keys(storage, start_after="a/", recursive=False) == ["ab", "b/"]
 
 
+@pytest.mark.parametrize("place", [{"prefix": "z\udcff"}, {"start_after": "\ud800"}], ids=list)
+def test_lists_refuse_what_is_not_valid_unicode(storage, place):
+    storage.write("key", b"")
+    for recursive in (True, False):
+        with pytest.raises(BadRequestError, match="not valid Unicode"):
+            list(storage.list(**place, recursive=recursive))
+
+
 components = st.text(st.sampled_from("ab.%é-"), min_size=1, max_size=10).filter(lambda text: text not in {".", ".."})
 portable = st.lists(components, min_size=1, max_size=3).map("/".join)
 

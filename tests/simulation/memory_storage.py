@@ -10,7 +10,7 @@ from threading import RLock
 
 from agola_core.coordinator.port import prefix_end
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
-from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_text
 
 
 class Bucket:
@@ -86,6 +86,7 @@ class MemoryStorage:
         self.bucket.remove(path)
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        check_text(prefix, start_after)
         found = self.bucket.after(prefix, start_after)
         return iter(found) if recursive else _common(found, prefix, start_after)
 

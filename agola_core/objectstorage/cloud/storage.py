@@ -26,7 +26,7 @@ from agola_core.objectstorage.cloud.client import CloudClient
 from agola_core.objectstorage.cloud.errors import ServiceError, translate
 from agola_core.objectstorage.cloud.outcomes import row_of
 from agola_core.objectstorage.cloud.url import CloudOptions, parse_cloud_url
-from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable, is_portable
+from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable, check_text, is_portable
 from agola_core.objectstorage.remote import RangeReader, backoff, chunks, named
 from agola_core.objectstorage.settle import Found, Written, look, settle
 
@@ -155,6 +155,7 @@ class CloudStorage:
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port); the service lists whole directories."""
+        check_text(prefix, start_after)
         whole = self._prefix + prefix
         directory = whole.rpartition("/")[0]
         found = self._listed(directory, whole, start_after) if recursive else self._level(directory)

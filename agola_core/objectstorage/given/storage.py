@@ -20,7 +20,7 @@ from fsspec import AbstractFileSystem
 
 from agola_core.errors import BadRequestError, ConflictError, NotFoundError
 from agola_core.objectstorage.given.errors import MISSING, row_of, translated
-from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable
+from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_portable, check_text
 from agola_core.objectstorage.remote import RangeReader, chunks, named
 from agola_core.objectstorage.settle import Found, Written, look, settle
 from agola_core.runtime.processes.forks import fork_safe
@@ -236,6 +236,7 @@ class FileSystemStorage:
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port); whole directories are listed, and sorted in memory."""
+        check_text(prefix, start_after)
         directory = f"{self._root}/{prefix}".rpartition("/")[0]
         found = []
         with translated(f"the list of {prefix!r}"), suppress(*MISSING):

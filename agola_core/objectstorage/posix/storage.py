@@ -22,7 +22,7 @@ from agola_core.errors import (
     RecoveryError,
     UnavailableError,
 )
-from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.port import MAX_COMPONENT_BYTES, ObjectInfo, Payload, check_text, is_text
 from agola_core.objectstorage.posix.durable import delete_file, make_directories, write_file
 from agola_core.objectstorage.posix.errors import Source, object_errors, raise_unless_gone, root_errors
 from agola_core.objectstorage.posix.flat_names import decode_flat, encode_flat
@@ -155,6 +155,7 @@ class PosixStorage:
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
+        check_text(prefix, start_after)
         self._check_root()
         directory = prefix.rpartition("/")[0]
         start = f"{directory}/" if directory else ""
@@ -182,7 +183,7 @@ class PosixStorage:
         try:
             with object_errors(start), os.scandir(f"{self._data}/{start}") as entries:
                 for entry in entries:
-                    if not _is_text(entry.name):
+                    if not is_text(entry.name):
                         continue  # a stray file is none of ours
                     if entry.is_dir(follow_symlinks=False):
                         names.append(f"{entry.name}/")
@@ -207,7 +208,7 @@ class PosixStorage:
 
     def _relative(self, path: str) -> str:
         """Return where a file lies below the directory of all objects."""
-        _check_text(path)
+        check_text(path)
         _check_tree_key(path)
         return path
 
@@ -288,6 +289,7 @@ class PosixFlatStorage(PosixStorage):
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
+        check_text(prefix, start_after)
         self._check_root()
         seen, found = "", sorted(self._keys(), key=lambda item: item[0].encode())
         self._check_root()  # a directory that goes while it is looked through seems to be empty
@@ -310,13 +312,13 @@ class PosixFlatStorage(PosixStorage):
             for name in files:
                 target = f"{directory}/{name}"
                 key = decode_flat(target[len(self._data) + 1 :])
-                if key is not None and _is_text(key):  # a stray file is none of ours
+                if key is not None and is_text(key):  # a stray file is none of ours
                     yield key, target
 
     def _relative(self, path: str) -> str:
         if not path:
             raise BadRequestError("object key '' is empty")
-        _check_text(path)
+        check_text(path)
         return encode_flat(path)
 
 
@@ -333,17 +335,6 @@ def _leads_away(target: str, root: str) -> bool:
 def _passed(directory: str, start_after: str) -> bool:
     """Return whether all keys below a directory sort before or at `start_after`."""
     return start_after > directory and not start_after.startswith(directory)
-
-
-def _is_text(name: str) -> bool:
-    """Return whether the name of a file is text: Python stands lone surrogates for bytes that are no UTF-8."""
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _check_text(path: str) -> None:
-    """Raise `BadRequestError` for a key that is no text: other storages could not hold it, nor an export."""
-    if not _is_text(path):
-        raise BadRequestError(f"object key {path[:80]!r} is not valid Unicode")
 
 
 def _check_tree_key(path: str) -> None:

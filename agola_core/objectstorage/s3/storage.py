@@ -18,7 +18,7 @@ from agola_core.errors import (
     NotFoundError,
     UnavailableError,
 )
-from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload
+from agola_core.objectstorage.port import MAX_KEY_BYTES, ObjectInfo, Payload, check_text
 from agola_core.objectstorage.remote import RangeReader, chunks, named
 from agola_core.objectstorage.s3.client import S3Client
 from agola_core.objectstorage.s3.outcomes import status_of
@@ -132,6 +132,7 @@ class S3Storage:
 
     def list(self, prefix: str = "", start_after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (see the port)."""
+        check_text(prefix, start_after)
         after = self._prefix + start_after if start_after else ""
         delimiter, token = "" if recursive else "/", ""
         while True:
@@ -153,11 +154,8 @@ class S3Storage:
     def _key(self, path: str) -> str:
         if not path:
             raise BadRequestError("object key '' is empty")
-        try:
-            size = len((self._prefix + path).encode())
-        except UnicodeEncodeError as error:
-            raise BadRequestError(f"object key {path[:80]!r} is not valid Unicode") from error
-        if size > MAX_KEY_BYTES:
+        check_text(path)
+        if len((self._prefix + path).encode()) > MAX_KEY_BYTES:
             raise BadRequestError(f"object key {path[:80]!r} is longer than {MAX_KEY_BYTES} bytes with its prefix")
         return self._prefix + path
 
