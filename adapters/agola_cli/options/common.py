@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,19 +116,30 @@ def confirm(question: str, *, yes: bool) -> None:
 
     Raises:
         click.UsageError: Standard input is not a terminal, so nobody can be asked.
-        DeclinedError: The answer was no, or the end of the input.
-        click.Abort: Ctrl-C.
+        DeclinedError: The answer was anything but y or yes, or the end of the input.
+        KeyboardInterrupt: Ctrl-C.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question}: say --yes")
-    try:
-        agreed = click.confirm(f"{question}; go on?", err=True)
-    except click.Abort as error:
-        if not isinstance(error.__context__, EOFError):
-            raise
-        agreed = False
+    click.echo(f"{question}; go on? [y/N]: ", nl=False, err=True)
+    _wait_for_line()
+    answer = sys.stdin.readline()
+    if not answer:
         click.echo(err=True)
-    if not agreed:
+    if answer.strip().lower() not in {"y", "yes"}:
         raise DeclinedError("nothing was changed")
+
+
+def _wait_for_line() -> None:
+    """Wait until a terminal has a line. A Ctrl-C just before the wait ends it, too; `input` would go on waiting."""
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    former = signal.set_wakeup_fd(tell)
+    try:
+        select.select([sys.stdin, told], [], [])
+    finally:
+        signal.set_wakeup_fd(former)
+        os.close(told)
+        os.close(tell)

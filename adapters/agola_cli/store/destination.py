@@ -65,16 +65,19 @@ class Destination:
             with agola_core.open(directory, data_types=data_types, options=QUIET) as store:
                 return _import(store, stream, progress, dry_run=True)
 
-    def check_replaceable(self) -> None:
-        """Check that the content of the existing store may be replaced now.
+    def check_replaceable(self, stream: IO[bytes]) -> IO[bytes]:
+        """Check that an export may replace the content of the existing store now; return what to read instead of it.
 
         Raises:
-            BadRequestError: It is a run service's, and not in maintenance mode.
-            ConflictError: It is, but somebody else still uses it.
+            BadRequestError: The export is another application's, or a run service's store is not in maintenance mode.
+            ConflictError: The store is a run service's, and somebody else still uses it.
         """
+        data_types, stream = _data_types(stream)
         with agola_core.open(self._address, options=QUIET) as store:
+            _types_of_both(store.data_types, data_types)
             if is_run_service(store.data_types):
                 maintenance.barrier(store.coordinator, store.options.instance)
+        return stream
 
     def replace(self, stream: IO[bytes], progress: Progress) -> ImportResult:
         """Replace the content of the existing store."""
@@ -110,19 +113,21 @@ class Destination:
     def _open(self, data_types: tuple[str, ...]) -> Iterator[DataManager]:
         """Open the existing store, for an export with these types."""
         with agola_core.open(self._address, options=QUIET) as store:
-            stored = store.data_types
-        both = is_run_service(stored), is_run_service(data_types)
-        if both == (True, True):
-            wanted = stored
-        elif both == (False, False) and set(stored) & set(data_types):
-            wanted = tuple(dict.fromkeys((*stored, *data_types)))
-        else:
-            raise BadRequestError(
-                f"the export holds {', '.join(data_types)}, the store {', '.join(stored)}: they are of different "
-                "applications; nothing was imported"
-            )
+            wanted = _types_of_both(store.data_types, data_types)
         with agola_core.open(self._address, data_types=wanted, options=QUIET) as store:
             yield store
+
+
+def _types_of_both(stored: tuple[str, ...], exported: tuple[str, ...]) -> tuple[str, ...]:
+    both = is_run_service(stored), is_run_service(exported)
+    if both == (True, True):
+        return stored
+    if both == (False, False) and set(stored) & set(exported):
+        return tuple(dict.fromkeys((*stored, *exported)))
+    raise BadRequestError(
+        f"the export holds {', '.join(exported)}, the store {', '.join(stored)}: they are of different "
+        "applications; nothing was imported"
+    )
 
 
 def _import(store: DataManager, stream: IO[bytes], progress: Progress, *, dry_run: bool = False) -> ImportResult:

@@ -118,7 +118,7 @@ def import_command(
 
 def _import(
     destination: Destination,
-    stream: IO[bytes],
+    source: IO[bytes],
     artifacts: ObjectStorage | None,
     progress: Progress,
     name: str,
@@ -127,14 +127,15 @@ def _import(
     yes: bool,
 ) -> ImportResult:
     if dry_run:
-        return destination.check(stream, progress)
-    there = destination.exists()
+        return destination.check(source, progress)
+    there, stream = destination.exists(), source
     if there:
         with _how_to_enter_maintenance():
-            destination.check_replaceable()
-    if stream.seekable() and (artifacts is not None or (there and not yes)):
+            stream = destination.check_replaceable(source)
+    if source.seekable() and (artifacts is not None or (there and not yes)):
         destination.check(stream, progress)
-        stream.seek(0)
+        source.seek(0)
+        stream = source
     if there:
         _ask(name, yes=yes)
     if artifacts is not None:  # first: until the import nothing refers to them, and the store serves none without
