@@ -14,7 +14,8 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from agola_core.errors import ConfigError, UnavailableError
-from agola_core.executor.drivers.host.process import LAUNCHER, MARKER
+from agola_core.executor.drivers.host.process import LAUNCHER
+from agola_core.executor.drivers.host.process_table import MARKER
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RUN = "/run"

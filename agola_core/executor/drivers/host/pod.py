@@ -28,10 +28,10 @@ from agola_core.executor.drivers.host.bubblewrap import (
 )
 from agola_core.executor.drivers.host.cgroup import make_cgroup
 from agola_core.executor.drivers.host.process import (
-    MARKER,
     HostProcess,
     end_task,
 )
+from agola_core.executor.drivers.host.process_table import MARKER
 from agola_core.executor.drivers.port import Command, Note
 from agola_core.executor.files import open_below, open_own
 from agola_core.runservice.model.types import ArchiveContents, ExecutorPhase, ExecutorTask

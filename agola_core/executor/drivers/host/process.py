@@ -14,16 +14,15 @@ from pathlib import Path
 
 from agola_core.executor.drivers.exitfile import has_begun, read_exit_code
 from agola_core.executor.drivers.host.cgroup import Cgroup
+from agola_core.executor.drivers.host.process_table import ProcessTable
 from agola_core.runtime.processes.liveness import start_time
-
-MARKER = "AGOLA_TASK_MARKER"
-"""In the environment of every command, so that what has left its session is found without control groups."""
 
 LAUNCHER = "AGOLA_TASK_LAUNCHER"
 """In the environment of a sandbox's launcher: it ends with the command, and gets no SIGTERM before."""
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
+_TABLE = ProcessTable()
 
 
 class HostProcess:
@@ -72,10 +71,10 @@ class HostProcess:
     def kill(self) -> None:
         """Kill everything of the task (see the port), first with SIGTERM."""
         with self._killing:
-            if self._ask_to_end():
-                deadline = time.monotonic() + _GRACE_SECONDS
-                while time.monotonic() < deadline and any(True for _ in self._left()):
-                    time.sleep(_POLL_SECONDS)
+            deadline = time.monotonic() + _GRACE_SECONDS
+            left = self._ask_to_end()
+            while left and _wait_for_ends(left, deadline):
+                left = list(self._left())
             end_task(self._marker, self._cgroup, self._pid)
 
     def kill_now(self) -> None:
@@ -87,14 +86,14 @@ class HostProcess:
         cgroup = str(self._cgroup.path) if self._cgroup else ""
         return {"pid": self._pid, "start": self._start, "marker": self._marker, "cgroup": cgroup, "begins": "noted"}
 
-    def _ask_to_end(self) -> bool:
-        """Send SIGTERM to all that is left of the command; return whether there was anything."""
+    def _ask_to_end(self) -> list[int]:
+        """Send SIGTERM to all that is left of the command, and return it."""
         left = list(self._left())  # at once: what the first ones start to clean up with is left alone
         for pid in left:
             if not _is_launcher(pid):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGTERM)
-        return bool(left)
+        return left
 
     def _left(self) -> Iterator[int]:
         members = self._cgroup.members() if self._cgroup else []
@@ -130,8 +129,9 @@ def end_task(marker: str, cgroup: Cgroup | None, leader: int = 0) -> None:
 
 def end_marked(markers: Collection[str]) -> None:
     """Kill what still runs of tasks, by their markers alone."""
-    for marker in markers and _running_marks() & set(markers):
-        end_task(marker, None)
+    if markers:
+        for marker in {process.marker for process in _TABLE.look()} & set(markers):
+            end_task(marker, None)
 
 
 def _wait_for_stranger(pid: int, start: int) -> None:
@@ -147,19 +147,27 @@ def _wait_for_stranger(pid: int, start: int) -> None:
         os.close(descriptor)
 
 
-def _running_marks() -> set[str]:
-    """Return the markers of all processes of this machine, in one pass."""
-    prefix = f"{MARKER}=".encode()
-    found: set[str] = set()
-    for pid in _pids():
-        with contextlib.suppress(OSError):
-            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            found.update(os.fsdecode(entry[len(prefix) :]) for entry in entries if entry.startswith(prefix))
-    return found
+def _wait_for_ends(pids: Collection[int], deadline: float) -> bool:
+    """Wait until processes have ended; return whether there is time left.
 
-
-def _pids() -> list[str]:
-    return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - many short names, hot
+    Only then the caller looks through all processes of the machine again: of hundreds of tasks that are stopped at
+    once each would do so all the time.
+    """
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        except OSError:  # too many open files
+            time.sleep(_POLL_SECONDS)
+            continue
+        try:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLIN)
+            waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        finally:
+            os.close(descriptor)
+    return time.monotonic() < deadline
 
 
 def _is_launcher(pid: int) -> bool:
@@ -179,20 +187,10 @@ def _kill_marked(marker: str, leader: int) -> bool:
     return found
 
 
-def _marked(marker: str, leader: int) -> Iterator[int]:
-    """Yield the processes of a command: those of its session, and those with its marker in their environment."""
-    wanted = f"{MARKER}={marker}".encode()
-    for name in _pids():
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                fields = file.read().rpartition(b")")[2].split()
-            if fields[0] == b"Z":
-                continue
-            if leader and int(fields[3]) == leader:
-                yield int(name)
-                continue
-            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                if wanted in file.read().split(b"\0"):
-                    yield int(name)
-        except (OSError, IndexError):
-            continue
+def _marked(marker: str, leader: int) -> list[int]:
+    """Return the processes of a command: those of its session, and those with its marker in their environment."""
+    return [
+        process.pid
+        for process in _TABLE.look()
+        if (marker and process.marker == marker) or (leader and process.session == leader)
+    ]
