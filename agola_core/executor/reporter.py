@@ -94,7 +94,10 @@ class Reporter:
                 self._send(task)
                 pause = _FIRST_PAUSE
             except (BadRequestError, NotFoundError) as error:
-                logger.warning("the service does not take the status of task %s: %s", task.id, error)
+                # A heartbeat may repeat an end that the service has taken meanwhile, and whose task it has forgotten.
+                told_twice = isinstance(error, NotFoundError) and task.status.phase.is_finished
+                level = logging.DEBUG if told_twice else logging.WARNING
+                logger.log(level, "the service does not take the status of task %s: %s", task.id, error)
             except AgolaError as error:
                 if pause == _FIRST_PAUSE:
                     logger.warning("the status of task %s is not delivered yet: %s", task.id, error)

@@ -2,9 +2,10 @@
 
 import threading
 
+import pytest
 from msgspec.structs import replace
 
-from agola_core.errors import InternalError, UnavailableError
+from agola_core.errors import InternalError, NotFoundError, UnavailableError
 from agola_core.executor.reporter import Reporter
 from agola_core.runservice.model.types import ExecutorPhase, ExecutorTask, ExecutorTaskStatus
 
@@ -94,3 +95,15 @@ def test_a_status_that_is_being_sent_is_not_sent_twice_and_may_be_sent_again_lat
     reporter.report(task("b", "success"))  # while it is sent, "a" is not being sent any more
     assert service.has("a success", "b success", "a success")
     assert reporter.stop(SECONDS)
+
+
+@pytest.mark.parametrize(("phase", "told"), [("success", 0), ("running", 1)])
+def test_an_end_whose_task_the_service_has_forgotten_is_told_to_nobody(caplog, phase, told):
+    def forgotten(task):
+        raise NotFoundError(f"task {task.id!r} does not exist")
+
+    reporter = Reporter(forgotten)
+    reporter.start()
+    reporter.report(task("a", phase))
+    assert reporter.stop(SECONDS)
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == told
