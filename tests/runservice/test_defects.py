@@ -209,6 +209,7 @@ def test_times_without_end_of_a_growing_log_are_not_read_to_their_end(open_servi
     executor = Endless(service, directory)
     run = service.create_run(request(task("a"))).run
     executor.wait_task("a")
+    assert b"".join(service.open_log(run.id, "a", 0, follow=True)) == b"log 0 of a"  # the service knows where it runs
     times = service.log_times(run.id, "a", 0)
     for _ in range(3):
         times.reach(1)
