@@ -223,7 +223,7 @@ class DataManager(Operations):
         payload a collection takes before the commit is stored again, with those after it: the order stays.
 
         Args:
-            wals: Lists of actions, or `NewWal`s where a WAL has a token or an id.
+            wals: Lists of actions; a `NewWal` where a WAL has a token or an id.
             timeout: Seconds to wait for their turn, and with storage durability for their syncs.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Open files of the fsspec file system, and the translation of our errors into Python's `OSError`s."""
+"""Open files of the fsspec file system, and the translation of our errors into Python's own."""
 
 from __future__ import annotations
 

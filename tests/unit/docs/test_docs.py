@@ -54,6 +54,24 @@ def test_the_commands_of_a_document_exist(document):
 
 
 @pytest.mark.parametrize("document", PAGES, ids=name)
+def test_headings_leave_out_no_level(document):
+    """Sphinx warns of one that does, and the site is built only without warnings."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    level = 0
+    for marks, title in re.findall(r"^(#+) (.*)", text, re.MULTILINE):
+        assert len(marks) <= level + 1, title
+        level = len(marks)
+
+
+def test_names_in_docstrings_stand_alone():
+    """What follows a name's closing mark at once, as a plural's s, keeps Sphinx from seeing that it closes."""
+    for root in ("agola_core", "adapters"):
+        for path in (ROOT / root).rglob("*.py"):
+            for docstring in re.findall(r'^ *"""(.*?)"""', path.read_text(), re.MULTILINE | re.DOTALL):
+                assert not re.search(r"(?<!`)`[\w.]+`[a-z]", docstring), path
+
+
+@pytest.mark.parametrize("document", PAGES, ids=name)
 def test_a_block_with_commands_says_that_it_is_one(document):
     for block in page_blocks(document):
         assert block.language or not list(commands(block.text)), block.text
